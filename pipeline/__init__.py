@@ -1,0 +1,1 @@
+"""The phases of a distillation: data → views → teacher → cache-logits → student → report."""

@@ -1,0 +1,47 @@
+"""What a person can get wrong, as exceptions; `decant` prints each as one line and exits with 1.
+
+PipelineError
+├── RecipeError     a recipe that cannot be read, or a value in it that cannot be right
+├── DataError       a dataset that is missing, empty or unreadable
+├── ModelError      an unknown network, or arguments that it does not take
+├── WeightsError    weights that are missing, unreadable or do not fit their network
+└── NotMadeError    an earlier phase has not been run; the message names the command that runs it
+
+What is wrong with a cache file is a `cache.CacheError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PipelineError(Exception):
+    """The parent of every mistake that `pipeline` reports; its text is one line for a person to read."""
+
+
+class RecipeError(PipelineError):
+    """A recipe that cannot be read, or a value in it that cannot be right."""
+
+
+class DataError(PipelineError):
+    """A dataset that is missing, empty or unreadable."""
+
+
+class ModelError(PipelineError):
+    """An unknown network, or arguments that it does not take."""
+
+
+class WeightsError(PipelineError):
+    """Weights that are missing, unreadable or do not fit their network."""
+
+
+class NotMadeError(PipelineError):
+    """An earlier phase has not been run; the message names the command that runs it."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an "unknown NAME" message: the nearest known names, or all of them when none is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
