@@ -1,0 +1,149 @@
+"""SoftLabelDataset: a dataset and a cache of it → (input, label, teacher_logits), never misaligned."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, Subset
+
+from cache.errors import MismatchError
+from cache.reader import LogitCache
+
+Key = int | tuple[int, int]
+"""A sample's index, or (index, view)."""
+
+CheckInputs = Literal["sample", "all", "off"]
+"""Whose CRC-32 is compared with what the teacher saw: one input a call, every input, or none."""
+
+
+class MapDataset(Protocol):
+    """What is asked of a dataset: a length, and (input, label) by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> tuple[Any, Any]: ...
+
+
+class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
+    """A map-style dataset of (input, label, teacher_logits).
+
+    `dataset[i]` gives (input, label) of the sample that the cache has as i; where the cache has several views it is asked for
+    `dataset[i, v]`. A `Subset` of the cached data is followed through its indices. A dataset with a method
+    `batch(keys) → (inputs, labels)` is read a whole batch at a time by `batch`, which is the fast way in.
+    Labels that differ from the cached ones, and inputs whose CRC-32 does, raise MismatchError.
+    """
+
+    def __init__(
+        self, dataset: MapDataset, cache: LogitCache, *, check_inputs: CheckInputs = "sample"
+    ) -> None:
+        """Raises MismatchError unless the dataset (or what it is a Subset of) has as many samples as the cache."""
+        if check_inputs not in ("sample", "all", "off"):
+            raise ValueError(f"check_inputs: expected sample, all or off, found {check_inputs!r}")
+        self.dataset, self.cache, self.check_inputs = dataset, cache, check_inputs
+        self._indices = _cached_indices(dataset)
+        length = len(dataset) if self._indices is None else _root_length(cast("Subset[Any]", dataset))
+        if length != cache.num_samples:
+            raise MismatchError(
+                f"{cache.path}: data.length: the dataset has {length:,}, the cache {cache.num_samples:,}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> tuple[Any, Any, torch.Tensor]:
+        """(input, label, teacher_logits (C,) float32); `key` is an index or (index, view)."""
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Any, Any, torch.Tensor]]:
+        """One tuple a key, for a DataLoader's collation; the logits are gathered in one call."""
+        indices, views = split_keys(keys, len(self))
+        asked: list[Any] = (
+            indices.tolist()
+            if self.cache.num_views == 1
+            else list(zip(indices.tolist(), views.tolist(), strict=True))
+        )
+        inputs, labels = zip(*(self.dataset[key] for key in asked), strict=True) if asked else ((), ())
+        logits = self._logits(indices, views, inputs, labels)
+        return list(zip(inputs, labels, logits, strict=True))
+
+    def batch(self, keys: Sequence[Key]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(inputs (B, …), labels (B,), teacher_logits (B, C) float32) from the dataset's own `batch`."""
+        indices, views = split_keys(keys, len(self))
+        inputs, labels = cast(Any, self.dataset).batch(keys)
+        return inputs, labels, self._logits(indices, views, inputs, labels)
+
+    def _logits(
+        self, indices: NDArray[np.intp], views: NDArray[np.intp], inputs: Any, labels: Any
+    ) -> torch.Tensor:
+        """(B, C) float32, once labels and inputs are known to be the cached ones."""
+        rows = indices if self._indices is None else self._indices[indices]
+        self._check_labels(rows, labels)
+        self._check_inputs(rows, views, inputs)
+        return torch.from_numpy(self.cache.logits(rows, views).astype(np.float32))
+
+    def _check_labels(self, rows: NDArray[np.intp], labels: Any) -> None:
+        given = np.asarray(labels)
+        cached = self.cache.labels[rows]
+        if given.shape != cached.shape or given.dtype.kind != cached.dtype.kind:
+            return  # no label, or not one of the teacher's pass (mixed, say): nothing to compare
+        different = np.flatnonzero((given != cached).reshape(len(rows), -1).any(axis=1))
+        if len(different):
+            place = different[0]
+            raise MismatchError(
+                f"{self.cache.path}: sample {rows[place]}: its label is {given[place]}, and was {cached[place]} when the "
+                "teacher saw it: the data are re-ordered or relabelled; build a cache of these data"
+            )
+
+    def _check_inputs(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any) -> None:
+        places = {"all": range(len(rows)), "sample": range(min(1, len(rows))), "off": range(0)}[
+            self.check_inputs
+        ]
+        for place in places:
+            row, view = int(rows[place]), int(views[place])
+            cached = int(self.cache.input_crc32[view, row])
+            if cached and (found := input_crc32(inputs[place])) is not None and found != cached:
+                raise MismatchError(
+                    f"{self.cache.path}: sample {row}, view {view}: the input is not what the teacher saw "
+                    f"(CRC-32 expected {cached:08x}, found {found:08x}): another transform, another library version, or "
+                    "other data; build a cache of these inputs"
+                )
+
+
+def input_crc32(value: Any) -> int | None:
+    """CRC-32 of an input's bytes, in C order as they are: a tensor, an array or an image; None for anything else."""
+    if isinstance(value, torch.Tensor):
+        value = value.numpy()
+    elif not isinstance(value, np.ndarray):
+        if not hasattr(value, "__array_interface__"):
+            return None
+        value = np.asarray(value)
+    return zlib.crc32(np.ascontiguousarray(value).data)
+
+
+def split_keys(keys: Sequence[Key], length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Keys as (indices (B,), views (B,)); negative indices count from the end. Raises IndexError out of range."""
+    pairs = np.asarray([key if isinstance(key, tuple) else (key, 0) for key in keys], dtype=np.intp).reshape(
+        -1, 2
+    )
+    indices, views = pairs[:, 0], pairs[:, 1]
+    if len(indices) and not -length <= indices.min() <= indices.max() < length:
+        raise IndexError(f"sample {indices.min()} to {indices.max()}: the dataset has 0 to {length - 1:,}")
+    return np.where(indices < 0, indices + length, indices), views
+
+
+def _cached_indices(dataset: Any) -> NDArray[np.intp] | None:
+    """For a Subset (of a Subset …): which sample of the root each of its samples is; None for anything else."""
+    if not isinstance(dataset, Subset):
+        return None
+    here = np.asarray(dataset.indices, dtype=np.intp)
+    outer = _cached_indices(dataset.dataset)
+    return here if outer is None else outer[here]
+
+
+def _root_length(dataset: Any) -> int:
+    return _root_length(dataset.dataset) if isinstance(dataset, Subset) else len(dataset)

@@ -1,0 +1,212 @@
+"""What a cache holds and where it came from.
+
+A manifest has two parts. `identity` is the question that the logits answer: which teacher, over which data, through
+which views, stored how. The key of a cache is the SHA-256 of its identity, so the same question finds the same file.
+`info` is what else is worth knowing (batch size, device, versions); it is no part of the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cache.errors import FormatError, MismatchError
+
+SECTIONS = ("teacher", "data", "views", "encoding")
+DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
+MAX_BYTES = 60_000  # an HDF5 attribute in an object header ends at 64 KiB
+_MAX_NAMES = 32_768  # bytes of class names kept in full; longer lists are kept as their digest
+_LIMITS = {"views": 2**24, "samples": 2**40, "outputs": 2**24}
+
+
+class Difference(NamedTuple):
+    """One field in which two identities differ; a side that lacks the field has None."""
+
+    field: str
+    expected: Any
+    found: Any
+
+    def __str__(self) -> str:
+        return f"{self.field}: expected {_short(self.expected)}, found {_short(self.found)}"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`identity` and `info`, both plain JSON. Raises FormatError where identity lacks what the layout needs."""
+
+    identity: Mapping[str, Any]
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for section in SECTIONS:
+            if not isinstance(self.identity.get(section), Mapping):
+                raise FormatError(
+                    f"manifest: identity.{section} must be a table, found {self.identity.get(section)!r}"
+                )
+        unknown = sorted(set(self.identity) - set(SECTIONS))
+        if unknown:
+            raise FormatError(
+                f"manifest: identity has an unknown section {unknown[0]!r}; known: {', '.join(SECTIONS)}"
+            )
+        _ = self.num_views, self.num_samples, self.num_outputs, self.num_targets, self.dtype
+        size = len(self.to_json())
+        if size > MAX_BYTES:
+            raise FormatError(f"manifest: {size:,} bytes of JSON, the format holds at most {MAX_BYTES:,}")
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        num_samples: int,
+        num_outputs: int,
+        num_views: int = 1,
+        dtype: str = "float16",
+        num_targets: int | None = None,
+        teacher: Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
+        views: Mapping[str, Any] | None = None,
+        encoding: Mapping[str, Any] | None = None,
+        info: Mapping[str, Any] | None = None,
+    ) -> Manifest:
+        """A manifest from the sizes of the tables and whatever else identifies teacher, data, views and encoding.
+
+        `num_targets` is None for integer labels (N,), or T for float targets (N, T).
+        """
+        identity = {
+            "teacher": {**(teacher or {}), "outputs": int(num_outputs)},
+            "data": {**(data or {}), "length": int(num_samples), "targets": num_targets},
+            "views": {**(views or {}), "count": int(num_views)},
+            "encoding": {**(encoding or {}), "dtype": dtype},
+        }
+        return cls(identity, dict(info or {}))
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Manifest:
+        """Reads canonical JSON and nothing else: no NaN, no duplicate keys, no other spelling of the same content."""
+        try:
+            content = json.loads(text.decode("ascii"))
+            canonical = _canonical(content)
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"manifest: not the JSON of a manifest ({error})") from None
+        if canonical != text:
+            raise FormatError("manifest: not canonical JSON (sorted keys, no spaces, no NaN)")
+        if not isinstance(content, dict) or set(content) != {"identity", "info"}:
+            raise FormatError("manifest: must be an object with `identity` and `info`")
+        if not isinstance(content["identity"], dict) or not isinstance(content["info"], dict):
+            raise FormatError("manifest: `identity` and `info` must be objects")
+        return cls(content["identity"], content["info"])
+
+    def to_json(self) -> bytes:
+        """Canonical JSON in ASCII: equal content gives equal bytes."""
+        try:
+            return _canonical({"identity": self.identity, "info": self.info})
+        except (TypeError, ValueError) as error:
+            raise FormatError(f"manifest: not expressible as JSON ({error})") from None
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the identity, 64 hexadecimal digits."""
+        return hashlib.sha256(_canonical(self.identity)).hexdigest()
+
+    @property
+    def num_views(self) -> int:
+        return self._size("views", "count", _LIMITS["views"])
+
+    @property
+    def num_samples(self) -> int:
+        return self._size("data", "length", _LIMITS["samples"])
+
+    @property
+    def num_outputs(self) -> int:
+        return self._size("teacher", "outputs", _LIMITS["outputs"])
+
+    @property
+    def num_targets(self) -> int | None:
+        """None where the labels are class indices (N,), T where they are regression targets (N, T)."""
+        if self.identity["data"].get("targets") is None:
+            return None
+        return self._size("data", "targets", _LIMITS["outputs"])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Little-endian dtype of the stored logits."""
+        name = self.identity["encoding"].get("dtype")
+        if not isinstance(name, str) or name not in DTYPES:
+            raise FormatError(
+                f"manifest: identity.encoding.dtype must be one of {', '.join(DTYPES)}, found {name!r}"
+            )
+        return DTYPES[name]
+
+    def _size(self, section: str, name: str, limit: int) -> int:
+        value = self.identity[section].get(name)
+        if type(value) is not int or not 1 <= value <= limit:
+            raise FormatError(
+                f"manifest: identity.{section}.{name} must be 1 to {limit:,}, found {_short(value)}"
+            )
+        return value
+
+
+def differences(
+    expected: Mapping[str, Any], found: Mapping[str, Any], sections: Sequence[str] = SECTIONS
+) -> list[Difference]:
+    """Every field of `sections` in which two identities differ, in the order of their names."""
+    ours = dict(_flat({name: expected.get(name) for name in sections}))
+    theirs = dict(_flat({name: found.get(name) for name in sections}))
+    return [
+        Difference(name, ours.get(name), theirs.get(name))
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name) or type(ours.get(name)) is not type(theirs.get(name))
+    ]
+
+
+def require_same(
+    expected: Mapping[str, Any],
+    found: Mapping[str, Any],
+    *,
+    what: str,
+    mend: str,
+    sections: Sequence[str] = SECTIONS,
+) -> None:
+    """Raises MismatchError, naming every differing field with both values and then `mend`, unless none differs."""
+    different = differences(expected, found, sections)
+    if different:
+        lines = "".join(f"\n  {difference}" for difference in different)
+        raise MismatchError(f"{what}:{lines}\n{mend}", different)
+
+
+def class_list(names: Sequence[str]) -> list[str] | dict[str, Any]:
+    """Class names as an identity holds them: in full, or count and digest where they would fill the manifest."""
+    encoded = _canonical(list(names))
+    if len(encoded) <= _MAX_NAMES:
+        return list(names)
+    return {"count": len(names), "sha256": hashlib.sha256(encoded).hexdigest(), "first": list(names[:3])}
+
+
+def _canonical(content: Any) -> bytes:
+    return json.dumps(
+        content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode()
+
+
+def _flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested tables and lists as (dotted path, leaf); equal content gives equal pairs."""
+    if isinstance(content, Mapping):
+        items = [(f"{path}.{name}" if path else str(name), value) for name, value in content.items()]
+    elif isinstance(content, (list, tuple)):
+        yield f"{path}.length", len(content)
+        items = [(f"{path}[{place}]", value) for place, value in enumerate(content)]
+    else:
+        yield path, content
+        return
+    for inner, value in items:
+        yield from _flat(value, inner)
+
+
+def _short(value: Any, limit: int = 80) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

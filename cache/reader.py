@@ -1,0 +1,187 @@
+"""LogitCache: rows out."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cache import layout
+from cache.blocks import Blocks
+from cache.errors import CorruptError, FormatError, IncompleteError, MismatchError
+from cache.manifest import Manifest
+from cache.writer import PARTIAL
+
+Verify = Literal["open", "lazy", "off"]
+"""When block checksums are checked: all on opening, each when it is first read, or never."""
+
+
+class LogitCache:
+    """A published cache, mapped into memory: reading a row costs what indexing an array costs.
+
+    Holds no HDF5 handle and no file descriptor. Forked workers share its pages; a pickled one opens the same path again
+    and refuses another file that has taken its place.
+    """
+
+    def __init__(self, path: Path, checked: layout.Layout, mapped: mmap.mmap, verify: Verify) -> None:
+        self.path = path
+        self.manifest: Manifest = checked.manifest
+        self.verify_mode = verify
+        self._mapped = mapped  # kept: its address tells two mappings apart, its life is that of the tables
+        self._tables = {name: self._table(table) for name, table in checked.tables.items()}
+        self._rows = self._tables["logits"].reshape(-1, self.num_outputs)
+        self._blocks = Blocks(checked)
+        entries = self._tables["blocks"]
+        if not entries.all():
+            missing = np.argwhere(entries == 0)
+            raise IncompleteError(
+                f"{path}: {len(missing):,} of {entries.size:,} blocks are not written, "
+                f"the first is {self._blocks.name(*missing[0].tolist())}; it was never published"
+            )
+        self._unverified = np.full(entries.shape, verify != "off")
+        self._all_verified = verify == "off"
+        if verify == "open":
+            problems = self.verify()
+            if problems:
+                raise CorruptError(f"{path}: {problems[0]}")
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, verify: Verify = "lazy") -> LogitCache:
+        """Checks the file, then maps it. Raises FormatError for a file that is not a sound cache, IncompleteError for one
+        that is not wholly written, CorruptError with `verify="open"` for altered blocks, FileNotFoundError."""
+        if verify not in ("open", "lazy", "off"):
+            raise ValueError(f"verify: expected open, lazy or off, found {verify!r}")
+        path = Path(path)
+        if path.name.endswith(PARTIAL):
+            raise IncompleteError(
+                f"{path}: a partial file; run the command that builds it again to finish it"
+            )
+        if not path.is_file():
+            problem = FormatError if path.exists() else FileNotFoundError
+            raise problem(f"{path}: {'not a file' if path.exists() else 'no such cache'}")
+        with open(path, "rb") as file:
+            checked = layout.check(file, str(path))
+            mapped = mmap.mmap(file.fileno(), checked.size, prot=mmap.PROT_READ)
+        return cls(path, checked, mapped, verify)
+
+    @property
+    def num_samples(self) -> int:
+        """N."""
+        return self.manifest.num_samples
+
+    @property
+    def num_views(self) -> int:
+        """V."""
+        return self.manifest.num_views
+
+    @property
+    def num_outputs(self) -> int:
+        """C: classes, or outputs of a regression."""
+        return self.manifest.num_outputs
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.manifest.num_outputs
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """(N,) int64, −1 where there is none; or (N, T) float32 regression targets. Read-only."""
+        return self._tables["labels"]
+
+    @property
+    def input_crc32(self) -> NDArray[np.uint32]:
+        """(V, N) uint32: CRC-32 of the bytes of each view that the teacher saw, 0 where it was not recorded. Read-only."""
+        return self._tables["input_crc32"]
+
+    def logits(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> NDArray[np.floating]:
+        """Rows of raw teacher outputs, a copy in the stored dtype.
+
+        indices (B,): numpy's rules (integers, negative ones from the end, a boolean mask (N,), a slice); view: one for all, or
+        (B,) integers. Returns (B, C) float16 or float32; (C,) for a single integer. Raises IndexError out of range, and
+        CorruptError when a block that is read for the first time is not as it was written.
+        """
+        rows = self._flat_rows(indices, view)
+        if not self._all_verified:
+            self._verify_rows(rows)
+        return self._rows.take(rows, axis=0)
+
+    def verify(self) -> list[str]:
+        """Checks every block; a list of problems, empty when the cache is sound."""
+        damaged = self._blocks.damaged(self._read, self._tables["blocks"])
+        sound = np.ones_like(self._unverified)
+        for place in damaged:
+            sound[place] = False
+        self._unverified &= ~sound
+        self._all_verified = not self._unverified.any()
+        return [f"{self._blocks.name(*place)} is not as it was written" for place in damaged]
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __repr__(self) -> str:
+        shape = f"{self.num_views} views × {self.num_samples:,} samples × {self.num_outputs:,} outputs"
+        return f"LogitCache({str(self.path)!r}: {shape}, {self.manifest.dtype.name}, key {self.manifest.key[:16]})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.path.absolute(), self.manifest.key, self.verify_mode)
+
+    def _table(self, table: layout.Table) -> NDArray[Any]:
+        count = table.nbytes // table.dtype.itemsize
+        return np.frombuffer(self._mapped, table.dtype, count, table.offset).reshape(table.shape)
+
+    def _flat_rows(self, indices: ArrayLike | slice, view: ArrayLike) -> NDArray[np.intp]:
+        """Row numbers in the (V·N, C) table."""
+        samples = self.num_samples
+        if isinstance(indices, slice):
+            indices = np.arange(*indices.indices(samples))
+        rows, views = np.asarray(indices), np.asarray(view)
+        if rows.dtype == bool:
+            if rows.shape != (samples,):
+                raise IndexError(f"a boolean index must have shape ({samples},), found {rows.shape}")
+            rows = np.flatnonzero(rows)
+        if not rows.size:
+            rows = rows.astype(np.intp)
+        if rows.dtype.kind not in "iu" or views.dtype.kind not in "iu":
+            raise IndexError(f"indices and view must be integers, found {rows.dtype} and {views.dtype}")
+        if rows.size and not -samples <= rows.min() <= rows.max() < samples:
+            raise IndexError(f"sample {rows.min()} to {rows.max()}: the cache has 0 to {samples - 1:,}")
+        if views.size and not 0 <= views.min() <= views.max() < self.num_views:
+            raise IndexError(f"view {views.min()} to {views.max()}: the cache has 0 to {self.num_views - 1}")
+        rows = rows.astype(np.intp, copy=False)
+        if rows.size and rows.min() < 0:
+            rows = np.where(rows < 0, rows + samples, rows)
+        return rows + views.astype(np.intp, copy=False) * samples if views.any() else rows
+
+    def _verify_rows(self, rows: NDArray[np.intp]) -> None:
+        views, samples = np.divmod(rows, self.num_samples)
+        blocks = samples >> self._blocks.shift
+        pending = self._unverified[views, blocks]
+        if not pending.any():
+            return
+        places = np.stack([np.broadcast_to(views, blocks.shape)[pending], blocks[pending]], axis=1)
+        for view, block in np.unique(places, axis=0).tolist():
+            if self._blocks.entry(self._read, view, block) != int(self._tables["blocks"][view, block]):
+                raise CorruptError(
+                    f"{self.path}: {self._blocks.name(view, block)} is not as it was written; "
+                    "`decant cache verify` lists all damage; fetch or build the file again"
+                )
+            self._unverified[view, block] = False
+        self._all_verified = not self._unverified.any()
+
+    def _read(self, table: str, view: int, first: int, end: int) -> memoryview:
+        found = self._tables[table]
+        return np.ascontiguousarray((found if table == "labels" else found[view])[first:end]).data.cast("B")
+
+
+def _reopen(path: Path, key: str, verify: Verify) -> LogitCache:
+    cache = LogitCache.open(path, verify=verify)
+    if cache.manifest.key != key:
+        raise MismatchError(
+            f"{path}: another cache has taken its place: key expected {key}, found {cache.manifest.key}"
+        )
+    return cache

@@ -1,0 +1,93 @@
+"""A directory of caches that experiments share: find one by its key, build it once."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cache.errors import StorageError
+from cache.files import storage_error
+from cache.manifest import Manifest
+
+SUFFIX = ".h5"
+_KEY_DIGITS = 16  # of the key's 64, in a file's name; the whole key is checked when the file is opened
+
+
+class Store:
+    """Published files are immutable and named so that a person recognises them: DATA-SPLIT-NETWORK-KEY.h5."""
+
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        """`root` defaults to $DECANT_STORE, then to `caches`."""
+        self.root = Path(root or os.environ.get("DECANT_STORE") or "caches")
+
+    def path(self, manifest: Manifest) -> Path:
+        """Where the cache with this manifest lies or will lie."""
+        data, teacher = manifest.identity["data"], manifest.identity["teacher"]
+        network = teacher.get("network") or {}
+        words = (
+            data.get("name"),
+            data.get("split"),
+            network.get("name") if isinstance(network, dict) else network,
+        )
+        readable = "-".join(_plain(str(word)) for word in words if word)
+        return self.root / f"{readable or 'cache'}-{manifest.key[:_KEY_DIGITS]}{SUFFIX}"
+
+    def find(self, manifest: Manifest) -> Path | None:
+        """The published file that answers the same question, under whatever readable name; None when there is none."""
+        ending = f"-{manifest.key[:_KEY_DIGITS]}{SUFFIX}"
+        return min(self.root.glob(f"*{ending}"), default=None)
+
+    @contextlib.contextmanager
+    def building(
+        self, manifest: Manifest, waiting: Callable[[str], None] = lambda holder: None
+    ) -> Iterator[Path]:
+        """Holds the right to build this cache; yields the path to publish at.
+
+        While another process builds it, calls `waiting` once with who that is, and waits. The caller looks with `find`
+        again once inside: the other may have finished. A dead process holds nothing. Raises StorageError where the
+        folder cannot be written.
+        """
+        path = self.path(manifest)
+        lock = path.with_name(path.name + ".lock")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise storage_error(error, lock, "opening the lock") from error
+        try:
+            _hold(fd, waiting)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            yield path
+        finally:
+            os.close(fd)  # which lets go of the lock, as the end of the process does
+
+
+def _hold(fd: int, waiting: Callable[[str], None]) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    except BlockingIOError:
+        holder = os.pread(fd, 200, 0).decode(errors="replace")
+    except OSError:
+        return  # a file system without locks; publishing is safe without one
+    waiting(holder or "another process")
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.2)
+        except OSError as error:
+            raise StorageError(f"waiting for the lock: {error.strerror}") from error
+
+
+def _plain(word: str) -> str:
+    """A word as file names have it on every system."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", word).strip("-.")[:40]
