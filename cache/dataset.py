@@ -17,6 +17,9 @@ from cache.reader import LogitCache
 Key = int | tuple[int, int]
 """A sample's index, or (index, view)."""
 
+Keys = Sequence[Key] | NDArray[np.integer]
+"""Several keys; as an array, (B, 2) of index and view."""
+
 CheckInputs = Literal["sample", "all", "off"]
 """Whose CRC-32 is compared with what the teacher saw: one input a call, every input, or none."""
 
@@ -71,7 +74,7 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         logits = self._logits(indices, views, inputs, labels)
         return list(zip(inputs, labels, logits, strict=True))
 
-    def batch(self, keys: Sequence[Key]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def batch(self, keys: Keys) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(inputs (B, …), labels (B,), teacher_logits (B, C) float32) from the dataset's own `batch`."""
         indices, views = split_keys(keys, len(self))
         inputs, labels = cast(Any, self.dataset).batch(keys)
@@ -125,11 +128,13 @@ def input_crc32(value: Any) -> int | None:
     return zlib.crc32(np.ascontiguousarray(value).data)
 
 
-def split_keys(keys: Sequence[Key], length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def split_keys(keys: Keys, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Keys as (indices (B,), views (B,)); negative indices count from the end. Raises IndexError out of range."""
-    pairs = np.asarray([key if isinstance(key, tuple) else (key, 0) for key in keys], dtype=np.intp).reshape(
-        -1, 2
-    )
+    if isinstance(keys, np.ndarray) and keys.ndim == 2:
+        pairs = keys.astype(np.intp, copy=False)  # (B, 2), as a batch sampler hands them out
+    else:
+        listed = [key if isinstance(key, tuple) else (key, 0) for key in keys]
+        pairs = np.asarray(listed, dtype=np.intp).reshape(-1, 2)
     indices, views = pairs[:, 0], pairs[:, 1]
     if len(indices) and not -length <= indices.min() <= indices.max() < length:
         raise IndexError(f"sample {indices.min()} to {indices.max()}: the dataset has 0 to {length - 1:,}")

@@ -42,13 +42,32 @@ def write_all(fd: int, data: bytes | memoryview, offset: int, path: Path) -> Non
         view, offset = view[done:], offset + done
 
 
+def read_all(fd: int, count: int, offset: int, path: Path) -> bytes:
+    """`count` bytes from `offset` on, fewer only at the end of the file. Raises StorageError on a failed read."""
+    parts = []
+    while count:
+        try:
+            part = os.pread(fd, count, offset)
+        except OSError as error:
+            raise storage_error(error, path, "reading") from error
+        if not part:
+            break
+        parts.append(part)
+        count, offset = count - len(part), offset + len(part)
+    return b"".join(parts)
+
+
 def sync_folder(folder: Path) -> None:
-    """Makes a name in `folder` durable."""
-    fd = os.open(folder, os.O_RDONLY)
+    """Makes a name in `folder` durable. Raises StorageError where that fails."""
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that has nothing to sync
+            raise storage_error(error, folder, "syncing the folder") from error
 
 
 def storage_error(error: OSError, path: Path, doing: str) -> StorageError:

@@ -1,0 +1,97 @@
+"""The unfinished file of a cache: what it is called, and who may write into it.
+
+While `PATH` is built, its rows are in `PATH.MACHINE-TOKEN.partial`. Two builders of one cache must never write into one
+file, also where locks do not exist or do not reach from one machine to the next. So a file has one builder: whoever
+holds its lock on the machine that began it. Any other builder only reads it, and copies its sound blocks into a file of its
+own; a name is never given to a second file, so nobody can publish another builder's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import socket
+import uuid
+from functools import cache
+from pathlib import Path
+
+PARTIAL = ".partial"
+DRAFT = ".draft"  # a partial file until its header is whole
+
+
+def new_name(path: Path) -> Path:
+    """A name that no other partial file of `path` has had or will have."""
+    return path.with_name(f"{path.name}.{machine()}-{secrets.token_hex(4)}{PARTIAL}")
+
+
+def begun(path: Path, suffix: str = PARTIAL) -> list[Path]:
+    """Every unfinished file of `path`, whoever began it."""
+    named = re.compile(re.escape(path.name) + r"\.[\w-]+" + re.escape(suffix))
+    return sorted(found for found in path.parent.iterdir() if named.fullmatch(found.name))
+
+
+def hold(path: Path) -> tuple[Path, int] | None:
+    """An unfinished file of `path` that this machine began and nobody writes: its name, and it, opened and locked."""
+    for found in begun(path):
+        if found.name.removeprefix(f"{path.name}.").startswith(f"{machine()}-"):
+            with contextlib.suppress(PermissionError, FileNotFoundError):  # another person's, or just finished
+                fd = os.open(found, os.O_RDWR | os.O_CLOEXEC)
+                if lock(fd):
+                    return found, fd
+                os.close(fd)
+    return None
+
+
+def lock(fd: int) -> bool:
+    """Takes a partial file for this process and those that it shares its writer with; False where another has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return share(fd)
+    except OSError:
+        return False
+
+
+def share(fd: int) -> bool:
+    """Joins the process that has the file."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+
+
+def in_use(fd: int) -> bool:
+    """Whether a living process is known to write the file; False also where nobody can tell."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def remove_all(path: Path) -> None:
+    """Removes what is left of building `path`, once that is published; a builder that still runs finds it so."""
+    for found in [*begun(path), *begun(path, DRAFT)]:
+        with contextlib.suppress(OSError):  # another person's, in a folder that protects it
+            found.unlink(missing_ok=True)
+
+
+def remove_second_name(path: Path) -> None:
+    """Removes the partial name that a published file keeps where its builder was killed between the two steps."""
+    for found in begun(path):
+        with contextlib.suppress(OSError):
+            if found.samefile(path):
+                found.unlink()
+
+
+@cache
+def machine() -> str:
+    """This machine as the names of partial files have it: the host's name, and its network address where it has one."""
+    host, node = re.sub(r"\W+", "_", socket.gethostname(), flags=re.ASCII)[:40], uuid.getnode()
+    invented = node >> 40 & 1  # what uuid does where there is no address; it changes from process to process
+    return host if invented else f"{host}_{node:012x}"

@@ -1,0 +1,161 @@
+"""A dataset by name → map-style dataset of (input, label), with its fingerprint.
+
+Whatever the source, the result is a `LabelledData`: a fixed order of inputs of one shape (images uint8 (C, H,
+W), or float features (F,)), their labels, and what identifies them. A part that fits in memory is held as one
+array.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.manifest import class_list
+from pipeline.errors import DataError, nearest
+from pipeline.settings import DataSettings, ViewsSettings
+
+Split = Literal["train", "test"]
+NO_LABEL = -1
+
+
+class LabelledData(Protocol):
+    """What the phases ask of data."""
+
+    name: str
+    split: Split
+    labels: NDArray[np.int64]
+    """(N,), −1 where there is none."""
+    classes: tuple[str, ...]
+    """Class names by label; empty where there are none."""
+    lazy: bool
+    """Whether `raw` decodes files, so that workers are worth their start."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of images, (F,) of features."""
+
+    def raw(self, indices: NDArray[np.integer]) -> NDArray[Any]:
+        """(B, …): the inputs themselves, a copy, before any view."""
+
+    def digest(self) -> str:
+        """SHA-256 of the ordered content."""
+
+
+@dataclass
+class ArrayData:
+    """Inputs in one contiguous array."""
+
+    name: str
+    split: Split
+    inputs: NDArray[Any]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    content: str | None = None
+    """The digest where something nearer the source gives it: an image folder's list of files."""
+
+    lazy = False
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return tuple(self.inputs.shape[1:])
+
+    def raw(self, indices: NDArray[np.integer]) -> NDArray[Any]:
+        return self.inputs[indices]
+
+    def digest(self) -> str:
+        return self.content or self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        described = f"{self.inputs.shape} {self.inputs.dtype.str} {self.labels.dtype.str}".encode()
+        digest = hashlib.sha256(described)
+        digest.update(np.ascontiguousarray(self.inputs).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
+
+
+def load(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
+    """The `split` part of a dataset, every image brought to `views.size` where that is given.
+
+    Names: digits; cifar10, cifar100, mnist, fashion-mnist, svhn (downloaded to `root` when absent);
+    imagefolder; `package.module:function`. Raises DataError, worded for a person.
+    """
+    from pipeline import sources
+
+    known: dict[str, Callable[[DataSettings, ViewsSettings, Split], LabelledData]] = {
+        "digits": sources.digits,
+        "imagefolder": sources.image_folder,
+        **dict.fromkeys(sources.TORCHVISION, sources.from_torchvision),
+    }
+    if ":" in settings.name:
+        data = sources.from_function(settings, views, split)
+    elif settings.name in known:
+        data = known[settings.name](settings, views, split)
+    else:
+        raise DataError(
+            f"unknown dataset {settings.name!r}; {nearest(settings.name, known)} (or package.module:function)"
+        )
+    _check(data)
+    return data
+
+
+def identity(data: LabelledData) -> dict[str, Any]:
+    """What a cache of these data says of them, beside their length."""
+    return {
+        "name": data.name,
+        "split": data.split,
+        "classes": class_list(data.classes),
+        "sha256": data.digest(),
+    }
+
+
+def num_classes(data: LabelledData) -> int:
+    """How many classes the data have. Raises DataError where neither names nor labels tell."""
+    count = len(data.classes) or int(data.labels.max(initial=-1)) + 1
+    if count < 1:
+        raise DataError(
+            f"{data.name}: {data.split}: neither class names nor labels, so the class count is unknown"
+        )
+    return count
+
+
+def channel_statistics(data: LabelledData) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel (of images scaled to 0..1) or feature, over the data or
+    10,000 of them.
+    """
+    chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), 10_000)).astype(np.int64))
+    inputs = data.raw(chosen)
+    scale = 255.0 if inputs.dtype == np.uint8 else 1.0
+    axes = (0, *range(2, inputs.ndim))
+    mean = inputs.mean(axis=axes, dtype=np.float64) / scale
+    std = inputs.std(axis=axes, dtype=np.float64) / scale
+    return [round(float(value), 6) for value in mean], [round(max(float(value), 1e-6), 6) for value in std]
+
+
+def _check(data: LabelledData) -> None:
+    if not len(data):
+        raise DataError(f"{data.name}: {data.split}: no samples")
+    if data.labels.shape != (len(data),) or data.labels.dtype != np.int64:
+        raise DataError(
+            f"{data.name}: {data.split}: labels must be ({len(data)},) integers, found {data.labels.shape}"
+        )
+    if data.classes and data.labels.max() >= len(data.classes):
+        raise DataError(
+            f"{data.name}: {data.split}: label {data.labels.max()} of {len(data.classes)} classes; "
+            "labels count from 0"
+        )
+    if data.labels.min() < NO_LABEL:
+        raise DataError(
+            f"{data.name}: {data.split}: label {data.labels.min()}; labels count from 0, −1 is none"
+        )

@@ -1,0 +1,87 @@
+"""One network from nothing to finished: built, trained, measured on the test part, saved, and then said to be
+finished.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline import networks
+from pipeline.loading import BatchedData
+from pipeline.metrics import measure
+from pipeline.recipe import Recipe
+from pipeline.runs import TEST_LOGITS, Kind, NetworkSpec, Result, save_recipe
+from pipeline.settings import Training
+from pipeline.training import CHECKPOINT, Criterion, evaluate, predict, train, trained_seconds
+from pipeline.views import ViewedData
+from pipeline.weights import load_weights
+
+
+@dataclass(frozen=True)
+class Job:
+    """What decides a network: where it learns, from what, how, and where it is kept."""
+
+    kind: Kind
+    spec: NetworkSpec
+    settings: Training
+    data: BatchedData
+    criterion: Criterion
+    num_views: int | None
+    """Views that epochs go round; None for a new one each epoch."""
+    folder: Path
+    begin_with: str | None = None
+    """A file of weights; None for fresh ones from the seed."""
+    objective: dict[str, Any] | None = None
+    cache: str | None = None
+
+
+def carry_out(
+    job: Job, recipe: Recipe, test: ViewedData, device: torch.device, teacher_logits: Tensor | None = None
+) -> Result:
+    """The finished network of `job`, from its checkpoint when it was interrupted; `teacher_logits` are on the
+    test part.
+
+    Leaves weights, test logits (N, C) float32, metrics and the resolved recipe in the folder; `result.json`
+    comes last.
+    """
+    network = networks.build(job.spec, job.settings.seed)
+    if job.begin_with is not None:
+        load_weights(network, job.begin_with)
+    save_recipe(job.folder, recipe)
+    train(
+        network,
+        job.data,
+        job.criterion,
+        job.settings,
+        job.folder,
+        num_views=job.num_views,
+        evaluate_on=lambda net: evaluate(net, test, device, job.settings.precision, teacher_logits),
+        device=device,
+        lazy=test.data.lazy,
+        description=f"{job.kind} {job.spec}, seed {job.settings.seed}",
+    )
+    logits = predict(network, test, device)
+    np.save(job.folder / TEST_LOGITS, logits.numpy())
+    size, digest = networks.save(job.folder, network, job.spec)
+    result = Result(
+        kind=job.kind,
+        network=job.spec,
+        seed=job.settings.seed,
+        parameters=networks.num_parameters(network),
+        weights_bytes=size,
+        weights_sha256=digest,
+        metrics=measure(logits, torch.from_numpy(test.data.labels), teacher_logits),
+        seconds=trained_seconds(job.folder),
+        objective=job.objective,
+        cache=job.cache,
+        folder=job.folder,
+    )
+    result.save()
+    (job.folder / CHECKPOINT).unlink(missing_ok=True)
+    return result

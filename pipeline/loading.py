@@ -1,0 +1,92 @@
+"""Batches for the training loop: a sampler hands out (index, view) keys, a dataset turns a whole batch of
+keys into tensors.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+Keys = NDArray[np.int64]
+"""(B, 2): sample index and view of each member of a batch."""
+
+
+class BatchedData(Protocol):
+    """What a loader asks of a dataset."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, keys: Any, /) -> tuple[Any, ...]: ...
+
+
+class ShuffledKeys(Sampler[Keys]):
+    """The batches of epoch `epoch`: every sample once in an order that is a pure function of (seed, epoch),
+    through view `epoch mod num_views` (view `epoch` where `num_views` is None). A last batch of one
+    sample, which batch normalisation could not take, is left out.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, num_views: int | None = 1) -> None:
+        self.length, self.batch_size, self.seed, self.num_views = length, batch_size, seed, num_views
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.length, self.batch_size)
+        return full + (rest > 1 or (rest == 1 and full == 0))
+
+    def __iter__(self) -> Iterator[Keys]:
+        order = np.random.Generator(np.random.Philox(key=[self.seed, self.epoch])).permutation(self.length)
+        view = self.epoch if self.num_views is None else self.epoch % self.num_views
+        keys = np.stack([order, np.full(self.length, view)], axis=1)
+        for place in range(len(self)):
+            yield keys[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+class OrderedKeys(Sampler[Keys]):
+    """Every sample once through one view, in order: batch b is samples b·B to (b+1)·B − 1; `wanted` picks
+    batches.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, view: int = 0, wanted: NDArray[np.integer] | None = None
+    ) -> None:
+        self.length, self.batch_size, self.view = length, batch_size, view
+        self.wanted = np.arange(-(-length // batch_size)) if wanted is None else wanted
+
+    def __len__(self) -> int:
+        return len(self.wanted)
+
+    def __iter__(self) -> Iterator[Keys]:
+        for batch in self.wanted.tolist():
+            indices = np.arange(batch * self.batch_size, min(self.length, (batch + 1) * self.batch_size))
+            yield np.stack([indices, np.full(len(indices), self.view)], axis=1)
+
+
+class _Batches(Dataset[tuple[Any, ...]]):
+    """A dataset whose items are whole batches, so that a DataLoader's workers make them in one call."""
+
+    def __init__(self, data: BatchedData) -> None:
+        self.data = data
+
+    def __getitem__(self, keys: Keys) -> tuple[Any, ...]:
+        return self.data.batch(keys)
+
+
+def loader(data: BatchedData, keys: Sampler[Keys], workers: int = 0) -> DataLoader[tuple[Any, ...]]:
+    """A DataLoader over the batches of `keys`; workers stay alive from epoch to epoch and need no telling of
+    it.
+    """
+    return DataLoader(
+        _Batches(data), batch_size=None, sampler=keys, num_workers=workers, persistent_workers=workers > 0
+    )
+
+
+def default_workers(lazy: bool) -> int:
+    """Worker processes: none for an array in memory, which is quicker to read than to send; a core each for
+    files.
+    """
+    return (os.cpu_count() or 1) if lazy else 0

@@ -1,0 +1,58 @@
+"""What is measured of a classifier: pure functions of logits (N, C) and labels (N,)."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from pipeline.objectives import NO_LABEL, cross_entropy
+
+
+class Metrics(TypedDict, total=False):
+    """Shares are in 0..1, the loss in nats."""
+
+    top1: float
+    top5: float
+    loss: float
+    ece: float
+    agreement: float
+
+
+def measure(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> Metrics:
+    """Of the labelled samples: top-1, top-5, cross-entropy, expected calibration error; of all: agreement
+    with the teacher.
+    """
+    metrics = Metrics()
+    labelled = labels != NO_LABEL
+    if labelled.any():
+        known, answers = logits[labelled].float(), labels[labelled]
+        metrics["top1"] = top_k(known, answers, 1)
+        metrics["top5"] = top_k(known, answers, 5)
+        metrics["loss"] = float(cross_entropy(known, answers))
+        metrics["ece"] = calibration_error(known, answers)
+    if teacher_logits is not None:
+        metrics["agreement"] = float((logits.argmax(1) == teacher_logits.argmax(1)).double().mean())
+    return metrics
+
+
+def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
+    """The share of samples whose label is among the k largest logits (all of them when there are fewer than
+    k).
+    """
+    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
+    return float((best == labels[:, None]).any(1).double().mean())
+
+
+def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Expected calibration error: |accuracy − confidence| over equal bins of confidence, weighted by their
+    size.
+
+    Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks" (2017), equation 3.
+    """
+    confidence, answer = logits.float().softmax(1).max(1)
+    right = (answer == labels).double()
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, right - confidence.double())
+    return float(gap.abs().sum() / len(labels))

@@ -1,0 +1,145 @@
+"""Where runs lie and what they leave: `runs/RECIPE/KIND-NETWORK-DIGEST/`, one folder for each distinct
+question.
+
+The digest covers the settings that decide a network's weights and the data that it saw. Changed settings are
+another folder, so nothing is overwritten and nothing stale is found; the same settings find what was made.
+`result.json` is written last and says that a network is finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.errors import NotMadeError
+from pipeline.files import read_json, write_atomically, write_json
+from pipeline.metrics import Metrics
+from pipeline.recipe import Recipe
+from pipeline.settings import TeacherSettings
+
+Kind = Literal["teacher", "labels", "distilled"]
+RESULT = "result.json"
+WEIGHTS = "weights.safetensors"
+TEST_LOGITS = "test_logits.npy"
+RECIPE = "recipe.toml"
+_NOT_DECISIVE = {"evaluate_every", "seeds", "seed", "baseline"}  # measured by, or counted beside, a run
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """All that it takes to build a network again: its name and arguments, and what goes in and out."""
+
+    name: str
+    args: dict[str, Any]
+    num_classes: int
+    input_shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return " ".join([self.name, *(f"{name}={value}" for name, value in self.args.items())])
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished network."""
+
+    kind: Kind
+    network: NetworkSpec
+    seed: int
+    parameters: int
+    weights_bytes: int
+    weights_sha256: str
+    metrics: Metrics
+    """On the test part."""
+    seconds: float
+    """Of training, added up over interruptions."""
+    objective: dict[str, Any] | None = None
+    cache: str | None = None
+    """The key of the cache that a distilled student learnt from."""
+    folder: Path = field(default=Path(), compare=False)
+
+    def save(self) -> None:
+        """Writes `result.json`, which makes the network a finished one."""
+        content = asdict(self)
+        del content["folder"]
+        write_json(self.folder / RESULT, content)
+
+
+def load_result(folder: Path) -> Result | None:
+    """The finished network of a folder; None where none is finished."""
+    if not (folder / RESULT).is_file():
+        return None
+    content = read_json(folder / RESULT)
+    network = content["network"]
+    for name in ("input_shape", "mean", "std"):
+        network[name] = tuple(network[name])
+    content["network"] = NetworkSpec(**network)
+    return Result(**content, folder=folder)
+
+
+def results(base: Path) -> Iterator[Result]:
+    """Every finished network under a recipe's run folder, teacher first, by name and seed."""
+    found = [load_result(path.parent) for path in sorted(base.glob(f"**/{RESULT}"))]
+    finished = [result for result in found if result is not None]
+    order = {"teacher": 0, "labels": 1, "distilled": 2}
+    yield from sorted(
+        finished, key=lambda result: (order[result.kind], str(result.folder.parent), result.seed)
+    )
+
+
+def teacher_folder(
+    base: Path, settings: TeacherSettings, views: Mapping[str, Any], data: Mapping[str, Any]
+) -> Path:
+    """Where the teacher of these settings, views and data lies or will lie."""
+    weights = None
+    if settings.weights is not None:
+        path = Path(settings.weights)
+        weights = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    question = {
+        "settings": settings.model_dump(mode="json", exclude={"evaluate_every", "weights"}),
+        "weights": weights,
+        "views": {name: value for name, value in views.items() if name != "count"},
+        "data": data,
+    }
+    return base / f"teacher-{plain(settings.network.name)}-{_digest(question)}"
+
+
+def find_teacher(recipe: Recipe, base: Path, views: Mapping[str, Any], data: Mapping[str, Any]) -> Result:
+    """The finished teacher. Raises NotMadeError, naming the command that makes it."""
+    folder = teacher_folder(base, recipe.settings.teacher, views, data)
+    result = load_result(folder)
+    if result is None:
+        state = (
+            "is not finished" if folder.exists() else "has not been trained with these settings on these data"
+        )
+        raise NotMadeError(f"{folder}: the teacher {state}; run: {recipe.command('teacher')}")
+    return result
+
+
+def student_folder(base: Path, recipe: Recipe, kind: Kind, question: Mapping[str, Any]) -> Path:
+    """Where students of one kind lie, a folder a seed; `question` is what they learn from."""
+    settings = recipe.settings.student
+    excluded = _NOT_DECISIVE | ({"objective"} if kind == "labels" else set())
+    whole = {"settings": settings.model_dump(mode="json", exclude=excluded), **question}
+    learnt = settings.objective.name if kind == "distilled" else "labels"
+    return base / f"student-{plain(settings.network.name)}-{plain(learnt)}-{_digest(whole)}"
+
+
+def save_recipe(folder: Path, recipe: Recipe) -> None:
+    """The resolved recipe beside what it made."""
+    write_atomically(folder / RECIPE, recipe.to_toml().encode())
+
+
+def plain(name: str) -> str:
+    """A name as a folder's."""
+    return re.sub(r"[^A-Za-z0-9._+]+", "-", name).strip("-.")
+
+
+def _digest(question: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,212 @@
+"""What a recipe may say: one frozen class a section, with the range of every value. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Frozen, and exact: an unknown key or a value of another type is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Network(BaseModel):
+    """A network's name and its builder's arguments: `"resnet20"`, or `{ name = "conv", width = 8 }`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    name: str
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """What is written beside the name."""
+        return dict(self.model_extra or {})
+
+    def __str__(self) -> str:
+        return " ".join([self.name, *(f"{name}={value}" for name, value in self.args.items())])
+
+
+def _network(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+NetworkField = Annotated[Network, BeforeValidator(_network)]
+
+
+class DataSettings(Section):
+    """`[data]`: which images or arrays, and where they lie."""
+
+    name: str
+    root: str = "data"
+    """Where downloads are kept, or the image folder itself."""
+
+
+class PadCrop(Section):
+    """Pad with zeros on every side, then crop the original size at a random offset."""
+
+    op: Literal["pad-crop"]
+    padding: Annotated[int, Field(ge=1, le=128)] = 4
+
+
+class Flip(Section):
+    """Mirror left to right with probability `p`."""
+
+    op: Literal["flip"]
+    p: Share = 0.5
+
+
+Augmentation = Annotated[PadCrop | Flip, Field(discriminator="op")]
+
+
+class ViewsSettings(Section):
+    """`[views]`: the pixels that teacher and student both see."""
+
+    count: Count = 1
+    """V: epoch e of a student sees view e mod V."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    size: Count | None = None
+    """Height and width that every image is brought to; None leaves them as they are."""
+    resize: Count | None = None
+    """The shorter side before the centre crop to `size`; None is `size` itself."""
+    augment: tuple[Augmentation, ...] = ()
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> ViewsSettings:
+        if self.count > 1 and not self.augment:
+            raise ValueError("count: views without augmentation are all the same; set augment, or count = 1")
+        if self.resize is not None and (self.size is None or self.resize < self.size):
+            raise ValueError("resize: must be at least `size`, which must be given")
+        return self
+
+
+class Training(Section):
+    """How a network is trained; the same keys in `[teacher]` and `[student]`."""
+
+    network: NetworkField
+    epochs: Count
+    batch_size: Count = 128
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    schedule: Literal["constant", "step", "cosine", "one-cycle"] = "cosine"
+    milestones: tuple[Count, ...] = ()
+    """Epochs after which a step schedule multiplies the rate by `gamma`."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = True
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    evaluate_every: Count = 1
+    """Epochs between measurements on the test part; the last is always measured, none is chosen by it."""
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Training:
+        if (self.schedule == "step") != bool(self.milestones):
+            raise ValueError('milestones: belong to schedule = "step", which needs at least one')
+        if any(milestone >= self.epochs for milestone in self.milestones):
+            raise ValueError(
+                f"milestones: must lie below epochs = {self.epochs}, found {list(self.milestones)}"
+            )
+        if self.warmup_epochs and self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs: must lie below epochs = {self.epochs}, found {self.warmup_epochs}"
+            )
+        if self.nesterov and not (self.optimizer == "sgd" and self.momentum > 0):
+            raise ValueError('nesterov: needs optimizer = "sgd" with momentum above 0')
+        return self
+
+
+class TeacherSettings(Training):
+    """`[teacher]`: the large network, trained here, given as a file, or pretrained by its library."""
+
+    weights: str | None = None
+    """A .safetensors, .pth or .pt file to begin with."""
+    epochs: Annotated[int, Field(ge=0)] = 0
+    """0 takes the network as its weights are."""
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> TeacherSettings:
+        pretrained = (
+            self.weights or self.network.args.keys() & {"weights", "pretrained"} or ":" in self.network.name
+        )
+        if not self.epochs and not pretrained:
+            raise ValueError(
+                "epochs: 0 leaves the network untrained; give epochs, weights or a pretrained network"
+            )
+        return self
+
+
+class CacheSettings(Section):
+    """`[cache]`: how the logits are computed and stored."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    dtype: Literal["float16", "float32"] = "float16"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the teacher computes in."""
+    batch_size: Count = 256
+    from_: Annotated[str | None, Field(alias="from")] = None
+    """A cache file to use as it is, from a colleague say, instead of the one that this recipe's teacher
+    makes.
+    """
+
+
+class KD(Section):
+    """(1 − alpha)·CE + alpha·T²·KL."""
+
+    name: Literal["kd"]
+    alpha: Share = 0.9
+    temperature: Temperature = 4.0
+
+
+class CEPlusKL(Section):
+    """CE + weight·T²·KL."""
+
+    name: Literal["ce+kl"]
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    temperature: Temperature = 4.0
+
+
+class LogitMSE(Section):
+    """(1 − alpha)·CE + alpha·mean squared difference of the logits."""
+
+    name: Literal["mse"]
+    alpha: Share = 1.0
+
+
+def _objective(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Objective = Annotated[KD | CEPlusKL | LogitMSE, Field(discriminator="name")]
+
+
+class StudentSettings(Training):
+    """`[student]`: the small network, trained on labels alone and from the cache."""
+
+    objective: Annotated[Objective, BeforeValidator(_objective)] = KD(name="kd")
+    seeds: Count = 1
+    """How many students of each kind, with seeds `seed`, `seed` + 1, …"""
+    baseline: bool = True
+    """Whether the same student is trained on labels alone too, to see what distillation gained."""
+
+
+class Settings(Section):
+    """A whole recipe."""
+
+    data: DataSettings
+    views: ViewsSettings = ViewsSettings()
+    teacher: TeacherSettings
+    cache: CacheSettings = CacheSettings()
+    student: StudentSettings

@@ -1,0 +1,166 @@
+"""Phase two: cache file × data × views → student.
+
+Nothing here, nor in anything that it imports, builds or loads a teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cache import CacheError, LogitCache, Manifest, MismatchError, SoftLabelDataset, Store
+from cache.dataset import CheckInputs
+from cache.manifest import differences, require_same
+from cache.reader import Verify
+from pipeline import data as datasets
+from pipeline import identity, networks, objectives
+from pipeline.errors import NotMadeError
+from pipeline.job import Job, carry_out
+from pipeline.parts import Parts
+from pipeline.recipe import Recipe
+from pipeline.runs import TEST_LOGITS, Result, find_teacher, load_result, student_folder, teacher_folder
+from pipeline.settings import StudentSettings
+from pipeline.training import Criterion
+
+
+def train_students(
+    recipe: Recipe,
+    base: Path,
+    store: Store,
+    device: torch.device,
+    *,
+    verify: Verify = "lazy",
+    check_inputs: CheckInputs = "sample",
+) -> Iterator[tuple[Result, bool]]:
+    """Trains the recipe's students, seed after seed, on labels alone and from the cache; yields each network
+    as it is finished, and whether it was there already.
+
+    Both kinds share network, initialisation, order, views, epochs and schedule. Raises NotMadeError, naming
+    the command, where the cache has not been built, and MismatchError where the one that is given is of other
+    data or views.
+    """
+    settings = recipe.settings.student
+    parts = Parts.load(recipe.settings)
+    cache = open_cache(recipe, parts, base, store, verify)
+    teacher_logits = _teacher_on_test(recipe, parts, base)
+    for seed in range(settings.seed, settings.seed + settings.seeds):
+        for job in _jobs(recipe, parts, base, cache, seed, check_inputs):
+            finished = load_result(job.folder)
+            if finished is not None:
+                yield finished, True
+            else:
+                yield carry_out(job, recipe, parts.test, device, teacher_logits), False
+
+
+def open_cache(recipe: Recipe, parts: Parts, base: Path, store: Store, verify: Verify = "lazy") -> LogitCache:
+    """The cache that these data, views and teacher ask for; or the recipe's own `cache.from`, once data and
+    views agree.
+    """
+    settings = recipe.settings
+    data = parts.train.data
+    if settings.cache.from_ is not None:
+        cache = LogitCache.open(settings.cache.from_, verify=verify)
+        require_same(
+            {"data": identity.of_data(data), "views": identity.of_views(settings.views, data)},
+            cache.manifest.identity,
+            what=f"{settings.cache.from_}: is not a cache of what this student trains on",
+            mend=f"Build the right one with: {recipe.command('cache-logits')}",
+            sections=("data", "views"),
+        )
+        _require_classes(cache, datasets.num_classes(data))
+        return cache
+    teacher = find_teacher(recipe, base, identity.of_views(settings.views, data), identity.of_data(data))
+    manifest = identity.of_cache(data, settings.views, teacher, settings.cache)
+    path = store.find(manifest)
+    if path is None:
+        raise NotMadeError(
+            f"{store.path(manifest)}: not built yet; run: {recipe.command('cache-logits')}"
+            f"{_nearest(store, manifest)}"
+        )
+    cache = LogitCache.open(path, verify=verify)
+    require_same(
+        manifest.identity,
+        cache.manifest.identity,
+        what=f"{path}: is not a cache of what this student trains on",
+        mend=f"Build the right one with: {recipe.command('cache-logits')}",
+    )
+    return cache
+
+
+def _require_classes(cache: LogitCache, expected: int) -> None:
+    if cache.num_outputs != expected:
+        raise MismatchError(
+            f"{cache.path}: teacher.outputs: the data have {expected} classes, the cache {cache.num_outputs}"
+        )
+
+
+def _nearest(store: Store, manifest: Manifest) -> str:
+    """How the most similar cache of the store differs, for somebody who thought it was the one."""
+    others = []
+    for path in sorted(store.root.glob("*.h5")):
+        try:
+            found = LogitCache.open(path, verify="off").manifest.identity
+        except CacheError:
+            continue
+        others.append((len(different := differences(manifest.identity, found)), path, different))
+    if not others:
+        return ""
+    _, path, different = min(others)
+    return f"\nThe nearest there, {path}, differs in:" + "".join(
+        f"\n  {difference}" for difference in different[:6]
+    )
+
+
+def _jobs(
+    recipe: Recipe, parts: Parts, base: Path, cache: LogitCache, seed: int, check_inputs: CheckInputs
+) -> list[Job]:
+    """The networks of one seed: the labels-only student where it is wanted, then the distilled one."""
+    settings = recipe.settings.student.model_copy(update={"seed": seed})
+    inputs = {
+        "views": identity.of_views(recipe.settings.views, parts.train.data),
+        "data": identity.of_data(parts.train.data),
+    }
+    labels_only = Job(
+        kind="labels",
+        spec=networks.specify(settings.network, parts.train.data),
+        settings=settings,
+        data=parts.train,
+        criterion=partial(objectives.cross_entropy, label_smoothing=settings.label_smoothing),
+        num_views=recipe.settings.views.count,
+        folder=student_folder(base, recipe, "labels", inputs) / f"seed-{seed}",
+    )
+    distilled = replace(
+        labels_only,
+        kind="distilled",
+        data=SoftLabelDataset(parts.train, cache, check_inputs=check_inputs),
+        criterion=_from_cache(settings),
+        folder=student_folder(base, recipe, "distilled", {**inputs, "cache": cache.manifest.key})
+        / f"seed-{seed}",
+        objective=settings.objective.model_dump(mode="json"),
+        cache=cache.manifest.key,
+    )
+    return [labels_only, distilled] if settings.baseline else [distilled]
+
+
+def _from_cache(settings: StudentSettings) -> Criterion:
+    loss = objectives.build(settings.objective, settings.label_smoothing)
+
+    def criterion(student_logits: Tensor, labels: Tensor, teacher_logits: Tensor) -> Tensor:
+        return loss(student_logits, teacher_logits, labels)
+
+    return criterion
+
+
+def _teacher_on_test(recipe: Recipe, parts: Parts, base: Path) -> Tensor | None:
+    """(N, C) logits that the teacher left on the test part; None where only its cache is at hand."""
+    data = parts.train.data
+    views = identity.of_views(recipe.settings.views, data)
+    folder = teacher_folder(base, recipe.settings.teacher, views, identity.of_data(data))
+    path = folder / TEST_LOGITS
+    return torch.from_numpy(np.load(path, allow_pickle=False)) if path.exists() else None

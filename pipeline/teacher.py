@@ -1,0 +1,43 @@
+"""Phase zero: data → trained teacher."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from pipeline import identity, networks
+from pipeline.job import Job, carry_out
+from pipeline.objectives import cross_entropy
+from pipeline.parts import Parts
+from pipeline.recipe import Recipe
+from pipeline.runs import Result, load_result, teacher_folder
+
+
+def make_teacher(recipe: Recipe, base: Path, device: torch.device) -> tuple[Result, bool]:
+    """The teacher of a recipe, and whether it was there already.
+
+    Trains it, or takes the weights that the recipe names; goes on from the last epoch after a kill. Each
+    epoch sees a view of its own. Beside its weights it leaves its logits on the test part, so that students
+    can be compared with it while it is not loaded.
+    """
+    settings = recipe.settings.teacher
+    parts = Parts.load(recipe.settings)
+    train = parts.train
+    views, data = identity.of_views(recipe.settings.views, train.data), identity.of_data(train.data)
+    folder = teacher_folder(base, settings, views, data)
+    finished = load_result(folder)
+    if finished is not None:
+        return finished, True
+    job = Job(
+        kind="teacher",
+        spec=networks.specify(settings.network, train.data),
+        settings=settings,
+        data=train,
+        criterion=partial(cross_entropy, label_smoothing=settings.label_smoothing),
+        num_views=None,
+        folder=folder,
+        begin_with=settings.weights,
+    )
+    return carry_out(job, recipe, parts.test, device), False

@@ -1,0 +1,204 @@
+"""The one training loop and the one evaluation, for teacher, baseline and student alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.files import write_atomically
+from pipeline.loading import BatchedData, OrderedKeys, ShuffledKeys, default_workers, loader
+from pipeline.metrics import Metrics, measure
+from pipeline.progress import progress
+from pipeline.schedule import learning_rate
+from pipeline.settings import Training
+from pipeline.views import ViewedData
+
+Criterion = Callable[..., Tensor]
+"""(outputs (B, C), *what the dataset yields after the input) → loss."""
+
+CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.jsonl"
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` is the first of cuda, mps and cpu that is there."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def train(
+    network: nn.Module,
+    data: BatchedData,
+    criterion: Criterion,
+    settings: Training,
+    folder: Path,
+    *,
+    num_views: int | None,
+    evaluate_on: Callable[[nn.Module], Metrics],
+    device: torch.device,
+    lazy: bool = False,
+    description: str = "training",
+) -> None:
+    """Trains `network` in place, from `folder`'s checkpoint when there is one.
+
+    Leaves a checkpoint after every epoch and a line of metrics.jsonl each. Order, views, rate and random
+    state are functions of (seed, epoch, step) alone, so that a run that was killed ends with the same weights
+    as one that was not (on a CPU, bit for bit).
+    """
+    network.to(device)
+    if settings.channels_last:
+        network.to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(network, settings, device)
+    keys = ShuffledKeys(len(data), settings.batch_size, settings.seed, num_views)
+    first = _resume(network, optimizer, folder)
+    batches = loader(data, keys, default_workers(lazy))
+    with progress(description, settings.epochs * len(keys)) as advance:
+        advance(first * len(keys))
+        for epoch in range(first, settings.epochs):
+            started = time.perf_counter()
+            keys.epoch = epoch
+            torch.manual_seed(settings.seed + 1_000_003 * epoch)
+            loss = _train_epoch(
+                network, _counted(batches, advance), criterion, optimizer, settings, epoch, len(keys)
+            )
+            line: dict[str, Any] = {
+                "epoch": epoch + 1,
+                "loss": loss,
+                "seconds": time.perf_counter() - started,
+            }
+            line["lr"] = optimizer.param_groups[0]["lr"]
+            if (epoch + 1) % settings.evaluate_every == 0 or epoch + 1 == settings.epochs:
+                line["test"] = evaluate_on(network)
+            _save_epoch(folder, network, optimizer, epoch + 1, line)
+
+
+def make_optimizer(network: nn.Module, settings: Training, device: torch.device) -> torch.optim.Optimizer:
+    """The optimiser by name; its fused form where the device has one."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    fused = device.type in ("cpu", "cuda")
+    common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": fused}
+    match settings.optimizer:
+        case "sgd":
+            return torch.optim.SGD(
+                parameters, momentum=settings.momentum, nesterov=settings.nesterov, **common
+            )
+        case "adam":
+            return torch.optim.Adam(parameters, **common)
+        case "adamw":
+            return torch.optim.AdamW(parameters, **common)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bfloat16 where the recipe says so, else nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module,
+    data: ViewedData,
+    device: torch.device,
+    precision: str = "float32",
+    batch_size: int = 512,
+) -> Tensor:
+    """(N, C) float32 logits of every sample's view 0, in order, with the network in evaluation mode."""
+    network.eval()
+    batches = loader(data, OrderedKeys(len(data), batch_size), default_workers(data.data.lazy))
+    with autocast(device, precision):
+        outputs = [network(inputs.to(device, non_blocking=True)).float().cpu() for inputs, _ in batches]
+    return torch.cat(outputs)
+
+
+def evaluate(
+    network: nn.Module,
+    data: ViewedData,
+    device: torch.device,
+    precision: str = "float32",
+    teacher_logits: Tensor | None = None,
+) -> Metrics:
+    """The metrics of a network on data as they are (view 0 of unaugmented settings)."""
+    logits = predict(network, data, device, precision)
+    return measure(logits, torch.from_numpy(data.data.labels), teacher_logits)
+
+
+def _train_epoch(
+    network: nn.Module,
+    batches: Iterator[tuple[Any, ...]],
+    criterion: Criterion,
+    optimizer: torch.optim.Optimizer,
+    settings: Training,
+    epoch: int,
+    steps: int,
+) -> float:
+    """One pass over the batches; the mean loss of its samples."""
+    network.train()
+    device = next(network.parameters()).device
+    total, count = torch.zeros((), device=device), 0
+    for step, (inputs, *targets) in enumerate(batches, start=epoch * steps):
+        rate = learning_rate(step, steps, settings)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        inputs, *targets = (value.to(device, non_blocking=True) for value in (inputs, *targets))
+        if settings.channels_last and inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with autocast(device, settings.precision):
+            outputs = network(inputs)
+        loss = criterion(outputs, *targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
+        optimizer.step()
+        total += loss.detach() * len(inputs)  # on the device: no step waits for the host
+        count += len(inputs)
+    return float(total) / count
+
+
+def _counted(batches: Any, advance: Callable[[int], None]) -> Iterator[tuple[Any, ...]]:
+    for batch in batches:
+        yield batch
+        advance(1)
+
+
+def _resume(network: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> int:
+    """Loads the checkpoint of `folder` when there is one; the number of epochs that are done."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        (folder / METRICS).unlink(missing_ok=True)
+        return 0
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    network.load_state_dict(saved["network"])
+    optimizer.load_state_dict(saved["optimizer"])
+    lines = (folder / METRICS).read_text("utf-8").splitlines() if (folder / METRICS).exists() else []
+    kept = [line for line in lines if json.loads(line)["epoch"] <= saved["epoch"]]
+    write_atomically(folder / METRICS, "".join(f"{line}\n" for line in kept).encode())
+    return int(saved["epoch"])
+
+
+def _save_epoch(
+    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, epoch: int, line: dict[str, Any]
+) -> None:
+    """The metrics line first, then the checkpoint: a line without its checkpoint is dropped on resuming."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / METRICS, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    draft = folder / f"{CHECKPOINT}.{os.getpid()}"
+    torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, draft)
+    os.replace(draft, folder / CHECKPOINT)
+
+
+def trained_seconds(folder: Path) -> float:
+    """Seconds of training that a folder's metrics add up to."""
+    path = folder / METRICS
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    return float(sum(json.loads(line)["seconds"] for line in lines))
