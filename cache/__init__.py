@@ -1,12 +1,14 @@
 """A soft-label cache: one HDF5 file with a teacher's logits for every sample and view, safe to share.
 
-`SoftLabelDataset` needs torch and is imported when it is first asked for; everything else needs only NumPy and h5py.
+`SoftLabelDataset` needs torch and is imported when it is first asked for; everything else needs only NumPy
+and h5py.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cache.ensemble import Ensemble
 from cache.errors import (
     CacheError,
     CorruptError,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CacheError",
     "CorruptError",
+    "Ensemble",
     "FormatError",
     "IncompleteError",
     "LogitCache",

@@ -1,7 +1,7 @@
 """The checksum of a block: what makes a written block tell from an unwritten, torn or altered one.
 
-Block b of view v is rows bR to (b+1)R − 1. Its CRC-32 runs over those rows of `logits[v]`, then of `input_crc32[v]`, then of
-`labels`, so that no byte of any table goes unchecked.
+Block b of view v is rows bR to (b+1)R − 1. Its CRC-32 runs over those rows of `logits[v]`, then of
+`input_crc32[v]`, then of `labels`, so that no byte of any table goes unchecked.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from cache.layout import WRITTEN, Layout, rows_per_block
 
 ReadRows = Callable[[str, int, int, int], bytes | memoryview]
-"""(table, view, first row, end row) → the bytes of those rows; `labels` has no views and ignores the second."""
+"""(table, view, first row, end row) → the bytes of those rows; for `labels` whatever the view."""
 
 CHECKED_TABLES = ("logits", "input_crc32", "labels")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Subset
 
+from cache.ensemble import Ensemble
 from cache.errors import MismatchError
 from cache.reader import LogitCache
 
@@ -35,21 +36,31 @@ class MapDataset(Protocol):
 class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
     """A map-style dataset of (input, label, teacher_logits).
 
-    `dataset[i]` gives (input, label) of the sample that the cache has as i; where the cache has several views it is asked for
-    `dataset[i, v]`. A `Subset` of the cached data is followed through its indices. A dataset with a method
-    `batch(keys) → (inputs, labels)` is read a whole batch at a time by `batch`, which is the fast way in.
-    Labels that differ from the cached ones, and inputs whose CRC-32 does, raise MismatchError.
+    `dataset[i]` gives (input, label) of the sample that the cache has as i; where the cache has several views
+    it is asked for `dataset[i, v]`. A `Subset` of the cached data is followed through its indices. A dataset
+    with a method `batch(keys) → (inputs, labels)` is read a whole batch at a time by `batch`, which is the
+    fast way in. Labels that differ from the cached ones, and inputs whose CRC-32 does, raise MismatchError.
     """
 
     def __init__(
-        self, dataset: MapDataset, cache: LogitCache, *, check_inputs: CheckInputs = "sample"
+        self,
+        dataset: MapDataset,
+        cache: LogitCache | Ensemble | Sequence[LogitCache],
+        *,
+        check_inputs: CheckInputs = "sample",
     ) -> None:
-        """Raises MismatchError unless the dataset (or what it is a Subset of) has as many samples as the cache."""
+        """Several caches are an `Ensemble` of them: the mean of their softmaxes at T = 1; make one for
+        another mean.
+
+        Raises MismatchError unless the dataset, or what it is a Subset of, is as long as the cache.
+        """
+        if isinstance(cache, Sequence):
+            cache = cache[0] if len(cache) == 1 else Ensemble(cache)
         if check_inputs not in ("sample", "all", "off"):
             raise ValueError(f"check_inputs: expected sample, all or off, found {check_inputs!r}")
         self.dataset, self.cache, self.check_inputs = dataset, cache, check_inputs
         self._indices = _cached_indices(dataset)
-        length = len(dataset) if self._indices is None else _root_length(cast("Subset[Any]", dataset))
+        length = len(_root(dataset))
         if length != cache.num_samples:
             raise MismatchError(
                 f"{cache.path}: data.length: the dataset has {length:,}, the cache {cache.num_samples:,}"
@@ -65,19 +76,20 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Any, Any, torch.Tensor]]:
         """One tuple a key, for a DataLoader's collation; the logits are gathered in one call."""
         indices, views = split_keys(keys, len(self))
-        asked: list[Any] = (
-            indices.tolist()
-            if self.cache.num_views == 1
-            else list(zip(indices.tolist(), views.tolist(), strict=True))
-        )
-        inputs, labels = zip(*(self.dataset[key] for key in asked), strict=True) if asked else ((), ())
+        if self.cache.num_views == 1:
+            pairs = [self.dataset[index] for index in indices.tolist()]
+        else:
+            source, places = self._source(indices)
+            pairs = [source[place] for place in zip(places.tolist(), views.tolist(), strict=True)]
+        inputs, labels = zip(*pairs, strict=True) if pairs else ((), ())
         logits = self._logits(indices, views, inputs, labels)
         return list(zip(inputs, labels, logits, strict=True))
 
     def batch(self, keys: Keys) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(inputs (B, …), labels (B,), teacher_logits (B, C) float32) from the dataset's own `batch`."""
         indices, views = split_keys(keys, len(self))
-        inputs, labels = cast(Any, self.dataset).batch(keys)
+        source, places = self._source(indices)
+        inputs, labels = source.batch(np.stack([places, views], axis=1))
         return inputs, labels, self._logits(indices, views, inputs, labels)
 
     def _logits(
@@ -85,21 +97,32 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
     ) -> torch.Tensor:
         """(B, C) float32, once labels and inputs are known to be the cached ones."""
         rows = indices if self._indices is None else self._indices[indices]
+        logits = self.cache.logits(rows, views if self.cache.num_views > 1 or views.any() else 0)
+        # That has checked the blocks of these rows, and so their labels and input checksums.
         self._check_labels(rows, labels)
         self._check_inputs(rows, views, inputs)
-        return torch.from_numpy(self.cache.logits(rows, views).astype(np.float32))
+        return torch.from_numpy(logits.astype(np.float32))
+
+    def _source(self, indices: NDArray[np.intp]) -> tuple[Any, NDArray[np.intp]]:
+        """What takes (index, view), as a Subset does not: the dataset or its root; and the indices there."""
+        if self._indices is None:
+            return self.dataset, indices
+        return _root(self.dataset), self._indices[indices]
 
     def _check_labels(self, rows: NDArray[np.intp], labels: Any) -> None:
-        given = np.asarray(labels)
-        cached = self.cache.labels[rows]
-        if given.shape != cached.shape or given.dtype.kind != cached.dtype.kind:
+        given, cached = np.asarray(labels), self.cache.labels[rows]
+        kinds = "f" if cached.dtype.kind == "f" else "iub"
+        if given.shape != cached.shape or given.dtype.kind not in kinds:
             return  # no label, or not one of the teacher's pass (mixed, say): nothing to compare
-        different = np.flatnonzero((given != cached).reshape(len(rows), -1).any(axis=1))
+        none = np.isnan(cached) if cached.dtype.kind == "f" else cached == -1
+        different = (given.astype(cached.dtype) != cached) & ~none
+        different = np.flatnonzero(different.reshape(len(rows), -1).any(axis=1))
         if len(different):
             place = different[0]
             raise MismatchError(
-                f"{self.cache.path}: sample {rows[place]}: its label is {given[place]}, and was {cached[place]} when the "
-                "teacher saw it: the data are re-ordered or relabelled; build a cache of these data"
+                f"{self.cache.path}: sample {rows[place]}: its label is {given[place]}, and was "
+                f"{cached[place]} when the teacher saw it: the data are re-ordered or relabelled; build a "
+                "cache of these data"
             )
 
     def _check_inputs(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any) -> None:
@@ -112,15 +135,15 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
             if cached and (found := input_crc32(inputs[place])) is not None and found != cached:
                 raise MismatchError(
                     f"{self.cache.path}: sample {row}, view {view}: the input is not what the teacher saw "
-                    f"(CRC-32 expected {cached:08x}, found {found:08x}): another transform, another library version, or "
-                    "other data; build a cache of these inputs"
+                    f"(CRC-32 expected {cached:08x}, found {found:08x}): another transform, another library "
+                    "version, or other data; build a cache of these inputs"
                 )
 
 
 def input_crc32(value: Any) -> int | None:
-    """CRC-32 of an input's bytes, in C order as they are: a tensor, an array or an image; None for anything else."""
+    """CRC-32 of the bytes of a tensor, an array or an image, in C order; None for anything else."""
     if isinstance(value, torch.Tensor):
-        value = value.numpy()
+        value = value.detach().cpu().numpy()
     elif not isinstance(value, np.ndarray):
         if not hasattr(value, "__array_interface__"):
             return None
@@ -129,7 +152,7 @@ def input_crc32(value: Any) -> int | None:
 
 
 def split_keys(keys: Keys, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Keys as (indices (B,), views (B,)); negative indices count from the end. Raises IndexError out of range."""
+    """(indices (B,), views (B,)); negative indices count from the end. Raises IndexError out of range."""
     if isinstance(keys, np.ndarray) and keys.ndim == 2:
         pairs = keys.astype(np.intp, copy=False)  # (B, 2), as a batch sampler hands them out
     else:
@@ -142,7 +165,7 @@ def split_keys(keys: Keys, length: int) -> tuple[NDArray[np.intp], NDArray[np.in
 
 
 def _cached_indices(dataset: Any) -> NDArray[np.intp] | None:
-    """For a Subset (of a Subset …): which sample of the root each of its samples is; None for anything else."""
+    """For a Subset (of a Subset …): which sample of the root each sample is; None for anything else."""
     if not isinstance(dataset, Subset):
         return None
     here = np.asarray(dataset.indices, dtype=np.intp)
@@ -150,5 +173,5 @@ def _cached_indices(dataset: Any) -> NDArray[np.intp] | None:
     return here if outer is None else outer[here]
 
 
-def _root_length(dataset: Any) -> int:
-    return _root_length(dataset.dataset) if isinstance(dataset, Subset) else len(dataset)
+def _root(dataset: Any) -> Any:
+    return _root(dataset.dataset) if isinstance(dataset, Subset) else dataset

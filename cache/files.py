@@ -13,8 +13,8 @@ from cache.errors import StorageError
 def reserve(fd: int, size: int, path: Path) -> None:
     """Makes sure that all `size` bytes of the file can be written, before any work is spent on them.
 
-    Raises StorageError when the disk lacks the room. Where the system cannot reserve (macOS, some network mounts),
-    the free space is compared instead.
+    Raises StorageError when the disk lacks the room. Where the system cannot reserve (macOS, some network
+    mounts), the free space is compared instead.
     """
     try:
         if hasattr(os, "posix_fallocate"):
@@ -43,7 +43,9 @@ def write_all(fd: int, data: bytes | memoryview, offset: int, path: Path) -> Non
 
 
 def read_all(fd: int, count: int, offset: int, path: Path) -> bytes:
-    """`count` bytes from `offset` on, fewer only at the end of the file. Raises StorageError on a failed read."""
+    """`count` bytes from `offset` on, fewer only at the end of the file. Raises StorageError on a failed
+    read.
+    """
     parts = []
     while count:
         try:

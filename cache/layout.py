@@ -5,8 +5,8 @@ A file is a header that only libhdf5 writes, then five contiguous tables on page
     header   root attributes `format`, `format_version`, `manifest`; the objects that describe the tables
     logits | labels | input_crc32 | blocks | seal
 
-The whole header is written once, when the file is created. `seal` holds its length and SHA-256, and ends the file, so
-it is found without reading any HDF5: a flipped bit in the header is seen before libhdf5 parses it.
+The whole header is written once, when the file is created. `seal` holds its length and SHA-256, and ends the
+file, so it is found without reading any HDF5: a flipped bit in the header is seen before libhdf5 parses it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5o, h5p, h5s, h5t
+from h5py import h5a, h5d, h5l, h5o, h5p, h5s, h5t
 
 from cache.errors import FormatError, NewerFormatError
 from cache.manifest import MAX_BYTES, Manifest
@@ -34,6 +34,7 @@ WRITTEN = 1 << 32  # a block's entry is WRITTEN + the CRC-32 of its bytes; 0 whi
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SEAL = struct.Struct("<Q32s")  # length of the header, its SHA-256
 _MAX_HEADER = 1 << 20
+_MAX_SIZE = 1 << 60
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,9 @@ def expected_size(manifest: Manifest) -> int:
 
 
 def create(path: str | os.PathLike[str], manifest: Manifest) -> Layout:
-    """Creates the file with every table at its final place and nothing in them, sealed. `path` must not exist."""
+    """Creates the sealed file, every table at its final place and empty. `path` must not exist."""
+    if expected_size(manifest) > _MAX_SIZE:  # libhdf5 would count it modulo 2⁶⁴
+        raise FormatError(f"{path}: {expected_size(manifest):,} bytes are more than a file can have")
     text = manifest.to_json()
     # One block of metadata, large enough for all of it, so that the header comes before the first table.
     header_room = 1 << (2 * len(text) + 16 * 1024).bit_length()
@@ -104,6 +107,7 @@ def create(path: str | os.PathLike[str], manifest: Manifest) -> Layout:
         path,
         "x",
         libver=("v108", "v108"),
+        locking=False,  # the writer has its own, and some file systems have none
         alignment_threshold=0,
         alignment_interval=PAGE,
         meta_block_size=header_room,
@@ -126,8 +130,9 @@ def create(path: str | os.PathLike[str], manifest: Manifest) -> Layout:
 def check(file: BinaryIO, path: str) -> Layout:
     """The layout of an open file, or FormatError: everything is checked, no row is read.
 
-    Checks, in order: the seal (no HDF5 is parsed before the header's digest holds), the attributes, then each table's
-    name, link, storage, shape, dtype and place against the manifest, then the file's size and the gaps between tables.
+    Checks, in order: the seal (no HDF5 is parsed before the header's digest holds), the attributes, then each
+    table's name, link, storage, shape, dtype and place against the manifest, then the file's size and the
+    gaps between tables.
     """
     size = os.fstat(file.fileno()).st_size
     header = _check_seal(file.fileno(), size, path)
@@ -135,9 +140,7 @@ def check(file: BinaryIO, path: str) -> Layout:
         with h5py.File(_Header(file.fileno(), header, size), "r") as hdf:
             manifest = _read_manifest(hdf, path)
             specs = expected_tables(manifest)
-            names = sorted(hdf.id.links.get_info(name).type == h5py.h5l.TYPE_HARD and name for name in hdf.id)
-            if names != sorted(name.encode() for name in specs):
-                raise FormatError(f"{path}: must hold exactly the tables {', '.join(specs)}")
+            _check_links(hdf, list(specs), path)
             tables = {name: _table_of(hdf, name, *spec) for name, spec in specs.items()}
     except FormatError as error:
         raise type(error)(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
@@ -148,7 +151,7 @@ def check(file: BinaryIO, path: str) -> Layout:
 
 
 class _Header:
-    """The file as libhdf5 may see it: a length, and the header's bytes; nothing else can be read through it."""
+    """The file as libhdf5 may see it: its length, and the header's bytes; nothing else can be read."""
 
     def __init__(self, fd: int, length: int, size: int) -> None:
         self._bytes, self._size, self._at = os.pread(fd, length, 0), size, 0
@@ -188,7 +191,7 @@ def _check_seal(fd: int, size: int, path: str) -> int:
     if not start.startswith(_SIGNATURE):
         raise FormatError(f"{path}: not an HDF5 file, so not a cache")
     stated_end = int.from_bytes(start[28:36], "little")  # the superblock's end-of-file address
-    if start[8] == 2 and stated_end > size:
+    if start[8:9] == b"\x02" and stated_end > size:
         raise FormatError(f"{path}: cut short: {size:,} bytes of {stated_end:,}; fetch or build it again")
     seal = os.pread(fd, _SEAL.size, max(0, size - _SEAL.size))
     length, digest = _SEAL.unpack(seal) if len(seal) == _SEAL.size else (0, b"")
@@ -199,18 +202,27 @@ def _check_seal(fd: int, size: int, path: str) -> int:
     return int(length)
 
 
+def _check_links(hdf: h5py.File, names: list[str], path: str) -> None:
+    """The root group must hold the tables and nothing else; a soft or external link is not followed."""
+    if len(hdf.id) != len(names) or set(hdf.id) != {name.encode() for name in names}:
+        raise FormatError(f"{path}: must hold exactly the tables {', '.join(names)}")
+    for name in names:
+        if hdf.id.links.get_info(name.encode()).type != h5l.TYPE_HARD:
+            raise FormatError(f"{path}: `{name}` must be a hard link")
+
+
 def _read_manifest(hdf: h5py.File, path: str) -> Manifest:
-    if h5a.get_num_attrs(hdf.id) != 3:
-        raise FormatError(f"{path}: must have exactly the attributes format, format_version, manifest")
     if _read_attribute(hdf, "format", len(FORMAT), h5t.STRING) != FORMAT:
         raise FormatError(f"{path}: not a soft-label cache (its `format` attribute is another)")
     version = int.from_bytes(_read_attribute(hdf, "format_version", 8, h5t.INTEGER), "little")
     if version > FORMAT_VERSION:
         raise NewerFormatError(
-            f"{path}: format_version: this program reads up to {FORMAT_VERSION}, found {version}; update decant"
+            f"{path}: format_version: read up to {FORMAT_VERSION}, found {version}; update decant"
         )
     if version != FORMAT_VERSION:
         raise FormatError(f"{path}: format_version: expected {FORMAT_VERSION}, found {version}")
+    if h5a.get_num_attrs(hdf.id) != 3:
+        raise FormatError(f"{path}: must have exactly the attributes format, format_version, manifest")
     return Manifest.from_json(_read_attribute(hdf, "manifest", MAX_BYTES, h5t.STRING))
 
 
@@ -261,7 +273,7 @@ def _table_of(hdf: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype
 
 
 def _check_places(fd: int, tables: Mapping[str, Table], header: int, size: int, path: str) -> None:
-    """The tables follow the header in order, on page boundaries, with only zeros between, and end the file."""
+    """The tables follow the header in order, on page boundaries, only zeros between, and end the file."""
     end = header
     for place, (name, table) in enumerate(tables.items()):
         if (

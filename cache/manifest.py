@@ -1,8 +1,8 @@
 """What a cache holds and where it came from.
 
-A manifest has two parts. `identity` is the question that the logits answer: which teacher, over which data, through
-which views, stored how. The key of a cache is the SHA-256 of its identity, so the same question finds the same file.
-`info` is what else is worth knowing (batch size, device, versions); it is no part of the key.
+A manifest has two parts. `identity` is the question that the logits answer: which teacher, over which data,
+through which views, stored how. The key of a cache is the SHA-256 of its identity, so the same question finds
+the same file. `info` is what else is worth knowing (batch size, device, versions); it is no part of the key.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy as np
 from cache.errors import FormatError, MismatchError
 
 SECTIONS = ("teacher", "data", "views", "encoding")
-DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
+DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 MAX_BYTES = 60_000  # an HDF5 attribute in an object header ends at 64 KiB
+_MAX_DEPTH = 32  # of tables in tables; deeper JSON is no manifest
 _MAX_NAMES = 32_768  # bytes of class names kept in full; longer lists are kept as their digest
 _LIMITS = {"views": 2**24, "samples": 2**40, "outputs": 2**24}
 
@@ -37,12 +38,16 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """`identity` and `info`, both plain JSON. Raises FormatError where identity lacks what the layout needs."""
+    """`identity` and `info`, both plain JSON. Raises FormatError where identity lacks what the layout
+    needs.
+    """
 
     identity: Mapping[str, Any]
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if _too_deep(self.identity) or _too_deep(self.info):
+            raise FormatError(f"manifest: nested more than {_MAX_DEPTH} deep")
         for section in SECTIONS:
             if not isinstance(self.identity.get(section), Mapping):
                 raise FormatError(
@@ -73,7 +78,8 @@ class Manifest:
         encoding: Mapping[str, Any] | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> Manifest:
-        """A manifest from the sizes of the tables and whatever else identifies teacher, data, views and encoding.
+        """A manifest from the sizes of the tables and whatever else identifies teacher, data, views and
+        encoding.
 
         `num_targets` is None for integer labels (N,), or T for float targets (N, T).
         """
@@ -87,7 +93,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: bytes) -> Manifest:
-        """Reads canonical JSON and nothing else: no NaN, no duplicate keys, no other spelling of the same content."""
+        """Reads canonical JSON and nothing else: no NaN, no key twice, no other spelling of the same."""
         try:
             content = json.loads(text.decode("ascii"))
             canonical = _canonical(content)
@@ -154,13 +160,11 @@ class Manifest:
 def differences(
     expected: Mapping[str, Any], found: Mapping[str, Any], sections: Sequence[str] = SECTIONS
 ) -> list[Difference]:
-    """Every field of `sections` in which two identities differ, in the order of their names."""
-    ours = dict(_flat({name: expected.get(name) for name in sections}))
-    theirs = dict(_flat({name: found.get(name) for name in sections}))
+    """Every field of `sections` in which two identities differ, by name; none if their keys agree."""
     return [
-        Difference(name, ours.get(name), theirs.get(name))
-        for name in sorted(ours.keys() | theirs.keys())
-        if ours.get(name) != theirs.get(name) or type(ours.get(name)) is not type(theirs.get(name))
+        difference
+        for name in sorted(sections)
+        for difference in _compare(name, expected.get(name), found.get(name))
     ]
 
 
@@ -172,7 +176,7 @@ def require_same(
     mend: str,
     sections: Sequence[str] = SECTIONS,
 ) -> None:
-    """Raises MismatchError, naming every differing field with both values and then `mend`, unless none differs."""
+    """Raises MismatchError, with every differing field, both values and then `mend`, if any differs."""
     different = differences(expected, found, sections)
     if different:
         lines = "".join(f"\n  {difference}" for difference in different)
@@ -180,7 +184,7 @@ def require_same(
 
 
 def class_list(names: Sequence[str]) -> list[str] | dict[str, Any]:
-    """Class names as an identity holds them: in full, or count and digest where they would fill the manifest."""
+    """Class names as an identity holds them: in full, or as count and digest where they are too many."""
     encoded = _canonical(list(names))
     if len(encoded) <= _MAX_NAMES:
         return list(names)
@@ -193,18 +197,32 @@ def _canonical(content: Any) -> bytes:
     ).encode()
 
 
-def _flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested tables and lists as (dotted path, leaf); equal content gives equal pairs."""
-    if isinstance(content, Mapping):
-        items = [(f"{path}.{name}" if path else str(name), value) for name, value in content.items()]
-    elif isinstance(content, (list, tuple)):
-        yield f"{path}.length", len(content)
-        items = [(f"{path}[{place}]", value) for place, value in enumerate(content)]
-    else:
-        yield path, content
+def _compare(path: str, ours: Any, theirs: Any) -> Iterator[Difference]:
+    """Walks both sides down to the leaves that differ; a side without a field counts as None."""
+    if _canonical(ours) == _canonical(theirs):
         return
-    for inner, value in items:
-        yield from _flat(value, inner)
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        for name in sorted(ours.keys() | theirs.keys()):
+            inner = f"{path}.{name if name.isprintable() else ascii(name)}"
+            if name in ours and name in theirs:
+                yield from _compare(inner, ours[name], theirs[name])
+            else:
+                yield Difference(inner, ours.get(name), theirs.get(name))
+    elif isinstance(ours, Sequence) and isinstance(theirs, Sequence) and not isinstance(ours, str):
+        if len(ours) != len(theirs):
+            yield Difference(f"{path}.length", len(ours), len(theirs))
+        for place, pair in enumerate(zip(ours, theirs, strict=False)):
+            yield from _compare(f"{path}[{place}]", *pair)
+    else:
+        yield Difference(path, ours, theirs)
+
+
+def _too_deep(content: Any, levels: int = _MAX_DEPTH) -> bool:
+    """Whether tables and lists are nested more than `levels` deep."""
+    inner = content.values() if isinstance(content, Mapping) else content
+    if isinstance(content, (str, bytes)) or not isinstance(content, (Mapping, Sequence)):
+        return False
+    return levels == 0 or any(_too_deep(value, levels - 1) for value in inner)
 
 
 def _short(value: Any, limit: int = 80) -> str:

@@ -1,9 +1,10 @@
 """The unfinished file of a cache: what it is called, and who may write into it.
 
-While `PATH` is built, its rows are in `PATH.MACHINE-TOKEN.partial`. Two builders of one cache must never write into one
-file, also where locks do not exist or do not reach from one machine to the next. So a file has one builder: whoever
-holds its lock on the machine that began it. Any other builder only reads it, and copies its sound blocks into a file of its
-own; a name is never given to a second file, so nobody can publish another builder's.
+While `PATH` is built, its rows are in `PATH.MACHINE-TOKEN.partial`. Two builders of one cache must never
+write into one file, also where locks do not exist or do not reach from one machine to the next. So a file has
+one builder: whoever holds its lock on the machine that began it. Any other builder only reads it, and copies
+its sound blocks into a file of its own; a name is never given to a second file, so nobody can publish another
+builder's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import re
 import secrets
 import socket
+import stat
 import uuid
 from functools import cache
 from pathlib import Path
@@ -34,19 +36,23 @@ def begun(path: Path, suffix: str = PARTIAL) -> list[Path]:
 
 
 def hold(path: Path) -> tuple[Path, int] | None:
-    """An unfinished file of `path` that this machine began and nobody writes: its name, and it, opened and locked."""
+    """A partial file that this machine began and nobody writes: its name, and it, opened and locked."""
     for found in begun(path):
         if found.name.removeprefix(f"{path.name}.").startswith(f"{machine()}-"):
-            with contextlib.suppress(PermissionError, FileNotFoundError):  # another person's, or just finished
+            with contextlib.suppress(
+                PermissionError, FileNotFoundError
+            ):  # another person's, or just finished
+                if not os.access(found, os.W_OK):  # its builder was killed when it was about to publish it
+                    found.chmod(stat.S_IMODE(found.stat().st_mode) | stat.S_IWUSR)
                 fd = os.open(found, os.O_RDWR | os.O_CLOEXEC)
-                if lock(fd):
+                if lock(fd) and os.fstat(fd).st_nlink == 1:  # not published in the meantime
                     return found, fd
                 os.close(fd)
     return None
 
 
 def lock(fd: int) -> bool:
-    """Takes a partial file for this process and those that it shares its writer with; False where another has it."""
+    """Takes a partial file for this process and whom it shares its writer with; False if another has it."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return share(fd)
@@ -75,23 +81,33 @@ def in_use(fd: int) -> bool:
 
 
 def remove_all(path: Path) -> None:
-    """Removes what is left of building `path`, once that is published; a builder that still runs finds it so."""
-    for found in [*begun(path), *begun(path, DRAFT)]:
+    """Removes what is left of building `path`, once that is published; its own second name last."""
+    second = _second_names(path)
+    others = [found for found in begun(path) if found not in second]
+    for found in [*begun(path, DRAFT), *others, *second]:
         with contextlib.suppress(OSError):  # another person's, in a folder that protects it
             found.unlink(missing_ok=True)
 
 
-def remove_second_name(path: Path) -> None:
-    """Removes the partial name that a published file keeps where its builder was killed between the two steps."""
+def finish_publishing(path: Path) -> None:
+    """Removes what is left where the builder of `path` was killed just after publishing it."""
+    if _second_names(path):
+        remove_all(path)
+
+
+def _second_names(path: Path) -> list[Path]:
+    """Partial names of the published file itself: it was whole and checked when it got its own name."""
+    names = []
     for found in begun(path):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):
             if found.samefile(path):
-                found.unlink()
+                names.append(found)
+    return names
 
 
 @cache
 def machine() -> str:
-    """This machine as the names of partial files have it: the host's name, and its network address where it has one."""
+    """This machine as partial files have it: the host's name, and its network address if it has one."""
     host, node = re.sub(r"\W+", "_", socket.gethostname(), flags=re.ASCII)[:40], uuid.getnode()
     invented = node >> 40 & 1  # what uuid does where there is no address; it changes from process to process
     return host if invented else f"{host}_{node:012x}"

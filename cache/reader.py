@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +14,9 @@ from cache import layout
 from cache.blocks import Blocks
 from cache.errors import CorruptError, FormatError, IncompleteError, MismatchError
 from cache.manifest import Manifest
-from cache.writer import PARTIAL
+from cache.partial import PARTIAL
+
+_INTP = np.dtype(np.intp)
 
 Verify = Literal["open", "lazy", "off"]
 """When block checksums are checked: all on opening, each when it is first read, or never."""
@@ -23,8 +25,8 @@ Verify = Literal["open", "lazy", "off"]
 class LogitCache:
     """A published cache, mapped into memory: reading a row costs what indexing an array costs.
 
-    Holds no HDF5 handle and no file descriptor. Forked workers share its pages; a pickled one opens the same path again
-    and refuses another file that has taken its place.
+    Holds no HDF5 handle. Forked workers share its pages; a pickled one opens the same
+    path again and refuses another file that has taken its place.
     """
 
     def __init__(self, path: Path, checked: layout.Layout, mapped: mmap.mmap, verify: Verify) -> None:
@@ -33,6 +35,7 @@ class LogitCache:
         self.verify_mode = verify
         self._mapped = mapped  # kept: its address tells two mappings apart, its life is that of the tables
         self._tables = {name: self._table(table) for name, table in checked.tables.items()}
+        self._views = list(self._tables["logits"])  # V times (N, C)
         self._rows = self._tables["logits"].reshape(-1, self.num_outputs)
         self._blocks = Blocks(checked)
         entries = self._tables["blocks"]
@@ -51,8 +54,10 @@ class LogitCache:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, verify: Verify = "lazy") -> LogitCache:
-        """Checks the file, then maps it. Raises FormatError for a file that is not a sound cache, IncompleteError for one
-        that is not wholly written, CorruptError with `verify="open"` for altered blocks, FileNotFoundError."""
+        """Checks the file, then maps it. Raises FormatError for a file that is not a sound cache,
+        IncompleteError for one that is not wholly written, CorruptError with `verify="open"` for altered
+        blocks, FileNotFoundError.
+        """
         if verify not in ("open", "lazy", "off"):
             raise ValueError(f"verify: expected open, lazy or off, found {verify!r}")
         path = Path(path)
@@ -90,34 +95,51 @@ class LogitCache:
 
     @property
     def labels(self) -> NDArray[Any]:
-        """(N,) int64, −1 where there is none; or (N, T) float32 regression targets. Read-only."""
+        """(N,) int64, −1 where there is none; or (N, T) float32 regression targets. Read-only.
+
+        Their blocks are checked by `verify` and as `logits` reads them, not here.
+        """
         return self._tables["labels"]
 
     @property
     def input_crc32(self) -> NDArray[np.uint32]:
-        """(V, N) uint32: CRC-32 of the bytes of each view that the teacher saw, 0 where it was not recorded. Read-only."""
+        """(V, N) uint32: CRC-32 of the bytes of each view that the teacher saw, 0 where it was not recorded.
+        Read-only.
+        """
         return self._tables["input_crc32"]
 
     def logits(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> NDArray[np.floating]:
         """Rows of raw teacher outputs, a copy in the stored dtype.
 
-        indices (B,): numpy's rules (integers, negative ones from the end, a boolean mask (N,), a slice); view: one for all, or
-        (B,) integers. Returns (B, C) float16 or float32; (C,) for a single integer. Raises IndexError out of range, and
-        CorruptError when a block that is read for the first time is not as it was written.
+        indices (B,): numpy's rules (integers, negative ones from the end, a boolean mask (N,), a slice);
+        view: one for all, or (B,) integers. Returns (B, C) float16 or float32; (C,) for a single integer.
+        Raises IndexError out of range, and CorruptError when a block that is read for the first time is not
+        as it was written.
         """
-        rows = self._flat_rows(indices, view)
+        if type(indices) is np.ndarray and indices.dtype is _INTP:
+            rows = cast(NDArray[np.intp], indices)  # the usual case, at the cost of `take`
+        else:
+            rows = _as_rows(indices, self.num_samples)
+        if not isinstance(view, int):
+            rows, one_view, table = self._in_one_table(rows, view), None, self._rows
+        elif 0 <= view < len(self._views):
+            one_view, table = view, self._views[view]
+        else:
+            raise IndexError(f"view {view}: the cache has {len(self._views)}")
         if not self._all_verified:
-            self._verify_rows(rows)
-        return self._rows.take(rows, axis=0)
+            self._verify_rows(rows, one_view)
+        try:
+            return table.take(rows, axis=0)
+        except IndexError:
+            raise _outside(rows, self.num_samples) from None
 
     def verify(self) -> list[str]:
         """Checks every block; a list of problems, empty when the cache is sound."""
         damaged = self._blocks.damaged(self._read, self._tables["blocks"])
-        sound = np.ones_like(self._unverified)
+        self._unverified[:] = False
         for place in damaged:
-            sound[place] = False
-        self._unverified &= ~sound
-        self._all_verified = not self._unverified.any()
+            self._unverified[place] = True  # whatever the mode: reading it raises
+        self._all_verified = not damaged
         return [f"{self._blocks.name(*place)} is not as it was written" for place in damaged]
 
     def __len__(self) -> int:
@@ -125,7 +147,7 @@ class LogitCache:
 
     def __repr__(self) -> str:
         shape = f"{self.num_views} views × {self.num_samples:,} samples × {self.num_outputs:,} outputs"
-        return f"LogitCache({str(self.path)!r}: {shape}, {self.manifest.dtype.name}, key {self.manifest.key[:16]})"
+        return f"LogitCache({str(self.path)!r}: {shape}, {self.manifest.dtype}, key {self.manifest.key[:16]})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.path.absolute(), self.manifest.key, self.verify_mode)
@@ -134,48 +156,65 @@ class LogitCache:
         count = table.nbytes // table.dtype.itemsize
         return np.frombuffer(self._mapped, table.dtype, count, table.offset).reshape(table.shape)
 
-    def _flat_rows(self, indices: ArrayLike | slice, view: ArrayLike) -> NDArray[np.intp]:
-        """Row numbers in the (V·N, C) table."""
-        samples = self.num_samples
-        if isinstance(indices, slice):
-            indices = np.arange(*indices.indices(samples))
-        rows, views = np.asarray(indices), np.asarray(view)
-        if rows.dtype == bool:
-            if rows.shape != (samples,):
-                raise IndexError(f"a boolean index must have shape ({samples},), found {rows.shape}")
-            rows = np.flatnonzero(rows)
-        if not rows.size:
-            rows = rows.astype(np.intp)
-        if rows.dtype.kind not in "iu" or views.dtype.kind not in "iu":
-            raise IndexError(f"indices and view must be integers, found {rows.dtype} and {views.dtype}")
-        if rows.size and not -samples <= rows.min() <= rows.max() < samples:
-            raise IndexError(f"sample {rows.min()} to {rows.max()}: the cache has 0 to {samples - 1:,}")
+    def _in_one_table(self, rows: NDArray[Any], view: ArrayLike) -> NDArray[np.intp]:
+        """Row numbers in the (V·N, C) table, for a view a row."""
+        views = np.asarray(view)
+        if views.dtype.kind not in "iu" or views.shape not in ((), rows.shape):
+            raise IndexError(f"view: expected an integer or {rows.shape}, found {views.shape} {views.dtype}")
         if views.size and not 0 <= views.min() <= views.max() < self.num_views:
-            raise IndexError(f"view {views.min()} to {views.max()}: the cache has 0 to {self.num_views - 1}")
-        rows = rows.astype(np.intp, copy=False)
-        if rows.size and rows.min() < 0:
-            rows = np.where(rows < 0, rows + samples, rows)
-        return rows + views.astype(np.intp, copy=False) * samples if views.any() else rows
+            raise IndexError(f"view {views.min()} to {views.max()}: the cache has {self.num_views}")
+        return _from_start(rows, self.num_samples) + views.astype(np.intp, copy=False) * self.num_samples
 
-    def _verify_rows(self, rows: NDArray[np.intp]) -> None:
-        views, samples = np.divmod(rows, self.num_samples)
-        blocks = samples >> self._blocks.shift
-        pending = self._unverified[views, blocks]
-        if not pending.any():
-            return
-        places = np.stack([np.broadcast_to(views, blocks.shape)[pending], blocks[pending]], axis=1)
-        for view, block in np.unique(places, axis=0).tolist():
+    def _verify_rows(self, rows: NDArray[np.intp], view: int | None) -> None:
+        """Checks the blocks of rows that were not read before; with no view, of rows of all views' table."""
+        if view is None:
+            views, samples = np.divmod(rows, self.num_samples)
+        else:
+            samples = _from_start(rows, self.num_samples)
+            views = np.full_like(samples, view)
+        pending = np.ravel_multi_index((views, samples >> self._blocks.shift), self._unverified.shape)
+        pending = np.unique(pending[self._unverified.ravel()[pending]])
+        for place in pending.tolist():
+            view, block = divmod(place, self._blocks.per_view)
             if self._blocks.entry(self._read, view, block) != int(self._tables["blocks"][view, block]):
                 raise CorruptError(
                     f"{self.path}: {self._blocks.name(view, block)} is not as it was written; "
                     "`decant cache verify` lists all damage; fetch or build the file again"
                 )
             self._unverified[view, block] = False
-        self._all_verified = not self._unverified.any()
+        if len(pending):
+            self._all_verified = not self._unverified.any()
 
     def _read(self, table: str, view: int, first: int, end: int) -> memoryview:
         found = self._tables[table]
         return np.ascontiguousarray((found if table == "labels" else found[view])[first:end]).data.cast("B")
+
+
+def _as_rows(indices: ArrayLike | slice, samples: int) -> NDArray[Any]:
+    """Integers, not yet known to be in range, from whatever numpy indexes with."""
+    if isinstance(indices, slice):
+        return np.arange(*indices.indices(samples))
+    rows = np.asarray(indices)
+    if rows.dtype == bool:
+        if rows.shape != (samples,):
+            raise IndexError(f"a boolean index must have shape ({samples},), found {rows.shape}")
+        return np.flatnonzero(rows)
+    if rows.dtype.kind not in "iu" and rows.size:
+        raise IndexError(f"indices must be integers, found {rows.dtype}")
+    if rows.dtype.kind == "u" and rows.size and rows.max() >= samples:
+        raise _outside(rows, samples)
+    return rows.astype(np.intp)
+
+
+def _from_start(rows: NDArray[np.intp], samples: int) -> NDArray[np.intp]:
+    """Rows in 0..N−1; negative ones count from the end."""
+    if rows.size and not -samples <= rows.min() <= rows.max() < samples:
+        raise _outside(rows, samples)
+    return np.where(rows < 0, rows + samples, rows)
+
+
+def _outside(rows: NDArray[Any], samples: int) -> IndexError:
+    return IndexError(f"sample {rows.min()} to {rows.max()}: the cache has 0 to {samples - 1:,}")
 
 
 def _reopen(path: Path, key: str, verify: Verify) -> LogitCache:

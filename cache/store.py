@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cache.errors import StorageError
+from cache.errors import MismatchError, StorageError
 from cache.files import storage_error
 from cache.manifest import Manifest
+from cache.partial import finish_publishing
 
 SUFFIX = ".h5"
 _KEY_DIGITS = 16  # of the key's 64, in a file's name; the whole key is checked when the file is opened
@@ -39,9 +40,35 @@ class Store:
         return self.root / f"{readable or 'cache'}-{manifest.key[:_KEY_DIGITS]}{SUFFIX}"
 
     def find(self, manifest: Manifest) -> Path | None:
-        """The published file that answers the same question, under whatever readable name; None when there is none."""
-        ending = f"-{manifest.key[:_KEY_DIGITS]}{SUFFIX}"
-        return min(self.root.glob(f"*{ending}"), default=None)
+        """The published file that answers the same question, under whatever readable name; None when there is
+        none.
+
+        Where its builder was killed just after publishing it, what that left behind is removed.
+        """
+        found = min(self.root.glob(f"*-{manifest.key[:_KEY_DIGITS]}{SUFFIX}"), default=None)
+        if found:
+            finish_publishing(found)
+        return found
+
+    def paths(self) -> list[Path]:
+        """Every published file, by name."""
+        return sorted(self.root.glob(f"*{SUFFIX}"))
+
+    def resolve(self, name: str | os.PathLike[str]) -> Path:
+        """A cache by its path, its file's name in the store, or the first digits of its key.
+
+        Raises FileNotFoundError where there is none, MismatchError where several fit.
+        """
+        for path in (Path(name), self.root / name):
+            if path.is_file():
+                return path
+        word = str(name)
+        found = [path for path in self.paths() if path.stem.rpartition("-")[2].startswith(word)] if word else []
+        if len(found) > 1:
+            raise MismatchError(f"{word}: fits {len(found)} caches of {self.root}: " + ", ".join(map(str, found)))
+        if not found:
+            raise FileNotFoundError(f"{word}: no such file, and no cache of {self.root} has that name or key")
+        return found[0]
 
     @contextlib.contextmanager
     def building(
@@ -49,24 +76,34 @@ class Store:
     ) -> Iterator[Path]:
         """Holds the right to build this cache; yields the path to publish at.
 
-        While another process builds it, calls `waiting` once with who that is, and waits. The caller looks with `find`
-        again once inside: the other may have finished. A dead process holds nothing. Raises StorageError where the
-        folder cannot be written.
+        While another process builds it, calls `waiting` once with who that is, and waits. The caller looks
+        with `find` again once inside: the other may have finished. A dead process holds nothing. Raises
+        StorageError where the folder cannot be written.
         """
         path = self.path(manifest)
         lock = path.with_name(path.name + ".lock")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = _open_lock(lock)
         except OSError as error:
             raise storage_error(error, lock, "opening the lock") from error
         try:
             _hold(fd, waiting)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            with contextlib.suppress(OSError):  # only a courtesy to who waits
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             yield path
         finally:
-            os.close(fd)  # which lets go of the lock, as the end of the process does
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough: forked workers have it open too
+            os.close(fd)
+
+
+def _open_lock(lock: Path) -> int:
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError:
+        return os.open(lock, os.O_RDONLY | os.O_CLOEXEC)  # another person's; reading is enough to lock it
 
 
 def _hold(fd: int, waiting: Callable[[str], None]) -> None:
@@ -74,7 +111,7 @@ def _hold(fd: int, waiting: Callable[[str], None]) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return
     except BlockingIOError:
-        holder = os.pread(fd, 200, 0).decode(errors="replace")
+        holder = "".join(filter(str.isprintable, os.pread(fd, 200, 0).decode(errors="replace")))
     except OSError:
         return  # a file system without locks; publishing is safe without one
     waiting(holder or "another process")

@@ -1,4 +1,4 @@
-"""What may be stored: rows are checked, and cast as the tables have them, before a byte of them is written."""
+"""What may be stored: rows are checked, and cast as the tables have them, before they are written."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def check_input_crc32(
 def _column(
     manifest: Manifest, rows: NDArray[np.int64], given: ArrayLike, table: str, view: int
 ) -> NDArray[Any]:
-    """`given` as the table stores it, one row a sample, no value changed by the cast; one scalar fills every row."""
+    """`given` as the table stores it, one row a sample, no value changed by the cast; one scalar fills every
+    row.
+    """
     table_shape, dtype = expected_tables(manifest)[table]
     shape = (len(rows), *table_shape[1 if table == "labels" else 2 :])
     found = _array(table, given)

@@ -2,48 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import stat
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cache import layout
-from cache.blocks import Blocks
+from cache import layout, partial, values
+from cache.blocks import CHECKED_TABLES
 from cache.errors import CacheError, FormatError, IncompleteError, StorageError, ValueRefusedError
-from cache.files import reserve, storage_error, sync_folder, write_all
+from cache.files import reserve, storage_error, sync_folder
 from cache.manifest import Manifest, require_same
+from cache.rows import StoredRows
 
-PARTIAL = ".partial"
+_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class LogitCacheWriter:
-    """Writes the rows of one cache, in any order, into `PATH.partial`; `publish` turns that into `PATH`.
+    """Writes the rows of one cache, in any order, into a partial file beside `PATH`; `publish` turns that
+    into `PATH`.
 
-    Opening it again after a kill goes on where it was. The invariant that makes this safe: a block's entry in `blocks`
-    is written only after all of the block's rows are in the file, and `PATH` comes to be, in one step, only after every
-    block has been read back, agrees with its entry and is synced. One writer at a time has a file (see `Store.build`);
-    several may share it if they write disjoint blocks.
+    Opening it again after a kill goes on where it was. The invariant that makes this safe: a block's entry in
+    `blocks` is written only after all of the block's rows are in the file, and `PATH` comes to be, in one
+    step, only after every block has been read back, agrees with its entry and is synced. Two builders never
+    write into one file (`cache.partial`), so none is needed to hold the other off; `Store.building` does, to
+    spare the second one the work.
+
+    Pickled, it writes into the same file: so the ranks of one job share it, if they write disjoint blocks.
     """
 
     def __init__(self, path: str | os.PathLike[str], manifest: Manifest) -> None:
-        """Creates `PATH.partial` with all its space reserved, or goes on with the one that is there.
+        """Begins a partial file with all its space reserved, or goes on with the one that is there.
 
-        Raises StorageError where the space is missing, MismatchError where the partial file answers another question.
+        Raises StorageError where the space is missing, MismatchError where the partial file answers another
+        question, FormatError where it is damaged, CacheError where `path` is published.
         """
         self.path = Path(path)
-        self.partial = self.path.with_name(self.path.name + PARTIAL)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            raise CacheError(f"{self.path}: already published; a published cache is never written again")
-        self.layout = self._resume(manifest) if self.partial.exists() else self._create(manifest)
-        self.manifest = self.layout.manifest
-        self.blocks = Blocks(self.layout)
-        self._fd = os.open(self.partial, os.O_RDWR | os.O_CLOEXEC)
-        self._entries = self._read_blocks()
-        self._filled = self._filled_rows()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():
+                partial.finish_publishing(self.path)
+                raise CacheError(f"{self.path}: already published; a published cache is never written again")
+            for other in partial.begun(self.path):
+                with contextlib.suppress(FormatError, PermissionError, FileNotFoundError):
+                    _check_begun(other, manifest)
+            self.partial, self._fd = partial.hold(self.path) or self._begin(manifest)
+        except OSError as error:
+            raise storage_error(error, self.path, "opening its partial file") from error
+        try:
+            self._open(_check_begun(self.partial, manifest))
+            reserve(self._fd, self.layout.size, self.partial)
+            self._forget_damaged()
+            for other in partial.begun(self.path):
+                if other != self.partial:
+                    self._take_over(other)
+        except BaseException:
+            os.close(self._fd)
+            raise
 
     def __enter__(self) -> LogitCacheWriter:
         return self
@@ -53,11 +73,14 @@ class LogitCacheWriter:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _join, (self.path.absolute(), self.partial.absolute(), self.manifest)
+
     def close(self) -> None:
         """Lets go of the file; what is written stays for the next writer."""
         if self._fd >= 0:
             os.close(self._fd)
-            self._fd = -1
+            self._fd = self._stored.fd = -1
 
     def is_written(self, view: int = 0) -> NDArray[np.bool_]:
         """(N,) bool: the rows of `view` that are stored; a resumed pass skips them."""
@@ -74,37 +97,40 @@ class LogitCacheWriter:
     ) -> None:
         """Stores rows of raw teacher outputs.
 
-        indices (B,) int, each in 0..N−1; logits (B, C) float; labels (B,) int, or (B, T) float for regression, −1 or NaN
-        where there is none (the default); input_crc32 (B,) uint32, 0 where it is not recorded (the default).
-        Raises ValueRefusedError, naming sample and view, for NaN, Inf, float16 overflow, a wrong shape, an index out of
-        range, or an index that is stored already with other values; StorageError where the disk refuses.
+        indices (B,) int, each in 0..N−1; logits (B, C) float; labels (B,) int, or (B, T) float for
+        regression, −1 or NaN where there is none (the default); input_crc32 (B,) uint32, 0 where it is not
+        recorded (the default). Raises ValueRefusedError, naming sample and view, for NaN, Inf, float16
+        overflow, a wrong shape, an index out of range, or an index that is stored already with other values;
+        StorageError where the disk refuses.
         """
-        rows = self._check_indices(indices, view)
+        view = values.check_view(self.manifest, view)
+        rows = values.check_indices(self.manifest, indices, view)
         columns = {
-            "logits": self._check_logits(rows, logits, view),
-            "labels": self._check_labels(rows, labels),
-            "input_crc32": self._check_column(
-                rows, 0 if input_crc32 is None else input_crc32, "input_crc32", ()
-            ),
+            "logits": values.check_logits(self.manifest, rows, logits, view),
+            "labels": values.check_labels(self.manifest, rows, labels, view),
+            "input_crc32": values.check_input_crc32(self.manifest, rows, input_crc32, view),
         }
-        fresh = self._drop_repeats(rows, columns, view)
+        self._check_repeats(rows, columns, view)
+        fresh = np.flatnonzero(~self._filled[view, rows])
         for first, end in _runs(rows, fresh):
             for table, column in columns.items():
-                data = np.ascontiguousarray(column[first:end])
-                write_all(self._fd, data.data, self._offset(table, view, int(rows[first])), self.partial)
+                self._stored.write(table, view, int(rows[first]), column[first:end])
         self._filled[view, rows[fresh]] = True
         for block in np.unique(rows[fresh] >> self.blocks.shift).tolist():
             first, end = self.blocks.bounds(block)
             if self._filled[view, first:end].all():
-                self._write_entry(view, block)
+                self._entries[view, block] = entry = self._stored.entry(view, block)
+                self._stored.write_entry(view, block, entry)
 
     def publish(self) -> Path:
         """Checks every block, syncs the file and gives it its published name; returns that path.
 
-        Raises IncompleteError, naming the first missing block, while rows are missing; StorageError where a block does not
-        read back as it was written, or the sync fails: then nothing is published, and a failed sync is not tried again.
+        Raises IncompleteError, naming the first missing block, while rows are missing; StorageError where a
+        block does not read back as it was written, or the sync fails: then nothing is published, and a failed
+        sync is not tried again. Where another builder of the same cache was first, its file stays and this
+        one's is dropped.
         """
-        self._entries = self._read_blocks()  # other ranks may have written into the same file
+        self._entries = self._stored.read_entries()  # other ranks may have written into the same file
         missing = np.argwhere(self._entries == 0)
         if len(missing):
             raise IncompleteError(
@@ -112,154 +138,97 @@ class LogitCacheWriter:
                 f"the first is {self.blocks.name(*missing[0].tolist())}"
             )
         self._sync()
-        for view, block in self.blocks.damaged(self._read, self._entries):
-            self._write_at("blocks", (view, block), np.zeros((), "<u8"))
+        damaged = self._forget_damaged()
+        if damaged:
             raise StorageError(
-                f"{self.partial}: {self.blocks.name(view, block)} does not read back as written; run it again"
+                f"{self.partial}: {self.blocks.name(*damaged[0])} does not read back as written; run it again"
             )
-        os.fchmod(self._fd, 0o444)
+        with contextlib.suppress(PermissionError):  # another person's file, in a folder that several write to
+            os.fchmod(self._fd, stat.S_IMODE(os.fstat(self._fd).st_mode) & ~0o222)
+        self._give_name()
         self.close()
-        self._link()
+        _check_begun(self.path, self.manifest)
+        partial.remove_all(self.path)
+        sync_folder(self.path.parent)
         return self.path
 
-    def _create(self, manifest: Manifest) -> layout.Layout:
-        draft = self.partial.with_name(f"{self.partial.name}.{os.getpid()}")
-        draft.unlink(missing_ok=True)
+    def _begin(self, manifest: Manifest) -> tuple[Path, int]:
+        """A new partial file: its header is whole, and this process has its lock, before it has its name."""
+        name = partial.new_name(self.path)
+        draft = name.with_suffix(partial.DRAFT)
         try:
             created = layout.create(draft, manifest)
-            fd = os.open(draft, os.O_RDWR)
+            fd = os.open(draft, os.O_RDWR | os.O_CLOEXEC)
             try:
-                reserve(fd, created.size, self.partial)
-            finally:
+                partial.lock(fd)
+                reserve(fd, created.size, name)
+                os.fsync(fd)
+                os.rename(draft, name)
+            except BaseException:
                 os.close(fd)
-            os.replace(draft, self.partial)
-        except OSError as error:
-            raise storage_error(error, self.partial, "creating") from error
+                raise
+        except RuntimeError as error:  # what h5py raises where a file cannot grow to its size on closing
+            raise StorageError(f"{name}: creating: {error}; free some space and run it again") from error
         finally:
             draft.unlink(missing_ok=True)
-        return created
+        return name, fd
 
-    def _resume(self, manifest: Manifest) -> layout.Layout:
-        with open(self.partial, "rb") as file:
-            try:
-                found = layout.check(file, str(self.partial))
-            except FormatError as error:
-                raise FormatError(f"{error}; delete it and run the command again") from None
-        require_same(
-            manifest.identity,
-            found.manifest.identity,
-            what=f"{self.partial}: was begun for another question",
-            mend="Delete it, or go on with what it was begun for.",
-        )
-        return found
+    def _open(self, checked: layout.Layout) -> None:
+        self.layout, self.manifest = checked, checked.manifest
+        self._stored = StoredRows(self._fd, checked, self.partial)
+        self.blocks = self._stored.blocks
+        self._entries = self._stored.read_entries()
+        filled = np.repeat(self._entries != 0, self.blocks.rows, axis=1)
+        self._filled = np.ascontiguousarray(filled[:, : self.blocks.num_samples])
 
-    def _filled_rows(self) -> NDArray[np.bool_]:
-        """(V, N) bool: the rows of every block that is written and sound; a damaged block is written again."""
-        for view, block in self.blocks.damaged(self._read, self._entries):
-            self._entries[view, block] = 0
-            self._write_at("blocks", (view, block), np.zeros((), "<u8"))
-        return np.repeat(self._entries != 0, self.blocks.rows, axis=1)[:, : self.blocks.num_samples].copy()
+    def _forget_damaged(self) -> list[tuple[int, int]]:
+        """Marks every block that is not as it was written as unwritten; returns those (view, block)."""
+        damaged = self.blocks.damaged(self._stored.read, self._entries)
+        for place in damaged:
+            self._forget(*place)
+        return damaged
 
-    def _check_indices(self, indices: ArrayLike, view: int) -> NDArray[np.int64]:
-        rows = np.asarray(indices)
-        if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
-            raise ValueRefusedError(f"indices: expected (B,) integers, found {rows.shape} {rows.dtype}")
-        if not 0 <= view < self.manifest.num_views:
-            raise ValueRefusedError(f"view: expected 0 to {self.manifest.num_views - 1}, found {view}")
-        rows = rows.astype(np.int64)
-        outside = rows[(rows < 0) | (rows >= self.manifest.num_samples)]
-        if len(outside):
-            raise ValueRefusedError(
-                f"sample {outside[0]}, view {view}: the cache has samples 0 to {self.manifest.num_samples - 1:,}"
-            )
-        if len(np.unique(rows)) != len(rows):
-            values, counts = np.unique(rows, return_counts=True)
-            raise ValueRefusedError(f"sample {values[counts > 1][0]}, view {view}: given twice in one write")
-        return rows
+    def _forget(self, view: int, block: int) -> None:
+        first, end = self.blocks.bounds(block)
+        self._stored.write_entry(view, block, 0)
+        self._entries[view, block] = 0
+        self._filled[view, first:end] = False
 
-    def _check_logits(self, rows: NDArray[np.int64], logits: ArrayLike, view: int) -> NDArray[np.floating]:
-        given = np.asarray(logits)
-        if given.shape != (len(rows), self.manifest.num_outputs) or given.dtype.kind != "f":
-            raise ValueRefusedError(
-                f"logits: expected ({len(rows)}, {self.manifest.num_outputs}) floats, found {given.shape} {given.dtype}"
-            )
-        with np.errstate(over="ignore"):
-            stored = given.astype(self.manifest.dtype)
-        bad = ~np.isfinite(stored).all(axis=1)
-        if bad.any():
-            row = int(np.argmax(bad))
-            value = given[row][~np.isfinite(stored[row])][0]
-            why = f"overflows {self.manifest.dtype.name}" if np.isfinite(value) else "is not finite"
-            raise ValueRefusedError(f"sample {rows[row]}, view {view}: logit {value} {why}")
-        return stored
+    def _take_over(self, other: Path) -> None:
+        """Copies the sound blocks of another builder's file, and removes its name unless that builder is
+        known to live.
+        """
+        unusable = (FormatError, PermissionError, FileNotFoundError)
+        with contextlib.suppress(*unusable), open(other, "rb") as file:
+            self._copy(StoredRows(file.fileno(), _check_begun(other, self.manifest), other))
+            if not partial.in_use(file.fileno()):
+                other.unlink(missing_ok=True)
 
-    def _check_labels(self, rows: NDArray[np.int64], labels: ArrayLike | None) -> NDArray[np.generic]:
-        targets = self.manifest.num_targets
-        none = -1 if targets is None else np.nan
-        return self._check_column(
-            rows, none if labels is None else labels, "labels", () if targets is None else (targets,)
-        )
+    def _copy(self, source: StoredRows) -> None:
+        """Writes the blocks that are whole in `source` and not here."""
+        theirs = source.read_entries()
+        for view, block in np.argwhere((theirs != 0) & (self._entries == 0)).tolist():
+            first, end = self.blocks.bounds(block)
+            found = {table: source.read_array(table, view, first, end) for table in CHECKED_TABLES}
+            with contextlib.suppress(ValueRefusedError):  # of a block that is damaged there
+                self.write(np.arange(first, end), **found, view=view)
+            if self._entries[view, block] != theirs[view, block]:
+                self._forget(view, block)
 
-    def _check_column(
-        self, rows: NDArray[np.int64], given: ArrayLike, table: str, inner: tuple[int, ...]
-    ) -> NDArray[np.generic]:
-        """`given` as the table stores it, one row a sample; a scalar fills every row."""
-        found, dtype = np.asarray(given), self.layout.tables[table].dtype
-        shape = (len(rows), *inner)
-        if found.ndim and (found.shape != shape or (dtype.kind in "iu" and found.dtype.kind not in "iu")):
-            raise ValueRefusedError(
-                f"{table}: expected {shape} {dtype.name}, found {found.shape} {found.dtype}"
-            )
-        return np.broadcast_to(found, shape).astype(dtype)
-
-    def _drop_repeats(
-        self, rows: NDArray[np.int64], columns: dict[str, NDArray[np.generic]], view: int
-    ) -> NDArray[np.intp]:
-        """Places in `rows` that are not stored yet; one that is stored must have the very same bytes."""
-        for place in np.flatnonzero(self._filled[view, rows]).tolist():
+    def _check_repeats(self, rows: NDArray[np.int64], columns: dict[str, NDArray[Any]], view: int) -> None:
+        """A row that is stored must be given again with the very same bytes, and its label in every view."""
+        filled = self._filled[:, rows]
+        for place in np.flatnonzero(filled.any(axis=0)).tolist():
             row = int(rows[place])
-            for table, column in columns.items():
-                if self._read(table, view, row, row + 1) != column[place : place + 1].tobytes():
-                    raise ValueRefusedError(f"sample {row}, view {view}: already stored with other {table}")
-        self._check_shared_labels(rows, columns["labels"], view)
-        return np.flatnonzero(~self._filled[view, rows])
-
-    def _check_shared_labels(self, rows: NDArray[np.int64], labels: NDArray[np.generic], view: int) -> None:
-        """All views share one label a sample, so another view's label must not be overwritten by a different one."""
-        for place in np.flatnonzero(np.delete(self._filled, view, axis=0)[:, rows].any(axis=0)).tolist():
-            row = int(rows[place])
-            if self._read("labels", view, row, row + 1) != labels[place : place + 1].tobytes():
-                raise ValueRefusedError(
-                    f"sample {row}, view {view}: another view of it is stored with another label"
-                )
-
-    def _offset(self, table: str, view: int, row: int) -> int:
-        place = self.layout.tables[table]
-        inner = place.shape[1:] if table == "labels" else place.shape[2:]
-        first = row if table == "labels" else view * self.manifest.num_samples + row
-        return place.offset + first * int(np.prod(inner, dtype=np.int64)) * place.dtype.itemsize
-
-    def _read(self, table: str, view: int, first: int, end: int) -> bytes:
-        start = self._offset(table, view, first)
-        return os.pread(self._fd, self._offset(table, view, end) - start, start)
-
-    def _read_blocks(self) -> NDArray[np.uint64]:
-        table = self.layout.tables["blocks"]
-        return (
-            np.frombuffer(os.pread(self._fd, table.nbytes, table.offset), table.dtype)
-            .reshape(table.shape)
-            .copy()
-        )
-
-    def _write_entry(self, view: int, block: int) -> None:
-        entry = np.array(self.blocks.entry(self._read, view, block), "<u8")
-        self._write_at("blocks", (view, block), entry)
-        self._entries[view, block] = entry
-
-    def _write_at(self, table: str, place: tuple[int, int], value: NDArray[np.generic]) -> None:
-        found = self.layout.tables[table]
-        offset = found.offset + int(np.ravel_multi_index(place, found.shape)) * found.dtype.itemsize
-        write_all(self._fd, value.tobytes(), offset, self.partial)
+            for table in columns if filled[view, place] else ("labels",):
+                if (
+                    self._stored.read(table, view, row, row + 1)
+                    != columns[table][place : place + 1].tobytes()
+                ):
+                    where = "" if filled[view, place] else ", for another view"
+                    raise ValueRefusedError(
+                        f"sample {row}, view {view}: already stored with other {table}{where}"
+                    )
 
     def _sync(self) -> None:
         try:
@@ -272,18 +241,54 @@ class LogitCacheWriter:
                 error, self.partial, "syncing; what was written cannot be trusted and is dropped"
             ) from error
 
-    def _link(self) -> None:
-        """The step that publishes: `PATH` comes to be whole or not at all, and never replaces another's file."""
+    def _give_name(self) -> None:
+        """The step that publishes: `PATH` comes to be whole or not at all, and never replaces another's
+        file.
+        """
         try:
             os.link(self.partial, self.path)
         except FileExistsError:
-            pass  # another builder of the same key was first; its file answers the same question
+            pass
+        except FileNotFoundError:
+            # A builder that could not tell that this one lives has taken its blocks and removed its name.
+            if not self.path.exists():
+                with LogitCacheWriter(self.path, self.manifest) as again:
+                    again._copy(self._stored)
+                    again.publish()
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            if error.errno not in _NO_HARD_LINKS or self.path.exists():
                 raise storage_error(error, self.path, "publishing") from error
-            os.rename(self.partial, self.path)  # a file system without hard links
-        self.partial.unlink(missing_ok=True)
-        sync_folder(self.path.parent)
+            os.rename(self.partial, self.path)
+
+
+def _check_begun(path: Path, manifest: Manifest) -> layout.Layout:
+    """The layout of a file that must answer the same question, or FormatError or MismatchError."""
+    with open(path, "rb") as file:
+        try:
+            found = layout.check(file, str(path))
+        except FormatError as error:
+            raise type(error)(f"{error}; delete it and run the command again") from None
+    require_same(
+        manifest.identity,
+        found.manifest.identity,
+        what=f"{path}: was begun for another question",
+        mend="Delete it, or go on with what it was begun for.",
+    )
+    return found
+
+
+def _join(path: Path, name: Path, manifest: Manifest) -> LogitCacheWriter:
+    """A writer into a partial file that another process of the same job has."""
+    writer = LogitCacheWriter.__new__(LogitCacheWriter)
+    writer.path, writer.partial = path, name
+    writer._fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        partial.share(writer._fd)
+        writer._open(_check_begun(name, manifest))
+    except BaseException:
+        os.close(writer._fd)
+        raise
+    return writer
 
 
 def _runs(rows: NDArray[np.int64], places: NDArray[np.intp]) -> list[tuple[int, int]]:

@@ -69,7 +69,7 @@ def cache_logits(
     b·B to (b+1)·B − 1, so a pass that was killed computes what is missing from the same batches, and ends in
     the same file. Raises NotMadeError without a finished teacher, CacheError where the file cannot be made.
     """
-    viewed, teacher, manifest = _question(recipe, base)
+    viewed, teacher, manifest = question(recipe, base)
     found = store.find(manifest)
     if found is None:
         with store.building(manifest, waiting) as path:
@@ -86,7 +86,7 @@ def cache_logits(
 
 def estimate(recipe: Recipe, base: Path, store: Store, device: torch.device, batches: int = 5) -> Estimate:
     """What `cache_logits` would cost, from the median of a few timed batches after one for warming up."""
-    viewed, teacher, manifest = _question(recipe, base)
+    viewed, teacher, manifest = question(recipe, base)
     settings, student = recipe.settings.cache, recipe.settings.student
     network = networks.load(teacher).to(device)
     seconds = []
@@ -94,7 +94,7 @@ def estimate(recipe: Recipe, base: Path, store: Store, device: torch.device, bat
     for batch in itertools.islice(itertools.cycle(keys), batches + 1):
         started = time.perf_counter()
         inputs, _ = viewed.batch(batch)
-        _logits(network, inputs, device, settings.precision)
+        teacher_logits(network, inputs, device, settings.precision)
         seconds.append((time.perf_counter() - started) / len(batch))
     pass_seconds = float(np.median(seconds[1:])) * len(viewed)
     return Estimate(
@@ -107,7 +107,8 @@ def estimate(recipe: Recipe, base: Path, store: Store, device: torch.device, bat
     )
 
 
-def _question(recipe: Recipe, base: Path) -> tuple[ViewedData, Result, Manifest]:
+def question(recipe: Recipe, base: Path) -> tuple[ViewedData, Result, Manifest]:
+    """The training data through their views, the finished teacher, and the manifest that they lead to."""
     settings = recipe.settings
     data = load(settings.data, settings.views, "train")
     teacher = find_teacher(recipe, base, identity.of_views(settings.views, data), identity.of_data(data))
@@ -131,7 +132,7 @@ def _fill(
             for batch, (inputs, labels) in zip(
                 keys, loader(viewed, keys, default_workers(viewed.data.lazy)), strict=True
             ):
-                logits = _logits(network, inputs, device, settings.precision)
+                logits = teacher_logits(network, inputs, device, settings.precision)
                 missing = ~rows[batch[:, 0]]
                 writer.write(
                     batch[missing, 0],
@@ -146,7 +147,7 @@ def _fill(
 
 
 @torch.inference_mode()
-def _logits(
+def teacher_logits(
     network: nn.Module, inputs: torch.Tensor, device: torch.device, precision: str
 ) -> np.ndarray[Any, Any]:
     """(B, C) float32 raw outputs of the teacher in evaluation mode."""

@@ -4,14 +4,16 @@ imported before it runs.
 
 from __future__ import annotations
 
-import functools
+import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from pipeline.cache_cli import cache
+from pipeline.options import print_table, recipe_options
 
 if TYPE_CHECKING:
     from pipeline.recipe import Recipe
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Runs the command line; a mistake that a person can make is one clear message and exit code 1."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a recipe's own module:function lies beside it
     try:
         code = decant.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -52,50 +56,6 @@ def _interrupted() -> None:
     sys.exit(1)
 
 
-def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--recipe, --set, --runs, --store and --device, handed on as (recipe, base folder, store, device)."""
-
-    @click.option(
-        "--recipe",
-        "-r",
-        default="digits",
-        show_default=True,
-        help="A shipped recipe's name, or a .toml file.",
-    )
-    @click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="SECTION.KEY=VALUE",
-        help="Override one setting; may repeat.",
-    )
-    @click.option(
-        "--runs",
-        default="runs",
-        show_default=True,
-        type=click.Path(path_type=Path),
-        help="Where runs are kept.",
-    )
-    @click.option(
-        "--store",
-        default=None,
-        type=click.Path(path_type=Path),
-        help="Where caches are kept.  [default: $DECANT_STORE, or caches]",
-    )
-    @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-    @functools.wraps(command)
-    def wrapped(
-        recipe: str, overrides: Sequence[str], runs: Path, store: Path | None, device: str, **rest: Any
-    ) -> Any:
-        from cache.store import Store
-        from pipeline.recipe import load
-
-        loaded = load(recipe, overrides)
-        return command(loaded, runs / loaded.name, Store(store), device, **rest)
-
-    return wrapped
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="decant")
 def decant() -> None:
@@ -105,8 +65,11 @@ def decant() -> None:
     """
 
 
+decant.add_command(cache)
+
+
 @decant.command()
-@_recipe_options
+@recipe_options
 def teacher(recipe: Recipe, base: Path, store: Any, device: str) -> None:
     """Train the teacher, or take the weights that the recipe names."""
     from pipeline.teacher import make_teacher
@@ -118,13 +81,14 @@ def teacher(recipe: Recipe, base: Path, store: Any, device: str) -> None:
 
 
 @decant.command("cache-logits")
-@_recipe_options
+@recipe_options
 @click.option(
     "--dry-run", is_flag=True, help="Only say what the cache would cost, and when it pays for itself."
 )
 def cache_logits(recipe: Recipe, base: Path, store: Any, device: str, dry_run: bool) -> None:
     """Run the teacher once over the data and store its logits."""
     from pipeline import cache_logits as phase
+    from pipeline.remembered import remember_cache
     from pipeline.training import pick_device
 
     if dry_run:
@@ -132,6 +96,7 @@ def cache_logits(recipe: Recipe, base: Path, store: Any, device: str, dry_run: b
         return
     cached = phase.cache_logits(recipe, base, store, pick_device(device), _say_waiting)
     cache = cached.cache
+    remember_cache(recipe, base, cache.path)
     if cached.seconds is None:
         click.echo(f"found {cache.path}: nothing to do, no teacher was loaded")
     else:
@@ -147,13 +112,13 @@ def cache_logits(recipe: Recipe, base: Path, store: Any, device: str, dry_run: b
 
 
 @decant.command()
-@_recipe_options
+@recipe_options
 @click.option(
     "--verify",
     type=click.Choice(["open", "lazy", "off"]),
     default="lazy",
     show_default=True,
-    help="When the cache's checksums are checked: all on opening, each block when it is first read, or never.",
+    help="When the cache's checksums are checked: all on opening, each block when first read, or never.",
 )
 @click.option(
     "--check-views",
@@ -175,7 +140,7 @@ def student(recipe: Recipe, base: Path, store: Any, device: str, verify: Any, ch
 
 
 @decant.command()
-@_recipe_options
+@recipe_options
 def evaluate(recipe: Recipe, base: Path, store: Any, device: str) -> None:
     """Measure every finished network again, from its weights, on the test part."""
     from pipeline.evaluation import evaluate_runs
@@ -185,22 +150,22 @@ def evaluate(recipe: Recipe, base: Path, store: Any, device: str) -> None:
     rows = []
     for result in evaluate_runs(recipe, base, pick_device(device)):
         found = result.metrics
-        shares = [_percent(found.get(name)) for name in ("top1", "top5", "ece", "agreement")]
-        loss = f"{found['loss']:.4f}" if "loss" in found else "–"
-        rows.append((str(result.network), result.kind, str(result.seed), *shares[:2], loss, *shares[2:]))
-    _print_table(columns, rows)
+        top1, top5, ece = _percent(found.get("top1")), _percent(found.get("top5")), _percent(found.get("ece"))
+        loss, agreement = f"{found.get('loss', float('nan')):.4f}", _percent(found.get("agreement"))
+        rows.append((str(result.network), result.kind, str(result.seed), top1, top5, loss, ece, agreement))
+    print_table(columns, rows)
 
 
 @decant.command()
-@_recipe_options
+@recipe_options
 def report(recipe: Recipe, base: Path, store: Any, device: str) -> None:
     """Print the table of a recipe's networks; leave it as Markdown, with the curves as a picture."""
     from pipeline.report import HEADINGS, format_cells, make_report
 
     made = make_report(recipe, base)
-    _print_table(HEADINGS, [format_cells(row) for row in made.rows])
-    if made.gap_closed:
-        click.echo(made.gap_closed)
+    print_table(HEADINGS, [format_cells(row) for row in made.rows])
+    for line in made.gap_closed:
+        click.echo(line)
     click.echo(f"made {made.table} and {made.curves}")
 
 
@@ -219,11 +184,11 @@ def _say_estimate(cost: Any) -> None:
     if cost.exists:
         click.echo(f"found {cost.path}: nothing to do")
     else:
-        click.echo(f"would make {cost.path}: {cost.bytes:,} bytes, about {cost.seconds:,.1f} s of teacher")
+        click.echo(f"would make {cost.path}: {cost.bytes:,} bytes, about {cost.seconds:,.3g} s of teacher")
     click.echo(
-        f"  a live teacher would add about {cost.live_seconds_an_epoch:,.1f} s to every student epoch: the cache has paid "
-        f"for itself after {cost.pays_after_epochs:,.0f} epochs, and this recipe's students train for "
-        f"{cost.student_epochs:,}"
+        f"  a live teacher would add about {cost.live_seconds_an_epoch:,.3g} s to every student epoch: the "
+        f"cache has paid for itself after {cost.pays_after_epochs:,.0f} epochs, and this recipe's distilled "
+        f"students train for {cost.student_epochs:,}"
     )
 
 
@@ -233,17 +198,3 @@ def _say_waiting(holder: str) -> None:
 
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.2f} %"
-
-
-def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, 200))
-    console.print(table)

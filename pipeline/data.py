@@ -134,13 +134,25 @@ def channel_statistics(data: LabelledData) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel (of images scaled to 0..1) or feature, over the data or
     10,000 of them.
     """
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(len(data), 10_000)).astype(np.int64))
-    inputs = data.raw(chosen)
-    scale = 255.0 if inputs.dtype == np.uint8 else 1.0
-    axes = (0, *range(2, inputs.ndim))
-    mean = inputs.mean(axis=axes, dtype=np.float64) / scale
-    std = inputs.std(axis=axes, dtype=np.float64) / scale
-    return [round(float(value), 6) for value in mean], [round(max(float(value), 1e-6), 6) for value in std]
+    channels, chosen, count, scale = data.input_shape[0], spread(len(data), 10_000), 0, 1.0
+    mean, squares = np.zeros(channels), np.zeros(channels)
+    for start in range(0, len(chosen), 256):  # all at once could be more than fits in memory
+        inputs = data.raw(chosen[start : start + 256])
+        scale = 255.0 if inputs.dtype == np.uint8 else 1.0
+        values = np.moveaxis(inputs, 1, -1).reshape(-1, channels).astype(np.float64)
+        total, shift = count + len(values), values.mean(axis=0) - mean
+        squares += values.var(axis=0) * len(values) + shift**2 * (count * len(values) / total)
+        mean += shift * (len(values) / total)
+        count = total
+    std = np.sqrt(squares / count) / scale
+    return [round(value, 6) for value in (mean / scale).tolist()], [
+        round(max(value, 1e-6), 6) for value in std.tolist()
+    ]
+
+
+def spread(length: int, count: int) -> NDArray[np.int64]:
+    """At most `count` indices, spread evenly over 0 … length − 1; a function of the two alone."""
+    return np.unique(np.linspace(0, length - 1, min(length, count)).astype(np.int64))
 
 
 def _check(data: LabelledData) -> None:

@@ -20,18 +20,20 @@ from pipeline.training import evaluate
 def evaluate_runs(recipe: Recipe, base: Path, device: torch.device) -> Iterator[Result]:
     """Every finished network of a recipe, with metrics on the test part worked out afresh from its weights.
 
-    Agreement is with the teacher whose folder is beside it, where there is one only. Raises NotMadeError
-    where nothing is finished.
+    A distilled student's agreement is with the teacher that it learnt from, where that one's folder is beside
+    it. Raises NotMadeError where nothing is finished.
     """
     finished = list(results(base))
     if not finished:
         raise NotMadeError(f"{base}: no finished network; run: {recipe.command('teacher')}")
     test = Parts.load(recipe.settings).test
-    teachers = [result for result in finished if result.kind == "teacher"]
-    logits = None
-    if len(teachers) == 1:
-        logits = torch.from_numpy(np.load(teachers[0].folder / TEST_LOGITS, allow_pickle=False))
+    teachers = {result.weights_sha256: result for result in finished if result.kind == "teacher"}
     for result in finished:
+        teacher = teachers.get(result.teacher or "")
+        logits = None if teacher is None else _test_logits(teacher)
         network = networks.load(result).to(device)
-        beside = logits if result.kind != "teacher" else None
-        yield replace(result, metrics=evaluate(network, test, device, teacher_logits=beside))
+        yield replace(result, metrics=evaluate(network, test, device, teacher_logits=logits))
+
+
+def _test_logits(teacher: Result) -> torch.Tensor:
+    return torch.from_numpy(np.load(teacher.folder / TEST_LOGITS, allow_pickle=False))

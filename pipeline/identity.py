@@ -7,26 +7,29 @@ and takes no other.
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cache import Manifest
 from pipeline import data as datasets
 from pipeline.data import LabelledData
+from pipeline.recipe import load
 from pipeline.runs import Result
 from pipeline.settings import CacheSettings, ViewsSettings
 
 
 def of_views(settings: ViewsSettings, data: LabelledData) -> dict[str, Any]:
-    """Count and recipe of the views, and the shape that they give; without augmentation the seed decides
-    nothing.
+    """Count and recipe of the views, and the shape that they give. What decides nothing is left out: the seed
+    without augmentation, a `resize` that is `size`.
     """
     return {
         "count": settings.count,
         "shape": list(data.input_shape),
-        "resize": settings.resize,
+        "resize": settings.resize if settings.resize != settings.size else None,
         "seed": settings.seed if settings.augment else None,
         "augment": [operation.model_dump(mode="json") for operation in settings.augment],
     }
@@ -60,3 +63,12 @@ def of_cache(data: LabelledData, views: ViewsSettings, teacher: Result, settings
             },
         },
     )
+
+
+def of_recipe(name_or_file: str, overrides: Sequence[str]) -> tuple[dict[str, Any], NDArray[np.int64]]:
+    """The `data` and `views` sections of a recipe's training part, and its labels (N,): what imported logits
+    are of.
+    """
+    settings = load(name_or_file, overrides).settings
+    data = datasets.load(settings.data, settings.views, "train")
+    return {"data": of_data(data), "views": of_views(settings.views, data)}, data.labels

@@ -4,7 +4,8 @@ finished.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ class Job:
     folder: Path
     begin_with: str | None = None
     """A file of weights; None for fresh ones from the seed."""
-    objective: dict[str, Any] | None = None
-    cache: str | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """What a distilled student's result says of where it learnt: objective, cache, teacher, baseline."""
 
 
 def carry_out(
@@ -78,9 +79,8 @@ def carry_out(
         weights_sha256=digest,
         metrics=measure(logits, torch.from_numpy(test.data.labels), teacher_logits),
         seconds=trained_seconds(job.folder),
-        objective=job.objective,
-        cache=job.cache,
         folder=job.folder,
+        **job.origin,
     )
     result.save()
     (job.folder / CHECKPOINT).unlink(missing_ok=True)

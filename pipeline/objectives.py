@@ -1,13 +1,14 @@
 """Distillation losses: pure functions of (student_logits, teacher_logits, labels).
 
-Logits are (B, C), raw, of any float dtype, computed in float32; labels are (B,) int64, with −1 where there is
-none. Every loss is the mean over the batch, a float32 scalar.
+Logits are (B, C), raw, of any float dtype; labels are (B,) int64, with −1 where there is none. Every loss is
+the mean over the batch, a scalar, computed in float32, or in float64 where the logits are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -39,7 +40,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
     """Mean of −log softmax(logits)[label] over the samples that have a label; 0 where none has."""
     labelled = (labels != NO_LABEL).sum().clamp(min=1)
     total = functional.cross_entropy(
-        logits.float(), labels, ignore_index=NO_LABEL, label_smoothing=label_smoothing, reduction="sum"
+        _wide(logits), labels, ignore_index=NO_LABEL, label_smoothing=label_smoothing, reduction="sum"
     )
     return total / labelled
 
@@ -48,8 +49,8 @@ def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
     """T²·KL(softmax(t/T) ‖ softmax(s/T)): Hinton, Vinyals, Dean (2015), section 2; T² keeps the gradient's
     size.
     """
-    student = functional.log_softmax(student_logits.float() / temperature, dim=1)
-    teacher = functional.log_softmax(teacher_logits.float() / temperature, dim=1)
+    student = functional.log_softmax(_wide(student_logits) / temperature, dim=1)
+    teacher = functional.log_softmax(_wide(teacher_logits) / temperature, dim=1)
     return functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
@@ -87,5 +88,10 @@ def logit_mse(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """(1 − α)·CE + α·mean (s − t)²: Ba, Caruana, "Do Deep Nets Really Need to be Deep?" (2014), eq. 2."""
-    soft = functional.mse_loss(student_logits.float(), teacher_logits.float())
+    soft = functional.mse_loss(_wide(student_logits), _wide(teacher_logits))
     return (1 - alpha) * cross_entropy(student_logits, labels, label_smoothing) + alpha * soft
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """In float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

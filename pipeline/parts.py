@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.data import load
+from pipeline.data import load, num_classes
 from pipeline.errors import DataError
 from pipeline.settings import Settings
 from pipeline.views import ViewedData
@@ -33,6 +33,11 @@ class Parts:
             raise DataError(
                 f"{train.name}: train inputs are {train.input_shape}, test inputs {test.input_shape}; "
                 "set views.size to bring both to one"
+            )
+        if test.labels.max() >= num_classes(train):
+            raise DataError(
+                f"{train.name}: the test part has label {test.labels.max()}, "
+                f"the train part only {num_classes(train)} classes"
             )
         plain = settings.views.model_copy(update={"augment": (), "count": 1})
         return cls(ViewedData(train, settings.views), ViewedData(test, plain))

@@ -5,6 +5,7 @@ elsewhere.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -31,7 +32,6 @@ class _Rate(ProgressColumn):
 @contextlib.contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yields a function that is told how many more are done."""
-    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -39,7 +39,9 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
         _Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    # rich takes a pipe for a terminal where FORCE_COLOR is set, as it is in many a CI
+    silent = not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=silent) as bar:
         task = bar.add_task(description, total=total)
         yield lambda count: bar.advance(task, count)
 

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import shlex
+import textwrap
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from pipeline.errors import RecipeError, nearest
-from pipeline.settings import (
-    CacheSettings,
-    DataSettings,
-    Settings,
-    StudentSettings,
-    TeacherSettings,
-    ViewsSettings,
-)
+from pipeline.settings import Settings
 
 DEFAULT = "digits"
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "data": DataSettings,
-    "views": ViewsSettings,
-    "teacher": TeacherSettings,
-    "cache": CacheSettings,
-    "student": StudentSettings,
-}
 
 
 @dataclass(frozen=True)
@@ -39,8 +28,8 @@ class Recipe:
 
     name: str
     settings: Settings
-    source: str
-    """What was written after --recipe; messages repeat it in the commands that they name."""
+    options: tuple[str, ...] = ()
+    """What was written on the command line to get it; messages repeat that in the commands that they name."""
 
     def to_toml(self) -> str:
         """The resolved form: every setting with its value; reads back as the same recipe."""
@@ -49,7 +38,7 @@ class Recipe:
 
     def command(self, phase: str) -> str:
         """The command that runs a phase of this recipe, for a message."""
-        return f"decant {phase}" if self.source == DEFAULT else f"decant {phase} --recipe {self.source}"
+        return shlex.join(["decant", phase, *self.options])
 
 
 def shipped() -> list[str]:
@@ -60,19 +49,22 @@ def shipped() -> list[str]:
     )
 
 
-def load(name_or_file: str = DEFAULT, overrides: Iterable[str] = ()) -> Recipe:
+def load(name_or_file: str = DEFAULT, overrides: Sequence[str] = ()) -> Recipe:
     """Reads a shipped recipe by name or any TOML file by path; `overrides` are `section.key=value`.
 
     Raises RecipeError, naming the path in the file, what is allowed there and what was found.
     """
     name, text = _read(name_or_file)
+    text = text.removeprefix("\ufeff")  # which Windows' editors begin a file with
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{name_or_file}: not TOML: {error}") from None
     for override in overrides:
         _override(content, override)
-    return Recipe(name, _validate(content, name_or_file), name_or_file)
+    options = [] if name_or_file == DEFAULT else ["--recipe", name_or_file]
+    options += [word for override in overrides for word in ("--set", override)]
+    return Recipe(name, _validate(content, name_or_file), tuple(options))
 
 
 def _read(name_or_file: str) -> tuple[str, str]:
@@ -117,36 +109,99 @@ def _value(text: str) -> Any:
 
 
 def _validate(content: dict[str, Any], source: str) -> Settings:
+    dates = list(_dates(content))
+    if dates:
+        raise RecipeError(f"{source}: {', '.join(dates)}: dates and times have no place in a recipe")
     try:
         # Through JSON, in which a list may stand for a tuple while every other type stays exact.
         return Settings.model_validate_json(json.dumps(content))
     except ValidationError as error:
         problems = [_word(problem) for problem in error.errors(include_url=False)]
         raise RecipeError(f"{source}: " + "; ".join(problems)) from None
-    except TypeError:
-        raise RecipeError(f"{source}: dates and times have no place in a recipe") from None
+
+
+def _dates(value: Any, path: str = "") -> Iterator[str]:
+    """Paths of the values that TOML has and JSON has not."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _dates(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _dates(inner, f"{path}[{place}]")
+    elif isinstance(value, (datetime.date, datetime.time)):
+        yield path
 
 
 def _word(problem: Any) -> str:
-    path = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        section = _SECTIONS.get(str(problem["loc"][0]))
-        nested = len(problem["loc"]) == 1 or section is None or len(problem["loc"]) > 2
-        known = (
-            _SECTIONS.keys()
-            if len(problem["loc"]) == 1
-            else ()
-            if nested or section is None
-            else _keys(section)
-        )
-        return f"{path}: unknown key" + (f"; {nearest(str(problem['loc'][-1]), known)}" if known else "")
-    if problem["type"] == "missing":
-        return f"{path}: missing"
-    if problem["type"] == "value_error":
-        return f"{path}.{problem['ctx']['error']}"
-    found = problem["input"]
-    return f"{path}: {problem['msg'][0].lower()}{problem['msg'][1:]}, found {found!r}"
+    """One of pydantic's errors, for a person: the path in the file, what is allowed there, what was found."""
+    *parents, last = problem["loc"]
+    path, schema = _place(problem["loc"])
+    match problem["type"]:
+        case "extra_forbidden":
+            known = _place(parents)[1]["properties"]
+            return f"{path}: unknown {'key' if parents else 'section'}; {nearest(str(last), known)}"
+        case "missing":
+            return f"{path}: missing"
+        case "value_error":
+            return f"{path}.{problem['ctx']['error']}"
+        case "union_tag_not_found":
+            choice = schema["discriminator"]
+            return f"{path}.{choice['propertyName']}: missing; known: {', '.join(choice['mapping'])}"
+        case "union_tag_invalid":
+            choice = schema["discriminator"]
+            what = {"name": "objective", "op": "operation"}[choice["propertyName"]]
+            tag = problem["ctx"]["tag"]
+            return (
+                f"{path}.{choice['propertyName']}: unknown {what} {tag!r}; {nearest(tag, choice['mapping'])}"
+            )
+        case _:
+            found = json.dumps(problem["input"], ensure_ascii=False)
+            return f"{path}: expected {_expected(schema)}, found {textwrap.shorten(found, 80)}"
 
 
-def _keys(section: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in section.model_fields.items()]
+def _place(loc: Sequence[str | int]) -> tuple[str, dict[str, Any]]:
+    """The path as a person writes it, and the JSON Schema of what may stand there.
+
+    pydantic puts the name of an objective or operation into the path of what is wrong inside it.
+    """
+    whole = Settings.model_json_schema()
+    path, schema = "", whole
+    for part in loc:
+        if "discriminator" in schema:
+            schema = {"$ref": schema["discriminator"]["mapping"][part]}
+        elif isinstance(part, int):
+            path, schema = f"{path}[{part}]", schema["items"]
+        else:
+            path, schema = f"{path}.{part}" if path else part, schema.get("properties", {}).get(part, {})
+        schema = schema.get("anyOf", [schema])[0]
+        if "$ref" in schema:
+            schema = whole["$defs"][schema["$ref"].rpartition("/")[2]]
+    return path, schema
+
+
+_TYPES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+_BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
+}
+
+
+def _expected(schema: dict[str, Any]) -> str:
+    """What a schema allows, in words: the type with its range, or the choices."""
+    if "enum" in schema:
+        return f"one of {', '.join(schema['enum'])}"
+    if "discriminator" in schema:
+        return f"a table with `{schema['discriminator']['propertyName']}`"
+    if schema.get("title") == "Network":
+        return "a name, or a table with `name`"
+    bounds = [f"{word} {schema[bound]:,}" for bound, word in _BOUNDS.items() if bound in schema]
+    return " ".join([_TYPES[schema["type"]], " and ".join(bounds)]).strip()

@@ -6,10 +6,11 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +21,12 @@ from pipeline.files import write_atomically
 from pipeline.recipe import Recipe
 from pipeline.runs import Result, results
 from pipeline.training import METRICS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Epoch = dict[str, Any]
+"""A line of metrics.jsonl."""
 
 TABLE = "report.md"
 CURVES = "curves.png"
@@ -37,6 +44,8 @@ class Row:
     """On the test part, a value a seed."""
     latency_ms: float
     """Median of one image at batch 1 on the CPU."""
+    first: Result
+    """The network of the first seed."""
 
     @property
     def mean(self) -> float:
@@ -59,7 +68,7 @@ class Report:
     """The rows and where they were written."""
 
     rows: tuple[Row, ...]
-    gap_closed: str
+    gap_closed: list[str]
     table: Path
     curves: Path
 
@@ -83,29 +92,25 @@ def make_report(recipe: Recipe, base: Path) -> Report:
     return Report(rows, closed, base / TABLE, base / CURVES)
 
 
-def gap_closed(rows: Sequence[Row]) -> str:
-    """A sentence for each distilled student: the share of the gap between labels only and the teacher that it
-    closed.
-
-    It compares a distilled student with the labels-only one of the same network and seeds, where there is
-    one.
+def gap_closed(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each distilled student: what it gained over its baseline, the labels-only student that
+    differs in nothing else, and what share of the gap between that and the teacher it closed.
     """
-    teachers = [row for row in rows if row.kind == "teacher"]
+    teachers = {row.first.weights_sha256: row for row in rows if row.first.kind == "teacher"}
+    baselines = {row.first.folder.parent.name: row for row in rows if row.first.kind == "labels"}
     lines = []
-    for student in (row for row in rows if row.kind not in ("teacher", "labels")):
-        alone = [
-            row
-            for row in rows
-            if row.kind == "labels" and row.name == student.name and len(row.top1) == len(student.top1)
-        ]
-        if len(teachers) == 1 and len(alone) == 1:
-            gap, gain = teachers[0].mean - alone[0].mean, student.mean - alone[0].mean
-            lines.append(
-                f"{student.kind}: {100 * gain:+.2f} points over labels only" + _error(student, alone[0])
-            )
-            if gap > 0:
-                lines[-1] += f", {100 * gain / gap:.0f} % of the gap to the teacher closed"
-    return "; ".join(lines)
+    for student in (row for row in rows if row.first.kind == "distilled"):
+        alone = baselines.get(student.first.baseline or "")
+        if alone is None or len(alone.top1) != len(student.top1):
+            continue
+        gain = student.mean - alone.mean
+        line = f"{student.name}, {student.kind}: {100 * gain:+.2f} points over labels only"
+        line += _error(student, alone)
+        teacher = teachers.get(student.first.teacher or "")
+        if teacher is not None and teacher.mean > alone.mean:
+            line += f", {100 * gain / (teacher.mean - alone.mean):.0f} % of the gap to the teacher closed"
+        lines.append(line)
+    return lines
 
 
 def format_cells(row: Row) -> tuple[str, ...]:
@@ -121,11 +126,11 @@ def format_cells(row: Row) -> tuple[str, ...]:
 
 
 def _error(student: Row, alone: Row) -> str:
-    """The standard error of the difference of two means."""
-    if student.spread is None or alone.spread is None:
+    """The standard error of the mean gain, seed by seed: both students of a seed begin with the same weights."""
+    if len(student.top1) < 2:
         return ""
-    variance = student.spread**2 / len(student.top1) + alone.spread**2 / len(alone.top1)
-    return f" (standard error {100 * variance**0.5:.2f})"
+    gains = [one - other for one, other in zip(student.top1, alone.top1, strict=True)]
+    return f" (standard error {100 * statistics.stdev(gains) / len(gains) ** 0.5:.2f})"
 
 
 def _group(result: Result) -> str:
@@ -141,6 +146,7 @@ def _row(group: Sequence[Result]) -> Row:
         weights_bytes=first.weights_bytes,
         top1=tuple(result.metrics.get("top1", float("nan")) for result in group),
         latency_ms=latency_ms(first),
+        first=first,
     )
 
 
@@ -154,7 +160,7 @@ def _learnt(result: Result) -> str:
 
 @torch.inference_mode()
 def latency_ms(result: Result, repetitions: int = 50) -> float:
-    """Median milliseconds of one image through a finished network at batch 1, on the CPU, after warming up."""
+    """Median milliseconds of one image through a finished network at batch 1, on the CPU, warmed up."""
     network = networks.load(result).eval()
     image = torch.zeros((1, *result.network.input_shape), dtype=torch.uint8)
     times = []
@@ -165,11 +171,14 @@ def latency_ms(result: Result, repetitions: int = 50) -> float:
     return float(np.median(times[10:]))
 
 
-def _markdown(recipe: Recipe, rows: Iterable[Row], closed: str) -> str:
+def _markdown(recipe: Recipe, rows: Iterable[Row], closed: Sequence[str]) -> str:
     lines = [f"# {recipe.name}", "", "| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
     lines += ["| " + " | ".join(format_cells(row)) + " |" for row in rows]
-    note = f"Test top-1: mean ± standard deviation over n seeds. Milliseconds: batch 1, CPU, {os.cpu_count()} cores."
-    return "\n".join([*lines, "", note, *(["", f"{closed[0].upper()}{closed[1:]}."] if closed else []), ""])
+    note = (
+        "Test top-1: mean ± standard deviation over n seeds. "
+        f"Milliseconds: batch 1, CPU, {os.cpu_count()} cores."
+    )
+    return "\n".join([*lines, "", note, *(f"\n{line}." for line in closed), ""])
 
 
 def _draw(groups: Sequence[Sequence[Result]], path: Path) -> None:
@@ -182,19 +191,10 @@ def _draw(groups: Sequence[Sequence[Result]], path: Path) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for group in groups:
         histories = [_history(result) for result in group]
-        if not all(histories):
-            continue
-        label = f"{group[0].network}, {_learnt(group[0])}"
-        _band(left, [[(line["epoch"], line["loss"]) for line in history] for history in histories], label)
-        measured = [
-            [
-                (line["epoch"], 100 * line["test"]["top1"])
-                for line in history
-                if "top1" in line.get("test", {})
-            ]
-            for history in histories
-        ]
-        _band(right, measured, label)
+        if all(histories):
+            label = f"{group[0].network}, {_learnt(group[0])}"
+            _band(left, [_points(history, _loss) for history in histories], label)
+            _band(right, [_points(history, _top1) for history in histories], label)
     left.set(xlabel="epoch", ylabel="training loss (each its own objective)", yscale="log")
     right.set(xlabel="epoch", ylabel="test top-1, %")
     right.legend(fontsize="small")
@@ -207,13 +207,29 @@ def _draw(groups: Sequence[Sequence[Result]], path: Path) -> None:
     os.replace(draft, path)
 
 
-def _band(axes: object, curves: list[list[tuple[int, float]]], label: str) -> None:
+def _band(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], label: str) -> None:
+    if not all(curves):
+        return
     epochs = [epoch for epoch, _ in curves[0]]
     values = np.array([[value for _, value in curve] for curve in curves])
-    (line,) = axes.plot(epochs, values.mean(0), label=label)  # type: ignore[attr-defined]
-    axes.fill_between(epochs, values.min(0), values.max(0), alpha=0.15, color=line.get_color())  # type: ignore[attr-defined]
+    (line,) = axes.plot(epochs, values.mean(0), label=label)
+    axes.fill_between(epochs, values.min(0), values.max(0), alpha=0.15, color=line.get_color())
 
 
-def _history(result: Result) -> list[dict[str, object]]:
+def _points(history: Sequence[Epoch], value: Callable[[Epoch], float | None]) -> list[tuple[int, float]]:
+    """(epoch, value) of every epoch that has one."""
+    return [(line["epoch"], found) for line in history if (found := value(line)) is not None]
+
+
+def _loss(line: Epoch) -> float | None:
+    return float(line["loss"])
+
+
+def _top1(line: Epoch) -> float | None:
+    share = line.get("test", {}).get("top1")
+    return None if share is None else 100 * share
+
+
+def _history(result: Result) -> list[Epoch]:
     path = result.folder / METRICS
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []

@@ -62,6 +62,10 @@ class Result:
     objective: dict[str, Any] | None = None
     cache: str | None = None
     """The key of the cache that a distilled student learnt from."""
+    teacher: str | None = None
+    """The SHA-256 of the weights of the teacher whose logits the cache holds."""
+    baseline: str | None = None
+    """The folder, beside this one's, of the labels-only students that differ in nothing else."""
     folder: Path = field(default=Path(), compare=False)
 
     def save(self) -> None:

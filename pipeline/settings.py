@@ -122,6 +122,10 @@ class Training(Section):
             raise ValueError(
                 f"warmup_epochs: must lie below epochs = {self.epochs}, found {self.warmup_epochs}"
             )
+        if self.warmup_epochs and self.schedule == "one-cycle":
+            raise ValueError('warmup_epochs: schedule = "one-cycle" brings its own; leave this out')
+        if self.milestones and self.warmup_epochs > min(self.milestones):
+            raise ValueError(f"warmup_epochs: must end before the first milestone, {min(self.milestones)}")
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum > 0):
             raise ValueError('nesterov: needs optimizer = "sgd" with momentum above 0')
         return self
@@ -137,10 +141,9 @@ class TeacherSettings(Training):
 
     @model_validator(mode="after")
     def _has_weights(self) -> TeacherSettings:
-        pretrained = (
-            self.weights or self.network.args.keys() & {"weights", "pretrained"} or ":" in self.network.name
-        )
-        if not self.epochs and not pretrained:
+        name, args = self.network.name, self.network.args
+        own = ":" in name and not name.startswith(("torchvision:", "timm:"))  # may well bring its weights
+        if not (self.epochs or self.weights or args.get("weights") or args.get("pretrained") or own):
             raise ValueError(
                 "epochs: 0 leaves the network untrained; give epochs, weights or a pretrained network"
             )
@@ -150,16 +153,16 @@ class TeacherSettings(Training):
 class CacheSettings(Section):
     """`[cache]`: how the logits are computed and stored."""
 
-    model_config = ConfigDict(populate_by_name=True)
-
     dtype: Literal["float16", "float32"] = "float16"
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the teacher computes in."""
     batch_size: Count = 256
-    from_: Annotated[str | None, Field(alias="from")] = None
+    from_: Annotated[str | tuple[str, ...] | None, Field(alias="from", min_length=1)] = None
     """A cache file to use as it is, from a colleague say, instead of the one that this recipe's teacher
-    makes.
+    makes; or several of the same data, whose teachers then teach together.
     """
+    ensemble: Literal["probabilities", "logits"] = "probabilities"
+    """What is averaged over several teachers: softmaxes at the objective's temperature, or logits."""
 
 
 class KD(Section):

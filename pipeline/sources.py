@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
+import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from pipeline.data import NO_LABEL, ArrayData, LabelledData, Split
+from pipeline.data import NO_LABEL, ArrayData, LabelledData, Split, spread
 from pipeline.errors import DataError
+from pipeline.images import alike, decode, resized, to_array
 from pipeline.progress import track
 from pipeline.settings import DataSettings, ViewsSettings
 
@@ -31,6 +33,7 @@ TORCHVISION = {
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 MAX_ARRAY_BYTES = 4 << 30  # a part that is larger than this is decoded by workers as it is needed
 _DIGITS_TEST = 360  # of 1,797
+_PROBES = 256  # samples that stand for all in the digest of what is too large to read whole
 
 
 def digits(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
@@ -47,7 +50,7 @@ def digits(settings: DataSettings, views: ViewsSettings, split: Split) -> Labell
     chosen = np.sort(train if split == "train" else test)
     images = np.rint(bunch.images[chosen] * (255 / 16)).astype(np.uint8)[:, None]
     labels = bunch.target[chosen].astype(np.int64)
-    return ArrayData("digits", split, _resized(images, views), labels, tuple("0123456789"))
+    return ArrayData("digits", split, resized(images, views), labels, tuple("0123456789"))
 
 
 def from_torchvision(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
@@ -58,9 +61,10 @@ def from_torchvision(settings: DataSettings, views: ViewsSettings, split: Split)
     part = {"split": split} if settings.name == "svhn" else {"train": split == "train"}
     try:
         dataset = factory(settings.root, download=True, **part)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # torchvision's readers raise what their decoders do
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"{settings.name}: not in {settings.root!r} and could not be downloaded ({error}); "
+            f"{settings.name}: cannot be read from {settings.root!r}, nor downloaded there ({reason}); "
             "set data.root to where it is, or try again with a network"
         ) from None
     images = np.asarray(dataset.data)
@@ -68,7 +72,7 @@ def from_torchvision(settings: DataSettings, views: ViewsSettings, split: Split)
         images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     labels = np.asarray(dataset.labels if settings.name == "svhn" else dataset.targets, dtype=np.int64)
     classes = tuple(getattr(dataset, "classes", None) or map(str, range(10)))
-    return ArrayData(settings.name, split, _resized(np.ascontiguousarray(images), views), labels, classes)
+    return ArrayData(settings.name, split, resized(np.ascontiguousarray(images), views), labels, classes)
 
 
 def image_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
@@ -78,7 +82,8 @@ def image_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> 
     covers the pixels.
     """
     folder = _part_folder(Path(settings.root), split)
-    classes = tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
+    with os.scandir(folder) as entries:
+        classes = tuple(sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name)))
     found = [(path, label) for label, name in enumerate(classes) for path in _images(folder / name)]
     if not found:
         raise DataError(f"{folder}: no images in class folders (CLASS/NAME.jpg and the like)")
@@ -86,7 +91,8 @@ def image_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> 
     labels = np.array([label for _, label in found], dtype=np.int64)
     digest = hashlib.sha256()
     for path, label in found:
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0{label}\n".encode())
+        line = f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0{label}\n"
+        digest.update(os.fsencode(line))  # a name need not be text
     files = FileData("imagefolder", split, paths, labels, classes, digest.hexdigest(), views)
     return _held(files) if len(files) * int(np.prod(files.input_shape)) <= MAX_ARRAY_BYTES else files
 
@@ -108,87 +114,132 @@ class FileData:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @cached_property
+    def first(self) -> NDArray[np.uint8]:
+        """The image that all others must be like."""
+        return decode(self.paths[0], self.views)
+
     @property
     def input_shape(self) -> tuple[int, ...]:
-        if self.views.size:
-            return (3, self.views.size, self.views.size)
-        return decode(self.paths[0], self.views).shape
+        return self.first.shape
 
     def raw(self, indices: NDArray[np.integer]) -> NDArray[Any]:
-        return stacked(
-            [decode(self.paths[index], self.views) for index in indices.tolist()], self.paths, indices
-        )
+        paths = [self.paths[index] for index in indices.tolist()]
+        return np.stack([alike(decode(path, self.views), self.first, path) for path in paths])
 
     def digest(self) -> str:
         return self.content
 
 
-def decode(path: Path, views: ViewsSettings) -> NDArray[np.uint8]:
-    """(3, H, W) uint8 of an image file. Raises DataError, naming the file, where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return _to_array(fit(image.convert("RGB"), views))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not a readable image ({error})") from None
-
-
-def fit(image: Image.Image, views: ViewsSettings) -> Image.Image:
-    """The shorter side scaled to `views.resize`, then the `views.size` square in the middle."""
-    if views.size is None:
-        return image
-    short, size = views.resize or views.size, views.size
-    scale = short / min(image.size)
-    width, height = (max(short, round(side * scale)) for side in image.size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
-
-
-def stacked(
-    images: list[NDArray[Any]], names: Sequence[object], indices: NDArray[np.integer]
-) -> NDArray[Any]:
-    """(B, …). Raises DataError, naming the odd one, unless all have one shape."""
-    for image, index in zip(images, indices.tolist(), strict=True):
-        if image.shape != images[0].shape:
-            raise DataError(
-                f"{names[index]}: its shape is {image.shape}, another's {images[0].shape}; "
-                "set views.size to bring all to one"
-            )
-    return np.stack(images)
-
-
 def from_function(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
     """`package.module:function`, called with (root, split): any map-style dataset of (input, label).
 
-    Inputs are images (PIL, uint8 arrays or tensors) or float arrays, all of one shape; a label is an integer,
-    or None.
+    Inputs are images (PIL, or uint8 arrays or tensors (C, H, W)) or float arrays, all of one shape; a label
+    is an integer, or None. A part that is larger than MAX_ARRAY_BYTES is read as it is needed; its labels are
+    the dataset's `targets` where it has them.
+    """
+    dataset = _call(settings, split)
+    classes = tuple(map(str, getattr(dataset, "classes", None) or ()))
+    if not len(dataset):
+        raise DataError(f"{settings.name}: {split}: no samples")
+    labels = np.full(len(dataset), NO_LABEL)
+    data = SampleData(settings.name, split, dataset, labels, classes, views)
+    fits = len(data) * data.first.nbytes <= MAX_ARRAY_BYTES
+    if not fits and (targets := getattr(dataset, "targets", None)) is not None:
+        data.labels[:] = targets
+        return data
+    inputs = np.empty((len(data) if fits else 0, *data.input_shape), data.first.dtype)
+    for index in track(range(len(data)), f"reading {settings.name}"):
+        value, labels[index] = data.sample(index)
+        if fits:
+            inputs[index] = value
+    return ArrayData(settings.name, split, inputs, labels, classes) if fits else data
+
+
+@dataclass
+class SampleData:
+    """Somebody's map-style dataset, read as it is asked for."""
+
+    name: str
+    split: Split
+    dataset: Any
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    views: ViewsSettings
+
+    lazy = True
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @cached_property
+    def first(self) -> NDArray[Any]:
+        """The input that all others must be like."""
+        return self._read(0)[0]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.first.shape
+
+    def sample(self, index: int) -> tuple[NDArray[Any], int]:
+        """Input and label. Raises DataError, naming the sample, where it cannot be read or is unlike others."""
+        value, label = self._read(index)
+        return alike(value, self.first, f"{self.name}: {self.split}: sample {index}"), label
+
+    def raw(self, indices: NDArray[np.integer]) -> NDArray[Any]:
+        inputs, labels = zip(*(self.sample(index) for index in indices.tolist()), strict=True)
+        for index, label in zip(indices.tolist(), labels, strict=True):
+            if label != self.labels[index]:
+                raise DataError(
+                    f"{self.name}: {self.split}: sample {index}: its label was {self.labels[index]}, "
+                    f"and now is {label}"
+                )
+        return np.stack(inputs)
+
+    def digest(self) -> str:
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        """Of the labels, and of a fixed set of probes: all would take a pass over the data."""
+        inputs = self.raw(spread(len(self), _PROBES))
+        digest = hashlib.sha256(f"{len(self)} {inputs.shape} {inputs.dtype.str}".encode())
+        digest.update(self.labels.data)
+        digest.update(inputs.data)
+        return digest.hexdigest()
+
+    def _read(self, index: int) -> tuple[NDArray[Any], int]:
+        try:
+            value, label = self.dataset[index]
+            return to_array(value, self.views), NO_LABEL if label is None else operator.index(label)
+        except Exception as error:  # reading a sample runs a person's code: anything can come of it
+            raise DataError(
+                f"{self.name}: {self.split}: sample {index}: expected (input, label), found "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def _call(settings: DataSettings, split: Split) -> Any:
+    """The dataset that a person's function returns. Raises DataError where there is no such function, or it
+    fails.
     """
     module, _, name = settings.name.partition(":")
     try:
-        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise DataError(f"data.name {settings.name!r}: cannot be imported ({error})") from None
-    dataset = function(root=settings.root, split=split)
-    samples = [dataset[index] for index in track(range(len(dataset)), f"reading {settings.name}")]
-    if not samples or not all(isinstance(sample, (tuple, list)) and len(sample) == 2 for sample in samples):
-        raise DataError(f"{settings.name}: {split}: must give (input, label) for 1 or more samples")
-    inputs = [_input_array(sample[0], views) for sample in samples]
-    labels = np.array([NO_LABEL if label is None else int(label) for _, label in samples], dtype=np.int64)
-    classes = tuple(getattr(dataset, "classes", None) or ())
-    indices = np.arange(len(samples))
-    return ArrayData(settings.name, split, stacked(inputs, indices.tolist(), indices), labels, classes)
-
-
-def _input_array(value: Any, views: ViewsSettings) -> NDArray[Any]:
-    if isinstance(value, Image.Image):
-        return _to_array(fit(value, views))
-    array = np.asarray(value)
-    if array.dtype == np.float64:
-        array = array.astype(np.float32)
-    if array.dtype not in (np.uint8, np.float32):
-        raise DataError(f"inputs must be images, uint8 or float arrays, found {array.dtype}")
-    return _resized(array[None], views)[0] if array.dtype == np.uint8 and array.ndim == 3 else array
+        function = getattr(importlib.import_module(module), name)
+    except Exception as error:  # importing runs a person's code: anything can come of it
+        raise DataError(
+            f"data.name {settings.name!r}: cannot be imported ({type(error).__name__}: {error})"
+        ) from error
+    try:
+        inspect.signature(function).bind(root=settings.root, split=split)
+        dataset = function(root=settings.root, split=split)
+        len(dataset), dataset.__getitem__
+    except Exception as error:
+        raise DataError(
+            f"data.name {settings.name!r}: called with root and split, it must return a dataset with a length "
+            f"and items ({type(error).__name__}: {error})"
+        ) from error
+    return dataset
 
 
 def _part_folder(root: Path, split: Split) -> Path:
@@ -203,31 +254,24 @@ def _part_folder(root: Path, split: Split) -> Path:
 
 def _images(folder: Path) -> list[Path]:
     return sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and path.is_file()
+        and not any(map(_hidden, path.relative_to(folder).parts))
     )
+
+
+def _hidden(name: str) -> bool:
+    """Left behind by a tool, as .ipynb_checkpoints and ._name.jpg are."""
+    return name.startswith(".")
 
 
 def _held(files: FileData) -> ArrayData:
     """Every file decoded once, into one array."""
-    shape = files.input_shape
-    inputs = np.empty((len(files), *shape), np.uint8)
+    inputs = np.empty((len(files), *files.input_shape), np.uint8)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoder lets go of the interpreter's lock
-        decoded = pool.map(partial(decode, views=files.views), files.paths, chunksize=256)
+        decoded = pool.map(partial(decode, views=files.views), files.paths)
         for index, image in enumerate(track(decoded, f"decoding {files.split} images", total=len(files))):
-            if image.shape != shape:
-                stacked([inputs[0], image], files.paths, np.array([0, index]))
-            inputs[index] = image
+            inputs[index] = alike(image, files.first, files.paths[index])
     return ArrayData(files.name, files.split, inputs, files.labels, files.classes, files.content)
-
-
-def _resized(images: NDArray[np.uint8], views: ViewsSettings) -> NDArray[np.uint8]:
-    """Images (N, C, H, W) at `views.size`."""
-    if views.size is None or images.shape[-2:] == (views.size, views.size):
-        return images
-    modes = [Image.fromarray(image.transpose(1, 2, 0).squeeze()) for image in images]
-    return np.stack([_to_array(fit(image, views)) for image in modes])
-
-
-def _to_array(image: Image.Image) -> NDArray[np.uint8]:
-    array = np.asarray(image, dtype=np.uint8)
-    return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))

@@ -5,6 +5,7 @@ Nothing here, nor in anything that it imports, builds or loads a teacher.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -14,17 +15,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cache import CacheError, LogitCache, Manifest, MismatchError, SoftLabelDataset, Store
+from cache import CacheError, Ensemble, LogitCache, Manifest, MismatchError, SoftLabelDataset, Store
 from cache.dataset import CheckInputs
 from cache.manifest import differences, require_same
 from cache.reader import Verify
+from cache.uses import using
 from pipeline import data as datasets
 from pipeline import identity, networks, objectives
 from pipeline.errors import NotMadeError
 from pipeline.job import Job, carry_out
 from pipeline.parts import Parts
 from pipeline.recipe import Recipe
-from pipeline.runs import TEST_LOGITS, Result, find_teacher, load_result, student_folder, teacher_folder
+from pipeline.runs import (
+    TEST_LOGITS,
+    NetworkSpec,
+    Result,
+    find_teacher,
+    load_result,
+    student_folder,
+    teacher_folder,
+)
 from pipeline.settings import StudentSettings
 from pipeline.training import Criterion
 
@@ -49,32 +59,29 @@ def train_students(
     parts = Parts.load(recipe.settings)
     cache = open_cache(recipe, parts, base, store, verify)
     teacher_logits = _teacher_on_test(recipe, parts, base)
-    for seed in range(settings.seed, settings.seed + settings.seeds):
-        for job in _jobs(recipe, parts, base, cache, seed, check_inputs):
-            finished = load_result(job.folder)
-            if finished is not None:
-                yield finished, True
-            else:
-                yield carry_out(job, recipe, parts.test, device, teacher_logits), False
+    spec = networks.specify(settings.network, parts.train.data)
+    with contextlib.ExitStack() as stack:
+        for member in cache.caches if isinstance(cache, Ensemble) else (cache,):
+            stack.enter_context(using(member.path))
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            for job in _jobs(recipe, parts, base, cache, spec, seed, check_inputs):
+                finished = load_result(job.folder)
+                if finished is not None:
+                    yield finished, True
+                else:
+                    yield carry_out(job, recipe, parts.test, device, teacher_logits), False
 
 
-def open_cache(recipe: Recipe, parts: Parts, base: Path, store: Store, verify: Verify = "lazy") -> LogitCache:
+def open_cache(
+    recipe: Recipe, parts: Parts, base: Path, store: Store, verify: Verify = "lazy"
+) -> LogitCache | Ensemble:
     """The cache that these data, views and teacher ask for; or the recipe's own `cache.from`, once data and
     views agree.
     """
     settings = recipe.settings
     data = parts.train.data
     if settings.cache.from_ is not None:
-        cache = LogitCache.open(settings.cache.from_, verify=verify)
-        require_same(
-            {"data": identity.of_data(data), "views": identity.of_views(settings.views, data)},
-            cache.manifest.identity,
-            what=f"{settings.cache.from_}: is not a cache of what this student trains on",
-            mend=f"Build the right one with: {recipe.command('cache-logits')}",
-            sections=("data", "views"),
-        )
-        _require_classes(cache, datasets.num_classes(data))
-        return cache
+        return _given_cache(recipe, parts, verify)
     teacher = find_teacher(recipe, base, identity.of_views(settings.views, data), identity.of_data(data))
     manifest = identity.of_cache(data, settings.views, teacher, settings.cache)
     path = store.find(manifest)
@@ -91,6 +98,26 @@ def open_cache(recipe: Recipe, parts: Parts, base: Path, store: Store, verify: V
         mend=f"Build the right one with: {recipe.command('cache-logits')}",
     )
     return cache
+
+
+def _given_cache(recipe: Recipe, parts: Parts, verify: Verify) -> LogitCache | Ensemble:
+    """The recipe's own `cache.from`, once data, views and classes agree with what is trained on."""
+    settings, data = recipe.settings, parts.train.data
+    names = (settings.cache.from_,) if isinstance(settings.cache.from_, str) else settings.cache.from_ or ()
+    caches = [LogitCache.open(name, verify=verify) for name in names]
+    for cache in caches:
+        require_same(
+            {"data": identity.of_data(data), "views": identity.of_views(settings.views, data)},
+            cache.manifest.identity,
+            what=f"{cache.path}: is not a cache of what this student trains on",
+            mend=f"Build the right one with: {recipe.command('cache-logits')}",
+            sections=("data", "views"),
+        )
+        _require_classes(cache, datasets.num_classes(data))
+    if len(caches) == 1:
+        return caches[0]
+    objective = settings.student.objective
+    return Ensemble(caches, settings.cache.ensemble, getattr(objective, "temperature", 1.0))
 
 
 def _require_classes(cache: LogitCache, expected: int) -> None:
@@ -118,7 +145,13 @@ def _nearest(store: Store, manifest: Manifest) -> str:
 
 
 def _jobs(
-    recipe: Recipe, parts: Parts, base: Path, cache: LogitCache, seed: int, check_inputs: CheckInputs
+    recipe: Recipe,
+    parts: Parts,
+    base: Path,
+    cache: LogitCache | Ensemble,
+    spec: NetworkSpec,
+    seed: int,
+    check_inputs: CheckInputs,
 ) -> list[Job]:
     """The networks of one seed: the labels-only student where it is wanted, then the distilled one."""
     settings = recipe.settings.student.model_copy(update={"seed": seed})
@@ -128,7 +161,7 @@ def _jobs(
     }
     labels_only = Job(
         kind="labels",
-        spec=networks.specify(settings.network, parts.train.data),
+        spec=spec,
         settings=settings,
         data=parts.train,
         criterion=partial(objectives.cross_entropy, label_smoothing=settings.label_smoothing),
@@ -142,8 +175,12 @@ def _jobs(
         criterion=_from_cache(settings),
         folder=student_folder(base, recipe, "distilled", {**inputs, "cache": cache.manifest.key})
         / f"seed-{seed}",
-        objective=settings.objective.model_dump(mode="json"),
-        cache=cache.manifest.key,
+        origin={
+            "objective": settings.objective.model_dump(mode="json"),
+            "cache": cache.manifest.key,
+            "teacher": cache.manifest.identity["teacher"].get("weights_sha256"),
+            "baseline": labels_only.folder.parent.name,
+        },
     )
     return [labels_only, distilled] if settings.baseline else [distilled]
 

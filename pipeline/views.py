@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from cache.dataset import Key, Keys, split_keys
 from pipeline.data import LabelledData
+from pipeline.errors import DataError
 from pipeline.settings import Augmentation, Flip, PadCrop, ViewsSettings
 
 Bits = NDArray[np.uint64]
@@ -32,6 +33,11 @@ class ViewedData(Dataset[tuple[torch.Tensor, Any]]):
     """
 
     def __init__(self, data: LabelledData, settings: ViewsSettings) -> None:
+        """Raises DataError where there are operations and the inputs are no images."""
+        if settings.augment and len(data.input_shape) != 3:
+            raise DataError(
+                f"views.augment: works on images (C, H, W); the inputs of {data.name} are {data.input_shape}"
+            )
         self.data, self.settings = data, settings
 
     def __len__(self) -> int:

@@ -1,0 +1,62 @@
+# Every target sets up what it needs. RECIPE is a shipped recipe's name or a file; ARGS goes on to the command.
+#   make student RECIPE=cifar10 ARGS="--set student.epochs=5"
+
+PYTHON ?= python3
+VENV   ?= .venv
+RECIPE ?= digits
+ARGS   ?=
+
+READY  := $(VENV)/.ready
+DECANT := $(VENV)/bin/decant
+RUN     = --recipe $(RECIPE) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench teacher cache-logits student evaluate report clean
+
+help: ## say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
+	@echo
+	@echo '  RECIPE=digits (default), cifar10, cifar100, imagefolder, imagenet, or a .toml file'
+	@echo '  ARGS="--set student.epochs=5" and the like go on to the command'
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## the main job on the embedded digits: teacher, cache, students, table
+	@$(MAKE) --no-print-directory report RECIPE=digits
+
+test: $(READY) ## the whole suite
+	$(VENV)/bin/python -m pytest
+
+check: $(READY) ## format, lint, types
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+format: $(READY) ## put the format right
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+bench: $(READY) ## measure the speed of reading a cache
+	$(VENV)/bin/python -m tests.bench
+
+teacher: $(READY) ## train the teacher
+	$(DECANT) teacher $(RUN)
+
+cache-logits: teacher ## run the teacher once and store its logits
+	$(DECANT) cache-logits $(RUN)
+
+student: cache-logits ## train students from the cache, and on labels alone
+	$(DECANT) student $(RUN)
+
+evaluate: $(READY) ## measure every finished network again
+	$(DECANT) evaluate $(RUN)
+
+report: student ## the table and the curves, making what is missing
+	$(DECANT) report $(RUN)
+
+clean: ## remove the environment and tools' leftovers; runs, caches and data stay
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

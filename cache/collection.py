@@ -1,0 +1,74 @@
+"""What of a store can go: caches that nobody has used for long, and what dead builders left."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache import uses
+from cache.files import storage_error
+from cache.partial import DRAFT, PARTIAL, in_use
+from cache.store import Store
+
+DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file that can go, and why."""
+
+    path: Path
+    bytes: int
+    reason: str
+
+
+def leftovers(store: Store, unused_days: float) -> Iterator[Leftover]:
+    """What `remove` would remove: never a file that a process is known to use or to write."""
+    now = time.time()
+    for path in store.paths():
+        idle = (now - uses.last(path)) / DAY
+        if idle >= unused_days:
+            with uses.unused(path) as free:
+                found = free
+            if found:
+                yield Leftover(path, _allocated(path), f"not used for {idle:,.0f} days")
+    for path in sorted(store.root.glob(f"*{PARTIAL}")) + sorted(store.root.glob(f"*{DRAFT}")):
+        idle = (now - path.stat().st_mtime) / DAY
+        if idle >= min(1.0, unused_days) and not _written(path):
+            yield Leftover(path, _allocated(path), f"unfinished, and left alone for {idle:,.1f} days")
+
+
+def remove(leftover: Leftover) -> bool:
+    """Removes it unless somebody began to use it in the meantime; whether it is gone. Raises StorageError."""
+    try:
+        if leftover.path.name.endswith((PARTIAL, DRAFT)):
+            if _written(leftover.path):
+                return False
+            leftover.path.unlink(missing_ok=True)
+            return True
+        with uses.unused(leftover.path) as free:
+            if free:
+                leftover.path.unlink(missing_ok=True)
+                uses.forget(leftover.path)
+            return free
+    except OSError as error:
+        raise storage_error(error, leftover.path, "removing") from error
+
+
+def _written(path: Path) -> bool:
+    """Whether a living process is known to write an unfinished file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True  # not ours to judge
+    try:
+        return in_use(fd)
+    finally:
+        os.close(fd)
+
+
+def _allocated(path: Path) -> int:
+    return path.stat().st_blocks * 512

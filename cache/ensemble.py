@@ -1,0 +1,115 @@
+"""Several teachers as one: caches of the same data and views, read together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cache.errors import MismatchError
+from cache.manifest import Manifest, require_same
+from cache.reader import LogitCache
+from cache.statistics import softmax
+
+Mean = Literal["logits", "probabilities"]
+
+
+class Ensemble:
+    """Reads like one `LogitCache`; its logits are the mean over its teachers.
+
+    mean="logits" averages logits. mean="probabilities" averages softmaxes at `temperature` T and gives
+    T·log of the mean, so that softmax(logits / T) is exactly that mean: an objective at T learns from it.
+    """
+
+    def __init__(
+        self, caches: Sequence[LogitCache], mean: Mean = "probabilities", temperature: float = 1.0
+    ) -> None:
+        """Raises MismatchError, naming every field, unless all are of the same data, views, classes and
+        labels.
+        """
+        if mean not in ("logits", "probabilities"):
+            raise ValueError(f"mean: expected logits or probabilities, found {mean!r}")
+        require_agreement(caches, ("data", "views"))
+        self.caches, self.mean, self.temperature = tuple(caches), mean, temperature
+        self.manifest = _manifest(caches, mean, temperature)
+
+    @property
+    def path(self) -> Path:
+        """The first file, for messages."""
+        return self.caches[0].path
+
+    @property
+    def num_samples(self) -> int:
+        """N."""
+        return self.caches[0].num_samples
+
+    @property
+    def num_views(self) -> int:
+        """V."""
+        return self.caches[0].num_views
+
+    @property
+    def num_outputs(self) -> int:
+        """C: classes, or outputs of a regression."""
+        return self.caches[0].num_outputs
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.num_outputs
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """(N,) int64 or (N, T) float32, the same in every cache."""
+        return self.caches[0].labels
+
+    @property
+    def input_crc32(self) -> NDArray[np.uint32]:
+        """(V, N) uint32 of the first cache that recorded them, or zeros."""
+        return next(
+            (cache.input_crc32 for cache in self.caches if cache.input_crc32.any()),
+            self.caches[0].input_crc32,
+        )
+
+    def logits(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> NDArray[np.floating]:
+        """(B, C) float32: the mean over the teachers. Indices, views and errors are those of
+        `LogitCache.logits`.
+        """
+        tables = [cache.logits(indices, view).astype(np.float32) for cache in self.caches]
+        if self.mean == "logits":
+            return np.mean(tables, axis=0, dtype=np.float32)
+        shares = np.mean([softmax(table.astype(np.float64), self.temperature) for table in tables], axis=0)
+        smallest = np.finfo(np.float64).tiny
+        return (self.temperature * np.log(np.maximum(shares, smallest))).astype(np.float32)
+
+
+def require_agreement(caches: Sequence[LogitCache], sections: Sequence[str]) -> None:
+    """Raises MismatchError unless there are two caches or more with equal `sections`, classes and labels."""
+    if len(caches) < 2:
+        raise MismatchError("it takes two caches or more")
+    first = caches[0]
+    for other in caches[1:]:
+        require_same(
+            first.manifest.identity,
+            other.manifest.identity,
+            what=f"{other.path}: does not go with {first.path}",
+            mend=f"They must agree in {', '.join(sections)}.",
+            sections=sections,
+        )
+        if other.num_outputs != first.num_outputs or not np.array_equal(other.labels, first.labels):
+            raise MismatchError(f"{other.path}: other classes or labels than {first.path}")
+
+
+def _manifest(caches: Sequence[LogitCache], mean: Mean, temperature: float) -> Manifest:
+    """The question that the mean answers: whose, at what temperature, of what."""
+    identity: dict[str, Any] = {name: dict(section) for name, section in caches[0].manifest.identity.items()}
+    identity["teacher"] = {
+        "outputs": caches[0].num_outputs,
+        "mean": mean,
+        "temperature": temperature if mean == "probabilities" else None,
+        "of": [{"key": cache.manifest.key, **cache.manifest.identity["teacher"]} for cache in caches],
+    }
+    return Manifest(identity, {"from": [cache.path.name for cache in caches]})

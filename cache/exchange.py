@@ -1,0 +1,95 @@
+"""Logits from elsewhere into a cache, and out of one as .npy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import ValueRefusedError
+from cache.manifest import Manifest
+from cache.reader import LogitCache
+from cache.store import Store
+from cache.writer import LogitCacheWriter
+
+_CHUNK = 8192
+
+
+def import_logits(
+    store: Store,
+    logits: NDArray[Any],
+    labels: NDArray[Any] | None,
+    *,
+    teacher: Mapping[str, Any],
+    data: Mapping[str, Any],
+    views: Mapping[str, Any] | None = None,
+    dtype: str = "float16",
+) -> Path:
+    """Publishes (N, C) or (V, N, C) logits from elsewhere as a cache of `store`; the same ones are found, not
+    written again.
+
+    `teacher`, `data` and `views` are the stated provenance; the identity also gets the SHA-256 of the logits,
+    so that two imports under one name stay two caches. Raises ValueRefusedError for a wrong shape or values
+    that must not be stored.
+    """
+    table = logits[None] if logits.ndim == 2 else logits
+    if table.ndim != 3 or not table.size or table.dtype.kind != "f":
+        raise ValueRefusedError(
+            f"logits: expected (N, C) or (V, N, C) floats, found {logits.shape} {logits.dtype}"
+        )
+    if labels is not None and labels.shape != table.shape[1:2]:
+        raise ValueRefusedError(f"labels: expected ({table.shape[1]},), found {labels.shape}")
+    manifest = Manifest.build(
+        num_views=table.shape[0],
+        num_samples=table.shape[1],
+        num_outputs=table.shape[2],
+        dtype=dtype,
+        teacher={**teacher, "logits_sha256": _sha256(table)},
+        data=data,
+        views=views,
+        encoding={"teacher_precision": "unknown"},
+    )
+    with store.building(manifest) as path:
+        found = store.find(manifest)
+        if found is not None:
+            return found
+        with LogitCacheWriter(path, manifest) as writer:
+            for view in range(table.shape[0]):
+                for first in range(0, table.shape[1], _CHUNK):
+                    rows = np.arange(first, min(table.shape[1], first + _CHUNK))
+                    writer.write(
+                        rows, table[view, rows], labels=None if labels is None else labels[rows], view=view
+                    )
+            return writer.publish()
+
+
+def export_logits(cache: LogitCache, path: Path, view: int | None = None) -> tuple[int, ...]:
+    """Writes the logits of one view (N, C), or of all (V, N, C), as .npy, every block checked; the shape that
+    was written.
+    """
+    views = range(cache.num_views) if view is None else [view]
+    shape = (
+        (len(views), cache.num_samples, cache.num_outputs)
+        if view is None
+        else (cache.num_samples, cache.num_outputs)
+    )
+    table = np.lib.format.open_memmap(path, mode="w+", dtype=cache.manifest.dtype, shape=shape)
+    for place, number in enumerate(views):
+        into = table[place] if view is None else table
+        for first in range(0, cache.num_samples, _CHUNK):
+            rows = np.arange(first, min(cache.num_samples, first + _CHUNK))
+            into[rows] = cache.logits(rows, number)
+    table.flush()
+    return shape
+
+
+def _sha256(table: NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{table.shape} {table.dtype.str}".encode())
+    for view in table:
+        for first in range(0, len(view), _CHUNK):
+            digest.update(np.ascontiguousarray(view[first : first + _CHUNK]).data)
+    return digest.hexdigest()

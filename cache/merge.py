@@ -1,0 +1,62 @@
+"""Several caches into one file: the mean of teachers, or the views of one teacher after each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from cache.ensemble import Ensemble, require_agreement
+from cache.manifest import Manifest
+from cache.reader import LogitCache
+from cache.store import Store
+from cache.writer import LogitCacheWriter
+
+How = Literal["mean-logits", "mean-probabilities", "stack-views"]
+_CHUNK = 8192
+
+
+def merge(store: Store, caches: Sequence[LogitCache], how: How) -> Path:
+    """Publishes the merged cache in `store`, or finds it there.
+
+    mean-logits and mean-probabilities are those of `Ensemble`, at T = 1, of caches of the same data and
+    views. stack-views puts the views of one cache after those of the one before, and wants the same teacher,
+    data and encoding. Raises MismatchError, naming every field that differs.
+    """
+    if how not in get_args(How):
+        raise ValueError(f"how: expected {', '.join(get_args(How))}, found {how!r}")
+    if how == "stack-views":
+        require_agreement(caches, ("teacher", "data", "encoding"))
+        manifest = _stacked(caches)
+        sources: list[tuple[LogitCache | Ensemble, int]] = [
+            (cache, view) for cache in caches for view in range(cache.num_views)
+        ]
+    else:
+        ensemble = Ensemble(caches, "logits" if how == "mean-logits" else "probabilities")
+        manifest = ensemble.manifest
+        sources = [(ensemble, view) for view in range(ensemble.num_views)]
+    with store.building(manifest) as path:
+        return store.find(manifest) or _write(path, manifest, sources)
+
+
+def _write(path: Path, manifest: Manifest, sources: Sequence[tuple[LogitCache | Ensemble, int]]) -> Path:
+    """`sources` has the cache and its view that each view comes from."""
+    with LogitCacheWriter(path, manifest) as writer:
+        for view, (source, inner) in enumerate(sources):
+            for first in range(0, manifest.num_samples, _CHUNK):
+                rows = np.arange(first, min(manifest.num_samples, first + _CHUNK))
+                logits = source.logits(
+                    rows, inner
+                )  # which checks the blocks that the other columns lie in too
+                checksums = source.input_crc32[inner, rows]
+                writer.write(rows, logits, labels=source.labels[rows], input_crc32=checksums, view=view)
+        return writer.publish()
+
+
+def _stacked(caches: Sequence[LogitCache]) -> Manifest:
+    views = [dict(cache.manifest.identity["views"]) for cache in caches]
+    count = sum(cache.num_views for cache in caches)
+    identity = {**caches[0].manifest.identity, "views": {"count": count, "stacked": views}}
+    return Manifest(identity, {"from": [cache.path.name for cache in caches]})

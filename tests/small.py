@@ -1,0 +1,32 @@
+"""Recipes small enough for a test, and what they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cache import LogitCache, Store
+from pipeline.cache_logits import cache_logits
+from pipeline.recipe import Recipe, load
+from pipeline.runs import Result
+from pipeline.teacher import make_teacher
+
+CPU = torch.device("cpu")
+SETTINGS = ("teacher.network.width=4", "teacher.epochs=3", "student.epochs=2", "student.seeds=1")
+
+
+def recipe(*overrides: str) -> Recipe:
+    """The digits recipe with two epochs a network."""
+    return load("digits", [*SETTINGS, *overrides])
+
+
+def teach(folder: Path, *overrides: str) -> Result:
+    """The finished teacher of `recipe(*overrides)` in `folder/runs`."""
+    return make_teacher(recipe(*overrides), folder / "runs", CPU)[0]
+
+
+def build_cache(folder: Path, *overrides: str) -> LogitCache:
+    """Its cache in `folder/caches`; the teacher is made first."""
+    teach(folder, *overrides)
+    return cache_logits(recipe(*overrides), folder / "runs", Store(folder / "caches"), CPU, print).cache

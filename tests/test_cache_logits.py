@@ -1,0 +1,103 @@
+"""Phase one: what is in the file is what the teacher says of each sample, and it is computed once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import CPU, build_cache, recipe, teach
+
+from cache import LogitCache, Store
+from cache.dataset import input_crc32
+from pipeline import networks
+from pipeline.cache_logits import cache_logits, estimate
+from pipeline.errors import NotMadeError, WeightsError
+from pipeline.parts import Parts
+from pipeline.runs import WEIGHTS
+
+VIEWS = ("views.count=2", 'views.augment=[{op="pad-crop", padding=1}]')
+
+
+@pytest.mark.parametrize("batch_size", [1437, 256, 33])
+def test_the_cached_row_of_a_sample_is_the_teachers_output_for_it(tmp_path: Path, batch_size: int) -> None:
+    options = (*VIEWS, f"cache.batch_size={batch_size}", 'cache.dtype="float32"')
+    cache = build_cache(tmp_path, *options)
+    network = networks.load(teach(tmp_path, *options)).eval()
+    viewed = Parts.load(recipe(*options).settings).train
+    chosen = np.random.default_rng(0).integers(0, len(viewed), 50).tolist()
+    for view in range(2):
+        inputs = torch.stack([viewed[index, view][0] for index in chosen])
+        with torch.inference_mode():
+            live = network(inputs)
+        torch.testing.assert_close(torch.from_numpy(cache.logits(chosen, view)), live, rtol=1e-4, atol=1e-4)
+
+
+def test_views_labels_and_checksums_are_those_of_the_data(tmp_path: Path) -> None:
+    cache = build_cache(tmp_path, *VIEWS)
+    viewed = Parts.load(recipe(*VIEWS).settings).train
+    assert np.array_equal(cache.labels, viewed.data.labels)
+    for index, view in [(0, 0), (0, 1), (1436, 1), (700, 0)]:
+        assert cache.input_crc32[view, index] == input_crc32(viewed[index, view][0])
+    assert not np.array_equal(cache.input_crc32[0], cache.input_crc32[1])
+
+
+def test_float16_is_the_rounding_of_float32_and_no_more(tmp_path: Path) -> None:
+    half, full = build_cache(tmp_path), build_cache(tmp_path, 'cache.dtype="float32"')
+    assert half.path != full.path
+    assert np.array_equal(half.logits(slice(None)), full.logits(slice(None)).astype(np.float16))
+
+
+def test_a_second_call_finds_the_file_and_loads_no_teacher(tmp_path: Path) -> None:
+    cache = build_cache(tmp_path)
+    teacher = teach(tmp_path)
+    (teacher.folder / WEIGHTS).write_bytes(b"not weights at all")
+    again = cache_logits(recipe(), tmp_path / "runs", Store(tmp_path / "caches"), CPU, print)
+    assert again.seconds is None
+    assert again.cache.path == cache.path
+    assert again.metrics["top1"] > 0.2, "two epochs are better than chance"
+
+
+def test_weights_that_are_not_the_ones_that_were_trained_are_refused(tmp_path: Path) -> None:
+    teacher, other = teach(tmp_path), teach(tmp_path, "teacher.seed=1")
+    (teacher.folder / WEIGHTS).write_bytes((other.folder / WEIGHTS).read_bytes())
+    with pytest.raises(WeightsError, match="not the weights that"):
+        cache_logits(recipe(), tmp_path / "runs", Store(tmp_path / "caches"), CPU, print)
+
+
+def test_without_a_teacher_the_command_that_makes_one_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotMadeError, match=r"run: decant teacher --set teacher\.network\.width=4"):
+        cache_logits(recipe(), tmp_path / "runs", Store(tmp_path / "caches"), CPU, print)
+
+
+def test_an_estimate_does_no_work_and_knows_the_size(tmp_path: Path) -> None:
+    teach(tmp_path, *VIEWS)
+    cost = estimate(recipe(*VIEWS), tmp_path / "runs", Store(tmp_path / "caches"), CPU)
+    assert not cost.exists
+    assert not list(tmp_path.glob("caches/*"))
+    assert cost.seconds == pytest.approx(2 * cost.live_seconds_an_epoch)
+    assert cost.pays_after_epochs == pytest.approx(2)
+    made = build_cache(tmp_path, *VIEWS)
+    assert 0 < made.path.stat().st_size - cost.bytes < 100_000  # the header, and the gaps up to a page
+    assert estimate(recipe(*VIEWS), tmp_path / "runs", Store(tmp_path / "caches"), CPU).exists
+
+
+def test_another_question_is_another_file(tmp_path: Path) -> None:
+    paths = {
+        build_cache(tmp_path, *options).path
+        for options in [
+            (),
+            ("teacher.seed=1",),
+            VIEWS,
+            (*VIEWS, "views.seed=1"),
+            ('cache.precision="bfloat16"',),
+        ]
+    }
+    assert len(paths) == 5
+    for path in paths:
+        assert LogitCache.open(path).verify() == []
+
+
+def test_how_it_is_run_is_no_part_of_the_question(tmp_path: Path) -> None:
+    assert build_cache(tmp_path).path == build_cache(tmp_path, "cache.batch_size=7").path

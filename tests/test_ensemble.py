@@ -1,0 +1,105 @@
+"""Several teachers read as one: the mean that is stated, of caches that belong together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from caches import build, manifest
+
+from cache import CacheError, Ensemble, LogitCache, LogitCacheWriter, MismatchError, SoftLabelDataset
+from cache.statistics import softmax
+
+CLASSES = 6
+
+
+def teachers(folder: Path, count: int = 3) -> list[LogitCache]:
+    """Caches of the same data and views by several teachers, whose logits differ."""
+    made = []
+    for place in range(count):
+        of = manifest(num_outputs=CLASSES, dtype="float32", teacher={"sha256": str(place)})
+        random = np.random.default_rng(place)
+        with LogitCacheWriter(folder / f"{place}.h5", of) as writer:
+            for view in range(of.num_views):
+                logits = random.normal(scale=3, size=(of.num_samples, CLASSES)).astype(np.float32)
+                writer.write(
+                    np.arange(of.num_samples), logits, labels=np.arange(of.num_samples) % 6, view=view
+                )
+            made.append(LogitCache.open(writer.publish()))
+    return made
+
+
+def test_the_mean_of_logits_is_that(tmp_path: Path) -> None:
+    members = teachers(tmp_path)
+    expected = np.mean([cache.logits([4, 1], 1) for cache in members], axis=0)
+    np.testing.assert_allclose(Ensemble(members, "logits").logits([4, 1], 1), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_the_softmax_at_t_of_the_ensembles_logits_is_the_mean_of_the_softmaxes_at_t(
+    tmp_path: Path, temperature: float
+) -> None:
+    members = teachers(tmp_path)
+    rows = np.arange(50)
+    tables = [cache.logits(rows, 1).astype(np.float64) for cache in members]
+    expected = np.mean([softmax(table, temperature) for table in tables], axis=0)
+    found = Ensemble(members, "probabilities", temperature).logits(rows, 1)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(softmax(found.astype(np.float64), temperature), expected, rtol=1e-4)
+
+
+def test_a_dataset_takes_several_caches(tmp_path: Path) -> None:
+    members = teachers(tmp_path, 2)
+    data = [(torch.zeros(1), index % 6) for index in range(50)]
+
+    class Viewed:
+        def __len__(self) -> int:
+            return len(data)
+
+        def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
+            return data[key[0]]
+
+    dataset = SoftLabelDataset(Viewed(), members)
+    _, label, logits = dataset[7, 1]
+    assert label == 1
+    np.testing.assert_allclose(logits.numpy(), Ensemble(members).logits([7], 1)[0])
+
+
+def test_each_mean_has_its_own_key_and_the_order_of_teachers_counts_too(tmp_path: Path) -> None:
+    members = teachers(tmp_path)
+    made = [
+        Ensemble(members, "logits"),
+        Ensemble(members),
+        Ensemble(members, temperature=2.0),
+        Ensemble(members[:2]),
+        Ensemble(members[::-1]),
+    ]
+    assert len({ensemble.manifest.key for ensemble in made}) == 5
+    assert Ensemble(members).manifest.key == made[1].manifest.key
+
+
+def test_caches_of_other_data_are_refused_with_the_field(tmp_path: Path) -> None:
+    one, other = manifest(), manifest(data={"name": "cifar10"})
+    members = [LogitCache.open(build(tmp_path / f"{place}.h5", of)) for place, of in enumerate((one, other))]
+    with pytest.raises(MismatchError, match=r"data\.name: expected 'digits', found 'cifar10'"):
+        Ensemble(members)
+
+
+def test_caches_with_other_labels_or_classes_are_refused(tmp_path: Path) -> None:
+    (first,) = teachers(tmp_path, 1)
+    wider = LogitCache.open(build(tmp_path / "wider.h5", manifest(num_outputs=7, dtype="float32")))
+    with pytest.raises(MismatchError, match="other classes or labels"):
+        Ensemble([first, wider])
+
+
+def test_damage_in_any_of_them_is_found(tmp_path: Path) -> None:
+    members = teachers(tmp_path, 2)
+    path = members[1].path
+    content = bytearray(path.read_bytes())
+    content[33_000] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    with pytest.raises(CacheError, match="is not as it was written"):
+        Ensemble([members[0], LogitCache.open(path)]).logits(slice(None))

@@ -1,0 +1,57 @@
+"""Logits from elsewhere come in as they are, and go out as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache import CacheError, LogitCache, Store, ValueRefusedError
+from cache.exchange import export_logits, import_logits
+
+LOGITS = np.random.default_rng(0).normal(size=(3, 60, 5)).astype(np.float16)
+LABELS = np.arange(60) % 5
+STATED = {"teacher": {"network": "mine"}, "data": {"name": "elsewhere"}}
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_what_is_imported_is_exported_bit_for_bit(tmp_path: Path, views: int) -> None:
+    path = import_logits(Store(tmp_path), LOGITS[:views], LABELS, **STATED)
+    cache = LogitCache.open(path)
+    assert np.array_equal(cache.labels, LABELS)
+    assert export_logits(cache, tmp_path / "all.npy") == (views, 60, 5)
+    assert np.load(tmp_path / "all.npy").tobytes() == LOGITS[:views].tobytes()
+    assert export_logits(cache, tmp_path / "one.npy", view=views - 1) == (60, 5)
+    assert np.load(tmp_path / "one.npy").tobytes() == LOGITS[views - 1].tobytes()
+
+
+def test_the_same_import_is_found_and_another_table_is_another_cache(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first = import_logits(store, LOGITS[0], LABELS, **STATED)
+    assert import_logits(store, LOGITS[0], LABELS, **STATED) == first
+    assert import_logits(store, LOGITS[1], LABELS, **STATED) != first
+
+
+def test_values_and_shapes_are_checked(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for logits, labels in [
+        (LOGITS[0, 0], None),
+        (LOGITS[0].astype(int), None),
+        (LOGITS[0], LABELS[:-1]),
+        (np.full((4, 2), np.nan), None),
+        (np.full((4, 2), 1e6), None),
+    ]:
+        with pytest.raises(ValueRefusedError):
+            import_logits(store, logits, labels, **STATED)
+    assert store.paths() == []
+
+
+def test_a_damaged_cache_is_not_exported_as_if_it_were_sound(tmp_path: Path) -> None:
+    path = import_logits(Store(tmp_path), LOGITS[0], LABELS, **STATED)
+    content = bytearray(path.read_bytes())
+    content[LogitCache.open(path).manifest.num_samples + 40_000] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    with pytest.raises(CacheError):
+        export_logits(LogitCache.open(path), tmp_path / "out.npy")

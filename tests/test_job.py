@@ -1,0 +1,37 @@
+"""A job leaves everything in its folder, and says that it is finished last."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from small import teach
+
+from pipeline.recipe import load
+from pipeline.runs import RECIPE, RESULT, TEST_LOGITS, WEIGHTS
+from pipeline.training import CHECKPOINT, METRICS
+
+
+def test_a_finished_folder_has_weights_logits_metrics_recipe_and_result(tmp_path: Path) -> None:
+    folder = teach(tmp_path).folder
+    assert {path.name for path in folder.iterdir()} == {WEIGHTS, TEST_LOGITS, METRICS, RECIPE, RESULT}
+    assert not (folder / CHECKPOINT).exists()
+
+
+def test_the_result_is_written_last(tmp_path: Path) -> None:
+    folder = teach(tmp_path).folder
+    written = (folder / RESULT).stat().st_mtime_ns
+    assert all(path.stat().st_mtime_ns <= written for path in folder.iterdir())
+
+
+def test_the_saved_recipe_is_the_one_that_was_run(tmp_path: Path) -> None:
+    folder = teach(tmp_path, "teacher.lr=0.007").folder
+    assert load(str(folder / RECIPE)).settings.teacher.lr == 0.007
+
+
+def test_a_line_of_metrics_has_loss_rate_time_and_what_the_test_part_says(tmp_path: Path) -> None:
+    folder = teach(tmp_path).folder
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert {"loss", "seconds", "lr", "test"} <= lines[-1].keys()
+    assert {"top1", "top5", "loss", "ece"} == lines[-1]["test"].keys()

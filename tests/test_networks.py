@@ -1,0 +1,51 @@
+"""A network on disk: all that builds it again is beside its weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from small import recipe, teach
+
+from pipeline import networks
+from pipeline.errors import WeightsError
+from pipeline.parts import Parts
+from pipeline.runs import WEIGHTS
+from pipeline.weights import read_weights_metadata, weights_sha256
+
+
+def test_a_finished_network_is_built_again_with_its_weights(tmp_path: Path) -> None:
+    result = teach(tmp_path)
+    network = networks.load(result)
+    assert weights_sha256(network.state_dict()) == result.weights_sha256
+    assert networks.num_parameters(network) == result.parameters
+    assert (result.folder / WEIGHTS).stat().st_size == result.weights_bytes
+    assert json.loads(read_weights_metadata(result.folder / WEIGHTS)["network"])["name"] == "conv"
+
+
+def test_altered_weights_are_refused(tmp_path: Path) -> None:
+    result = teach(tmp_path)
+    content = bytearray((result.folder / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (result.folder / WEIGHTS).write_bytes(content)
+    with pytest.raises(WeightsError, match="not the weights that"):
+        networks.load(result)
+
+
+def test_the_seed_decides_the_initial_weights() -> None:
+    settings = recipe().settings
+    spec = networks.specify(settings.student.network, Parts.load(settings).train.data)
+    first, again, other = networks.build(spec, 3), networks.build(spec, 3), networks.build(spec, 4)
+    digests = [weights_sha256(network.state_dict()) for network in (first, again, other)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_inputs_are_normalised_by_the_statistics_of_the_training_part() -> None:
+    settings = recipe().settings
+    train = Parts.load(settings).train
+    spec = networks.specify(settings.student.network, train.data)
+    scaled = torch.from_numpy(train.data.raw(range(len(train)))).double() / 255  # type: ignore[arg-type]
+    assert spec.mean == pytest.approx([float(scaled.mean())], abs=1e-5)
+    assert spec.std == pytest.approx([float(scaled.std(unbiased=False))], abs=1e-5)

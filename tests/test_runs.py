@@ -1,0 +1,80 @@
+"""Run folders: the same question finds the same folder, another question another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small import recipe, teach
+
+from pipeline.errors import NotMadeError
+from pipeline.runs import RESULT, find_teacher, load_result, plain, results, student_folder, teacher_folder
+
+VIEWS: dict[str, Any] = {"count": 1, "seed": None}
+DATA: dict[str, Any] = {"name": "digits", "sha256": "0"}
+
+
+def folder(*overrides: str, views: dict[str, Any] = VIEWS, data: dict[str, Any] = DATA) -> Path:
+    return teacher_folder(Path("runs"), recipe(*overrides).settings.teacher, views, data)
+
+
+def test_what_decides_the_weights_decides_the_folder() -> None:
+    assert folder() == folder()
+    others = [
+        folder("teacher.seed=1"),
+        folder("teacher.lr=0.001"),
+        folder("teacher.network.width=5"),
+        folder(views={**VIEWS, "seed": 1}),
+        folder(data={**DATA, "sha256": "1"}),
+    ]
+    assert len({folder(), *others}) == 6
+
+
+def test_what_only_measures_or_counts_does_not() -> None:
+    assert folder("teacher.evaluate_every=2") == folder()
+    assert folder(views={**VIEWS, "count": 9}) == folder()  # a teacher sees a new view every epoch anyhow
+    assert student(("student.seeds=5", "student.baseline=false")) == student()
+
+
+def student(overrides: tuple[str, ...] = (), kind: Any = "distilled") -> Path:
+    return student_folder(Path("runs"), recipe(*overrides), kind, {"data": DATA, "cache": "key"})
+
+
+def test_the_content_of_a_weights_file_counts_and_not_its_name(tmp_path: Path) -> None:
+    for name, content in [("a.pth", b"1"), ("b.pth", b"1"), ("c.pth", b"2")]:
+        (tmp_path / name).write_bytes(content)
+    a, b, c = (folder(f"teacher.weights={str(tmp_path / name)!r}") for name in ("a.pth", "b.pth", "c.pth"))
+    assert a == b
+    assert len({a, c, folder()}) == 3
+
+
+def test_the_objective_is_nothing_to_a_labels_only_student() -> None:
+    hot = ("student.objective.temperature=9.0",)
+    assert student(hot) != student()
+    assert student(hot, "labels") == student((), "labels")
+    assert "labels" in student((), "labels").name
+    assert "kd" in student().name
+
+
+def test_a_result_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
+    made = teach(tmp_path)
+    assert load_result(made.folder) == made
+    assert list(results(tmp_path / "runs")) == [made]
+    (made.folder / RESULT).unlink()
+    assert load_result(made.folder) is None
+    assert list(results(tmp_path / "runs")) == []
+
+
+def test_a_teacher_that_is_not_finished_is_not_found_but_named(tmp_path: Path) -> None:
+    with pytest.raises(NotMadeError, match="has not been trained with these settings on these data"):
+        find_teacher(recipe(), tmp_path, VIEWS, DATA)
+    teacher_folder(tmp_path, recipe().settings.teacher, VIEWS, DATA).mkdir(parents=True)
+    with pytest.raises(NotMadeError, match="is not finished; run: decant teacher"):
+        find_teacher(recipe(), tmp_path, VIEWS, DATA)
+
+
+def test_a_folder_has_a_name_that_every_system_takes() -> None:
+    assert plain("torchvision:resnet50") == "torchvision-resnet50"
+    assert plain("ce+kl") == "ce+kl"
+    assert plain("../x y") == "x-y"

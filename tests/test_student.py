@@ -1,0 +1,168 @@
+"""Phase two: a fair comparison, the right cache or none, and no teacher anywhere near."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import CPU, build_cache, recipe, teach
+from torch import Tensor
+
+from cache import CacheError, CorruptError, MismatchError, Store, uses
+from pipeline import networks
+from pipeline.errors import NotMadeError
+from pipeline.runs import WEIGHTS, Result
+from pipeline.student import train_students
+
+VIEWS = ("views.count=2", 'views.augment=[{op="pad-crop", padding=1}]')
+
+
+def students(folder: Path, *overrides: str, check_inputs: str = "all") -> list[Result]:
+    """Every network of phase two, labels-only first."""
+    made = train_students(
+        recipe(*overrides),
+        folder / "runs",
+        Store(folder / "caches"),
+        CPU,
+        check_inputs=check_inputs,  # type: ignore[arg-type]
+    )
+    return [result for result, _ in made]
+
+
+def weights(result: Result) -> dict[str, Tensor]:
+    return networks.load(result).state_dict()
+
+
+def test_with_no_weight_on_the_teacher_a_distilled_student_is_the_labels_only_one_bit_for_bit(
+    tmp_path: Path,
+) -> None:
+    """Both share network, initialisation, order, views and schedule: only the loss may tell them apart."""
+    build_cache(tmp_path, *VIEWS)
+    alone, distilled = students(tmp_path, *VIEWS, "student.objective.alpha=0.0")
+    assert (alone.kind, distilled.kind) == ("labels", "distilled")
+    assert alone.weights_sha256 == distilled.weights_sha256
+
+
+def test_with_weight_on_the_teacher_it_is_not(tmp_path: Path) -> None:
+    build_cache(tmp_path)
+    alone, distilled = students(tmp_path)
+    assert alone.weights_sha256 != distilled.weights_sha256
+    assert distilled.baseline == alone.folder.parent.name
+
+
+def test_a_teacher_that_cannot_be_loaded_does_not_disturb_phase_two(tmp_path: Path) -> None:
+    build_cache(tmp_path)
+    (teach(tmp_path).folder / WEIGHTS).write_bytes(b"whoever reads this fails")
+    assert len(students(tmp_path)) == 2
+
+
+def test_agreement_with_the_teacher_is_known_though_it_is_not_loaded(tmp_path: Path) -> None:
+    build_cache(tmp_path)
+    distilled = students(tmp_path)[1]
+    teacher = networks.load(teach(tmp_path)).eval()
+    student = networks.load(distilled).eval()
+    from pipeline.parts import Parts
+
+    test = Parts.load(recipe().settings).test
+    inputs = torch.from_numpy(test.data.raw(np.arange(len(test))))
+    with torch.inference_mode():
+        expected = float((student(inputs).argmax(1) == teacher(inputs).argmax(1)).double().mean())
+    assert distilled.metrics["agreement"] == pytest.approx(expected, abs=1.5 / len(test))
+
+
+def test_what_is_finished_is_found_and_left_alone(tmp_path: Path) -> None:
+    build_cache(tmp_path)
+    first = students(tmp_path)
+    before = {result.folder: (result.folder / WEIGHTS).stat().st_mtime_ns for result in first}
+    again = list(train_students(recipe(), tmp_path / "runs", Store(tmp_path / "caches"), CPU))
+    assert [found for _, found in again] == [True, True]
+    assert {result.folder: (result.folder / WEIGHTS).stat().st_mtime_ns for result, _ in again} == before
+
+
+def test_changed_settings_make_other_students_and_keep_the_first(tmp_path: Path) -> None:
+    build_cache(tmp_path)
+    first = students(tmp_path)
+    hotter = students(tmp_path, "student.objective.temperature=2.0")
+    assert hotter[0].folder == first[0].folder  # labels only: the temperature is nothing to it
+    assert hotter[1].folder != first[1].folder
+    assert (first[1].folder / WEIGHTS).exists()
+
+
+def test_more_seeds_add_to_those_that_are_there(tmp_path: Path) -> None:
+    build_cache(tmp_path)
+    students(tmp_path)
+    made = list(train_students(recipe("student.seeds=2"), tmp_path / "runs", Store(tmp_path / "caches"), CPU))
+    assert [(result.seed, found) for result, found in made] == [(0, True), (0, True), (1, False), (1, False)]
+
+
+def test_without_a_baseline_only_distilled_students_are_made(tmp_path: Path) -> None:
+    build_cache(tmp_path)
+    assert [result.kind for result in students(tmp_path, "student.baseline=false")] == ["distilled"]
+
+
+def test_a_cache_that_is_not_there_is_not_built_but_the_command_is_named(tmp_path: Path) -> None:
+    teach(tmp_path)
+    with pytest.raises(NotMadeError, match="run: decant cache-logits"):
+        students(tmp_path)
+
+
+def test_the_nearest_cache_is_shown_with_what_differs(tmp_path: Path) -> None:
+    build_cache(tmp_path)
+    with pytest.raises(NotMadeError, match=r"encoding\.dtype: expected 'float32', found 'float16'"):
+        students(tmp_path, 'cache.dtype="float32"')
+
+
+def test_a_cache_given_by_its_path_needs_no_teacher(tmp_path: Path) -> None:
+    path = build_cache(tmp_path).path
+    shutil.rmtree(tmp_path / "runs")
+    made = students(tmp_path, f"cache.from={str(path)!r}")
+    assert [result.kind for result in made] == ["labels", "distilled"]
+    assert "agreement" not in made[1].metrics
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ("views.size=12", r"views\.shape\[1\]: expected 12, found 8"),
+        ("views.seed=3", r"views\.seed: expected 3, found 0"),
+        ("views.count=3", r"views\.count: expected 3, found 2"),
+        ('views.augment=[{op="pad-crop", padding=2}]', r"views\.augment\[0\]\.padding: expected 2, found 1"),
+    ],
+)
+def test_a_cache_of_other_views_is_refused_naming_the_field(
+    tmp_path: Path, override: str, field: str
+) -> None:
+    path = build_cache(tmp_path, *VIEWS).path
+    with pytest.raises(MismatchError, match=field):
+        students(tmp_path, *VIEWS, f"cache.from={str(path)!r}", override)
+
+
+def test_several_teachers_teach_together(tmp_path: Path) -> None:
+    paths = [str(build_cache(tmp_path, f"teacher.seed={seed}").path) for seed in (0, 1)]
+    together = students(tmp_path, f"cache.from={paths!r}")[1]
+    by_logits = students(tmp_path, f"cache.from={paths!r}", "cache.ensemble=logits")[1]
+    alone = students(tmp_path, f"cache.from={paths[0]!r}")[1]
+    assert len({result.weights_sha256 for result in (together, by_logits, alone)}) == 3
+    assert len({result.folder for result in (together, by_logits, alone)}) == 3
+
+
+def test_each_run_counts_as_a_use_of_its_cache(tmp_path: Path) -> None:
+    cache = build_cache(tmp_path)
+    students(tmp_path)
+    students(tmp_path)
+    assert uses.count(cache.path) == 2
+
+
+def test_a_damaged_cache_is_found_in_training_at_the_latest(tmp_path: Path) -> None:
+    cache = build_cache(tmp_path)
+    path, place = cache.path, cache.path.stat().st_size // 2
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CacheError) as raised:
+        students(tmp_path)
+    assert isinstance(raised.value, CorruptError), raised.value

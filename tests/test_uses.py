@@ -1,0 +1,59 @@
+"""Uses are counted, and a cache that somebody uses is known to be used, by other processes too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from caches import ROOT, build
+
+from cache import uses
+
+
+def test_each_use_is_counted(tmp_path: Path) -> None:
+    path = build(tmp_path / "a.h5")
+    assert uses.count(path) == 0
+    for expected in (1, 2):
+        with uses.using(path):
+            pass
+        assert uses.count(path) == expected
+
+
+def test_two_can_use_it_at_once_and_it_is_free_only_after_both(tmp_path: Path) -> None:
+    path = build(tmp_path / "a.h5")
+    with uses.using(path):
+        with uses.using(path), uses.unused(path) as free:
+            assert not free
+        with uses.unused(path) as free:
+            assert not free
+    with uses.unused(path) as free:
+        assert free
+
+
+def test_a_use_by_another_process_is_seen_until_it_is_killed(tmp_path: Path) -> None:
+    path = build(tmp_path / "a.h5")
+    script = (
+        "import sys, time; from pathlib import Path; from cache import uses\n"
+        "with uses.using(Path(sys.argv[1])): print('using', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "using\n"
+        with uses.unused(path) as free:
+            assert not free
+        other.kill()
+    with uses.unused(path) as free:
+        assert free
+
+
+def test_the_last_use_is_later_than_the_publishing(tmp_path: Path) -> None:
+    path = build(tmp_path / "a.h5")
+    published = uses.last(path)
+    with uses.using(path):
+        pass
+    assert uses.last(path) >= published == path.stat().st_mtime
+    uses.forget(path)
+    assert uses.count(path) == 0
