@@ -117,7 +117,7 @@ class LogitCache:
         as it was written.
         """
         if type(indices) is np.ndarray and indices.dtype is _INTP:
-            rows = cast(NDArray[np.intp], indices)  # the usual case, at the cost of `take`
+            rows = cast("NDArray[np.intp]", indices)  # the usual case, at the cost of `take`
         else:
             rows = _as_rows(indices, self.num_samples)
         if not isinstance(view, int):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import struct
 import subprocess
 import sys
@@ -160,6 +161,14 @@ def python(script: str, *arguments: object, **environment: str) -> subprocess.Po
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def line(process: subprocess.Popen[str], timeout: float = 30) -> str:
+    """The next line that a script prints; a script that says nothing is killed."""
+    assert process.stdout is not None
+    if not select.select([process.stdout], [], [], timeout)[0]:
+        process.kill()
+    return process.stdout.readline()
 
 
 def finished(process: subprocess.Popen[str], timeout: float = 60) -> str:

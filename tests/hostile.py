@@ -349,6 +349,7 @@ def mutate(content: bytearray, chance: random.Random, hot: list[int]) -> None:
     """Some bytes changed: bits, bytes and borders of numbers, runs copied about, and now and then the length."""
     for _ in range(chance.choice([1, 1, 1, 2, 3, 6])):
         place = chance.choice(hot) if chance.random() < 0.9 else chance.randrange(len(content))
+        place %= len(content)  # a run copied from the end has shortened it
         kind = chance.randrange(5)
         if kind == 0:
             content[place] ^= 1 << chance.randrange(8)
@@ -388,6 +389,8 @@ def fuzz(folder: Path, seed: int, count: int) -> None:
         path.unlink(missing_ok=True)  # some file systems flush a file that is written over
         path.write_bytes(content)
         said, text = outcome(path, holds_the_answers)
+        if number % 3 == 0 and said == "rows":
+            said = "WRONG" if content != sound else "unchanged"  # nothing but the very file is taken unsealed
         outcomes[f"{treatment}: {said}"] += 1
         if said.startswith(("WRONG", "UNTYPED")):
             raise AssertionError(f"seed {seed}, file {number}: {said} {text}")

@@ -30,6 +30,13 @@ def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return str(request.param)
 
 
+def open_the_way_to(folder: Path) -> None:
+    """Lets another user pass through the folders above."""
+    for parent in (folder, *folder.parents):
+        if not parent.stat().st_mode & stat.S_IXOTH:
+            parent.chmod(parent.stat().st_mode | 0o011)
+
+
 def partials(path: Path) -> list[Path]:
     return partial.begun(path)
 
@@ -214,8 +221,7 @@ with LogitCacheWriter(sys.argv[1], manifest()) as writer:
     if os.getuid() == 0:
         os.chown(tmp_path, 65534, -1)
         os.chown(writer.partial, 65534, -1)
-        for parent in [tmp_path, *tmp_path.parents][:3]:
-            parent.chmod(parent.stat().st_mode | 0o011)
+        open_the_way_to(tmp_path)
     assert int(finished(python(script, tmp_path / "cache.h5"))) == inode
     assert stat.S_IMODE((tmp_path / "cache.h5").stat().st_mode) == 0o444
 
@@ -228,9 +234,7 @@ def test_another_person_goes_on_with_what_may_be_read(tmp_path: Path, mode: int)
         write(writer, 0, range(50))
         os.fchmod(writer._fd, mode)
     tmp_path.chmod(0o777)
-    for parent in tmp_path.parents:
-        if parent != parent.parent and not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
+    open_the_way_to(tmp_path)
     script = """
 import os, sys
 from cache import LogitCacheWriter

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from caches import build, finished, holds_the_answers, leftovers, manifest, python, write_missing
+from caches import build, finished, holds_the_answers, leftovers, line, manifest, python, write_missing
 
 from cache import LogitCache, LogitCacheWriter, StorageError, Store, partial
 
@@ -78,9 +78,9 @@ def test_finding_finishes_what_a_kill_left_of_publishing(tmp_path: Path) -> None
 
 def test_a_second_builder_waits_says_for_whom_and_uses_what_is_built(tmp_path: Path) -> None:
     first = python(BUILDER, tmp_path)
-    assert first.stdout.readline() == "builds\n"
+    assert line(first) == "builds\n"
     second = python(BUILDER, tmp_path)
-    assert second.stdout.readline().startswith(f"waits for process {first.pid} on ")
+    assert line(second).startswith(f"waits for process {first.pid} on ")
     time.sleep(0.3)
     assert second.poll() is None
     said, _ = first.communicate("\n", timeout=30)
@@ -91,9 +91,9 @@ def test_a_second_builder_waits_says_for_whom_and_uses_what_is_built(tmp_path: P
 
 def test_a_dead_builders_lock_is_not_in_the_way(tmp_path: Path) -> None:
     first = python(BUILDER, tmp_path)
-    assert first.stdout.readline() == "builds\n"
+    assert line(first) == "builds\n"
     second = python(BUILDER, tmp_path)
-    assert second.stdout.readline().startswith("waits for")
+    assert line(second).startswith("waits for")
     first.send_signal(signal.SIGKILL)
     first.communicate()
     said, _ = second.communicate("\n", timeout=30)
@@ -155,7 +155,7 @@ print("locked", flush=True)
 sys.stdin.readline()
 """
     holder = python(script, lock)
-    assert holder.stdout.readline() == "locked\n"
+    assert line(holder) == "locked\n"
     said: list[str] = []
 
     def waiting(text: str) -> None:
