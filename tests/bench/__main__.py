@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import loading, reading
+from tests.bench import loading, reading, verifying
 from tests.bench.timing import Measurement
 
 
@@ -26,6 +26,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="decant-bench-") as folder:
         found = [
             *reading.measure(Path(folder), quick=options.quick),
+            *verifying.measure(Path(folder), quick=options.quick),
             *loading.measure(Path(folder), quick=options.quick),
         ]
     _print(found)
@@ -43,10 +44,9 @@ def main() -> None:
 
 
 def _print(rows: list[Measurement]) -> None:
-    print(f"| {'what':<58} | {'against':<44} | ratio of rates | target |")
-    print("|---|---|---|---|")
+    print("| what | against | ratio of rates | target |\n|---|---|---|---|")
     for row in rows:
-        print(f"| {row.what:<58} | {row.against:<44} | {row.ratio:>14.2f} | {row.target:>6} |")
+        print(f"| {row.what} | {row.against} | {row.ratio:.2f} | {row.target} |")
 
 
 main()

@@ -19,7 +19,7 @@ SHAPES = {False: [(200_000, 1_000), (1_000_000, 100)], True: [(20_000, 100)]}
 def measure(folder: Path, quick: bool) -> Iterator[Measurement]:
     """A row for each shape and rival."""
     for samples, classes in SHAPES[quick]:
-        path = _write(folder, samples, classes)
+        path = write_cache(folder, samples, classes)
         cache = LogitCache.open(path)
         held = cache.logits(slice(None))  # verifies every block and is the array in memory
         random = np.random.default_rng(0)
@@ -55,7 +55,8 @@ def _by_h5py(file: h5py.File, batches: Iterator[np.ndarray]) -> Callable[[], obj
     return read
 
 
-def _write(folder: Path, samples: int, classes: int) -> Path:
+def write_cache(folder: Path, samples: int, classes: int) -> Path:
+    """A published cache of random logits."""
     manifest = Manifest.build(num_samples=samples, num_outputs=classes, data={"name": "bench"})
     random = np.random.default_rng(1)
     with LogitCacheWriter(folder / f"{samples}x{classes}.h5", manifest) as writer:
