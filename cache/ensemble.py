@@ -35,6 +35,8 @@ class Ensemble:
         require_agreement(caches, ("data", "views"))
         self.caches, self.mean, self.temperature = tuple(caches), mean, temperature
         self.manifest = _manifest(caches, mean, temperature)
+        # Found once: to look costs a pass over the table.
+        self._recorded = next((cache for cache in caches if cache.input_crc32.any()), caches[0])
 
     @property
     def path(self) -> Path:
@@ -69,10 +71,7 @@ class Ensemble:
     @property
     def input_crc32(self) -> NDArray[np.uint32]:
         """(V, N) uint32 of the first cache that recorded them, or zeros."""
-        return next(
-            (cache.input_crc32 for cache in self.caches if cache.input_crc32.any()),
-            self.caches[0].input_crc32,
-        )
+        return self._recorded.input_crc32
 
     def logits(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> NDArray[np.floating]:
         """(B, C) float32: the mean over the teachers. Indices, views and errors are those of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import ValueRefusedError
+from cache.errors import MismatchError, ValueRefusedError
 from cache.manifest import Manifest
+from cache.partial import DRAFT
 from cache.reader import LogitCache
 from cache.store import Store
 from cache.writer import LogitCacheWriter
@@ -34,7 +36,7 @@ def import_logits(
 
     `teacher`, `data` and `views` are the stated provenance; the identity also gets the SHA-256 of the logits,
     so that two imports under one name stay two caches. Raises ValueRefusedError for a wrong shape or values
-    that must not be stored.
+    that must not be stored, MismatchError where `data` or `views` speak of another length or count.
     """
     table = logits[None] if logits.ndim == 2 else logits
     if table.ndim != 3 or not table.size or table.dtype.kind != "f":
@@ -43,6 +45,8 @@ def import_logits(
         )
     if labels is not None and labels.shape != table.shape[1:2]:
         raise ValueRefusedError(f"labels: expected ({table.shape[1]},), found {labels.shape}")
+    _require("data.length", data.get("length"), table.shape[1])
+    _require("views.count", (views or {}).get("count"), table.shape[0])
     manifest = Manifest.build(
         num_views=table.shape[0],
         num_samples=table.shape[1],
@@ -69,8 +73,18 @@ def import_logits(
 
 def export_logits(cache: LogitCache, path: Path, view: int | None = None) -> tuple[int, ...]:
     """Writes the logits of one view (N, C), or of all (V, N, C), as .npy, every block checked; the shape that
-    was written.
+    was written. `path` comes to be whole or not at all.
     """
+    draft = path.with_name(f"{path.name}.{os.getpid()}{DRAFT}")
+    try:
+        shape = _export(cache, draft, view)
+        os.replace(draft, path)
+        return shape
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _export(cache: LogitCache, path: Path, view: int | None) -> tuple[int, ...]:
     views = range(cache.num_views) if view is None else [view]
     shape = (
         (len(views), cache.num_samples, cache.num_outputs)
@@ -85,6 +99,12 @@ def export_logits(cache: LogitCache, path: Path, view: int | None = None) -> tup
             into[rows] = cache.logits(rows, number)
     table.flush()
     return shape
+
+
+def _require(field: str, stated: Any, found: int) -> None:
+    """What is stated of the data or views, where it is, must be what the table has."""
+    if stated is not None and stated != found:
+        raise MismatchError(f"logits: {field}: expected {stated:,} as the data have it, found {found:,}")
 
 
 def _sha256(table: NDArray[Any]) -> str:

@@ -59,6 +59,21 @@ def read_all(fd: int, count: int, offset: int, path: Path) -> bytes:
     return b"".join(parts)
 
 
+def lock_path(path: Path) -> Path:
+    """The lock of the cache at `path`: held alone to build or remove it, together to use it."""
+    return path.with_name(path.name + ".lock")
+
+
+def open_lock(lock: Path) -> int:
+    """A descriptor to lock with; the file is made if need be."""
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return os.open(lock, os.O_RDONLY | os.O_CLOEXEC)  # another person's; reading is enough to lock it
+
+
 def sync_folder(folder: Path) -> None:
     """Makes a name in `folder` durable. Raises StorageError where that fails."""
     try:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cache.errors import MismatchError, StorageError
-from cache.files import storage_error
+from cache.files import lock_path, open_lock, storage_error
 from cache.manifest import Manifest
 from cache.partial import finish_publishing
 
@@ -63,9 +63,13 @@ class Store:
             if path.is_file():
                 return path
         word = str(name)
-        found = [path for path in self.paths() if path.stem.rpartition("-")[2].startswith(word)] if word else []
+        found = (
+            [path for path in self.paths() if path.stem.rpartition("-")[2].startswith(word)] if word else []
+        )
         if len(found) > 1:
-            raise MismatchError(f"{word}: fits {len(found)} caches of {self.root}: " + ", ".join(map(str, found)))
+            raise MismatchError(
+                f"{word}: fits {len(found)} caches of {self.root}: " + ", ".join(map(str, found))
+            )
         if not found:
             raise FileNotFoundError(f"{word}: no such file, and no cache of {self.root} has that name or key")
         return found[0]
@@ -81,10 +85,10 @@ class Store:
         StorageError where the folder cannot be written.
         """
         path = self.path(manifest)
-        lock = path.with_name(path.name + ".lock")
+        lock = lock_path(path)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            fd = _open_lock(lock)
+            fd = open_lock(lock)
         except OSError as error:
             raise storage_error(error, lock, "opening the lock") from error
         try:
@@ -97,13 +101,6 @@ class Store:
             with contextlib.suppress(OSError):
                 fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough: forked workers have it open too
             os.close(fd)
-
-
-def _open_lock(lock: Path) -> int:
-    try:
-        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except PermissionError:
-        return os.open(lock, os.O_RDONLY | os.O_CLOEXEC)  # another person's; reading is enough to lock it
 
 
 def _hold(fd: int, waiting: Callable[[str], None]) -> None:

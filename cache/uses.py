@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cache.files import lock_path, open_lock
+
 
 @contextlib.contextmanager
 def using(path: Path) -> Iterator[None]:
@@ -17,11 +19,11 @@ def using(path: Path) -> Iterator[None]:
     nothing.
     """
     fd = -1
+    with contextlib.suppress(OSError), open(_log(path), "a", encoding="utf-8") as file:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        file.write(f"{now} {socket.gethostname()} {os.getpid()}\n")
     with contextlib.suppress(OSError):
-        with open(_log(path), "a", encoding="utf-8") as file:
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            file.write(f"{now} {socket.gethostname()} {os.getpid()}\n")
-        fd = os.open(_lock(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = open_lock(lock_path(path))
         fcntl.flock(fd, fcntl.LOCK_SH)
     try:
         yield
@@ -50,7 +52,7 @@ def last(path: Path) -> float:
 def unused(path: Path) -> Iterator[bool]:
     """Whether nobody uses the cache; nobody can begin to until the end."""
     try:
-        fd = os.open(_lock(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = open_lock(lock_path(path))
     except OSError:
         yield False
         return
@@ -70,7 +72,3 @@ def forget(path: Path) -> None:
 
 def _log(path: Path) -> Path:
     return path.with_name(path.name + ".uses")
-
-
-def _lock(path: Path) -> Path:
-    return path.with_name(path.name + ".lock")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.options import print_table, recipe_options, store_option
+from pipeline.options import find_modules_beside, print_table, printable, recipe_options, store_option
 
 if TYPE_CHECKING:
     from cache.reader import LogitCache
@@ -88,6 +88,10 @@ def verify(
 ) -> None:
     """Check every byte of caches, or of all in the store; exit code 1 if anything is wrong."""
     if against_teacher is not None:
+        if names:
+            raise click.UsageError(
+                "--against-teacher checks the recipe's own cache; name the recipe, no CACHE"
+            )
         from pipeline.training import pick_device
         from pipeline.verification import compare_with_teacher
 
@@ -97,8 +101,10 @@ def verify(
             f"rounding to {found.dtype} explains {found.rounding:.3g}"
         )
         return
-    wrong = False
-    for path in [store.resolve(name) for name in names] or store.paths():
+    wrong, paths = False, [store.resolve(name) for name in names] or store.paths()
+    if not paths:
+        click.echo(f"no caches in {store.root}")
+    for path in paths:
         problems = _problems(path)
         wrong |= bool(problems)
         click.echo(f"{path}: " + ("sound" if not problems else f"{len(problems):,} problems"))
@@ -180,6 +186,7 @@ def import_table(
     if recipe is not None:
         from pipeline.identity import of_recipe
 
+        find_modules_beside(recipe)
         about, own = of_recipe(recipe, overrides)
         answers = own if answers is None else answers
     made = import_logits(
@@ -199,6 +206,8 @@ def export(name: str, output: Path, view: int | None, store: Store) -> None:
     """Write the logits of a cache to OUTPUT, a .npy file, every block checked."""
     from cache.exchange import export_logits
 
+    if output.suffix != ".npy":
+        raise click.UsageError(f"{output}: what is written is .npy; give it a name that ends so")
     opened = _open(store, name)
     if view is not None and view >= opened.num_views:
         raise click.UsageError(f"--view {view}: the cache has views 0 to {opened.num_views - 1}")
@@ -308,5 +317,5 @@ def _percent(share: float | None) -> str:
 
 
 def _short(value: Any, limit: int = 100) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = printable(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -16,10 +16,11 @@ from torch import nn
 from cache import LogitCache, LogitCacheWriter, Manifest, Store
 from cache.dataset import input_crc32
 from cache.layout import expected_size
+from cache.statistics import summarize
 from pipeline import identity, networks
 from pipeline.data import load
 from pipeline.loading import OrderedKeys, default_workers, loader
-from pipeline.metrics import Metrics, measure
+from pipeline.metrics import Metrics
 from pipeline.progress import progress
 from pipeline.recipe import Recipe
 from pipeline.runs import Result, find_teacher
@@ -33,7 +34,7 @@ class Cached:
 
     cache: LogitCache
     metrics: Metrics
-    """The teacher's, over all views, computed from the file."""
+    """The teacher's top-1 and calibration error over all views, computed from the file."""
     seconds: float | None
     rows: int
     """Rows that this call computed; the rest were there from before a kill."""
@@ -49,7 +50,7 @@ class Estimate:
     seconds: float
     """Of the teacher's pass over every view, from a few timed batches."""
     live_seconds_an_epoch: float
-    """What a live teacher would add to each epoch of a student."""
+    """What a live teacher would add to each epoch of a student, which loads the inputs anyway."""
     student_epochs: int
     """Of all students of the recipe together."""
 
@@ -89,20 +90,24 @@ def estimate(recipe: Recipe, base: Path, store: Store, device: torch.device, bat
     viewed, teacher, manifest = question(recipe, base)
     settings, student = recipe.settings.cache, recipe.settings.student
     network = networks.load(teacher).to(device)
-    seconds = []
+    loading, computing = [], []
     keys = OrderedKeys(len(viewed), settings.batch_size)
     for batch in itertools.islice(itertools.cycle(keys), batches + 1):
         started = time.perf_counter()
         inputs, _ = viewed.batch(batch)
+        loaded = time.perf_counter()
         teacher_logits(network, inputs, device, settings.precision)
-        seconds.append((time.perf_counter() - started) / len(batch))
-    pass_seconds = float(np.median(seconds[1:])) * len(viewed)
+        loading.append((loaded - started) / len(batch))
+        computing.append((time.perf_counter() - loaded) / len(batch))
+    workers = max(1, default_workers(viewed.data.lazy))
+    load_seconds = float(np.median(loading[1:])) * len(viewed) / workers
+    teacher_seconds = float(np.median(computing[1:])) * len(viewed)
     return Estimate(
         path=store.find(manifest) or store.path(manifest),
         exists=store.find(manifest) is not None,
         bytes=expected_size(manifest),
-        seconds=pass_seconds * manifest.num_views,
-        live_seconds_an_epoch=pass_seconds,
+        seconds=(load_seconds + teacher_seconds) * manifest.num_views,
+        live_seconds_an_epoch=teacher_seconds,
         student_epochs=student.epochs * student.seeds,
     )
 
@@ -160,8 +165,10 @@ def teacher_logits(
 
 
 def _measure(cache: LogitCache) -> Metrics:
-    """The teacher's metrics on the labels that it was run on, all views together, from the file."""
-    rows = np.arange(cache.num_samples)
-    logits = [torch.from_numpy(cache.logits(rows, view)) for view in range(cache.num_views)]
-    labels = torch.from_numpy(np.array(cache.labels)).repeat(cache.num_views)
-    return measure(torch.cat(logits), labels)
+    """The teacher's metrics on the labels that it was run on, all views together, from the file, which may be
+    larger than memory.
+    """
+    found, metrics = summarize(cache), Metrics()
+    if found.top1 is not None and found.calibration_error is not None:
+        metrics["top1"], metrics["ece"] = found.top1, found.calibration_error
+    return metrics

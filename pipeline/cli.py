@@ -5,6 +5,7 @@ imported before it runs.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Runs the command line; a mistake that a person can make is one clear message and exit code 1."""
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a recipe's own module:function lies beside it
+        sys.path.append(os.getcwd())  # where a recipe's own module:function may lie
     try:
         code = decant.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -51,7 +52,7 @@ def _expected(error: Exception) -> bool:
 
 def _interrupted() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    command = " ".join(["decant", *sys.argv[1:]])
+    command = shlex.join(["decant", *sys.argv[1:]])
     click.echo(f"\ndecant: interrupted; everything made so far is kept. Go on with: {command}", err=True)
     sys.exit(1)
 
@@ -151,7 +152,8 @@ def evaluate(recipe: Recipe, base: Path, store: Any, device: str) -> None:
     for result in evaluate_runs(recipe, base, pick_device(device)):
         found = result.metrics
         top1, top5, ece = _percent(found.get("top1")), _percent(found.get("top5")), _percent(found.get("ece"))
-        loss, agreement = f"{found.get('loss', float('nan')):.4f}", _percent(found.get("agreement"))
+        loss = f"{found['loss']:.4f}" if "loss" in found else "–"
+        agreement = _percent(found.get("agreement"))
         rows.append((str(result.network), result.kind, str(result.seed), top1, top5, loss, ece, agreement))
     print_table(columns, rows)
 

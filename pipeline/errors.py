@@ -5,6 +5,8 @@ PipelineError
 ├── DataError       a dataset that is missing, empty or unreadable
 ├── ModelError      an unknown network, or arguments that it does not take
 ├── WeightsError    weights that are missing, unreadable or do not fit their network
+├── DeviceError     a device that this machine does not have
+├── DamagedError    a file of an earlier run that is not as it was written
 └── NotMadeError    an earlier phase has not been run; the message names the command that runs it
 
 What is wrong with a cache file is a `cache.CacheError`.
@@ -34,6 +36,14 @@ class ModelError(PipelineError):
 
 class WeightsError(PipelineError):
     """Weights that are missing, unreadable or do not fit their network."""
+
+
+class DeviceError(PipelineError):
+    """A device that this machine does not have."""
+
+
+class DamagedError(PipelineError):
+    """A file of an earlier run that is not as it was written."""
 
 
 class NotMadeError(PipelineError):

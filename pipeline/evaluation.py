@@ -6,34 +6,37 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from pipeline import networks
+from pipeline.data import num_classes
 from pipeline.errors import NotMadeError
+from pipeline.metrics import measure
 from pipeline.parts import Parts
 from pipeline.recipe import Recipe
-from pipeline.runs import TEST_LOGITS, Result, results
-from pipeline.training import evaluate
+from pipeline.runs import Result, results
+from pipeline.training import predict
 
 
 def evaluate_runs(recipe: Recipe, base: Path, device: torch.device) -> Iterator[Result]:
     """Every finished network of a recipe, with metrics on the test part worked out afresh from its weights.
 
-    A distilled student's agreement is with the teacher that it learnt from, where that one's folder is beside
-    it. Raises NotMadeError where nothing is finished.
+    What is there of other data, whose inputs or class count these do not have, is left out. A distilled
+    student's agreement is with the teacher that it learnt from, where that one is beside it. Raises
+    NotMadeError where nothing is finished.
     """
-    finished = list(results(base))
+    parts = Parts.load(recipe.settings)
+    test, classes = parts.test, num_classes(parts.train.data)
+    finished = [
+        result
+        for result in results(base)
+        if (result.network.input_shape, result.network.num_classes) == (test.data.input_shape, classes)
+    ]
     if not finished:
-        raise NotMadeError(f"{base}: no finished network; run: {recipe.command('teacher')}")
-    test = Parts.load(recipe.settings).test
-    teachers = {result.weights_sha256: result for result in finished if result.kind == "teacher"}
-    for result in finished:
-        teacher = teachers.get(result.teacher or "")
-        logits = None if teacher is None else _test_logits(teacher)
-        network = networks.load(result).to(device)
-        yield replace(result, metrics=evaluate(network, test, device, teacher_logits=logits))
-
-
-def _test_logits(teacher: Result) -> torch.Tensor:
-    return torch.from_numpy(np.load(teacher.folder / TEST_LOGITS, allow_pickle=False))
+        raise NotMadeError(f"{base}: no finished network of these data; run: {recipe.command('teacher')}")
+    labels, of_teachers = torch.from_numpy(test.data.labels), dict[str, torch.Tensor]()
+    for result in finished:  # teachers come first
+        logits = predict(networks.load(result).to(device), test, device)
+        if result.kind == "teacher":
+            of_teachers[result.weights_sha256] = logits
+        yield replace(result, metrics=measure(logits, labels, of_teachers.get(result.teacher or "")))

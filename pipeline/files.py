@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import DamagedError
 
-def write_atomically(path: Path, content: bytes) -> None:
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Writes beside `path`, syncs, then takes its name: a reader sees the old content or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
@@ -28,5 +30,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote."""
-    return json.loads(path.read_text("utf-8"))
+    """What `write_json` wrote. Raises DamagedError where it is no JSON any more."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:  # not JSON, or not even text
+        raise DamagedError(
+            f"{path}: damaged ({error}); delete it, and what it spoke of is made again"
+        ) from None

@@ -18,7 +18,7 @@ def decode(path: Path, views: ViewsSettings) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             image.info.pop("transparency", None)  # alpha is dropped; converting a palette would warn of it
-            return _pixels(fit(image.convert("RGB"), views))
+            return _pixels(fit(_eight_bits(image).convert("RGB"), views))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: not a readable image ({error})") from None
 
@@ -39,6 +39,7 @@ def fit(image: Image.Image, views: ViewsSettings) -> Image.Image:
 def to_array(value: Any, views: ViewsSettings) -> NDArray[Any]:
     """(C, H, W) uint8 of an image; float32 of floats."""
     if isinstance(value, Image.Image):
+        value = _eight_bits(value)
         grey = value.mode in ("1", "L", "LA")
         return _pixels(fit(value.convert("L" if grey else "RGB"), views))
     array = np.asarray(value)
@@ -66,6 +67,18 @@ def resized(images: NDArray[np.uint8], views: ViewsSettings) -> NDArray[np.uint8
     channels = images.reshape(-1, *images.shape[-2:])
     fitted = np.stack([np.asarray(fit(Image.fromarray(channel), views)) for channel in channels])
     return fitted.reshape(*images.shape[:2], *fitted.shape[-2:])
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """An image of 16 bits in 8, which converting would cut off at 255 instead. Raises ValueError for floats."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, of a range that nobody says")
+    if not image.mode.startswith("I"):
+        return image
+    pixels = np.asarray(image).astype(np.int64)
+    if pixels.min() < 0 or pixels.max() > 65_535:
+        raise ValueError(f"its pixels go from {pixels.min()} to {pixels.max()}, beyond 16 bits")
+    return Image.fromarray((pixels >> 8).astype(np.uint8))
 
 
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:

@@ -36,6 +36,8 @@ class Job:
     num_views: int | None
     """Views that epochs go round; None for a new one each epoch."""
     folder: Path
+    lazy: bool = False
+    """Whether `data` decode files, so that workers are worth their start."""
     begin_with: str | None = None
     """A file of weights; None for fresh ones from the seed."""
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -64,7 +66,7 @@ def carry_out(
         num_views=job.num_views,
         evaluate_on=lambda net: evaluate(net, test, device, job.settings.precision, teacher_logits),
         device=device,
-        lazy=test.data.lazy,
+        lazy=job.lazy,
         description=f"{job.kind} {job.spec}, seed {job.settings.seed}",
     )
     logits = predict(network, test, device)

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cache import CacheError
+from pipeline.errors import PipelineError
+
 Keys = NDArray[np.int64]
 """(B, 2): sample index and view of each member of a batch."""
 
@@ -72,15 +75,29 @@ class _Batches(Dataset[tuple[Any, ...]]):
     def __init__(self, data: BatchedData) -> None:
         self.data = data
 
-    def __getitem__(self, keys: Keys) -> tuple[Any, ...]:
-        return self.data.batch(keys)
+    def __getitem__(self, keys: Keys) -> Any:
+        """The batch, or what is wrong with it: an error that a worker raised would come with its traceback."""
+        try:
+            return self.data.batch(keys)
+        except (PipelineError, CacheError) as error:
+            return error
+
+
+class _Loader(DataLoader[tuple[Any, ...]]):
+    """Raises in this process what is wrong with a batch, in the words that it has in any."""
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
 
 
 def loader(data: BatchedData, keys: Sampler[Keys], workers: int = 0) -> DataLoader[tuple[Any, ...]]:
     """A DataLoader over the batches of `keys`; workers stay alive from epoch to epoch and need no telling of
     it.
     """
-    return DataLoader(
+    return _Loader(
         _Batches(data), batch_size=None, sampler=keys, num_workers=workers, persistent_workers=workers > 0
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         from pipeline.recipe import load
 
         where = {name: rest.pop(name) for name in _USUAL}
+        find_modules_beside(recipe)
         loaded = load(recipe, overrides)
         loaded = replace(loaded, options=(*loaded.options, *_given(where)))
         base = Path(where["runs"]) / loaded.name
@@ -60,14 +62,28 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*columns, box=box.SIMPLE_HEAD)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))  # a name is no markup
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, 200))
     console.print(table)
+
+
+def printable(text: str) -> str:
+    """Text from a file that a person was sent, without what a terminal would obey."""
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def find_modules_beside(recipe: str) -> None:
+    """Lets `module:function` in a recipe's file name a module that lies in the file's folder."""
+    if recipe.endswith(".toml"):
+        folder = str(Path(recipe).absolute().parent)
+        if folder not in sys.path:
+            sys.path.append(folder)
 
 
 def _given(where: dict[str, str | None]) -> list[str]:

@@ -203,5 +203,7 @@ def _expected(schema: dict[str, Any]) -> str:
         return f"a table with `{schema['discriminator']['propertyName']}`"
     if schema.get("title") == "Network":
         return "a name, or a table with `name`"
+    if "anyOf" in schema:
+        return " or ".join(_expected(choice) for choice in schema["anyOf"] if choice["type"] != "null")
     bounds = [f"{word} {schema[bound]:,}" for bound, word in _BOUNDS.items() if bound in schema]
     return " ".join([_TYPES[schema["type"]], " and ".join(bounds)]).strip()

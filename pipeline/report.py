@@ -41,7 +41,7 @@ class Row:
     parameters: int
     weights_bytes: int
     top1: tuple[float, ...]
-    """On the test part, a value a seed."""
+    """On the test part, a value a seed; none where that has no labels."""
     latency_ms: float
     """Median of one image at batch 1 on the CPU."""
     first: Result
@@ -58,7 +58,9 @@ class Row:
 
     @property
     def top1_text(self) -> str:
-        """Percent, with spread and seeds."""
+        """Percent, with spread and seeds; a dash where nothing is known."""
+        if not self.top1:
+            return "–"
         spread = "" if self.spread is None else f" ± {100 * self.spread:.2f}"
         return f"{100 * self.mean:.2f}{spread} % (n = {len(self.top1)})"
 
@@ -101,13 +103,13 @@ def gap_closed(rows: Sequence[Row]) -> list[str]:
     lines = []
     for student in (row for row in rows if row.first.kind == "distilled"):
         alone = baselines.get(student.first.baseline or "")
-        if alone is None or len(alone.top1) != len(student.top1):
+        if alone is None or not student.top1 or len(alone.top1) != len(student.top1):
             continue
         gain = student.mean - alone.mean
         line = f"{student.name}, {student.kind}: {100 * gain:+.2f} points over labels only"
         line += _error(student, alone)
         teacher = teachers.get(student.first.teacher or "")
-        if teacher is not None and teacher.mean > alone.mean:
+        if teacher is not None and teacher.top1 and teacher.mean > alone.mean:
             line += f", {100 * gain / (teacher.mean - alone.mean):.0f} % of the gap to the teacher closed"
         lines.append(line)
     return lines
@@ -144,7 +146,7 @@ def _row(group: Sequence[Result]) -> Row:
         kind=_learnt(first),
         parameters=first.parameters,
         weights_bytes=first.weights_bytes,
-        top1=tuple(result.metrics.get("top1", float("nan")) for result in group),
+        top1=tuple(result.metrics["top1"] for result in group if "top1" in result.metrics),
         latency_ms=latency_ms(first),
         first=first,
     )
@@ -199,6 +201,7 @@ def _draw(groups: Sequence[Sequence[Result]], path: Path) -> None:
     right.set(xlabel="epoch", ylabel="test top-1, %")
     right.legend(fontsize="small")
     for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     draft = path.with_suffix(f".{os.getpid()}.png")
@@ -208,10 +211,11 @@ def _draw(groups: Sequence[Sequence[Result]], path: Path) -> None:
 
 
 def _band(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], label: str) -> None:
-    if not all(curves):
+    found = [dict(curve) for curve in curves]
+    epochs = sorted(set.intersection(*(set(curve) for curve in found)))  # seeds may be measured unlike often
+    if not epochs:
         return
-    epochs = [epoch for epoch, _ in curves[0]]
-    values = np.array([[value for _, value in curve] for curve in curves])
+    values = np.array([[curve[epoch] for epoch in epochs] for curve in found])
     (line,) = axes.plot(epochs, values.mean(0), label=label)
     axes.fill_between(epochs, values.min(0), values.max(0), alpha=0.15, color=line.get_color())
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.errors import NotMadeError
+from pipeline.errors import DamagedError, NotMadeError
 from pipeline.files import read_json, write_atomically, write_json
 from pipeline.metrics import Metrics
 from pipeline.recipe import Recipe
@@ -76,15 +76,20 @@ class Result:
 
 
 def load_result(folder: Path) -> Result | None:
-    """The finished network of a folder; None where none is finished."""
+    """The finished network of a folder; None where none is finished. Raises DamagedError."""
     if not (folder / RESULT).is_file():
         return None
     content = read_json(folder / RESULT)
-    network = content["network"]
-    for name in ("input_shape", "mean", "std"):
-        network[name] = tuple(network[name])
-    content["network"] = NetworkSpec(**network)
-    return Result(**content, folder=folder)
+    try:
+        network = content["network"]
+        for name in ("input_shape", "mean", "std"):
+            network[name] = tuple(network[name])
+        content["network"] = NetworkSpec(**network)
+        return Result(**content, folder=folder)
+    except (KeyError, TypeError) as error:
+        raise DamagedError(
+            f"{folder / RESULT}: not what a finished run writes ({error}); delete it and run the command again"
+        ) from None
 
 
 def results(base: Path) -> Iterator[Result]:

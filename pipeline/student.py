@@ -22,6 +22,7 @@ from cache.reader import Verify
 from cache.uses import using
 from pipeline import data as datasets
 from pipeline import identity, networks, objectives
+from pipeline.data import NO_LABEL
 from pipeline.errors import NotMadeError
 from pipeline.job import Job, carry_out
 from pipeline.parts import Parts
@@ -58,7 +59,7 @@ def train_students(
     settings = recipe.settings.student
     parts = Parts.load(recipe.settings)
     cache = open_cache(recipe, parts, base, store, verify)
-    teacher_logits = _teacher_on_test(recipe, parts, base)
+    teacher_logits = _teacher_on_test(recipe, parts, base, cache)
     spec = networks.specify(settings.network, parts.train.data)
     with contextlib.ExitStack() as stack:
         for member in cache.caches if isinstance(cache, Ensemble) else (cache,):
@@ -69,7 +70,9 @@ def train_students(
                 if finished is not None:
                     yield finished, True
                 else:
-                    yield carry_out(job, recipe, parts.test, device, teacher_logits), False
+                    # A labels-only student serves many teachers: what it agrees with is not its to say.
+                    agree_with = teacher_logits if job.kind == "distilled" else None
+                    yield carry_out(job, recipe, parts.test, device, agree_with), False
 
 
 def open_cache(
@@ -153,7 +156,9 @@ def _jobs(
     seed: int,
     check_inputs: CheckInputs,
 ) -> list[Job]:
-    """The networks of one seed: the labels-only student where it is wanted, then the distilled one."""
+    """The networks of one seed: the labels-only student where it is wanted and there are labels, then
+    the distilled one.
+    """
     settings = recipe.settings.student.model_copy(update={"seed": seed})
     inputs = {
         "views": identity.of_views(recipe.settings.views, parts.train.data),
@@ -167,6 +172,7 @@ def _jobs(
         criterion=partial(objectives.cross_entropy, label_smoothing=settings.label_smoothing),
         num_views=recipe.settings.views.count,
         folder=student_folder(base, recipe, "labels", inputs) / f"seed-{seed}",
+        lazy=parts.train.data.lazy,
     )
     distilled = replace(
         labels_only,
@@ -182,7 +188,8 @@ def _jobs(
             "baseline": labels_only.folder.parent.name,
         },
     )
-    return [labels_only, distilled] if settings.baseline else [distilled]
+    labelled = bool((parts.train.data.labels != NO_LABEL).any())
+    return [labels_only, distilled] if settings.baseline and labelled else [distilled]
 
 
 def _from_cache(settings: StudentSettings) -> Criterion:
@@ -194,10 +201,15 @@ def _from_cache(settings: StudentSettings) -> Criterion:
     return criterion
 
 
-def _teacher_on_test(recipe: Recipe, parts: Parts, base: Path) -> Tensor | None:
-    """(N, C) logits that the teacher left on the test part; None where only its cache is at hand."""
+def _teacher_on_test(recipe: Recipe, parts: Parts, base: Path, cache: LogitCache | Ensemble) -> Tensor | None:
+    """(N, C) logits on the test part that the teacher left whose logits the cache holds; None where only its
+    cache is at hand.
+    """
     data = parts.train.data
     views = identity.of_views(recipe.settings.views, data)
-    folder = teacher_folder(base, recipe.settings.teacher, views, identity.of_data(data))
-    path = folder / TEST_LOGITS
-    return torch.from_numpy(np.load(path, allow_pickle=False)) if path.exists() else None
+    teacher = load_result(teacher_folder(base, recipe.settings.teacher, views, identity.of_data(data)))
+    learnt_from = cache.manifest.identity["teacher"].get("weights_sha256")
+    if teacher is None or teacher.weights_sha256 != learnt_from:
+        return None
+    logits = np.load(teacher.folder / TEST_LOGITS, allow_pickle=False)
+    return torch.from_numpy(logits) if len(logits) == len(parts.test) else None

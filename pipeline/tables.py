@@ -23,7 +23,9 @@ def read_table(source: str) -> NDArray[Any]:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         if path.suffix == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            table = np.load(path, mmap_mode="r", allow_pickle=False)
+            if isinstance(table, np.ndarray):  # and not the many of an .npz under another name
+                return table
         if path.suffix in (".pt", ".pth"):
             return _tensor(path)
         if path.suffix in (".h5", ".hdf5") and inner:
@@ -41,8 +43,8 @@ def _tensor(path: Path) -> NDArray[Any]:
 
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        raise DataError(f"{path}: not a file of one tensor ({str(error).splitlines()[0]})") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise DataError(f"{path}: not a file of one tensor") from error
     if not isinstance(found, torch.Tensor):
         raise DataError(f"{path}: expected one tensor, found {type(found).__name__}")
     return found.float().numpy() if found.is_floating_point() else found.numpy()

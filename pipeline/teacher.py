@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from pipeline import identity, networks
+from pipeline.data import NO_LABEL
+from pipeline.errors import DataError
 from pipeline.job import Job, carry_out
 from pipeline.objectives import cross_entropy
 from pipeline.parts import Parts
@@ -20,7 +22,7 @@ def make_teacher(recipe: Recipe, base: Path, device: torch.device) -> tuple[Resu
 
     Trains it, or takes the weights that the recipe names; goes on from the last epoch after a kill. Each
     epoch sees a view of its own. Beside its weights it leaves its logits on the test part, so that students
-    can be compared with it while it is not loaded.
+    can be compared with it while it is not loaded. Raises DataError where there are no labels to train it on.
     """
     settings = recipe.settings.teacher
     parts = Parts.load(recipe.settings)
@@ -30,6 +32,11 @@ def make_teacher(recipe: Recipe, base: Path, device: torch.device) -> tuple[Resu
     finished = load_result(folder)
     if finished is not None:
         return finished, True
+    if settings.epochs and not (train.data.labels != NO_LABEL).any():
+        raise DataError(
+            f"{train.data.name}: train: no sample has a label, so no teacher can be trained on it; take one "
+            "as it is, with teacher.weights and teacher.epochs = 0"
+        )
     job = Job(
         kind="teacher",
         spec=networks.specify(settings.network, train.data),
@@ -38,6 +45,7 @@ def make_teacher(recipe: Recipe, base: Path, device: torch.device) -> tuple[Resu
         criterion=partial(cross_entropy, label_smoothing=settings.label_smoothing),
         num_views=None,
         folder=folder,
+        lazy=train.data.lazy,
         begin_with=settings.weights,
     )
     return carry_out(job, recipe, parts.test, device), False

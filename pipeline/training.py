@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import DamagedError, DeviceError
 from pipeline.files import write_atomically
 from pipeline.loading import BatchedData, OrderedKeys, ShuffledKeys, default_workers, loader
 from pipeline.metrics import Metrics, measure
@@ -28,12 +29,22 @@ METRICS = "metrics.jsonl"
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the first of cuda, mps and cpu that is there."""
+    """`auto` is the first of cuda, mps and cpu that is there. Raises DeviceError for one that is not."""
     if name != "auto":
-        return torch.device(name)
+        return _device(name)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).add_(1).cpu()  # a name is no device yet
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DeviceError(f"--device {name}: cannot be used here ({reason}); try auto or cpu") from None
+    return device
 
 
 def train(
@@ -171,18 +182,27 @@ def _counted(batches: Any, advance: Callable[[int], None]) -> Iterator[tuple[Any
 
 
 def _resume(network: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> int:
-    """Loads the checkpoint of `folder` when there is one; the number of epochs that are done."""
+    """Loads the checkpoint of `folder` when there is one; the number of epochs that are done. Raises
+    DamagedError.
+    """
     path = folder / CHECKPOINT
     if not path.exists():
         (folder / METRICS).unlink(missing_ok=True)
         return 0
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    network.load_state_dict(saved["network"])
-    optimizer.load_state_dict(saved["optimizer"])
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
+        epoch = int(saved["epoch"])
+    except Exception as error:  # what is no checkpoint ends in any error of the machine that reads it
+        raise DamagedError(
+            f"{path}: not a checkpoint of this network ({type(error).__name__}); delete it to begin this "
+            "network anew"
+        ) from error
     lines = (folder / METRICS).read_text("utf-8").splitlines() if (folder / METRICS).exists() else []
-    kept = [line for line in lines if json.loads(line)["epoch"] <= saved["epoch"]]
-    write_atomically(folder / METRICS, "".join(f"{line}\n" for line in kept).encode())
-    return int(saved["epoch"])
+    kept = "".join(f"{line}\n" for line in lines[:epoch])  # a line an epoch; a later one may even be torn
+    write_atomically(folder / METRICS, kept.encode())
+    return epoch
 
 
 def _save_epoch(
@@ -192,9 +212,11 @@ def _save_epoch(
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / METRICS, "a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-    draft = folder / f"{CHECKPOINT}.{os.getpid()}"
-    torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, draft)
-    os.replace(draft, folder / CHECKPOINT)
+    content = io.BytesIO()  # to a file, torch words a full disk as an error of its own
+    torch.save(
+        {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, content
+    )
+    write_atomically(folder / CHECKPOINT, content.getbuffer())
 
 
 def trained_seconds(folder: Path) -> float:

@@ -130,8 +130,14 @@ def test_gc_lists_first_and_deletes_when_told(made: Path, tmp_path: Path) -> Non
         (["export", "nothing.h5", "out.npy"], 1, "no such file"),
         (["import", "gone.npy", "--teacher", "x", "--data", "y"], 1, "gone.npy: no such file"),
         (["import", "gone.npy", "--teacher", "x"], 2, "give either --data or --recipe"),
+        (["export", "nothing.h5", "out.h5"], 2, "what is written is .npy"),
+        (["verify", "a.h5", "--against-teacher", "5"], 2, "name the recipe, no CACHE"),
         (["diff", "one"], 2, "Missing argument"),
     ],
 )
 def test_a_mistake_is_one_clear_line(words: list[str], code: int, message: str, tmp_path: Path) -> None:
     assert message in refused(decant("cache", *words, cwd=tmp_path), code=code)
+
+
+def test_an_empty_store_is_said_to_be_empty(tmp_path: Path) -> None:
+    assert "no caches in nowhere" in succeed(decant("cache", "verify", "--store", "nowhere", cwd=tmp_path))

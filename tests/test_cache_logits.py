@@ -76,8 +76,10 @@ def test_an_estimate_does_no_work_and_knows_the_size(tmp_path: Path) -> None:
     cost = estimate(recipe(*VIEWS), tmp_path / "runs", Store(tmp_path / "caches"), CPU)
     assert not cost.exists
     assert not list(tmp_path.glob("caches/*"))
-    assert cost.seconds == pytest.approx(2 * cost.live_seconds_an_epoch)
-    assert cost.pays_after_epochs == pytest.approx(2)
+    assert cost.seconds > 2 * cost.live_seconds_an_epoch > 0, (
+        "a student loads its inputs with or without a teacher"
+    )
+    assert cost.pays_after_epochs == pytest.approx(cost.seconds / cost.live_seconds_an_epoch)
     made = build_cache(tmp_path, *VIEWS)
     assert 0 < made.path.stat().st_size - cost.bytes < 100_000  # the header, and the gaps up to a page
     assert estimate(recipe(*VIEWS), tmp_path / "runs", Store(tmp_path / "caches"), CPU).exists

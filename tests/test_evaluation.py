@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small import CPU, build_cache, recipe
+from small import CPU, build_cache, recipe, teach
 
 from cache import Store
 from pipeline.errors import NotMadeError
@@ -33,3 +33,9 @@ def test_every_network_is_measured_as_it_was_when_it_was_made(tmp_path: Path) ->
 def test_with_nothing_finished_the_command_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotMadeError, match="run: decant teacher"):
         list(evaluate_runs(recipe(), tmp_path, CPU))
+
+
+def test_networks_of_other_data_are_left_out(tmp_path: Path) -> None:
+    teach(tmp_path, "views.size=12")
+    ours = teach(tmp_path)
+    assert [result.folder for result in evaluate_runs(recipe(), tmp_path / "runs", CPU)] == [ours.folder]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from cache import CacheError, LogitCache, Store, ValueRefusedError
+from cache import CacheError, LogitCache, MismatchError, Store, ValueRefusedError
 from cache.exchange import export_logits, import_logits
 
 LOGITS = np.random.default_rng(0).normal(size=(3, 60, 5)).astype(np.float16)
@@ -55,3 +56,25 @@ def test_a_damaged_cache_is_not_exported_as_if_it_were_sound(tmp_path: Path) -> 
     path.write_bytes(content)
     with pytest.raises(CacheError):
         export_logits(LogitCache.open(path), tmp_path / "out.npy")
+
+
+@pytest.mark.parametrize("about", [{"data": {"length": 61}}, {"views": {"count": 2}}])
+def test_logits_of_other_sizes_than_their_data_are_refused(about: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(MismatchError, match="as the data have it, found"):
+        import_logits(Store(tmp_path), LOGITS, LABELS, **{**STATED, **about})
+    assert not list(tmp_path.glob("*.h5"))
+
+
+def test_an_export_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    path = import_logits(Store(tmp_path), LOGITS, LABELS, **STATED)
+    cache = LogitCache.open(path)
+    export_logits(cache, tmp_path / "out.npy")
+    before = (tmp_path / "out.npy").read_bytes()
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[content.index(LOGITS[2].tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CacheError):
+        export_logits(LogitCache.open(path), tmp_path / "out.npy")
+    assert (tmp_path / "out.npy").read_bytes() == before
+    assert not list(tmp_path.glob("out.npy.*"))

@@ -175,3 +175,12 @@ def test_inputs_unlike_the_first_are_named_with_both_shapes() -> None:
     assert "views.size" in str(caught.value)
     with pytest.raises(DataError, match="float32"):
         alike(first.astype(np.float32), first, "b.png")
+
+
+def test_sixteen_bits_become_eight_and_are_not_cut_off(tmp_path: Path) -> None:
+    deep = np.arange(900, dtype=np.uint16).reshape(30, 30) * 72
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert np.array_equal(decode(tmp_path / "deep.png", ViewsSettings())[0], deep >> 8)
+    Image.fromarray(deep.astype(np.float32)).save(tmp_path / "floats.tiff")
+    with pytest.raises(DataError, match=r"floats\.tiff: .*floats"):
+        decode(tmp_path / "floats.tiff", ViewsSettings())

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from small import teach
+import pytest
+from small import recipe, teach
 
+from pipeline import training
+from pipeline.parts import Parts
 from pipeline.recipe import load
 from pipeline.runs import RECIPE, RESULT, TEST_LOGITS, WEIGHTS
 from pipeline.training import CHECKPOINT, METRICS
@@ -35,3 +38,16 @@ def test_a_line_of_metrics_has_loss_rate_time_and_what_the_test_part_says(tmp_pa
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert {"loss", "seconds", "lr", "test"} <= lines[-1].keys()
     assert {"top1", "top5", "loss", "ece"} == lines[-1]["test"].keys()
+
+
+@pytest.mark.parametrize("lazy", ["train", "test"])
+def test_training_has_workers_where_the_training_data_decode_files(
+    lazy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts.load(recipe().settings)
+    getattr(parts, lazy).data.lazy = True
+    monkeypatch.setattr(Parts, "load", lambda settings: parts)
+    asked: list[bool] = []
+    monkeypatch.setattr(training, "default_workers", lambda lazy: asked.append(lazy) or 0)
+    teach(tmp_path)
+    assert asked[0] is (lazy == "train")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import DataError
 from pipeline.loading import Keys, OrderedKeys, ShuffledKeys, default_workers, loader
 
 
@@ -115,3 +116,15 @@ def test_a_loader_gives_the_batches_of_its_keys_epoch_after_epoch(workers: int) 
 def test_an_array_in_memory_takes_no_workers() -> None:
     assert default_workers(lazy=False) == 0
     assert default_workers(lazy=True) >= 1
+
+
+class Unreadable(Echo):
+    def batch(self, keys: Any) -> tuple[Any, ...]:
+        raise DataError("a.jpg: not a readable image")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_wrong_is_worded_alike_from_a_worker(workers: int) -> None:
+    with pytest.raises(DataError) as raised:
+        list(loader(Unreadable(100), OrderedKeys(100, 16), workers))
+    assert str(raised.value) == "a.jpg: not a readable image"

@@ -69,3 +69,11 @@ def test_the_store_comes_from_the_option_then_the_environment_then_the_usual_pla
 def test_a_table_is_not_cut_where_there_is_no_terminal(capsys: Any) -> None:
     print_table(["a"], [["x" * 150]])
     assert "x" * 150 in capsys.readouterr().out
+
+
+def test_names_in_a_table_are_neither_markup_nor_orders_to_the_terminal(capsys: Any) -> None:
+    print_table(["a"], [["[/red] [bold]b"], ["\x1b[31mred\x9b"]])
+    shown = capsys.readouterr().out
+    assert "[/red] [bold]b" in shown
+    assert "\x1b" not in shown
+    assert "\x9b" not in shown

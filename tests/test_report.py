@@ -12,7 +12,7 @@ from small import CPU, build_cache, recipe
 
 from cache import Store
 from pipeline.errors import NotMadeError
-from pipeline.report import Report, gap_closed, latency_ms, make_report
+from pipeline.report import Report, format_cells, gap_closed, latency_ms, make_report
 from pipeline.runs import results
 from pipeline.student import train_students
 
@@ -79,3 +79,17 @@ def test_latency_is_positive_and_of_one_image(runs: Path) -> None:
 def test_with_nothing_finished_the_command_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotMadeError, match="run: decant teacher"):
         make_report(recipe(), tmp_path)
+
+
+def test_seeds_that_were_measured_unlike_often_share_a_curve(tmp_path: Path) -> None:
+    build_cache(tmp_path)
+    store = Store(tmp_path / "caches")
+    for words in (("student.evaluate_every=1",), ("student.evaluate_every=2", "student.seeds=2")):
+        list(train_students(recipe(*words), tmp_path / "runs", store, CPU))
+    assert make_report(recipe(), tmp_path / "runs").curves.exists()
+
+
+def test_without_labels_a_row_has_a_dash_and_nothing_is_compared(report: Report) -> None:
+    teacher, alone, distilled = (replace(row, top1=()) for row in report.rows)
+    assert format_cells(teacher)[4] == "–"
+    assert gap_closed([teacher, alone, distilled]) == []

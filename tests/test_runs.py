@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from small import recipe, teach
 
-from pipeline.errors import NotMadeError
+from pipeline.errors import DamagedError, NotMadeError
 from pipeline.runs import RESULT, find_teacher, load_result, plain, results, student_folder, teacher_folder
 
 VIEWS: dict[str, Any] = {"count": 1, "seed": None}
@@ -78,3 +78,10 @@ def test_a_folder_has_a_name_that_every_system_takes() -> None:
     assert plain("torchvision:resnet50") == "torchvision-resnet50"
     assert plain("ce+kl") == "ce+kl"
     assert plain("../x y") == "x-y"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"kind": "teacher"}'])
+def test_a_damaged_result_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / RESULT).write_text(content)
+    with pytest.raises(DamagedError, match=f"{RESULT}: "):
+        load_result(tmp_path)

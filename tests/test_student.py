@@ -14,8 +14,10 @@ from torch import Tensor
 from cache import CacheError, CorruptError, MismatchError, Store, uses
 from pipeline import networks
 from pipeline.errors import NotMadeError
+from pipeline.parts import Parts
 from pipeline.runs import WEIGHTS, Result
-from pipeline.student import train_students
+from pipeline.student import _jobs as student_jobs
+from pipeline.student import open_cache, train_students
 
 VIEWS = ("views.count=2", 'views.augment=[{op="pad-crop", padding=1}]')
 
@@ -166,3 +168,21 @@ def test_a_damaged_cache_is_found_in_training_at_the_latest(tmp_path: Path) -> N
     with pytest.raises(CacheError) as raised:
         students(tmp_path)
     assert isinstance(raised.value, CorruptError), raised.value
+
+
+def test_agreement_is_never_with_a_teacher_that_it_did_not_learn_from(tmp_path: Path) -> None:
+    other = build_cache(tmp_path, "teacher.seed=1").path
+    teach(tmp_path)
+    alone, distilled = students(tmp_path, f"cache.from={str(other)!r}")
+    assert "agreement" not in distilled.metrics
+    assert "agreement" not in alone.metrics, "a baseline serves many teachers"
+
+
+def test_without_any_label_there_is_no_baseline(tmp_path: Path) -> None:
+    build_cache(tmp_path)
+    parts = Parts.load(recipe().settings)
+    cache = open_cache(recipe(), parts, tmp_path / "runs", Store(tmp_path / "caches"))
+    parts.train.data.labels[:] = -1
+    spec = networks.specify(recipe().settings.student.network, parts.train.data)
+    jobs = student_jobs(recipe(), parts, tmp_path / "runs", cache, spec, 0, "off")
+    assert [job.kind for job in jobs] == ["distilled"]

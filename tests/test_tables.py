@@ -47,3 +47,10 @@ def test_a_file_that_is_no_table_is_refused_by_name(tmp_path: Path, name: str) -
     (tmp_path / name.partition(":")[0]).write_bytes(b"no table")
     with pytest.raises(DataError, match=name.partition(":")[0]):
         read_table(str(tmp_path / name))
+
+
+def test_many_tables_under_one_name_are_no_table(tmp_path: Path) -> None:
+    np.savez(tmp_path / "many.npz", a=np.zeros(3))
+    (tmp_path / "many.npz").rename(tmp_path / "many.npy")
+    with pytest.raises(DataError, match=r"expected FILE\.npy"):
+        read_table(str(tmp_path / "many.npy"))

@@ -10,7 +10,7 @@ import torch
 from small import CPU, recipe, teach
 
 from pipeline import networks
-from pipeline.errors import WeightsError
+from pipeline.errors import DataError, WeightsError
 from pipeline.parts import Parts
 from pipeline.runs import TEST_LOGITS, WEIGHTS
 from pipeline.teacher import make_teacher
@@ -57,3 +57,11 @@ def test_weights_that_do_not_fit_are_refused_and_leave_nothing_that_looks_finish
     with pytest.raises(WeightsError, match="does not fit this network"):
         teach(tmp_path / "other", given, "teacher.network.width=5")
     assert not list((tmp_path / "other").glob("**/result.json"))
+
+
+def test_a_teacher_is_not_trained_without_a_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = Parts.load(recipe().settings)
+    parts.train.data.labels[:] = -1
+    monkeypatch.setattr(Parts, "load", lambda settings: parts)
+    with pytest.raises(DataError, match="no sample has a label"):
+        teach(tmp_path)

@@ -12,6 +12,7 @@ from small import CPU, recipe
 from torch import Tensor, nn
 
 from pipeline import networks
+from pipeline.errors import DamagedError, DeviceError
 from pipeline.metrics import Metrics
 from pipeline.objectives import cross_entropy
 from pipeline.parts import Parts
@@ -158,3 +159,26 @@ def test_frozen_parameters_are_left_to_themselves() -> None:
 def test_a_device_can_be_named() -> None:
     assert pick_device("cpu") == CPU
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
+
+
+def test_a_checkpoint_that_is_none_is_named_with_the_way_out(parts: Parts, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(parts, tmp_path, stop_after=1)
+    (tmp_path / CHECKPOINT).write_bytes((tmp_path / CHECKPOINT).read_bytes()[:500])
+    with pytest.raises(DamagedError, match=r"checkpoint\.pt: not a checkpoint .*; delete it"):
+        run(parts, tmp_path)
+
+
+def test_a_torn_last_line_of_metrics_is_dropped(parts: Parts, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(parts, tmp_path, stop_after=1)
+    with open(tmp_path / METRICS, "a") as file:
+        file.write('{"epoch": 2, "lo')
+    run(parts, tmp_path)
+    assert [json.loads(line)["epoch"] for line in (tmp_path / METRICS).read_text().splitlines()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cuda:99"])
+def test_a_device_that_is_not_there_is_said(name: str) -> None:
+    with pytest.raises(DeviceError, match=f"--device {name}: cannot be used here"):
+        pick_device(name)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 from caches import ROOT, build
 
 from cache import uses
@@ -57,3 +61,26 @@ def test_the_last_use_is_later_than_the_publishing(tmp_path: Path) -> None:
     assert uses.last(path) >= published == path.stat().st_mtime
     uses.forget(path)
     assert uses.count(path) == 0
+
+
+def test_a_lock_file_of_somebody_else_is_still_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a store that several people write to, another's lock file can be read and not written."""
+    path = build(tmp_path / "a.h5")
+    (tmp_path / "a.h5.lock").touch()
+    really_open = os.open
+
+    def open_for_reading(name: Any, flags: int, mode: int = 0o777) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY):
+            raise PermissionError(errno.EACCES, "Permission denied", str(name))
+        return really_open(name, flags, mode)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", open_for_reading)
+        patched.setattr(uses, "_log", lambda _: tmp_path / "no such folder" / "log")
+        using = uses.using(path)
+        using.__enter__()
+    with uses.unused(path) as free:
+        assert not free
+    using.__exit__(None, None, None)
