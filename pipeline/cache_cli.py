@@ -100,6 +100,9 @@ def verify(
             f"{found.path}: {found.rows:,} rows run again: largest difference {found.largest:.3g}, of which "
             f"rounding to {found.dtype} explains {found.rounding:.3g}"
         )
+        if not found.agrees:
+            click.echo(f"more than {found.bound:.3g}: the cache does not hold what this teacher says")
+            sys.exit(1)
         return
     wrong, paths = False, [store.resolve(name) for name in names] or store.paths()
     if not paths:

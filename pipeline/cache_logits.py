@@ -27,6 +27,8 @@ from pipeline.runs import Result, find_teacher
 from pipeline.training import autocast
 from pipeline.views import ViewedData
 
+_FOUND_ROWS = 100_000  # of a cache that is there already, read for its teacher's top-1
+
 
 @dataclass(frozen=True)
 class Cached:
@@ -38,6 +40,8 @@ class Cached:
     seconds: float | None
     rows: int
     """Rows that this call computed; the rest were there from before a kill."""
+    measured: int
+    """Rows that the metrics are of."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,10 @@ def cache_logits(
                 with LogitCacheWriter(path, manifest) as writer:
                     rows = _fill(writer, viewed, networks.load(teacher), recipe, device)
                     cache = LogitCache.open(writer.publish())
-                return Cached(cache, _measure(cache), time.perf_counter() - started, rows)
+                seconds = time.perf_counter() - started
+                return _measured(cache, seconds, rows)
     cache = LogitCache.open(found)
-    return Cached(cache, _measure(cache), None, 0)
+    return _measured(cache, None, 0, limit=_FOUND_ROWS)
 
 
 def estimate(recipe: Recipe, base: Path, store: Store, device: torch.device, batches: int = 5) -> Estimate:
@@ -164,11 +169,11 @@ def teacher_logits(
         return network(inputs).float().cpu().numpy()
 
 
-def _measure(cache: LogitCache) -> Metrics:
-    """The teacher's metrics on the labels that it was run on, all views together, from the file, which may be
-    larger than memory.
+def _measured(cache: LogitCache, seconds: float | None, rows: int, limit: int | None = None) -> Cached:
+    """With the teacher's metrics on the labels that it was run on, all views together, from the file, which
+    may be larger than memory; of `limit` rows at even distances where that is fewer.
     """
-    found, metrics = summarize(cache), Metrics()
+    found, metrics = summarize(cache, limit), Metrics()
     if found.top1 is not None and found.calibration_error is not None:
         metrics["top1"], metrics["ece"] = found.top1, found.calibration_error
-    return metrics
+    return Cached(cache, metrics, seconds, rows, found.rows)

@@ -73,6 +73,8 @@ decant.add_command(cache)
 @recipe_options
 def teacher(recipe: Recipe, base: Path, store: Any, device: str) -> None:
     """Train the teacher, or take the weights that the recipe names."""
+    if _given_cache(recipe):
+        return
     from pipeline.teacher import make_teacher
     from pipeline.training import pick_device
 
@@ -88,6 +90,8 @@ def teacher(recipe: Recipe, base: Path, store: Any, device: str) -> None:
 )
 def cache_logits(recipe: Recipe, base: Path, store: Any, device: str, dry_run: bool) -> None:
     """Run the teacher once over the data and store its logits."""
+    if _given_cache(recipe):
+        return
     from pipeline import cache_logits as phase
     from pipeline.remembered import remember_cache
     from pipeline.training import pick_device
@@ -103,11 +107,12 @@ def cache_logits(recipe: Recipe, base: Path, store: Any, device: str, dry_run: b
     else:
         click.echo(f"made {cache.path}: {cached.rows:,} rows in {cached.seconds:,.1f} s")
     views = "" if cache.num_views == 1 else f"{cache.num_views:,} views of "
+    part = "" if cached.measured == cache.num_views * cache.num_samples else f" of {cached.measured:,} rows"
     rate = "" if not cached.seconds else f", {cached.rows / cached.seconds:,.0f} samples/s"
     click.echo(
         f"  {views}{cache.num_samples:,} samples × {cache.num_classes:,} classes, {cache.manifest.dtype.name}, "
         f"{cache.path.stat().st_size:,} bytes{rate}; the teacher's top-1 on these labels, from the file: "
-        f"{_percent(cached.metrics.get('top1'))}"
+        f"{_percent(cached.metrics.get('top1'))}{part}"
     )
     click.echo(f"next: {recipe.command('student')}")
 
@@ -169,6 +174,16 @@ def report(recipe: Recipe, base: Path, store: Any, device: str) -> None:
     for line in made.gap_closed:
         click.echo(line)
     click.echo(f"made {made.table} and {made.curves}")
+
+
+def _given_cache(recipe: Recipe) -> bool:
+    """Whether the recipe names its cache, so that it has no teacher of its own; says so."""
+    given = recipe.settings.cache.from_
+    if given is not None:
+        names = given if isinstance(given, str) else ", ".join(given)
+        click.echo(f"cache.from is {names}: no teacher and no cache of this recipe's own are needed")
+        click.echo(f"next: {recipe.command('student')}")
+    return given is not None
 
 
 def _say_result(result: Result, found: bool) -> None:

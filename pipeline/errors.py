@@ -6,6 +6,7 @@ PipelineError
 ├── ModelError      an unknown network, or arguments that it does not take
 ├── WeightsError    weights that are missing, unreadable or do not fit their network
 ├── DeviceError     a device that this machine does not have
+├── BusyError       another process is making the same network
 ├── DamagedError    a file of an earlier run that is not as it was written
 └── NotMadeError    an earlier phase has not been run; the message names the command that runs it
 
@@ -40,6 +41,10 @@ class WeightsError(PipelineError):
 
 class DeviceError(PipelineError):
     """A device that this machine does not have."""
+
+
+class BusyError(PipelineError):
+    """Another process is making the same network."""
 
 
 class DamagedError(PipelineError):

@@ -29,7 +29,7 @@ def evaluate_runs(recipe: Recipe, base: Path, device: torch.device) -> Iterator[
     test, classes = parts.test, num_classes(parts.train.data)
     finished = [
         result
-        for result in results(base)
+        for result in results(base, recipe.settings.data)
         if (result.network.input_shape, result.network.num_classes) == (test.data.input_shape, classes)
     ]
     if not finished:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DamagedError
+from pipeline.errors import BusyError, DamagedError
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -37,3 +41,26 @@ def read_json(path: Path) -> Any:
         raise DamagedError(
             f"{path}: damaged ({error}); delete it, and what it spoke of is made again"
         ) from None
+
+
+@contextlib.contextmanager
+def alone_with(folder: Path) -> Iterator[None]:
+    """Keeps other processes from the same folder; a dead one keeps nobody. Raises BusyError, saying who is
+    there.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(fd, 200, 0).decode(errors="replace") or "another process"
+                raise BusyError(
+                    f"{folder}: {holder} is making this; wait for it, then run the command again"
+                ) from None
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(fd)

@@ -5,19 +5,20 @@ finished.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline import networks
+from pipeline.files import alone_with
 from pipeline.loading import BatchedData
 from pipeline.metrics import measure
 from pipeline.recipe import Recipe
-from pipeline.runs import TEST_LOGITS, Kind, NetworkSpec, Result, save_recipe
+from pipeline.runs import TEST_LOGITS, Kind, NetworkSpec, Result, load_result, save_recipe
 from pipeline.settings import Training
 from pipeline.training import CHECKPOINT, Criterion, evaluate, predict, train, trained_seconds
 from pipeline.views import ViewedData
@@ -44,6 +45,25 @@ class Job:
     """What a distilled student's result says of where it learnt: objective, cache, teacher, baseline."""
 
 
+def finished(
+    folder: Path, test: ViewedData, device: torch.device, teacher_logits: Tensor | None = None
+) -> Result | None:
+    """The finished network of a folder, measured again where the test part is not the one that it was
+    measured on; None where none is finished.
+    """
+    result = load_result(folder)
+    if result is None or result.test_sha256 == test.data.digest():
+        return result
+    logits = _test_logits(folder, networks.load(result).to(device), test, device)
+    result = replace(
+        result,
+        metrics=measure(logits, torch.from_numpy(test.data.labels), teacher_logits),
+        test_sha256=test.data.digest(),
+    )
+    result.save()
+    return result
+
+
 def carry_out(
     job: Job, recipe: Recipe, test: ViewedData, device: torch.device, teacher_logits: Tensor | None = None
 ) -> Result:
@@ -51,8 +71,18 @@ def carry_out(
     test part.
 
     Leaves weights, test logits (N, C) float32, metrics and the resolved recipe in the folder; `result.json`
-    comes last.
+    comes last. Raises BusyError while another process is at it.
     """
+    with alone_with(job.folder):
+        found = finished(
+            job.folder, test, device, teacher_logits
+        )  # another process may have made it meanwhile
+        return found or _train(job, recipe, test, device, teacher_logits)
+
+
+def _train(
+    job: Job, recipe: Recipe, test: ViewedData, device: torch.device, teacher_logits: Tensor | None
+) -> Result:
     network = networks.build(job.spec, job.settings.seed)
     if job.begin_with is not None:
         load_weights(network, job.begin_with)
@@ -69,8 +99,7 @@ def carry_out(
         lazy=job.lazy,
         description=f"{job.kind} {job.spec}, seed {job.settings.seed}",
     )
-    logits = predict(network, test, device)
-    np.save(job.folder / TEST_LOGITS, logits.numpy())
+    logits = _test_logits(job.folder, network, test, device)
     size, digest = networks.save(job.folder, network, job.spec)
     result = Result(
         kind=job.kind,
@@ -80,6 +109,7 @@ def carry_out(
         weights_bytes=size,
         weights_sha256=digest,
         metrics=measure(logits, torch.from_numpy(test.data.labels), teacher_logits),
+        test_sha256=test.data.digest(),
         seconds=trained_seconds(job.folder),
         folder=job.folder,
         **job.origin,
@@ -87,3 +117,10 @@ def carry_out(
     result.save()
     (job.folder / CHECKPOINT).unlink(missing_ok=True)
     return result
+
+
+def _test_logits(folder: Path, network: nn.Module, test: ViewedData, device: torch.device) -> Tensor:
+    """(N, C) float32 on the test part, kept beside the weights."""
+    logits = predict(network, test, device)
+    np.save(folder / TEST_LOGITS, logits.numpy())
+    return logits

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-import torch
 from torch import Tensor
 
+from cache import statistics
 from pipeline.objectives import NO_LABEL, cross_entropy
 
 
@@ -46,13 +46,6 @@ def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
 
 
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Expected calibration error: |accuracy − confidence| over equal bins of confidence, weighted by their
-    size.
-
-    Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks" (2017), equation 3.
-    """
+    """Expected calibration error of softmax(logits): see `cache.statistics.calibration_error`."""
     confidence, answer = logits.float().softmax(1).max(1)
-    right = (answer == labels).double()
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, right - confidence.double())
-    return float(gap.abs().sum() / len(labels))
+    return statistics.calibration_error(confidence.numpy(), (answer == labels).double().numpy(), bins)

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.data import NO_LABEL
 from pipeline.settings import KD, CEPlusKL, LogitMSE, Objective
-
-NO_LABEL = -1
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(student_logits, teacher_logits, labels) → loss."""

@@ -36,9 +36,13 @@ class Recipe:
         content = self.settings.model_dump(mode="json", by_alias=True, exclude_none=True)
         return tomli_w.dumps(content)
 
-    def command(self, phase: str) -> str:
-        """The command that runs a phase of this recipe, for a message."""
-        return shlex.join(["decant", phase, *self.options])
+    def command(self, phase: str, without: str | None = None) -> str:
+        """The command that runs a phase of this recipe, for a message; `without` leaves out one --set."""
+        words = list(self.options)
+        for place in range(len(words) - 2, -1, -1):
+            if words[place] == "--set" and words[place + 1].partition("=")[0].strip() == without:
+                del words[place : place + 2]
+        return shlex.join(["decant", phase, *words])
 
 
 def shipped() -> list[str]:

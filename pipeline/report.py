@@ -82,7 +82,7 @@ def make_report(recipe: Recipe, base: Path) -> Report:
     """Writes `report.md` and `curves.png` into the recipe's run folder. Raises NotMadeError where nothing is
     finished.
     """
-    finished = list(results(base))
+    finished = list(results(base, recipe.settings.data))
     if not finished:
         raise NotMadeError(f"{base}: no finished network to report; run: {recipe.command('teacher')}")
     groups = [list(group) for _, group in groupby(finished, key=_group)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipeline.errors import DamagedError, NotMadeError
 from pipeline.files import read_json, write_atomically, write_json
 from pipeline.metrics import Metrics
 from pipeline.recipe import Recipe
-from pipeline.settings import TeacherSettings
+from pipeline.settings import DataSettings, TeacherSettings
 
 Kind = Literal["teacher", "labels", "distilled"]
 RESULT = "result.json"
@@ -57,6 +58,8 @@ class Result:
     weights_sha256: str
     metrics: Metrics
     """On the test part."""
+    test_sha256: str
+    """The digest of that test part."""
     seconds: float
     """Of training, added up over interruptions."""
     objective: dict[str, Any] | None = None
@@ -92,9 +95,15 @@ def load_result(folder: Path) -> Result | None:
         ) from None
 
 
-def results(base: Path) -> Iterator[Result]:
-    """Every finished network under a recipe's run folder, teacher first, by name and seed."""
-    found = [load_result(path.parent) for path in sorted(base.glob(f"**/{RESULT}"))]
+def results(base: Path, data: DataSettings | None = None) -> Iterator[Result]:
+    """Every finished network under a recipe's run folder, teacher first, by name and seed; with `data`, only
+    those that learnt from these: one folder may hold runs of several.
+    """
+    found = [
+        load_result(path.parent)
+        for path in sorted(base.glob(f"**/{RESULT}"))
+        if data is None or _data_of(path.parent) == data.model_dump(mode="json")
+    ]
     finished = [result for result in found if result is not None]
     order = {"teacher": 0, "labels": 1, "distilled": 2}
     yield from sorted(
@@ -143,6 +152,14 @@ def student_folder(base: Path, recipe: Recipe, kind: Kind, question: Mapping[str
 def save_recipe(folder: Path, recipe: Recipe) -> None:
     """The resolved recipe beside what it made."""
     write_atomically(folder / RECIPE, recipe.to_toml().encode())
+
+
+def _data_of(folder: Path) -> Any:
+    """The `[data]` section of the recipe that is kept in a run folder; None where it is not readable."""
+    try:
+        return tomllib.loads((folder / RECIPE).read_text("utf-8")).get("data")
+    except (OSError, ValueError):
+        return None
 
 
 def plain(name: str) -> str:

@@ -24,7 +24,7 @@ from pipeline import data as datasets
 from pipeline import identity, networks, objectives
 from pipeline.data import NO_LABEL
 from pipeline.errors import NotMadeError
-from pipeline.job import Job, carry_out
+from pipeline.job import Job, carry_out, finished
 from pipeline.parts import Parts
 from pipeline.recipe import Recipe
 from pipeline.runs import (
@@ -66,13 +66,10 @@ def train_students(
             stack.enter_context(using(member.path))
         for seed in range(settings.seed, settings.seed + settings.seeds):
             for job in _jobs(recipe, parts, base, cache, spec, seed, check_inputs):
-                finished = load_result(job.folder)
-                if finished is not None:
-                    yield finished, True
-                else:
-                    # A labels-only student serves many teachers: what it agrees with is not its to say.
-                    agree_with = teacher_logits if job.kind == "distilled" else None
-                    yield carry_out(job, recipe, parts.test, device, agree_with), False
+                # A labels-only student serves many teachers: what it agrees with is not its to say.
+                agree_with = teacher_logits if job.kind == "distilled" else None
+                found = finished(job.folder, parts.test, device, agree_with)
+                yield found or carry_out(job, recipe, parts.test, device, agree_with), found is not None
 
 
 def open_cache(
@@ -113,7 +110,7 @@ def _given_cache(recipe: Recipe, parts: Parts, verify: Verify) -> LogitCache | E
             {"data": identity.of_data(data), "views": identity.of_views(settings.views, data)},
             cache.manifest.identity,
             what=f"{cache.path}: is not a cache of what this student trains on",
-            mend=f"Build the right one with: {recipe.command('cache-logits')}",
+            mend=f"Build the right one with: {recipe.command('cache-logits', without='cache.from')}",
             sections=("data", "views"),
         )
         _require_classes(cache, datasets.num_classes(data))
@@ -212,4 +209,4 @@ def _teacher_on_test(recipe: Recipe, parts: Parts, base: Path, cache: LogitCache
     if teacher is None or teacher.weights_sha256 != learnt_from:
         return None
     logits = np.load(teacher.folder / TEST_LOGITS, allow_pickle=False)
-    return torch.from_numpy(logits) if len(logits) == len(parts.test) else None
+    return torch.from_numpy(logits) if teacher.test_sha256 == parts.test.data.digest() else None

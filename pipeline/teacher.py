@@ -10,11 +10,11 @@ import torch
 from pipeline import identity, networks
 from pipeline.data import NO_LABEL
 from pipeline.errors import DataError
-from pipeline.job import Job, carry_out
+from pipeline.job import Job, carry_out, finished
 from pipeline.objectives import cross_entropy
 from pipeline.parts import Parts
 from pipeline.recipe import Recipe
-from pipeline.runs import Result, load_result, teacher_folder
+from pipeline.runs import Result, teacher_folder
 
 
 def make_teacher(recipe: Recipe, base: Path, device: torch.device) -> tuple[Result, bool]:
@@ -29,9 +29,9 @@ def make_teacher(recipe: Recipe, base: Path, device: torch.device) -> tuple[Resu
     train = parts.train
     views, data = identity.of_views(recipe.settings.views, train.data), identity.of_data(train.data)
     folder = teacher_folder(base, settings, views, data)
-    finished = load_result(folder)
-    if finished is not None:
-        return finished, True
+    found = finished(folder, parts.test, device)
+    if found is not None:
+        return found, True
     if settings.epochs and not (train.data.labels != NO_LABEL).any():
         raise DataError(
             f"{train.data.name}: train: no sample has a label, so no teacher can be trained on it; take one "

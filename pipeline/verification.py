@@ -14,6 +14,8 @@ from pipeline.cache_logits import question, teacher_logits
 from pipeline.errors import NotMadeError
 from pipeline.recipe import Recipe
 
+_ARITHMETIC = {"float32": 1e-3, "bfloat16": 5e-2}  # of the largest logit
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -26,6 +28,13 @@ class Comparison:
     rounding: float
     """The part of it that storing in `dtype` explains: half a unit in the last place of that logit, or less."""
     dtype: str
+    bound: float
+    """What `largest` may be: twice the rounding, and what other batches change in the teacher's arithmetic."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the cache holds what this teacher says."""
+        return self.largest <= self.bound
 
 
 def compare_with_teacher(
@@ -46,7 +55,7 @@ def compare_with_teacher(
         [random.integers(0, len(viewed), rows), random.integers(0, cache.num_views, rows)], axis=1
     )
     network = networks.load(teacher).to(device)
-    largest = rounding = 0.0
+    largest = rounding = magnitude = 0.0
     for first in range(0, rows, recipe.settings.cache.batch_size):
         batch = keys[first : first + recipe.settings.cache.batch_size]
         live = teacher_logits(network, viewed.batch(batch)[0], device, recipe.settings.cache.precision)
@@ -54,4 +63,6 @@ def compare_with_teacher(
         rounded = live.astype(cache.manifest.dtype).astype(np.float32)
         largest = max(largest, float(np.abs(stored - live).max()))
         rounding = max(rounding, float(np.abs(rounded - live).max()))
-    return Comparison(path, rows, largest, rounding, cache.manifest.dtype.name)
+        magnitude = max(magnitude, float(np.abs(live).max()))
+    bound = 2 * rounding + _ARITHMETIC[recipe.settings.cache.precision] * magnitude
+    return Comparison(path, rows, largest, rounding, cache.manifest.dtype.name, bound)

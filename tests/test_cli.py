@@ -277,3 +277,12 @@ def test_the_line_to_go_on_can_be_pasted(
     with pytest.raises(SystemExit):
         cli._interrupted()
     assert capsys.readouterr().err.endswith("Go on with: decant student --runs 'my runs'\n")
+
+
+def test_a_recipe_that_names_its_cache_needs_no_teacher(made: Path, tmp_path: Path) -> None:
+    given = ("--set", f"cache.from={only(made, 'caches/*.h5')}")
+    for phase in ("teacher", "cache-logits"):
+        assert "no teacher and no cache of this recipe's own are needed" in succeed(
+            tiny(phase, *given, cwd=tmp_path)
+        )
+    assert not (tmp_path / "runs").exists()

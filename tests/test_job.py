@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from small import recipe, teach
+from small import CPU, recipe, teach
 
 from pipeline import training
+from pipeline.errors import BusyError
+from pipeline.files import alone_with
+from pipeline.job import finished
 from pipeline.parts import Parts
 from pipeline.recipe import load
 from pipeline.runs import RECIPE, RESULT, TEST_LOGITS, WEIGHTS
@@ -51,3 +55,26 @@ def test_training_has_workers_where_the_training_data_decode_files(
     monkeypatch.setattr(training, "default_workers", lambda lazy: asked.append(lazy) or 0)
     teach(tmp_path)
     assert asked[0] is (lazy == "train")
+
+
+def test_a_network_is_measured_again_when_the_test_part_is_another_and_not_trained_again(
+    tmp_path: Path,
+) -> None:
+    made = teach(tmp_path)
+    test = Parts.load(recipe().settings).test
+    assert finished(made.folder, test, CPU) == made
+    test.data.labels = np.roll(test.data.labels, 1)
+    test.data.__dict__.pop("_digest", None)  # a dataset of other labels, not this one changed under way
+    again = finished(made.folder, test, CPU)
+    assert again is not None
+    assert again.weights_sha256 == made.weights_sha256
+    assert again.metrics["top1"] < 0.5 * made.metrics["top1"]
+    assert finished(made.folder, test, CPU) == again
+
+
+def test_two_processes_do_not_train_one_network(tmp_path: Path) -> None:
+    folder = teach(tmp_path).folder
+    (folder / RESULT).unlink()
+    with alone_with(folder), pytest.raises(BusyError, match=r"process \d+ on .* is making this"):
+        teach(tmp_path)
+    assert teach(tmp_path).folder == folder

@@ -277,3 +277,10 @@ def test_the_command_leads_to_the_same_settings(tmp_path: Path) -> None:
 def test_a_recipe_in_toml_of_another_writer_is_the_same(tmp_path: Path) -> None:
     content = tomllib.loads(SMALL)
     assert load(write(tmp_path, tomli_w.dumps(content))).settings == load(write(tmp_path, SMALL)).settings
+
+
+def test_a_command_can_be_named_without_one_of_its_settings() -> None:
+    recipe = load("digits", ["cache.from=a.h5", "student.epochs=3"])
+    assert (
+        recipe.command("cache-logits", without="cache.from") == "decant cache-logits --set student.epochs=3"
+    )

@@ -85,3 +85,10 @@ def test_a_damaged_result_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / RESULT).write_text(content)
     with pytest.raises(DamagedError, match=f"{RESULT}: "):
         load_result(tmp_path)
+
+
+def test_results_of_other_data_in_the_same_folder_are_left_out(tmp_path: Path) -> None:
+    made = teach(tmp_path)
+    own = recipe().settings.data
+    assert list(results(tmp_path / "runs", own)) == [made]
+    assert list(results(tmp_path / "runs", own.model_copy(update={"root": "elsewhere"}))) == []

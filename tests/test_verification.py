@@ -21,6 +21,7 @@ def test_a_cache_differs_from_its_teacher_by_rounding_to_float16_and_no_more(tmp
     found = compare_with_teacher(recipe(*VIEWS), tmp_path / "runs", Store(tmp_path / "caches"), 1000, CPU)
     assert found.rows == 1000
     assert 0 < found.largest <= found.rounding + 1e-5, found
+    assert found.agrees
 
 
 def test_logits_in_the_wrong_order_are_seen(tmp_path: Path) -> None:
@@ -33,6 +34,7 @@ def test_logits_in_the_wrong_order_are_seen(tmp_path: Path) -> None:
         writer.publish()
     found = compare_with_teacher(recipe(), tmp_path / "runs", store, 50, CPU)
     assert found.largest > 100 * found.rounding
+    assert not found.agrees
 
 
 def test_without_a_cache_the_command_is_named(tmp_path: Path) -> None:
