@@ -24,7 +24,7 @@ def settings(*overrides: str) -> Settings:
 
 def teacher(weights: str = "ab" * 32, name: str = "conv", **args: Any) -> Result:
     spec = NetworkSpec(name, args or {"width": 32}, 10, (1, 8, 8), (0.3,), (0.4,))
-    return Result("teacher", spec, 0, 100, 1000, weights, {}, 1.0, folder=Path("anywhere"))
+    return Result("teacher", spec, 0, 100, 1000, weights, {}, "test", 1.0, folder=Path("anywhere"))
 
 
 def manifest(*overrides: str, of: Result | None = None, data: ArrayData | None = None) -> Manifest:
