@@ -79,6 +79,19 @@ def test_a_cache_killed_again_and_again_ends_in_the_file_of_one_that_was_not(tmp
     assert not list(store.glob("*.partial*"))
 
 
+def test_a_hundred_kills_of_cache_logits_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("killing_phase.py")
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, "100", "3"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "100 kills" in done.stdout, done.stdout
+
+
 def test_make_student_makes_what_it_needs_in_order(tmp_path: Path) -> None:
     environment = Path(sys.prefix)
     if not (environment / ".ready").exists():
