@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from cache import Manifest
 from pipeline import data as datasets
-from pipeline.data import LabelledData
 from pipeline.recipe import load
 from pipeline.runs import Result
+from pipeline.samples import LabelledData
 from pipeline.settings import CacheSettings, ViewsSettings
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from pipeline import models
-from pipeline.data import LabelledData, channel_statistics, num_classes
 from pipeline.runs import WEIGHTS, NetworkSpec, Result
+from pipeline.samples import LabelledData, channel_statistics, num_classes
 from pipeline.settings import Network
 from pipeline.weights import load_weights, save_weights, weights_sha256
 

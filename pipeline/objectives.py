@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.data import NO_LABEL
+from pipeline.samples import NO_LABEL
 from pipeline.settings import KD, CEPlusKL, LogitMSE, Objective
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]

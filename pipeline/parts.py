@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.data import load, num_classes
+from pipeline.data import load
 from pipeline.errors import DataError
+from pipeline.samples import num_classes
 from pipeline.settings import Settings
 from pipeline.views import ViewedData
 

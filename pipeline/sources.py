@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data import NO_LABEL, ArrayData, LabelledData, Split, spread
 from pipeline.errors import DataError
 from pipeline.images import alike, decode, resized, to_array
 from pipeline.progress import track
+from pipeline.samples import NO_LABEL, ArrayData, LabelledData, Split, spread
 from pipeline.settings import DataSettings, ViewsSettings
 
 TORCHVISION = {

@@ -20,9 +20,7 @@ from cache.dataset import CheckInputs
 from cache.manifest import differences, require_same
 from cache.reader import Verify
 from cache.uses import using
-from pipeline import data as datasets
 from pipeline import identity, networks, objectives
-from pipeline.data import NO_LABEL
 from pipeline.errors import NotMadeError
 from pipeline.job import Job, carry_out, finished
 from pipeline.parts import Parts
@@ -36,6 +34,7 @@ from pipeline.runs import (
     student_folder,
     teacher_folder,
 )
+from pipeline.samples import NO_LABEL, num_classes
 from pipeline.settings import StudentSettings
 from pipeline.training import Criterion
 
@@ -113,7 +112,7 @@ def _given_cache(recipe: Recipe, parts: Parts, verify: Verify) -> LogitCache | E
             mend=f"Build the right one with: {recipe.command('cache-logits', without='cache.from')}",
             sections=("data", "views"),
         )
-        _require_classes(cache, datasets.num_classes(data))
+        _require_classes(cache, num_classes(data))
     if len(caches) == 1:
         return caches[0]
     objective = settings.student.objective

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from pipeline import identity, networks
-from pipeline.data import NO_LABEL
 from pipeline.errors import DataError
 from pipeline.job import Job, carry_out, finished
 from pipeline.objectives import cross_entropy
 from pipeline.parts import Parts
 from pipeline.recipe import Recipe
 from pipeline.runs import Result, teacher_folder
+from pipeline.samples import NO_LABEL
 
 
 def make_teacher(recipe: Recipe, base: Path, device: torch.device) -> tuple[Result, bool]:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from cache.dataset import Key, Keys, split_keys
-from pipeline.data import LabelledData
 from pipeline.errors import DataError
+from pipeline.samples import LabelledData
 from pipeline.settings import Augmentation, Flip, PadCrop, ViewsSettings
 
 Bits = NDArray[np.uint64]

@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = "1"  # a forked process cannot use its parent's threads
+
 from cache import LogitCache
 from pipeline import cache_logits, remembered  # noqa: F401  imported here once, for every fork
 from pipeline.cli import decant

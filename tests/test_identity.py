@@ -10,9 +10,10 @@ import pytest
 
 from cache import Manifest
 from pipeline import identity
-from pipeline.data import ArrayData, load
+from pipeline.data import load
 from pipeline.recipe import load as load_recipe
 from pipeline.runs import NetworkSpec, Result
+from pipeline.samples import ArrayData
 from pipeline.settings import Settings
 
 AUGMENTED = ("views.count=3", 'views.augment=[{op="flip"}, {op="pad-crop", padding=2}]')

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import sources
-from pipeline.data import NO_LABEL, LabelledData, Split, load
+from pipeline.data import load
 from pipeline.errors import DataError
+from pipeline.samples import NO_LABEL, LabelledData, Split
 from pipeline.settings import DataSettings, ViewsSettings
 
 PLAIN = ViewsSettings()

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.stats import chisquare
 from torch.utils.data import DataLoader
 
-from pipeline.data import ArrayData
 from pipeline.errors import DataError
 from pipeline.loading import Keys, OrderedKeys, loader
+from pipeline.samples import ArrayData
 from pipeline.settings import Augmentation, Flip, PadCrop, ViewsSettings
 from pipeline.views import ViewedData, augment, below, chance, choices
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from cache import LogitCache, LogitCacheWriter, Manifest, SoftLabelDataset
 from cache.dataset import input_crc32
-from pipeline.data import ArrayData
 from pipeline.loading import BatchedData, ShuffledKeys, loader
+from pipeline.samples import ArrayData
 from pipeline.settings import ViewsSettings
 from pipeline.views import ViewedData
 from tests.bench.timing import Measurement, compare

@@ -1,0 +1,115 @@
+"""What the phases ask of data, whatever the source: a fixed order of inputs of one shape, labels, and a digest.
+
+Inputs are uint8 images (C, H, W) or float features (F,). A part that fits in memory is held as one array.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError
+
+Split = Literal["train", "test"]
+NO_LABEL = -1
+
+
+class LabelledData(Protocol):
+    """What the phases ask of data."""
+
+    name: str
+    split: Split
+    labels: NDArray[np.int64]
+    """(N,), −1 where there is none."""
+    classes: tuple[str, ...]
+    """Class names by label; empty where there are none."""
+    lazy: bool
+    """Whether `raw` decodes files, so that workers are worth their start."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of images, (F,) of features."""
+
+    def raw(self, indices: NDArray[np.integer]) -> NDArray[Any]:
+        """(B, …): the inputs themselves, a copy, before any view."""
+
+    def digest(self) -> str:
+        """SHA-256 of the ordered content."""
+
+
+@dataclass
+class ArrayData:
+    """Inputs in one contiguous array."""
+
+    name: str
+    split: Split
+    inputs: NDArray[Any]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    content: str | None = None
+    """The digest where something nearer the source gives it: an image folder's list of files."""
+
+    lazy = False
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return tuple(self.inputs.shape[1:])
+
+    def raw(self, indices: NDArray[np.integer]) -> NDArray[Any]:
+        return self.inputs[indices]
+
+    def digest(self) -> str:
+        return self.content or self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        described = f"{self.inputs.shape} {self.inputs.dtype.str} {self.labels.dtype.str}".encode()
+        digest = hashlib.sha256(described)
+        digest.update(np.ascontiguousarray(self.inputs).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
+
+
+def num_classes(data: LabelledData) -> int:
+    """How many classes the data have. Raises DataError where neither names nor labels tell."""
+    count = len(data.classes) or int(data.labels.max(initial=-1)) + 1
+    if count < 1:
+        raise DataError(
+            f"{data.name}: {data.split}: neither class names nor labels, so the class count is unknown"
+        )
+    return count
+
+
+def channel_statistics(data: LabelledData) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel (of images scaled to 0..1) or feature, over the data or
+    10,000 of them.
+    """
+    channels, chosen, count, scale = data.input_shape[0], spread(len(data), 10_000), 0, 1.0
+    mean, squares = np.zeros(channels), np.zeros(channels)
+    for start in range(0, len(chosen), 256):  # all at once could be more than fits in memory
+        inputs = data.raw(chosen[start : start + 256])
+        scale = 255.0 if inputs.dtype == np.uint8 else 1.0
+        values = np.moveaxis(inputs, 1, -1).reshape(-1, channels).astype(np.float64)
+        total, shift = count + len(values), values.mean(axis=0) - mean
+        squares += values.var(axis=0) * len(values) + shift**2 * (count * len(values) / total)
+        mean += shift * (len(values) / total)
+        count = total
+    std = np.sqrt(squares / count) / scale
+    return [round(value, 6) for value in (mean / scale).tolist()], [
+        round(max(value, 1e-6), 6) for value in std.tolist()
+    ]
+
+
+def spread(length: int, count: int) -> NDArray[np.int64]:
+    """At most `count` indices, spread evenly over 0 … length − 1; a function of the two alone."""
+    return np.unique(np.linspace(0, length - 1, min(length, count)).astype(np.int64))
