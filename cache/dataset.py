@@ -161,6 +161,8 @@ def split_keys(keys: Keys, length: int) -> tuple[NDArray[np.intp], NDArray[np.in
     indices, views = pairs[:, 0], pairs[:, 1]
     if len(indices) and not -length <= indices.min() <= indices.max() < length:
         raise IndexError(f"sample {indices.min()} to {indices.max()}: the dataset has 0 to {length - 1:,}")
+    if len(views) and views.min() < 0:
+        raise IndexError(f"view {views.min()}: views count from 0")
     return np.where(indices < 0, indices + length, indices), views
 
 

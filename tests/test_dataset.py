@@ -296,3 +296,8 @@ def test_the_checksum_of_an_image_is_that_of_its_pixels() -> None:
     image = pytest.importorskip("PIL.Image")
     values = np.arange(48, dtype="u1").reshape(4, 4, 3)
     assert input_crc32(image.fromarray(values)) == zlib.crc32(values.tobytes())
+
+
+def test_a_view_before_the_first_is_refused() -> None:
+    with pytest.raises(IndexError, match="view -1: views count from 0"):
+        split_keys([(3, 0), (3, -1)], 10)

@@ -92,6 +92,29 @@ def test_a_hundred_kills_of_cache_logits_at_random_moments_lose_nothing(tmp_path
     assert "100 kills" in done.stdout, done.stdout
 
 
+def test_of_two_builders_one_builds_and_the_other_waits_and_says_for_whom(tmp_path: Path) -> None:
+    views = (
+        "--set",
+        "views.count=200",
+        "--set",
+        'views.augment=[{op="flip"}]',
+        "--set",
+        "cache.batch_size=50",
+    )
+    succeed(decant("teacher", *TINY, *views, cwd=tmp_path))
+    first = start("cache-logits", *TINY, *views, cwd=tmp_path)
+    while not list(tmp_path.glob("caches/*.partial")):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.01)
+    second = decant("cache-logits", *TINY, *views, cwd=tmp_path)
+    said, _ = first.communicate(timeout=120)
+    assert first.returncode == 0
+    assert "made caches/" in said
+    assert "found caches/" in succeed(second)
+    assert f"waiting: process {first.pid} on " in second.stderr
+    assert LogitCache.open(only(tmp_path, "caches/*.h5")).verify() == []
+
+
 def test_make_student_makes_what_it_needs_in_order(tmp_path: Path) -> None:
     environment = Path(sys.prefix)
     if not (environment / ".ready").exists():
