@@ -186,3 +186,18 @@ def test_without_any_label_there_is_no_baseline(tmp_path: Path) -> None:
     spec = networks.specify(recipe().settings.student.network, parts.train.data)
     jobs = student_jobs(recipe(), parts, tmp_path / "runs", cache, spec, 0, "off")
     assert [job.kind for job in jobs] == ["distilled"]
+
+
+def test_each_epoch_reads_the_next_view_and_then_the_first_again(tmp_path: Path) -> None:
+    """Seen by damage in the second view alone: one epoch never meets it, two do."""
+    cache = build_cache(tmp_path, *VIEWS)
+    table = cache.num_samples * cache.num_outputs * cache.manifest.dtype.itemsize
+    content = bytearray(cache.path.read_bytes())
+    header = int.from_bytes(content[-40:-32], "little")
+    content[header + table + table // 2] ^= 1  # in the middle of view 1
+    cache.path.chmod(0o644)
+    cache.path.write_bytes(content)
+    one_epoch = ("student.epochs=1", "student.baseline=false")
+    assert [result.kind for result in students(tmp_path, *VIEWS, *one_epoch)] == ["distilled"]
+    with pytest.raises(CorruptError, match="view 1, block 0"):
+        students(tmp_path, *VIEWS, "student.epochs=2", "student.baseline=false")
