@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.chunks import row_chunks
 from cache.errors import MismatchError, ValueRefusedError
 from cache.manifest import Manifest
 from cache.partial import DRAFT
 from cache.reader import LogitCache
 from cache.store import Store
 from cache.writer import LogitCacheWriter
-
-_CHUNK = 8192
 
 
 def import_logits(
@@ -63,8 +62,7 @@ def import_logits(
             return found
         with LogitCacheWriter(path, manifest) as writer:
             for view in range(table.shape[0]):
-                for first in range(0, table.shape[1], _CHUNK):
-                    rows = np.arange(first, min(table.shape[1], first + _CHUNK))
+                for rows in row_chunks(table.shape[1]):
                     writer.write(
                         rows, table[view, rows], labels=None if labels is None else labels[rows], view=view
                     )
@@ -94,8 +92,7 @@ def _export(cache: LogitCache, path: Path, view: int | None) -> tuple[int, ...]:
     table = np.lib.format.open_memmap(path, mode="w+", dtype=cache.manifest.dtype, shape=shape)
     for place, number in enumerate(views):
         into = table[place] if view is None else table
-        for first in range(0, cache.num_samples, _CHUNK):
-            rows = np.arange(first, min(cache.num_samples, first + _CHUNK))
+        for rows in row_chunks(cache.num_samples):
             into[rows] = cache.logits(rows, number)
     table.flush()
     return shape
@@ -110,6 +107,6 @@ def _require(field: str, stated: Any, found: int) -> None:
 def _sha256(table: NDArray[Any]) -> str:
     digest = hashlib.sha256(f"{table.shape} {table.dtype.str}".encode())
     for view in table:
-        for first in range(0, len(view), _CHUNK):
-            digest.update(np.ascontiguousarray(view[first : first + _CHUNK]).data)
+        for rows in row_chunks(len(view)):
+            digest.update(np.ascontiguousarray(view[rows]).data)
     return digest.hexdigest()

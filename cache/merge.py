@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-
+from cache.chunks import row_chunks
 from cache.ensemble import Ensemble, require_agreement
 from cache.manifest import Manifest
 from cache.reader import LogitCache
@@ -15,7 +14,6 @@ from cache.store import Store
 from cache.writer import LogitCacheWriter
 
 How = Literal["mean-logits", "mean-probabilities", "stack-views"]
-_CHUNK = 8192
 
 
 def merge(store: Store, caches: Sequence[LogitCache], how: How) -> Path:
@@ -45,11 +43,9 @@ def _write(path: Path, manifest: Manifest, sources: Sequence[tuple[LogitCache | 
     """`sources` has the cache and its view that each view comes from."""
     with LogitCacheWriter(path, manifest) as writer:
         for view, (source, inner) in enumerate(sources):
-            for first in range(0, manifest.num_samples, _CHUNK):
-                rows = np.arange(first, min(manifest.num_samples, first + _CHUNK))
-                logits = source.logits(
-                    rows, inner
-                )  # which checks the blocks that the other columns lie in too
+            for rows in row_chunks(manifest.num_samples):
+                # Reading the logits checks the blocks that the other columns lie in too.
+                logits = source.logits(rows, inner)
                 checksums = source.input_crc32[inner, rows]
                 writer.write(rows, logits, labels=source.labels[rows], input_crc32=checksums, view=view)
         return writer.publish()

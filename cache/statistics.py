@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.chunks import row_chunks
 from cache.reader import LogitCache
-
-_CHUNK = 8192
 
 
 class Summary(NamedTuple):
@@ -36,8 +35,8 @@ def summarize(cache: LogitCache, limit: int | None = None) -> Summary:
         else np.linspace(0, total - 1, limit).astype(np.intp)
     )
     right, confidence, entropy = [], [], []
-    for first in range(0, len(chosen), _CHUNK):
-        views, rows = np.divmod(chosen[first : first + _CHUNK], cache.num_samples)
+    for places in row_chunks(len(chosen)):
+        views, rows = np.divmod(chosen[places], cache.num_samples)
         probabilities = softmax(cache.logits(rows, views).astype(np.float32))
         confidence.append(probabilities.max(1))
         entropy.append(-np.sum(probabilities * np.log(np.maximum(probabilities, 1e-30)), axis=1))

@@ -7,13 +7,20 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.options import find_modules_beside, print_table, printable, recipe_options, store_option
+from pipeline.options import (
+    find_modules_beside,
+    percent,
+    print_table,
+    printable,
+    recipe_options,
+    store_option,
+)
 
 if TYPE_CHECKING:
     from cache.reader import LogitCache
@@ -42,6 +49,9 @@ def list_caches(store: Store, as_json: bool) -> None:
     elif not rows:
         click.echo(f"no caches in {store.root}")
     else:
+        for row in rows:
+            if "bytes" in row:
+                row["size"], row["age"] = f"{row['bytes']:,} B", _age(row["seconds_old"])
         columns = ("name", "teacher", "data", "views", "classes", "size", "age", "uses")
         print_table(columns, [[_cell(row.get(column)) for column in columns] for row in rows])
 
@@ -67,10 +77,10 @@ def info(name: str, store: Store, as_json: bool) -> None:
             click.echo(f"  {section}.{field}: {_short(value)}")
     click.echo(f"  of {summary.rows:,} rows (views and samples at even distances, or all):")
     click.echo(
-        f"    the teacher's top-1 {_percent(summary.top1)}, calibration error {_percent(summary.calibration_error)}"
+        f"    the teacher's top-1 {percent(summary.top1)}, calibration error {percent(summary.calibration_error)}"
     )
     click.echo(
-        f"    mean confidence {_percent(summary.confidence)}, mean entropy {summary.entropy:.4f} nats, at T = 1"
+        f"    mean confidence {percent(summary.confidence)}, mean entropy {summary.entropy:.4f} nats, at T = 1"
     )
 
 
@@ -246,8 +256,8 @@ def merge(names: Sequence[str], how: Any, store: Store) -> None:
 @click.option("--delete", is_flag=True, help="Really remove the files; without it they are only listed.")
 @store_option
 def collect(unused_days: float, delete: bool, store: Store) -> None:
-    """List, and with --delete remove, caches that nobody uses and what dead builders left; never a file in
-    use.
+    """List, and with --delete remove, caches that nobody uses and what dead builders left; never one
+    that a student run uses.
     """
     from cache.collection import leftovers, remove
 
@@ -287,21 +297,28 @@ def _listed(path: Path) -> dict[str, Any]:
     except CacheError as error:
         return {"name": path.name, "teacher": f"{type(error).__name__}: see `decant cache verify`"}
     identity = opened.manifest.identity
-    network = identity["teacher"].get("network", identity["teacher"].get("merged"))
     status = path.stat()
     return {
         "name": path.name,
-        "teacher": network.get("name") if isinstance(network, dict) else network,
+        "teacher": _teacher(identity["teacher"]),
         "data": " ".join(
             str(identity["data"][part]) for part in ("name", "split") if identity["data"].get(part)
         ),
         "views": opened.num_views,
         "classes": opened.num_classes,
-        "size": f"{status.st_size:,} B",
-        "age": _age(time.time() - status.st_mtime),
+        "bytes": status.st_size,
+        "seconds_old": time.time() - status.st_mtime,
         "uses": uses.count(path),
         "key": opened.manifest.key,
     }
+
+
+def _teacher(identity: Mapping[str, Any]) -> str | None:
+    """Whose logits a cache holds, in a word or two."""
+    if "mean" in identity:
+        return f"mean {identity['mean']} of {len(identity['of'])}"
+    network = identity.get("network")
+    return network.get("name") if isinstance(network, dict) else network
 
 
 def _age(seconds: float) -> str:
@@ -313,10 +330,6 @@ def _age(seconds: float) -> str:
 
 def _cell(value: Any) -> str:
     return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.2f} %"
 
 
 def _short(value: Any, limit: int = 100) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cache_cli import cache
-from pipeline.options import print_table, recipe_options
+from pipeline.options import percent, print_table, recipe_options
 
 if TYPE_CHECKING:
     from pipeline.recipe import Recipe
@@ -112,7 +112,7 @@ def cache_logits(recipe: Recipe, base: Path, store: Any, device: str, dry_run: b
     click.echo(
         f"  {views}{cache.num_samples:,} samples × {cache.num_classes:,} classes, {cache.manifest.dtype.name}, "
         f"{cache.path.stat().st_size:,} bytes{rate}; the teacher's top-1 on these labels, from the file: "
-        f"{_percent(cached.metrics.get('top1'))}{part}"
+        f"{percent(cached.metrics.get('top1'))}{part}"
     )
     click.echo(f"next: {recipe.command('student')}")
 
@@ -156,9 +156,9 @@ def evaluate(recipe: Recipe, base: Path, store: Any, device: str) -> None:
     rows = []
     for result in evaluate_runs(recipe, base, pick_device(device)):
         found = result.metrics
-        top1, top5, ece = _percent(found.get("top1")), _percent(found.get("top5")), _percent(found.get("ece"))
+        top1, top5, ece = percent(found.get("top1")), percent(found.get("top5")), percent(found.get("ece"))
         loss = f"{found['loss']:.4f}" if "loss" in found else "–"
-        agreement = _percent(found.get("agreement"))
+        agreement = percent(found.get("agreement"))
         rows.append((str(result.network), result.kind, str(result.seed), top1, top5, loss, ece, agreement))
     print_table(columns, rows)
 
@@ -189,11 +189,11 @@ def _given_cache(recipe: Recipe) -> bool:
 def _say_result(result: Result, found: bool) -> None:
     state = "found" if found else "made"
     agreement = result.metrics.get("agreement")
-    agrees = "" if agreement is None else f", agrees with the teacher on {_percent(agreement)}"
+    agrees = "" if agreement is None else f", agrees with the teacher on {percent(agreement)}"
     seed = "" if result.kind == "teacher" else f", seed {result.seed}"
     click.echo(
         f"{state} {result.folder}: {result.kind}, {result.network}{seed}, {result.parameters:,} parameters, "
-        f"test top-1 {_percent(result.metrics.get('top1'))}{agrees}"
+        f"test top-1 {percent(result.metrics.get('top1'))}{agrees}"
     )
 
 
@@ -211,7 +211,3 @@ def _say_estimate(cost: Any) -> None:
 
 def _say_waiting(holder: str) -> None:
     click.echo(f"waiting: {holder} is building this cache", err=True)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.2f} %"

@@ -86,6 +86,11 @@ def find_modules_beside(recipe: str) -> None:
             sys.path.append(folder)
 
 
+def percent(share: float | None) -> str:
+    """A share in 0..1 as a person reads it; a dash where there is none."""
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
 def _given(where: dict[str, str | None]) -> list[str]:
     """The options of a command line that are not as they would be without it."""
     return [

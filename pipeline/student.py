@@ -129,7 +129,7 @@ def _require_classes(cache: LogitCache, expected: int) -> None:
 def _nearest(store: Store, manifest: Manifest) -> str:
     """How the most similar cache of the store differs, for somebody who thought it was the one."""
     others = []
-    for path in sorted(store.root.glob("*.h5")):
+    for path in store.paths():
         try:
             found = LogitCache.open(path, verify="off").manifest.identity
         except CacheError:

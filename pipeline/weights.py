@@ -68,17 +68,6 @@ def load_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
     module.load_state_dict(state, strict=False)  # what may be missing, _misfits has decided
 
 
-def read_weights_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The metadata that `save_weights` was given; raises WeightsError when there is no such file."""
-    path = Path(path)
-    _check_file(path)
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (safetensors.SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
-
-
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
     """SHA-256, in hexadecimal, of a state dict: of every name, dtype, shape and value, by sorted name.
 

@@ -53,6 +53,7 @@ def test_ls_lists_and_json_is_for_programs(made: Path) -> None:
     assert all(Path(name).name in text for name in caches(made))
     rows = json.loads(succeed(decant("cache", "ls", "--json", cwd=made)))
     assert {row["teacher"] for row in rows} == {"conv"}
+    assert {row["bytes"] for row in rows} == {(made / name).stat().st_size for name in caches(made)}
     assert "no caches in nowhere" in succeed(decant("cache", "ls", "--store", "nowhere", cwd=made))
 
 
@@ -103,6 +104,8 @@ def test_a_student_learns_from_imported_and_from_merged_logits(made: Path, tmp_p
     store = ("--store", str(tmp_path / "store"))
     merged = succeed(decant("cache", "merge", one, other, *store, cwd=tmp_path)).split()[1]
     assert "distilled" in succeed(tiny("student", "--set", f"cache.from={merged}", *store, cwd=tmp_path))
+    (row,) = json.loads(succeed(decant("cache", "ls", "--json", *store, cwd=tmp_path)))
+    assert (row["teacher"], row["uses"]) == ("mean logits of 2", 1)
     succeed(decant("cache", "export", one, "logits.npy", "--view", "0", cwd=tmp_path))
     table = np.load(tmp_path / "logits.npy")
     assert table.shape == (1437, 10)

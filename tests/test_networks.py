@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
 from small import recipe, teach
 
@@ -13,7 +14,7 @@ from pipeline import networks
 from pipeline.errors import WeightsError
 from pipeline.parts import Parts
 from pipeline.runs import WEIGHTS
-from pipeline.weights import read_weights_metadata, weights_sha256
+from pipeline.weights import weights_sha256
 
 
 def test_a_finished_network_is_built_again_with_its_weights(tmp_path: Path) -> None:
@@ -22,7 +23,8 @@ def test_a_finished_network_is_built_again_with_its_weights(tmp_path: Path) -> N
     assert weights_sha256(network.state_dict()) == result.weights_sha256
     assert networks.num_parameters(network) == result.parameters
     assert (result.folder / WEIGHTS).stat().st_size == result.weights_bytes
-    assert json.loads(read_weights_metadata(result.folder / WEIGHTS)["network"])["name"] == "conv"
+    with safetensors.safe_open(result.folder / WEIGHTS, framework="pt") as file:
+        assert json.loads(file.metadata()["network"])["name"] == "conv"
 
 
 def test_altered_weights_are_refused(tmp_path: Path) -> None:
