@@ -1,9 +1,21 @@
 """What every test runs under: one thread a process, so that the suite's processes do not fight over the cores."""
 
 import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # before torch is imported; the commands that tests run inherit it
+import pytest
+
+# Before torch is imported; the commands that tests run inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["NO_COLOR"] = "1"
 os.environ.pop("DECANT_STORE", None)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter and write into; those of pytest are closed again by each new session."""
+    with tempfile.TemporaryDirectory(prefix="decant-test-") as name:
+        Path(name).chmod(0o777)
+        yield Path(name)

@@ -30,13 +30,6 @@ def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return str(request.param)
 
 
-def open_the_way_to(folder: Path) -> None:
-    """Lets another user pass through the folders above."""
-    for parent in (folder, *folder.parents):
-        if not parent.stat().st_mode & stat.S_IXOTH:
-            parent.chmod(parent.stat().st_mode | 0o011)
-
-
 def partials(path: Path) -> list[Path]:
     return partial.begun(path)
 
@@ -203,8 +196,8 @@ def test_a_published_file_is_never_held_for_writing(tmp_path: Path) -> None:
     assert partial.hold(path) is None
 
 
-def test_a_file_that_was_about_to_be_published_can_be_gone_on_with(tmp_path: Path) -> None:
-    with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
+def test_a_file_that_was_about_to_be_published_can_be_gone_on_with(open_folder: Path) -> None:
+    with LogitCacheWriter(open_folder / "cache.h5", manifest()) as writer:
         write_missing(writer)
         os.fchmod(writer._fd, 0o444)
         inode = writer.partial.stat().st_ino
@@ -219,22 +212,19 @@ with LogitCacheWriter(sys.argv[1], manifest()) as writer:
     writer.publish()
 """
     if os.getuid() == 0:
-        os.chown(tmp_path, 65534, -1)
+        os.chown(open_folder, 65534, -1)
         os.chown(writer.partial, 65534, -1)
-        open_the_way_to(tmp_path)
-    assert int(finished(python(script, tmp_path / "cache.h5"))) == inode
-    assert stat.S_IMODE((tmp_path / "cache.h5").stat().st_mode) == 0o444
+    assert int(finished(python(script, open_folder / "cache.h5"))) == inode
+    assert stat.S_IMODE((open_folder / "cache.h5").stat().st_mode) == 0o444
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs a second user, so root")
 @pytest.mark.parametrize("mode", [0o644, 0o666, 0o600])
-def test_another_person_goes_on_with_what_may_be_read(tmp_path: Path, mode: int) -> None:
+def test_another_person_goes_on_with_what_may_be_read(open_folder: Path, mode: int) -> None:
     """In place where they may write into it, by copying where they may read it, from the start otherwise."""
-    with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
+    with LogitCacheWriter(open_folder / "cache.h5", manifest()) as writer:
         write(writer, 0, range(50))
         os.fchmod(writer._fd, mode)
-    tmp_path.chmod(0o777)
-    open_the_way_to(tmp_path)
     script = """
 import os, sys
 from cache import LogitCacheWriter
@@ -244,10 +234,10 @@ with LogitCacheWriter(sys.argv[1], manifest()) as writer:
     print(write_missing(writer))
     writer.publish()
 """
-    recomputed = int(finished(python(script, tmp_path / "cache.h5")))
+    recomputed = int(finished(python(script, open_folder / "cache.h5")))
     assert recomputed == (100 if mode == 0o600 else 50)
-    assert holds_the_answers(LogitCache.open(tmp_path / "cache.h5", verify="open"))
-    assert leftovers(tmp_path) == []
+    assert holds_the_answers(LogitCache.open(open_folder / "cache.h5", verify="open"))
+    assert leftovers(open_folder) == []
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o444), (0o077, 0o400), (0o002, 0o444)])
