@@ -11,7 +11,7 @@ DECANT := $(VENV)/bin/decant
 RUN     = --recipe $(RECIPE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench teacher cache-logits student evaluate report clean
+.PHONY: help demo test check format bench study teacher cache-logits student evaluate report clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ format: $(READY) ## put the format right
 
 bench: $(READY) ## measure the speed of reading a cache
 	$(VENV)/bin/python -m tests.bench
+
+study: $(READY) ## one student by labels, by fixed logits, by V cached views and by a live teacher
+	$(VENV)/bin/python -m tests.bench.study $(RUN)
 
 teacher: $(READY) ## train the teacher
 	$(DECANT) teacher $(RUN)

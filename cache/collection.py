@@ -1,4 +1,6 @@
-"""What of a store can go: caches that nobody has used for long, and what dead builders left."""
+"""What of a store can go: caches and packs of decoded images that nobody has used for long, and what dead builders
+left.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from cache.partial import DRAFT, PARTIAL, in_use
 from cache.store import Store
 
 DAY = 86_400.0
+PACKS = "packs/*.pack"  # beside the caches, under the same locks and with the time of last use as theirs
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,15 @@ class Leftover:
 def leftovers(store: Store, unused_days: float) -> Iterator[Leftover]:
     """What `remove` would remove: never a file that a process is known to use or to write."""
     now = time.time()
-    for path in store.paths():
+    for path in [*store.paths(), *sorted(store.root.glob(PACKS))]:
         idle = (now - uses.last(path)) / DAY
         if idle >= unused_days:
             with uses.unused(path) as free:
                 found = free
             if found:
                 yield Leftover(path, _allocated(path), f"not used for {idle:,.0f} days")
-    for path in sorted(store.root.glob(f"*{PARTIAL}")) + sorted(store.root.glob(f"*{DRAFT}")):
+    unfinished = (f"*{PARTIAL}", f"*{DRAFT}", f"{PACKS}{PARTIAL}")
+    for path in [path for pattern in unfinished for path in sorted(store.root.glob(pattern))]:
         idle = (now - path.stat().st_mtime) / DAY
         if idle >= min(1.0, unused_days) and not _written(path):
             yield Leftover(path, _allocated(path), f"unfinished, and left alone for {idle:,.1f} days")

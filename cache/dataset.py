@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -135,9 +136,37 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
             if cached and (found := input_crc32(inputs[place])) is not None and found != cached:
                 raise MismatchError(
                     f"{self.cache.path}: sample {row}, view {view}: the input is not what the teacher saw "
-                    f"(CRC-32 expected {cached:08x}, found {found:08x}): another transform, another library "
-                    "version, or other data; build a cache of these inputs"
+                    f"(CRC-32 expected {cached:08x}, found {found:08x}): "
+                    f"{self._likely_cause(rows, views, inputs)}; build a cache of these inputs"
                 )
+
+    def _likely_cause(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any) -> str:
+        """What probably changed since the teacher's pass, by how many inputs differ and by the versions that
+        the cache remembers.
+        """
+        cached = self.cache.input_crc32[views, rows]
+        different = sum(input_crc32(value) != crc for value, crc in zip(inputs, cached.tolist(), strict=True))
+        versions = self.cache.manifest.info.get("versions")
+        changed = [
+            f"{name} {then} → {now}"
+            for name, then in (versions.items() if isinstance(versions, dict) else ())
+            if (now := _installed(name)) is not None and now != str(then).partition("+")[0]
+        ]
+        if different < len(rows):
+            return (
+                f"{different:,} of these {len(rows):,} inputs differ: the data of those samples have changed"
+            )
+        if changed:
+            return f"all of these inputs differ, and a library is another since: {', '.join(changed)}"
+        return "all of these inputs differ: the transform has changed, or the data have"
+
+
+def _installed(name: str) -> str | None:
+    """The version of a library here, without how it was built."""
+    try:
+        return metadata.version(name).partition("+")[0]
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def input_crc32(value: Any) -> int | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,27 +15,35 @@ from cache.manifest import Manifest, require_same
 from cache.reader import LogitCache
 from cache.statistics import softmax
 
-Mean = Literal["logits", "probabilities"]
+Mean = Literal["logits", "probabilities", "separate"]
 
 
 class Ensemble:
-    """Reads like one `LogitCache`; its logits are the mean over its teachers.
+    """Reads like one `LogitCache`; its logits are the mean over its K teachers, weighted where `weights` are given.
 
     mean="logits" averages logits. mean="probabilities" averages softmaxes at `temperature` T and gives
     T·log of the mean, so that softmax(logits / T) is exactly that mean: an objective at T learns from it.
+    mean="separate" averages nothing: logits are (B, K, C), in the order of `caches`.
     """
 
     def __init__(
-        self, caches: Sequence[LogitCache], mean: Mean = "probabilities", temperature: float = 1.0
+        self,
+        caches: Sequence[LogitCache],
+        mean: Mean = "probabilities",
+        temperature: float = 1.0,
+        weights: Sequence[float] | None = None,
     ) -> None:
-        """Raises MismatchError, naming every field, unless all are of the same data, views, classes and
-        labels.
+        """`weights` are one a cache, and count by their share of the sum; None weighs all alike.
+
+        Raises MismatchError, naming every field, unless all caches are of the same data, views, classes and
+        labels, and ValueError for a `mean` or `weights` that cannot be.
         """
-        if mean not in ("logits", "probabilities"):
-            raise ValueError(f"mean: expected logits or probabilities, found {mean!r}")
+        if mean not in get_args(Mean):
+            raise ValueError(f"mean: expected {', '.join(get_args(Mean))}, found {mean!r}")
         require_agreement(caches, ("data", "views"))
         self.caches, self.mean, self.temperature = tuple(caches), mean, temperature
-        self.manifest = _manifest(caches, mean, temperature)
+        self.weights = None if weights is None else _shares(weights, len(caches), mean)
+        self.manifest = _manifest(caches, mean, temperature, self.weights)
         # Found once: to look costs a pass over the table.
         self._recorded = next((cache for cache in caches if cache.input_crc32.any()), caches[0])
 
@@ -74,13 +83,16 @@ class Ensemble:
         return self._recorded.input_crc32
 
     def logits(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> NDArray[np.floating]:
-        """(B, C) float32: the mean over the teachers. Indices, views and errors are those of
-        `LogitCache.logits`.
+        """(B, C) float32: the mean over the teachers; or (B, K, C), of each. Indices, views and errors are those
+        of `LogitCache.logits`.
         """
         tables = [cache.logits(indices, view).astype(np.float32) for cache in self.caches]
+        if self.mean == "separate":
+            return np.stack(tables, axis=1)
         if self.mean == "logits":
-            return np.mean(tables, axis=0, dtype=np.float32)
-        shares = np.mean([softmax(table.astype(np.float64), self.temperature) for table in tables], axis=0)
+            return np.average(tables, axis=0, weights=self.weights).astype(np.float32)
+        softmaxes = [softmax(table.astype(np.float64), self.temperature) for table in tables]
+        shares = np.average(softmaxes, axis=0, weights=self.weights)
         smallest = np.finfo(np.float64).tiny
         return (self.temperature * np.log(np.maximum(shares, smallest))).astype(np.float32)
 
@@ -102,13 +114,27 @@ def require_agreement(caches: Sequence[LogitCache], sections: Sequence[str]) -> 
             raise MismatchError(f"{other.path}: other classes or labels than {first.path}")
 
 
-def _manifest(caches: Sequence[LogitCache], mean: Mean, temperature: float) -> Manifest:
-    """The question that the mean answers: whose, at what temperature, of what."""
+def _shares(weights: Sequence[float], count: int, mean: Mean) -> tuple[float, ...]:
+    """Weights that sum to 1. Raises ValueError for those that no mean can have."""
+    if mean == "separate":
+        raise ValueError('weights: belong to a mean, and mean = "separate" is none')
+    if len(weights) != count:
+        raise ValueError(f"weights: expected one a cache, {count}, found {len(weights)}")
+    if min(weights) < 0 or not 0 < sum(weights) < math.inf:
+        raise ValueError(f"weights: must be 0 or more, and not all 0, found {list(weights)}")
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def _manifest(
+    caches: Sequence[LogitCache], mean: Mean, temperature: float, weights: tuple[float, ...] | None
+) -> Manifest:
+    """The question that the mean answers: whose, at what temperature and weights, of what."""
     identity: dict[str, Any] = {name: dict(section) for name, section in caches[0].manifest.identity.items()}
     identity["teacher"] = {
         "outputs": caches[0].num_outputs,
         "mean": mean,
         "temperature": temperature if mean == "probabilities" else None,
         "of": [{"key": cache.manifest.key, **cache.manifest.identity["teacher"]} for cache in caches],
+        **({} if weights is None else {"weights": list(weights)}),
     }
     return Manifest(identity, {"from": [cache.path.name for cache in caches]})

@@ -114,6 +114,10 @@ class Manifest:
         except (TypeError, ValueError) as error:
             raise FormatError(f"manifest: not expressible as JSON ({error})") from None
 
+    def with_views(self, count: int) -> Manifest:
+        """The same question for another number of views."""
+        return Manifest({**self.identity, "views": {**self.identity["views"], "count": count}}, self.info)
+
     @property
     def key(self) -> str:
         """SHA-256 of the identity, 64 hexadecimal digits."""

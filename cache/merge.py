@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from cache.chunks import row_chunks
+from cache.copying import copy_view
 from cache.ensemble import Ensemble, require_agreement
 from cache.manifest import Manifest
 from cache.reader import LogitCache
@@ -43,11 +43,7 @@ def _write(path: Path, manifest: Manifest, sources: Sequence[tuple[LogitCache | 
     """`sources` has the cache and its view that each view comes from."""
     with LogitCacheWriter(path, manifest) as writer:
         for view, (source, inner) in enumerate(sources):
-            for rows in row_chunks(manifest.num_samples):
-                # Reading the logits checks the blocks that the other columns lie in too.
-                logits = source.logits(rows, inner)
-                checksums = source.input_crc32[inner, rows]
-                writer.write(rows, logits, labels=source.labels[rows], input_crc32=checksums, view=view)
+            copy_view(writer, view, source, inner)
         return writer.publish()
 
 

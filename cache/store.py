@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cache.errors import MismatchError, StorageError
+from cache.errors import CacheError, MismatchError, StorageError
 from cache.files import lock_path, open_lock, storage_error
 from cache.manifest import Manifest
 from cache.partial import finish_publishing
+from cache.reader import LogitCache
 
 SUFFIX = ".h5"
 _KEY_DIGITS = 16  # of the key's 64, in a file's name; the whole key is checked when the file is opened
@@ -53,6 +54,21 @@ class Store:
     def paths(self) -> list[Path]:
         """Every published file, by name."""
         return sorted(self.root.glob(f"*{SUFFIX}"))
+
+    def with_other_views(self, manifest: Manifest) -> list[Path]:
+        """Published files that answer the same question for another number of views, most views first."""
+        found = []
+        for path in self.paths():
+            try:
+                other = LogitCache.open(path, verify="off").manifest
+            except (CacheError, OSError):
+                continue
+            if (
+                other.num_views != manifest.num_views
+                and other.with_views(manifest.num_views).key == manifest.key
+            ):
+                found.append((-other.num_views, path))
+        return [path for _, path in sorted(found)]
 
     def resolve(self, name: str | os.PathLike[str]) -> Path:
         """A cache by its path, its file's name in the store, or the first digits of its key.

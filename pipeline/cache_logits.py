@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from cache import LogitCache, LogitCacheWriter, Manifest, Store
+from cache.copying import take_over_views
 from cache.dataset import input_crc32
 from cache.layout import expected_size
 from cache.statistics import summarize
@@ -39,7 +40,9 @@ class Cached:
     """The teacher's top-1 and calibration error over all views, computed from the file."""
     seconds: float | None
     rows: int
-    """Rows that this call computed; the rest were there from before a kill."""
+    """Rows that this call computed; the rest were there from before a kill, or taken over."""
+    views_taken_over: int
+    """Views that a cache of the same question with another number of views had already."""
     measured: int
     """Rows that the metrics are of."""
 
@@ -51,8 +54,10 @@ class Estimate:
     path: Path
     exists: bool
     bytes: int
+    views_taken_over: int
+    """Views that a cache of the same question with another number of views has already."""
     seconds: float
-    """Of the teacher's pass over every view, from a few timed batches."""
+    """Of the teacher's pass over every other view, from a few timed batches."""
     live_seconds_an_epoch: float
     """What a live teacher would add to each epoch of a student, which loads the inputs anyway."""
     student_epochs: int
@@ -82,12 +87,13 @@ def cache_logits(
             if found is None:
                 started = time.perf_counter()
                 with LogitCacheWriter(path, manifest) as writer:
-                    rows = _fill(writer, viewed, networks.load(teacher), recipe, device)
+                    taken_over = take_over_views(writer, store)
+                    rows = _fill(writer, viewed, teacher, recipe, device)
                     cache = LogitCache.open(writer.publish())
                 seconds = time.perf_counter() - started
-                return _measured(cache, seconds, rows)
+                return _measured(cache, seconds, rows, taken_over)
     cache = LogitCache.open(found)
-    return _measured(cache, None, 0, limit=_FOUND_ROWS)
+    return _measured(cache, None, limit=_FOUND_ROWS)
 
 
 def estimate(recipe: Recipe, base: Path, store: Store, device: torch.device, batches: int = 5) -> Estimate:
@@ -107,11 +113,14 @@ def estimate(recipe: Recipe, base: Path, store: Store, device: torch.device, bat
     workers = max(1, default_workers(viewed.data.lazy))
     load_seconds = float(np.median(loading[1:])) * len(viewed) / workers
     teacher_seconds = float(np.median(computing[1:])) * len(viewed)
+    others = [LogitCache.open(path, verify="off") for path in store.with_other_views(manifest)]
+    taken_over = max((min(other.num_views, manifest.num_views) for other in others), default=0)
     return Estimate(
         path=store.find(manifest) or store.path(manifest),
         exists=store.find(manifest) is not None,
         bytes=expected_size(manifest),
-        seconds=(load_seconds + teacher_seconds) * manifest.num_views,
+        views_taken_over=taken_over,
+        seconds=(load_seconds + teacher_seconds) * (manifest.num_views - taken_over),
         live_seconds_an_epoch=teacher_seconds,
         student_epochs=student.epochs * student.seeds,
     )
@@ -127,19 +136,21 @@ def question(recipe: Recipe, base: Path) -> tuple[ViewedData, Result, Manifest]:
 
 
 def _fill(
-    writer: LogitCacheWriter, viewed: ViewedData, network: nn.Module, recipe: Recipe, device: torch.device
+    writer: LogitCacheWriter, viewed: ViewedData, teacher: Result, recipe: Recipe, device: torch.device
 ) -> int:
     """Writes every row that is missing; how many those were."""
     settings, total = recipe.settings.cache, 0
-    network.to(device).to(memory_format=torch.channels_last)
     written = [writer.is_written(view) for view in range(writer.manifest.num_views)]
+    if all(rows.all() for rows in written):
+        return 0
+    network = networks.load(teacher).to(device).to(memory_format=torch.channels_last)
     with progress("caching logits", sum(len(rows) for rows in written)) as advance:
         for view, rows in enumerate(written):
             advance(int(rows.sum()))
             starts = np.arange(0, len(rows), settings.batch_size)
             wanted = np.flatnonzero(~np.logical_and.reduceat(rows, starts))
             keys = OrderedKeys(len(viewed), settings.batch_size, view, wanted)
-            for batch, (inputs, labels) in zip(
+            for batch, (inputs, _) in zip(
                 keys, loader(viewed, keys, default_workers(viewed.data.lazy)), strict=True
             ):
                 logits = teacher_logits(network, inputs, device, settings.precision)
@@ -147,7 +158,7 @@ def _fill(
                 writer.write(
                     batch[missing, 0],
                     logits[missing],
-                    labels=labels.numpy()[missing],
+                    labels=viewed.data.labels[batch[missing, 0]],
                     input_crc32=np.array([input_crc32(value) for value in inputs], np.uint32)[missing],
                     view=view,
                 )
@@ -169,11 +180,13 @@ def teacher_logits(
         return network(inputs).float().cpu().numpy()
 
 
-def _measured(cache: LogitCache, seconds: float | None, rows: int, limit: int | None = None) -> Cached:
+def _measured(
+    cache: LogitCache, seconds: float | None, rows: int = 0, taken_over: int = 0, limit: int | None = None
+) -> Cached:
     """With the teacher's metrics on the labels that it was run on, all views together, from the file, which
     may be larger than memory; of `limit` rows at even distances where that is fewer.
     """
     found, metrics = summarize(cache, limit), Metrics()
     if found.top1 is not None and found.calibration_error is not None:
         metrics["top1"], metrics["ece"] = found.top1, found.calibration_error
-    return Cached(cache, metrics, seconds, rows, found.rows)
+    return Cached(cache, metrics, seconds, rows, taken_over, found.rows)

@@ -105,7 +105,7 @@ def cache_logits(recipe: Recipe, base: Path, store: Any, device: str, dry_run: b
     if cached.seconds is None:
         click.echo(f"found {cache.path}: nothing to do, no teacher was loaded")
     else:
-        click.echo(f"made {cache.path}: {cached.rows:,} rows in {cached.seconds:,.1f} s")
+        click.echo(f"made {cache.path}: {cached.rows:,} rows in {cached.seconds:,.1f} s{_taken_over(cached)}")
     views = "" if cache.num_views == 1 else f"{cache.num_views:,} views of "
     part = "" if cached.measured == cache.num_views * cache.num_samples else f" of {cached.measured:,} rows"
     rate = "" if not cached.seconds else f", {cached.rows / cached.seconds:,.0f} samples/s"
@@ -176,6 +176,14 @@ def report(recipe: Recipe, base: Path, store: Any, device: str) -> None:
     click.echo(f"made {made.table} and {made.curves}")
 
 
+@decant.command()
+def objectives() -> None:
+    """List what a student can learn from, with formulas and defaults."""
+    from pipeline.objective_settings import Entry, catalogue
+
+    print_table(Entry._fields, catalogue())
+
+
 def _given_cache(recipe: Recipe) -> bool:
     """Whether the recipe names its cache, so that it has no teacher of its own; says so."""
     given = recipe.settings.cache.from_
@@ -201,12 +209,20 @@ def _say_estimate(cost: Any) -> None:
     if cost.exists:
         click.echo(f"found {cost.path}: nothing to do")
     else:
-        click.echo(f"would make {cost.path}: {cost.bytes:,} bytes, about {cost.seconds:,.3g} s of teacher")
+        click.echo(
+            f"would make {cost.path}: {cost.bytes:,} bytes, about {cost.seconds:,.3g} s of teacher{_taken_over(cost)}"
+        )
     click.echo(
         f"  a live teacher would add about {cost.live_seconds_an_epoch:,.3g} s to every student epoch: the "
         f"cache has paid for itself after {cost.pays_after_epochs:,.0f} epochs, and this recipe's distilled "
         f"students train for {cost.student_epochs:,}"
     )
+
+
+def _taken_over(made: Any) -> str:
+    """Of a cache or its estimate."""
+    views = made.views_taken_over
+    return f"; {views:,} views are taken over from a cache of fewer or more" if views else ""
 
 
 def _say_waiting(holder: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from cache.manifest import class_list
 from pipeline import sources
 from pipeline.errors import DataError, nearest
+from pipeline.folders import image_folder
 from pipeline.samples import NO_LABEL, LabelledData, Split
 from pipeline.settings import DataSettings, ViewsSettings
 
@@ -22,7 +23,7 @@ def load(settings: DataSettings, views: ViewsSettings, split: Split) -> Labelled
     """
     known: dict[str, Callable[[DataSettings, ViewsSettings, Split], LabelledData]] = {
         "digits": sources.digits,
-        "imagefolder": sources.image_folder,
+        "imagefolder": image_folder,
         **dict.fromkeys(sources.TORCHVISION, sources.from_torchvision),
     }
     if ":" in settings.name:

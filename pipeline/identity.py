@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cache import Manifest
@@ -21,17 +21,20 @@ from pipeline.runs import Result
 from pipeline.samples import LabelledData
 from pipeline.settings import CacheSettings, ViewsSettings
 
+_DECIDE_PIXELS = ("torch", "torchvision", "numpy", "pillow")  # libraries whose change may change an input
+
 
 def of_views(settings: ViewsSettings, data: LabelledData) -> dict[str, Any]:
-    """Count and recipe of the views, and the shape that they give. What decides nothing is left out: the seed
-    without augmentation, a `resize` that is `size`.
+    """Count and recipe of the views, and the shape that they are made from. What decides nothing is left out:
+    the seed without augmentation, a `resize` that is `size`.
     """
     return {
-        "count": settings.count,
+        "count": settings.num_views,
         "shape": list(data.input_shape),
         "resize": settings.resize if settings.resize != settings.size else None,
         "seed": settings.seed if settings.augment else None,
         "augment": [operation.model_dump(mode="json") for operation in settings.augment],
+        **({"enumerated": True} if settings.count == "all" else {}),
     }
 
 
@@ -45,7 +48,7 @@ def of_cache(data: LabelledData, views: ViewsSettings, teacher: Result, settings
     return Manifest.build(
         num_samples=len(data),
         num_outputs=teacher.network.num_classes,
-        num_views=views.count,
+        num_views=views.num_views,
         dtype=settings.dtype,
         teacher={
             "network": {"name": teacher.network.name, "args": teacher.network.args},
@@ -56,11 +59,8 @@ def of_cache(data: LabelledData, views: ViewsSettings, teacher: Result, settings
         encoding={"teacher_precision": settings.precision},
         info={
             "batch_size": settings.batch_size,
-            "versions": {
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
+            "python": platform.python_version(),
+            "versions": {name: metadata.version(name) for name in _DECIDE_PIXELS},
         },
     )
 

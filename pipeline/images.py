@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, __version__, features
 
 from pipeline.errors import DataError
 from pipeline.settings import ViewsSettings
@@ -21,6 +22,12 @@ def decode(path: Path, views: ViewsSettings) -> NDArray[np.uint8]:
             return _pixels(fit(_eight_bits(image).convert("RGB"), views))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: not a readable image ({error})") from None
+
+
+def decoder() -> str:
+    """What `decode` runs on: another one may give other pixels of the same file."""
+    libraries = [f"{name} {features.version(name)}" for name in ("jpg", "libjpeg_turbo", "webp", "libtiff")]
+    return ", ".join([f"Pillow {__version__}", *libraries, platform.machine()])
 
 
 def fit(image: Image.Image, views: ViewsSettings) -> Image.Image:

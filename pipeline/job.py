@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline import networks
 from pipeline.files import alone_with
-from pipeline.loading import BatchedData
+from pipeline.loading import BatchedData, EpochViews
 from pipeline.metrics import measure
 from pipeline.recipe import Recipe
 from pipeline.runs import TEST_LOGITS, Kind, NetworkSpec, Result, load_result, save_recipe
@@ -34,8 +34,8 @@ class Job:
     settings: Training
     data: BatchedData
     criterion: Criterion
-    num_views: int | None
-    """Views that epochs go round; None for a new one each epoch."""
+    views: EpochViews
+    """Which view of each sample an epoch sees."""
     folder: Path
     lazy: bool = False
     """Whether `data` decode files, so that workers are worth their start."""
@@ -93,7 +93,7 @@ def _train(
         job.criterion,
         job.settings,
         job.folder,
-        num_views=job.num_views,
+        views=job.views,
         evaluate_on=lambda net: evaluate(net, test, device, job.settings.precision, teacher_logits),
         device=device,
         lazy=job.lazy,

@@ -5,7 +5,7 @@ keys into tensors.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,14 +27,23 @@ class BatchedData(Protocol):
     def batch(self, keys: Any, /) -> tuple[Any, ...]: ...
 
 
+EpochViews = Callable[[NDArray[np.integer], int], NDArray[np.integer]]
+"""(sample indices (B,), epoch) → the view of each that the epoch sees (B,)."""
+
+
+def first_view(indices: NDArray[np.integer], epoch: int) -> NDArray[np.integer]:
+    """View 0 of every sample, whatever the epoch."""
+    return np.zeros(len(indices), np.int64)
+
+
 class ShuffledKeys(Sampler[Keys]):
     """The batches of epoch `epoch`: every sample once in an order that is a pure function of (seed, epoch),
-    through view `epoch mod num_views` (view `epoch` where `num_views` is None). A last batch of one
-    sample, which batch normalisation could not take, is left out.
+    each through the view that `views` gives it. A last batch of one sample, which batch normalisation could
+    not take, is left out.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, num_views: int | None = 1) -> None:
-        self.length, self.batch_size, self.seed, self.num_views = length, batch_size, seed, num_views
+    def __init__(self, length: int, batch_size: int, seed: int, views: EpochViews = first_view) -> None:
+        self.length, self.batch_size, self.seed, self.views = length, batch_size, seed, views
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -43,8 +52,7 @@ class ShuffledKeys(Sampler[Keys]):
 
     def __iter__(self) -> Iterator[Keys]:
         order = np.random.Generator(np.random.Philox(key=[self.seed, self.epoch])).permutation(self.length)
-        view = self.epoch if self.num_views is None else self.epoch % self.num_views
-        keys = np.stack([order, np.full(self.length, view)], axis=1)
+        keys = np.stack([order, self.views(order, self.epoch)], axis=1)
         for place in range(len(self)):
             yield keys[place * self.batch_size : (place + 1) * self.batch_size]
 

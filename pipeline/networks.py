@@ -13,16 +13,17 @@ from torch import nn
 
 from pipeline import models
 from pipeline.runs import WEIGHTS, NetworkSpec, Result
-from pipeline.samples import LabelledData, channel_statistics, num_classes
+from pipeline.samples import channel_statistics, num_classes
 from pipeline.settings import Network
+from pipeline.views import ViewedData
 from pipeline.weights import load_weights, save_weights, weights_sha256
 
 
-def specify(network: Network, data: LabelledData) -> NetworkSpec:
-    """What builds `network` for these data, normalised by their statistics."""
-    mean, std = channel_statistics(data)
+def specify(network: Network, viewed: ViewedData) -> NetworkSpec:
+    """What builds `network` for views of these data, normalised by the data's statistics."""
+    mean, std = channel_statistics(viewed.data)
     return NetworkSpec(
-        network.name, network.args, num_classes(data), data.input_shape, tuple(mean), tuple(std)
+        network.name, network.args, num_classes(viewed.data), viewed.input_shape, tuple(mean), tuple(std)
     )
 
 

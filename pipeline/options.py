@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -35,6 +36,8 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         from pipeline.recipe import load
 
         where = {name: rest.pop(name) for name in _USUAL}
+        if where["store"]:
+            os.environ["DECANT_STORE"] = where["store"]  # packs of decoded images go there too
         find_modules_beside(recipe)
         loaded = load(recipe, overrides)
         loaded = replace(loaded, options=(*loaded.options, *_given(where)))

@@ -40,5 +40,4 @@ class Parts:
                 f"{train.name}: the test part has label {test.labels.max()}, "
                 f"the train part only {num_classes(train)} classes"
             )
-        plain = settings.views.model_copy(update={"augment": (), "count": 1})
-        return cls(ViewedData(train, settings.views), ViewedData(test, plain))
+        return cls(ViewedData(train, settings.views), ViewedData(test, settings.views.plain))

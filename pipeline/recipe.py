@@ -142,7 +142,7 @@ def _word(problem: Any) -> str:
     path, schema = _place(problem["loc"])
     match problem["type"]:
         case "extra_forbidden":
-            known = _place(parents)[1]["properties"]
+            known = _place(parents, table=True)[1]["properties"]
             return f"{path}: unknown {'key' if parents else 'section'}; {nearest(str(last), known)}"
         case "missing":
             return f"{path}: missing"
@@ -154,33 +154,42 @@ def _word(problem: Any) -> str:
         case "union_tag_invalid":
             choice = schema["discriminator"]
             what = {"name": "objective", "op": "operation"}[choice["propertyName"]]
-            tag = problem["ctx"]["tag"]
+            tag, own = problem["ctx"]["tag"], " (or package.module:function)" if what == "objective" else ""
             return (
-                f"{path}.{choice['propertyName']}: unknown {what} {tag!r}; {nearest(tag, choice['mapping'])}"
+                f"{path}.{choice['propertyName']}: unknown {what} {tag!r}; "
+                f"{nearest(tag, choice['mapping'])}{own}"
             )
         case _:
             found = json.dumps(problem["input"], ensure_ascii=False)
             return f"{path}: expected {_expected(schema)}, found {textwrap.shorten(found, 80)}"
 
 
-def _place(loc: Sequence[str | int]) -> tuple[str, dict[str, Any]]:
-    """The path as a person writes it, and the JSON Schema of what may stand there.
+def _place(loc: Sequence[str | int], table: bool = False) -> tuple[str, dict[str, Any]]:
+    """The path as a person writes it, and the JSON Schema of what may stand there: of several, the first, or the first
+    table where it is one that is meant.
 
     pydantic puts the name of an objective or operation into the path of what is wrong inside it.
     """
     whole = Settings.model_json_schema()
     path, schema = "", whole
-    for part in loc:
+    for place, part in enumerate(loc):
         if "discriminator" in schema:
             schema = {"$ref": schema["discriminator"]["mapping"][part]}
         elif isinstance(part, int):
             path, schema = f"{path}[{part}]", schema["items"]
         else:
             path, schema = f"{path}.{part}" if path else part, schema.get("properties", {}).get(part, {})
-        schema = schema.get("anyOf", [schema])[0]
-        if "$ref" in schema:
-            schema = whole["$defs"][schema["$ref"].rpartition("/")[2]]
+        choices = [_definition(choice, whole) for choice in schema.get("anyOf", [schema])]
+        if table or place + 1 < len(loc):
+            tables = [choice for choice in choices if "properties" in choice or "discriminator" in choice]
+            choices = tables or choices
+        schema = choices[0]
     return path, schema
+
+
+def _definition(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
+    """What a reference refers to; any other schema as it is."""
+    return whole["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
 
 
 _TYPES = {

@@ -122,7 +122,7 @@ def teacher_folder(
     question = {
         "settings": settings.model_dump(mode="json", exclude={"evaluate_every", "weights"}),
         "weights": weights,
-        "views": {name: value for name, value in views.items() if name != "count"},
+        "views": {name: value for name, value in views.items() if name not in ("count", "enumerated")},
         "data": data,
     }
     return base / f"teacher-{plain(settings.network.name)}-{_digest(question)}"

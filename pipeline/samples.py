@@ -1,6 +1,7 @@
 """What the phases ask of data, whatever the source: a fixed order of inputs of one shape, labels, and a digest.
 
-Inputs are uint8 images (C, H, W) or float features (F,). A part that fits in memory is held as one array.
+Inputs are uint8 images (C, H, W) or float features (F,). Labels say the task: integers (N,) are classes, floats
+(N, T) the targets of a regression. A part that fits in memory is held as one array.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError
 
 Split = Literal["train", "test"]
+Task = Literal["classification", "regression"]
 NO_LABEL = -1
+MAX_ARRAY_BYTES = 4 << 30  # a part that is larger than this is not held in memory
 
 
 class LabelledData(Protocol):
@@ -24,10 +27,10 @@ class LabelledData(Protocol):
 
     name: str
     split: Split
-    labels: NDArray[np.int64]
-    """(N,), −1 where there is none."""
+    labels: NDArray[Any]
+    """(N,) int64, −1 where there is none; or (N, T) float32, NaN where there is none."""
     classes: tuple[str, ...]
-    """Class names by label; empty where there are none."""
+    """Class names by label; empty where there are none, as of a regression."""
     lazy: bool
     """Whether `raw` decodes files, so that workers are worth their start."""
 
@@ -51,7 +54,7 @@ class ArrayData:
     name: str
     split: Split
     inputs: NDArray[Any]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     classes: tuple[str, ...]
     content: str | None = None
     """The digest where something nearer the source gives it: an image folder's list of files."""
@@ -78,6 +81,30 @@ class ArrayData:
         digest.update(np.ascontiguousarray(self.inputs).data)
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
+
+
+def task_of(data: LabelledData) -> Task:
+    """What is learnt from the data: classes, or numbers where labels are floats."""
+    return "regression" if data.labels.dtype.kind == "f" else "classification"
+
+
+def num_targets(data: LabelledData) -> int | None:
+    """T of a regression, else None."""
+    return data.labels.shape[1] if task_of(data) == "regression" else None
+
+
+def num_outputs(data: LabelledData) -> int:
+    """How many outputs a network of these data has: classes, or targets. Raises DataError as `num_classes`
+    does.
+    """
+    return num_targets(data) or num_classes(data)
+
+
+def has_labels(data: LabelledData) -> bool:
+    """Whether any sample has a label, or a regression any target."""
+    if task_of(data) == "regression":
+        return not np.isnan(data.labels).all()
+    return bool((data.labels != NO_LABEL).any())
 
 
 def num_classes(data: LabelledData) -> int:

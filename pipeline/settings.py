@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Temperature = Annotated[float, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """Frozen, and exact: an unknown key or a value of another type is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+from pipeline.augmentations import Augmentation, CenterCrop, RandomResizedCrop, outcomes
+from pipeline.objective_settings import KD, Objective
+from pipeline.objective_settings import CEPlusKL as CEPlusKL
+from pipeline.objective_settings import LogitMSE as LogitMSE
+from pipeline.sections import Count, Section
 
 
 class Network(BaseModel):
@@ -46,30 +43,19 @@ class DataSettings(Section):
     name: str
     root: str = "data"
     """Where downloads are kept, or the image folder itself."""
-
-
-class PadCrop(Section):
-    """Pad with zeros on every side, then crop the original size at a random offset."""
-
-    op: Literal["pad-crop"]
-    padding: Annotated[int, Field(ge=1, le=128)] = 4
-
-
-class Flip(Section):
-    """Mirror left to right with probability `p`."""
-
-    op: Literal["flip"]
-    p: Share = 0.5
-
-
-Augmentation = Annotated[PadCrop | Flip, Field(discriminator="op")]
+    pack: Annotated[Literal["auto", "always", "never"], Field(exclude=True)] = "auto"
+    """Whether an image folder is decoded once, into a file beside the caches: where it fits, in any case, or
+    never. It decides no pixel, so no run is another for it, and resolved recipes leave it out.
+    """
 
 
 class ViewsSettings(Section):
     """`[views]`: the pixels that teacher and student both see."""
 
-    count: Count = 1
-    """V: epoch e of a student sees view e mod V."""
+    count: Count | Literal["all"] = 1
+    """V: epoch e of a student sees view e mod V. `"all"` is every outcome that pad-crop and flip can have
+    (162 for padding 4), each sample drawing one an epoch, as it would before a live teacher.
+    """
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     size: Count | None = None
     """Height and width that every image is brought to; None leaves them as they are."""
@@ -77,10 +63,36 @@ class ViewsSettings(Section):
     """The shorter side before the centre crop to `size`; None is `size` itself."""
     augment: tuple[Augmentation, ...] = ()
 
+    @property
+    def num_views(self) -> int:
+        """V as a number."""
+        if self.count == "all":
+            return math.prod(outcomes(operation) or 1 for operation in self.augment)
+        return self.count
+
+    @property
+    def plain(self) -> ViewsSettings:
+        """What an input is measured through: its size where an operation changes it, by the crop in the middle,
+        and nothing else.
+        """
+        sizes = [
+            operation.size
+            for operation in self.augment
+            if isinstance(operation, CenterCrop | RandomResizedCrop)
+        ]
+        size = next((size for size in reversed(sizes) if size is not None), None)
+        crop = () if size is None else (CenterCrop(op="center-crop", size=size),)
+        return self.model_copy(update={"augment": crop, "count": 1})
+
     @model_validator(mode="after")
     def _views_differ(self) -> ViewsSettings:
-        if self.count > 1 and not self.augment:
+        if self.count != 1 and not self.augment:
             raise ValueError("count: views without augmentation are all the same; set augment, or count = 1")
+        endless = [operation.op for operation in self.augment if outcomes(operation) is None]
+        if self.count == "all" and endless:
+            raise ValueError(
+                f'count: "all" counts the outcomes of pad-crop and flip; {endless[0]} has too many to count'
+            )
         if self.resize is not None and (self.size is None or self.resize < self.size):
             raise ValueError("resize: must be at least `size`, which must be given")
         return self
@@ -165,40 +177,10 @@ class CacheSettings(Section):
     """What is averaged over several teachers: softmaxes at the objective's temperature, or logits."""
 
 
-class KD(Section):
-    """(1 − alpha)·CE + alpha·T²·KL."""
-
-    name: Literal["kd"]
-    alpha: Share = 0.9
-    temperature: Temperature = 4.0
-
-
-class CEPlusKL(Section):
-    """CE + weight·T²·KL."""
-
-    name: Literal["ce+kl"]
-    weight: Annotated[float, Field(ge=0)] = 1.0
-    temperature: Temperature = 4.0
-
-
-class LogitMSE(Section):
-    """(1 − alpha)·CE + alpha·mean squared difference of the logits."""
-
-    name: Literal["mse"]
-    alpha: Share = 1.0
-
-
-def _objective(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-Objective = Annotated[KD | CEPlusKL | LogitMSE, Field(discriminator="name")]
-
-
 class StudentSettings(Training):
     """`[student]`: the small network, trained on labels alone and from the cache."""
 
-    objective: Annotated[Objective, BeforeValidator(_objective)] = KD(name="kd")
+    objective: Objective = KD(name="kd")
     seeds: Count = 1
     """How many students of each kind, with seeds `seed`, `seed` + 1, …"""
     baseline: bool = True

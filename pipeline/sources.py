@@ -1,4 +1,4 @@
-"""Where data come from: each function brings one kind of source to `LabelledData`."""
+"""Where data come from, but for image folders: each function brings one kind of source to `LabelledData`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,17 @@ import hashlib
 import importlib
 import inspect
 import operator
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
-from pipeline.images import alike, decode, resized, to_array
+from pipeline.images import alike, resized, to_array
 from pipeline.progress import track
-from pipeline.samples import NO_LABEL, ArrayData, LabelledData, Split, spread
+from pipeline.samples import MAX_ARRAY_BYTES, NO_LABEL, ArrayData, LabelledData, Split, spread
 from pipeline.settings import DataSettings, ViewsSettings
 
 TORCHVISION = {
@@ -30,8 +26,6 @@ TORCHVISION = {
     "fashion-mnist": "FashionMNIST",
     "svhn": "SVHN",
 }
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
-MAX_ARRAY_BYTES = 4 << 30  # a part that is larger than this is decoded by workers as it is needed
 _DIGITS_TEST = 360  # of 1,797
 _PROBES = 256  # samples that stand for all in the digest of what is too large to read whole
 
@@ -73,62 +67,6 @@ def from_torchvision(settings: DataSettings, views: ViewsSettings, split: Split)
     labels = np.asarray(dataset.labels if settings.name == "svhn" else dataset.targets, dtype=np.int64)
     classes = tuple(getattr(dataset, "classes", None) or map(str, range(10)))
     return ArrayData(settings.name, split, resized(np.ascontiguousarray(images), views), labels, classes)
-
-
-def image_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
-    """A user's own `root/train/CLASS/*` and `root/test` or `root/val`; files in the order of their names.
-
-    The digest covers relative paths, sizes and labels; the CRC-32 of each input, which the cache holds,
-    covers the pixels.
-    """
-    folder = _part_folder(Path(settings.root), split)
-    with os.scandir(folder) as entries:
-        classes = tuple(sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name)))
-    found = [(path, label) for label, name in enumerate(classes) for path in _images(folder / name)]
-    if not found:
-        raise DataError(f"{folder}: no images in class folders (CLASS/NAME.jpg and the like)")
-    paths = [path for path, _ in found]
-    labels = np.array([label for _, label in found], dtype=np.int64)
-    digest = hashlib.sha256()
-    for path, label in found:
-        line = f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0{label}\n"
-        digest.update(os.fsencode(line))  # a name need not be text
-    files = FileData("imagefolder", split, paths, labels, classes, digest.hexdigest(), views)
-    return _held(files) if len(files) * int(np.prod(files.input_shape)) <= MAX_ARRAY_BYTES else files
-
-
-@dataclass
-class FileData:
-    """Image files, decoded as they are asked for."""
-
-    name: str
-    split: Split
-    paths: Sequence[Path]
-    labels: NDArray[np.int64]
-    classes: tuple[str, ...]
-    content: str
-    views: ViewsSettings
-
-    lazy = True
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @cached_property
-    def first(self) -> NDArray[np.uint8]:
-        """The image that all others must be like."""
-        return decode(self.paths[0], self.views)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return self.first.shape
-
-    def raw(self, indices: NDArray[np.integer]) -> NDArray[Any]:
-        paths = [self.paths[index] for index in indices.tolist()]
-        return np.stack([alike(decode(path, self.views), self.first, path) for path in paths])
-
-    def digest(self) -> str:
-        return self.content
 
 
 def from_function(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
@@ -240,38 +178,3 @@ def _call(settings: DataSettings, split: Split) -> Any:
             f"and items ({type(error).__name__}: {error})"
         ) from error
     return dataset
-
-
-def _part_folder(root: Path, split: Split) -> Path:
-    names = ("train",) if split == "train" else ("test", "val")
-    for name in names:
-        if (root / name).is_dir():
-            return root / name
-    if not root.is_dir():
-        raise DataError(f"data.root: no such folder: {root}")
-    raise DataError(f"{root}: has no folder {' or '.join(names)}")
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        and not any(map(_hidden, path.relative_to(folder).parts))
-    )
-
-
-def _hidden(name: str) -> bool:
-    """Left behind by a tool, as .ipynb_checkpoints and ._name.jpg are."""
-    return name.startswith(".")
-
-
-def _held(files: FileData) -> ArrayData:
-    """Every file decoded once, into one array."""
-    inputs = np.empty((len(files), *files.input_shape), np.uint8)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoder lets go of the interpreter's lock
-        decoded = pool.map(partial(decode, views=files.views), files.paths)
-        for index, image in enumerate(track(decoded, f"decoding {files.split} images", total=len(files))):
-            inputs[index] = alike(image, files.first, files.paths[index])
-    return ArrayData(files.name, files.split, inputs, files.labels, files.classes, files.content)

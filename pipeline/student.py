@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,9 @@ from cache.manifest import differences, require_same
 from cache.reader import Verify
 from cache.uses import using
 from pipeline import identity, networks, objectives
-from pipeline.errors import NotMadeError
+from pipeline.errors import NotMadeError, RecipeError
 from pipeline.job import Job, carry_out, finished
+from pipeline.objective_settings import Own
 from pipeline.parts import Parts
 from pipeline.recipe import Recipe
 from pipeline.runs import (
@@ -35,8 +35,8 @@ from pipeline.runs import (
     teacher_folder,
 )
 from pipeline.samples import NO_LABEL, num_classes
-from pipeline.settings import StudentSettings
-from pipeline.training import Criterion
+from pipeline.scheduled import Scheduled
+from pipeline.settings import Settings
 
 
 def train_students(
@@ -59,7 +59,7 @@ def train_students(
     parts = Parts.load(recipe.settings)
     cache = open_cache(recipe, parts, base, store, verify)
     teacher_logits = _teacher_on_test(recipe, parts, base, cache)
-    spec = networks.specify(settings.network, parts.train.data)
+    spec = networks.specify(settings.network, parts.train)
     with contextlib.ExitStack() as stack:
         for member in cache.caches if isinstance(cache, Ensemble) else (cache,):
             stack.enter_context(using(member.path))
@@ -115,8 +115,20 @@ def _given_cache(recipe: Recipe, parts: Parts, verify: Verify) -> LogitCache | E
         _require_classes(cache, num_classes(data))
     if len(caches) == 1:
         return caches[0]
-    objective = settings.student.objective
-    return Ensemble(caches, settings.cache.ensemble, getattr(objective, "temperature", 1.0))
+    return Ensemble(caches, settings.cache.ensemble, _ensemble_temperature(settings))
+
+
+def _ensemble_temperature(settings: Settings) -> float:
+    """Where softmaxes are averaged. Raises RecipeError where the objective's temperature is a schedule."""
+    temperature = getattr(settings.student.objective, "temperature", 1.0)
+    if settings.cache.ensemble == "logits" or isinstance(settings.student.objective, Own):
+        return 1.0
+    if isinstance(temperature, Scheduled):
+        raise RecipeError(
+            'cache.ensemble: "probabilities" are averaged at one temperature, and '
+            'student.objective.temperature is a schedule; set cache.ensemble = "logits"'
+        )
+    return float(temperature)
 
 
 def _require_classes(cache: LogitCache, expected: int) -> None:
@@ -165,8 +177,8 @@ def _jobs(
         spec=spec,
         settings=settings,
         data=parts.train,
-        criterion=partial(objectives.cross_entropy, label_smoothing=settings.label_smoothing),
-        num_views=recipe.settings.views.count,
+        criterion=objectives.from_labels(settings.label_smoothing),
+        views=parts.train.cached_views,
         folder=student_folder(base, recipe, "labels", inputs) / f"seed-{seed}",
         lazy=parts.train.data.lazy,
     )
@@ -174,11 +186,11 @@ def _jobs(
         labels_only,
         kind="distilled",
         data=SoftLabelDataset(parts.train, cache, check_inputs=check_inputs),
-        criterion=_from_cache(settings),
+        criterion=objectives.from_cache(settings.objective, settings.label_smoothing),
         folder=student_folder(base, recipe, "distilled", {**inputs, "cache": cache.manifest.key})
         / f"seed-{seed}",
         origin={
-            "objective": settings.objective.model_dump(mode="json"),
+            "objective": settings.objective.model_dump(mode="json", by_alias=True),
             "cache": cache.manifest.key,
             "teacher": cache.manifest.identity["teacher"].get("weights_sha256"),
             "baseline": labels_only.folder.parent.name,
@@ -186,15 +198,6 @@ def _jobs(
     )
     labelled = bool((parts.train.data.labels != NO_LABEL).any())
     return [labels_only, distilled] if settings.baseline and labelled else [distilled]
-
-
-def _from_cache(settings: StudentSettings) -> Criterion:
-    loss = objectives.build(settings.objective, settings.label_smoothing)
-
-    def criterion(student_logits: Tensor, labels: Tensor, teacher_logits: Tensor) -> Tensor:
-        return loss(student_logits, teacher_logits, labels)
-
-    return criterion
 
 
 def _teacher_on_test(recipe: Recipe, parts: Parts, base: Path, cache: LogitCache | Ensemble) -> Tensor | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from pipeline import identity, networks
 from pipeline.errors import DataError
 from pipeline.job import Job, carry_out, finished
-from pipeline.objectives import cross_entropy
+from pipeline.objectives import from_labels
 from pipeline.parts import Parts
 from pipeline.recipe import Recipe
 from pipeline.runs import Result, teacher_folder
@@ -39,11 +38,11 @@ def make_teacher(recipe: Recipe, base: Path, device: torch.device) -> tuple[Resu
         )
     job = Job(
         kind="teacher",
-        spec=networks.specify(settings.network, train.data),
+        spec=networks.specify(settings.network, train),
         settings=settings,
         data=train,
-        criterion=partial(cross_entropy, label_smoothing=settings.label_smoothing),
-        num_views=None,
+        criterion=from_labels(settings.label_smoothing),
+        views=train.live_views,
         folder=folder,
         lazy=train.data.lazy,
         begin_with=settings.weights,

@@ -14,15 +14,18 @@ from torch import Tensor, nn
 
 from pipeline.errors import DamagedError, DeviceError
 from pipeline.files import write_atomically
-from pipeline.loading import BatchedData, OrderedKeys, ShuffledKeys, default_workers, loader
+from pipeline.loading import BatchedData, EpochViews, OrderedKeys, ShuffledKeys, default_workers, loader
 from pipeline.metrics import Metrics, measure
+from pipeline.objectives import Terms
 from pipeline.progress import progress
 from pipeline.schedule import learning_rate
 from pipeline.settings import Training
 from pipeline.views import ViewedData
 
-Criterion = Callable[..., Tensor]
-"""(outputs (B, C), *what the dataset yields after the input) → loss."""
+Criterion = Callable[..., Tensor | Terms]
+"""(outputs (B, C), *what the dataset yields after the input, progress=share of the training done) → loss, or loss with
+its hard and soft terms.
+"""
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -54,7 +57,7 @@ def train(
     settings: Training,
     folder: Path,
     *,
-    num_views: int | None,
+    views: EpochViews,
     evaluate_on: Callable[[nn.Module], Metrics],
     device: torch.device,
     lazy: bool = False,
@@ -70,7 +73,7 @@ def train(
     if settings.channels_last:
         network.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(network, settings, device)
-    keys = ShuffledKeys(len(data), settings.batch_size, settings.seed, num_views)
+    keys = ShuffledKeys(len(data), settings.batch_size, settings.seed, views)
     first = _resume(network, optimizer, folder)
     batches = loader(data, keys, default_workers(lazy))
     with progress(description, settings.epochs * len(keys)) as advance:
@@ -79,12 +82,12 @@ def train(
             started = time.perf_counter()
             keys.epoch = epoch
             torch.manual_seed(settings.seed + 1_000_003 * epoch)
-            loss = _train_epoch(
+            losses = _train_epoch(
                 network, _counted(batches, advance), criterion, optimizer, settings, epoch, len(keys)
             )
             line: dict[str, Any] = {
                 "epoch": epoch + 1,
-                "loss": loss,
+                **losses,
                 "seconds": time.perf_counter() - started,
             }
             line["lr"] = optimizer.param_groups[0]["lr"]
@@ -150,11 +153,13 @@ def _train_epoch(
     settings: Training,
     epoch: int,
     steps: int,
-) -> float:
-    """One pass over the batches; the mean loss of its samples."""
+) -> dict[str, float]:
+    """One pass over the batches; the mean `loss` of its samples, and the means of `hard` and `soft` where the criterion
+    tells them.
+    """
     network.train()
     device = next(network.parameters()).device
-    total, count = torch.zeros((), device=device), 0
+    totals, count = dict[str, Tensor](), 0
     for step, (inputs, *targets) in enumerate(batches, start=epoch * steps):
         rate = learning_rate(step, steps, settings)
         for group in optimizer.param_groups:
@@ -164,15 +169,18 @@ def _train_epoch(
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with autocast(device, settings.precision):
             outputs = network(inputs)
-        loss = criterion(outputs, *targets)
+        found = criterion(outputs, *targets, progress=step / (settings.epochs * steps))
+        terms = found if isinstance(found, Terms) else Terms(found)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        terms.total.backward()
         if settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
         optimizer.step()
-        total += loss.detach() * len(inputs)  # on the device: no step waits for the host
+        for name, term in zip(("loss", "hard", "soft"), terms, strict=True):
+            if term is not None:  # added up on the device: no step waits for the host
+                totals[name] = totals.get(name, 0) + term.detach() * len(inputs)
         count += len(inputs)
-    return float(total) / count
+    return {name: float(total) / count for name, total in totals.items()}
 
 
 def _counted(batches: Any, advance: Callable[[int], None]) -> Iterator[tuple[Any, ...]]:

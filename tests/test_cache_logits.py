@@ -85,6 +85,70 @@ def test_an_estimate_does_no_work_and_knows_the_size(tmp_path: Path) -> None:
     assert estimate(recipe(*VIEWS), tmp_path / "runs", Store(tmp_path / "caches"), CPU).exists
 
 
+GROWING = ('views.augment=[{op="pad-crop", padding=1}]',)
+
+
+def test_more_views_take_over_those_that_are_there(tmp_path: Path) -> None:
+    build_cache(tmp_path, *GROWING, "views.count=2")
+    asked = recipe(*GROWING, "views.count=5")
+    store = Store(tmp_path / "caches")
+    assert estimate(asked, tmp_path / "runs", store, CPU).views_taken_over == 2
+    made = cache_logits(asked, tmp_path / "runs", store, CPU, print)
+    assert (made.views_taken_over, made.rows) == (2, 3 * 1437)
+    afresh = cache_logits(asked, tmp_path / "runs", Store(tmp_path / "other"), CPU, print)
+    assert (afresh.views_taken_over, afresh.rows) == (0, 5 * 1437)
+    assert afresh.cache.path.read_bytes() == made.cache.path.read_bytes()
+
+
+def test_fewer_views_need_no_teacher_at_all(tmp_path: Path) -> None:
+    build_cache(tmp_path, *GROWING, "views.count=3")
+    (teach(tmp_path, *GROWING).folder / WEIGHTS).write_bytes(b"whoever reads this fails")
+    asked = recipe(*GROWING, "views.count=2")
+    made = cache_logits(asked, tmp_path / "runs", Store(tmp_path / "caches"), CPU, print)
+    assert (made.views_taken_over, made.rows, made.cache.num_views) == (2, 0, 2)
+    assert made.cache.verify() == []
+
+
+def test_every_outcome_is_cached_once_and_by_the_same_teacher(tmp_path: Path) -> None:
+    cache = build_cache(tmp_path, *GROWING, 'views.count="all"')
+    assert cache.num_views == 9
+    assert len(np.unique(cache.input_crc32[:, 0])) == 9
+    assert teach(tmp_path, *GROWING, 'views.count="all"').folder == teach(tmp_path, *GROWING).folder
+    assert cache.path != build_cache(tmp_path, *GROWING, "views.count=9").path
+
+
+def test_mixed_samples_are_cached_with_the_label_of_their_own(tmp_path: Path) -> None:
+    options = ("views.count=2", 'views.augment=[{op="flip"}, {op="mixup", alpha=1.0}]')
+    cache = build_cache(tmp_path, *options, 'cache.dtype="float32"')
+    viewed = Parts.load(recipe(*options).settings).train
+    assert np.array_equal(cache.labels, viewed.data.labels)
+    network = networks.load(teach(tmp_path, *options)).eval()
+    keys = np.array([[3, 0], [3, 1], [1000, 1]])
+    with torch.inference_mode():
+        live = network(viewed.batch(keys)[0])
+    found = torch.from_numpy(cache.logits(keys[:, 0], keys[:, 1]))
+    torch.testing.assert_close(found, live, rtol=1e-4, atol=1e-4)
+
+
+def test_a_cached_logit_is_the_live_one_rounded_to_float16(tmp_path: Path) -> None:
+    """Over 1,000 random samples and views, and nowhere more than rounding allows."""
+    options = (*GROWING, 'views.count="all"')
+    cache = build_cache(tmp_path, *options)
+    full = build_cache(tmp_path, *options, 'cache.dtype="float32"')
+    network = networks.load(teach(tmp_path, *options)).eval()
+    viewed = Parts.load(recipe(*options).settings).train
+    random = np.random.default_rng(0)
+    indices, views = random.integers(0, 1437, 1000), random.integers(0, 9, 1000)
+    with torch.inference_mode():
+        live = network(viewed.batch(np.stack([indices, views], axis=1))[0]).numpy()
+    stored, exact = cache.logits(indices, views).astype(np.float32), full.logits(indices, views)
+    assert np.array_equal(stored, exact.astype(np.float16).astype(np.float32))
+    half_a_unit = np.spacing(np.abs(exact).astype(np.float16)).astype(np.float32) / 2
+    arithmetic = np.abs(exact - live)  # other batches, other order of sums
+    assert arithmetic.max() < 1e-4
+    assert (np.abs(stored - live) <= half_a_unit + arithmetic).all()
+
+
 def test_another_question_is_another_file(tmp_path: Path) -> None:
     paths = {
         build_cache(tmp_path, *options).path

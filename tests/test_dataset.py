@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zlib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ def logits_of(index: int, view: int = 0) -> list[float]:
     return [float(index + 100 * view + column) for column in range(C)]
 
 
-def make(path: Path, views: int = 2) -> Path:
+def make(path: Path, views: int = 2, **more: Any) -> Path:
     data = Views()
-    with LogitCacheWriter(path, manifest(N, C, views)) as writer:
+    with LogitCacheWriter(path, manifest(N, C, views, **more)) as writer:
         for view in range(views):
             inputs, labels = data.batch([(index, view) for index in range(N)])
             writer.write(
@@ -212,6 +213,28 @@ def test_one_input_a_batch_or_every_input_is_compared(cache: LogitCache) -> None
     SoftLabelDataset(OneMoved(), cache).batch([(4, 0), (6, 0)])
     with pytest.raises(MismatchError, match="sample 6, view 0"):
         SoftLabelDataset(OneMoved(), cache, check_inputs="all").batch([(4, 0), (6, 0)])
+
+
+def said_of(dataset: Any, cache: LogitCache) -> str:
+    with pytest.raises(MismatchError) as raised:
+        SoftLabelDataset(dataset, cache, check_inputs="all").batch([(index, 1) for index in range(10)])
+    return str(raised.value)
+
+
+def test_the_likely_cause_is_told_from_how_many_inputs_differ(cache: LogitCache) -> None:
+    class OneMoved(Views):
+        def __getitem__(self, key: Any) -> tuple[torch.Tensor, int]:
+            return Views(shift=C)[key] if key[0] == 6 else super().__getitem__(key)
+
+    assert "1 of these 10 inputs differ: the data of those samples have changed" in said_of(OneMoved(), cache)
+    assert "all of these inputs differ: the transform has changed" in said_of(Views(shift=C), cache)
+
+
+def test_a_library_that_is_another_since_is_named(tmp_path: Path) -> None:
+    versions = {"torch": metadata.version("torch") + "+local", "numpy": "1.0.0", "no-such-library": "1.0"}
+    made = LogitCache.open(make(tmp_path / "cache.h5", info={"versions": versions}))
+    said = said_of(Views(shift=C), made)
+    assert f"a library is another since: numpy 1.0.0 → {np.__version__}; build" in said
 
 
 def test_an_unknown_check_is_refused(cache: LogitCache) -> None:

@@ -121,5 +121,5 @@ def test_the_same_size_by_another_way_is_another_view() -> None:
 def test_what_was_running_is_recorded_and_is_no_part_of_the_key() -> None:
     found = manifest("cache.batch_size=7")
     assert found.info["batch_size"] == 7
-    assert set(found.info["versions"]) == {"torch", "numpy", "python"}
+    assert set(found.info["versions"]) == {"torch", "torchvision", "numpy", "pillow"}
     assert "batch_size" not in str(found.identity)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.features
 import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline import images
 from pipeline.errors import DataError
-from pipeline.images import alike, decode, fit, resized, to_array
+from pipeline.images import alike, decode, decoder, fit, resized, to_array
 from pipeline.settings import ViewsSettings
 
 PLAIN = ViewsSettings()
@@ -128,6 +131,16 @@ def test_arrays_of_any_channel_count_are_scaled_channel_by_channel(channels: int
     found = resized(batch, views)
     assert found.shape == (3, channels, 4, 4)
     assert np.array_equal(found[:, :1], resized(batch[:, :1], views))
+
+
+@pytest.mark.parametrize("name", ["machine", "version", "__version__"])
+def test_another_library_or_machine_is_another_decoder(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = decoder()
+    assert f"Pillow {PIL.__version__}, jpg " in before
+    assert decoder() == before
+    owner = {"machine": platform, "version": PIL.features, "__version__": images}[name]
+    monkeypatch.setattr(owner, name, "99" if name == "__version__" else lambda *library: "99")
+    assert decoder() != before
 
 
 # Whatever a person's dataset gives

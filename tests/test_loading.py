@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.loading import Keys, OrderedKeys, ShuffledKeys, default_workers, loader
@@ -77,13 +78,16 @@ def test_the_order_can_never_change_unnoticed() -> None:
     assert epoch_of(ShuffledKeys(10, 10, seed=3), 4)[0][:, 0].tolist() == [1, 8, 9, 3, 7, 4, 5, 2, 6, 0]
 
 
-@pytest.mark.parametrize(
-    ("num_views", "expected"), [(1, [0, 0, 0, 0, 0]), (3, [0, 1, 2, 0, 1]), (None, [0, 1, 2, 3, 4])]
-)
-def test_an_epoch_goes_through_its_view(num_views: int | None, expected: list[int]) -> None:
-    keys = ShuffledKeys(10, 4, seed=0, num_views=num_views)
-    for epoch, view in enumerate(expected):
-        assert {int(found) for batch in epoch_of(keys, epoch) for found in batch[:, 1]} == {view}
+def own_view(indices: NDArray[np.integer], epoch: int) -> NDArray[np.integer]:
+    return 100 * epoch + indices
+
+
+def test_every_sample_goes_through_the_view_that_it_is_given() -> None:
+    keys = ShuffledKeys(10, 4, seed=0, views=own_view)
+    for epoch in range(5):
+        found = np.concatenate(epoch_of(keys, epoch))
+        assert np.array_equal(found[:, 1], 100 * epoch + found[:, 0])
+    assert {int(view) for batch in epoch_of(ShuffledKeys(10, 4, seed=0), 3) for view in batch[:, 1]} == {0}
 
 
 @pytest.mark.parametrize("length", [1, 8, 10, 11])
@@ -103,7 +107,7 @@ def test_wanted_picks_batches_as_they_are_in_the_whole() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_gives_the_batches_of_its_keys_epoch_after_epoch(workers: int) -> None:
-    keys = ShuffledKeys(100, 16, seed=1, num_views=None)
+    keys = ShuffledKeys(100, 16, seed=1, views=own_view)
     batches = loader(Echo(100), keys, workers)
     for epoch in range(3):
         expected = epoch_of(keys, epoch)

@@ -38,7 +38,7 @@ def test_altered_weights_are_refused(tmp_path: Path) -> None:
 
 def test_the_seed_decides_the_initial_weights() -> None:
     settings = recipe().settings
-    spec = networks.specify(settings.student.network, Parts.load(settings).train.data)
+    spec = networks.specify(settings.student.network, Parts.load(settings).train)
     first, again, other = networks.build(spec, 3), networks.build(spec, 3), networks.build(spec, 4)
     digests = [weights_sha256(network.state_dict()) for network in (first, again, other)]
     assert digests[0] == digests[1] != digests[2]
@@ -47,7 +47,7 @@ def test_the_seed_decides_the_initial_weights() -> None:
 def test_inputs_are_normalised_by_the_statistics_of_the_training_part() -> None:
     settings = recipe().settings
     train = Parts.load(settings).train
-    spec = networks.specify(settings.student.network, train.data)
+    spec = networks.specify(settings.student.network, train)
     scaled = torch.from_numpy(train.data.raw(range(len(train)))).double() / 255  # type: ignore[arg-type]
     assert spec.mean == pytest.approx([float(scaled.mean())], abs=1e-5)
     assert spec.std == pytest.approx([float(scaled.std(unbiased=False))], abs=1e-5)

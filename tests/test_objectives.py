@@ -1,282 +1,424 @@
-"""Distillation losses against the formulas written out in float64, and the properties that theory gives them."""
+"""Every objective against its formula written out in float64, and the properties that theory gives it."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import math
 from typing import Any
 
+import longhand
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from scipy.special import log_softmax
 from torch import Tensor
-from torch.nn import functional
 
+from pipeline.errors import DataError, RecipeError
+from pipeline.objective_settings import KNOWN
 from pipeline.objectives import (
+    FUNCTIONS,
     NO_LABEL,
-    build,
+    Terms,
     ce_plus_kl,
     cross_entropy,
     kd,
     logit_mse,
+    regression,
     softened_kl,
+    squared_error,
+    standardized,
 )
-from pipeline.settings import KD, CEPlusKL, LogitMSE
 
-Array = NDArray[np.float64]
-LOSSES: dict[str, Callable[..., Tensor]] = {"kd": kd, "ce+kl": ce_plus_kl, "mse": logit_mse}
+DEFAULTS = {
+    name: {
+        key: field.default for key, field in kind.model_fields.items() if key not in ("name", "class_weights")
+    }
+    for name, kind in zip(FUNCTIONS, KNOWN, strict=True)
+}
+CLASSIFYING = [name for name in FUNCTIONS if name != "regression"]
+SOFTMAX = [name for name in CLASSIFYING if name not in ("ls", "mse")]
+LABELLED = [name for name in CLASSIFYING if name not in ("general", "soft-transfer-knowledge")]
+SMOOTHED = [name for name in LABELLED if name not in ("soft-transfer-data", "ls")]
+DIVERGENCES = ["kd", "ce+kl", "soft-ce", "js", "rkl"]
+WEIGHTS = {"alpha", "beta", "gamma", "weight", "ce_weight", "smoothing"}
 
 
 def problem(
-    batch: int = 32, classes: int = 10, spread: float = 3.0, seed: int = 0
+    name: str = "kd", batch: int = 12, classes: int = 5, spread: float = 3.0, seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Student and teacher logits, float32, and labels of which the third is missing."""
+    """Student and teacher logits, float64, and labels, of which the third is missing and half are the teacher's."""
     random = np.random.default_rng(seed)
-    student, teacher = (spread * random.normal(size=(2, batch, classes))).astype(np.float32)
+    student = spread * random.normal(size=(batch, classes))
+    teacher = spread * random.normal(size=(batch, 2, classes) if name == "general" else (batch, classes))
     labels = random.integers(0, classes, batch)
+    labels[::2] = teacher[::2].reshape(len(labels[::2]), -1, classes)[:, 0].argmax(1)
     labels[2:3] = NO_LABEL
     return torch.from_numpy(student), torch.from_numpy(teacher), torch.from_numpy(labels)
 
 
-# The formulas, a sample at a time
+def mixed(labels: Tensor, classes: int = 5, share: float = 0.7) -> Tensor:
+    """Each label with the next class, as Mixup would; the missing one stays so."""
+    shares = torch.zeros(len(labels), classes, dtype=torch.float64)
+    for row, label in enumerate(labels.tolist()):
+        if label != NO_LABEL:
+            shares[row, label] += share
+            shares[row, (label + 1) % classes] += 1 - share
+    return shares
 
 
-def longhand_ce(logits: Array, labels: NDArray[np.int64], smoothing: float = 0.0) -> float:
-    terms = []
-    for row, label in zip(logits, labels, strict=True):
-        if label != -1:
-            logarithms = log_softmax(row)
-            target = np.full(len(row), smoothing / len(row))
-            target[label] += 1 - smoothing
-            terms.append(-(target * logarithms).sum())
-    return float(np.mean(terms)) if terms else 0.0
+def found(name: str, student: Tensor, teacher: Tensor, labels: Tensor, **settings: Any) -> Terms:
+    return FUNCTIONS[name](student, teacher, labels, **{**DEFAULTS[name], **settings})
 
 
-def longhand_kl(student: Array, teacher: Array, temperature: float) -> float:
-    terms = []
-    for ours, theirs in zip(student / temperature, teacher / temperature, strict=True):
-        p = np.exp(theirs - theirs.max())
-        p /= p.sum()
-        q = np.exp(ours - ours.max())
-        q /= q.sum()
-        terms.append((p * (np.log(p) - np.log(q))).sum())
-    return temperature**2 * float(np.mean(terms))
+def same(terms: Terms, expected: longhand.Found, tolerance: float = 1e-6) -> None:
+    for field, ours, theirs in zip(Terms._fields, terms, expected, strict=True):
+        assert (ours is None) == (theirs is None), field
+        if ours is not None:
+            assert ours.ndim == 0
+            assert ours.item() == pytest.approx(theirs, rel=tolerance, abs=tolerance), field
 
 
-def longhand(
-    name: str, student: Array, teacher: Array, labels: Any, weight: float, temperature: float
-) -> float:
-    hard = longhand_ce(student, labels)
-    match name:
-        case "kd":
-            return (1 - weight) * hard + weight * longhand_kl(student, teacher, temperature)
-        case "ce+kl":
-            return hard + weight * longhand_kl(student, teacher, temperature)
-        case _:
-            return (1 - weight) * hard + weight * float(np.mean((student - teacher) ** 2))
+def against_longhand(name: str, batch: tuple[Tensor, Tensor, Tensor], **settings: Any) -> None:
+    expected = longhand.objective(name, *(part.numpy() for part in batch), **{**DEFAULTS[name], **settings})
+    same(found(name, *batch, **settings), expected)
+    student, teacher, labels = batch
+    same(found(name, student.float(), teacher.float(), labels, **settings), expected, tolerance=2e-5)
 
 
-def arguments(name: str, weight: float, temperature: float) -> dict[str, float]:
-    if name == "mse":
-        return {"alpha": weight}
-    return {"weight" if name == "ce+kl" else "alpha": weight, "temperature": temperature}
+# The formulas
 
 
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("weight", [0.0, 0.3, 0.9, 1.0])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
-def test_a_loss_is_its_formula(name: str, weight: float, temperature: float) -> None:
-    student, teacher, labels = problem()
-    expected = longhand(
-        name, student.double().numpy(), teacher.double().numpy(), labels.numpy(), weight, temperature
+@pytest.mark.parametrize("name", SOFTMAX)
+def test_it_is_its_formula_at_any_temperature(name: str, temperature: float) -> None:
+    against_longhand(name, problem(name), temperature=temperature)
+
+
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_it_is_its_formula_with_weights_at_their_ends(name: str) -> None:
+    keys = sorted(WEIGHTS & DEFAULTS[name].keys())
+    for values in itertools.product([0.0, 0.3, 1.0], repeat=len(keys)):
+        against_longhand(name, problem(name), **dict(zip(keys, values, strict=True)))
+
+
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_it_is_its_formula_with_mixed_labels(name: str) -> None:
+    student, teacher, labels = problem(name)
+    against_longhand(name, (student, teacher, mixed(labels)))
+    against_longhand(name, (student, teacher, mixed(labels, share=0.3)))
+
+
+@pytest.mark.parametrize("name", SOFTMAX)
+def test_it_is_its_formula_of_z_scores_when_standardized(name: str) -> None:
+    student, teacher, labels = problem(name)
+    against_longhand(name, (student, teacher, labels), standardize=True)
+    scaled = found(name, student, 7 * teacher - 3, labels, standardize=True)
+    expected = found(name, student, teacher, labels, standardize=True)
+    assert scaled.total.item() == pytest.approx(expected.total.item(), rel=1e-9), (
+        "the teacher's scale is gone"
     )
-    given = arguments(name, weight, temperature)
-    in_double = LOSSES[name](student.double(), teacher.double(), labels, **given).item()
-    in_single = LOSSES[name](student, teacher, labels, **given).item()
-    assert in_double == pytest.approx(expected, rel=1e-12, abs=1e-12)
-    assert in_single == pytest.approx(expected, rel=2e-6, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_defaults_are_those_of_a_recipe(name: str) -> None:
-    settings = {"kd": KD(name="kd"), "ce+kl": CEPlusKL(name="ce+kl"), "mse": LogitMSE(name="mse")}[name]
-    batch = problem()
-    assert torch.equal(build(settings)(*batch), LOSSES[name](*batch))
+@pytest.mark.parametrize("name", SMOOTHED)
+def test_it_is_its_formula_with_label_smoothing(name: str) -> None:
+    student, teacher, labels = problem(name)
+    against_longhand(name, (student, teacher, labels), label_smoothing=0.1)
+    against_longhand(name, (student, teacher, mixed(labels)), label_smoothing=0.1)
 
 
-def test_build_hands_on_what_the_recipe_says() -> None:
-    batch = problem()
-    for settings, expected in [
-        (KD(name="kd", alpha=0.2, temperature=3), kd(*batch, 0.2, 3.0, 0.1)),
-        (CEPlusKL(name="ce+kl", weight=7, temperature=3), ce_plus_kl(*batch, 7.0, 3.0, 0.1)),
-        (LogitMSE(name="mse", alpha=0.2), logit_mse(*batch, 0.2, 0.1)),
-    ]:
-        assert torch.equal(build(settings, label_smoothing=0.1)(*batch), expected), settings
+@pytest.mark.parametrize(("one", "other"), list(itertools.product(["kl", "ce"], repeat=2)))
+def test_general_takes_either_divergence_of_either_cache(one: str, other: str) -> None:
+    against_longhand(
+        "general", problem("general"), teacher_divergence=one, knowledge_divergence=other, alpha=0.2
+    )
+
+
+def test_class_weights_weigh_samples() -> None:
+    student, teacher, labels = problem()
+    weights = (0.5, 1.0, 2.0, 0.0, 7.0)
+    against_longhand("kd", (student, teacher, labels), class_weights=weights)
+    against_longhand("kd", (student, teacher, mixed(labels)), class_weights=weights)
+    against_longhand("kd", (student, teacher, labels), class_weights=weights, standardize=True)
+    hard = kd(student, teacher, labels, class_weights=weights).hard
+    theirs = torch.nn.functional.cross_entropy(
+        student, labels, torch.tensor(weights).double(), ignore_index=-1
+    )
+    assert hard is not None
+    assert hard.item() == pytest.approx(theirs.item(), rel=1e-9)
+    equal = kd(student, teacher, labels, class_weights=[3.0] * 5)
+    assert equal.total.item() == pytest.approx(kd(student, teacher, labels).total.item(), rel=1e-12)
+    with pytest.raises(RecipeError, match="class_weights: expected one a class, 5, found 2"):
+        kd(student, teacher, labels, class_weights=(1.0, 2.0))
+
+
+@pytest.mark.parametrize("classes", [2, 1000])
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_any_number_of_classes_will_do(name: str, classes: int) -> None:
+    student, teacher, labels = problem(name, batch=6, classes=classes)
+    against_longhand(name, (student, teacher, labels))
+    against_longhand(name, (student, teacher, mixed(labels, classes)))
+
+
+def test_one_class_has_no_others() -> None:
+    for name in ("dkd", "nkd"):
+        with pytest.raises(RecipeError, match="there is only one"):
+            found(name, torch.zeros(2, 1), torch.zeros(2, 1), torch.tensor([0, 0]))
+
+
+def test_regression_is_two_mean_squares() -> None:
+    student, teacher, _ = problem()
+    targets = torch.linspace(-1, 1, student.numel(), dtype=torch.float64).view_as(student).clone()
+    targets[3] = math.nan
+    keep = [row for row in range(len(student)) if row != 3]
+    hard = ((student - targets)[keep] ** 2).mean().item()
+    soft = ((student - teacher) ** 2).mean().item()
+    same(regression(student, teacher, targets, 0.3), (soft + 0.3 * hard, hard, soft), 1e-12)
+    same(regression(student, teacher, torch.full_like(targets, math.nan)), (soft, 0.0, soft), 1e-12)
+    with pytest.raises(DataError, match=r"floats of shape \(12, 5\), found int64 of shape \(12,\)"):
+        squared_error(student, torch.zeros(12, dtype=torch.int64))
+    with pytest.raises(DataError, match=r"found float64 of shape \(12, 1\)"):
+        squared_error(student, targets[:, :1])
 
 
 # What theory gives
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_the_gradient_is_that_of_the_loss(name: str) -> None:
-    student, teacher, labels = problem(batch=4, classes=5)
-    inputs = student.double().requires_grad_(), teacher.double(), labels
-    assert torch.autograd.gradcheck(lambda s, t, y: LOSSES[name](s, t, y, 0.6), inputs)
+@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_the_gradient_is_that_of_the_loss(name: str, standardize: bool) -> None:
+    student, teacher, labels = problem(name, batch=4)
+    given = {"standardize": True} if standardize and "standardize" in DEFAULTS[name] else {}
+    for answers in (labels, mixed(labels)):
+        assert torch.autograd.gradcheck(
+            lambda s, answers=answers: found(name, s, teacher, answers, **given).total,
+            student.requires_grad_(),
+        )
+
+
+def test_the_gradient_of_a_regression_is_that_of_the_loss() -> None:
+    student, teacher, _ = problem(batch=3)
+    targets = torch.ones_like(student)
+    targets[1] = math.nan
+    assert torch.autograd.gradcheck(lambda s: regression(s, teacher, targets).total, student.requires_grad_())
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
-def test_the_soft_part_is_zero_and_flat_where_the_student_is_the_teacher(temperature: float) -> None:
-    _, teacher, labels = problem()
-    for loss in (
-        lambda s: softened_kl(s, teacher.double(), temperature),
-        lambda s: logit_mse(s, teacher.double(), labels, alpha=1.0),
-        lambda s: kd(s, teacher.double(), labels, alpha=1.0, temperature=temperature),
-    ):
-        student = teacher.double().requires_grad_()
-        value = loss(student)
-        value.backward()
-        assert abs(value.item()) < 1e-14
-        assert student.grad is not None
-        assert student.grad.abs().max() < 1e-14
-
-
-def test_the_soft_part_is_positive_anywhere_else() -> None:
-    for seed in range(50):
-        student, teacher, _ = problem(batch=1, seed=seed)
-        assert softened_kl(student, teacher, 2.0) > 0
-
-
-@pytest.mark.parametrize("name", ["kd", "ce+kl"])
-def test_a_constant_added_to_a_samples_logits_changes_nothing(name: str) -> None:
-    student, teacher, labels = (value.double() if value.is_floating_point() else value for value in problem())
-    shift = torch.linspace(-50, 50, len(student), dtype=torch.float64)[:, None]
-    expected = LOSSES[name](student, teacher, labels).item()
-    assert LOSSES[name](student + shift, teacher - 2 * shift, labels).item() == pytest.approx(
-        expected, rel=1e-12
+@pytest.mark.parametrize("name", [*DIVERGENCES, "mse", "general", "dkd", "dist", "soft-transfer-knowledge"])
+def test_the_soft_term_is_least_and_flat_where_the_student_is_the_teacher(
+    name: str, temperature: float
+) -> None:
+    _, teacher, _ = problem()
+    target = torch.stack([teacher, teacher], 1) if name == "general" else teacher
+    given = {"temperature": temperature} if "temperature" in DEFAULTS[name] else {}
+    none = torch.full((12,), NO_LABEL)
+    student = teacher.clone().requires_grad_()
+    soft = found(name, student, target, none, **given).soft
+    assert soft is not None
+    (gradient,) = torch.autograd.grad(soft, student)
+    entropy = longhand.entropy(teacher.numpy() / temperature, teacher.numpy() / temperature).mean()
+    least = {"soft-ce": temperature**2 * entropy, "soft-transfer-knowledge": entropy}
+    tolerance = 1e-5 if name == "dist" else 1e-12  # 1e-8 of its denominators are no correlation's
+    assert gradient.abs().max() < tolerance
+    assert soft.item() == pytest.approx(least.get(name, 0.0), abs=tolerance)
+    moved = found(
+        name, teacher + torch.randn(12, 5, generator=torch.manual_seed(0)).double(), target, none, **given
     )
+    assert moved.soft is not None
+    assert moved.soft > soft
 
 
-def test_matching_logits_notices_a_constant() -> None:
-    student, teacher, labels = problem()
-    assert logit_mse(teacher + 3, teacher, labels).item() == pytest.approx(9, rel=1e-5)
-    assert logit_mse(student, teacher, labels) != logit_mse(student + 3, teacher, labels)
+def test_nkd_is_flat_in_the_other_classes_where_the_student_is_the_teacher() -> None:
+    _, teacher, labels = problem()
+    student = teacher.clone().requires_grad_()
+    whole, target = (found("nkd", student, teacher, labels, gamma=gamma).total for gamma in (1.0, 0.0))
+    (gradient,) = torch.autograd.grad(whole - target, student)
+    assert gradient.abs().max() < 1e-12
+    assert whole > target
 
 
-def test_t_squared_keeps_the_gradients_size() -> None:
-    """For high T it nears that of matching centred logits, (s − t) / (B·C): Hinton et al. (2015), equation 4."""
-    student, teacher, _ = (value.double() for value in problem(spread=1.0))
-    expected = (
-        student - student.mean(1, keepdim=True) - teacher + teacher.mean(1, keepdim=True)
-    ) / student.numel()
+@pytest.mark.parametrize("name", [name for name in CLASSIFYING if name != "mse"])
+def test_a_constant_added_to_a_samples_logits_changes_nothing(name: str) -> None:
+    student, teacher, labels = problem(name)
+    shift = torch.linspace(-50, 50, len(student), dtype=torch.float64)[:, None]
+    expected = found(name, student, teacher, labels).total.item()
+    moved = found(name, student + shift, teacher - 2 * shift.view(-1, *[1] * (teacher.ndim - 1)), labels)
+    assert moved.total.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_matching_numbers_notices_a_constant() -> None:
+    _, teacher, labels = problem()
+    assert logit_mse(teacher + 3, teacher, labels).total.item() == pytest.approx(9)
+    assert regression(teacher + 3, teacher, teacher).total.item() == pytest.approx(18)
+
+
+@pytest.mark.parametrize(("name", "factor"), [("kd", 1), ("soft-ce", 1), ("rkl", 1), ("js", 1 / 4)])
+def test_t_squared_keeps_the_gradients_size(name: str, factor: float) -> None:
+    """For high T it nears that of matching centred logits, (s − t) / (B·C): Hinton et al. (2015), equation 4; of
+    Jensen–Shannon's a quarter.
+    """
+    student, teacher, labels = problem(spread=1.0)
+    student, teacher = student - student.mean(1, keepdim=True), teacher - teacher.mean(1, keepdim=True)
+    expected = factor * (student - teacher) / student.numel()
     sizes = []
     for temperature in (1.0, 4.0, 10_000.0):
-        leaf = student.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(softened_kl(leaf, teacher, temperature), leaf)
+        soft = found(name, student.requires_grad_(), teacher, labels, temperature=temperature).soft
+        assert soft is not None
+        (gradient,) = torch.autograd.grad(soft, student)
         sizes.append(gradient.norm().item())
     assert (gradient - expected).abs().max() < 1e-3 * expected.abs().max()
     assert max(sizes) < 3 * min(sizes), sizes
 
 
-# Weights at their ends
+@pytest.mark.parametrize("name", ["general", "soft-transfer-knowledge"])
+def test_without_t_squared_the_gradient_shrinks_with_its_square(name: str) -> None:
+    student, teacher, labels = problem(name)
+    sizes = []
+    for temperature in (1e3, 1e4):
+        total = found(name, student.requires_grad_(), teacher, labels, temperature=temperature).total
+        sizes.append(torch.autograd.grad(total, student)[0].norm().item())
+    assert sizes[0] / sizes[1] == pytest.approx(100, rel=0.01)
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_weights_at_their_ends_leave_one_part_alone(name: str) -> None:
+def test_known_relations_hold() -> None:
     student, teacher, labels = problem()
-    hard = cross_entropy(student, labels)
-    soft = functional.mse_loss(student, teacher) if name == "mse" else softened_kl(student, teacher, 4.0)
-    assert torch.equal(LOSSES[name](student, teacher, labels, 0.0), hard)
-    assert torch.equal(LOSSES[name](student, teacher, labels, 1.0), hard + soft if name == "ce+kl" else soft)
+    pair, whole = (student, teacher), kd(student, teacher, labels)
+    as_general = found(
+        "general", student, torch.stack([teacher, student], 1), labels, alpha=16.0, beta=9.0, temperature=4.0
+    )
+    assert as_general.total.item() == pytest.approx(softened_kl(*pair, 4.0).item()), (
+        "the knowledge is the student"
+    )
+    hard, soft = whole.hard, whole.soft
+    assert hard is not None
+    assert soft is not None
+    assert ce_plus_kl(*pair, labels, 3.0).total.item() == pytest.approx((hard + 3 * soft).item())
+    bound = found("js", 1000 * student, -1000 * student, labels, temperature=1.0).soft
+    assert bound is not None
+    assert bound.item() == pytest.approx(math.log(2))
+
+
+def test_dkd_adds_up_to_kd_where_others_weigh_as_the_teacher_says() -> None:
+    """Zhao et al. (2022), equation 5: KL = TCKD + (1 − p)·NCKD."""
+    student, teacher, labels = (part[:1] for part in problem())
+    others = 1 - (teacher / 4).softmax(1)[0, labels[0]].item()
+    split = found("dkd", student, teacher, labels, alpha=1.0, beta=others)
+    assert split.soft is not None
+    assert split.soft.item() == pytest.approx(softened_kl(student, teacher, 4.0).item(), rel=1e-12)
+
+
+def test_a_z_score_has_mean_0_and_deviation_1_and_equal_logits_are_zeros() -> None:
+    rows = standardized(torch.tensor([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]]))
+    assert rows[0].mean().item() == pytest.approx(0, abs=1e-6)
+    assert rows[0].std(correction=0).item() == pytest.approx(1)
+    assert not rows[1].any()
 
 
 # Labels
 
 
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_a_one_hot_label_is_the_label(name: str) -> None:
+    student, teacher, labels = problem(name)
+    assert found(name, student, teacher, mixed(labels, share=1.0)).total.item() == pytest.approx(
+        found(name, student, teacher, labels).total.item(), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_without_any_label_the_hard_part_is_zero_and_not_nan(name: str) -> None:
+    student, teacher, labels = problem(name)
+    student.requires_grad_()
+    for none in (torch.full_like(labels, NO_LABEL), torch.zeros(12, 5)):
+        terms = found(name, student, teacher, none)
+        assert not terms.hard
+        (gradient,) = torch.autograd.grad(terms.total, student)
+        assert gradient.isfinite().all()
+        learns = name not in ("ls", "soft-transfer-data", "soft-transfer-model")
+        assert bool(gradient.any()) == learns
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_a_sample_without_a_label_has_no_part_in_the_hard_term(name: str) -> None:
+    student, teacher, labels = problem(name)
+    terms = found(name, student.requires_grad_(), teacher, labels)
+    term = terms.soft if terms.hard is None else terms.hard
+    assert term is not None
+    (gradient,) = torch.autograd.grad(term, student)
+    assert not gradient[2].any()
+    keep = labels != NO_LABEL
+    alone = found(name, student[keep], teacher[keep], labels[keep])
+    expected = alone.soft if alone.hard is None else alone.hard
+    assert expected is not None
+    assert term.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
 def test_cross_entropy_is_torchs_with_any_smoothing() -> None:
     student, _, labels = problem()
     for smoothing in (0.0, 0.1, 0.5):
-        expected = functional.cross_entropy(student, labels, ignore_index=-1, label_smoothing=smoothing)
-        found = cross_entropy(student, labels, smoothing)
-        assert found.item() == pytest.approx(expected.item(), rel=1e-6), smoothing
-        by_hand = longhand_ce(student.double().numpy(), labels.numpy(), smoothing)
-        assert found.item() == pytest.approx(by_hand, rel=1e-6), smoothing
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_a_sample_without_a_label_learns_from_the_teacher_alone(name: str) -> None:
-    student, teacher, labels = problem()
-    student.requires_grad_()
-    hard, soft = cross_entropy(student, labels), LOSSES[name](student, teacher, labels, 0.5)
-    (of_hard,) = torch.autograd.grad(hard, student)
-    (of_both,) = torch.autograd.grad(soft, student)
-    assert not of_hard[2].any()
-    assert of_both[2].any()
-    keep = labels != NO_LABEL
-    assert cross_entropy(student[keep], labels[keep]).item() == pytest.approx(hard.item(), rel=1e-6)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_without_any_label_the_hard_part_is_zero_and_not_nan(name: str) -> None:
-    student, teacher, labels = problem()
-    student.requires_grad_()
-    none = torch.full_like(labels, NO_LABEL)
-    loss = LOSSES[name](student, teacher, none, 0.5)
-    soft = functional.mse_loss(student, teacher) if name == "mse" else softened_kl(student, teacher, 4.0)
-    assert cross_entropy(student, none, 0.1).item() == 0.0
-    assert loss.item() == pytest.approx(0.5 * soft.item())
-    loss.backward()
-    assert student.grad is not None
-    assert student.grad.isfinite().all()
+        theirs = torch.nn.functional.cross_entropy(
+            student, labels, ignore_index=-1, label_smoothing=smoothing
+        )
+        assert cross_entropy(student, labels, smoothing).item() == pytest.approx(theirs.item(), rel=1e-9)
 
 
 # Numbers
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", CLASSIFYING)
 def test_huge_logits_give_no_nan_in_loss_or_gradient(name: str) -> None:
     extremes = torch.tensor(list(itertools.product([-1e4, 0.0, 1e4], repeat=3)))
     student = extremes.repeat_interleave(len(extremes), 0).requires_grad_()
-    teacher, labels = extremes.repeat(len(extremes), 1), torch.arange(len(extremes) ** 2) % 3
-    for temperature in (0.5, 1.0, 20.0):
-        loss = LOSSES[name](student, teacher, labels, **arguments(name, 0.9, temperature))
-        (gradient,) = torch.autograd.grad(loss, student)
-        assert loss.isfinite(), f"T = {temperature}: {loss}"
-        assert gradient.isfinite().all(), f"T = {temperature}"
+    teacher, labels = extremes.repeat(len(extremes), 1), torch.arange(len(extremes) ** 2) % 4 - 1
+    teacher = torch.stack([teacher, teacher.flip(1)], 1) if name == "general" else teacher
+    options = [{"temperature": at, "standardize": on} for at in (0.5, 1.0, 20.0) for on in (False, True)]
+    for given in options if name in SOFTMAX else [{}]:
+        for answers in (labels, mixed(labels, 3)):
+            total = found(name, student, teacher, answers, **given).total
+            (gradient,) = torch.autograd.grad(total, student)
+            assert total.isfinite(), given
+            assert gradient.isfinite().all(), given
 
 
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_logits_are_computed_in_float32(name: str, dtype: torch.dtype) -> None:
-    student, teacher, labels = problem()
-    low, wide = (student.to(dtype), teacher.to(dtype)), (student.to(dtype).float(), teacher.to(dtype).float())
-    found = LOSSES[name](*low, labels)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, LOSSES[name](*wide, labels))
-    mixed = LOSSES[name](wide[0], low[1], labels)
-    assert torch.equal(mixed, found), "as a float16 cache gives them to a float32 student"
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_under_bfloat16_autocast_it_is_computed_in_float32(name: str) -> None:
+    student, teacher, labels = problem(name)
+    low = student.bfloat16(), teacher.bfloat16()
+    for answers in (labels, mixed(labels).bfloat16()):
+        with torch.autocast("cpu", torch.bfloat16):
+            within = found(name, *low, answers).total
+        assert within.dtype == torch.float32
+        assert torch.equal(within, found(name, *(part.float() for part in low), answers).total)
+        assert torch.equal(within, found(name, low[0].float(), low[1], answers).total), "of unlike types"
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_float64_logits_stay_so(name: str) -> None:
-    student, teacher, labels = problem()
-    assert LOSSES[name](student.double(), teacher.double(), labels).dtype == torch.float64
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_it_leaves_its_inputs_as_they_are_and_float64_stays_so(name: str) -> None:
+    given = problem(name)
+    assert found(name, *given).total.dtype == torch.float64
+    for after, before in zip(given, problem(name), strict=True):
+        assert torch.equal(after, before)
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_leaves_its_inputs_as_they_are(name: str) -> None:
-    given = problem()
-    LOSSES[name](*given)
-    for found, expected in zip(given, problem(), strict=True):
-        assert torch.equal(found, expected)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_is_a_mean_over_the_batch(name: str) -> None:
-    student, teacher, labels = (value.double() if value.is_floating_point() else value for value in problem())
+@pytest.mark.parametrize("name", [name for name in CLASSIFYING if name != "dist"])
+def test_it_is_a_mean_over_the_batch(name: str) -> None:
+    student, teacher, labels = problem(name)
     labels = labels.clamp(min=0)
-    alone = [
-        LOSSES[name](student[i : i + 1], teacher[i : i + 1], labels[i : i + 1]).item() for i in range(32)
-    ]
-    assert LOSSES[name](student, teacher, labels).item() == pytest.approx(np.mean(alone), rel=1e-12)
+    alone = [found(name, *(part[i : i + 1] for part in (student, teacher, labels))).total for i in range(12)]
+    assert found(name, student, teacher, labels).total.item() == pytest.approx(np.mean(alone), rel=1e-9)
+
+
+# Several caches
+
+
+@pytest.mark.parametrize("name", SOFTMAX)
+def test_logits_of_another_shape_are_refused(name: str) -> None:
+    student, teacher, labels = problem(name)
+    if name == "general":
+        for wrong, count in ((teacher[:, 0], 1), (teacher[:, :1], 1), (teacher.repeat(1, 2, 1), 4)):
+            with pytest.raises(RecipeError, match=rf"two caches, found {count}; set cache\.from"):
+                found(name, student, wrong, labels)
+    else:
+        for wrong in (torch.stack([teacher, teacher], 1), teacher[:, :1]):
+            with pytest.raises(
+                RecipeError, match=r"one row of teacher logits a sample, of shape \(12, 5\), found"
+            ):
+                found(name, student, wrong, labels)

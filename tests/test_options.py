@@ -6,9 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pytest
 from click.testing import CliRunner
 
 from pipeline.options import print_table, recipe_options, store_option
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--store is told to the rest of the process; not to the next test."""
+    monkeypatch.setenv("DECANT_STORE", "")
 
 
 def given(*words: str) -> dict[str, Any]:

@@ -76,4 +76,12 @@ def test_a_test_label_beyond_the_train_parts_classes_is_refused() -> None:
 
 def test_images_alone_can_be_augmented() -> None:
     said = refusal(f"data.name={__name__}:same_features", 'views.augment=[{op="flip"}]')
-    assert said.startswith("views.augment: works on images (C, H, W)")
+    assert said.startswith("views.augment: flip: works on images (C, H, W)")
+
+
+def test_where_a_crop_sets_the_size_the_test_part_is_cropped_in_the_middle() -> None:
+    found = parts('views.augment=[{op="random-resized-crop", size=6}, {op="flip"}]')
+    assert found.train.input_shape == found.test.input_shape == (1, 6, 6)
+    assert found.train.data.input_shape == (1, 8, 8)
+    whole = found.test.data.raw(np.array([3]))[0]
+    assert np.array_equal(found.test[3][0].numpy(), whole[:, 1:7, 1:7])

@@ -154,8 +154,15 @@ WRONG = [
     ("student.milestones=5", "student.milestones: expected a list, found 5"),
     ("student.milestones=[5, 0]", "student.milestones[1]: expected a whole number at least 1, found 0"),
     ("data.name=5", "data.name: expected text, found 5"),
-    ("student.objective=kdd", "student.objective.name: unknown objective 'kdd'; did you mean kd?"),
-    ("student.objective={alpha=1}", "student.objective.name: missing; known: ce+kl, kd, mse"),
+    (
+        "student.objective=kdd",
+        "student.objective.name: unknown objective 'kdd'; did you mean kd or nkd or dkd? (or package.module:function)",
+    ),
+    (
+        "student.objective={alpha=1}",
+        "student.objective.name: missing; known: ce+kl, dist, dkd, general, js, kd, ls, mse, nkd, regression, rkl, "
+        "soft-ce, soft-transfer-data, soft-transfer-knowledge, soft-transfer-model",
+    ),
     ("student.objective=5", "student.objective: expected a table with `name`, found 5"),
     (
         "student.objective.alpha=2",

@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from pipeline.augmentations import Flip, PadCrop
 from pipeline.settings import (
     KD,
     CacheSettings,
     CEPlusKL,
     DataSettings,
-    Flip,
     LogitMSE,
     Network,
     Objective,
-    PadCrop,
     Settings,
     StudentSettings,
     TeacherSettings,

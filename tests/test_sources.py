@@ -1,11 +1,9 @@
-"""Where data come from: the embedded digits, torchvision's formats, image folders, and a person's own function."""
+"""Where data come from: the embedded digits, torchvision's formats, and a person's own function."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
-import shutil
 import struct
 import sys
 import time
@@ -191,135 +189,6 @@ def test_a_failed_download_is_one_line_at_once(
     assert said.startswith(f"{name}: cannot be read from '{tmp_path}', nor downloaded there (")
     assert said.endswith("set data.root to where it is, or try again with a network")
     assert time.perf_counter() - started < 10
-
-
-# Image folders
-
-
-def write_folder(
-    root: Path, shape: tuple[int, int] = (6, 5), parts: tuple[str, ...] = ("train", "test")
-) -> Path:
-    """Two classes; the last images of train/cat lie in a folder of their own."""
-    for part in parts:
-        for name in ("cat/b.png", "cat/a.png", "dog/1.png", "dog/2.PNG", "cat/more/c.png", "cat/é日.png"):
-            path = root / part / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            drawn = np.random.default_rng(sum(map(ord, part + name))).integers(0, 256, (*shape, 3))
-            Image.fromarray(drawn.astype(np.uint8)).save(path, "PNG")
-            (path.parent / "notes.txt").write_text("no image")
-    return root
-
-
-def test_a_folder_is_its_images_by_class_in_the_order_of_their_names(tmp_path: Path) -> None:
-    data = read("imagefolder", write_folder(tmp_path))
-    names = ["cat/a.png", "cat/b.png", "cat/more/c.png", "cat/é日.png", "dog/1.png", "dog/2.PNG"]
-    expected = [np.asarray(Image.open(tmp_path / "train" / name)).transpose(2, 0, 1) for name in names]
-    assert np.array_equal(everything(data), np.stack(expected))
-    assert data.labels.tolist() == [0, 0, 0, 0, 1, 1]
-    assert data.classes == ("cat", "dog")
-    assert data.input_shape == (3, 6, 5)
-
-
-def test_the_test_part_lies_in_test_or_val(tmp_path: Path) -> None:
-    write_folder(tmp_path, parts=("train", "val"))
-    val = everything(read("imagefolder", tmp_path, "test"))
-    assert not np.array_equal(val, everything(read("imagefolder", tmp_path)))
-    shutil.copytree(tmp_path / "train", tmp_path / "test")
-    assert np.array_equal(
-        everything(read("imagefolder", tmp_path, "test")), everything(read("imagefolder", tmp_path))
-    ), "test/ goes first"
-
-
-CHANGES: dict[str, Callable[[Path], object]] = {
-    "renamed": lambda folder: (folder / "cat/a.png").rename(folder / "cat/aa.png"),
-    "added": lambda folder: shutil.copy(folder / "cat/a.png", folder / "cat/z.png"),
-    "removed": lambda folder: (folder / "cat/a.png").unlink(),
-    "grown": lambda folder: os.truncate(folder / "cat/a.png", 10_000),
-    "behind a new class": lambda folder: (folder / "ape").mkdir(),
-    "relabelled": lambda folder: (folder / "cat/a.png").rename(folder / "dog/a.png"),
-    "swapped": lambda folder: [
-        (folder / "dog").rename(folder / "z"),
-        (folder / "cat").rename(folder / "dog"),
-    ],
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_the_digest_notices_a_file_that_is(change: str, tmp_path: Path) -> None:
-    before = read("imagefolder", write_folder(tmp_path)).digest()
-    assert read("imagefolder", tmp_path).digest() == before
-    CHANGES[change](tmp_path / "train")
-    assert read("imagefolder", tmp_path).digest() != before
-
-
-def test_the_digest_is_the_same_wherever_the_folder_lies(tmp_path: Path) -> None:
-    here, there = (read("imagefolder", write_folder(tmp_path / name)) for name in ("here", "there"))
-    assert here.digest() == there.digest()
-
-
-def test_images_decoded_as_needed_are_those_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = read("imagefolder", write_folder(tmp_path), size=4)
-    monkeypatch.setattr(sources, "MAX_ARRAY_BYTES", 0)
-    lazy = read("imagefolder", tmp_path, size=4)
-    assert (held.lazy, lazy.lazy) == (False, True)
-    assert np.array_equal(everything(held), everything(lazy))
-    assert np.array_equal(held.labels, lazy.labels)
-    assert (held.digest(), held.classes, held.input_shape) == (lazy.digest(), lazy.classes, lazy.input_shape)
-
-
-@pytest.mark.parametrize("limit", [0, 1 << 30])
-def test_an_unreadable_image_is_named(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_ARRAY_BYTES", limit)
-    broken = write_folder(tmp_path) / "train" / "dog" / "1.png"
-    broken.write_bytes(b"not an image")
-    assert refusal("imagefolder", tmp_path).startswith(f"{broken}: not a readable image")
-
-
-@pytest.mark.parametrize("limit", [0, 1 << 30])
-def test_images_of_several_sizes_need_views_size(
-    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sources, "MAX_ARRAY_BYTES", limit)
-    odd = write_folder(tmp_path) / "train" / "dog" / "2.PNG"
-    Image.fromarray(pixels(9, 9, 3)).save(odd, "PNG")
-    said = refusal("imagefolder", tmp_path)
-    assert said.startswith(f"{odd}: uint8 (3, 9, 9), where the first is uint8 (3, 6, 5)")
-    assert "views.size" in said
-    assert read("imagefolder", tmp_path, size=4).input_shape == (3, 4, 4)
-    if limit == 0:
-        alone = read("imagefolder", tmp_path)
-        with pytest.raises(DataError):
-            alone.raw(np.array([5]))
-
-
-def test_folders_without_images_are_refused(tmp_path: Path) -> None:
-    assert refusal("imagefolder", tmp_path / "none") == f"data.root: no such folder: {tmp_path / 'none'}"
-    assert refusal("imagefolder", tmp_path) == f"{tmp_path}: has no folder train"
-    assert refusal("imagefolder", tmp_path, "test") == f"{tmp_path}: has no folder test or val"
-    (tmp_path / "train" / "cat").mkdir(parents=True)
-    assert refusal("imagefolder", tmp_path).startswith(f"{tmp_path / 'train'}: no images in class folders")
-    Image.fromarray(pixels(4, 4, 3)).save(tmp_path / "train" / "loose.png")
-    assert "no images in class folders" in refusal("imagefolder", tmp_path)
-
-
-def test_what_tools_leave_behind_is_no_class_and_no_image(tmp_path: Path) -> None:
-    before = read("imagefolder", write_folder(tmp_path))
-    for left in (".ipynb_checkpoints/a.png", "cat/.ipynb_checkpoints/a.png", "cat/._a.png"):
-        path = tmp_path / "train" / left
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"left behind")
-    after = read("imagefolder", tmp_path)
-    assert (after.classes, after.digest()) == (before.classes, before.digest())
-
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="macOS takes no such name")
-def test_a_name_that_is_no_text_is_a_name(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path) / "train" / "cat"
-    before = read("imagefolder", tmp_path).digest()
-    shutil.copy(folder / "a.png", os.fsencode(folder) + b"/\xff.png")
-    after = read("imagefolder", tmp_path)
-    assert len(after) == 7
-    assert after.digest() != before
 
 
 # A person's own function

@@ -183,7 +183,7 @@ def test_without_any_label_there_is_no_baseline(tmp_path: Path) -> None:
     parts = Parts.load(recipe().settings)
     cache = open_cache(recipe(), parts, tmp_path / "runs", Store(tmp_path / "caches"))
     parts.train.data.labels[:] = -1
-    spec = networks.specify(recipe().settings.student.network, parts.train.data)
+    spec = networks.specify(recipe().settings.student.network, parts.train)
     jobs = student_jobs(recipe(), parts, tmp_path / "runs", cache, spec, 0, "off")
     assert [job.kind for job in jobs] == ["distilled"]
 

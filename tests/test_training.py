@@ -44,10 +44,10 @@ def run(
     chosen = Training(
         **{"network": {"name": network}, "epochs": 3, "batch_size": 128, "lr": 0.05, **settings}
     )
-    net = networks.build(networks.specify(chosen.network, parts.train.data), chosen.seed)
+    net = networks.build(networks.specify(chosen.network, parts.train), chosen.seed)
     calls = 0
 
-    def criterion(outputs: Tensor, labels: Tensor) -> Tensor:
+    def criterion(outputs: Tensor, labels: Tensor, progress: float) -> Tensor:
         nonlocal calls
         calls += 1
         if stop_after is not None and calls == 12 * stop_after + 5:  # 1,437 samples are 12 batches
@@ -57,7 +57,16 @@ def run(
     def evaluate_on(_: nn.Module) -> Metrics:
         return Metrics()
 
-    train(net, parts.train, criterion, chosen, folder, num_views=3, evaluate_on=evaluate_on, device=CPU)
+    train(
+        net,
+        parts.train,
+        criterion,
+        chosen,
+        folder,
+        views=parts.train.cached_views,
+        evaluate_on=evaluate_on,
+        device=CPU,
+    )
     return net.state_dict()
 
 
@@ -125,7 +134,7 @@ def test_clipping_bounds_what_a_step_changes(parts: Parts, tmp_path: Path) -> No
         "lr": 1.0,
     }
     start = networks.build(
-        networks.specify(Training(network={"name": "linear"}, epochs=1).network, parts.train.data)
+        networks.specify(Training(network={"name": "linear"}, epochs=1).network, parts.train)
     )
     end = run(parts, tmp_path, clip_norm=1e-4, schedule="constant", **common)
     moved = sum(float((end[name] - value).pow(2).sum()) for name, value in start.state_dict().items()) ** 0.5
@@ -140,7 +149,7 @@ def test_the_rate_of_the_schedule_reaches_the_optimizer(parts: Parts, tmp_path: 
 
 def test_predictions_are_in_the_order_of_the_samples_whatever_the_batch(parts: Parts) -> None:
     network = networks.build(
-        networks.specify(Training(network={"name": "conv"}, epochs=1).network, parts.train.data)
+        networks.specify(Training(network={"name": "conv"}, epochs=1).network, parts.train)
     )
     whole = predict(network, parts.test, CPU, batch_size=360)
     torch.testing.assert_close(predict(network, parts.test, CPU, batch_size=7), whole, rtol=1e-4, atol=1e-5)

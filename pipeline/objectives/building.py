@@ -1,0 +1,79 @@
+"""From a recipe's `[student.objective]` to the loss that it describes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from torch import Tensor
+
+from pipeline.errors import RecipeError
+from pipeline.objective_settings import LabelSmoothing, Objective, Own
+from pipeline.objectives import decoupled, hard, knowledge, own, relational, softened, squared, transfer
+from pipeline.objectives.terms import Loss, Terms
+from pipeline.scheduled import at
+
+FUNCTIONS: dict[str, Callable[..., Terms]] = {
+    "kd": softened.kd,
+    "ce+kl": softened.ce_plus_kl,
+    "soft-ce": softened.soft_ce,
+    "mse": squared.logit_mse,
+    "js": softened.js,
+    "rkl": softened.rkl,
+    "general": knowledge.general,
+    "dkd": decoupled.dkd,
+    "dist": relational.dist,
+    "nkd": decoupled.nkd,
+    "soft-transfer-knowledge": transfer.transfer_knowledge,
+    "soft-transfer-data": transfer.transfer_data,
+    "soft-transfer-model": transfer.transfer_model,
+    "ls": hard.smoothed_labels,
+    "regression": squared.regression,
+}
+"""By name; a setting is the argument of the same name."""
+
+
+def build(settings: Objective, label_smoothing: float = 0.0) -> Loss:
+    """The loss that a recipe's `[student.objective]` describes; its schedules follow `progress`.
+
+    `label_smoothing` goes to the cross-entropy where there is one. Raises RecipeError for a function of one's own
+    that cannot be called, and for two label smoothings.
+    """
+    if isinstance(settings, Own):
+        return own.from_function(settings)
+    if isinstance(settings, LabelSmoothing) and label_smoothing:
+        raise RecipeError(
+            "student.label_smoothing: must be 0 with objective ls, whose own is objective.smoothing"
+        )
+    function = FUNCTIONS[settings.name]
+    smooth = {"label_smoothing": label_smoothing}
+    if "label_smoothing" not in inspect.signature(function).parameters:
+        smooth = {}
+    values = {name: value for name, value in settings if name != "name"}
+
+    def loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, progress: float = 0.0) -> Terms:
+        now = {name: at(value, progress) for name, value in values.items()}
+        return function(student_logits, teacher_logits, labels, **now, **smooth)
+
+    return loss
+
+
+def from_labels(label_smoothing: float = 0.0) -> Callable[..., Tensor]:
+    """The loss of a network that has no teacher: (logits, labels, progress=0.0) → their cross-entropy."""
+
+    def loss(logits: Tensor, labels: Tensor, progress: float = 0.0) -> Tensor:
+        return hard.cross_entropy(logits, labels, label_smoothing)
+
+    return loss
+
+
+def from_cache(settings: Objective, label_smoothing: float = 0.0) -> Callable[..., Terms]:
+    """The loss of a student that learns from a cache, in the order in which its dataset yields: (logits, labels,
+    teacher_logits, progress=0.0) → terms.
+    """
+    loss = build(settings, label_smoothing)
+
+    def criterion(logits: Tensor, labels: Tensor, teacher_logits: Tensor, progress: float = 0.0) -> Terms:
+        return loss(logits, teacher_logits, labels, progress)
+
+    return criterion

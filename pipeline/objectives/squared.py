@@ -1,0 +1,49 @@
+"""Squared differences: of logits, and of outputs that are numbers and not classes."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.errors import DataError
+from pipeline.objectives.hard import cross_entropy, weighted_mean
+from pipeline.objectives.terms import Terms, pair, wide
+
+
+def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean of (output − target)² over the targets that are not NaN; 0 where all are. Both are (B, T).
+
+    Raises DataError for targets of another shape or kind.
+    """
+    if targets.shape != outputs.shape or not targets.is_floating_point():
+        raise DataError(
+            f"targets of a regression must be floats of shape {tuple(outputs.shape)}, found "
+            f"{str(targets.dtype).removeprefix('torch.')} of shape {tuple(targets.shape)}"
+        )
+    known = ~targets.isnan()
+    difference = wide(outputs) - targets.nan_to_num()
+    return weighted_mean(difference.square().flatten(), known.to(difference.dtype).flatten())
+
+
+def logit_mse(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    alpha: float = 1.0,
+    label_smoothing: float = 0.0,
+) -> Terms:
+    """(1 − α)·CE + α·mean (s − t)²: Ba, Caruana, "Do Deep Nets Really Need to be Deep?" (2014), eq. 2."""
+    hard = cross_entropy(student_logits, labels, label_smoothing)
+    soft = functional.mse_loss(*pair(student_logits, teacher_logits))
+    return Terms((1 - alpha) * hard + alpha * soft, hard, soft)
+
+
+def regression(
+    student_outputs: Tensor, teacher_outputs: Tensor, targets: Tensor, weight: float = 1.0
+) -> Terms:
+    """mean (s − t)² + λ·mean (s − y)²: the distillation of `logit_mse`, and the same of targets y. All are (B, T);
+    a target that is NaN is none. Raises DataError for targets of another shape or kind.
+    """
+    hard = squared_error(student_outputs, targets)
+    soft = functional.mse_loss(*pair(student_outputs, teacher_outputs))
+    return Terms(soft + weight * hard, hard, soft)

@@ -1,0 +1,64 @@
+"""What every objective takes and gives.
+
+Student logits are (B, C), raw, of any float dtype, and teacher logits too, or (B, K, C) where several caches
+are told apart. Labels are (B,) int64 with −1 for none, or (B, C) mixed labels: rows of shares that sum to 1, or of
+zeros for none. Everything is computed in float32, or in float64 where the logits are, and is a mean over the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import RecipeError
+
+_LEAST_DEVIATION = 1e-3
+
+
+class Terms(NamedTuple):
+    """What an objective comes to, as scalars."""
+
+    total: Tensor
+    """What is minimised."""
+    hard: Tensor | None = None
+    """What the labels say of the student, before its weight; None where labels have no part."""
+    soft: Tensor | None = None
+    """What the teacher says of the student, before its weight; None where the teacher has no part."""
+
+
+Loss = Callable[..., Terms]
+"""(student_logits, teacher_logits, labels, progress=0.0) → Terms; `progress` is the share of the training done."""
+
+
+def wide(logits: Tensor) -> Tensor:
+    """In float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def pair(student_logits: Tensor, teacher_logits: Tensor, standardize: bool = False) -> tuple[Tensor, Tensor]:
+    """Both (B, C) in float32 at least, as z-scores where the recipe says so. Raises RecipeError for other
+    shapes.
+    """
+    if teacher_logits.shape != student_logits.shape or student_logits.ndim != 2:
+        raise RecipeError(
+            "student.objective: expected one row of teacher logits a sample, of shape "
+            f"{tuple(student_logits.shape)}, found {tuple(teacher_logits.shape)}; several caches are averaged "
+            "first for every objective but general"
+        )
+    student, teacher = wide(student_logits), wide(teacher_logits)
+    return (standardized(student), standardized(teacher)) if standardize else (student, teacher)
+
+
+def standardized(logits: Tensor) -> Tensor:
+    """(z − mean z) / σ(z) of each row, σ² being the mean square over its C logits: Sun et al., "Logit
+    Standardization in Knowledge Distillation" (2024), algorithm 1.
+
+    Comes before the temperature, so that T is the paper's base temperature: a row's own is T·σ(z), and T² scales the
+    loss as it does without. σ counts as 0.001 at least, so that a row of equal logits is a row of zeros.
+    """
+    centred = logits - logits.mean(dim=-1, keepdim=True)
+    variance = centred.square().mean(dim=-1, keepdim=True)
+    return centred / variance.clamp(min=_LEAST_DEVIATION**2).sqrt()

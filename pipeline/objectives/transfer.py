@@ -1,0 +1,67 @@
+"""Soft transfer in three parts: of the teacher's knowledge, of the data that it confirms, and of both to a model.
+
+T is 0.5 unless the recipe says otherwise, which sharpens the softmaxes. No term has T².
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.objectives.hard import cross_entropy, labelled, likeliest_label, weighted_mean
+from pipeline.objectives.softened import cross_entropy_rows
+from pipeline.objectives.terms import Terms, pair
+
+
+def transfer_knowledge(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    temperature: float = 0.5,
+    *,
+    standardize: bool = False,
+) -> Terms:
+    """−Σ softmax(t/T)·log softmax(s/T), the mean over all samples; labels have no part.
+
+    The soft target of Hinton, Vinyals, Dean (2015) without their T²: the gradient grows with 1/T.
+    """
+    soft = cross_entropy_rows(*pair(student_logits, teacher_logits, standardize), temperature).mean()
+    return Terms(soft, None, soft)
+
+
+def transfer_data(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    temperature: float = 0.5,
+    *,
+    standardize: bool = False,
+) -> Terms:
+    """−(1/L)·Σ [argmax t = y]·log softmax(s/T)[y] over the L samples that have a label y.
+
+    The label's negative log-likelihood at T, counted only where the teacher's likeliest class is that label: 0
+    where it is not, and L counts both. Of a mixed label y is the class of the largest share. 0 where there is no
+    label at all.
+    """
+    student, teacher = pair(student_logits, teacher_logits, standardize)
+    label = likeliest_label(labels)
+    likelihood = functional.log_softmax(student / temperature, dim=1).gather(1, label[:, None])[:, 0]
+    confirmed = teacher.argmax(dim=1) == label
+    soft = weighted_mean(-likelihood * confirmed, labelled(labels).to(student.dtype))
+    return Terms(soft, None, soft)
+
+
+def transfer_model(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    weight: float = 0.5,
+    temperature: float = 0.5,
+    label_smoothing: float = 0.0,
+    *,
+    standardize: bool = False,
+) -> Terms:
+    """λ·CE + (1 − λ)·data: the label's cross-entropy, at T = 1, and `transfer_data`, at T."""
+    hard = cross_entropy(student_logits, labels, label_smoothing)
+    soft = transfer_data(student_logits, teacher_logits, labels, temperature, standardize=standardize).total
+    return Terms(weight * hard + (1 - weight) * soft, hard, soft)

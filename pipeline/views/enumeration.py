@@ -1,0 +1,33 @@
+"""`views.count = "all"`: every outcome that the operations can have, as a number.
+
+View v stands for one outcome of each operation, the digits of v in a mixed radix, the first operation's the
+least significant. Which outcome a live teacher would see in an epoch, and so which view, comes from the hash.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.augmentations import outcomes
+from pipeline.settings import ViewsSettings
+from pipeline.views import operations
+from pipeline.views.hashing import choices
+
+
+def outcome(settings: ViewsSettings, views: NDArray[np.integer], place: int) -> NDArray[np.int64]:
+    """(B,): what operation `place` does in each of the enumerated views."""
+    return views // _radix(settings, place) % (outcomes(settings.augment[place]) or 1)
+
+
+def drawn(settings: ViewsSettings, indices: NDArray[np.integer], epoch: int) -> NDArray[np.int64]:
+    """(B,): the enumerated view of each sample that is pixel for pixel its hashed view `epoch`."""
+    views = np.zeros(len(indices), np.int64)
+    for place, operation in enumerate(settings.augment):
+        bits = choices(settings.seed, indices, np.full(len(indices), epoch), place)
+        views += _radix(settings, place) * operations.outcome(operation, bits)
+    return views
+
+
+def _radix(settings: ViewsSettings, place: int) -> int:
+    return int(np.prod([outcomes(operation) or 1 for operation in settings.augment[:place]], dtype=np.int64))

@@ -1,0 +1,124 @@
+"""A dataset through its views: (index, view) → the same pixels, always, everywhere.
+
+Every random choice is a hash of (seed, index, view, which choice): no stored parameters, no global random
+state, the same bytes for any batch size, order, worker count and process. A whole batch is augmented at once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from cache.dataset import Key, Keys, split_keys
+from pipeline.augmentations import CutMix, Mixup
+from pipeline.errors import DataError
+from pipeline.samples import LabelledData, num_classes
+from pipeline.settings import ViewsSettings
+from pipeline.views import enumeration, mixing, operations
+from pipeline.views.hashing import choices
+from pipeline.views.support import unsupported
+
+_PART_BYTES = 1 << 20
+
+
+class ViewedData(Dataset[tuple[torch.Tensor, Any]]):
+    """A dataset through its views: `viewed[i, v]` is (input, label) of view v of sample i; `viewed[i]` is
+    view 0.
+
+    Any v ≥ 0 is a view, of which `settings.num_views` are cached; with `count = "all"` there are no others.
+    Where an operation mixes samples, labels are (C,) float32 shares of the classes, all zero without a label.
+    """
+
+    def __init__(self, data: LabelledData, settings: ViewsSettings) -> None:
+        """Raises DataError where an operation cannot work on inputs of this kind."""
+        self.data, self.settings = data, settings
+        self._mixes = any(isinstance(operation, Mixup | CutMix) for operation in settings.augment)
+        self._num_classes = num_classes(data) if self._mixes else 0
+        self.input_shape = self._check() if settings.augment else data.input_shape
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, Any]:
+        inputs, labels = self.batch([key])
+        return inputs[0], labels[0]
+
+    def batch(self, keys: Keys) -> tuple[torch.Tensor, torch.Tensor]:
+        """(inputs (B, …) as the data has them, labels) of a batch of keys; labels are (B,) int64, or (B, C)
+        float32 where samples are mixed.
+        """
+        indices, views = split_keys(keys, len(self))
+        if self.settings.count == "all" and views.max(initial=0) >= self.settings.num_views:
+            raise IndexError(f"view {views.max()}: there are {self.settings.num_views}")
+        inputs, labels = self._viewed(indices, views)
+        return torch.from_numpy(np.ascontiguousarray(inputs)), torch.from_numpy(labels)
+
+    def cached_views(self, indices: NDArray[np.integer], epoch: int) -> NDArray[np.integer]:
+        """The view of each sample that a student sees in an epoch: epoch mod V; of `"all"`, the one that is
+        what a live teacher would see.
+        """
+        if self.settings.count == "all":
+            return enumeration.drawn(self.settings, indices, epoch)
+        return np.full(len(indices), epoch % self.settings.count)
+
+    def live_views(self, indices: NDArray[np.integer], epoch: int) -> NDArray[np.integer]:
+        """The view of each sample where nothing is cached: a new one each epoch."""
+        if self.settings.count == "all":
+            return enumeration.drawn(self.settings, indices, epoch)
+        return np.full(len(indices), epoch)
+
+    def _viewed(
+        self, indices: NDArray[np.integer], views: NDArray[np.integer]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Inputs and labels after all operations; large images a few at a time, which then stay in the
+        processor's cache from one operation to the next.
+        """
+        count, each = len(self.settings.augment), max(1, _PART_BYTES // math.prod(self.data.input_shape))
+        if not count or len(indices) <= each:
+            return self._after(count, indices, views)
+        starts = range(0, len(indices), each)
+        parts = [
+            self._after(count, indices[start : start + each], views[start : start + each]) for start in starts
+        ]
+        inputs, labels = zip(*parts, strict=True)
+        return np.concatenate(inputs), np.concatenate(labels)
+
+    def _after(
+        self, count: int, indices: NDArray[np.integer], views: NDArray[np.integer]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Inputs and labels after the first `count` operations."""
+        images, labels = self.data.raw(indices), self._labels(indices)
+        for place, operation in enumerate(self.settings.augment[:count]):
+            bits = choices(self.settings.seed, indices, views, place)
+            if self.settings.count == "all":
+                images = operations.enact(operation, images, enumeration.outcome(self.settings, views, place))
+            elif isinstance(operation, Mixup | CutMix):
+                partners, theirs = self._after(place, mixing.partner(bits, len(self)), views)
+                images, share = operations.mix(operation, images, partners, bits)
+                labels = _shares(share) * labels + _shares(1 - share) * theirs
+            else:
+                images = operations.apply(operation, images, bits)
+        return images, labels
+
+    def _labels(self, indices: NDArray[np.integer]) -> NDArray[Any]:
+        labels = self.data.labels[indices]
+        return (labels[:, None] == np.arange(self._num_classes)).astype(np.float32) if self._mixes else labels
+
+    def _check(self) -> tuple[int, ...]:
+        """The shape of an input after all operations. Raises DataError where one of them cannot take it."""
+        first, view = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        for place, operation in enumerate(self.settings.augment):
+            images, _ = self._after(place, first, view)
+            reason = unsupported(operation, images.shape[1:], images.dtype)
+            if reason is not None:
+                raise DataError(f"views.augment: {operation.op}: {reason} (data: {self.data.name})")
+        return tuple(self._after(len(self.settings.augment), first, view)[0].shape[1:])
+
+
+def _shares(share: NDArray[np.float64]) -> NDArray[np.float32]:
+    return share.astype(np.float32)[:, None]

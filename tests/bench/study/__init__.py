@@ -1,0 +1,1 @@
+"""What offline distillation costs against a live teacher, and what its classic mistake costs."""
