@@ -90,13 +90,16 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         """(inputs (B, …), labels (B,), teacher_logits (B, C) float32) from the dataset's own `batch`."""
         indices, views = split_keys(keys, len(self))
         source, places = self._source(indices)
-        inputs, labels = source.batch(np.stack([places, views], axis=1))
+        as_given = places is indices and isinstance(keys, np.ndarray) and keys.ndim == 2
+        inputs, labels = source.batch(keys if as_given else np.stack([places, views], axis=1))
         return inputs, labels, self._logits(indices, views, inputs, labels)
 
     def _logits(
         self, indices: NDArray[np.intp], views: NDArray[np.intp], inputs: Any, labels: Any
     ) -> torch.Tensor:
-        """(B, C) float32, once labels and inputs are known to be the cached ones."""
+        """(B, C) float32, or (B, K, C) of an ensemble that averages nothing, once labels and inputs are known to be
+        the cached ones.
+        """
         rows = indices if self._indices is None else self._indices[indices]
         logits = self.cache.logits(rows, views if self.cache.num_views > 1 or views.any() else 0)
         # That has checked the blocks of these rows, and so their labels and input checksums.
@@ -115,6 +118,8 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         kinds = "f" if cached.dtype.kind == "f" else "iub"
         if given.shape != cached.shape or given.dtype.kind not in kinds:
             return  # no label, or not one of the teacher's pass (mixed, say): nothing to compare
+        if np.array_equal(given, cached):
+            return
         none = np.isnan(cached) if cached.dtype.kind == "f" else cached == -1
         different = (given.astype(cached.dtype) != cached) & ~none
         different = np.flatnonzero(different.reshape(len(rows), -1).any(axis=1))
@@ -188,11 +193,14 @@ def split_keys(keys: Keys, length: int) -> tuple[NDArray[np.intp], NDArray[np.in
         listed = [key if isinstance(key, tuple) else (key, 0) for key in keys]
         pairs = np.asarray(listed, dtype=np.intp).reshape(-1, 2)
     indices, views = pairs[:, 0], pairs[:, 1]
-    if len(indices) and not -length <= indices.min() <= indices.max() < length:
-        raise IndexError(f"sample {indices.min()} to {indices.max()}: the dataset has 0 to {length - 1:,}")
-    if len(views) and views.min() < 0:
+    if not len(pairs):
+        return indices, views
+    least = indices.min()
+    if not -length <= least <= (most := indices.max()) < length:
+        raise IndexError(f"sample {least} to {most}: the dataset has 0 to {length - 1:,}")
+    if views.min() < 0:
         raise IndexError(f"view {views.min()}: views count from 0")
-    return np.where(indices < 0, indices + length, indices), views
+    return np.where(indices < 0, indices + length, indices) if least < 0 else indices, views
 
 
 def _cached_indices(dataset: Any) -> NDArray[np.intp] | None:

@@ -58,23 +58,39 @@ class ShuffledKeys(Sampler[Keys]):
 
 
 class OrderedKeys(Sampler[Keys]):
-    """Every sample once through one view, in order: batch b is samples b·B to (b+1)·B − 1; `wanted` picks
-    batches.
-    """
+    """Every sample once through one view, in order: batch b is samples b·B to (b+1)·B − 1."""
 
-    def __init__(
-        self, length: int, batch_size: int, view: int = 0, wanted: NDArray[np.integer] | None = None
-    ) -> None:
+    def __init__(self, length: int, batch_size: int, view: int = 0) -> None:
         self.length, self.batch_size, self.view = length, batch_size, view
-        self.wanted = np.arange(-(-length // batch_size)) if wanted is None else wanted
 
     def __len__(self) -> int:
-        return len(self.wanted)
+        return -(-self.length // self.batch_size)
 
     def __iter__(self) -> Iterator[Keys]:
-        for batch in self.wanted.tolist():
-            indices = np.arange(batch * self.batch_size, min(self.length, (batch + 1) * self.batch_size))
-            yield np.stack([indices, np.full(len(indices), self.view)], axis=1)
+        for batch in range(len(self)):
+            yield _in_order(batch, self.batch_size, self.length, self.view)
+
+
+class MissingKeys(Sampler[Keys]):
+    """The batches of `OrderedKeys` of every view, one view after the other, in which a row is missing."""
+
+    def __init__(self, written: NDArray[np.bool_], batch_size: int) -> None:
+        """`written` (V, N) says which rows are there."""
+        self.batch_size, self.length = batch_size, written.shape[1]
+        complete = np.logical_and.reduceat(written, np.arange(0, self.length, batch_size), axis=1)
+        self._wanted = np.argwhere(~complete).tolist()
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    def __iter__(self) -> Iterator[Keys]:
+        for view, batch in self._wanted:
+            yield _in_order(batch, self.batch_size, self.length, view)
+
+
+def _in_order(batch: int, batch_size: int, length: int, view: int) -> Keys:
+    indices = np.arange(batch * batch_size, min(length, (batch + 1) * batch_size))
+    return np.stack([indices, np.full(len(indices), view)], axis=1)
 
 
 class _Batches(Dataset[tuple[Any, ...]]):

@@ -10,9 +10,10 @@ import torch
 
 from cache import LogitCache, Store
 from pipeline import networks
-from pipeline.cache_logits import question, teacher_logits
+from pipeline.cache_logits import question
 from pipeline.errors import NotMadeError
 from pipeline.recipe import Recipe
+from pipeline.teacher_pass import teacher_logits
 
 _ARITHMETIC = {"float32": 1e-3, "bfloat16": 5e-2}  # of the largest logit
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
-from pipeline.loading import Keys, OrderedKeys, ShuffledKeys, default_workers, loader
+from pipeline.loading import Keys, MissingKeys, OrderedKeys, ShuffledKeys, default_workers, loader
 
 
 class Echo:
@@ -97,12 +97,18 @@ def test_ordered_keys_are_all_samples_in_order(length: int) -> None:
     assert len(keys) == len(list(keys)) == -(-length // 4)
 
 
-def test_wanted_picks_batches_as_they_are_in_the_whole() -> None:
-    whole = list(OrderedKeys(11, 4))
-    picked = OrderedKeys(11, 4, wanted=np.array([2, 0]))
-    assert len(picked) == 2
-    assert [batch.tolist() for batch in picked] == [whole[2].tolist(), whole[0].tolist()]
-    assert list(OrderedKeys(11, 4, wanted=np.array([], np.int64))) == []
+def test_batches_that_lack_a_row_are_those_of_the_whole_view_after_view() -> None:
+    written = np.ones((3, 11), bool)
+    written[0, 10] = written[2, 0] = written[2, 5] = False
+    keys = MissingKeys(written, 4)
+    expected = [
+        list(OrderedKeys(11, 4))[2],
+        list(OrderedKeys(11, 4, view=2))[0],
+        list(OrderedKeys(11, 4, view=2))[1],
+    ]
+    assert [batch.tolist() for batch in keys] == [batch.tolist() for batch in expected]
+    assert len(keys) == 3
+    assert list(MissingKeys(np.ones((2, 11), bool), 4)) == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])

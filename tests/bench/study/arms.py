@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from cache import SoftLabelDataset, Store
 from cache.dataset import Keys
 from pipeline import identity, networks, objectives
-from pipeline.cache_logits import Cached, cache_logits, teacher_logits
+from pipeline.cache_logits import Cached, cache_logits
 from pipeline.job import Job
 from pipeline.parts import Parts
 from pipeline.recipe import Recipe
 from pipeline.runs import Result, student_folder
 from pipeline.settings import Settings, ViewsSettings
+from pipeline.teacher_pass import teacher_logits
 from pipeline.training import Criterion, predict
 from pipeline.views import ViewedData
 
