@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,7 @@ from cache.blocks import Blocks
 from cache.errors import CorruptError, FormatError, IncompleteError, MismatchError
 from cache.manifest import Manifest
 from cache.partial import PARTIAL
+from cache.residence import Residence, advise, read_whole, resolve
 
 _INTP = np.dtype(np.intp)
 
@@ -25,16 +26,27 @@ Verify = Literal["open", "lazy", "off"]
 class LogitCache:
     """A published cache, mapped into memory: reading a row costs what indexing an array costs.
 
-    Holds no HDF5 handle. Forked workers share its pages; a pickled one opens the same
+    Holds no HDF5 handle. Forked workers share its pages; a pickled one maps the same
     path again and refuses another file that has taken its place.
     """
 
-    def __init__(self, path: Path, checked: layout.Layout, mapped: mmap.mmap, verify: Verify) -> None:
+    def __init__(
+        self,
+        path: Path,
+        checked: layout.Layout,
+        mapped: mmap.mmap,
+        verify: Verify,
+        held: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """`held` are the bytes of the logits where they are read from memory."""
         self.path = path
         self.manifest: Manifest = checked.manifest
         self.verify_mode = verify
         self._mapped = mapped  # kept: its address tells two mappings apart, its life is that of the tables
         self._tables = {name: self._table(table) for name, table in checked.tables.items()}
+        if held is not None:
+            table = checked.tables["logits"]
+            self._tables["logits"] = held.view(table.dtype).reshape(table.shape)
         self._views = list(self._tables["logits"])  # V times (N, C)
         self._rows = self._tables["logits"].reshape(-1, self.num_outputs)
         self._blocks = Blocks(checked)
@@ -53,13 +65,17 @@ class LogitCache:
                 raise CorruptError(f"{path}: {problems[0]}")
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, verify: Verify = "lazy") -> LogitCache:
-        """Checks the file, then maps it. Raises FormatError for a file that is not a sound cache,
-        IncompleteError for one that is not wholly written, CorruptError with `verify="open"` for altered
-        blocks, FileNotFoundError.
+    def open(
+        cls, path: str | os.PathLike[str], *, verify: Verify = "lazy", table: Residence = "mapped"
+    ) -> LogitCache:
+        """Checks the file, then maps it, or reads the logits into memory with `table="ram"`; rows are the same
+        bytes. Raises FormatError for a file that is not a sound cache, IncompleteError for one that is not
+        wholly written, CorruptError with `verify="open"` for altered blocks, FileNotFoundError.
         """
-        if verify not in ("open", "lazy", "off"):
+        if verify not in get_args(Verify):
             raise ValueError(f"verify: expected open, lazy or off, found {verify!r}")
+        if table not in get_args(Residence):
+            raise ValueError(f"table: expected auto, mapped or ram, found {table!r}")
         path = Path(path)
         if path.name.endswith(PARTIAL):
             raise IncompleteError(
@@ -71,6 +87,12 @@ class LogitCache:
         with open(path, "rb") as file:
             checked = layout.check(file, str(path))
             mapped = mmap.mmap(file.fileno(), checked.size, prot=mmap.PROT_READ)
+            logits = checked.tables["logits"]
+            if resolve(table, path, logits.nbytes) == "ram":
+                return cls(
+                    path, checked, mapped, verify, read_whole(file.fileno(), logits.offset, logits.nbytes)
+                )
+        advise(mapped)
         return cls(path, checked, mapped, verify)
 
     @property

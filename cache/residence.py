@@ -1,0 +1,87 @@
+"""Where a table of logits is read from: the file, mapped into memory, or a copy of it in memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Residence = Literal["auto", "mapped", "ram"]
+"""The mapped file, a copy in memory, or (auto) a copy of what fits and lies on a network mount, else the file."""
+
+_PIECE = 64 << 20  # bytes of one sequential read
+_NETWORK = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "lustre",
+    "ceph",
+    "glusterfs",
+    "beegfs",
+    "gpfs",
+    "afs",
+    "9p",
+    "virtiofs",
+}
+
+
+def resolve(residence: Residence, path: Path, nbytes: int) -> Literal["mapped", "ram"]:
+    """What `auto` means for a table of `nbytes` in the file at `path`."""
+    if residence != "auto":
+        return residence
+    return "ram" if on_network(path) and nbytes <= available_memory() // 2 else "mapped"
+
+
+def read_whole(fd: int, offset: int, nbytes: int) -> NDArray[np.uint8]:
+    """(nbytes,) from `offset`, in reads as large as a network mount likes them. Raises OSError, EOFError."""
+    content = np.empty(nbytes, np.uint8)
+    done = 0
+    while done < nbytes:
+        count = os.preadv(fd, [memoryview(content)[done : done + _PIECE]], offset + done)
+        if not count:
+            raise EOFError(f"the file ends {nbytes - done:,} bytes early")
+        done += count
+    return content
+
+
+def advise(mapped: mmap.mmap) -> None:
+    """Where a file does not fit beside what else is in memory, has the system read the pages that are asked for and
+    none around them.
+    """
+    if len(mapped) > available_memory() // 2 and hasattr(mmap, "MADV_RANDOM"):
+        mapped.madvise(mmap.MADV_RANDOM)
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping."""
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):  # not Linux
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def on_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
+    """Whether the file lies on a network file system, by the mount point nearest above it; False where that is not
+    known.
+    """
+    try:
+        lines = [line.split() for line in mounts.read_text("utf-8", "surrogateescape").splitlines()]
+    except OSError:
+        return False
+    above: Any = {path.absolute(), *path.absolute().parents}
+    kinds = [(len(place), kind) for _, place, kind, *_ in lines if Path(_unescaped(place)) in above]
+    kind = max(kinds, default=(0, ""))[1]
+    return kind in _NETWORK or kind.startswith("fuse.")
+
+
+def _unescaped(place: str) -> str:
+    """A mount point as the system writes it, with \\040 for a space."""
+    for code in ("\\040", "\\011", "\\012", "\\134"):
+        place = place.replace(code, chr(int(code[1:], 8)))
+    return place
