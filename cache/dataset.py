@@ -157,13 +157,12 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
             for name, then in (versions.items() if isinstance(versions, dict) else ())
             if (now := _installed(name)) is not None and now != str(then).partition("+")[0]
         ]
-        if different < len(rows):
-            return (
-                f"{different:,} of these {len(rows):,} inputs differ: the data of those samples have changed"
-            )
+        found = f"{different:,} of these {len(rows):,} inputs differ"
+        if 4 * different < len(rows):
+            return f"{found}: the data of those samples have changed"
         if changed:
-            return f"all of these inputs differ, and a library is another since: {', '.join(changed)}"
-        return "all of these inputs differ: the transform has changed, or the data have"
+            return f"{found}, and a library is another since: {', '.join(changed)}"
+        return f"{found}: the transform has changed, or much of the data"
 
 
 def _installed(name: str) -> str | None:
@@ -195,8 +194,8 @@ def split_keys(keys: Keys, length: int) -> tuple[NDArray[np.intp], NDArray[np.in
     indices, views = pairs[:, 0], pairs[:, 1]
     if not len(pairs):
         return indices, views
-    least = indices.min()
-    if not -length <= least <= (most := indices.max()) < length:
+    least, most = indices.min(), indices.max()
+    if not -length <= least <= most < length:
         raise IndexError(f"sample {least} to {most}: the dataset has 0 to {length - 1:,}")
     if views.min() < 0:
         raise IndexError(f"view {views.min()}: views count from 0")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -117,17 +118,28 @@ class _Loader(DataLoader[tuple[Any, ...]]):
             yield batch
 
 
-def loader(data: BatchedData, keys: Sampler[Keys], workers: int = 0) -> DataLoader[tuple[Any, ...]]:
+def loader(
+    data: BatchedData, keys: Sampler[Keys], workers: int = 0, pin_memory: bool = False
+) -> DataLoader[tuple[Any, ...]]:
     """A DataLoader over the batches of `keys`; workers stay alive from epoch to epoch and need no telling of
-    it.
+    it. Nothing is drawn from the generators of the process.
     """
     return _Loader(
-        _Batches(data), batch_size=None, sampler=keys, num_workers=workers, persistent_workers=workers > 0
+        _Batches(data),
+        batch_size=None,
+        sampler=keys,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),
     )
 
 
 def default_workers(lazy: bool) -> int:
-    """Worker processes: none for an array in memory, which is quicker to read than to send; a core each for
-    files.
+    """Worker processes: none for an array in memory, which is quicker to read than to send; for files one for each
+    core that this process may use, at most 16.
     """
-    return (os.cpu_count() or 1) if lazy else 0
+    if not lazy:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16)

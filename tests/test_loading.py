@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import Any
 
@@ -126,6 +127,24 @@ def test_a_loader_gives_the_batches_of_its_keys_epoch_after_epoch(workers: int) 
 def test_an_array_in_memory_takes_no_workers() -> None:
     assert default_workers(lazy=False) == 0
     assert default_workers(lazy=True) >= 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_draws_nothing_from_the_generators_of_the_process(workers: int) -> None:
+    """So that a batch may be made beside a network that draws its dropout."""
+    before = torch.get_rng_state()
+    list(loader(Echo(20), OrderedKeys(20, 8), workers))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_workers_are_counted_by_the_cores_that_one_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert default_workers(lazy=True) == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 class Unreadable(Echo):
