@@ -103,7 +103,7 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         rows = indices if self._indices is None else self._indices[indices]
         logits = self.cache.logits(rows, views if self.cache.num_views > 1 or views.any() else 0)
         # That has checked the blocks of these rows, and so their labels and input checksums.
-        self._check_labels(rows, labels)
+        self.check_labels(rows, labels)
         self._check_inputs(rows, views, inputs)
         return torch.from_numpy(logits.astype(np.float32))
 
@@ -113,7 +113,8 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
             return self.dataset, indices
         return _root(self.dataset), self._indices[indices]
 
-    def _check_labels(self, rows: NDArray[np.intp], labels: Any) -> None:
+    def check_labels(self, rows: NDArray[np.intp], labels: Any) -> None:
+        """Raises MismatchError where the labels of these samples of the cache are not the cached ones."""
         given, cached = np.asarray(labels), self.cache.labels[rows]
         kinds = "f" if cached.dtype.kind == "f" else "iub"
         if given.shape != cached.shape or given.dtype.kind not in kinds:
