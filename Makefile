@@ -11,7 +11,7 @@ DECANT := $(VENV)/bin/decant
 RUN     = --recipe $(RECIPE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench study teacher cache-logits student evaluate report clean
+.PHONY: help demo test check format bench bench-compare bench-objectives study teacher cache-logits student evaluate report clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -39,8 +39,14 @@ format: $(READY) ## put the format right
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench: $(READY) ## measure the speed of reading a cache
-	$(VENV)/bin/python -m tests.bench
+bench: $(READY) ## measure the speed of everything, against what it could be (a quarter of an hour, 12 GB in TMPDIR)
+	$(VENV)/bin/python -m tests.bench $(ARGS)
+
+bench-objectives: $(READY) ## every objective on the digits, 5 seeds
+	$(VENV)/bin/python -m tests.bench.objectives $(ARGS)
+
+bench-compare: $(READY) ## OLD=FILE.json NEW=FILE.json: what two runs of the measurements differ in
+	@$(VENV)/bin/python -m tests.bench.compare $(OLD) $(NEW)
 
 study: $(READY) ## one student by labels, by fixed logits, by V cached views and by a live teacher
 	$(VENV)/bin/python -m tests.bench.study $(RUN)

@@ -15,6 +15,7 @@ import click
 
 from pipeline.cache_cli import cache
 from pipeline.options import percent, print_table, recipe_options
+from pipeline.tasks import figures, headline
 
 if TYPE_CHECKING:
     from pipeline.recipe import Recipe
@@ -78,8 +79,9 @@ def teacher(recipe: Recipe, base: Path, store: Any, device: str) -> None:
     from pipeline.teacher import make_teacher
     from pipeline.training import pick_device
 
-    result, found = make_teacher(recipe, base, pick_device(device))
-    _say_result(result, found)
+    for one in recipe.by_teacher:
+        result, found = make_teacher(one, base, pick_device(device))
+        _say_result(result, found)
     click.echo(f"next: {recipe.command('cache-logits')}")
 
 
@@ -96,12 +98,19 @@ def cache_logits(recipe: Recipe, base: Path, store: Any, device: str, dry_run: b
     from pipeline.remembered import remember_cache
     from pipeline.training import pick_device
 
-    if dry_run:
-        _say_estimate(phase.estimate(recipe, base, store, pick_device(device)))
-        return
-    cached = phase.cache_logits(recipe, base, store, pick_device(device), _say_waiting)
+    for one in recipe.by_teacher:
+        if dry_run:
+            _say_estimate(phase.estimate(one, base, store, pick_device(device)))
+            continue
+        cached = phase.cache_logits(one, base, store, pick_device(device), _say_waiting)
+        remember_cache(one, base, cached.cache.path)
+        _say_cache(cached)
+    if not dry_run:
+        click.echo(f"next: {recipe.command('student')}")
+
+
+def _say_cache(cached: Any) -> None:
     cache = cached.cache
-    remember_cache(recipe, base, cache.path)
     if cached.seconds is None:
         click.echo(f"found {cache.path}: nothing to do, no teacher was loaded")
     else:
@@ -109,12 +118,12 @@ def cache_logits(recipe: Recipe, base: Path, store: Any, device: str, dry_run: b
     views = "" if cache.num_views == 1 else f"{cache.num_views:,} views of "
     part = "" if cached.measured == cache.num_views * cache.num_samples else f" of {cached.measured:,} rows"
     rate = "" if not cached.seconds else f", {cached.rows / cached.seconds:,.0f} samples/s"
+    figure, outputs = headline(cached.metrics), "classes" if cache.manifest.num_targets is None else "targets"
     click.echo(
-        f"  {views}{cache.num_samples:,} samples × {cache.num_classes:,} classes, {cache.manifest.dtype.name}, "
-        f"{cache.path.stat().st_size:,} bytes{rate}; the teacher's top-1 on these labels, from the file: "
-        f"{percent(cached.metrics.get('top1'))}{part}"
+        f"  {views}{cache.num_samples:,} samples × {cache.num_outputs:,} {outputs}, {cache.manifest.dtype.name}, "
+        f"{cache.path.stat().st_size:,} bytes{rate}; the teacher's {figure.name} on these labels, from the file: "
+        f"{figure.text(cached.metrics)}{part}"
     )
-    click.echo(f"next: {recipe.command('student')}")
 
 
 @decant.command()
@@ -135,13 +144,18 @@ def cache_logits(recipe: Recipe, base: Path, store: Any, device: str, dry_run: b
 )
 def student(recipe: Recipe, base: Path, store: Any, device: str, verify: Any, check_views: Any) -> None:
     """Train students from the cache, and on labels alone."""
+    from pipeline.report import compare, format_cells, headings
     from pipeline.student import train_students
     from pipeline.training import pick_device
 
+    students = []
     for result, found in train_students(
         recipe, base, store, pick_device(device), verify=verify, check_inputs=check_views
     ):
         _say_result(result, found)
+        students.append(result)
+    rows = compare(recipe, base, students)
+    print_table(headings(rows), [format_cells(row) for row in rows])
     click.echo(f"next: {recipe.command('report')}")
 
 
@@ -152,25 +166,23 @@ def evaluate(recipe: Recipe, base: Path, store: Any, device: str) -> None:
     from pipeline.evaluation import evaluate_runs
     from pipeline.training import pick_device
 
-    columns = ("network", "kind", "seed", "top-1", "top-5", "loss", "calibration error", "agreement")
-    rows = []
-    for result in evaluate_runs(recipe, base, pick_device(device)):
-        found = result.metrics
-        top1, top5, ece = percent(found.get("top1")), percent(found.get("top5")), percent(found.get("ece"))
-        loss = f"{found['loss']:.4f}" if "loss" in found else "–"
-        agreement = percent(found.get("agreement"))
-        rows.append((str(result.network), result.kind, str(result.seed), top1, top5, loss, ece, agreement))
-    print_table(columns, rows)
+    results = list(evaluate_runs(recipe, base, pick_device(device)))
+    shown = figures(results[0].metrics)
+    rows = [
+        (str(found.network), found.kind, str(found.seed), *(figure.text(found.metrics) for figure in shown))
+        for found in results
+    ]
+    print_table(("network", "kind", "seed", *(figure.name for figure in shown)), rows)
 
 
 @decant.command()
 @recipe_options
 def report(recipe: Recipe, base: Path, store: Any, device: str) -> None:
     """Print the table of a recipe's networks; leave it as Markdown, with the curves as a picture."""
-    from pipeline.report import HEADINGS, format_cells, make_report
+    from pipeline.report import format_cells, headings, make_report
 
     made = make_report(recipe, base)
-    print_table(HEADINGS, [format_cells(row) for row in made.rows])
+    print_table(headings(made.rows), [format_cells(row) for row in made.rows])
     for line in made.gap_closed:
         click.echo(line)
     click.echo(f"made {made.table} and {made.curves}")
@@ -199,9 +211,10 @@ def _say_result(result: Result, found: bool) -> None:
     agreement = result.metrics.get("agreement")
     agrees = "" if agreement is None else f", agrees with the teacher on {percent(agreement)}"
     seed = "" if result.kind == "teacher" else f", seed {result.seed}"
+    figure = headline(result.metrics)
     click.echo(
         f"{state} {result.folder}: {result.kind}, {result.network}{seed}, {result.parameters:,} parameters, "
-        f"test top-1 {percent(result.metrics.get('top1'))}{agrees}"
+        f"test {figure.name} {figure.text(result.metrics)}{agrees}"
     )
 
 
@@ -222,7 +235,7 @@ def _say_estimate(cost: Any) -> None:
 def _taken_over(made: Any) -> str:
     """Of a cache or its estimate."""
     views = made.views_taken_over
-    return f"; {views:,} views are taken over from a cache of fewer or more" if views else ""
+    return f"; {views:,} views taken over from a cache with another number of them" if views else ""
 
 
 def _say_waiting(holder: str) -> None:

@@ -8,7 +8,7 @@ import shlex
 import textwrap
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,15 @@ class Recipe:
     settings: Settings
     options: tuple[str, ...] = ()
     """What was written on the command line to get it; messages repeat that in the commands that they name."""
+
+    @property
+    def by_teacher(self) -> tuple[Recipe, ...]:
+        """A recipe for each teacher: this one, and where it has a second the same with the two exchanged."""
+        first, second = self.settings.teacher, self.settings.knowledge
+        if second is None:
+            return (self,)
+        exchanged = self.settings.model_copy(update={"teacher": second, "knowledge": first})
+        return self, replace(self, settings=exchanged)
 
     def to_toml(self) -> str:
         """The resolved form: every setting with its value; reads back as the same recipe."""
@@ -120,7 +129,7 @@ def _validate(content: dict[str, Any], source: str) -> Settings:
         # Through JSON, in which a list may stand for a tuple while every other type stays exact.
         return Settings.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        problems = [_word(problem) for problem in error.errors(include_url=False)]
+        problems = dict.fromkeys(_word(problem) for problem in error.errors(include_url=False))
         raise RecipeError(f"{source}: " + "; ".join(problems)) from None
 
 
@@ -138,6 +147,8 @@ def _dates(value: Any, path: str = "") -> Iterator[str]:
 
 def _word(problem: Any) -> str:
     """One of pydantic's errors, for a person: the path in the file, what is allowed there, what was found."""
+    if not problem["loc"]:  # what sections say of each other names its own place
+        return str(problem["ctx"]["error"])
     *parents, last = problem["loc"]
     path, schema = _place(problem["loc"])
     match problem["type"]:
@@ -173,6 +184,8 @@ def _place(loc: Sequence[str | int], table: bool = False) -> tuple[str, dict[str
     whole = Settings.model_json_schema()
     path, schema = "", whole
     for place, part in enumerate(loc):
+        if "anyOf" in schema:
+            break  # what follows is pydantic's name for one of the choices
         if "discriminator" in schema:
             schema = {"$ref": schema["discriminator"]["mapping"][part]}
         elif isinstance(part, int):
@@ -180,10 +193,12 @@ def _place(loc: Sequence[str | int], table: bool = False) -> tuple[str, dict[str
         else:
             path, schema = f"{path}.{part}" if path else part, schema.get("properties", {}).get(part, {})
         choices = [_definition(choice, whole) for choice in schema.get("anyOf", [schema])]
-        if table or place + 1 < len(loc):
-            tables = [choice for choice in choices if "properties" in choice or "discriminator" in choice]
-            choices = tables or choices
-        schema = choices[0]
+        choices = [choice for choice in choices if choice.get("type") != "null"]
+        tables = [choice for choice in choices if "properties" in choice or "discriminator" in choice]
+        if len(choices) > 1 and not tables:
+            schema = {"anyOf": choices}
+        else:
+            schema = (tables if tables and (table or place + 1 < len(loc)) else choices)[0]
     return path, schema
 
 
@@ -217,6 +232,8 @@ def _expected(schema: dict[str, Any]) -> str:
     if schema.get("title") == "Network":
         return "a name, or a table with `name`"
     if "anyOf" in schema:
-        return " or ".join(_expected(choice) for choice in schema["anyOf"] if choice["type"] != "null")
+        return " or ".join(_expected(choice) for choice in schema["anyOf"])
+    if "const" in schema:
+        return json.dumps(schema["const"])
     bounds = [f"{word} {schema[bound]:,}" for bound, word in _BOUNDS.items() if bound in schema]
     return " ".join([_TYPES[schema["type"]], " and ".join(bounds)]).strip()

@@ -177,6 +177,9 @@ WRONG = [
         "views.augment[1].padding: expected a whole number at least 1 and at most 128, found 0",
     ),
     ('views.augment=[{op="flip", q=1}]', "views.augment[0].q: unknown key; known: op, p"),
+    ("views.count=al", 'views.count: expected a whole number at least 1 or "all", found "al"'),
+    ("views.count=0", 'views.count: expected a whole number at least 1 or "all", found 0'),
+    ("cache.from=5", "cache.from: expected text or a list, found 5"),
     ("views.count=3", "views.count: views without augmentation are all the same; set augment, or count = 1"),
     (
         "student.warmup_epochs=40",

@@ -3,57 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import numpy as np
-
-from cache import LogitCache, LogitCacheWriter, Manifest, SoftLabelDataset
-from cache.dataset import input_crc32
 from pipeline.loading import BatchedData, ShuffledKeys, loader
-from pipeline.samples import ArrayData
-from pipeline.settings import ViewsSettings
-from pipeline.views import ViewedData
-from tests.bench.timing import Measurement, compare
-
-CLASSES = 10
-AUGMENT = ({"op": "pad-crop", "padding": 4}, {"op": "flip"})
+from tests.bench.conditions import Conditions
+from tests.bench.images import labelled, viewed
+from tests.bench.measurement import Measurement, Unit
+from tests.bench.timing import compare, timed
 
 
-def measure(folder: Path, quick: bool) -> Iterator[Measurement]:
-    """A row for each number of workers."""
-    views = ViewsSettings.model_validate({"augment": AUGMENT})
-    viewed = ViewedData(_images(5_000 if quick else 50_000), views)
-    labelled = SoftLabelDataset(viewed, _write(folder, viewed), check_inputs="sample")
+def measure(conditions: Conditions) -> Iterator[Measurement]:
+    """Row 4, a line for each number of workers."""
+    bare = viewed(conditions, conditions.choose(50_000, 5_000))
+    with_logits = labelled(conditions, bare)
     for workers in (0, 2):
         yield compare(
-            f"epoch over SoftLabelDataset, CIFAR-sized, {workers} workers",
-            _epoch(labelled, workers),
-            "epoch over the bare dataset",
-            _epoch(viewed, workers),
-            target="≥ 0.97",
-            repetitions=3 if quick else 9,
-        )
+            4, f"epoch over `SoftLabelDataset`, CIFAR-sized views, {workers} workers",
+            timed(_epoch(conditions, with_logits, workers)),
+            "epoch over the bare dataset", timed(_epoch(conditions, bare, workers)),
+            unit=Unit.RATE, target=0.97, repetitions=conditions.choose(9, 2),
+        )  # fmt: skip
 
 
-def _images(count: int) -> ArrayData:
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
-    return ArrayData("bench", "train", images, random.integers(0, CLASSES, count), ())
-
-
-def _write(folder: Path, viewed: ViewedData) -> LogitCache:
-    manifest = Manifest.build(num_samples=len(viewed), num_outputs=CLASSES, data={"name": "bench"})
-    indices = np.arange(len(viewed))
-    inputs, labels = viewed.batch(np.stack([indices, np.zeros_like(indices)], axis=1))
-    with LogitCacheWriter(folder / "loading.h5", manifest) as writer:
-        checksums = np.array([input_crc32(image) for image in inputs], np.uint32)
-        logits = np.random.default_rng(2).standard_normal((len(viewed), CLASSES), dtype=np.float32)
-        writer.write(indices, logits, labels=labels.numpy(), input_crc32=checksums)
-        return LogitCache.open(writer.publish())
-
-
-def _epoch(data: BatchedData, workers: int) -> Callable[[], object]:
-    batches = loader(data, ShuffledKeys(len(data), 256, seed=0), workers)
+def _epoch(conditions: Conditions, data: BatchedData, workers: int) -> Callable[[], object]:
+    batches = loader(data, ShuffledKeys(len(data), 256, conditions.seed), workers)
 
     def run() -> object:
         for batch in batches:

@@ -4,63 +4,72 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import h5py
 import numpy as np
 
-from cache import LogitCache, LogitCacheWriter, Manifest
-from tests.bench.timing import Measurement, compare
+from cache import LogitCache
+from tests.bench.caches import checked, published
+from tests.bench.conditions import Conditions
+from tests.bench.measurement import Measurement, Unit
+from tests.bench.timing import compare, timed
 
 BATCH = 256
-SHAPES = {False: [(200_000, 1_000), (1_000_000, 100)], True: [(20_000, 100)]}
+SHAPES = [(200_000, 1_000), (1_000_000, 100)]
+QUICK_SHAPES = [(20_000, 100)]
+
+Batches = Iterator[np.ndarray]
 
 
-def measure(folder: Path, quick: bool) -> Iterator[Measurement]:
-    """A row for each shape and rival."""
-    for samples, classes in SHAPES[quick]:
-        path = write_cache(folder, samples, classes)
-        cache = LogitCache.open(path)
-        held = cache.logits(slice(None))  # verifies every block and is the array in memory
-        random = np.random.default_rng(0)
-        batches = itertools.cycle([random.integers(0, samples, BATCH) for _ in range(500)])
-        what = f"cache.logits(random {BATCH}), {samples:,} × {classes:,} float16"
-        repetitions = 5 if quick else 25
+def against_memory(conditions: Conditions) -> Iterator[Measurement]:
+    """Row 1, a line for each shape."""
+    for cache, what, batches in _caches(conditions):
+        held = cache.logits(slice(None))
 
-        def mapped(cache: LogitCache = cache, batches: Iterator[np.ndarray] = batches) -> object:
-            return cache.logits(next(batches))
-
-        def in_memory(held: np.ndarray = held, batches: Iterator[np.ndarray] = batches) -> object:
+        def in_memory(held: np.ndarray = held, batches: Batches = batches) -> object:
             return held.take(next(batches), axis=0)
 
         yield compare(
-            what, mapped, "the same gather from an array in memory", in_memory,
-            target="≥ 0.9", repetitions=repetitions, inner=(400, 400),
+            1, what, timed(gather(cache, batches), 400),
+            "the same gather from an array in memory", timed(in_memory, 400),
+            unit=Unit.RATE, target=0.9, repetitions=conditions.choose(25, 3),
         )  # fmt: skip
-        with h5py.File(path) as file:
+
+
+def against_h5py(conditions: Conditions) -> Iterator[Measurement]:
+    """Row 2, a line for each shape."""
+    for cache, what, batches in _caches(conditions):
+        with h5py.File(cache.path) as file:
+            table = file["logits"]
+
+            def by_h5py(table: h5py.Dataset = table, batches: Batches = batches) -> object:
+                rows, inverse = np.unique(next(batches), return_inverse=True)
+                return table[0, rows][inverse]
+
             yield compare(
-                what, mapped, "h5py, the same rows sorted", _by_h5py(file, batches),
-                target="≥ 20", repetitions=repetitions, inner=(50, 3),
+                2, what, timed(gather(cache, batches), 50),
+                "h5py, the same rows sorted, then put back in order", timed(by_h5py, 3),
+                unit=Unit.RATE, target=20, repetitions=conditions.choose(25, 3),
             )  # fmt: skip
-        path.unlink()
 
 
-def _by_h5py(file: h5py.File, batches: Iterator[np.ndarray]) -> Callable[[], object]:
-    table = file["logits"]
-
-    def read() -> object:
-        rows, inverse = np.unique(next(batches), return_inverse=True)
-        return table[0, rows][inverse]
-
-    return read
+def gather(cache: LogitCache, batches: Batches) -> Callable[[], object]:
+    """Reads the next batch."""
+    return lambda: cache.logits(next(batches))
 
 
-def write_cache(folder: Path, samples: int, classes: int) -> Path:
-    """A published cache of random logits."""
-    manifest = Manifest.build(num_samples=samples, num_outputs=classes, data={"name": "bench"})
-    random = np.random.default_rng(1)
-    with LogitCacheWriter(folder / f"{samples}x{classes}.h5", manifest) as writer:
-        for first in range(0, samples, 10_000):
-            indices = np.arange(first, min(samples, first + 10_000))
-            writer.write(indices, random.standard_normal((len(indices), classes), dtype=np.float32))
-        return writer.publish()
+def random_batches(conditions: Conditions, samples: int) -> Batches:
+    """Of BATCH rows, without end."""
+    random = conditions.random()
+    return itertools.cycle([random.integers(0, samples, BATCH) for _ in range(500)])
+
+
+def described(samples: int, classes: int) -> str:
+    """How the table names the reading of a cache."""
+    return f"`cache.logits(random {BATCH})`, {samples:,} × {classes:,} float16"
+
+
+def _caches(conditions: Conditions) -> Iterator[tuple[LogitCache, str, Batches]]:
+    for samples, classes in conditions.choose(SHAPES, QUICK_SHAPES):
+        cache = checked(published(conditions, samples, classes))
+        yield cache, described(samples, classes), random_batches(conditions, samples)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from cache import LogitCache
 from cache.reader import Verify
-from tests.bench.reading import BATCH, write_cache
-from tests.bench.timing import Measurement, compare
+from tests.bench.caches import checked, published
+from tests.bench.conditions import Conditions
+from tests.bench.measurement import Measurement, Unit
+from tests.bench.reading import BATCH
+from tests.bench.timing import compare, timed
 
 
-def measure(folder: Path, quick: bool) -> Iterator[Measurement]:
-    """A row for the first epoch and one for the later ones."""
-    samples, classes = (20_000, 100) if quick else (200_000, 1_000)
-    path = write_cache(folder, samples, classes)
-    batches = np.array_split(np.random.default_rng(0).permutation(samples), samples // BATCH)
-    unchecked, seen = LogitCache.open(path, verify="off"), LogitCache.open(path)
+def measure(conditions: Conditions) -> Iterator[Measurement]:
+    """Row 13: a line for the first epoch and one for the later ones."""
+    samples, classes = conditions.choose((200_000, 1_000), (20_000, 100))
+    path = published(conditions, samples, classes)
+    batches = np.array_split(conditions.random().permutation(samples), samples // BATCH)
+    unchecked, seen = LogitCache.open(path, verify="off"), checked(path)
 
     def epoch(cache: LogitCache) -> None:
         for rows in batches:
@@ -27,24 +29,12 @@ def measure(folder: Path, quick: bool) -> Iterator[Measurement]:
     def first_epoch(verify: Verify = "lazy") -> None:
         epoch(LogitCache.open(path, verify=verify))
 
-    epoch(seen)
-    what = f"epoch of random batches, {samples:,} × {classes:,} float16"
-    without = "the same, --verify=off"
-    repetitions = 3 if quick else 9
-    yield compare(
-        f"{what}, lazily checked, the first",
-        first_epoch,
-        without,
-        lambda: epoch(unchecked),
-        target="",
-        repetitions=repetitions,
-    )
-    yield compare(
-        f"{what}, lazily checked, later",
-        lambda: epoch(seen),
-        without,
-        lambda: epoch(unchecked),
-        target="≥ 0.95",
-        repetitions=repetitions,
-    )
-    path.unlink()
+    what = f"epoch of random batches, {samples:,} × {classes:,} float16, lazily checked"
+    for name, checking, target in (
+        ("the first", first_epoch, None),
+        ("later", lambda: epoch(seen), 0.95),
+    ):
+        yield compare(
+            13, f"{what}, {name}", timed(checking), "the same, `--verify=off`", timed(lambda: epoch(unchecked)),
+            unit=Unit.RATE, target=target, repetitions=conditions.choose(9, 3),
+        )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,3 +42,14 @@ def draw(studies: Sequence[dict[str, Any]], path: Path) -> None:
         panel.legend()
         panel.grid(axis="y", alpha=0.3)
     figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """`python -m tests.bench.study.figure STUDY.json… PICTURE.png`: several studies beside each other."""
+    *studies, picture = map(Path, sys.argv[1:])
+    draw([json.loads(path.read_text()) for path in studies], picture)
+    print(f"made {picture}")
+
+
+if __name__ == "__main__":
+    main()
