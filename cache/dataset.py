@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, Literal, Protocol
 
@@ -139,7 +139,7 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         for place in places:
             row, view = int(rows[place]), int(views[place])
             cached = int(self.cache.input_crc32[view, row])
-            if cached and (found := input_crc32(inputs[place])) is not None and found != cached:
+            if cached and (found := input_crc32(one_input(inputs, place))) is not None and found != cached:
                 raise MismatchError(
                     f"{self.cache.path}: sample {row}, view {view}: the input is not what the teacher saw "
                     f"(CRC-32 expected {cached:08x}, found {found:08x}): "
@@ -151,7 +151,8 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         the cache remembers.
         """
         cached = self.cache.input_crc32[views, rows]
-        different = sum(input_crc32(value) != crc for value, crc in zip(inputs, cached.tolist(), strict=True))
+        pairs = zip(each_input(inputs), cached.tolist(), strict=True)
+        different = sum(input_crc32(value) != crc for value, crc in pairs)
         versions = self.cache.manifest.info.get("versions")
         changed = [
             f"{name} {then} → {now}"
@@ -174,15 +175,52 @@ def _installed(name: str) -> str | None:
         return None
 
 
+def one_input(inputs: Any, place: int) -> Any:
+    """One input of a batch: a row, or of a dictionary {name: (B, …)} a dictionary of rows."""
+    if isinstance(inputs, Mapping):
+        return {name: value[place] for name, value in inputs.items()}
+    return inputs[place]
+
+
+def each_input(inputs: Any) -> Iterator[Any]:
+    """Every input of a batch."""
+    length = len(next(iter(inputs.values()), ())) if isinstance(inputs, Mapping) else len(inputs)
+    return (one_input(inputs, place) for place in range(length))
+
+
 def input_crc32(value: Any) -> int | None:
-    """CRC-32 of the bytes of a tensor, an array or an image, in C order; None for anything else."""
+    """CRC-32 of the bytes of a tensor, an array or an image, in C order; None for anything else.
+
+    Of a dictionary it is that of its names and values, by sorted name. Where it has an `attention_mask` (L,), values
+    of that length are taken from the first to the last place that the mask is not 0 at: what a batch is padded with
+    is no part of an input.
+    """
+    if isinstance(value, Mapping):
+        return _named_crc32(value)
+    array = _array(value)
+    return None if array is None else zlib.crc32(np.ascontiguousarray(array).data)
+
+
+def _array(value: Any) -> NDArray[Any] | None:
+    """A tensor, an array or an image as an array; None for anything else."""
     if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    elif not isinstance(value, np.ndarray):
-        if not hasattr(value, "__array_interface__"):
+        return np.asarray(value.detach().cpu().numpy())
+    return np.asarray(value) if hasattr(value, "__array_interface__") else None
+
+
+def _named_crc32(named: Mapping[str, Any]) -> int | None:
+    mask = _array(named.get("attention_mask"))
+    inside = np.flatnonzero(mask) if mask is not None else np.empty(0, np.intp)
+    used = slice(inside[0], inside[-1] + 1) if len(inside) else slice(0)
+    crc = 0
+    for name in sorted(named):
+        array = _array(named[name])
+        if array is None:
             return None
-        value = np.asarray(value)
-    return zlib.crc32(np.ascontiguousarray(value).data)
+        if mask is not None and array.shape[:1] == mask.shape:
+            array = array[used]
+        crc = zlib.crc32(np.ascontiguousarray(array).data, zlib.crc32(f"{name} ".encode(), crc))
+    return crc
 
 
 def split_keys(keys: Keys, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

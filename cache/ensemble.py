@@ -88,7 +88,7 @@ class Ensemble:
         """
         tables = [cache.logits(indices, view).astype(np.float32) for cache in self.caches]
         if self.mean == "separate":
-            return np.stack(tables, axis=1)
+            return np.stack(tables, axis=-2)
         if self.mean == "logits":
             return np.average(tables, axis=0, weights=self.weights).astype(np.float32)
         softmaxes = [softmax(table.astype(np.float64), self.temperature) for table in tables]

@@ -31,7 +31,7 @@ def import_logits(
     dtype: str = "float16",
 ) -> Path:
     """Publishes (N, C) or (V, N, C) logits from elsewhere as a cache of `store`; the same ones are found, not
-    written again.
+    written again. `labels` are (N,) integers, or (N, T) floats, the targets of a regression.
 
     `teacher`, `data` and `views` are the stated provenance; the identity also gets the SHA-256 of the logits,
     so that two imports under one name stay two caches. Raises ValueRefusedError for a wrong shape or values
@@ -42,14 +42,20 @@ def import_logits(
         raise ValueRefusedError(
             f"logits: expected (N, C) or (V, N, C) floats, found {logits.shape} {logits.dtype}"
         )
-    if labels is not None and labels.shape != table.shape[1:2]:
+    targets = (
+        labels.shape[1] if labels is not None and labels.ndim == 2 and labels.dtype.kind == "f" else None
+    )
+    if labels is not None and targets is None and labels.shape != table.shape[1:2]:
         raise ValueRefusedError(f"labels: expected ({table.shape[1]},), found {labels.shape}")
+    if labels is not None and len(labels) != table.shape[1]:
+        raise ValueRefusedError(f"labels: expected {table.shape[1]:,} rows of targets, found {len(labels):,}")
     _require("data.length", data.get("length"), table.shape[1])
     _require("views.count", (views or {}).get("count"), table.shape[0])
     manifest = Manifest.build(
         num_views=table.shape[0],
         num_samples=table.shape[1],
         num_outputs=table.shape[2],
+        num_targets=targets,
         dtype=dtype,
         teacher={**teacher, "logits_sha256": _sha256(table)},
         data=data,

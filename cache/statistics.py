@@ -1,10 +1,11 @@
-"""What the soft labels of a cache are like: how right, how sure and how spread the teacher is, in NumPy
-alone.
+"""What the teacher's outputs in a cache are like: how right, how sure and how spread the soft labels are, or how far
+a regression is from its targets; in NumPy alone.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,28 @@ class Summary(NamedTuple):
     """Mean of −Σ p·log p in nats, at T = 1."""
 
 
-def summarize(cache: LogitCache, limit: int | None = None) -> Summary:
+class RegressionSummary(NamedTuple):
+    """Of the rows of a cache of a regression, all views together; None where no target tells."""
+
+    rows: int
+    """How many were read."""
+    mse: float | None
+    mae: float | None
+    r2: float | None
+
+
+class Errors(NamedTuple):
+    """How far outputs are from targets, over the targets that are known."""
+
+    mse: float
+    """Mean squared error."""
+    mae: float
+    """Mean absolute error."""
+    r2: float | None
+    """1 − Σ (ŷ − y)² / Σ (y − ȳ)² of a target, averaged over the targets that vary; None where none does."""
+
+
+def summarize(cache: LogitCache, limit: int | None = None) -> Summary | RegressionSummary:
     """Reads every row, or `limit` of them at even distances through the file. Raises CorruptError."""
     total = cache.num_views * cache.num_samples
     chosen = (
@@ -34,18 +56,18 @@ def summarize(cache: LogitCache, limit: int | None = None) -> Summary:
         if limit is None or limit >= total
         else np.linspace(0, total - 1, limit).astype(np.intp)
     )
+    if cache.manifest.num_targets is not None:
+        return _summarize_regression(cache, chosen)
     right, confidence, entropy = [], [], []
     for places in row_chunks(len(chosen)):
         views, rows = np.divmod(chosen[places], cache.num_samples)
         probabilities = softmax(cache.logits(rows, views).astype(np.float32))
         confidence.append(probabilities.max(1))
         entropy.append(-np.sum(probabilities * np.log(np.maximum(probabilities, 1e-30)), axis=1))
-        if cache.manifest.num_targets is None:
-            labels = cache.labels[rows]
-            answers = (probabilities.argmax(1) == labels).astype(np.float64)
-            right.append(np.where(labels >= 0, answers, np.nan))
-    sure = np.concatenate(confidence)
-    answers = np.concatenate(right) if right else np.full(len(sure), np.nan)
+        labels = cache.labels[rows]
+        answers = (probabilities.argmax(1) == labels).astype(np.float64)
+        right.append(np.where(labels >= 0, answers, np.nan))
+    sure, answers = np.concatenate(confidence), np.concatenate(right)
     labelled = ~np.isnan(answers)
     known = bool(labelled.any())
     return Summary(
@@ -55,6 +77,43 @@ def summarize(cache: LogitCache, limit: int | None = None) -> Summary:
         confidence=float(sure.mean(dtype=np.float64)),
         entropy=float(np.concatenate(entropy).mean(dtype=np.float64)),
     )
+
+
+def _summarize_regression(cache: LogitCache, chosen: NDArray[np.intp]) -> RegressionSummary:
+    if cache.manifest.num_targets != cache.num_outputs:  # outputs that are not of the targets, one by one
+        return RegressionSummary(len(chosen), None, None, None)
+    pairs = (np.divmod(chosen[places], cache.num_samples) for places in row_chunks(len(chosen)))
+    errors = regression_errors((cache.logits(rows, views), cache.labels[rows]) for views, rows in pairs)
+    return RegressionSummary(len(chosen), *(errors or (None, None, None)))
+
+
+def regression_errors(chunks: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> Errors | None:
+    """Errors of (outputs, targets), both (B, T), a chunk at a time; a target that is NaN is none. None where none is
+    known.
+    """
+    count: Any = 0  # this and the next are (T,) after the first chunk
+    squared: Any = 0.0
+    absolute: Any = 0.0
+    mean: Any = 0.0
+    spread: Any = 0.0
+    for outputs, targets in chunks:
+        known = ~np.isnan(targets)
+        values = np.where(known, targets, 0).astype(np.float64)
+        difference = np.where(known, outputs.astype(np.float64) - values, 0)
+        squared = squared + np.square(difference).sum(axis=0)
+        absolute = absolute + np.abs(difference).sum(axis=0)
+        here = known.sum(axis=0)
+        total = np.maximum(count + here, 1)
+        own = values.sum(axis=0) / np.maximum(here, 1)
+        spread = spread + (np.square(values - own) * known).sum(axis=0)
+        spread = spread + np.square(own - mean) * count * here / total
+        mean = mean + (own - mean) * here / total
+        count = count + here
+    if not np.sum(count):
+        return None
+    varying = spread > 0
+    r2 = float((1 - squared[varying] / spread[varying]).mean()) if np.any(varying) else None
+    return Errors(float(np.sum(squared) / np.sum(count)), float(np.sum(absolute) / np.sum(count)), r2)
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.floating]:

@@ -21,9 +21,11 @@ from pipeline.options import (
     recipe_options,
     store_option,
 )
+from pipeline.tasks import FIGURES
 
 if TYPE_CHECKING:
     from cache.reader import LogitCache
+    from cache.statistics import RegressionSummary, Summary
     from cache.store import Store
     from pipeline.recipe import Recipe
 
@@ -76,12 +78,8 @@ def info(name: str, store: Store, as_json: bool) -> None:
         for field, value in content.items():
             click.echo(f"  {section}.{field}: {_short(value)}")
     click.echo(f"  of {summary.rows:,} rows (views and samples at even distances, or all):")
-    click.echo(
-        f"    the teacher's top-1 {percent(summary.top1)}, calibration error {percent(summary.calibration_error)}"
-    )
-    click.echo(
-        f"    mean confidence {percent(summary.confidence)}, mean entropy {summary.entropy:.4f} nats, at T = 1"
-    )
+    for line in _said(summary):
+        click.echo(f"    {line}")
 
 
 @cache.command("verify")
@@ -311,6 +309,20 @@ def _listed(path: Path) -> dict[str, Any]:
         "uses": uses.count(path),
         "key": opened.manifest.key,
     }
+
+
+def _said(summary: Summary | RegressionSummary) -> list[str]:
+    """What the figures of a cache come to, in lines."""
+    from cache.statistics import RegressionSummary
+
+    if isinstance(summary, RegressionSummary):
+        found = summary._asdict()
+        shown = (f"{figure.name} {figure.text(found)}" for figure in FIGURES["regression"])
+        return [f"the teacher's {', '.join(shown)}"]
+    return [
+        f"the teacher's top-1 {percent(summary.top1)}, calibration error {percent(summary.calibration_error)}",
+        f"mean confidence {percent(summary.confidence)}, mean entropy {summary.entropy:.4f} nats, at T = 1",
+    ]
 
 
 def _teacher(identity: Mapping[str, Any]) -> str | None:

@@ -7,25 +7,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from cache import LogitCache, LogitCacheWriter, Manifest, Store
 from cache.copying import take_over_views
-from cache.dataset import input_crc32
 from cache.layout import expected_size
-from cache.statistics import summarize
+from cache.statistics import RegressionSummary, summarize
 from pipeline import identity, networks
 from pipeline.data import load
-from pipeline.loading import OrderedKeys, default_workers, loader
+from pipeline.loading import OrderedKeys, default_workers
 from pipeline.metrics import Metrics
-from pipeline.progress import progress
 from pipeline.recipe import Recipe
 from pipeline.runs import Result, find_teacher
-from pipeline.training import autocast
+from pipeline.teacher_pass import fill, teacher_logits
+from pipeline.transfer_set import divide
 from pipeline.views import ViewedData
 
 _FOUND_ROWS = 100_000  # of a cache that is there already, read for its teacher's top-1
@@ -37,7 +34,9 @@ class Cached:
 
     cache: LogitCache
     metrics: Metrics
-    """The teacher's top-1 and calibration error over all views, computed from the file."""
+    """The teacher's top-1 and calibration error, or its errors of a regression, over all views, computed from the
+    file.
+    """
     seconds: float | None
     rows: int
     """Rows that this call computed; the rest were there from before a kill, or taken over."""
@@ -73,11 +72,7 @@ def cache_logits(
     recipe: Recipe, base: Path, store: Store, device: torch.device, waiting: Callable[[str], None]
 ) -> Cached:
     """Runs the teacher once over every sample and view, and publishes its raw logits; finds the file when it
-    is there.
-
-    The teacher is in evaluation mode and inputs come in the order of their index. Batch b is always samples
-    b·B to (b+1)·B − 1, so a pass that was killed computes what is missing from the same batches, and ends in
-    the same file. Raises NotMadeError without a finished teacher, CacheError where the file cannot be made.
+    is there. A pass that was killed goes on where it was, and ends in the same file. Raises NotMadeError without a finished teacher, CacheError where the file cannot be made.
     """
     viewed, teacher, manifest = question(recipe, base)
     found = store.find(manifest)
@@ -127,10 +122,11 @@ def estimate(recipe: Recipe, base: Path, store: Store, device: torch.device, bat
 
 
 def question(recipe: Recipe, base: Path) -> tuple[ViewedData, Result, Manifest]:
-    """The training data through their views, the finished teacher, and the manifest that they lead to."""
+    """What students learn from, through its views, the finished teacher, and the manifest that they lead to."""
     settings = recipe.settings
-    data = load(settings.data, settings.views, "train")
-    teacher = find_teacher(recipe, base, identity.of_views(settings.views, data), identity.of_data(data))
+    learnt_from, data = divide(settings, load(settings.data, settings.views, "train"))
+    views = identity.of_views(settings.views, learnt_from)
+    teacher = find_teacher(recipe, base, views, identity.of_data(learnt_from))
     manifest = identity.of_cache(data, settings.views, teacher, settings.cache)
     return ViewedData(data, settings.views), teacher, manifest
 
@@ -138,46 +134,10 @@ def question(recipe: Recipe, base: Path) -> tuple[ViewedData, Result, Manifest]:
 def _fill(
     writer: LogitCacheWriter, viewed: ViewedData, teacher: Result, recipe: Recipe, device: torch.device
 ) -> int:
-    """Writes every row that is missing; how many those were."""
-    settings, total = recipe.settings.cache, 0
-    written = [writer.is_written(view) for view in range(writer.manifest.num_views)]
-    if all(rows.all() for rows in written):
+    """Has the teacher compute what is missing, if anything is; how many rows those were."""
+    if all(writer.is_written(view).all() for view in range(writer.manifest.num_views)):
         return 0
-    network = networks.load(teacher).to(device).to(memory_format=torch.channels_last)
-    with progress("caching logits", sum(len(rows) for rows in written)) as advance:
-        for view, rows in enumerate(written):
-            advance(int(rows.sum()))
-            starts = np.arange(0, len(rows), settings.batch_size)
-            wanted = np.flatnonzero(~np.logical_and.reduceat(rows, starts))
-            keys = OrderedKeys(len(viewed), settings.batch_size, view, wanted)
-            for batch, (inputs, _) in zip(
-                keys, loader(viewed, keys, default_workers(viewed.data.lazy)), strict=True
-            ):
-                logits = teacher_logits(network, inputs, device, settings.precision)
-                missing = ~rows[batch[:, 0]]
-                writer.write(
-                    batch[missing, 0],
-                    logits[missing],
-                    labels=viewed.data.labels[batch[missing, 0]],
-                    input_crc32=np.array([input_crc32(value) for value in inputs], np.uint32)[missing],
-                    view=view,
-                )
-                advance(int(missing.sum()))
-                total += int(missing.sum())
-    return total
-
-
-@torch.inference_mode()
-def teacher_logits(
-    network: nn.Module, inputs: torch.Tensor, device: torch.device, precision: str
-) -> np.ndarray[Any, Any]:
-    """(B, C) float32 raw outputs of the teacher in evaluation mode."""
-    network.eval()
-    inputs = inputs.to(device)
-    if inputs.ndim == 4:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-    with autocast(device, precision):
-        return network(inputs).float().cpu().numpy()
+    return fill(writer, viewed, networks.load(teacher), recipe.settings.cache, device)
 
 
 def _measured(
@@ -187,6 +147,11 @@ def _measured(
     may be larger than memory; of `limit` rows at even distances where that is fewer.
     """
     found, metrics = summarize(cache, limit), Metrics()
-    if found.top1 is not None and found.calibration_error is not None:
+    if isinstance(found, RegressionSummary):
+        if found.mse is not None and found.mae is not None:
+            metrics["mse"], metrics["mae"] = found.mse, found.mae
+        if found.r2 is not None:
+            metrics["r2"] = found.r2
+    elif found.top1 is not None and found.calibration_error is not None:
         metrics["top1"], metrics["ece"] = found.top1, found.calibration_error
     return Cached(cache, metrics, seconds, rows, taken_over, found.rows)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cache_cli import cache
+from pipeline.deploy_cli import export, predict
 from pipeline.options import percent, print_table, recipe_options
 from pipeline.tasks import figures, headline
 
@@ -68,6 +69,8 @@ def decant() -> None:
 
 
 decant.add_command(cache)
+decant.add_command(export)
+decant.add_command(predict)
 
 
 @decant.command()

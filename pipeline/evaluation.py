@@ -14,23 +14,23 @@ from pipeline.metrics import measure
 from pipeline.parts import Parts
 from pipeline.recipe import Recipe
 from pipeline.runs import Result, results
-from pipeline.samples import num_classes
+from pipeline.samples import num_outputs
 from pipeline.training import predict
 
 
 def evaluate_runs(recipe: Recipe, base: Path, device: torch.device) -> Iterator[Result]:
     """Every finished network of a recipe, with metrics on the test part worked out afresh from its weights.
 
-    What is there of other data, whose inputs or class count these do not have, is left out. A distilled
+    What is there of other data, whose inputs or number of outputs these do not have, is left out. A distilled
     student's agreement is with the teacher that it learnt from, where that one is beside it. Raises
     NotMadeError where nothing is finished.
     """
     parts = Parts.load(recipe.settings)
-    test, classes = parts.test, num_classes(parts.train.data)
+    test, outputs = parts.test, num_outputs(parts.train.data)
     finished = [
         result
         for result in results(base, recipe.settings.data)
-        if (result.network.input_shape, result.network.num_classes) == (test.data.input_shape, classes)
+        if (result.network.input_shape, result.network.num_classes) == (test.data.input_shape, outputs)
     ]
     if not finished:
         raise NotMadeError(f"{base}: no finished network of these data; run: {recipe.command('teacher')}")

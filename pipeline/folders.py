@@ -193,7 +193,7 @@ def _held(files: FileData) -> ArrayData:
 
 
 def _part_folder(root: Path, split: Split) -> Path:
-    names = ("train",) if split == "train" else ("test", "val")
+    names = ("test", "val") if split == "test" else (split,)
     for name in names:
         if (root / name).is_dir():
             return root / name

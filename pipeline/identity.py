@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from cache import Manifest
 from pipeline import data as datasets
 from pipeline.recipe import load
 from pipeline.runs import Result
-from pipeline.samples import LabelledData
+from pipeline.samples import LabelledData, num_targets
 from pipeline.settings import CacheSettings, ViewsSettings
+from pipeline.transfer_set import divide
 
 _DECIDE_PIXELS = ("torch", "torchvision", "numpy", "pillow")  # libraries whose change may change an input
 
@@ -40,7 +40,7 @@ def of_views(settings: ViewsSettings, data: LabelledData) -> dict[str, Any]:
 
 def of_data(data: LabelledData) -> dict[str, Any]:
     """Name, split, length, class list and content of the data."""
-    return {**datasets.identity(data), "length": len(data), "targets": None}
+    return {**datasets.identity(data), "length": len(data), "targets": num_targets(data)}
 
 
 def of_cache(data: LabelledData, views: ViewsSettings, teacher: Result, settings: CacheSettings) -> Manifest:
@@ -49,6 +49,7 @@ def of_cache(data: LabelledData, views: ViewsSettings, teacher: Result, settings
         num_samples=len(data),
         num_outputs=teacher.network.num_classes,
         num_views=views.num_views,
+        num_targets=num_targets(data),
         dtype=settings.dtype,
         teacher={
             "network": {"name": teacher.network.name, "args": teacher.network.args},
@@ -65,10 +66,10 @@ def of_cache(data: LabelledData, views: ViewsSettings, teacher: Result, settings
     )
 
 
-def of_recipe(name_or_file: str, overrides: Sequence[str]) -> tuple[dict[str, Any], NDArray[np.int64]]:
-    """The `data` and `views` sections of a recipe's training part, and its labels (N,): what imported logits
-    are of.
+def of_recipe(name_or_file: str, overrides: Sequence[str]) -> tuple[dict[str, Any], NDArray[Any]]:
+    """The `data` and `views` sections of what a recipe's students learn from, and its labels (N,) or targets (N, T): what
+    imported logits are of.
     """
     settings = load(name_or_file, overrides).settings
-    data = datasets.load(settings.data, settings.views, "train")
+    _, data = divide(settings, datasets.load(settings.data, settings.views, "train"))
     return {"data": of_data(data), "views": of_views(settings.views, data)}, data.labels

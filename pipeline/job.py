@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pipeline import networks
 from pipeline.files import alone_with
+from pipeline.latency import latency_ms, machine
 from pipeline.loading import BatchedData, EpochViews
 from pipeline.metrics import measure
 from pipeline.recipe import Recipe
@@ -111,6 +112,8 @@ def _train(
         metrics=measure(logits, torch.from_numpy(test.data.labels), teacher_logits),
         test_sha256=test.data.digest(),
         seconds=trained_seconds(job.folder),
+        latency_ms=latency_ms(network, test.batch([0])[0], device),
+        latency_on=machine(device),
         folder=job.folder,
         **job.origin,
     )

@@ -1,4 +1,4 @@
-"""What is measured of a classifier: pure functions of logits (N, C) and labels (N,)."""
+"""What is measured of a network: pure functions of logits (N, C) and labels (N,), or of outputs and targets (N, T)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from pipeline.objectives import NO_LABEL, cross_entropy
 
 
 class Metrics(TypedDict, total=False):
-    """Shares are in 0..1, the loss in nats."""
+    """Shares are in 0..1, the loss in nats, errors in units of the targets."""
 
     top1: float
     top5: float
     loss: float
     ece: float
     agreement: float
+    mse: float
+    mae: float
+    r2: float
 
 
 def measure(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> Metrics:
     """Of the labelled samples: top-1, top-5, cross-entropy, expected calibration error; of all: agreement
-    with the teacher.
+    with the teacher. Where labels are floats, and so the targets of a regression: `errors`.
     """
+    if labels.is_floating_point():
+        return errors(logits, labels)
     metrics = Metrics()
     labelled = labels != NO_LABEL
     if labelled.any():
@@ -34,6 +39,17 @@ def measure(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None
         metrics["ece"] = calibration_error(known, answers)
     if teacher_logits is not None:
         metrics["agreement"] = float((logits.argmax(1) == teacher_logits.argmax(1)).double().mean())
+    return metrics
+
+
+def errors(outputs: Tensor, targets: Tensor) -> Metrics:
+    """Mean squared and absolute error, and R²: see `cache.statistics.Errors`."""
+    found = statistics.regression_errors([(outputs.float().numpy(), targets.numpy())])
+    metrics = Metrics()
+    if found is not None:
+        metrics["mse"], metrics["mae"] = found.mse, found.mae
+        if found.r2 is not None:
+            metrics["r2"] = found.r2
     return metrics
 
 

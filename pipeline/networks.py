@@ -7,29 +7,58 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from pipeline import models
+from pipeline.errors import ModelError
+from pipeline.models import texts
 from pipeline.runs import WEIGHTS, NetworkSpec, Result
-from pipeline.samples import channel_statistics, num_classes
+from pipeline.samples import channel_statistics, num_outputs, vocabulary
 from pipeline.settings import Network
 from pipeline.views import ViewedData
 from pipeline.weights import load_weights, save_weights, weights_sha256
 
 
 def specify(network: Network, viewed: ViewedData) -> NetworkSpec:
-    """What builds `network` for views of these data, normalised by the data's statistics."""
+    """What builds `network` for views of these data, normalised by the data's statistics, or by the `mean` and `std`
+    among its arguments: those that weights from elsewhere were trained with. Of texts nothing is normalised.
+    Raises ModelError.
+    """
+    args, tokens = network.args, vocabulary(viewed.data)
+    if tokens is not None:
+        outputs = num_outputs(viewed.data)
+        args = texts.arguments(network.name, args, outputs, viewed.data.classes, viewed.input_shape, tokens)
+        return NetworkSpec(network.name, args, outputs, viewed.input_shape, (), ())
+    if texts.is_for_texts(network.name):
+        raise ModelError(f"network {network.name!r}: takes texts, and {viewed.data.name} has none")
     mean, std = channel_statistics(viewed.data)
+    mean = _by_channel(network, "mean", args.pop("mean", mean))
+    std = _by_channel(network, "std", args.pop("std", std))
     return NetworkSpec(
-        network.name, network.args, num_classes(viewed.data), viewed.input_shape, tuple(mean), tuple(std)
+        network.name, args, num_outputs(viewed.data), viewed.input_shape, tuple(mean), tuple(std)
     )
 
 
-def build(spec: NetworkSpec, seed: int = 0) -> nn.Module:
-    """The network with weights that are a function of `seed`. Raises ModelError."""
+def _by_channel(network: Network, name: str, values: Any) -> list[float]:
+    if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+        raise ModelError(
+            f"network {network.name!r}: {name}: expected a list, a number a channel, got {values!r}"
+        )
+    return [float(value) for value in values]
+
+
+def build(spec: NetworkSpec, seed: int = 0, fetch: bool = True) -> nn.Module:
+    """The network with weights that are a function of `seed`; one for texts fetches those that it begins with, unless
+    `fetch` is false. Raises ModelError, and WeightsError where they cannot be had.
+    """
     torch.manual_seed(seed)
+    if "vocabulary" in spec.args:
+        return texts.build(
+            spec.name, spec.num_classes, input_shape=spec.input_shape, fetch=fetch, **spec.args
+        )
     return models.build(
         spec.name, spec.num_classes, input_shape=spec.input_shape, mean=spec.mean, std=spec.std, **spec.args
     )
@@ -46,7 +75,7 @@ def load(result: Result) -> nn.Module:
     """The network of a finished run with its weights. Raises WeightsError where they are not the ones that
     were saved.
     """
-    network = build(result.network)
+    network = build(result.network, fetch=False)
     load_weights(network, result.folder / WEIGHTS)
     if weights_sha256(network.state_dict()) != result.weights_sha256:
         from pipeline.errors import WeightsError

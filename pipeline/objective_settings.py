@@ -20,6 +20,7 @@ from pydantic import (
 
 from pipeline.scheduled import Share, Temperature, Weight
 from pipeline.sections import Section
+from pipeline.tasks import Task
 
 NotNegative = Annotated[float, Field(ge=0)]
 Divergence = Literal["kl", "ce"]
@@ -30,6 +31,8 @@ class Known(Section):
 
     use: ClassVar[str]
     source: ClassVar[str]
+    task: ClassVar[Task] = "classification"
+    """What it is a loss of."""
     separate_caches: ClassVar[bool] = False
     """Whether it is given the logits of several caches as (B, K, C) and not their mean (B, C)."""
 
@@ -216,6 +219,7 @@ class Regression(Known):
 
     use = "outputs that are numbers and not classes"
     source = "mse for both"
+    task = "regression"
 
     name: Literal["regression"]
     weight: Weight = 1.0
@@ -290,6 +294,11 @@ def catalogue() -> list[Entry]:
         "one's own",
     )
     return [*entries, own]
+
+
+def names_for(task: Task) -> list[str]:
+    """The objectives that ship for a task."""
+    return [_name(kind) for kind in KNOWN if kind.task == task]
 
 
 def _name(kind: type[Known]) -> str:

@@ -1,26 +1,33 @@
-"""The two parts of a recipe's data, through its views: what is trained on, and what is measured on."""
+"""The parts of a recipe's data, through its views: what is trained on, and what is measured on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from pipeline.data import load
-from pipeline.errors import DataError
-from pipeline.samples import num_classes
+from pipeline.errors import DataError, RecipeError
+from pipeline.objective_settings import Own, names_for
+from pipeline.samples import LabelledData, num_classes, num_targets, task_of
 from pipeline.settings import Settings
+from pipeline.transfer_set import divide
 from pipeline.views import ViewedData
 
 
 @dataclass(frozen=True)
 class Parts:
-    """`train` gives augmented views, `test` the images as they are."""
+    """`teacher` and `train` give augmented views, `test` the images as they are."""
 
+    teacher: ViewedData
+    """What the teacher learns from: the same as `train`, unless there is a transfer set."""
     train: ViewedData
+    """What the teacher is cached on, and students learn from."""
     test: ViewedData
 
     @classmethod
     def load(cls, settings: Settings) -> Parts:
-        """Both parts. Raises DataError, also where they do not belong together."""
+        """All parts. Raises DataError, also where they do not belong together, and RecipeError where the recipe's
+        losses are not for such labels.
+        """
         train, test = (
             load(settings.data, settings.views, "train"),
             load(settings.data, settings.views, "test"),
@@ -35,9 +42,37 @@ class Parts:
                 f"{train.name}: train inputs are {train.input_shape}, test inputs {test.input_shape}; "
                 "set views.size to bring both to one"
             )
-        if test.labels.max() >= num_classes(train):
-            raise DataError(
-                f"{train.name}: the test part has label {test.labels.max()}, "
-                f"the train part only {num_classes(train)} classes"
-            )
-        return cls(ViewedData(train, settings.views), ViewedData(test, settings.views.plain))
+        _check_labels(train, test)
+        _check_losses(settings, train)
+        teacher, students = (ViewedData(part, settings.views) for part in divide(settings, train))
+        return cls(teacher, students, ViewedData(test, settings.views.plain))
+
+
+def _check_labels(train: LabelledData, test: LabelledData) -> None:
+    """Raises DataError where the parts' labels are of another kind, or the test part's of other classes."""
+    if num_targets(train) != num_targets(test):
+        raise DataError(f"{train.name}: train labels are {_labels_of(train)}, test labels {_labels_of(test)}")
+    if task_of(train) == "classification" and test.labels.max() >= num_classes(train):
+        raise DataError(
+            f"{train.name}: the test part has label {test.labels.max()}, "
+            f"the train part only {num_classes(train)} classes"
+        )
+
+
+def _labels_of(data: LabelledData) -> str:
+    targets = num_targets(data)
+    return f"integers ({len(data)},)" if targets is None else f"floats ({len(data)}, {targets})"
+
+
+def _check_losses(settings: Settings, train: LabelledData) -> None:
+    """Raises RecipeError where the objective or label smoothing is not for the task of the data."""
+    task, objective = task_of(train), settings.student.objective
+    because = f"{train.name} is a {task}, as its labels are {_labels_of(train)}"
+    if not isinstance(objective, Own) and objective.task != task:
+        raise RecipeError(
+            f"student.objective {objective.name!r}: is for {objective.task}; {because}: "
+            f"set it to {', '.join(names_for(task))} (or package.module:function)"
+        )
+    for section, training in (("teacher", settings.teacher), ("student", settings.student)):
+        if task == "regression" and training.label_smoothing:
+            raise RecipeError(f"{section}.label_smoothing: smooths classes; {because}: leave it out")

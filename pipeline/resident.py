@@ -18,7 +18,7 @@ from cache import Ensemble, LogitCache, SoftLabelDataset
 from cache.chunks import row_chunks
 from cache.dataset import Keys, split_keys
 from pipeline.errors import DataError
-from pipeline.samples import ArrayData, LabelledData, spread
+from pipeline.samples import ArrayData, spread
 from pipeline.views import ViewedData
 
 _PROBES = 64

@@ -28,7 +28,8 @@ RESULT = "result.json"
 WEIGHTS = "weights.safetensors"
 TEST_LOGITS = "test_logits.npy"
 RECIPE = "recipe.toml"
-_NOT_DECISIVE = {"evaluate_every", "seeds", "seed", "baseline"}  # measured by, or counted beside, a run
+_SAID_ONLY = {"evaluate_every", "log_every", "compile"}  # how a run goes that is the same without
+_NOT_DECISIVE = {*_SAID_ONLY, "seeds", "seed", "baseline"}  # or counted beside it
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,16 @@ class NetworkSpec:
     name: str
     args: dict[str, Any]
     num_classes: int
+    """Or targets, of a regression."""
     input_shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __str__(self) -> str:
-        return " ".join([self.name, *(f"{name}={value}" for name, value in self.args.items())])
+        """Name and arguments, but for those of texts, which the tokenizer and the network itself bring."""
+        brought = ("vocabulary", "config")
+        shown = (f"{name}={value}" for name, value in self.args.items() if name not in brought)
+        return " ".join([self.name, *shown])
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,15 @@ class Result:
     cache: str | None = None
     """The key of the cache that a distilled student learnt from."""
     teacher: str | None = None
-    """The SHA-256 of the weights of the teacher whose logits the cache holds."""
+    """The SHA-256 of the weights of the teacher whose logits the cache holds; None of several."""
+    teachers: list[str] | None = None
+    """The same of each of several."""
     baseline: str | None = None
     """The folder, beside this one's, of the labels-only students that differ in nothing else."""
+    latency_ms: float | None = None
+    """Median of one input at batch 1, in evaluation mode."""
+    latency_on: str | None = None
+    """What that was measured on."""
     folder: Path = field(default=Path(), compare=False)
 
     def save(self) -> None:
@@ -102,7 +113,7 @@ def results(base: Path, data: DataSettings | None = None) -> Iterator[Result]:
     found = [
         load_result(path.parent)
         for path in sorted(base.glob(f"**/{RESULT}"))
-        if data is None or _data_of(path.parent) == data.model_dump(mode="json")
+        if data is None or _data_of(path.parent) == data.model_dump(mode="json", exclude_none=True)
     ]
     finished = [result for result in found if result is not None]
     order = {"teacher": 0, "labels": 1, "distilled": 2}
@@ -120,7 +131,7 @@ def teacher_folder(
         path = Path(settings.weights)
         weights = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
     question = {
-        "settings": settings.model_dump(mode="json", exclude={"evaluate_every", "weights"}),
+        "settings": settings.model_dump(mode="json", exclude={*_SAID_ONLY, "weights"}),
         "weights": weights,
         "views": {name: value for name, value in views.items() if name not in ("count", "enumerated")},
         "data": data,

@@ -1,6 +1,6 @@
 """What the phases ask of data, whatever the source: a fixed order of inputs of one shape, labels, and a digest.
 
-Inputs are uint8 images (C, H, W) or float features (F,). Labels say the task: integers (N,) are classes, floats
+Inputs are uint8 images (C, H, W), float features (F,), or texts of at most L tokens. Labels say the task: integers (N,) are classes, floats
 (N, T) the targets of a regression. A part that fits in memory is held as one array.
 """
 
@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
+from pipeline.tasks import Task
 
-Split = Literal["train", "test"]
-Task = Literal["classification", "regression"]
+Split = str
+"""`train`, `test`, or the name that a transfer set has."""
 NO_LABEL = -1
 MAX_ARRAY_BYTES = 4 << 30  # a part that is larger than this is not held in memory
 
@@ -38,10 +39,10 @@ class LabelledData(Protocol):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(C, H, W) of images, (F,) of features."""
+        """(C, H, W) of images, (F,) of features, (L,) of texts."""
 
-    def raw(self, indices: NDArray[np.integer]) -> NDArray[Any]:
-        """(B, …): the inputs themselves, a copy, before any view."""
+    def raw(self, indices: NDArray[np.integer]) -> Any:
+        """(B, …): the inputs themselves, a copy, before any view; of texts {name: (B, longest)}."""
 
     def digest(self) -> str:
         """SHA-256 of the ordered content."""
@@ -98,6 +99,12 @@ def num_outputs(data: LabelledData) -> int:
     does.
     """
     return num_targets(data) or num_classes(data)
+
+
+def vocabulary(data: LabelledData) -> int | None:
+    """How many tokens texts are made of; None of data that are no texts."""
+    found: int | None = getattr(data, "vocabulary", None)
+    return found
 
 
 def has_labels(data: LabelledData) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from pipeline.augmentations import Augmentation, CenterCrop, RandomResizedCrop, outcomes
-from pipeline.objective_settings import KD, Objective
+from pipeline.objective_settings import KD, Known, Objective
 from pipeline.objective_settings import CEPlusKL as CEPlusKL
 from pipeline.objective_settings import LogitMSE as LogitMSE
 from pipeline.sections import Count, Section
@@ -37,6 +37,27 @@ def _network(value: Any) -> Any:
 NetworkField = Annotated[Network, BeforeValidator(_network)]
 
 
+class TransferSettings(Section):
+    """`data.transfer`: what the teacher is cached on and students learn from, apart from what it learnt from."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of the training part, held out from the teacher."""
+    part: Annotated[str, Field(min_length=1)] | None = None
+    """Or a part of its own: the folder of that name beside train/, or what one's own function gives for it."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Which samples the share is."""
+    labels: bool = True
+    """Whether labels are known there; where not, the teacher alone speaks of them."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> TransferSettings:
+        if (self.share is None) == (self.part is None):
+            raise ValueError("share: give either that, of the training part, or `part`, a part of its own")
+        if self.part in ("train", "test", "val"):
+            raise ValueError(f"part: {self.part!r} has another use; name a part of its own")
+        return self
+
+
 class DataSettings(Section):
     """`[data]`: which images or arrays, and where they lie."""
 
@@ -47,6 +68,27 @@ class DataSettings(Section):
     """Whether an image folder is decoded once, into a file beside the caches: where it fits, in any case, or
     never. It decides no pixel, so no run is another for it, and resolved recipes leave it out.
     """
+    tokenizer: Annotated[str, Field(min_length=1)] | None = None
+    """What turns texts into tokens: the folder of a tokenizer of the transformers library, or its name on the hub."""
+    max_length: Count | None = None
+    """Tokens that a text is cut at; None is 128."""
+    transfer: TransferSettings | None = None
+    """What students learn from, where it is not what the teacher learnt from."""
+
+    @model_validator(mode="after")
+    def _has_tokenizer(self) -> DataSettings:
+        if self.name == "text" and self.tokenizer is None:
+            raise ValueError("tokenizer: missing; give the folder of one, or its name on the hub")
+        for key in ("tokenizer", "max_length"):
+            if self.name != "text" and getattr(self, key) is not None:
+                raise ValueError(f'{key}: is of texts, name = "text"; leave it out')
+        return self
+
+    @model_validator(mode="after")
+    def _has_parts(self) -> DataSettings:
+        if self.transfer and self.transfer.part and self.name != "imagefolder" and ":" not in self.name:
+            raise ValueError(f"transfer.part: {self.name} has train and test parts alone; set transfer.share")
+        return self
 
 
 class ViewsSettings(Section):
@@ -118,9 +160,13 @@ class Training(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = True
+    compile: bool = False
+    """torch.compile for the steps of training: a long first step, which is said, and shorter ones after it."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     evaluate_every: Count = 1
     """Epochs between measurements on the test part; the last is always measured, none is chosen by it."""
+    log_every: Count | None = None
+    """Steps between the mean losses that are printed, and kept in metrics.jsonl; None leaves them out."""
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Training:
@@ -174,7 +220,16 @@ class CacheSettings(Section):
     makes; or several of the same data, whose teachers then teach together.
     """
     ensemble: Literal["probabilities", "logits"] = "probabilities"
-    """What is averaged over several teachers: softmaxes at the objective's temperature, or logits."""
+    """What is averaged over several teachers: softmaxes at the objective's temperature, or logits (always the outputs
+    of a regression).
+    """
+    weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    """What each of several teachers counts in that mean, by its share of the sum; None is all alike."""
+    table: Literal["auto", "mapped", "ram", "device"] = "auto"
+    """Where a student reads the logits: the mapped file, a copy in memory, or a copy on its device, beside the inputs;
+    `auto` is the device where that is a GPU and has the room, a copy in memory of what lies on a network mount and fits,
+    else the file.
+    """
 
 
 class StudentSettings(Training):
@@ -193,5 +248,38 @@ class Settings(Section):
     data: DataSettings
     views: ViewsSettings = ViewsSettings()
     teacher: TeacherSettings
+    knowledge: TeacherSettings | None = None
+    """A second teacher, with a cache of its own; like the first it is not asked for where cache.from is given."""
     cache: CacheSettings = CacheSettings()
     student: StudentSettings
+
+    @property
+    def num_teachers(self) -> int:
+        """How many caches a student learns from."""
+        if self.cache.from_ is None:
+            return 1 if self.knowledge is None else 2
+        return 1 if isinstance(self.cache.from_, str) else len(self.cache.from_)
+
+    @model_validator(mode="after")
+    def _teachers_fit(self) -> Settings:
+        weights = self.cache.weights
+        if weights is not None and (len(weights) != self.num_teachers or self.num_teachers < 2):
+            raise ValueError(
+                f"cache.weights: one for each of several teachers, of which there are {self.num_teachers}, "
+                f"found {len(weights)}"
+            )
+        if weights is not None and not sum(weights):
+            raise ValueError("cache.weights: at least one must be above 0")
+        if self.separate_caches and self.num_teachers != 2:
+            raise ValueError(
+                f"student.objective: {self.student.objective.name} learns from two teachers, found "
+                f"{self.num_teachers}; give a section [knowledge], or cache.from = [TEACHER, KNOWLEDGE]"
+            )
+        if self.separate_caches and weights is not None:
+            raise ValueError("cache.weights: nothing is averaged for this objective; set its alpha and beta")
+        return self
+
+    @property
+    def separate_caches(self) -> bool:
+        """Whether the objective is given the logits of each teacher, and not their mean."""
+        return isinstance(self.student.objective, Known) and self.student.objective.separate_caches

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import operator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.images import alike, resized, to_array
+from pipeline.labels import Label, as_label, as_labels, is_label
 from pipeline.progress import track
 from pipeline.samples import MAX_ARRAY_BYTES, NO_LABEL, ArrayData, LabelledData, Split, spread
 from pipeline.settings import DataSettings, ViewsSettings
@@ -73,24 +73,26 @@ def from_function(settings: DataSettings, views: ViewsSettings, split: Split) ->
     """`package.module:function`, called with (root, split): any map-style dataset of (input, label).
 
     Inputs are images (PIL, or uint8 arrays or tensors (C, H, W)) or float arrays, all of one shape; a label
-    is an integer, or None. A part that is larger than MAX_ARRAY_BYTES is read as it is needed; its labels are
-    the dataset's `targets` where it has them.
+    is an integer, or a float or a row of them for a regression, or None. A part that is larger than
+    MAX_ARRAY_BYTES is read as it is needed; its labels are the dataset's `targets` where it has them.
     """
     dataset = _call(settings, split)
     classes = tuple(map(str, getattr(dataset, "classes", None) or ()))
     if not len(dataset):
         raise DataError(f"{settings.name}: {split}: no samples")
-    labels = np.full(len(dataset), NO_LABEL)
-    data = SampleData(settings.name, split, dataset, labels, classes, views)
+    data = SampleData(settings.name, split, dataset, np.full(len(dataset), NO_LABEL), classes, views)
     fits = len(data) * data.first.nbytes <= MAX_ARRAY_BYTES
     if not fits and (targets := getattr(dataset, "targets", None)) is not None:
-        data.labels[:] = targets
+        data.labels = as_labels([as_label(target) for target in targets], f"{settings.name}: {split}")
         return data
     inputs = np.empty((len(data) if fits else 0, *data.input_shape), data.first.dtype)
+    found: list[Label] = []
     for index in track(range(len(data)), f"reading {settings.name}"):
-        value, labels[index] = data.sample(index)
+        value, label = data.sample(index)
+        found.append(label)
         if fits:
             inputs[index] = value
+    data.labels = labels = as_labels(found, f"{settings.name}: {split}")
     return ArrayData(settings.name, split, inputs, labels, classes) if fits else data
 
 
@@ -101,7 +103,7 @@ class SampleData:
     name: str
     split: Split
     dataset: Any
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     classes: tuple[str, ...]
     views: ViewsSettings
 
@@ -119,7 +121,7 @@ class SampleData:
     def input_shape(self) -> tuple[int, ...]:
         return self.first.shape
 
-    def sample(self, index: int) -> tuple[NDArray[Any], int]:
+    def sample(self, index: int) -> tuple[NDArray[Any], Label]:
         """Input and label. Raises DataError, naming the sample, where it cannot be read or is unlike others."""
         value, label = self._read(index)
         return alike(value, self.first, f"{self.name}: {self.split}: sample {index}"), label
@@ -127,7 +129,7 @@ class SampleData:
     def raw(self, indices: NDArray[np.integer]) -> NDArray[Any]:
         inputs, labels = zip(*(self.sample(index) for index in indices.tolist()), strict=True)
         for index, label in zip(indices.tolist(), labels, strict=True):
-            if label != self.labels[index]:
+            if not is_label(self.labels[index], label):
                 raise DataError(
                     f"{self.name}: {self.split}: sample {index}: its label was {self.labels[index]}, "
                     f"and now is {label}"
@@ -146,10 +148,10 @@ class SampleData:
         digest.update(inputs.data)
         return digest.hexdigest()
 
-    def _read(self, index: int) -> tuple[NDArray[Any], int]:
+    def _read(self, index: int) -> tuple[NDArray[Any], Label]:
         try:
             value, label = self.dataset[index]
-            return to_array(value, self.views), NO_LABEL if label is None else operator.index(label)
+            return to_array(value, self.views), as_label(label)
         except Exception as error:  # reading a sample runs a person's code: anything can come of it
             raise DataError(
                 f"{self.name}: {self.split}: sample {index}: expected (input, label), found "

@@ -13,7 +13,7 @@ from pipeline.objectives import from_labels
 from pipeline.parts import Parts
 from pipeline.recipe import Recipe
 from pipeline.runs import Result, teacher_folder
-from pipeline.samples import NO_LABEL
+from pipeline.samples import has_labels, task_of
 
 
 def make_teacher(recipe: Recipe, base: Path, device: torch.device) -> tuple[Result, bool]:
@@ -25,13 +25,13 @@ def make_teacher(recipe: Recipe, base: Path, device: torch.device) -> tuple[Resu
     """
     settings = recipe.settings.teacher
     parts = Parts.load(recipe.settings)
-    train = parts.train
+    train = parts.teacher
     views, data = identity.of_views(recipe.settings.views, train.data), identity.of_data(train.data)
     folder = teacher_folder(base, settings, views, data)
     found = finished(folder, parts.test, device)
     if found is not None:
         return found, True
-    if settings.epochs and not (train.data.labels != NO_LABEL).any():
+    if settings.epochs and not has_labels(train.data):
         raise DataError(
             f"{train.data.name}: train: no sample has a label, so no teacher can be trained on it; take one "
             "as it is, with teacher.weights and teacher.epochs = 0"
@@ -41,7 +41,7 @@ def make_teacher(recipe: Recipe, base: Path, device: torch.device) -> tuple[Resu
         spec=networks.specify(settings.network, train),
         settings=settings,
         data=train,
-        criterion=from_labels(settings.label_smoothing),
+        criterion=from_labels(settings.label_smoothing, task_of(train.data)),
         views=train.live_views,
         folder=folder,
         lazy=train.data.lazy,

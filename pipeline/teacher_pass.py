@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cache import LogitCacheWriter
-from cache.dataset import input_crc32
+from cache.dataset import each_input, input_crc32
+from pipeline.inputs import Inputs, to_device
 from pipeline.loading import Keys, MissingKeys, default_workers, loader
 from pipeline.overlap import Behind, ahead
 from pipeline.progress import progress
@@ -49,7 +50,9 @@ def fill(
                 indices[missing],
                 logits.float().cpu().numpy()[missing],
                 labels=viewed.data.labels[indices[missing]],
-                input_crc32=np.array([input_crc32(value) for value in inputs], np.uint32)[missing],
+                input_crc32=np.array([input_crc32(value) for value in each_input(inputs)], np.uint32)[
+                    missing
+                ],
                 view=view,
             )
             advance(int(missing.sum()))
@@ -61,18 +64,15 @@ def fill(
 
 
 @torch.inference_mode()
-def forward(network: nn.Module, inputs: Tensor, device: torch.device, precision: str) -> Tensor:
+def forward(network: nn.Module, inputs: Inputs, device: torch.device, precision: str) -> Tensor:
     """(B, C) raw outputs of the teacher in evaluation mode, on the device, which may still be computing them."""
     network.eval()
-    inputs = inputs.to(device, non_blocking=True)
-    if inputs.ndim == 4:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
     with autocast(device, precision):
-        return network(inputs)
+        return network(to_device(inputs, device, channels_last=True))
 
 
 def teacher_logits(
-    network: nn.Module, inputs: Tensor, device: torch.device, precision: str
+    network: nn.Module, inputs: Inputs, device: torch.device, precision: str
 ) -> NDArray[np.float32]:
     """(B, C) float32 raw outputs of the teacher in evaluation mode."""
     return forward(network, inputs, device, precision).float().cpu().numpy()

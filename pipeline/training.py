@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from pipeline.errors import DamagedError, DeviceError
 from pipeline.files import write_atomically
+from pipeline.inputs import to_device
 from pipeline.loading import BatchedData, EpochViews, OrderedKeys, ShuffledKeys, default_workers, loader
 from pipeline.metrics import Metrics, measure
 from pipeline.objectives import Terms
+from pipeline.overlap import ahead
 from pipeline.progress import progress
+from pipeline.running import RunningLoss
 from pipeline.schedule import learning_rate
 from pipeline.settings import Training
 from pipeline.views import ViewedData
@@ -73,17 +76,28 @@ def train(
     if settings.channels_last:
         network.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(network, settings, device)
+    stepped: nn.Module = torch.compile(network, dynamic=False) if settings.compile else network
     keys = ShuffledKeys(len(data), settings.batch_size, settings.seed, views)
     first = _resume(network, optimizer, folder)
-    batches = loader(data, keys, default_workers(lazy))
+    workers = default_workers(lazy)
+    batches = loader(data, keys, workers, pin_memory=device.type == "cuda" and workers > 0)
+    beside = device.type == "cuda" and not workers  # a processor has the arithmetic to do already
     with progress(description, settings.epochs * len(keys)) as advance:
         advance(first * len(keys))
         for epoch in range(first, settings.epochs):
             started = time.perf_counter()
             keys.epoch = epoch
             torch.manual_seed(settings.seed + 1_000_003 * epoch)
+            running = RunningLoss(epoch + 1, settings.log_every)
             losses = _train_epoch(
-                network, _counted(batches, advance), criterion, optimizer, settings, epoch, len(keys)
+                stepped,
+                _counted(ahead(batches) if beside else batches, advance),
+                criterion,
+                optimizer,
+                settings,
+                epoch,
+                len(keys),
+                running,
             )
             line: dict[str, Any] = {
                 "epoch": epoch + 1,
@@ -91,6 +105,8 @@ def train(
                 "seconds": time.perf_counter() - started,
             }
             line["lr"] = optimizer.param_groups[0]["lr"]
+            if running.lines:
+                line["running"] = running.lines
             if (epoch + 1) % settings.evaluate_every == 0 or epoch + 1 == settings.epochs:
                 line["test"] = evaluate_on(network)
             _save_epoch(folder, network, optimizer, epoch + 1, line)
@@ -129,7 +145,7 @@ def predict(
     network.eval()
     batches = loader(data, OrderedKeys(len(data), batch_size), default_workers(data.data.lazy))
     with autocast(device, precision):
-        outputs = [network(inputs.to(device, non_blocking=True)).float().cpu() for inputs, _ in batches]
+        outputs = [network(to_device(inputs, device)).float().cpu() for inputs, _ in batches]
     return torch.cat(outputs)
 
 
@@ -153,20 +169,20 @@ def _train_epoch(
     settings: Training,
     epoch: int,
     steps: int,
+    running: RunningLoss | None = None,
 ) -> dict[str, float]:
     """One pass over the batches; the mean `loss` of its samples, and the means of `hard` and `soft` where the criterion
     tells them.
     """
     network.train()
     device = next(network.parameters()).device
-    totals, count = dict[str, Tensor](), 0
+    totals, count, started = dict[str, Tensor](), 0, time.perf_counter()
     for step, (inputs, *targets) in enumerate(batches, start=epoch * steps):
         rate = learning_rate(step, steps, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        inputs, *targets = (value.to(device, non_blocking=True) for value in (inputs, *targets))
-        if settings.channels_last and inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = to_device(inputs, device, settings.channels_last)
+        targets = [value.to(device, non_blocking=True) for value in targets]
         with autocast(device, settings.precision):
             outputs = network(inputs)
         found = criterion(outputs, *targets, progress=step / (settings.epochs * steps))
@@ -176,10 +192,18 @@ def _train_epoch(
         if settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
         optimizer.step()
+        if settings.compile and step == 0:
+            waited = time.perf_counter() - started
+            print(
+                f"torch.compile: the first step took {waited:,.1f} s, which later ones have to make up for",
+                flush=True,
+            )
         for name, term in zip(("loss", "hard", "soft"), terms, strict=True):
             if term is not None:  # added up on the device: no step waits for the host
-                totals[name] = totals.get(name, 0) + term.detach() * len(inputs)
-        count += len(inputs)
+                totals[name] = totals.get(name, 0) + term.detach() * len(outputs)
+        count += len(outputs)
+        if running is not None:
+            running.add(terms.total)
     return {name: float(total) / count for name, total in totals.items()}
 
 

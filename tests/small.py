@@ -10,9 +10,11 @@ from cache import LogitCache, Store
 from pipeline.cache_logits import cache_logits
 from pipeline.recipe import Recipe, load
 from pipeline.runs import Result
+from pipeline.student import train_students
 from pipeline.teacher import make_teacher
 
 CPU = torch.device("cpu")
+VIEWS = ("views.count=2", 'views.augment=[{op="pad-crop", padding=1}]')
 SETTINGS = ("teacher.network.width=4", "teacher.epochs=3", "student.epochs=2", "student.seeds=1")
 
 
@@ -30,3 +32,15 @@ def build_cache(folder: Path, *overrides: str) -> LogitCache:
     """Its cache in `folder/caches`; the teacher is made first."""
     teach(folder, *overrides)
     return cache_logits(recipe(*overrides), folder / "runs", Store(folder / "caches"), CPU, print).cache
+
+
+def students(folder: Path, *overrides: str, check_inputs: str = "all") -> list[Result]:
+    """Every network of phase two, labels-only first."""
+    made = train_students(
+        recipe(*overrides),
+        folder / "runs",
+        Store(folder / "caches"),
+        CPU,
+        check_inputs=check_inputs,  # type: ignore[arg-type]
+    )
+    return [result for result, _ in made]

@@ -30,7 +30,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         load(DataSettings(name="cifar"), PLAIN, "train")
     assert str(caught.value).startswith("unknown dataset 'cifar'; did you mean cifar10 or cifar100?")
     with pytest.raises(
-        DataError, match="known: cifar10, cifar100, digits, fashion-mnist, imagefolder, mnist, svhn"
+        DataError, match="known: cifar10, cifar100, diabetes, digits, fashion-mnist, imagefolder, mnist, svhn"
     ):
         load(DataSettings(name="zzzzz"), PLAIN, "train")
 

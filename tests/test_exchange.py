@@ -27,6 +27,13 @@ def test_what_is_imported_is_exported_bit_for_bit(tmp_path: Path, views: int) ->
     assert np.load(tmp_path / "one.npy").tobytes() == LOGITS[views - 1].tobytes()
 
 
+def test_labels_that_are_rows_of_floats_are_the_targets_of_a_regression(tmp_path: Path) -> None:
+    targets = np.random.default_rng(1).normal(size=(60, 5))
+    cache = LogitCache.open(import_logits(Store(tmp_path), LOGITS[0], targets, **STATED))
+    assert cache.manifest.num_targets == 5
+    assert np.array_equal(cache.labels, targets.astype(np.float32))
+
+
 def test_the_same_import_is_found_and_another_table_is_another_cache(tmp_path: Path) -> None:
     store = Store(tmp_path)
     first = import_logits(store, LOGITS[0], LABELS, **STATED)
@@ -40,6 +47,8 @@ def test_values_and_shapes_are_checked(tmp_path: Path) -> None:
         (LOGITS[0, 0], None),
         (LOGITS[0].astype(int), None),
         (LOGITS[0], LABELS[:-1]),
+        (LOGITS[0], np.zeros((59, 5))),
+        (LOGITS[0], np.zeros((60, 5), int)),
         (np.full((4, 2), np.nan), None),
         (np.full((4, 2), 1e6), None),
     ]:

@@ -1,4 +1,4 @@
-"""What is measured of a classifier, against each figure counted by hand."""
+"""What is measured of a network, against each figure counted by hand."""
 
 from __future__ import annotations
 
@@ -107,3 +107,17 @@ def test_figures_are_plain_numbers_whatever_the_logits_are() -> None:
 def test_fewer_than_five_classes_are_all_among_the_top_five() -> None:
     logits, labels = answers(classes=3)
     assert measure(logits, labels)["top5"] == 1.0
+
+
+def test_of_targets_errors_are_measured_and_nothing_of_classes() -> None:
+    outputs = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 5.0]])
+    targets = torch.tensor([[1.0, float("nan")], [4.0, float("nan")], [1.0, float("nan")]])
+    found = measure(outputs, targets, outputs)
+    assert found == {"mse": pytest.approx(8 / 3), "mae": pytest.approx(4 / 3), "r2": pytest.approx(1 - 8 / 6)}
+    assert all(type(value) is float for value in found.values())
+    assert measure(outputs, torch.full_like(targets, float("nan"))) == {}
+    assert measure(outputs.bfloat16(), targets)["mse"] == found["mse"]
+    assert measure(outputs, torch.ones_like(targets)) == {
+        "mse": pytest.approx(23 / 6),
+        "mae": pytest.approx(9 / 6),
+    }

@@ -11,7 +11,7 @@ import torch
 from small import recipe, teach
 
 from pipeline import networks
-from pipeline.errors import WeightsError
+from pipeline.errors import ModelError, WeightsError
 from pipeline.parts import Parts
 from pipeline.runs import WEIGHTS
 from pipeline.weights import weights_sha256
@@ -51,3 +51,17 @@ def test_inputs_are_normalised_by_the_statistics_of_the_training_part() -> None:
     scaled = torch.from_numpy(train.data.raw(range(len(train)))).double() / 255  # type: ignore[arg-type]
     assert spec.mean == pytest.approx([float(scaled.mean())], abs=1e-5)
     assert spec.std == pytest.approx([float(scaled.std(unbiased=False))], abs=1e-5)
+
+
+def test_a_mean_and_std_among_the_arguments_are_those_of_weights_from_elsewhere() -> None:
+    settings = recipe("student.network.mean=[0.5]", "student.network.std=[1]").settings
+    spec = networks.specify(settings.student.network, Parts.load(settings).train)
+    assert (spec.mean, spec.std) == ((0.5,), (1.0,))
+    assert spec.args == {"hidden": 32, "layers": 1}, "the builder is not asked for them"
+
+
+@pytest.mark.parametrize("value", ["0.5", '["a"]', "[true]"])
+def test_a_mean_that_is_no_list_of_numbers_is_refused(value: str) -> None:
+    settings = recipe(f"student.network.mean={value}").settings
+    with pytest.raises(ModelError, match=r"network 'mlp': mean: expected a list, a number a channel, got"):
+        networks.specify(settings.student.network, Parts.load(settings).train)

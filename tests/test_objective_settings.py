@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from pipeline.cli import decant
 from pipeline.errors import RecipeError
-from pipeline.objective_settings import KNOWN, Own, catalogue
+from pipeline.objective_settings import KNOWN, Own, catalogue, names_for
 from pipeline.recipe import load
 
 NAMES = [entry.name for entry in catalogue() if ":" not in entry.name]
@@ -98,3 +98,8 @@ def test_the_list_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_each_objective_is_of_one_task() -> None:
+    assert names_for("regression") == ["regression"]
+    assert [*names_for("classification"), "regression"] == NAMES

@@ -105,6 +105,12 @@ def test_a_network_without_a_teacher_has_the_cross_entropy() -> None:
     assert torch.equal(from_labels(0.1)(STUDENT, LABELS, progress=0.5), cross_entropy(STUDENT, LABELS, 0.1))
 
 
+def test_without_a_teacher_a_regression_has_the_squared_error_and_no_labels_to_smooth() -> None:
+    targets = STUDENT.flip(1)
+    found = from_labels(0.1, task="regression")(STUDENT, targets, progress=0.5)
+    assert float(found) == pytest.approx(float((STUDENT - targets).square().mean()))
+
+
 # One's own
 
 

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from cache import CorruptError, Ensemble, LogitCache, LogitCacheWriter, Manifest, MismatchError, SoftLabelDataset
+from cache import (
+    CorruptError,
+    Ensemble,
+    LogitCache,
+    LogitCacheWriter,
+    Manifest,
+    MismatchError,
+    SoftLabelDataset,
+)
 from cache.dataset import input_crc32
 from pipeline.errors import DataError
 from pipeline.resident import ResidentData, fits

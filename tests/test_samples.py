@@ -9,7 +9,16 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
-from pipeline.samples import ArrayData, channel_statistics, num_classes, spread
+from pipeline.samples import (
+    ArrayData,
+    channel_statistics,
+    has_labels,
+    num_classes,
+    num_outputs,
+    num_targets,
+    spread,
+    task_of,
+)
 
 
 def array_data(inputs: NDArray[Any], labels: Any = None, classes: tuple[str, ...] = ()) -> ArrayData:
@@ -56,6 +65,23 @@ def test_the_class_count_is_that_of_the_names_or_of_the_labels() -> None:
     assert num_classes(array_data(pixels(), [-1] * 20, ("a", "b"))) == 2
     with pytest.raises(DataError, match="neither class names nor labels"):
         num_classes(array_data(pixels(), [-1] * 20))
+
+
+def test_labels_say_the_task_and_how_many_outputs_it_takes() -> None:
+    classes, targets = array_data(pixels(), classes=("a", "b", "c", "d")), array_data(pixels())
+    targets.labels = np.zeros((20, 2), np.float32)
+    assert (task_of(classes), num_targets(classes), num_outputs(classes)) == ("classification", None, 4)
+    assert (task_of(targets), num_targets(targets), num_outputs(targets)) == ("regression", 2, 2)
+
+
+def test_one_label_is_enough_to_have_labels() -> None:
+    classes, targets = array_data(pixels(), [-1] * 20), array_data(pixels())
+    targets.labels = np.full((20, 2), np.nan, np.float32)
+    assert not has_labels(classes)
+    assert not has_labels(targets)
+    classes.labels[7], targets.labels[7, 1] = 0, 0
+    assert has_labels(classes)
+    assert has_labels(targets)
 
 
 @pytest.mark.parametrize("count", [1, 20, 700])

@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 from caches import answers, build, manifest
 
-from cache import LogitCache
-from cache.statistics import calibration_error, softmax, summarize
+from cache import LogitCache, Store
+from cache.exchange import import_logits
+from cache.statistics import (
+    RegressionSummary,
+    Summary,
+    calibration_error,
+    regression_errors,
+    softmax,
+    summarize,
+)
 
 
 def test_the_summary_of_a_cache_is_that_of_its_rows_one_by_one(tmp_path: Path) -> None:
@@ -40,9 +48,61 @@ def test_a_limit_reads_rows_from_the_whole_file(tmp_path: Path) -> None:
 
 
 def test_without_labels_nothing_is_said_of_right_and_wrong(tmp_path: Path) -> None:
-    cache = LogitCache.open(build(tmp_path / "a.h5", manifest(num_outputs=10, num_targets=3)))
-    assert summarize(cache).top1 is None
-    assert summarize(cache).calibration_error is None
+    logits = np.random.default_rng(0).normal(size=(50, 10)).astype(np.float32)
+    path = import_logits(Store(tmp_path), logits, None, teacher={"name": "a"}, data={"name": "b"})
+    found = summarize(LogitCache.open(path))
+    assert isinstance(found, Summary)
+    assert found.top1 is None
+    assert found.calibration_error is None
+    assert found.entropy > 0
+
+
+def longhand_errors(outputs: np.ndarray, targets: np.ndarray) -> tuple[float, float, float]:
+    """MSE, MAE and R² of the pairs whose target is known, one by one."""
+    differences, shares = [], []
+    for output, target in zip(outputs.astype(np.float64).T, targets.astype(np.float64).T, strict=True):
+        known = [(o, t) for o, t in zip(output, target, strict=True) if not math.isnan(t)]
+        mean = sum(t for _, t in known) / len(known)
+        differences += [o - t for o, t in known]
+        shares.append(1 - sum((o - t) ** 2 for o, t in known) / sum((t - mean) ** 2 for _, t in known))
+    squares = [difference**2 for difference in differences]
+    return np.mean(squares), np.mean(np.abs(differences)), np.mean(shares)
+
+
+def test_of_a_regression_errors_are_told_and_no_softmax(tmp_path: Path) -> None:
+    of = manifest(num_samples=40, num_outputs=3, num_targets=3)
+    found = summarize(LogitCache.open(build(tmp_path / "a.h5", of)))
+    outputs = np.concatenate([answers(of, view)["logits"] for view in range(2)])
+    targets = np.concatenate([answers(of, view)["labels"] for view in range(2)])
+    assert found == (80, *(pytest.approx(value, rel=1e-9) for value in longhand_errors(outputs, targets)))
+    assert isinstance(found, RegressionSummary)
+
+
+def test_outputs_that_are_not_those_of_the_targets_are_not_compared_with_them(tmp_path: Path) -> None:
+    of = manifest(num_samples=40, num_outputs=10, num_targets=3)
+    assert summarize(LogitCache.open(build(tmp_path / "a.h5", of))) == (80, None, None, None)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100])
+def test_errors_are_the_same_in_chunks_of_any_size_and_far_from_zero(chunk: int) -> None:
+    random = np.random.default_rng(0)
+    targets = random.normal([2e6, -3], 1, (100, 2)).astype(np.float32)
+    outputs = (targets + random.normal(size=(100, 2))).astype(np.float32)
+    targets[random.random((100, 2)) < 0.2] = np.nan
+    targets[:7, 0] = np.nan
+    chunks = [(outputs[i : i + chunk], targets[i : i + chunk]) for i in range(0, 100, chunk)]
+    assert regression_errors(chunks) == tuple(
+        pytest.approx(value, rel=1e-6) for value in longhand_errors(outputs, targets)
+    )
+
+
+def test_what_cannot_be_said_of_a_regression_is_not() -> None:
+    outputs = np.ones((4, 2), np.float32)
+    assert regression_errors([(outputs, np.full((4, 2), np.nan, np.float32))]) is None
+    assert regression_errors([]) is None
+    assert regression_errors([(outputs, 3 * outputs)]) == (4.0, 2.0, None), "R² needs a target that varies"
+    varying = np.array([[0, 3], [2, 3], [0, 3], [2, 3]], np.float32)
+    assert regression_errors([(outputs, varying)]) == (2.5, 1.5, 0.0), "the one that varies"
 
 
 def test_softmax_is_safe_for_large_logits_and_softens_with_the_temperature() -> None:

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small import CPU, build_cache, recipe, teach
+from small import CPU, VIEWS, build_cache, recipe, students, teach
 from torch import Tensor
 
-from cache import CacheError, CorruptError, MismatchError, Store, uses
+from cache import (
+    CacheError,
+    CorruptError,
+    SoftLabelDataset,
+    Store,
+    uses,
+)
 from pipeline import networks
-from pipeline.errors import NotMadeError
 from pipeline.parts import Parts
 from pipeline.runs import WEIGHTS, Result
+from pipeline.soft_labels import open_cache
 from pipeline.student import _jobs as student_jobs
-from pipeline.student import open_cache, train_students
-
-VIEWS = ("views.count=2", 'views.augment=[{op="pad-crop", padding=1}]')
-
-
-def students(folder: Path, *overrides: str, check_inputs: str = "all") -> list[Result]:
-    """Every network of phase two, labels-only first."""
-    made = train_students(
-        recipe(*overrides),
-        folder / "runs",
-        Store(folder / "caches"),
-        CPU,
-        check_inputs=check_inputs,  # type: ignore[arg-type]
-    )
-    return [result for result, _ in made]
+from pipeline.student import train_students
 
 
 def weights(result: Result) -> dict[str, Tensor]:
@@ -105,52 +96,6 @@ def test_without_a_baseline_only_distilled_students_are_made(tmp_path: Path) -> 
     assert [result.kind for result in students(tmp_path, "student.baseline=false")] == ["distilled"]
 
 
-def test_a_cache_that_is_not_there_is_not_built_but_the_command_is_named(tmp_path: Path) -> None:
-    teach(tmp_path)
-    with pytest.raises(NotMadeError, match="run: decant cache-logits"):
-        students(tmp_path)
-
-
-def test_the_nearest_cache_is_shown_with_what_differs(tmp_path: Path) -> None:
-    build_cache(tmp_path)
-    with pytest.raises(NotMadeError, match=r"encoding\.dtype: expected 'float32', found 'float16'"):
-        students(tmp_path, 'cache.dtype="float32"')
-
-
-def test_a_cache_given_by_its_path_needs_no_teacher(tmp_path: Path) -> None:
-    path = build_cache(tmp_path).path
-    shutil.rmtree(tmp_path / "runs")
-    made = students(tmp_path, f"cache.from={str(path)!r}")
-    assert [result.kind for result in made] == ["labels", "distilled"]
-    assert "agreement" not in made[1].metrics
-
-
-@pytest.mark.parametrize(
-    ("override", "field"),
-    [
-        ("views.size=12", r"views\.shape\[1\]: expected 12, found 8"),
-        ("views.seed=3", r"views\.seed: expected 3, found 0"),
-        ("views.count=3", r"views\.count: expected 3, found 2"),
-        ('views.augment=[{op="pad-crop", padding=2}]', r"views\.augment\[0\]\.padding: expected 2, found 1"),
-    ],
-)
-def test_a_cache_of_other_views_is_refused_naming_the_field(
-    tmp_path: Path, override: str, field: str
-) -> None:
-    path = build_cache(tmp_path, *VIEWS).path
-    with pytest.raises(MismatchError, match=field):
-        students(tmp_path, *VIEWS, f"cache.from={str(path)!r}", override)
-
-
-def test_several_teachers_teach_together(tmp_path: Path) -> None:
-    paths = [str(build_cache(tmp_path, f"teacher.seed={seed}").path) for seed in (0, 1)]
-    together = students(tmp_path, f"cache.from={paths!r}")[1]
-    by_logits = students(tmp_path, f"cache.from={paths!r}", "cache.ensemble=logits")[1]
-    alone = students(tmp_path, f"cache.from={paths[0]!r}")[1]
-    assert len({result.weights_sha256 for result in (together, by_logits, alone)}) == 3
-    assert len({result.folder for result in (together, by_logits, alone)}) == 3
-
-
 def test_each_run_counts_as_a_use_of_its_cache(tmp_path: Path) -> None:
     cache = build_cache(tmp_path)
     students(tmp_path)
@@ -184,7 +129,9 @@ def test_without_any_label_there_is_no_baseline(tmp_path: Path) -> None:
     cache = open_cache(recipe(), parts, tmp_path / "runs", Store(tmp_path / "caches"))
     parts.train.data.labels[:] = -1
     spec = networks.specify(recipe().settings.student.network, parts.train)
-    jobs = student_jobs(recipe(), parts, tmp_path / "runs", cache, spec, 0, "off")
+    jobs = student_jobs(
+        recipe(), parts, tmp_path / "runs", cache, spec, 0, SoftLabelDataset(parts.train, cache)
+    )
     assert [job.kind for job in jobs] == ["distilled"]
 
 
@@ -201,3 +148,6 @@ def test_each_epoch_reads_the_next_view_and_then_the_first_again(tmp_path: Path)
     assert [result.kind for result in students(tmp_path, *VIEWS, *one_epoch)] == ["distilled"]
     with pytest.raises(CorruptError, match="view 1, block 0"):
         students(tmp_path, *VIEWS, "student.epochs=2", "student.baseline=false")
+
+
+# Several teachers

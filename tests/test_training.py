@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +193,17 @@ def test_a_torn_last_line_of_metrics_is_dropped(parts: Parts, tmp_path: Path) ->
 def test_a_device_that_is_not_there_is_said(name: str) -> None:
     with pytest.raises(DeviceError, match=f"--device {name}: cannot be used here"):
         pick_device(name)
+
+
+def test_compiled_steps_lead_to_the_same_weights_and_say_how_long_the_first_took(
+    parts: Parts, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced for real; what is traced is run as it is, since building it in C++ takes a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain = run(parts, tmp_path / "plain", network="mlp", epochs=1)
+    assert "compile" not in capsys.readouterr().out
+    compiled = run(parts, tmp_path / "compiled", network="mlp", epochs=1, compile=True)
+    assert re.search(r"torch\.compile: the first step took \d+\.\d s", capsys.readouterr().out)
+    assert set(compiled) == set(plain)
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-4)

@@ -1,5 +1,7 @@
 """Networks from elsewhere: torchvision:NAME, timm:NAME, and package.module:function for one's own.
 
+torchvision's are made for images of 224 × 224; `stem_stride = 1` has the first convolution keep the size of small ones.
+
 Pretrained networks bring the mean, standard deviation and image size that they were trained with. Whatever
 is built is tried on one batch of zeros, so that a network which cannot take the data says so here.
 """
@@ -35,7 +37,7 @@ def build(
     if build_source is not None:
         network = build_source(rest, num_classes, input_shape, preprocess, dict(args))
     else:
-        network = Network(preprocess, _from_function(source, rest, num_classes, input_shape, args))
+        network = Network(preprocess, from_function(source, rest, num_classes, input_shape, args))
     _try_once(network, num_classes, input_shape)
     return network
 
@@ -50,6 +52,7 @@ def _torchvision(
         raise ModelError(f"torchvision has no such classifier; {nearest(name, known)}")
     if image_channels(input_shape) != 3:
         raise ModelError(f"torchvision's networks take 3 channels, the data has {input_shape[0]}")
+    stem_stride = args.pop("stem_stride", None)
     weights = _torchvision_weights(name, args.pop("weights", None))
     if name in ("googlenet", "inception_v3"):  # their auxiliary heads would make the output a tuple
         args.setdefault("aux_logits", False)
@@ -57,7 +60,10 @@ def _torchvision(
             args.setdefault("init_weights", True)
     if weights is None:
         body = _call(torchvision.models.get_model, name, {**args, "num_classes": num_classes})
+        _set_stem_stride(body, stem_stride)
         return Network(preprocess, body)
+    if stem_stride is not None:
+        raise ModelError("stem_stride: pretrained weights bring the image size that they were trained with")
     body = _call(torchvision.models.get_model, name, {**args, "weights": weights})
     _replace_head(body, len(weights.meta["categories"]), num_classes)
     transforms = weights.transforms()
@@ -74,6 +80,18 @@ def _torchvision_weights(name: str, weights: object) -> Any:
     if member not in known:
         raise ModelError(f"no weights {weights!r}; {nearest(member, known)}")
     return known[member]
+
+
+def _set_stem_stride(body: nn.Module, stride: object) -> None:
+    """Give the first convolution another stride; its weights stay the same in number."""
+    if stride is None:
+        return
+    stem = next(module for module in body.modules() if isinstance(module, nn.Conv2d))
+    if type(stride) is not int or stride not in (1, 2) or stem.kernel_size == stem.stride:
+        raise ModelError(
+            f"stem_stride must be 1 or 2, of a network whose first windows overlap, got {stride!r}"
+        )
+    stem.stride = (stride, stride)
 
 
 def _replace_head(body: nn.Module, pretrained_classes: int, num_classes: int) -> None:
@@ -113,9 +131,10 @@ def _timm(
     return Network(preprocess, body)
 
 
-def _from_function(
+def from_function(
     module: str, function: str, num_classes: int, input_shape: Shape, args: dict[str, Any]
 ) -> nn.Module:
+    """What somebody's own function makes of num_classes, input_shape and `args`. Raises ModelError."""
     try:
         found = getattr(importlib.import_module(module), function, None)
     except Exception as error:  # importing runs a person's code: anything can come of it
@@ -138,9 +157,9 @@ def _call(builder: Callable[..., nn.Module], name: str, args: dict[str, Any]) ->
     try:
         return builder(name, **args)
     except OSError as error:
-        raise WeightsError(f"cannot fetch its weights: {_first_line(error)}") from error
+        raise WeightsError(f"cannot fetch its weights: {first_line(error)}") from error
     except _REFUSALS as error:
-        raise ModelError(_first_line(error)) from error
+        raise ModelError(first_line(error)) from error
 
 
 def _try_once(network: Network, num_classes: int, input_shape: Shape) -> None:
@@ -150,7 +169,7 @@ def _try_once(network: Network, num_classes: int, input_shape: Shape) -> None:
         with torch.no_grad():
             logits = network(torch.zeros(2, *input_shape, dtype=dtype))
     except _REFUSALS as error:
-        raise ModelError(f"cannot take inputs of shape {input_shape}: {_first_line(error)}") from error
+        raise ModelError(f"cannot take inputs of shape {input_shape}: {first_line(error)}") from error
     finally:
         network.train()
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
@@ -158,5 +177,6 @@ def _try_once(network: Network, num_classes: int, input_shape: Shape) -> None:
         raise ModelError(f"must give logits of shape (2, {num_classes}) for a batch of 2, got {got}")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of another library says, without its details."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

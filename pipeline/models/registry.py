@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, get_type_hints
 
 from pipeline.errors import ModelError, WeightsError, nearest
-from pipeline.models import cifar_resnet, external, mobilenet, small, vgg, wide_resnet
+from pipeline.models import cifar_resnet, external, lenet, mobilenet, small, vgg, wide_resnet
 from pipeline.models.preprocess import Network, Preprocess
 from pipeline.models.shapes import Builder, Shape
 
@@ -17,6 +17,7 @@ _NETWORKS: dict[str, Builder] = {
     **wide_resnet.NETWORKS,
     **vgg.NETWORKS,
     **mobilenet.NETWORKS,
+    **lenet.NETWORKS,
 }
 
 
@@ -51,7 +52,7 @@ def build(
                 name, num_classes, input_shape=input_shape, preprocess=preprocess, args=args
             )
         builder = _find(name)
-        _check_arguments(builder, args)
+        check_arguments(builder, args)
         return Network(Preprocess(mean, std), builder(input_shape, num_classes, **args))
     except (ModelError, WeightsError) as error:
         raise type(error)(f"network {name!r}: {error}") from error.__cause__
@@ -75,7 +76,8 @@ def _check_problem(num_classes: int, input_shape: Shape, mean: Sequence[float]) 
         )
 
 
-def _check_arguments(builder: Builder, args: dict[str, Any]) -> None:
+def check_arguments(builder: Builder, args: dict[str, Any]) -> None:
+    """Raises ModelError, naming what a builder takes, for an argument that it does not."""
     hints = get_type_hints(builder)
     parameters = inspect.signature(builder).parameters.values()
     accepted = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}

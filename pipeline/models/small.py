@@ -1,6 +1,7 @@
 """Networks for small problems: digits of 8 × 8 pixels, feature vectors, a first try.
 
-`conv` is three convolutions, the family in which a wide teacher and a narrow student differ by one number.
+`conv` is three convolutions, the family in which a wide teacher and a narrow student differ by one number;
+`conv-pool` two of them with biases and max-pools, and a hidden layer.
 """
 
 from __future__ import annotations
@@ -35,6 +36,25 @@ def _conv_norm_relu(in_channels: int, out_channels: int, stride: int) -> tuple[n
     return convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
 
 
+def _conv_pool(input_shape: Shape, num_classes: int, *, width: int = 32, hidden: int = 128) -> nn.Module:
+    """Images of 4 × 4 or more; `width` and 2 times `width` channels, each halved in size, then `hidden` units."""
+    channels = image_channels(input_shape, smallest=4)
+    _check_positive(width=width, hidden=hidden)
+    height, breadth = (side // 4 for side in input_shape[1:])
+    return nn.Sequential(
+        *_conv_relu_pool(channels, width),
+        *_conv_relu_pool(width, 2 * width),
+        nn.Flatten(),
+        nn.Linear(2 * width * height * breadth, hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, num_classes),
+    )
+
+
+def _conv_relu_pool(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)
+
+
 def _linear(input_shape: Shape, num_classes: int) -> nn.Module:
     """Images or feature vectors; logits are an affine function of the flattened input."""
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), num_classes))
@@ -57,4 +77,4 @@ def _check_positive(**sizes: int) -> None:
             raise ModelError(f"{name} must be 1 or more, got {size}")
 
 
-NETWORKS: dict[str, Builder] = {"conv": _conv, "linear": _linear, "mlp": _mlp}
+NETWORKS: dict[str, Builder] = {"conv": _conv, "conv-pool": _conv_pool, "linear": _linear, "mlp": _mlp}

@@ -12,6 +12,7 @@ from pipeline.objective_settings import LabelSmoothing, Objective, Own
 from pipeline.objectives import decoupled, hard, knowledge, own, relational, softened, squared, transfer
 from pipeline.objectives.terms import Loss, Terms
 from pipeline.scheduled import at
+from pipeline.tasks import Task
 
 FUNCTIONS: dict[str, Callable[..., Terms]] = {
     "kd": softened.kd,
@@ -58,11 +59,15 @@ def build(settings: Objective, label_smoothing: float = 0.0) -> Loss:
     return loss
 
 
-def from_labels(label_smoothing: float = 0.0) -> Callable[..., Tensor]:
-    """The loss of a network that has no teacher: (logits, labels, progress=0.0) → their cross-entropy."""
+def from_labels(label_smoothing: float = 0.0, task: Task = "classification") -> Callable[..., Tensor]:
+    """The loss of a network that has no teacher: (outputs, labels, progress=0.0) → their cross-entropy, or the
+    squared error of a regression.
+    """
 
-    def loss(logits: Tensor, labels: Tensor, progress: float = 0.0) -> Tensor:
-        return hard.cross_entropy(logits, labels, label_smoothing)
+    def loss(outputs: Tensor, labels: Tensor, progress: float = 0.0) -> Tensor:
+        if task == "regression":
+            return squared.squared_error(outputs, labels)
+        return hard.cross_entropy(outputs, labels, label_smoothing)
 
     return loss
 

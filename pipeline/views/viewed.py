@@ -6,6 +6,7 @@ state, the same bytes for any batch size, order, worker count and process. A who
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -14,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from cache.dataset import Key, Keys, split_keys
+from cache.dataset import Key, Keys, one_input, split_keys
 from pipeline.augmentations import CutMix, Mixup
 from pipeline.errors import DataError
-from pipeline.samples import LabelledData, num_classes
+from pipeline.samples import LabelledData, num_classes, task_of, vocabulary
 from pipeline.settings import ViewsSettings
 from pipeline.views import enumeration, mixing, operations
 from pipeline.views.hashing import choices
@@ -26,7 +27,7 @@ from pipeline.views.support import unsupported
 _PART_BYTES = 1 << 20
 
 
-class ViewedData(Dataset[tuple[torch.Tensor, Any]]):
+class ViewedData(Dataset[tuple[Any, Any]]):
     """A dataset through its views: `viewed[i, v]` is (input, label) of view v of sample i; `viewed[i]` is
     view 0.
 
@@ -36,27 +37,43 @@ class ViewedData(Dataset[tuple[torch.Tensor, Any]]):
 
     def __init__(self, data: LabelledData, settings: ViewsSettings) -> None:
         """Raises DataError where an operation cannot work on inputs of this kind."""
-        self.data, self.settings = data, settings
+        self.data, self.settings, self._on_device = data, settings, False
         self._mixes = any(isinstance(operation, Mixup | CutMix) for operation in settings.augment)
+        if settings.augment and vocabulary(data) is not None:
+            raise DataError(
+                f"views.augment: {settings.augment[0].op}: works on images, and {data.name} is texts"
+            )
+        if self._mixes and task_of(data) == "regression":
+            raise DataError(f"views.augment: mixup and cutmix mix class labels; {data.name} has none to mix")
         self._num_classes = num_classes(data) if self._mixes else 0
         self.input_shape = self._check() if settings.augment else data.input_shape
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, key: Key) -> tuple[torch.Tensor, Any]:
+    def __getitem__(self, key: Key) -> tuple[Any, Any]:
         inputs, labels = self.batch([key])
-        return inputs[0], labels[0]
+        return one_input(inputs, 0), labels[0]
 
-    def batch(self, keys: Keys) -> tuple[torch.Tensor, torch.Tensor]:
-        """(inputs (B, …) as the data has them, labels) of a batch of keys; labels are (B,) int64, or (B, C)
-        float32 where samples are mixed.
+    def batch(self, keys: Keys) -> tuple[Any, torch.Tensor]:
+        """(inputs (B, …) as the data has them, labels) of a batch of keys; labels are (B,) int64, (B, T)
+        float32 of a regression, or (B, C) float32 where samples are mixed. Texts are {name: (B, longest)}.
         """
         indices, views = split_keys(keys, len(self))
         if self.settings.count == "all" and views.max(initial=0) >= self.settings.num_views:
             raise IndexError(f"view {views.max()}: there are {self.settings.num_views}")
         inputs, labels = self._viewed(indices, views)
-        return torch.from_numpy(np.ascontiguousarray(inputs)), torch.from_numpy(labels)
+        if isinstance(inputs, dict):
+            return {name: torch.from_numpy(value) for name, value in inputs.items()}, torch.from_numpy(labels)
+        if isinstance(inputs, np.ndarray):
+            inputs = torch.from_numpy(np.ascontiguousarray(inputs))
+        return inputs.contiguous(), torch.from_numpy(labels)
+
+    def on_device(self, data: LabelledData) -> ViewedData:
+        """The same views of the same data, whose `raw` are tensors on a device."""
+        views = copy.copy(self)
+        views.data, views._on_device = data, True
+        return views
 
     def cached_views(self, indices: NDArray[np.integer], epoch: int) -> NDArray[np.integer]:
         """The view of each sample that a student sees in an epoch: epoch mod V; of `"all"`, the one that is
@@ -72,14 +89,12 @@ class ViewedData(Dataset[tuple[torch.Tensor, Any]]):
             return enumeration.drawn(self.settings, indices, epoch)
         return np.full(len(indices), epoch)
 
-    def _viewed(
-        self, indices: NDArray[np.integer], views: NDArray[np.integer]
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Inputs and labels after all operations; large images a few at a time, which then stay in the
-        processor's cache from one operation to the next.
+    def _viewed(self, indices: NDArray[np.integer], views: NDArray[np.integer]) -> tuple[Any, NDArray[Any]]:
+        """Inputs and labels after all operations; on a processor large images a few at a time, which then stay
+        in its cache from one operation to the next.
         """
         count, each = len(self.settings.augment), max(1, _PART_BYTES // math.prod(self.data.input_shape))
-        if not count or len(indices) <= each:
+        if not count or len(indices) <= each or self._on_device:
             return self._after(count, indices, views)
         starts = range(0, len(indices), each)
         parts = [
@@ -90,7 +105,7 @@ class ViewedData(Dataset[tuple[torch.Tensor, Any]]):
 
     def _after(
         self, count: int, indices: NDArray[np.integer], views: NDArray[np.integer]
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
+    ) -> tuple[Any, NDArray[Any]]:
         """Inputs and labels after the first `count` operations."""
         images, labels = self.data.raw(indices), self._labels(indices)
         for place, operation in enumerate(self.settings.augment[:count]):

@@ -1,0 +1,195 @@
+"""Texts of a folder, tokenised once: each sample is the token ids of one text, padded to the longest of its batch."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError
+from pipeline.optional import optional
+from pipeline.progress import track
+from pipeline.samples import NO_LABEL, LabelledData, Split
+from pipeline.settings import DataSettings, ViewsSettings
+
+MAX_LENGTH = 128  # tokens of a text, unless the recipe says otherwise
+_ENDINGS = (".csv", ".tsv", ".jsonl")
+_TOGETHER = 1000  # texts that are tokenised in one call
+
+
+@dataclass
+class TextData:
+    """Token ids, one text after the other."""
+
+    name: str
+    split: Split
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    """(N + 1,): text i is ids[starts[i] : starts[i + 1]]."""
+    labels: NDArray[Any]
+    classes: tuple[str, ...]
+    vocabulary: int
+    """How many tokens there are."""
+    max_length: int
+    padding: int
+    """The token that fills up what is shorter than the longest of its batch."""
+
+    lazy = False
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(L,): what no text is longer than."""
+        return (self.max_length,)
+
+    def raw(self, indices: NDArray[np.integer]) -> dict[str, NDArray[np.int64]]:
+        """`input_ids` and `attention_mask` (1 for a token, 0 for padding), both (B, longest)."""
+        starts = self.starts[:-1][indices]
+        lengths = self.starts[1:][indices] - starts
+        places = np.arange(lengths.max(initial=1))
+        mask = places < lengths[:, None]
+        ids = np.full(mask.shape, self.padding, np.int64)
+        ids[mask] = self.ids[(starts[:, None] + places)[mask]]
+        return {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+
+    def digest(self) -> str:
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        """Of the tokens of each text, the labels, the classes and the size of the vocabulary."""
+        described = json.dumps([len(self), self.vocabulary, list(self.classes)])
+        digest = hashlib.sha256(described.encode())
+        for column in (self.ids.astype("<i4"), self.starts.astype("<i8"), self.labels):
+            digest.update(np.ascontiguousarray(column).data)
+        return digest.hexdigest()
+
+
+class Row(NamedTuple):
+    """A text with its label as it is written; None where there is none."""
+
+    text: str
+    label: str | int | None
+
+
+def text_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
+    """`root/train` and `root/test` with the ending .csv, .tsv or .jsonl, each row a `text` and a `label`.
+
+    Labels are integers from 0, or names, whose order is that of the alphabet; both parts have those of the training
+    part. An empty label is none. Raises DataError, naming file and row.
+    """
+    train = _find(Path(settings.root), "train")
+    path = train if split == "train" else _find(Path(settings.root), split)
+    rows = list(_read(path))
+    if not rows:
+        raise DataError(f"{path}: no rows")
+    classes = _classes(rows if split == "train" else list(_read(train)), train)
+    tokenizer = _tokenizer(str(settings.tokenizer))
+    max_length = settings.max_length or MAX_LENGTH
+    texts = _tokenised([row.text for row in rows], tokenizer, max_length)
+    return TextData(
+        name=settings.name,
+        split=split,
+        ids=np.concatenate(texts),
+        starts=np.cumsum([0, *map(len, texts)]),
+        labels=_labels(rows, classes, path),
+        classes=classes,
+        vocabulary=len(tokenizer),
+        max_length=max_length,
+        padding=tokenizer.pad_token_id or 0,
+    )
+
+
+def _find(root: Path, part: str) -> Path:
+    for ending in _ENDINGS:
+        if (root / f"{part}{ending}").is_file():
+            return root / f"{part}{ending}"
+    raise DataError(
+        f"{root}: no {part}.csv, {part}.tsv or {part}.jsonl; set data.root to the folder that has one"
+    )
+
+
+def _read(path: Path) -> Iterator[Row]:
+    """The rows of a file. Raises DataError, naming the row, counted from 1 without a header."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            found: Iterable[Any] = (
+                (json.loads(line) for line in file if line.strip())
+                if path.suffix == ".jsonl"
+                else csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+            )
+            for number, row in enumerate(found, start=1):
+                yield _row(row, f"{path}: row {number}")
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+
+
+def _row(row: Any, where: str) -> Row:
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str) or "label" not in row:
+        found = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
+        raise DataError(f"{where}: expected the columns text and label, found {found}")
+    label = row["label"]
+    if isinstance(label, bool) or not isinstance(label, str | int | None):
+        raise DataError(f"{where}: label {label!r}: expected a name, an integer, or nothing")
+    return Row(row["text"], None if label == "" else label)
+
+
+def _classes(rows: Sequence[Row], path: Path) -> tuple[str, ...]:
+    """Names by label: the written ones in the order of the alphabet, or the integers up to the largest."""
+    labels = {row.label for row in rows if row.label is not None}
+    if not labels:
+        raise DataError(f"{path}: no row has a label")
+    if all(_is_integer(label) for label in labels):
+        return tuple(map(str, range(max(map(int, labels)) + 1)))
+    return tuple(sorted(map(str, labels)))
+
+
+def _labels(rows: Sequence[Row], classes: Sequence[str], path: Path) -> NDArray[np.int64]:
+    place = {name: index for index, name in enumerate(classes)}
+    numbered = all(map(_is_integer, classes))
+    labels = np.full(len(rows), NO_LABEL)
+    for number, row in enumerate(rows, start=1):
+        if row.label is None:
+            continue
+        name = str(int(row.label)) if numbered and _is_integer(row.label) else str(row.label)
+        if name not in place:
+            raise DataError(
+                f"{path}: row {number}: label {row.label!r} is none of the {len(classes)} classes of the training "
+                f"part: {', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}"
+            )
+        labels[number - 1] = place[name]
+    return labels
+
+
+def _is_integer(label: str | int) -> bool:
+    return label >= 0 if isinstance(label, int) else label.isdecimal()
+
+
+def _tokenizer(name: str) -> Any:
+    """A tokenizer of the transformers library, by folder or by its name on the hub. Raises DataError."""
+    transformers = optional("transformers", "text", DataError)
+    try:
+        return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"data.tokenizer {name!r}: cannot be loaded ({reason})") from None
+
+
+def _tokenised(texts: Sequence[str], tokenizer: Any, max_length: int) -> list[NDArray[np.int32]]:
+    """The token ids of each text, with the special tokens that the tokenizer adds, cut at `max_length`."""
+    found: list[NDArray[np.int32]] = []
+    for start in track(range(0, len(texts), _TOGETHER), "tokenising"):
+        some = list(texts[start : start + _TOGETHER])
+        ids = tokenizer(some, truncation=True, max_length=max_length)["input_ids"]
+        found += [np.array(row, np.int32) for row in ids]
+    return found
