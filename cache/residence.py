@@ -42,7 +42,7 @@ def read_whole(fd: int, offset: int, nbytes: int) -> NDArray[np.uint8]:
     content = np.empty(nbytes, np.uint8)
     done = 0
     while done < nbytes:
-        count = os.preadv(fd, [memoryview(content)[done : done + _PIECE]], offset + done)
+        count = os.preadv(fd, [content[done : done + _PIECE].data], offset + done)
         if not count:
             raise EOFError(f"the file ends {nbytes - done:,} bytes early")
         done += count

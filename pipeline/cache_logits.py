@@ -72,7 +72,10 @@ def cache_logits(
     recipe: Recipe, base: Path, store: Store, device: torch.device, waiting: Callable[[str], None]
 ) -> Cached:
     """Runs the teacher once over every sample and view, and publishes its raw logits; finds the file when it
-    is there. A pass that was killed goes on where it was, and ends in the same file. Raises NotMadeError without a finished teacher, CacheError where the file cannot be made.
+    is there.
+
+    A pass that was killed goes on where it was, and ends in the same file. Raises NotMadeError without a
+    finished teacher, CacheError where the file cannot be made.
     """
     viewed, teacher, manifest = question(recipe, base)
     found = store.find(manifest)

@@ -67,8 +67,8 @@ def of_cache(data: LabelledData, views: ViewsSettings, teacher: Result, settings
 
 
 def of_recipe(name_or_file: str, overrides: Sequence[str]) -> tuple[dict[str, Any], NDArray[Any]]:
-    """The `data` and `views` sections of what a recipe's students learn from, and its labels (N,) or targets (N, T): what
-    imported logits are of.
+    """The `data` and `views` sections of what a recipe's students learn from, and its labels (N,) or targets
+    (N, T): what imported logits are of.
     """
     settings = load(name_or_file, overrides).settings
     _, data = divide(settings, datasets.load(settings.data, settings.views, "train"))

@@ -36,13 +36,15 @@ class ResidentData:
             raise TypeError(f"expected an array through its views, found {type(viewed).__name__}")
         self._labelled, self._device = labelled, device
         labelled.check_labels(np.arange(len(viewed)), viewed.data.labels)
-        self._viewed = viewed.on_device(_Resident(viewed.data, torch.from_numpy(viewed.data.inputs).to(device)))
+        self._viewed = viewed.on_device(
+            _Resident(viewed.data, torch.from_numpy(viewed.data.inputs).to(device))
+        )
         self._table = _table(labelled.cache, device)
         probes = np.stack([spread(len(viewed), _PROBES)] * 2, axis=1)
         probes[:, 1] %= viewed.settings.num_views
         here, there = self._viewed.batch(probes)[0].cpu(), labelled.batch(probes)[0]
         if not torch.equal(here, there):
-            raise DataError(f"{device} makes other views than the processor; set cache.table = \"mapped\"")
+            raise DataError(f'{device} makes other views than the processor; set cache.table = "mapped"')
 
     def __len__(self) -> int:
         return len(self._labelled)

@@ -1,7 +1,8 @@
 """What the phases ask of data, whatever the source: a fixed order of inputs of one shape, labels, and a digest.
 
-Inputs are uint8 images (C, H, W), float features (F,), or texts of at most L tokens. Labels say the task: integers (N,) are classes, floats
-(N, T) the targets of a regression. A part that fits in memory is held as one array.
+Inputs are uint8 images (C, H, W), float features (F,), or texts of at most L tokens. Labels say the task:
+integers (N,) are classes, floats (N, T) the targets of a regression. A part that fits in memory is held as one
+array.
 """
 
 from __future__ import annotations

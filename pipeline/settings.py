@@ -226,9 +226,9 @@ class CacheSettings(Section):
     weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     """What each of several teachers counts in that mean, by its share of the sum; None is all alike."""
     table: Literal["auto", "mapped", "ram", "device"] = "auto"
-    """Where a student reads the logits: the mapped file, a copy in memory, or a copy on its device, beside the inputs;
-    `auto` is the device where that is a GPU and has the room, a copy in memory of what lies on a network mount and fits,
-    else the file.
+    """Where a student reads the logits: the mapped file, a copy in memory, or a copy on its device, beside the
+    inputs; `auto` is the device where that is a GPU and has the room, a copy in memory of what lies on a network
+    mount and fits, else the file.
     """
 
 

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ def train(
     if settings.channels_last:
         network.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(network, settings, device)
-    stepped: nn.Module = torch.compile(network, dynamic=False) if settings.compile else network
+    stepped = cast("nn.Module", torch.compile(network, dynamic=False)) if settings.compile else network
     keys = ShuffledKeys(len(data), settings.batch_size, settings.seed, views)
     first = _resume(network, optimizer, folder)
     workers = default_workers(lazy)

@@ -104,7 +104,7 @@ def test_batches_that_lack_a_row_are_those_of_the_whole_view_after_view() -> Non
     keys = MissingKeys(written, 4)
     expected = [
         list(OrderedKeys(11, 4))[2],
-        list(OrderedKeys(11, 4, view=2))[0],
+        next(iter(OrderedKeys(11, 4, view=2))),
         list(OrderedKeys(11, 4, view=2))[1],
     ]
     assert [batch.tolist() for batch in keys] == [batch.tolist() for batch in expected]

@@ -46,11 +46,10 @@ def test_an_error_comes_in_the_place_of_its_item() -> None:
         yield 2
         raise ValueError("the third")
 
-    found = list[int]()
+    taken = ahead(items(), depth=3)
+    assert [next(taken), next(taken)] == [1, 2]
     with pytest.raises(ValueError, match="the third"):
-        for item in ahead(items(), depth=3):
-            found.append(item)
-    assert found == [1, 2]
+        next(taken)
 
 
 def test_calls_are_made_in_their_order_by_another_thread() -> None:
@@ -85,23 +84,29 @@ def fail() -> None:
     raise ValueError("no room")
 
 
-@pytest.mark.parametrize("more", [0, 1, 10])
-def test_an_error_is_raised_at_a_later_call_or_at_the_end(more: int) -> None:
-    with pytest.raises(ValueError, match="no room"), Behind(depth=2) as put_away:
+def fail_and_go_on(more: int) -> None:
+    with Behind(depth=2) as put_away:
         put_away(fail)
         for _ in range(more):
             put_away(int)
 
 
+@pytest.mark.parametrize("more", [0, 1, 10])
+def test_an_error_is_raised_at_a_later_call_or_at_the_end(more: int) -> None:
+    with pytest.raises(ValueError, match="no room"):
+        fail_and_go_on(more)
+
+
 def test_where_the_block_fails_its_error_is_the_one_and_what_waits_is_left() -> None:
     gate, made = threading.Event(), list[int]()
 
-    def first() -> None:
-        gate.wait(10)
+    def block() -> None:
+        with Behind(depth=5) as put_away:
+            put_away(gate.wait, 10)
+            put_away(made.append, 1)
+            threading.Timer(0.1, gate.set).start()
+            raise KeyError("the block")
 
-    with pytest.raises(KeyError, match="the block"), Behind(depth=5) as put_away:
-        put_away(first)
-        put_away(made.append, 1)
-        threading.Timer(0.1, gate.set).start()
-        raise KeyError("the block")
+    with pytest.raises(KeyError, match="the block"):
+        block()
     assert made == []

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from caches import ROOT
+from test_export import EXAMPLE
 
 from cache import LogitCache, Store
 from cache.exchange import import_logits
@@ -27,7 +28,7 @@ def test_a_training_loop_of_another_project_takes_ten_lines_that_run(tmp_path: P
     path = import_logits(
         Store(tmp_path), logits, np.arange(600) % 10, teacher={"name": "a"}, data={"name": "b"}
     )
-    code, _ = blocks("python")
+    code, *_ = blocks("python")
     lines = [line for line in code.splitlines() if line.strip()]
     assert len(lines) <= 10
     code = re.sub(r'"caches/.*?\.h5"', repr(str(path)), code).replace(
@@ -42,7 +43,7 @@ def test_a_training_loop_of_another_project_takes_ten_lines_that_run(tmp_path: P
 
 def test_a_cache_is_written_by_the_lines_that_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    _, code = blocks("python")
+    _, code, *_ = blocks("python")
     inputs = np.random.default_rng(0).normal(size=(1000, 10)).astype(np.float32)
     order = np.random.default_rng(1).permutation(1000)
     batches = [(rows, inputs[rows], rows % 10) for rows in np.array_split(order, 7)]
@@ -50,6 +51,10 @@ def test_a_cache_is_written_by_the_lines_that_say_so(tmp_path: Path, monkeypatch
     cache = LogitCache.open("mine.h5", verify="open")
     assert np.array_equal(cache.logits(slice(None)), inputs.astype(np.float16))
     assert np.array_equal(cache.labels, np.arange(1000) % 10)
+
+
+def test_the_lines_that_classify_an_image_are_those_that_are_tested() -> None:
+    assert EXAMPLE in README
 
 
 def test_the_recipe_that_is_shown_is_one(tmp_path: Path) -> None:

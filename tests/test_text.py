@@ -32,6 +32,7 @@ from pipeline.settings import DataSettings, ViewsSettings
 from pipeline.student import train_students
 from pipeline.teacher import make_teacher
 from pipeline.text import TextData
+from pipeline.training import METRICS
 
 LENGTH = 16
 NEEDED = "texts need an extra: pip install 'decant[text]'"
@@ -118,6 +119,13 @@ def test_labels_are_numbers_or_names(
 ) -> None:
     data = read(write(tmp_path, "train", "\ufefftext,label", *(f"word,{label}" for label in written)))
     assert (data.classes, data.labels.tolist()) == (classes, labels)
+
+
+@pytest.mark.usefixtures("words")
+def test_a_number_below_0_is_a_name_like_any_other(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": "word", "label": label}) for label in (1, -1, 0, None)]
+    data = read(write(tmp_path, "train", *lines, ending="jsonl"))
+    assert (data.classes, data.labels.tolist()) == (("-1", "0", "1"), [2, 0, 1, -1])
 
 
 @pytest.mark.usefixtures("words")
@@ -293,6 +301,22 @@ def test_a_teacher_learns_and_its_students_learn_from_its_cache(folder: Path) ->
         assert again[result.folder] == result.metrics
         assert (result.latency_ms or 0) > 0
     assert made[0][0].parameters < teach(folder).parameters / 3
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_texts(folder: Path, tmp_path: Path) -> None:
+    """With a rate that changes nothing, over batches of 128, 128 and 44."""
+    still = (
+        TEACHER.replace("}", ", dropout=0.0}"),
+        "teacher.epochs=1",
+        "teacher.warmup_epochs=0",
+        "teacher.lr=1e-12",
+    )
+    teacher = teach(folder, *still, "teacher.batch_size=128", runs=tmp_path)
+    inputs, labels = train_part(folder).batch(np.stack([np.arange(300), np.zeros(300, int)], axis=1))
+    with torch.inference_mode():
+        expected = nn.functional.cross_entropy(networks.load(teacher).eval()(inputs), labels)
+    line = json.loads((teacher.folder / METRICS).read_text("utf-8"))
+    assert line["loss"] == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_cached_logits_are_the_teachers_whatever_the_batch_was_padded_to(folder: Path) -> None:

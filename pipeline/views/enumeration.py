@@ -6,18 +6,24 @@ least significant. Which outcome a live teacher would see in an epoch, and so wh
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.augmentations import outcomes
 from pipeline.settings import ViewsSettings
 from pipeline.views import operations
+from pipeline.views.arrays import Images
 from pipeline.views.hashing import choices
+from pipeline.views.operations import Countable
 
 
-def outcome(settings: ViewsSettings, views: NDArray[np.integer], place: int) -> NDArray[np.int64]:
-    """(B,): what operation `place` does in each of the enumerated views."""
-    return views // _radix(settings, place) % (outcomes(settings.augment[place]) or 1)
+def enact(settings: ViewsSettings, place: int, images: Images, views: NDArray[np.integer]) -> Images:
+    """Images (B, C, H, W) after what operation `place` does in each of the enumerated views (B,)."""
+    operation = settings.augment[place]
+    chosen = views.astype(np.int64) // _radix(settings, place) % (outcomes(operation) or 1)
+    return operations.enact(cast("Countable", operation), images, chosen)
 
 
 def drawn(settings: ViewsSettings, indices: NDArray[np.integer], epoch: int) -> NDArray[np.int64]:
@@ -25,7 +31,7 @@ def drawn(settings: ViewsSettings, indices: NDArray[np.integer], epoch: int) -> 
     views = np.zeros(len(indices), np.int64)
     for place, operation in enumerate(settings.augment):
         bits = choices(settings.seed, indices, np.full(len(indices), epoch), place)
-        views += _radix(settings, place) * operations.outcome(operation, bits)
+        views += _radix(settings, place) * operations.outcome(cast("Countable", operation), bits)
     return views
 
 

@@ -111,7 +111,7 @@ class ViewedData(Dataset[tuple[Any, Any]]):
         for place, operation in enumerate(self.settings.augment[:count]):
             bits = choices(self.settings.seed, indices, views, place)
             if self.settings.count == "all":
-                images = operations.enact(operation, images, enumeration.outcome(self.settings, views, place))
+                images = enumeration.enact(self.settings, place, images, views)
             elif isinstance(operation, Mixup | CutMix):
                 partners, theirs = self._after(place, mixing.partner(bits, len(self)), views)
                 images, share = operations.mix(operation, images, partners, bits)

@@ -39,7 +39,7 @@ def draw(studies: Sequence[dict[str, Any]], path: Path) -> None:
         )
         title = f"{study['recipe']}: {study['student']} from {study['teacher']['network']}"
         panel.set(ylabel="test top-1 (%)", title=title)
-        panel.legend()
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=2, frameon=False)
         panel.grid(axis="y", alpha=0.3)
     figure.savefig(path, dpi=110)
 
