@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,13 @@ def start(*words: str | Path, cwd: Path, **env: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_hears_interrupts,
     )
+
+
+def _hears_interrupts() -> None:
+    """As a command in the foreground does, whoever started the tests."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def only(folder: Path, pattern: str) -> Path:

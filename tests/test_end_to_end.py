@@ -130,7 +130,8 @@ def test_make_student_makes_what_it_needs_in_order(tmp_path: Path) -> None:
         check=False,
     )
     assert made.returncode == 0, made.stderr
-    phases = [line.split()[1] for line in made.stdout.splitlines() if line.split()[0].endswith("/decant")]
+    lines = [line.split() for line in made.stdout.splitlines() if line.strip()]
+    phases = [words[1] for words in lines if words[0].endswith("/decant")]
     assert phases == ["teacher", "cache-logits", "student"]
     assert len(list(tmp_path.glob("runs/digits/student-*/seed-0/result.json"))) == 2
 

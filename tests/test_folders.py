@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -336,13 +335,17 @@ def test_what_takes_more_than_half_is_not_packed_unless_always(
     assert type(read(tmp_path)).__name__ == "PackedData", "what is there is used"
 
 
+def interrupted(*names: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_what_an_unfinished_pack_holds_already_is_room_for_it(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep("packed", monkeypatch)
     write_folder(tmp_path)
     with monkeypatch.context() as killed:
-        killed.setattr(os, "rename", lambda *names: os.kill(os.getpid(), signal.SIGINT))
+        killed.setattr(os, "rename", interrupted)
         with pytest.raises(KeyboardInterrupt):
             read(tmp_path)
     size = 4096 + 6 * 90 + 8

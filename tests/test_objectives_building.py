@@ -17,7 +17,8 @@ from pipeline.errors import RecipeError
 from pipeline.objective_settings import KNOWN, Objective
 from pipeline.objectives import FUNCTIONS, Terms, build, cross_entropy, from_labels, kd
 from pipeline.settings import Training
-from pipeline.student import _ensemble_temperature, train_students
+from pipeline.soft_labels import _ensemble_temperature
+from pipeline.student import train_students
 from pipeline.training import METRICS, _train_epoch, make_optimizer
 
 STUDENT, TEACHER = torch.randn(2, 8, 4, generator=torch.manual_seed(0))

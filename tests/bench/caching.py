@@ -36,7 +36,7 @@ def measure(
     """
     count = conditions.choose(count, 512)
     for precision in ("float32", "bfloat16"):
-        phase, bare = _both(conditions, device, count, precision)
+        phase, bare = phase_one(conditions, device, count, precision)
         yield compare(
             row, f"`decant cache-logits` on {device}, resnet20, {count:,} CIFAR-sized images, {precision}",
             phase, "the teacher on the same batches, in memory already", bare,
@@ -44,7 +44,9 @@ def measure(
         )  # fmt: skip
 
 
-def _both(conditions: Conditions, device: torch.device, count: int, precision: str) -> tuple[Timed, Timed]:
+def phase_one(
+    conditions: Conditions, device: torch.device, count: int, precision: str
+) -> tuple[Timed, Timed]:
     base = conditions.folder / f"caching-{device.type}"
     recipe = _recipe(conditions, base, count, precision)
     parts = Parts.load(recipe.settings)
