@@ -16,7 +16,8 @@ RUN     = --recipe $(RECIPE) $(ARGS)
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 	@echo
-	@echo '  RECIPE=digits (default), cifar10, cifar100, imagefolder, imagenet, or a .toml file'
+	@echo '  RECIPE=digits (default), cifar10, cifar100, imagefolder, imagenet, general, soft-transfer, transfer-set,'
+	@echo '         lenet-cifar10, regression, text, or a .toml file'
 	@echo '  ARGS="--set student.epochs=5" and the like go on to the command'
 
 $(READY): pyproject.toml
@@ -39,7 +40,7 @@ format: $(READY) ## put the format right
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench: $(READY) ## measure the speed of everything, against what it could be (a quarter of an hour, 12 GB in TMPDIR)
+bench: $(READY) ## measure the speed of everything, against what it could be (10 minutes, 12 GB in TMPDIR)
 	$(VENV)/bin/python -m tests.bench $(ARGS)
 
 bench-objectives: $(READY) ## every objective on the digits, 5 seeds

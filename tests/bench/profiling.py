@@ -1,7 +1,7 @@
 """Where the time of a distilled student's epoch and of phase one goes, by PyTorch's own profiler.
 
-`python -m tests.bench.profiling` prints both as Markdown: the largest operators by the time that they themselves take on
-the processor, and the rest, which is Python, views, gathers and checksums.
+`python -m tests.bench.profiling` prints both as Markdown: the largest operators by the time that they themselves take
+on the processor, and the rest, which is Python, views, gathers and checksums.
 """
 
 from __future__ import annotations
