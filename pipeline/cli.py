@@ -194,7 +194,7 @@ def report(recipe: Recipe, base: Path, store: Any, device: str) -> None:
 @decant.command()
 def objectives() -> None:
     """List what a student can learn from, with formulas and defaults."""
-    from pipeline.objective_settings import Entry, catalogue
+    from pipeline.catalogue import Entry, catalogue
 
     print_table(Entry._fields, catalogue())
 

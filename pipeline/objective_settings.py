@@ -1,12 +1,11 @@
-"""What `[student.objective]` may say: one frozen class an objective, with what `decant objectives` prints of it.
-Imports nothing heavy.
+"""What `[student.objective]` may say: one frozen class an objective, whose docstring is its formula. Imports nothing
+heavy.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -273,52 +272,11 @@ def _objective(value: Any, _: Callable[[Any], Any]) -> Known | Own:
 Objective = Annotated[_Shipped | Own, WrapValidator(_objective)]
 
 
-class Entry(NamedTuple):
-    """What a person is told of an objective."""
-
-    name: str
-    formula: str
-    use: str
-    defaults: str
-    source: str
-
-
-def catalogue() -> list[Entry]:
-    """Every objective that ships, and one's own."""
-    entries = [Entry(_name(kind), _formula(kind), kind.use, _defaults(kind), kind.source) for kind in KNOWN]
-    own = Entry(
-        "package.module:function",
-        "function(student_logits, teacher_logits, labels, **args) → a scalar",
-        "anything else",
-        "",
-        "one's own",
-    )
-    return [*entries, own]
-
-
 def names_for(task: Task) -> list[str]:
     """The objectives that ship for a task."""
-    return [_name(kind) for kind in KNOWN if kind.task == task]
+    return [name_of(kind) for kind in KNOWN if kind.task == task]
 
 
-def _name(kind: type[Known]) -> str:
+def name_of(kind: type[Known]) -> str:
+    """What a recipe calls an objective."""
     return str(get_args(kind.model_fields["name"].annotation)[0])
-
-
-def _formula(kind: type[Known]) -> str:
-    return inspect.cleandoc(kind.__doc__ or "").removesuffix(".")
-
-
-def _defaults(kind: type[Known]) -> str:
-    """Its own settings, then the switch that most have."""
-    values = {key: field.default for key, field in kind.model_fields.items() if key != "name"}
-    own = {key: value for key, value in values.items() if key != "standardize" and value is not None}
-    return ", ".join(
-        f"{key} {_shown(value)}" for key, value in {**own, **values}.items() if value is not None
-    )
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)

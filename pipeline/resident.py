@@ -1,7 +1,7 @@
 """A student's whole data on its device: inputs, views and soft labels of a batch are made there.
 
-Integer arithmetic gives the views the same bytes there as anywhere else. One input of every batch is made on the
-host too, and held against what the teacher saw.
+Integer arithmetic gives the views the same bytes there as anywhere else. One input of every batch (every input, where
+the dataset checks all) is made on the host too, and held against what the teacher saw.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class ResidentData:
 
     def batch(self, keys: Keys) -> tuple[Tensor, Tensor, Tensor]:
         """(inputs (B, …), labels, teacher_logits (B, C) float32), as the dataset has them, on the device."""
-        self._labelled.batch(keys[:1])  # stops at a label or an input that is not what the teacher saw
+        checked = keys if self._labelled.check_inputs == "all" else keys[:1]
+        self._labelled.batch(checked)  # stops at a label or an input that is not what the teacher saw
         indices, views = split_keys(keys, len(self))
         inputs, labels = self._viewed.batch(keys)
         rows = torch.from_numpy(views * len(self) + indices).to(self._device, non_blocking=True)

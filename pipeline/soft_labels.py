@@ -52,7 +52,7 @@ def read(
             'cache.table: "device" holds inputs that are one array in memory, and these are read from files; set '
             '"auto", "mapped" or "ram"'
         )
-    if table == "device" or (table == "auto" and check_inputs == "sample" and fits(labelled, device)):
+    if table == "device" or (table == "auto" and check_inputs != "all" and fits(labelled, device)):
         return ResidentData(labelled, device)
     return labelled
 

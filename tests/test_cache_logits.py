@@ -102,6 +102,8 @@ def test_more_views_take_over_those_that_are_there(tmp_path: Path) -> None:
 
 def test_fewer_views_need_no_teacher_at_all(tmp_path: Path) -> None:
     build_cache(tmp_path, *GROWING, "views.count=3")
+    fewer = estimate(recipe(*GROWING, "views.count=2"), tmp_path / "runs", Store(tmp_path / "caches"), CPU)
+    assert (fewer.views_taken_over, fewer.seconds) == (2, 0.0)
     (teach(tmp_path, *GROWING).folder / WEIGHTS).write_bytes(b"whoever reads this fails")
     asked = recipe(*GROWING, "views.count=2")
     made = cache_logits(asked, tmp_path / "runs", Store(tmp_path / "caches"), CPU, print)

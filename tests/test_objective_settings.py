@@ -1,20 +1,16 @@
-"""Objectives as a recipe writes them: names, schedules, functions of one's own, what is refused, the list of them."""
+"""Objectives as a recipe writes them: names, schedules, functions of one's own, what is refused."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from pipeline.cli import decant
 from pipeline.errors import RecipeError
-from pipeline.objective_settings import KNOWN, Own, catalogue, names_for
+from pipeline.objective_settings import KNOWN, Own, name_of, names_for
 from pipeline.recipe import load
 
-NAMES = [entry.name for entry in catalogue() if ":" not in entry.name]
+NAMES = [name_of(kind) for kind in KNOWN]
 
 
 def objective(*overrides: str) -> Any:
@@ -81,24 +77,6 @@ def test_ones_own_function_keeps_its_arguments() -> None:
 )
 def test_a_mistake_is_named_with_its_path(overrides: list[str], says: str) -> None:
     assert refusal(*overrides) == says
-
-
-def test_the_command_lists_every_objective_with_its_formula_and_defaults() -> None:
-    shown = CliRunner().invoke(decant, ["objectives"], catch_exceptions=False, terminal_width=200).output
-    for entry in catalogue():
-        assert f"\n  {entry.name} " in shown
-    assert "alpha 0.9" in shown
-    kinds = {kind.__name__ for kind in KNOWN}
-    assert len(kinds) == len(NAMES) == len({entry.formula for entry in catalogue()}) - 1
-
-
-def test_the_list_imports_nothing_heavy() -> None:
-    script = (
-        "import sys, pipeline.objective_settings as o; o.catalogue(); "
-        "print({'torch', 'numpy', 'h5py'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
 
 
 def test_each_objective_is_of_one_task() -> None:

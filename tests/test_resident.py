@@ -97,6 +97,22 @@ def test_what_the_teacher_did_not_see_is_noticed(tmp_path: Path, monkeypatch: py
         resident.batch(keys())
 
 
+def test_every_input_is_checked_where_that_is_asked_for(tmp_path: Path) -> None:
+    data = viewed(PLAIN)
+    cache = cached(tmp_path, data)
+    sampled, whole = (
+        ResidentData(SoftLabelDataset(data, cache, check_inputs=check), CPU)  # type: ignore[arg-type]
+        for check in ("sample", "all")
+    )
+    changed = keys()[-1, 0]
+    data.data.inputs[changed] ^= 1  # type: ignore[attr-defined]
+    others_first = keys()[keys()[:, 0] != changed]
+    batch = np.concatenate([others_first, keys()[-1:]])
+    sampled.batch(batch)
+    with pytest.raises(MismatchError, match=f"sample {changed}, view"):
+        whole.batch(batch)
+
+
 def test_a_device_that_makes_other_views_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = viewed(PLAIN)
     labelled = SoftLabelDataset(data, cached(tmp_path, data))

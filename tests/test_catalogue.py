@@ -1,0 +1,30 @@
+"""What is printed of the objectives is what a recipe may say of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from click.testing import CliRunner
+
+from pipeline.catalogue import catalogue
+from pipeline.cli import decant
+from pipeline.objective_settings import KNOWN
+
+
+def test_the_command_lists_every_objective_with_its_formula_and_defaults() -> None:
+    shown = CliRunner().invoke(decant, ["objectives"], catch_exceptions=False, terminal_width=200).output
+    for entry in catalogue():
+        assert f"\n  {entry.name} " in shown
+    assert "alpha 0.9" in shown
+    kinds = {kind.__name__ for kind in KNOWN}
+    assert len(kinds) == len({entry.formula for entry in catalogue()}) - 1
+
+
+def test_the_list_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, pipeline.catalogue as c; c.catalogue(); "
+        "print({'torch', 'numpy', 'h5py'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
