@@ -188,7 +188,7 @@ def import_table(
 ) -> None:
     """Make a cache of LOGITS from elsewhere: FILE.npy, FILE.pt or FILE.h5:DATASET, (N, C) or (V, N, C)."""
     from cache.exchange import import_logits
-    from pipeline.tables import read_table
+    from pipeline.data.tables import read_table
 
     if (data is None) == (recipe is None):
         raise click.UsageError("give either --data or --recipe: which data the logits are of")

@@ -17,12 +17,12 @@ from cache.layout import expected_size
 from cache.statistics import RegressionSummary, summarize
 from pipeline import identity, networks
 from pipeline.data import load
+from pipeline.data.transfer_set import divide
 from pipeline.loading import OrderedKeys, default_workers
 from pipeline.metrics import Metrics
 from pipeline.recipe import Recipe
 from pipeline.runs import Result, find_teacher
 from pipeline.teacher_pass import fill, teacher_logits
-from pipeline.transfer_set import divide
 from pipeline.views import ViewedData
 
 _FOUND_ROWS = 100_000  # of a cache that is there already, read for its teacher's top-1

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from pipeline import networks
+from pipeline.data.samples import num_outputs
 from pipeline.errors import NotMadeError
 from pipeline.metrics import measure
 from pipeline.parts import Parts
 from pipeline.recipe import Recipe
 from pipeline.runs import Result, results
-from pipeline.samples import num_outputs
 from pipeline.training import predict
 
 

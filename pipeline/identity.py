@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from cache import Manifest
 from pipeline import data as datasets
+from pipeline.data.samples import LabelledData, num_targets
+from pipeline.data.transfer_set import divide
 from pipeline.recipe import load
 from pipeline.runs import Result
-from pipeline.samples import LabelledData, num_targets
 from pipeline.settings import CacheSettings, ViewsSettings
-from pipeline.transfer_set import divide
 
 _DECIDE_PIXELS = ("torch", "torchvision", "numpy", "pillow")  # libraries whose change may change an input
 

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from pipeline import models
+from pipeline.data.samples import channel_statistics, num_outputs, vocabulary
 from pipeline.errors import ModelError
 from pipeline.models import texts
 from pipeline.runs import WEIGHTS, NetworkSpec, Result
-from pipeline.samples import channel_statistics, num_outputs, vocabulary
 from pipeline.settings import Network
 from pipeline.views import ViewedData
 from pipeline.weights import load_weights, save_weights, weights_sha256

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.data import load
+from pipeline.data.samples import LabelledData, num_classes, num_targets, task_of
+from pipeline.data.transfer_set import divide
 from pipeline.errors import DataError, RecipeError
 from pipeline.objective_settings import Own, names_for
-from pipeline.samples import LabelledData, num_classes, num_targets, task_of
 from pipeline.settings import Settings
-from pipeline.transfer_set import divide
 from pipeline.views import ViewedData
 
 

@@ -15,10 +15,10 @@ from torch import nn
 
 from pipeline import networks
 from pipeline.data import load
+from pipeline.data.images import decode
+from pipeline.data.samples import ArrayData, LabelledData
 from pipeline.errors import DataError, ModelError
 from pipeline.finished import FinishedRun, class_names
-from pipeline.images import decode
-from pipeline.samples import ArrayData, LabelledData
 from pipeline.settings import ViewsSettings
 from pipeline.views import ViewedData
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from cache import Ensemble, LogitCache, SoftLabelDataset
 from cache.chunks import row_chunks
 from cache.dataset import Keys, split_keys
+from pipeline.data.samples import ArrayData, spread
 from pipeline.errors import DataError
-from pipeline.samples import ArrayData, spread
 from pipeline.views import ViewedData
 
 _PROBES = 64

@@ -12,11 +12,12 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cache.manifest import Difference, differences
 from pipeline.errors import DamagedError, NotMadeError
 from pipeline.files import read_json, write_atomically, write_json
 from pipeline.metrics import Metrics
@@ -113,7 +114,8 @@ def results(base: Path, data: DataSettings | None = None) -> Iterator[Result]:
     found = [
         load_result(path.parent)
         for path in sorted(base.glob(f"**/{RESULT}"))
-        if data is None or _data_of(path.parent) == data.model_dump(mode="json", exclude_none=True)
+        if data is None
+        or (_kept_recipe(path.parent) or {}).get("data") == data.model_dump(mode="json", exclude_none=True)
     ]
     finished = [result for result in found if result is not None]
     order = {"teacher": 0, "labels": 1, "distilled": 2}
@@ -165,10 +167,30 @@ def save_recipe(folder: Path, recipe: Recipe) -> None:
     write_atomically(folder / RECIPE, recipe.to_toml().encode())
 
 
-def _data_of(folder: Path) -> Any:
-    """The `[data]` section of the recipe that is kept in a run folder; None where it is not readable."""
+def changed_settings(recipe: Recipe, folder: Path, sections: Sequence[str]) -> list[Difference] | None:
+    """Settings of `sections` in which the recipe (expected) and the one kept in a run folder (found) differ, but for
+    those that decide nothing; None where the folder keeps none.
+    """
+    kept = _kept_recipe(folder)
+    if kept is None:
+        return None
+    asked = recipe.settings.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return differences(_deciding(asked), _deciding(kept), sections)
+
+
+def _deciding(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe without the settings of teacher and student that decide nothing of their weights."""
+    said_only = {"teacher": _SAID_ONLY, "knowledge": _SAID_ONLY, "student": _NOT_DECISIVE}
+    return {
+        section: {name: value for name, value in values.items() if name not in said_only.get(section, ())}
+        for section, values in content.items()
+    }
+
+
+def _kept_recipe(folder: Path) -> dict[str, Any] | None:
+    """The resolved recipe that is kept in a run folder; None where it is not readable."""
     try:
-        return tomllib.loads((folder / RECIPE).read_text("utf-8")).get("data")
+        return tomllib.loads((folder / RECIPE).read_text("utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -13,6 +13,7 @@ from cache.dataset import CheckInputs
 from cache.manifest import differences, require_same
 from cache.reader import Verify
 from pipeline import identity
+from pipeline.data.samples import ArrayData, num_outputs
 from pipeline.errors import NotMadeError, RecipeError
 from pipeline.loading import BatchedData
 from pipeline.objective_settings import Own
@@ -20,7 +21,6 @@ from pipeline.parts import Parts
 from pipeline.recipe import Recipe
 from pipeline.resident import ResidentData, fits
 from pipeline.runs import find_teacher
-from pipeline.samples import ArrayData, num_outputs
 from pipeline.scheduled import Scheduled
 from pipeline.settings import Settings
 

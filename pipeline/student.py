@@ -19,12 +19,12 @@ from cache.dataset import CheckInputs
 from cache.reader import Verify
 from cache.uses import using
 from pipeline import identity, networks, objectives, soft_labels
+from pipeline.data.samples import has_labels, task_of
 from pipeline.job import Job, carry_out, finished
 from pipeline.loading import BatchedData
 from pipeline.parts import Parts
 from pipeline.recipe import Recipe
 from pipeline.runs import TEST_LOGITS, NetworkSpec, Result, load_result, student_folder, teacher_folder
-from pipeline.samples import has_labels, task_of
 
 
 def train_students(

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 
 from pipeline import identity, networks
+from pipeline.data.samples import has_labels, task_of
 from pipeline.errors import DataError
 from pipeline.job import Job, carry_out, finished
 from pipeline.objectives import from_labels
 from pipeline.parts import Parts
 from pipeline.recipe import Recipe
 from pipeline.runs import Result, teacher_folder
-from pipeline.samples import has_labels, task_of
 
 
 def make_teacher(recipe: Recipe, base: Path, device: torch.device) -> tuple[Result, bool]:

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.data import identity, load
+from pipeline.data.samples import ArrayData
 from pipeline.errors import DataError
-from pipeline.samples import ArrayData
 from pipeline.settings import DataSettings, ViewsSettings
 
 PLAIN = ViewsSettings()

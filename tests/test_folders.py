@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache import StorageError
-from pipeline import folders, pack
-from pipeline.data import load
+from pipeline.data import folders, load, pack
+from pipeline.data.samples import LabelledData, Split
 from pipeline.errors import DataError
 from pipeline.loading import OrderedKeys, loader
-from pipeline.samples import LabelledData, Split
 from pipeline.settings import DataSettings, ViewsSettings
 from pipeline.views import ViewedData
 
@@ -372,7 +371,7 @@ def test_a_full_disk_is_no_pack_or_an_error(
 READER = """
 import os, sys
 from cache import StorageError
-from pipeline import folders, pack
+from pipeline.data import folders, pack
 from test_folders import everything, read
 if os.getuid() == 0:
     os.setuid(65534)

@@ -11,9 +11,9 @@ import pytest
 from cache import Manifest
 from pipeline import identity
 from pipeline.data import load
+from pipeline.data.samples import ArrayData
 from pipeline.recipe import load as load_recipe
 from pipeline.runs import NetworkSpec, Result
-from pipeline.samples import ArrayData
 from pipeline.settings import Settings
 
 AUGMENTED = ("views.count=3", 'views.augment=[{op="flip"}, {op="pad-crop", padding=2}]')

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import images
+from pipeline.data import images
+from pipeline.data.images import alike, decode, decoder, fit, resized, to_array
 from pipeline.errors import DataError
-from pipeline.images import alike, decode, decoder, fit, resized, to_array
 from pipeline.settings import ViewsSettings
 
 PLAIN = ViewsSettings()

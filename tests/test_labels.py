@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.data.labels import as_label, as_labels, check_labels, is_label
+from pipeline.data.samples import ArrayData
 from pipeline.errors import DataError
-from pipeline.labels import as_label, as_labels, check_labels, is_label
-from pipeline.samples import ArrayData
 
 NAN = float("nan")
 

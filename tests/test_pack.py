@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from cache import StorageError
 from cache.files import lock_path
 from cache.partial import in_use
+from pipeline.data.pack import Layout, Pack, find_or_build, partial_path
 from pipeline.errors import DamagedError, DataError
-from pipeline.pack import Layout, Pack, find_or_build, partial_path
 
 SHAPE = (3, 32, 32)
 IMAGES = np.random.default_rng(0).integers(0, 256, (400, *SHAPE)).astype(np.uint8)

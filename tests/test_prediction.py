@@ -12,13 +12,13 @@ from PIL import Image
 from small import CPU, teach
 
 from pipeline import networks, prediction
+from pipeline.data.images import decode
+from pipeline.data.samples import ArrayData
 from pipeline.errors import ModelError
 from pipeline.finished import FinishedRun, open_run
-from pipeline.images import decode
 from pipeline.parts import Parts
 from pipeline.prediction import Predictor
 from pipeline.recipe import load
-from pipeline.samples import ArrayData
 from pipeline.settings import ViewsSettings
 from pipeline.teacher import make_teacher
 

@@ -20,9 +20,9 @@ from cache import (
     SoftLabelDataset,
 )
 from cache.dataset import input_crc32
+from pipeline.data.samples import ArrayData
 from pipeline.errors import DataError
 from pipeline.resident import ResidentData, fits
-from pipeline.samples import ArrayData
 from pipeline.settings import ViewsSettings
 from pipeline.views import ViewedData, geometry
 

@@ -9,7 +9,17 @@ import pytest
 from small import recipe, teach
 
 from pipeline.errors import DamagedError, NotMadeError
-from pipeline.runs import RESULT, find_teacher, load_result, plain, results, student_folder, teacher_folder
+from pipeline.runs import (
+    RESULT,
+    changed_settings,
+    find_teacher,
+    load_result,
+    plain,
+    results,
+    save_recipe,
+    student_folder,
+    teacher_folder,
+)
 
 VIEWS: dict[str, Any] = {"count": 1, "seed": None}
 DATA: dict[str, Any] = {"name": "digits", "sha256": "0"}
@@ -55,6 +65,21 @@ def test_the_objective_is_nothing_to_a_labels_only_student() -> None:
     assert student(hot, "labels") == student((), "labels")
     assert "labels" in student((), "labels").name
     assert "kd" in student().name
+
+
+def test_a_run_folder_says_which_deciding_settings_changed_since(tmp_path: Path) -> None:
+    save_recipe(
+        tmp_path, recipe("student.seed=3", "student.objective.temperature=2", "teacher.evaluate_every=7")
+    )
+    found = changed_settings(recipe(), tmp_path, ("data", "views", "teacher", "student"))
+    assert [str(one) for one in found or ()] == ["student.objective.temperature: expected 4.0, found 2.0"]
+    assert changed_settings(recipe(), tmp_path, ("teacher",)) == []
+
+
+def test_a_run_folder_without_a_recipe_tells_nothing(tmp_path: Path) -> None:
+    assert changed_settings(recipe(), tmp_path, ("teacher",)) is None
+    (tmp_path / "recipe.toml").write_text("[teacher", "utf-8")
+    assert changed_settings(recipe(), tmp_path, ("teacher",)) is None
 
 
 def test_a_result_is_read_back_as_it_was_saved(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from small import CPU, build_cache, recipe
 from torchvision.transforms import v2
 
 from cache import MismatchError, Store
-from pipeline.samples import ArrayData
+from pipeline.data.samples import ArrayData
 from pipeline.student import train_students
 from pipeline.views import geometry
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.errors import DataError
-from pipeline.samples import (
+from pipeline.data.samples import (
     ArrayData,
     channel_statistics,
     has_labels,
@@ -19,6 +18,7 @@ from pipeline.samples import (
     spread,
     task_of,
 )
+from pipeline.errors import DataError
 
 
 def array_data(inputs: NDArray[Any], labels: Any = None, classes: tuple[str, ...] = ()) -> ArrayData:

@@ -19,10 +19,10 @@ from cache import (
 )
 from pipeline import identity
 from pipeline.cache_logits import cache_logits
+from pipeline.data.samples import LabelledData
 from pipeline.errors import NotMadeError, RecipeError
 from pipeline.parts import Parts
 from pipeline.recipe import load
-from pipeline.samples import LabelledData
 from pipeline.soft_labels import open_cache
 from pipeline.soft_labels import read as soft_labels
 from pipeline.teacher import make_teacher

@@ -19,10 +19,9 @@ import torchvision.datasets
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import sources
-from pipeline.data import load
+from pipeline.data import load, sources
+from pipeline.data.samples import NO_LABEL, LabelledData, Split
 from pipeline.errors import DataError
-from pipeline.samples import NO_LABEL, LabelledData, Split
 from pipeline.settings import DataSettings, ViewsSettings
 
 PLAIN = ViewsSettings()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.data.tables import read_table
 from pipeline.errors import DataError
-from pipeline.tables import read_table
 
 TABLE = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float16)
 

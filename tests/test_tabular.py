@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.datasets import load_diabetes
 
 from pipeline.data import identity, load
-from pipeline.samples import LabelledData, Split, has_labels, num_outputs, num_targets, task_of
+from pipeline.data.samples import LabelledData, Split, has_labels, num_outputs, num_targets, task_of
 from pipeline.settings import DataSettings, ViewsSettings
 
 

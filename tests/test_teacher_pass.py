@@ -11,7 +11,7 @@ from torch import nn
 
 from cache import LogitCache, LogitCacheWriter, Manifest, ValueRefusedError
 from cache.dataset import input_crc32
-from pipeline.samples import ArrayData
+from pipeline.data.samples import ArrayData
 from pipeline.settings import CacheSettings, ViewsSettings
 from pipeline.teacher_pass import fill, teacher_logits
 from pipeline.views import ViewedData

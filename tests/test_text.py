@@ -21,17 +21,17 @@ from cache.dataset import input_crc32
 from pipeline import networks, teacher_pass
 from pipeline.cache_logits import cache_logits
 from pipeline.data import identity, load
+from pipeline.data.samples import LabelledData, num_classes, vocabulary
+from pipeline.data.text import TextData
 from pipeline.errors import DataError, ModelError, PipelineError, RecipeError, WeightsError
 from pipeline.evaluation import evaluate_runs
 from pipeline.parts import Parts
 from pipeline.recipe import Recipe
 from pipeline.recipe import load as load_recipe
 from pipeline.runs import Result, load_result
-from pipeline.samples import LabelledData, num_classes, vocabulary
 from pipeline.settings import DataSettings, ViewsSettings
 from pipeline.student import train_students
 from pipeline.teacher import make_teacher
-from pipeline.text import TextData
 from pipeline.training import METRICS
 
 LENGTH = 16

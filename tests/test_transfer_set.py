@@ -12,11 +12,11 @@ from small import CPU, build_cache, recipe, teach
 
 from cache import MismatchError, Store
 from pipeline import identity, networks
+from pipeline.data.samples import NO_LABEL
 from pipeline.errors import DataError, RecipeError
 from pipeline.parts import Parts
 from pipeline.recipe import load
 from pipeline.runs import Result
-from pipeline.samples import NO_LABEL
 from pipeline.student import train_students
 from pipeline.training import predict
 

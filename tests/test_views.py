@@ -14,9 +14,9 @@ from scipy.stats import chisquare
 from torch.utils.data import DataLoader
 
 from pipeline.augmentations import Augmentation, Flip, PadCrop
+from pipeline.data.samples import ArrayData
 from pipeline.errors import DataError
 from pipeline.loading import Keys, OrderedKeys, loader
-from pipeline.samples import ArrayData
 from pipeline.settings import ViewsSettings
 from pipeline.views import ViewedData, mixing
 from pipeline.views.hashing import below, chance, choices

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline import networks
+from pipeline.data.samples import has_labels, spread
 from pipeline.errors import ModelError
 from pipeline.export import runtimes
 from pipeline.export.check import Checked, Samples, check
@@ -25,7 +26,6 @@ from pipeline.latency import machine
 from pipeline.optional import optional
 from pipeline.parts import Parts
 from pipeline.runs import WEIGHTS
-from pipeline.samples import has_labels, spread
 
 FORMATS = ("pt2", "onnx", "int8")
 SUMMARY = "export.json"

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.samples import spread
 from pipeline.errors import ModelError
 from pipeline.export.deployable import Description
 from pipeline.export.formats import add_metadata
 from pipeline.optional import optional
-from pipeline.samples import spread
 from pipeline.views import ViewedData
 
 _BATCH = 32

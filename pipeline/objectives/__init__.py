@@ -1,5 +1,6 @@
 """Distillation losses: pure functions of (student_logits, teacher_logits, labels) that return `Terms`."""
 
+from pipeline.data.samples import NO_LABEL
 from pipeline.objectives.building import FUNCTIONS, build, from_cache, from_labels
 from pipeline.objectives.decoupled import dkd, nkd
 from pipeline.objectives.hard import cross_entropy, smoothed_labels
@@ -9,7 +10,6 @@ from pipeline.objectives.softened import ce_plus_kl, js, kd, rkl, soft_ce, softe
 from pipeline.objectives.squared import logit_mse, regression, squared_error
 from pipeline.objectives.terms import Loss, Terms, standardized
 from pipeline.objectives.transfer import transfer_data, transfer_knowledge, transfer_model
-from pipeline.samples import NO_LABEL
 
 __all__ = [
     "FUNCTIONS",

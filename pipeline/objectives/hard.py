@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.data.samples import NO_LABEL
 from pipeline.objectives.terms import Terms, wide
-from pipeline.samples import NO_LABEL
 
 
 def cross_entropy(

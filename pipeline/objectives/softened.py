@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.data.samples import NO_LABEL
 from pipeline.errors import RecipeError
 from pipeline.objectives.hard import cross_entropy, labelled, weighted_mean
 from pipeline.objectives.terms import Terms, pair, wide
-from pipeline.samples import NO_LABEL
 
 
 def kl_rows(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 
 from cache.dataset import Key, Keys, one_input, split_keys
 from pipeline.augmentations import CutMix, Mixup
+from pipeline.data.samples import LabelledData, num_classes, task_of, vocabulary
 from pipeline.errors import DataError
-from pipeline.samples import LabelledData, num_classes, task_of, vocabulary
 from pipeline.settings import ViewsSettings
 from pipeline.views import enumeration, mixing, operations
 from pipeline.views.hashing import choices

@@ -6,7 +6,7 @@ import numpy as np
 
 from cache import LogitCache, LogitCacheWriter, Manifest, SoftLabelDataset
 from cache.dataset import input_crc32
-from pipeline.samples import ArrayData
+from pipeline.data.samples import ArrayData
 from pipeline.settings import ViewsSettings
 from pipeline.views import ViewedData
 from tests.bench.conditions import Conditions

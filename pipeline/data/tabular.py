@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.samples import ArrayData, LabelledData, Split
+from pipeline.data.samples import ArrayData, LabelledData, Split
 from pipeline.settings import DataSettings, ViewsSettings
 
 _DIABETES_TEST = 89  # of 442, a fifth

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.samples import NO_LABEL, LabelledData, Split
 from pipeline.errors import DataError
 from pipeline.optional import optional
 from pipeline.progress import track
-from pipeline.samples import NO_LABEL, LabelledData, Split
 from pipeline.settings import DataSettings, ViewsSettings
 
 MAX_LENGTH = 128  # tokens of a text, unless the recipe says otherwise

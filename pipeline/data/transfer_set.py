@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data import load
+from pipeline.data.samples import NO_LABEL, LabelledData, num_classes, vocabulary
 from pipeline.errors import DataError
-from pipeline.samples import NO_LABEL, LabelledData, num_classes, vocabulary
 from pipeline.settings import Settings, TransferSettings
 
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from cache.manifest import class_list
-from pipeline import sources
+from pipeline.data import sources
+from pipeline.data.folders import image_folder
+from pipeline.data.labels import check_labels
+from pipeline.data.samples import LabelledData, Split
+from pipeline.data.tabular import diabetes
+from pipeline.data.text import text_folder
 from pipeline.errors import DataError, nearest
-from pipeline.folders import image_folder
-from pipeline.labels import check_labels
-from pipeline.samples import LabelledData, Split
 from pipeline.settings import DataSettings, ViewsSettings
-from pipeline.tabular import diabetes
-from pipeline.text import text_folder
 
 
 def load(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:

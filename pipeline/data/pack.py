@@ -28,12 +28,12 @@ from cache.errors import StorageError
 from cache.files import lock_path, open_lock, read_all, reserve, storage_error, sync_folder, write_all
 from cache.layout import WRITTEN
 from cache.partial import PARTIAL, lock
+from pipeline.data.samples import spread
 from pipeline.errors import DamagedError, DataError
 from pipeline.progress import progress
-from pipeline.samples import spread
 
 SUFFIX = ".pack"
-_FORMAT = 1  # to be counted up when `pipeline.images` makes other pixels of the same file
+_FORMAT = 1  # to be counted up when `pipeline.data.images` makes other pixels of the same file
 _PAGE = 4096
 _BLOCK_BYTES = 1 << 16  # of pixels, or one image where that is larger
 _PROBES = 8  # images of a pack that is there already, decoded again

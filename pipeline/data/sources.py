@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.images import alike, resized, to_array
+from pipeline.data.labels import Label, as_label, as_labels, is_label
+from pipeline.data.samples import MAX_ARRAY_BYTES, NO_LABEL, ArrayData, LabelledData, Split, spread
 from pipeline.errors import DataError
-from pipeline.images import alike, resized, to_array
-from pipeline.labels import Label, as_label, as_labels, is_label
 from pipeline.progress import track
-from pipeline.samples import MAX_ARRAY_BYTES, NO_LABEL, ArrayData, LabelledData, Split, spread
 from pipeline.settings import DataSettings, ViewsSettings
 
 TORCHVISION = {

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from cache.errors import StorageError
 from cache.store import Store
-from pipeline import pack
+from pipeline.data import pack
+from pipeline.data.images import alike, decode, decoder
+from pipeline.data.samples import MAX_ARRAY_BYTES, ArrayData, LabelledData, Split
 from pipeline.errors import DataError
-from pipeline.images import alike, decode, decoder
 from pipeline.progress import track
-from pipeline.samples import MAX_ARRAY_BYTES, ArrayData, LabelledData, Split
 from pipeline.settings import DataSettings, ViewsSettings
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
