@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from cache import LogitCache, LogitCacheWriter, Manifest, Store
 from cache.copying import take_over_views
@@ -18,10 +20,13 @@ from cache.statistics import RegressionSummary, summarize
 from pipeline import identity, networks
 from pipeline.data import load
 from pipeline.data.transfer_set import divide
+from pipeline.latency import machine
 from pipeline.loading import OrderedKeys, default_workers
 from pipeline.metrics import Metrics
 from pipeline.recipe import Recipe
+from pipeline.remembered import Pass, remember_pass
 from pipeline.runs import Result, find_teacher
+from pipeline.settings import CacheSettings
 from pipeline.teacher_pass import fill, teacher_logits
 from pipeline.views import ViewedData
 
@@ -68,6 +73,15 @@ class Estimate:
         return self.seconds / self.live_seconds_an_epoch
 
 
+class SampleSeconds(NamedTuple):
+    """Seconds of one sample in a teacher's pass, at the batch size and precision of the cache."""
+
+    loading: float
+    """Of reading it and making its view, in one process."""
+    computing: float
+    """Of the teacher, until its logits are on the host."""
+
+
 def cache_logits(
     recipe: Recipe, base: Path, store: Store, device: torch.device, waiting: Callable[[str], None]
 ) -> Cached:
@@ -89,6 +103,7 @@ def cache_logits(
                     rows = _fill(writer, viewed, teacher, recipe, device)
                     cache = LogitCache.open(writer.publish())
                 seconds = time.perf_counter() - started
+                remember_pass(base, manifest.key, Pass(seconds, rows, taken_over, machine(device)))
                 return _measured(cache, seconds, rows, taken_over)
     cache = LogitCache.open(found)
     return _measured(cache, None, limit=_FOUND_ROWS)
@@ -97,20 +112,11 @@ def cache_logits(
 def estimate(recipe: Recipe, base: Path, store: Store, device: torch.device, batches: int = 5) -> Estimate:
     """What `cache_logits` would cost, from the median of a few timed batches after one for warming up."""
     viewed, teacher, manifest = question(recipe, base)
-    settings, student = recipe.settings.cache, recipe.settings.student
-    network = networks.load(teacher).to(device)
-    loading, computing = [], []
-    keys = OrderedKeys(len(viewed), settings.batch_size)
-    for batch in itertools.islice(itertools.cycle(keys), batches + 1):
-        started = time.perf_counter()
-        inputs, _ = viewed.batch(batch)
-        loaded = time.perf_counter()
-        teacher_logits(network, inputs, device, settings.precision)
-        loading.append((loaded - started) / len(batch))
-        computing.append((time.perf_counter() - loaded) / len(batch))
+    student = recipe.settings.student
+    each = time_teacher(networks.load(teacher), viewed, recipe.settings.cache, device, batches)
     workers = max(1, default_workers(viewed.data.lazy))
-    load_seconds = float(np.median(loading[1:])) * len(viewed) / workers
-    teacher_seconds = float(np.median(computing[1:])) * len(viewed)
+    load_seconds = each.loading * len(viewed) / workers
+    teacher_seconds = each.computing * len(viewed)
     others = [LogitCache.open(path, verify="off") for path in store.with_other_views(manifest)]
     taken_over = max((min(other.num_views, manifest.num_views) for other in others), default=0)
     return Estimate(
@@ -122,6 +128,23 @@ def estimate(recipe: Recipe, base: Path, store: Store, device: torch.device, bat
         live_seconds_an_epoch=teacher_seconds,
         student_epochs=student.epochs * student.seeds,
     )
+
+
+def time_teacher(
+    network: nn.Module, viewed: ViewedData, settings: CacheSettings, device: torch.device, batches: int = 5
+) -> SampleSeconds:
+    """What a sample takes in the teacher's pass, from the median of a few timed batches after one for warming up."""
+    network.to(device)
+    loading, computing = [], []
+    keys = OrderedKeys(len(viewed), settings.batch_size)
+    for batch in itertools.islice(itertools.cycle(keys), batches + 1):
+        started = time.perf_counter()
+        inputs, _ = viewed.batch(batch)
+        loaded = time.perf_counter()
+        teacher_logits(network, inputs, device, settings.precision)
+        loading.append((loaded - started) / len(batch))
+        computing.append((time.perf_counter() - loaded) / len(batch))
+    return SampleSeconds(float(np.median(loading[1:])), float(np.median(computing[1:])))
 
 
 def question(recipe: Recipe, base: Path) -> tuple[ViewedData, Result, Manifest]:

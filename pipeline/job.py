@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import networks
+from pipeline.data.samples import task_of
 from pipeline.files import alone_with
-from pipeline.latency import latency_ms, machine
+from pipeline.finished import class_names
+from pipeline.latency import latency, machine
 from pipeline.loading import BatchedData, EpochViews
 from pipeline.metrics import measure
 from pipeline.recipe import Recipe
@@ -102,6 +104,7 @@ def _train(
     )
     logits = _test_logits(job.folder, network, test, device)
     size, digest = networks.save(job.folder, network, job.spec)
+    first, _ = test.batch([0])
     result = Result(
         kind=job.kind,
         network=job.spec,
@@ -112,14 +115,23 @@ def _train(
         metrics=measure(logits, torch.from_numpy(test.data.labels), teacher_logits),
         test_sha256=test.data.digest(),
         seconds=trained_seconds(job.folder),
-        latency_ms=latency_ms(network, test.batch([0])[0], device),
+        latency_ms=latency(network, first, device).median,
         latency_on=machine(device),
+        classes=_classes(job, test),
+        input_dtype=None if isinstance(first, dict) else str(first.dtype).removeprefix("torch."),
         folder=job.folder,
         **job.origin,
     )
     result.save()
     (job.folder / CHECKPOINT).unlink(missing_ok=True)
     return result
+
+
+def _classes(job: Job, test: ViewedData) -> list[str] | None:
+    """Class names by label, or their numbers where the data name none; None of a regression."""
+    if task_of(test.data) == "regression":
+        return None
+    return list(class_names(test.data.classes, job.spec.num_classes))
 
 
 def _test_logits(folder: Path, network: nn.Module, test: ViewedData, device: torch.device) -> Tensor:

@@ -1,9 +1,11 @@
-"""How long a network takes for one input, and on what that was measured."""
+"""How long a network takes for its inputs, and on what that was measured."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,21 +14,32 @@ from torch import nn
 from pipeline.inputs import Inputs, to_device
 
 _WARM_UP = 10
+_FEWEST = 5  # calls that are timed, however long they take
+
+
+class Latency(NamedTuple):
+    """Milliseconds of a call."""
+
+    median: float
+    p95: float
+    """The 95th percentile."""
 
 
 @torch.inference_mode()
-def latency_ms(network: nn.Module, inputs: Inputs, device: torch.device, repetitions: int = 50) -> float:
-    """Median milliseconds of a batch, (1, …) as a rule, through a network in evaluation mode, warmed up, until its
-    outputs are on the host.
-    """
+def latency(network: nn.Module, inputs: Inputs, device: torch.device, repetitions: int = 50) -> Latency:
+    """Of a batch, (1, …) as a rule, through a network in evaluation mode, until its outputs are on the host."""
     network.eval()
     inputs = to_device(inputs, device)
-    times = []
-    for _ in range(_WARM_UP + repetitions):
-        started = time.perf_counter()
-        network(inputs).cpu()
-        times.append(1000 * (time.perf_counter() - started))
-    return float(np.median(times[_WARM_UP:]))
+    return timed(lambda: network(inputs).cpu(), repetitions)
+
+
+def timed(call: Callable[[], object], repetitions: int = 50, seconds: float = 10.0) -> Latency:
+    """Of so many calls after 10 for warming up; where they take longer than `seconds`, of those that fit, at least 5,
+    after as many for warming up as fit into a fifth of that.
+    """
+    _milliseconds(call, _WARM_UP, 1, seconds / 5)
+    median, slow = np.percentile(_milliseconds(call, repetitions, _FEWEST, seconds), [50, 95])
+    return Latency(float(median), float(slow))
 
 
 def machine(device: torch.device) -> str:
@@ -34,3 +47,14 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {os.cpu_count()} cores" if device.type == "cpu" else device.type
+
+
+def _milliseconds(call: Callable[[], object], count: int, fewest: int, seconds: float) -> list[float]:
+    """Of each of `count` calls, or of those that begin within `seconds`, and of `fewest` at least."""
+    times: list[float] = []
+    first = time.perf_counter()
+    while len(times) < count and (len(times) < fewest or time.perf_counter() - first < seconds):
+        started = time.perf_counter()
+        call()
+        times.append(1000 * (time.perf_counter() - started))
+    return times

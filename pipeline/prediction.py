@@ -112,18 +112,25 @@ def _views(run: FinishedRun) -> ViewsSettings:
 
 
 def _class_names(run: FinishedRun) -> tuple[tuple[str, ...], str | None]:
-    """The names of the classes, from the test part of the run's data; their numbers, and why, where that cannot be
-    read. Raises ModelError where the data are no images of 8 bits.
+    """The names of the classes, from the run's result, or of an older run from the test part of its data; their
+    numbers, and why, where that cannot be read. Raises ModelError where the data are no images of 8 bits.
     """
+    if run.result.classes is not None:
+        _check_pixels(run, run.result.input_dtype)
+        return tuple(run.result.classes), None
     settings, count = run.recipe.settings, run.result.network.num_classes
     try:
         data = load(settings.data.model_copy(update={"pack": "never"}), settings.views, "test")
         first: Any = data.raw(np.zeros(1, np.int64))
     except DataError as error:
         return class_names((), count), f"classes are shown by number: {error}"
-    if first.dtype != np.uint8:
-        raise ModelError(f"{run.folder}: learnt from {first.dtype} arrays, which no image file has")
+    _check_pixels(run, str(first.dtype))
     return class_names(_fitting(data, count), count), None
+
+
+def _check_pixels(run: FinishedRun, dtype: str | None) -> None:
+    if dtype != "uint8":
+        raise ModelError(f"{run.folder}: learnt from {dtype} arrays, which no image file has")
 
 
 def _fitting(data: LabelledData, count: int) -> tuple[str, ...]:

@@ -1,18 +1,39 @@
-"""Which file a recipe's cache is, remembered beside its runs, so that a script learns it without loading data
-or teacher.
+"""What is remembered of caches beside a recipe's runs: which file a recipe's cache is, so that a script learns it
+without loading data or teacher, and what the teacher's pass took.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from pipeline.errors import NotMadeError
 from pipeline.files import read_json, write_json
 from pipeline.recipe import Recipe
 
 _FILE = "caches.json"
+_PASSES = "passes"
+"""A file for each key, so that nobody who writes one can lose another's."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What making a cache took: the call that published it, and not one before it that was killed."""
+
+    seconds: float
+    rows: int
+    """Rows that the teacher computed."""
+    views_taken_over: int
+    """Views that another cache had already."""
+    machine: str
+    """What the teacher ran on."""
+
+
+_PASS = TypeAdapter(Pass)
 
 
 def remember_cache(recipe: Recipe, base: Path, path: Path) -> None:
@@ -32,6 +53,25 @@ def cache_path(recipe: Recipe, base: Path) -> Path:
     if not path.is_file():
         raise NotMadeError(f"no cache of these settings is known; run: {recipe.command('cache-logits')}")
     return path
+
+
+def remember_pass(base: Path, key: str, taken: Pass) -> None:
+    """Notes what making the cache of a key took; the last time, if it was made more than once."""
+    write_json(_pass_file(base, key), asdict(taken))
+
+
+def pass_of(base: Path, key: str) -> Pass | None:
+    """What making the cache of a key took; None where that is not known: it was made elsewhere, or before this was
+    noted, or the note is damaged.
+    """
+    try:
+        return _PASS.validate_json(_pass_file(base, key).read_bytes(), strict=True)
+    except (OSError, ValueError):
+        return None
+
+
+def _pass_file(base: Path, key: str) -> Path:
+    return base / _PASSES / f"{key}.json"
 
 
 def _digest(recipe: Recipe) -> str:

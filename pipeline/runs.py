@@ -81,6 +81,10 @@ class Result:
     """Median of one input at batch 1, in evaluation mode."""
     latency_on: str | None = None
     """What that was measured on."""
+    classes: list[str] | None = None
+    """Their names by label, of a classifier; None of a regression, and of older runs."""
+    input_dtype: str | None = None
+    """Of what it learnt from, as uint8 of images; None of texts, and of older runs."""
     folder: Path = field(default=Path(), compare=False)
 
     def save(self) -> None:
@@ -179,8 +183,13 @@ def changed_settings(recipe: Recipe, folder: Path, sections: Sequence[str]) -> l
 
 
 def _deciding(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe without the settings of teacher and student that decide nothing of their weights."""
-    said_only = {"teacher": _SAID_ONLY, "knowledge": _SAID_ONLY, "student": _NOT_DECISIVE}
+    """A recipe without the settings that decide nothing of what is made."""
+    said_only = {
+        "teacher": _SAID_ONLY,
+        "knowledge": _SAID_ONLY,
+        "cache": {"batch_size", "table"},
+        "student": _NOT_DECISIVE,
+    }
     return {
         section: {name: value for name, value in values.items() if name not in said_only.get(section, ())}
         for section, values in content.items()

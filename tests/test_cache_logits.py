@@ -12,9 +12,11 @@ from small import CPU, build_cache, recipe, teach
 from cache import LogitCache, Store
 from cache.dataset import input_crc32
 from pipeline import networks
-from pipeline.cache_logits import cache_logits, estimate
+from pipeline.cache_logits import cache_logits, estimate, time_teacher
 from pipeline.errors import NotMadeError, WeightsError
+from pipeline.latency import machine
 from pipeline.parts import Parts
+from pipeline.remembered import Pass, pass_of, remember_pass
 from pipeline.runs import WEIGHTS
 
 VIEWS = ("views.count=2", 'views.augment=[{op="pad-crop", padding=1}]')
@@ -85,6 +87,31 @@ def test_an_estimate_does_no_work_and_knows_the_size(tmp_path: Path) -> None:
     assert estimate(recipe(*VIEWS), tmp_path / "runs", Store(tmp_path / "caches"), CPU).exists
 
 
+def test_what_the_pass_took_is_noted_by_who_made_the_file_and_not_by_who_found_it(tmp_path: Path) -> None:
+    teach(tmp_path, *VIEWS)
+    runs, store = tmp_path / "runs", Store(tmp_path / "caches")
+    made = cache_logits(recipe(*VIEWS), runs, store, CPU, print)
+    assert made.seconds is not None
+    noted = pass_of(runs, made.cache.manifest.key)
+    assert noted == Pass(made.seconds, 2 * 1437, 0, machine(CPU))
+    other = Pass(7.0, 1, 0, "abacus")
+    remember_pass(runs, made.cache.manifest.key, other)
+    cache_logits(recipe(*VIEWS), runs, store, CPU, print)
+    assert pass_of(runs, made.cache.manifest.key) == other
+
+
+def test_timing_the_teacher_runs_a_few_batches_of_the_caches_size(tmp_path: Path) -> None:
+    options = (*VIEWS, "cache.batch_size=100")
+    network = networks.load(teach(tmp_path, *options))
+    seen: list[int] = []
+    network.register_forward_hook(lambda module, inputs, outputs: seen.append(len(outputs)))
+    viewed = Parts.load(recipe(*options).settings).train
+    found = time_teacher(network, viewed, recipe(*options).settings.cache, CPU, batches=3)
+    assert seen == [100] * 4
+    assert found.loading > 0
+    assert found.computing > 0
+
+
 GROWING = ('views.augment=[{op="pad-crop", padding=1}]',)
 
 
@@ -95,6 +122,9 @@ def test_more_views_take_over_those_that_are_there(tmp_path: Path) -> None:
     assert estimate(asked, tmp_path / "runs", store, CPU).views_taken_over == 2
     made = cache_logits(asked, tmp_path / "runs", store, CPU, print)
     assert (made.views_taken_over, made.rows) == (2, 3 * 1437)
+    noted = pass_of(tmp_path / "runs", made.cache.manifest.key)
+    assert noted is not None
+    assert (noted.views_taken_over, noted.rows) == (2, 3 * 1437)
     afresh = cache_logits(asked, tmp_path / "runs", Store(tmp_path / "other"), CPU, print)
     assert (afresh.views_taken_over, afresh.rows) == (0, 5 * 1437)
     assert afresh.cache.path.read_bytes() == made.cache.path.read_bytes()

@@ -166,6 +166,16 @@ def test_a_pt2_file_says_the_same(run: FinishedRun, exported: Exported) -> None:
     assert json.loads(json.loads(extra[METADATA])["classes"]) == list(CLASSES)
 
 
+def test_classes_are_those_that_the_run_learnt_or_of_an_older_run_the_datas(
+    run: FinishedRun, tmp_path: Path
+) -> None:
+    for names, expected in ((["x", "y", "z"], ["x", "y", "z"]), (None, list(CLASSES))):
+        result = replace(run.result, folder=_copy(run.folder, tmp_path), classes=names)
+        export_run(replace(run, result=result), ["pt2"])
+        metadata = read_json(tmp_path / "export/export.json")["metadata"]
+        assert json.loads(metadata["classes"]) == expected
+
+
 def test_no_file_names_what_lies_on_this_machine(run: FinishedRun, exported: Exported) -> None:
     for file in exported.files:
         assert str(ROOT).encode() not in file.read_bytes(), file

@@ -15,7 +15,8 @@ from pipeline.files import alone_with
 from pipeline.job import finished
 from pipeline.parts import Parts
 from pipeline.recipe import load
-from pipeline.runs import RECIPE, RESULT, TEST_LOGITS, WEIGHTS
+from pipeline.runs import RECIPE, RESULT, TEST_LOGITS, WEIGHTS, load_result
+from pipeline.teacher import make_teacher
 from pipeline.training import CHECKPOINT, METRICS
 
 
@@ -42,6 +43,26 @@ def test_a_line_of_metrics_has_loss_rate_time_and_what_the_test_part_says(tmp_pa
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert {"loss", "seconds", "lr", "test"} <= lines[-1].keys()
     assert {"top1", "top5", "loss", "ece"} == lines[-1]["test"].keys()
+
+
+def test_a_result_names_its_classes_and_what_its_inputs_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts.load(recipe().settings)
+    monkeypatch.setattr(Parts, "load", lambda settings: parts)
+    names = ("zero", "one", "two", "3", "vier", "ünf", "6", "7", "8", "9")
+    parts.train.data.classes = parts.test.data.classes = names
+    named = teach(tmp_path / "named", "teacher.epochs=1")
+    assert load_result(named.folder) == named
+    assert named.classes == list(names)
+    assert named.input_dtype == "uint8"
+    parts.train.data.classes = parts.test.data.classes = ()
+    assert teach(tmp_path / "numbered", "teacher.epochs=1").classes == [str(label) for label in range(10)]
+
+
+def test_a_regression_has_no_classes(tmp_path: Path) -> None:
+    made = make_teacher(load("regression", ["teacher.epochs=1"]), tmp_path, CPU)[0]
+    assert (made.classes, made.input_dtype) == (None, "float32")
 
 
 @pytest.mark.parametrize("lazy", ["train", "test"])

@@ -137,28 +137,60 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_done(
     assert good.as_json()["classes"][0] == {"class": good.classes[0][0], "probability": good.classes[0][1]}
 
 
-def test_classes_are_numbers_where_the_data_are_gone(
+def without_data(run: FinishedRun, to: Path) -> FinishedRun:
+    """The run where its data have gone."""
+    data = run.recipe.settings.data.model_copy(update={"root": str(to / "gone")})
+    moved = replace(run.recipe, settings=run.recipe.settings.model_copy(update={"data": data}))
+    return replace(run, recipe=moved)
+
+
+def older(run: FinishedRun) -> FinishedRun:
+    """The run as it was finished before results had class names."""
+    return replace(run, result=replace(run.result, classes=None, input_dtype=None))
+
+
+def test_the_data_are_not_needed(
     coloured: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = coloured.recipe.settings.data.model_copy(update={"root": str(tmp_path / "gone")})
-    moved = replace(coloured.recipe, settings=coloured.recipe.settings.model_copy(update={"data": data}))
-    predictor = Predictor.of(replace(coloured, recipe=moved))
+    root = Path(coloured.recipe.settings.data.root)
+    file = next(root.glob("val/*/*.png"))
+    expected = list(Predictor.of(older(coloured)).predict([file]))
+    monkeypatch.delattr(prediction, "load")
+    predictor = Predictor.of(without_data(coloured, tmp_path))
+    assert predictor.classes == ("dark", "ünd <b>bright")
+    assert predictor.names_missing is None
+    assert list(predictor.predict([file])) == expected
+
+
+def test_classes_of_an_older_run_are_numbers_where_the_data_are_gone(
+    coloured: FinishedRun, tmp_path: Path
+) -> None:
+    assert Predictor.of(older(coloured)).classes == ("dark", "ünd <b>bright")
+    predictor = Predictor.of(older(without_data(coloured, tmp_path)))
     assert predictor.classes == ("0", "1")
     assert predictor.names_missing is not None
     assert predictor.names_missing.startswith("classes are shown by number: data.root: no such folder")
 
 
-def test_data_that_have_changed_name_no_class_and_float_arrays_are_no_images(
+def test_data_that_have_changed_name_no_class_of_an_older_run(
     run: FinishedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels, labels = np.zeros((1, 1, 8, 8), np.uint8), np.zeros(1, np.int64)
     changed = ArrayData("digits", "test", pixels, labels, ("one", "other"))
     monkeypatch.setattr(prediction, "load", lambda *given: changed)
-    assert Predictor.of(run).classes == tuple("0123456789")
-    floats = replace(changed, inputs=pixels.astype(np.float32))
-    monkeypatch.setattr(prediction, "load", lambda *given: floats)
+    assert Predictor.of(older(run)).classes == tuple("0123456789")
+
+
+def test_float_arrays_are_no_images(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    floats = replace(run, result=replace(run.result, input_dtype="float32"))
     with pytest.raises(ModelError, match="learnt from float32 arrays, which no image file has"):
-        Predictor.of(run)
+        Predictor.of(floats)
+    pixels, labels = np.zeros((1, 1, 8, 8), np.float32), np.zeros(1, np.int64)
+    monkeypatch.setattr(
+        prediction, "load", lambda *given: ArrayData("digits", "test", pixels, labels, tuple("0123456789"))
+    )
+    with pytest.raises(ModelError, match="learnt from float32 arrays, which no image file has"):
+        Predictor.of(older(run))
 
 
 def test_a_network_that_takes_no_images_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,15 @@ def test_a_result_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
     (made.folder / RESULT).unlink()
     assert load_result(made.folder) is None
     assert list(results(tmp_path / "runs")) == []
+
+
+def test_a_result_of_an_older_version_is_read_without_what_it_does_not_say(tmp_path: Path) -> None:
+    made = teach(tmp_path, "teacher.epochs=1")
+    assert made.classes is not None
+    content = json.loads((made.folder / RESULT).read_text("utf-8"))
+    del content["classes"], content["input_dtype"]
+    (made.folder / RESULT).write_text(json.dumps(content), "utf-8")
+    assert load_result(made.folder) == replace(made, classes=None, input_dtype=None)
 
 
 def test_a_teacher_that_is_not_finished_is_not_found_but_named(tmp_path: Path) -> None:

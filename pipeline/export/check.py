@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.export.runtimes import Runtime
+from pipeline.latency import timed
 from pipeline.metrics import measure
-from pipeline.tasks import headline
+from pipeline.tasks import FIGURES, headline
 
 TOLERANCE = 1e-3
 """How far a float32 file's outputs may lie from the network's, in units of its largest output, or of 1 if that is
 less.
 """
+HEADINGS = ("file", "run by", "bytes", "largest difference", "figure", "ms an input", "95th percentile")
 _BATCH = 64
-_WARM_UP, _REPETITIONS = 10, 50
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,19 @@ class Checked:
     latency_p95_ms: float
     samples: int
 
+    def cells(self) -> tuple[str, ...]:
+        """A row of the table, in the order of HEADINGS."""
+        figures = {figure.name: figure for task in FIGURES.values() for figure in task}
+        return (
+            self.name,
+            self.runtime,
+            f"{self.bytes:,}",
+            f"{self.largest_difference:.2g}",
+            "–" if self.value is None else f"{self.figure} {figures[self.figure].worded(self.value)}",
+            f"{self.latency_ms:.3f}",
+            f"{self.latency_p95_ms:.3f}",
+        )
+
     def difference_problem(self) -> str | None:
         """What is wrong where a float32 file is further from the network than TOLERANCE allows."""
         bound = TOLERANCE * max(1.0, self.largest_output)
@@ -86,7 +99,7 @@ def check(name: str, runtime_name: str, content_bytes: int, run: Runtime, sample
     outputs = np.concatenate([run(samples.inputs[start : start + _BATCH]) for start in starts])
     metrics = measure(torch.from_numpy(outputs), torch.from_numpy(samples.labels))
     figure = headline(metrics)
-    median, slow = latencies(run, samples.inputs[:1])
+    latency = timed(lambda: run(samples.inputs[:1]))
     return Checked(
         name=name,
         runtime=runtime_name,
@@ -95,18 +108,7 @@ def check(name: str, runtime_name: str, content_bytes: int, run: Runtime, sample
         largest_output=float(np.abs(samples.expected).max()),
         figure=figure.name,
         value=figure.value(metrics),
-        latency_ms=median,
-        latency_p95_ms=slow,
+        latency_ms=latency.median,
+        latency_p95_ms=latency.p95,
         samples=len(outputs),
     )
-
-
-def latencies(run: Runtime, inputs: NDArray[Any]) -> tuple[float, float]:
-    """Median and 95th percentile, in milliseconds, of 50 runs after a warm-up."""
-    times = []
-    for _ in range(_WARM_UP + _REPETITIONS):
-        started = time.perf_counter()
-        run(inputs)
-        times.append(1000 * (time.perf_counter() - started))
-    median, slow = np.percentile(times[_WARM_UP:], [50, 95])
-    return float(median), float(slow)

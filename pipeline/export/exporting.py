@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline import networks
 from pipeline.data.samples import has_labels, spread
-from pipeline.errors import ModelError
+from pipeline.errors import DamagedError, ModelError
 from pipeline.export import runtimes
 from pipeline.export.check import Checked, Samples, check
 from pipeline.export.deployable import OPSET, Deployable, Description, describe, trace
@@ -66,7 +66,8 @@ def export_run(
     parts = Parts.load(run.recipe.settings)
     deployable = Deployable(networks.load(run.result), probabilities)
     inputs, labels = _test_samples(run, parts, samples)
-    description = describe(run, inputs[:1], parts.train.data.classes, probabilities)
+    classes = tuple(run.result.classes or parts.train.data.classes)
+    description = describe(run, inputs[:1], classes, probabilities)
     with runtimes.one_thread():
         run_network = runtimes.in_pytorch(deployable)
         expected = np.concatenate([run_network(batch.numpy()) for batch in inputs.split(64)])
@@ -84,6 +85,24 @@ def export_run(
     found = tuple(problem for problem in problems if problem is not None)
     files = () if found else _publish(run.folder / "export", contents, rows, description)
     return Exported(tuple(rows), files, found, left_out)
+
+
+def read_summary(folder: Path) -> list[Checked]:
+    """What `export_run` noted in the folder of a run: the network, then each file; empty where it was not exported.
+    Raises DamagedError.
+    """
+    path, names = folder / "export" / SUMMARY, [field.name for field in fields(Checked)]
+    if not path.is_file():
+        return []
+    found = read_json(path)
+    try:
+        rows = [found["student"], *found["formats"].values()]
+        checked = [Checked(**{name: row[name] for name in names}) for row in rows]
+        [row.cells() for row in checked]  # what is no number cannot be shown
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise DamagedError(f"{path}: not what decant export writes ({reason}); run it again") from None
+    return checked
 
 
 def _possible(formats: Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
