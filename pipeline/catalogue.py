@@ -14,8 +14,15 @@ class Entry(NamedTuple):
     name: str
     formula: str
     use: str
-    defaults: str
+    defaults: dict[str, Any]
+    """Its own settings, then the switch that most have."""
     source: str
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """A row of a table."""
+        defaults = ", ".join(f"{key} {_shown(value)}" for key, value in self.defaults.items())
+        return (self.name, self.formula, self.use, defaults, self.source)
 
 
 def catalogue() -> list[Entry]:
@@ -25,7 +32,7 @@ def catalogue() -> list[Entry]:
         "package.module:function",
         "function(student_logits, teacher_logits, labels, **args) → a scalar",
         "anything else",
-        "",
+        {},
         "one's own",
     )
     return [*entries, own]
@@ -35,13 +42,10 @@ def _formula(kind: type[Known]) -> str:
     return inspect.cleandoc(kind.__doc__ or "").removesuffix(".")
 
 
-def _defaults(kind: type[Known]) -> str:
-    """Its own settings, then the switch that most have."""
+def _defaults(kind: type[Known]) -> dict[str, Any]:
     values = {key: field.default for key, field in kind.model_fields.items() if key != "name"}
-    own = {key: value for key, value in values.items() if key != "standardize" and value is not None}
-    return ", ".join(
-        f"{key} {_shown(value)}" for key, value in {**own, **values}.items() if value is not None
-    )
+    own = {key: value for key, value in values.items() if key != "standardize"}
+    return {key: value for key, value in {**own, **values}.items() if value is not None}
 
 
 def _shown(value: Any) -> str:

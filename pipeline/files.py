@@ -49,7 +49,7 @@ def alone_with(folder: Path) -> Iterator[None]:
     there.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    fd = os.open(_lock_of(folder), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         with contextlib.suppress(OSError):  # a file system without locks
             try:
@@ -64,3 +64,44 @@ def alone_with(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def holder(folder: Path) -> str | None:
+    """The process that is alone with a folder, as it named itself; None where none is known to be.
+
+    Its lock is only asked for where the process named in it may live: held even for a moment, it would turn away
+    somebody who begins just then.
+    """
+    try:
+        fd = os.open(_lock_of(folder), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        named = os.pread(fd, 200, 0).decode(errors="replace")
+        if _may_live(named):
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return named
+    except OSError:  # a file system without locks
+        return None
+    finally:
+        os.close(fd)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _may_live(named: str) -> bool:
+    """Whether "process PID on HOST" may still be there; of another machine nobody knows."""
+    _, pid, _, host = (named.split(maxsplit=3) + [""] * 4)[:4]
+    if host != socket.gethostname() or not pid.isdecimal():
+        return bool(named)
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass  # another person's process, or no process id at all
+    return True

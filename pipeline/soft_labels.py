@@ -13,7 +13,7 @@ from cache.dataset import CheckInputs
 from cache.manifest import differences, require_same
 from cache.reader import Verify
 from pipeline import identity
-from pipeline.data.samples import ArrayData, num_outputs
+from pipeline.data.samples import ArrayData, LabelledData, num_outputs
 from pipeline.errors import NotMadeError, RecipeError
 from pipeline.loading import BatchedData
 from pipeline.objective_settings import Own
@@ -33,8 +33,8 @@ def open_cache(
     """
     settings = recipe.settings
     if settings.cache.from_ is not None:
-        return _together(recipe, _given_caches(recipe, parts, verify))
-    return _together(recipe, [_own_cache(one, parts, base, store, verify) for one in recipe.by_teacher])
+        return together(recipe, given_caches(recipe, parts.train.data, verify))
+    return together(recipe, [_own_cache(one, parts, base, store, verify) for one in recipe.by_teacher])
 
 
 def read(
@@ -80,9 +80,9 @@ def _own_cache(recipe: Recipe, parts: Parts, base: Path, store: Store, verify: V
     return cache
 
 
-def _given_caches(recipe: Recipe, parts: Parts, verify: Verify) -> list[LogitCache]:
+def given_caches(recipe: Recipe, data: LabelledData, verify: Verify) -> list[LogitCache]:
     """The recipe's own `cache.from`, once data, views and classes agree with what is trained on."""
-    settings, data = recipe.settings, parts.train.data
+    settings = recipe.settings
     names = (settings.cache.from_,) if isinstance(settings.cache.from_, str) else settings.cache.from_ or ()
     caches = [_open(name, settings, verify) for name in names]
     for cache in caches:
@@ -97,7 +97,7 @@ def _given_caches(recipe: Recipe, parts: Parts, verify: Verify) -> list[LogitCac
     return caches
 
 
-def _together(recipe: Recipe, caches: list[LogitCache]) -> LogitCache | Ensemble:
+def together(recipe: Recipe, caches: list[LogitCache]) -> LogitCache | Ensemble:
     """One cache as it is; several averaged, a regression's as they are, or kept apart where the objective tells them
     apart.
     """

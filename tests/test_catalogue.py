@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -19,6 +20,16 @@ def test_the_command_lists_every_objective_with_its_formula_and_defaults() -> No
     assert "alpha 0.9" in shown
     kinds = {kind.__name__ for kind in KNOWN}
     assert len(kinds) == len({entry.formula for entry in catalogue()}) - 1
+
+
+def test_a_program_is_told_the_defaults_as_values() -> None:
+    done = CliRunner().invoke(decant, ["objectives", "--json"], catch_exceptions=False)
+    told = {entry["name"]: entry for entry in json.loads(done.stdout)}
+    assert told.keys() == {entry.name for entry in catalogue()}
+    kd = [("alpha", 0.9), ("temperature", 4.0), ("standardize", False)]
+    assert list(told["kd"]["defaults"].items()) == kd, "its own first"
+    assert told["package.module:function"]["defaults"] == {}
+    assert all(entry["formula"] and entry["use"] and entry["source"] for entry in told.values())
 
 
 def test_the_list_imports_nothing_heavy() -> None:

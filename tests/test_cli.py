@@ -43,7 +43,7 @@ def folder_run(phase: str, root: Path, *words: str, cwd: Path) -> subprocess.Com
     return tiny(phase, "--set", "data.name=imagefolder", "--set", f"data.root={root}", *words, cwd=cwd)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "objectives", "export", "predict"])
 def test_every_command_and_every_option_has_help(command: str, tmp_path: Path) -> None:
     text = succeed(decant(command, "--help", cwd=tmp_path))
     options = text.split("Options:")[1].splitlines()
@@ -76,6 +76,8 @@ def test_a_dry_run_says_bytes_time_and_when_it_pays(made: Path) -> None:
     assert "bytes, about" in text
     assert "has paid for itself after" in text
     assert "students train for 2" in text
+    assert "next: decant cache-logits --set" in text
+    assert "next: decant student --set" in succeed(tiny("cache-logits", "--dry-run", cwd=made))
 
 
 def test_students_report_and_evaluation_follow(made: Path) -> None:
@@ -129,7 +131,7 @@ def test_a_mistake_in_the_recipe_is_one_clear_line(words: list[str], message: st
 
 @pytest.mark.parametrize("words", [["teachers"], ["teacher", "--nonsense"], ["student", "--verify=often"]])
 def test_wrong_usage_exits_with_2(words: list[str], tmp_path: Path) -> None:
-    assert "Usage:" in refused(decant(*words, cwd=tmp_path), code=2)
+    assert "Usage: decant" in refused(decant(*words, cwd=tmp_path), code=2)
 
 
 def test_a_phase_whose_forerunner_is_missing_names_the_command(tmp_path: Path) -> None:

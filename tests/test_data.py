@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
-from pipeline.data import identity, load
+from pipeline.data import describe, identity, load
 from pipeline.data.samples import ArrayData
 from pipeline.errors import DataError
 from pipeline.settings import DataSettings, ViewsSettings
@@ -43,6 +45,23 @@ def test_the_identity_names_data_split_classes_and_content() -> None:
     found = identity(data)
     assert (found["name"], found["split"], found["sha256"]) == ("mine", "train", data.digest())
     assert list(found["classes"]) == ["a", "b", "c"]
+
+
+def test_image_files_are_described_without_being_decoded(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(pixels(1)[0].transpose(1, 2, 0)).save(tmp_path / split / name / "0.png")
+    settings = DataSettings(name="imagefolder", root=str(tmp_path))
+    loaded, described = (take(settings, PLAIN, "train") for take in (load, describe))
+    assert described.digest() == loaded.digest()
+    assert described.input_shape == loaded.input_shape
+    assert np.array_equal(described.labels, loaded.labels)
+    second = tmp_path / "train/b/0.png"
+    second.write_bytes(b"?" * second.stat().st_size)
+    assert describe(settings, PLAIN, "train").digest() == loaded.digest()
+    with pytest.raises(DataError):
+        load(settings, PLAIN, "train")
 
 
 # The class count

@@ -141,6 +141,7 @@ def test_make_help_names_every_target_that_a_person_uses() -> None:
     for target in [
         "demo",
         "test",
+        "browser",
         "check",
         "bench",
         "bench-objectives",

@@ -23,7 +23,8 @@ from pipeline.errors import DataError, RecipeError
 from pipeline.evaluation import evaluate_runs
 from pipeline.parts import Parts
 from pipeline.recipe import Recipe, load
-from pipeline.report import make_report
+from pipeline.report.making import make_report
+from pipeline.report.subject import of_recipe
 from pipeline.runs import TEST_LOGITS, Result
 from pipeline.soft_labels import open_cache
 from pipeline.student import train_students
@@ -141,7 +142,8 @@ def test_what_is_measured_is_what_scikit_learn_says(chain: tuple[Path, LogitCach
 
 def test_what_a_person_reads_speaks_of_errors_alone(chain: tuple[Path, LogitCache, list[Result]]) -> None:
     folder, cache, made = chain
-    report = make_report(recipe(), folder / "runs")
+    subject = of_recipe(recipe(), folder / "runs", Store(folder / "caches"), CPU)
+    report = make_report(subject, folder / "runs")
     text = report.table.read_text("utf-8")
     r2 = [result.metrics["r2"] for result in made if result.kind == "distilled"]
     assert f"| {statistics.fmean(r2):.4f} ± {statistics.stdev(r2):.4f} (n = 2) |" in text

@@ -11,6 +11,6 @@ transfer_set.py  samples that the teacher does not learn from
 
 from __future__ import annotations
 
-from pipeline.data.named import identity, load
+from pipeline.data.named import describe, identity, load
 
-__all__ = ["identity", "load"]
+__all__ = ["describe", "identity", "load"]

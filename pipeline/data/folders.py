@@ -39,23 +39,28 @@ def image_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> 
     The digest covers relative paths, sizes and labels; the CRC-32 of each input, which the cache holds,
     covers the pixels.
     """
-    folder = _part_folder(Path(settings.root), split)
-    with os.scandir(folder) as entries:
-        classes = tuple(sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name)))
-    found = [(path, label) for label, name in enumerate(classes) for path in _images(folder / name)]
-    if not found:
-        raise DataError(f"{folder}: no images in class folders (CLASS/NAME.jpg and the like)")
+    files = listed_images(settings, views, split)
+    packed = _packed(files, settings.pack)
+    if packed is not None:
+        return packed
+    return _held(files) if len(files) * int(np.prod(files.input_shape)) <= MAX_ARRAY_BYTES else files
+
+
+def listed_images(settings: DataSettings, views: ViewsSettings, split: Split) -> FileData:
+    """The same, each file decoded when it is asked for, and not before."""
+    folder, classes, found = _listed(settings, split)
     paths = [path for path, _ in found]
     labels = np.array([label for _, label in found], dtype=np.int64)
     digest = hashlib.sha256()
     for path, label in found:
         line = f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0{label}\n"
         digest.update(os.fsencode(line))  # a name need not be text
-    files = FileData("imagefolder", split, paths, labels, classes, digest.hexdigest(), views)
-    packed = _packed(files, settings.pack)
-    if packed is not None:
-        return packed
-    return _held(files) if len(files) * int(np.prod(files.input_shape)) <= MAX_ARRAY_BYTES else files
+    return FileData("imagefolder", split, paths, labels, classes, digest.hexdigest(), views)
+
+
+def image_files(settings: DataSettings, split: Split) -> list[Path]:
+    """The file of each sample of `image_folder`, in order."""
+    return [path for path, _ in _listed(settings, split)[2]]
 
 
 @dataclass
@@ -190,6 +195,17 @@ def _held(files: FileData) -> ArrayData:
         for index, image in enumerate(track(decoded, f"decoding {files.split} images", total=len(files))):
             inputs[index] = alike(image, files.first, files.paths[index])
     return ArrayData(files.name, files.split, inputs, files.labels, files.classes, files.content)
+
+
+def _listed(settings: DataSettings, split: Split) -> tuple[Path, tuple[str, ...], list[tuple[Path, int]]]:
+    """The part's folder, its classes, and each image with its label. Raises DataError where there are no images."""
+    folder = _part_folder(Path(settings.root), split)
+    with os.scandir(folder) as entries:
+        classes = tuple(sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name)))
+    found = [(path, label) for label, name in enumerate(classes) for path in _images(folder / name)]
+    if not found:
+        raise DataError(f"{folder}: no images in class folders (CLASS/NAME.jpg and the like)")
+    return folder, classes, found
 
 
 def _part_folder(root: Path, split: Split) -> Path:

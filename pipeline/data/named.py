@@ -7,7 +7,7 @@ from typing import Any
 
 from cache.manifest import class_list
 from pipeline.data import sources
-from pipeline.data.folders import image_folder
+from pipeline.data.folders import image_folder, listed_images
 from pipeline.data.labels import check_labels
 from pipeline.data.samples import LabelledData, Split
 from pipeline.data.tabular import diabetes
@@ -37,6 +37,17 @@ def load(settings: DataSettings, views: ViewsSettings, split: Split) -> Labelled
         raise DataError(
             f"unknown dataset {settings.name!r}; {nearest(settings.name, known)} (or package.module:function)"
         )
+    _check(data)
+    return data
+
+
+def describe(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
+    """The same data, for those who ask for labels, shape and digest alone: no image file is decoded but the first, and
+    nothing is written.
+    """
+    if settings.name != "imagefolder":
+        return load(settings, views, split)
+    data = listed_images(settings, views, split)
     _check(data)
     return data
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,6 +108,12 @@ def text_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> L
         max_length=max_length,
         padding=tokenizer.pad_token_id or 0,
     )
+
+
+def decoder(settings: DataSettings) -> Callable[[Sequence[int]], str]:
+    """Token ids → text, without the special tokens. Raises DataError."""
+    tokenizer = _tokenizer(str(settings.tokenizer))
+    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True))
 
 
 def _find(root: Path, part: str) -> Path:
