@@ -46,10 +46,14 @@ class Store:
 
         Where its builder was killed just after publishing it, what that left behind is removed.
         """
-        found = min(self.root.glob(f"*-{manifest.key[:_KEY_DIGITS]}{SUFFIX}"), default=None)
+        found = self.published(manifest)
         if found:
             finish_publishing(found)
         return found
+
+    def published(self, manifest: Manifest) -> Path | None:
+        """As `find`, and nothing is removed."""
+        return min(self.root.glob(f"*-{manifest.key[:_KEY_DIGITS]}{SUFFIX}"), default=None)
 
     def paths(self) -> list[Path]:
         """Every published file, by name."""
