@@ -11,7 +11,7 @@ DECANT := $(VENV)/bin/decant
 RUN     = --recipe $(RECIPE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-compare bench-objectives study teacher cache-logits student evaluate report clean
+.PHONY: help demo test browser check format bench bench-compare bench-objectives study teacher cache-logits student evaluate report clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -30,6 +30,12 @@ demo: $(READY) ## the main job on the embedded digits: teacher, cache, students,
 
 test: $(READY) ## the whole suite
 	$(VENV)/bin/python -m pytest
+
+browser: $(READY) ## a Chromium for the tests of the report's page, where there is none
+	@for name in chromium chromium-browser google-chrome chrome; do \
+	  command -v $$name && exit; \
+	done; \
+	{ apt-get -qq update && apt-get -qq install -y chromium; } || $(VENV)/bin/playwright install --with-deps chromium
 
 check: $(READY) ## format, lint, types
 	$(VENV)/bin/ruff format --check .
@@ -64,7 +70,7 @@ student: cache-logits ## train students from the cache, and on labels alone
 evaluate: $(READY) ## measure every finished network again
 	$(DECANT) evaluate $(RUN)
 
-report: student ## the table and the curves, making what is missing
+report: student ## the table, the curves and the page, making what is missing
 	$(DECANT) report $(RUN)
 
 clean: ## remove the environment and tools' leftovers; runs, caches and data stay

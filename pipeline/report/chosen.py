@@ -1,0 +1,121 @@
+"""Which samples are shown one by one, and why; and which labels the teacher doubts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import Ensemble, LogitCache
+from cache.chunks import row_chunks
+from pipeline.data.samples import spread
+from pipeline.report.cached import probabilities_of
+
+MAX_VALUES = 2_000_000_000
+"""Probabilities that judging reads: of all samples, of as many views as that allows."""
+
+REASONS = {
+    "label": "likely label errors, the widest margin first",
+    "differ": "where teacher and student differ most",
+    "unsure": "where the teacher is least sure",
+    "spread": "samples at even distances",
+}
+"""Why a sample is shown; each in turn gives its next one."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the teacher says of every sample at T = 1: means over views."""
+
+    views: int
+    """How many views were read."""
+    labels: NDArray[np.int64]
+    """(N,), −1 where there is none."""
+    entropy: NDArray[np.float32]
+    """(N,) nats."""
+    answer: NDArray[np.int64]
+    """(N,) the class of the largest mean probability."""
+    answer_share: NDArray[np.float32]
+    """(N,) that probability."""
+    label_share: NDArray[np.float32]
+    """(N,) the mean probability of the label, NaN where there is none."""
+    thresholds: NDArray[np.float64]
+    """(C,) the mean label_share of each label's samples; infinite where there are none."""
+
+    @property
+    def label_errors(self) -> NDArray[np.intp]:
+        """Samples whose label is likely wrong, the widest margin first: the teacher answers another class, as surely
+        as it is of that class's own samples on the average.
+
+        The rule of Northcutt, Jiang, Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels" (2021),
+        section 3, for the likeliest class alone. A teacher that learnt these labels by heart doubts none.
+        """
+        doubted = (self.labels >= 0) & (self.answer != self.labels)
+        found = np.flatnonzero(doubted & (self.answer_share >= self.thresholds[self.answer]))
+        return found[np.argsort(-(self.answer_share - self.label_share)[found], kind="stable")]
+
+
+def judge(cache: LogitCache | Ensemble) -> Judged:
+    """Reads every sample. Raises CorruptError."""
+    count, classes = cache.num_samples, cache.num_outputs
+    views = int(np.clip(MAX_VALUES // (count * classes), 1, cache.num_views))
+    labels = np.asarray(cache.labels)
+    entropy, share = np.zeros(count, np.float32), np.zeros(count, np.float32)
+    answer, label_share = np.zeros(count, np.int64), np.full(count, np.nan, np.float32)
+    for rows in row_chunks(count):
+        indices = np.arange(count)[rows]
+        mean = np.zeros((len(indices), classes), np.float32)
+        for view in range(views):
+            probabilities = probabilities_of(cache, indices, view, 1.0)
+            mean += probabilities / views
+            entropy[rows] -= np.sum(probabilities * np.log(np.maximum(probabilities, 1e-30)), axis=1) / views
+        answer[rows], share[rows] = mean.argmax(1), mean.max(1)
+        own, known = np.full(len(indices), np.nan, np.float32), labels[rows] >= 0
+        own[known] = mean[known, labels[rows][known]]
+        label_share[rows] = own
+    labelled = labels >= 0
+    totals = np.bincount(labels[labelled], minlength=classes)
+    sums = np.bincount(labels[labelled], label_share[labelled].astype(np.float64), minlength=classes)
+    thresholds = np.divide(sums, totals, out=np.full(classes, np.inf), where=totals > 0)
+    return Judged(views, labels, entropy, answer, share, label_share, thresholds)
+
+
+def divergence(one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(B,) Jensen–Shannon divergence of probabilities (B, C), in nats: 0 where they agree, log 2 at most. Lin,
+    "Divergence Measures Based on the Shannon Entropy" (1991).
+    """
+    first, second = one.astype(np.float64), other.astype(np.float64)
+    middle = (first + second) / 2
+    return (_relative_entropy(first, middle) + _relative_entropy(second, middle)) / 2
+
+
+def choose(
+    judged: Judged, pool: NDArray[np.integer], differs: NDArray[np.floating] | None, count: int
+) -> dict[int, str]:
+    """At most `count` indices, each with the reason, in the order in which they are chosen.
+
+    pool (P,): the indices that the student was asked about; differs (P,): how far it is from the teacher there.
+    """
+    queues: dict[str, Sequence[int]] = {
+        "label": judged.label_errors[:count].tolist(),
+        "differ": [] if differs is None else pool[np.argsort(-differs, kind="stable")[:count]].tolist(),
+        "unsure": np.argsort(-judged.entropy, kind="stable")[:count].tolist(),
+        "spread": spread(len(judged.labels), count).tolist(),
+    }
+    chosen: dict[int, str] = {}
+    for turn in itertools.zip_longest(
+        *([(index, reason) for index in some] for reason, some in queues.items())
+    ):
+        for index, reason in filter(None, turn):
+            if len(chosen) < count:
+                chosen.setdefault(index, reason)
+    return chosen
+
+
+def _relative_entropy(shares: NDArray[np.float64], of: NDArray[np.float64]) -> NDArray[np.float64]:
+    ratio = np.divide(shares, of, out=np.ones_like(shares), where=shares > 0)
+    found: NDArray[np.float64] = np.sum(shares * np.log(ratio), axis=1)
+    return np.maximum(found, 0)

@@ -1,0 +1,122 @@
+"""metrics.jsonl: what networks were like after each epoch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.report.rows import Row
+from pipeline.runs import Result
+from pipeline.tasks import Figure
+from pipeline.training import METRICS
+
+Epoch = dict[str, Any]
+"""A line of metrics.jsonl."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something that is followed from epoch to epoch."""
+
+    key: str
+    title: str
+    note: str
+    value: Callable[[Epoch], float | None]
+    spans_magnitudes: bool = False
+    """Whether a logarithmic axis shows more of it."""
+
+    def is_logarithmic(self, drawn: Mapping[int, Curve]) -> bool:
+        """Whether the curves can be and should be drawn on a logarithmic axis."""
+        return self.spans_magnitudes and all(min(curve.low) > 0 for curve in drawn.values())
+
+
+def quantities(figure: Figure) -> tuple[Quantity, ...]:
+    """All that are followed, the figure that networks are compared by first."""
+
+    def tested(line: Epoch) -> float | None:
+        value = figure.value(line.get("test", {}))
+        return None if value is None else figure.scale * value
+
+    return (
+        Quantity("figure", f"test {figure.axis}", "After each epoch that was measured.", tested),
+        Quantity(
+            "loss",
+            "training loss",
+            "Each network's own objective; its scale is the objective's.",
+            _of("loss"),
+            True,
+        ),
+        Quantity("hard", "hard term", "The part of the loss that labels give.", _of("hard")),
+        Quantity("soft", "soft term", "The part of the loss that the cached logits give.", _of("soft")),
+        Quantity("lr", "learning rate", "At the end of each epoch.", _of("lr")),
+    )
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity of one kind of network: over its seeds the mean, the lowest and the highest, by epoch."""
+
+    epochs: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def thinned(self, points: int) -> Iterator[tuple[int, float, float, float]]:
+        """(epoch, mean, low, high) of at most so many epochs at even distances, the first and last among them."""
+        kept = np.unique(
+            np.linspace(0, len(self.epochs) - 1, min(points, len(self.epochs))).round().astype(int)
+        )
+        for place in kept.tolist():
+            yield self.epochs[place], self.mean[place], self.low[place], self.high[place]
+
+
+def history(folder: Path) -> list[Epoch]:
+    """What a run noted, an entry an epoch, up to a line that is not whole, as the last one of a run that is being
+    written may be; empty where it noted nothing.
+    """
+    path, epochs = folder / METRICS, list[Epoch]()
+    for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(found, dict) or "epoch" not in found:
+            break
+        epochs.append(found)
+    return epochs
+
+
+def curve(results: Sequence[Result], quantity: Quantity) -> Curve | None:
+    """Over the epochs that all seeds have it of: they may be measured unlike often. None where there are none."""
+    found = [dict(_points(history(result.folder), quantity.value)) for result in results]
+    epochs = sorted(set.intersection(*(set(points) for points in found)))
+    if not epochs:
+        return None
+    values = np.array([[points[epoch] for epoch in epochs] for points in found])
+    return Curve(
+        tuple(epochs), *(tuple(some.tolist()) for some in (values.mean(0), values.min(0), values.max(0)))
+    )
+
+
+def curves(rows: Sequence[Row], quantity: Quantity) -> dict[int, Curve]:
+    """The curve of each row that has one, by the row's place."""
+    found = {place: curve(row.results, quantity) for place, row in enumerate(rows)}
+    return {place: one for place, one in found.items() if one is not None}
+
+
+def _of(name: str) -> Callable[[Epoch], float | None]:
+    return lambda line: line.get(name)
+
+
+def _points(lines: Sequence[Epoch], value: Callable[[Epoch], float | None]) -> Iterator[tuple[int, float]]:
+    """Those that are numbers: what has diverged is none."""
+    for line in lines:
+        found = value(line)
+        if found is not None and math.isfinite(found):
+            yield line["epoch"], found

@@ -1,0 +1,117 @@
+"""Sections → one HTML file that opens from disk and reaches nothing outside itself.
+
+The plotting library's script is in the file; a policy in its head forbids whatever else a page could fetch or run.
+Whatever comes from data or runs is escaped by the template engine, in text, attributes and JSON alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from pipeline.report.charts import THEMES
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: what its template, `templates/NAME.html`, is filled with."""
+
+    name: str
+    title: str
+    content: Mapping[str, Any] = field(default_factory=dict)
+    charts: Mapping[str, Any] = field(default_factory=dict)
+    """Altair charts by name, each of which the template gives a place."""
+    data: Any = None
+    """What the section's own script reads, as JSON."""
+    missing: str | None = None
+    """Why there is nothing to show."""
+
+
+def render(title: str, sections: Sequence[Section], networks: Sequence[str]) -> bytes:
+    """The page, in UTF-8. `networks` are the names that charts of networks tell apart, in their order."""
+    charts = {
+        f"{section.name}-{name}": _specification(chart)
+        for section in sections
+        for name, chart in section.charts.items()
+    }
+    text = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=title,
+            version=metadata.version("decant"),
+            sections=sections,
+            networks=networks,
+            charts=_json(charts),
+            themes=_json(THEMES),
+            data=_json({section.name: section.data for section in sections if section.data is not None}),
+            library=_script(_library()),
+            scripts=[_script(_source(name)) for name in ("page.js", "inspector.js")],
+            style=Markup(_source("page.css")),
+        )
+    )
+    return text.encode()
+
+
+def _specification(chart: Any) -> dict[str, Any]:
+    """Of a chart; without the release of Vega-Lite that Altair was made for, which the page's own need not be."""
+    return {name: value for name, value in chart.to_dict().items() if name != "$schema"}
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and Vega-Embed in one script, which leaves `vegaEmbed` behind."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def _script(source: str) -> Markup:
+    """A script as it may stand inside its element, which the letters `</script` would end."""
+    return Markup(source.replace("</script", r"<\/script"))
+
+
+def _json(content: Any) -> Markup:
+    """JSON as it may stand inside a script element. Raises ValueError for NaN, which JSON does not have."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026"))
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["count"] = lambda value: "–" if value is None else f"{value:,}"
+    environment.filters["seconds"] = seconds
+    return environment
+
+
+def seconds(value: float | None) -> str:
+    """A time as a person reads it; a dash where it is not known."""
+    if value is None:
+        return "–"
+    if value < 0.001:
+        return "less than 1 ms"
+    if value < 1:
+        return f"{1000 * value:,.3g} ms"
+    if value < 120:
+        return f"{value:,.3g} s" if value < 10 else f"{value:,.0f} s"
+    return f"{value / 60:,.1f} min" if value < 7200 else f"{value / 3600:,.1f} h"
+
+
+def _source(name: str) -> str:
+    environment = _environment()
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]

@@ -1,0 +1,190 @@
+"""Networks compared: a row for each kind, over its seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pipeline.recipe import Recipe
+from pipeline.runs import Result, results
+from pipeline.tasks import Figure, headline
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of network over its seeds."""
+
+    results: tuple[Result, ...]
+    """One a seed."""
+    figure: Figure
+    """What networks of this task are compared by."""
+
+    @property
+    def first(self) -> Result:
+        """The network of the first seed."""
+        return self.results[0]
+
+    @property
+    def name(self) -> str:
+        return str(self.first.network)
+
+    @property
+    def kind(self) -> str:
+        """What it learnt from, in words."""
+        return learnt(self.first)
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """The figure on the test part, of each seed; empty where that part has no labels."""
+        found = {result.seed: self.figure.value(result.metrics) for result in self.results}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The figures of all seeds."""
+        return tuple(self.by_seed.values())
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds; None of fewer than two."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def figure_text(self) -> str:
+        """The mean with spread and seeds; a dash where nothing is known."""
+        if not self.values:
+            return "–"
+        return f"{self.figure.worded(self.mean, self.spread)} (n = {len(self.values)})"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a distilled student gained over the labels-only student that differs in nothing else, seed by seed."""
+
+    student: Row
+    alone: Row
+    teacher: Row | None
+    """The one that it learnt from, where it is among the rows."""
+
+    @property
+    def alone_values(self) -> list[float]:
+        """The labels-only student's figures, of the seeds that the distilled one has."""
+        return [self.alone.by_seed[seed] for seed in self.student.by_seed]
+
+    @property
+    def gains(self) -> list[float]:
+        """Of each seed of the student; both students of a seed begin with the same weights."""
+        return [one - other for one, other in zip(self.student.values, self.alone_values, strict=True)]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.gains)
+
+    @property
+    def error(self) -> float | None:
+        """The standard error of the mean gain; None of a single seed."""
+        return statistics.stdev(self.gains) / len(self.gains) ** 0.5 if len(self.gains) > 1 else None
+
+    @property
+    def share(self) -> float | None:
+        """The part of the gap between labels only and the teacher that was closed; above 1 where the student passes
+        the teacher; None where there is no gap.
+        """
+        if self.teacher is None or not self.teacher.values:
+            return None
+        gap = self.teacher.mean - statistics.fmean(self.alone_values)
+        return self.mean / gap if gap > 0 else None
+
+    def __str__(self) -> str:
+        figure = self.student.figure
+        line = f"{self.student.name}, {self.student.kind}: {figure.gain(self.mean)} over labels only"
+        if self.error is not None:
+            line += f" (standard error {figure.number(self.error)})"
+        if self.teacher is not None and self.teacher.values and self.student.mean > self.teacher.mean:
+            return f"{line}, and it passes the teacher"
+        closed = "" if self.share is None else f", {100 * self.share:.0f} % of the gap to the teacher closed"
+        return line + closed
+
+
+def headings(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Of the columns of a table of these rows."""
+    figure = rows[0].figure.name
+    return ("network", "learnt from", "parameters", "weight file", f"test {figure}", "ms a sample")
+
+
+def rows_of(found: Iterable[Result]) -> tuple[Row, ...]:
+    """A row for each question, teachers first; in it its seeds."""
+    order = {"teacher": 0, "labels": 1, "distilled": 2}
+    in_order = sorted(found, key=lambda result: (order[result.kind], _question(result), result.seed))
+    groups = [tuple(seeds) for _, seeds in groupby(in_order, key=_question)]
+    return tuple(Row(seeds, headline(seeds[0].metrics)) for seeds in groups)
+
+
+def compare(recipe: Recipe, base: Path, students: Sequence[Result]) -> tuple[Row, ...]:
+    """The rows of some students, after those of the teachers that they learnt from and that lie in the run folder."""
+    of = {weights for student in students for weights in (student.teacher, *(student.teachers or ()))}
+    teachers = [
+        result
+        for result in results(base, recipe.settings.data)
+        if result.kind == "teacher" and result.weights_sha256 in of
+    ]
+    return rows_of([*teachers, *students])
+
+
+def gains(rows: Sequence[Row]) -> list[Gain]:
+    """One for each distilled student whose labels-only twin is there with every seed of it."""
+    teachers = {row.first.weights_sha256: row for row in rows if row.first.kind == "teacher"}
+    baselines = {row.first.folder.parent.name: row for row in rows if row.first.kind == "labels"}
+    found = []
+    for student in (row for row in rows if row.first.kind == "distilled"):
+        alone = baselines.get(student.first.baseline or "")
+        if alone is not None and student.values and student.by_seed.keys() <= alone.by_seed.keys():
+            found.append(Gain(student, alone, teachers.get(student.first.teacher or "")))
+    return found
+
+
+def format_cells(row: Row) -> tuple[str, ...]:
+    """A row of the table, in the order of `headings`."""
+    return (
+        row.name,
+        row.kind,
+        f"{row.first.parameters:,}",
+        f"{row.first.weights_bytes:,} B",
+        row.figure_text,
+        "–" if row.first.latency_ms is None else f"{row.first.latency_ms:.3f}",
+    )
+
+
+def _question(result: Result) -> str:
+    return str(result.folder if result.kind == "teacher" else result.folder.parent)
+
+
+def learnt(result: Result) -> str:
+    """What a network learnt from: teacher, labels, or an objective with its values."""
+    if result.objective is None:
+        return result.kind
+    values = (f"{name} {_shown(value)}" for name, value in result.objective.items() if name != "name")
+    return f"{result.objective['name']} ({', '.join(values)})".removesuffix(" ()")
+
+
+def _shown(value: Any) -> str:
+    """A setting of an objective, of one's own too: a schedule by its ends."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return f"{value:g}"
+        case {"from": first, "to": last, **rest}:
+            shape = rest.get("schedule", "linear")
+            return f"{_shown(first)} → {_shown(last)}" + ("" if shape == "linear" else f" {shape}")
+        case list() | tuple():
+            return "[" + ", ".join(map(_shown, value)) + "]"
+    return str(value)

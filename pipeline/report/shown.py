@@ -1,0 +1,91 @@
+"""What a person is shown of a sample: its pixels, its text or its numbers."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.data.folders import image_files
+from pipeline.data.samples import vocabulary
+from pipeline.data.text import decoder
+from pipeline.settings import Settings
+from pipeline.views import ViewedData
+
+MAX_SIDE = 96
+"""Pixels; larger images are shown smaller."""
+_LOSSLESS = 32 * 32  # pixels below which nothing is gained by losing any
+_MAX_TEXT = 2_000
+_MAX_NUMBERS = 64
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How samples of some data are shown."""
+
+    viewed: ViewedData
+    size: tuple[int, int] | None
+    """(width, height) of an image as it is shown; None of what is no image."""
+    text_of: Any = None
+    """Token ids → text; None of what is no text."""
+    files: Sequence[Path] = field(default=())
+    """The file of each sample, where samples are files."""
+
+    @property
+    def are_images(self) -> bool:
+        return self.size is not None
+
+    def sample(self, index: int, views: int) -> dict[str, str]:
+        """`image`: an address that holds the first views side by side; or `text`; and `file`, where there is one."""
+        found = {"file": self.file(index)} if self.files else {}
+        keys = [(index, view) for view in range(views)]
+        if self.size is not None:
+            return {**found, "image": strip(self.viewed.batch(keys)[0].numpy(), self.size)}
+        if self.text_of is not None:
+            ids = self.viewed.batch(keys[:1])[0]["input_ids"][0].tolist()
+            return {**found, "text": self.text_of(ids)[:_MAX_TEXT]}
+        values = np.asarray(self.viewed.batch(keys[:1])[0][0]).ravel()
+        more = "" if len(values) <= _MAX_NUMBERS else f" … ({len(values):,} numbers)"
+        return {**found, "text": " ".join(f"{value:.4g}" for value in values[:_MAX_NUMBERS].tolist()) + more}
+
+    def file(self, index: int) -> str:
+        """The path of a sample's file, as text, which a name need not be; empty where it has none."""
+        return os.fsencode(self.files[index]).decode("utf-8", "replace") if self.files else ""
+
+
+def shown_of(viewed: ViewedData, settings: Settings) -> Shown:
+    """How samples of these data are shown."""
+    if vocabulary(viewed.data) is not None:
+        return Shown(viewed, None, decoder(settings.data))
+    whole = settings.data.name == "imagefolder" and settings.data.transfer is None
+    files = image_files(settings.data, viewed.data.split) if whole else ()
+    if len(viewed.input_shape) != 3 or viewed.batch([0])[0].numpy().dtype != np.uint8:
+        return Shown(viewed, None)
+    _, height, width = viewed.input_shape
+    scale = min(1.0, MAX_SIDE / max(height, width))
+    return Shown(viewed, (max(1, round(width * scale)), max(1, round(height * scale))), files=files)
+
+
+def strip(images: NDArray[np.uint8], size: tuple[int, int]) -> str:
+    """Images (V, C, H, W) side by side, each (width, height), as the address of a WebP: of small ones every pixel, of
+    larger ones at quality 90. Of other than three channels the first is shown, grey.
+    """
+    width, height = size
+    whole = Image.new("RGB", (width * len(images), height))
+    for place, pixels in enumerate(images):
+        colours = (
+            pixels.transpose(1, 2, 0) if len(pixels) == 3 else np.repeat(pixels[0][..., None], 3, axis=2)
+        )
+        one = Image.fromarray(np.ascontiguousarray(colours))
+        whole.paste(one if one.size == size else one.resize(size), (place * width, 0))
+    content = io.BytesIO()
+    whole.save(content, "WEBP", lossless=width * height < _LOSSLESS, quality=90, method=6)
+    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()

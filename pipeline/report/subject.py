@@ -1,0 +1,244 @@
+"""What a page is of: finished networks, the student that is looked into, and what it learnt from."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache import Ensemble, LogitCache, Store
+from pipeline import networks, soft_labels
+from pipeline.augmentations import CutMix, Mixup
+from pipeline.data.samples import has_labels
+from pipeline.errors import DataError, NotMadeError, PipelineError
+from pipeline.finished import FinishedRun, class_names, open_run
+from pipeline.parts import Parts
+from pipeline.recipe import Recipe
+from pipeline.report.rows import Row, rows_of
+from pipeline.runs import TEST_LOGITS, Result, changed_settings, results
+from pipeline.scheduled import Scheduled
+from pipeline.training import predict
+
+_SECTIONS = ("data", "views", "teacher", "knowledge", "cache", "student")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The networks of a page. `focus` is the one that is looked into: a distilled student where there is any."""
+
+    title: str
+    results: tuple[Result, ...]
+    focus: FinishedRun
+    store: Store
+    device: torch.device
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """The networks by kind."""
+        return rows_of(self.results)
+
+    @property
+    def names(self) -> list[str]:
+        """What each row is called in a chart; those that are called alike have their folder's digest beside it."""
+        called = [f"{row.name}, {row.kind}" for row in self.rows]
+        often = Counter(called)
+        return [
+            f"{name}, {_question_folder(row.first).name.rpartition('-')[2]}" if often[name] > 1 else name
+            for name, row in zip(called, self.rows, strict=True)
+        ]
+
+    @property
+    def base(self) -> Path:
+        """The run folder of the recipe of the focus."""
+        return _question_folder(self.focus.result).parent
+
+    @cached_property
+    def teachers(self) -> tuple[Result, ...]:
+        """The teachers of the focus, those that lie beside it, in the order in which they teach; the focus itself where
+        it is one.
+        """
+        focus = self.focus.result
+        if focus.kind == "teacher":
+            return (focus,)
+        there = {
+            result.weights_sha256: result for result in reversed(self.results) if result.kind == "teacher"
+        }
+        weights = dict.fromkeys([*(focus.teachers or ()), focus.teacher])
+        return tuple(there[one] for one in weights if one in there)
+
+    @property
+    def teacher(self) -> Result | None:
+        """The first of them."""
+        return next(iter(self.teachers), None)
+
+    @cached_property
+    def labels_only(self) -> Result | None:
+        """The labels-only student that differs from the focus in nothing else."""
+        focus = self.focus.result
+        twins = (
+            result
+            for result in self.results
+            if result.folder.parent.name == focus.baseline and result.seed == focus.seed
+        )
+        return next(twins, None)
+
+    @property
+    def compared(self) -> dict[str, Result]:
+        """Teacher, student and labels-only student, those of them that there are, by what they are called."""
+        focus = self.focus.result
+        named = {"teacher": self.teacher, "labels only": self.labels_only, "student": focus}
+        if focus.kind != "distilled":
+            named = {"teacher" if focus.kind == "teacher" else "labels only": focus}
+        return {name: result for name, result in named.items() if result is not None}
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The data of the focus, through its views. Raises DataError where they are not what it was measured on."""
+        parts = Parts.load(self.focus.recipe.settings)
+        if parts.test.data.digest() != self.focus.result.test_sha256:
+            raise DataError(
+                f"{parts.test.data.name}: the test part is not the one that {self.focus.folder} was measured on"
+            )
+        return parts
+
+    @cached_property
+    def cache(self) -> LogitCache | Ensemble:
+        """What the focus learnt from. Raises NotMadeError, CacheError."""
+        focus = self.focus.result
+        if focus.kind != "distilled":
+            raise NotMadeError(f"{focus.folder}: learnt from labels alone, and so from no cache")
+        found = soft_labels.open_cache(self.focus.recipe, self.parts, self.base, self.store)
+        if found.manifest.key != focus.cache:
+            raise NotMadeError(
+                f"{found.path}: is not the cache that {focus.folder} learnt from, whose key is {focus.cache}"
+            )
+        return found
+
+    @property
+    def temperature(self) -> float:
+        """T of the objective of the focus; 1 where it has none, and the last of a schedule."""
+        found = getattr(self.focus.recipe.settings.student.objective, "temperature", 1.0)
+        if isinstance(found, Scheduled):
+            return found.to
+        return (
+            float(found) if isinstance(found, int | float) and found > 0 else 1.0
+        )  # somebody's own may be anything
+
+    @property
+    def unlabelled(self) -> str | None:
+        """Why the labels do not say what the views of the focus show; None where they do."""
+        if any(isinstance(one, Mixup | CutMix) for one in self.focus.recipe.settings.views.augment):
+            return "the views mix samples, each of which has a label of its own"
+        return None if has_labels(self.parts.train.data) else "the samples have no labels"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """A name for each class; those that are called alike have their numbers beside them."""
+        count = self.focus.result.network.num_classes
+        names = class_names(self.parts.train.data.classes, count)
+        often = Counter(names)
+        return tuple(f"{name} ({label})" if often[name] > 1 else name for label, name in enumerate(names))
+
+    def test_logits(self, result: Result) -> NDArray[np.float32]:
+        """(N, C) of a network on the test part, as its run left them; worked out again where they are gone or damaged.
+        Raises WeightsError where those are gone too.
+        """
+        shape = len(self.parts.test), result.network.num_classes
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            found = np.load(result.folder / TEST_LOGITS, allow_pickle=False)
+            if found.shape == shape:
+                return np.asarray(found, np.float32)
+        return predict(networks.load(result).to(self.device), self.parts.test, self.device).numpy()
+
+
+def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) -> Subject:
+    """Everything finished in the recipe's run folder that learnt from its data and was measured on the same test part
+    as the focus: the distilled student whose settings are nearest to the recipe's. Raises NotMadeError where nothing
+    is finished.
+    """
+    found = tuple(results(base, recipe.settings.data))
+    if not found:
+        raise NotMadeError(f"{base}: no finished network to report; run: {recipe.command('teacher')}")
+
+    def distance(result: Result) -> tuple[int, int]:
+        changed = changed_settings(recipe, result.folder, _SECTIONS)
+        return (1_000 if changed is None else len(changed), result.seed)
+
+    focus = min(_most_looked_at(found), key=distance)
+    opened = (
+        replace(open_run(focus.folder), recipe=recipe)
+        if not distance(focus)[0]
+        else _opened(focus, recipe.name)
+    )
+    alike = tuple(result for result in found if result.test_sha256 == focus.test_sha256)
+    return Subject(recipe.name, alike, opened, store, device)
+
+
+def of_runs(paths: Sequence[Path], store: Store, device: torch.device) -> Subject:
+    """The networks of some runs and of those in folders of runs, with the teachers and labels-only students that
+    belong to them; the focus is the first distilled one. Raises NotMadeError where nothing is finished, and DataError
+    where they are of different data.
+    """
+    given = list(_expanded(paths))
+    found = tuple({result.folder.resolve(): result for result in [*given, *_belonging(given)]}.values())
+    focus = _opened(_most_looked_at(given)[0], None)
+    for result in found:
+        if result.test_sha256 != focus.result.test_sha256:
+            raise DataError(
+                f"{result.folder}: was measured on another test part than {focus.folder}; networks can be "
+                "compared on the same one only"
+            )
+    return Subject(focus.recipe.name, found, focus, store, device)
+
+
+def _expanded(paths: Sequence[Path]) -> Iterable[Result]:
+    """The finished runs that are given, or lie in what is given. Raises NotMadeError for a path without any."""
+    for path in paths:
+        below = list(results(path)) if path.is_dir() else []
+        yield from below or [open_run(path).result]
+
+
+def _belonging(given: Sequence[Result]) -> Iterable[Result]:
+    """Teachers and labels-only students, beside the given ones, that they are compared with."""
+    for base in {result.folder.parent.parent for result in given if result.kind == "distilled"}:
+        with contextlib.suppress(PipelineError):
+            for other in results(base):
+                if any(_belongs(other, result) for result in given if result.folder.parent.parent == base):
+                    yield other
+
+
+def _belongs(other: Result, student: Result) -> bool:
+    if other.kind == "teacher":
+        return other.weights_sha256 in (student.teacher, *(student.teachers or ()))
+    return other.kind == "labels" and (other.folder.parent.name, other.seed) == (
+        student.baseline,
+        student.seed,
+    )
+
+
+def _most_looked_at(found: Sequence[Result]) -> list[Result]:
+    """Distilled students; where there are none, labels-only ones, or else teachers."""
+    kinds = {result.kind for result in found}
+    kind = next(kind for kind in ("distilled", "labels", "teacher") if kind in kinds)
+    return [result for result in found if result.kind == kind]
+
+
+def _question_folder(result: Result) -> Path:
+    """The folder of a network and of those that differ in the seed alone."""
+    return result.folder if result.kind == "teacher" else result.folder.parent
+
+
+def _opened(result: Result, name: str | None) -> FinishedRun:
+    """A run with the recipe that it kept, under the name of the folder that recipes' runs lie in."""
+    opened = open_run(result.folder)
+    above = _question_folder(result).parent
+    options: tuple[Any, ...] = ("--recipe", str(result.folder / "recipe.toml"))
+    return replace(opened, recipe=replace(opened.recipe, name=name or above.name, options=options))

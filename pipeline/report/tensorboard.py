@@ -1,0 +1,43 @@
+"""metrics.jsonl as event files, for those who watch their runs in TensorBoard."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import ModelError
+from pipeline.optional import optional
+from pipeline.report.history import history
+from pipeline.runs import Result
+
+FOLDER = "tensorboard"
+
+
+def write_events(results: Sequence[Result]) -> list[Path]:
+    """RUN/tensorboard of every run, made anew: a scalar for each number of each epoch. Raises ModelError where
+    TensorBoard is not installed.
+    """
+    optional("tensorboard", "tensorboard", ModelError)
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    folders = []
+    for result in results:
+        lines = history(result.folder)
+        if not lines:
+            continue
+        folder = result.folder / FOLDER
+        shutil.rmtree(
+            folder, ignore_errors=True
+        )  # a second file of events beside the first would double the curves
+        with SummaryWriter(str(folder)) as writer:
+            for line in lines:
+                scalars = {
+                    f"train/{name}": line.get(name) for name in ("loss", "hard", "soft", "lr", "seconds")
+                }
+                scalars |= {f"test/{name}": value for name, value in line.get("test", {}).items()}
+                for name, value in scalars.items():
+                    if value is not None:
+                        writer.add_scalar(name, value, line["epoch"])
+        folders.append(folder)
+    return folders
