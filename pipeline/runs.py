@@ -9,6 +9,7 @@ another folder, so nothing is overwritten and nothing stale is found; the same s
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 import tomllib
@@ -21,6 +22,7 @@ from cache.manifest import Difference, differences
 from pipeline.errors import DamagedError, NotMadeError
 from pipeline.files import read_json, write_atomically, write_json
 from pipeline.metrics import Metrics
+from pipeline.objective_settings import Own
 from pipeline.recipe import Recipe
 from pipeline.settings import DataSettings, TeacherSettings
 
@@ -162,8 +164,21 @@ def student_folder(base: Path, recipe: Recipe, kind: Kind, question: Mapping[str
     settings = recipe.settings.student
     excluded = _NOT_DECISIVE | ({"objective"} if kind == "labels" else set())
     whole = {"settings": settings.model_dump(mode="json", exclude=excluded), **question}
+    if kind == "distilled" and isinstance(settings.objective, Own):
+        whole["objective_source"] = _source_sha256(settings.objective.name)
     learnt = settings.objective.name if kind == "distilled" else "labels"
     return base / f"student-{plain(settings.network.name)}-{plain(learnt)}-{_digest(whole)}"
+
+
+def _source_sha256(name: str) -> str | None:
+    """Of the file that a `package.module:function` lies in: a function that changed is another question. None where
+    there is no such file; whoever calls the function says so.
+    """
+    try:
+        found = importlib.util.find_spec(name.partition(":")[0])
+        return None if found is None else hashlib.sha256(Path(str(found.origin)).read_bytes()).hexdigest()
+    except (ImportError, ValueError, OSError):
+        return None
 
 
 def save_recipe(folder: Path, recipe: Recipe) -> None:

@@ -29,6 +29,7 @@ from cache import Ensemble, LogitCache, Store
 from cache.statistics import calibration_error
 from pipeline import networks
 from pipeline.cache_logits import SampleSeconds, cache_logits
+from pipeline.errors import NotMadeError
 from pipeline.export.check import Checked
 from pipeline.recipe import Recipe, load
 from pipeline.remembered import Pass, remember_pass
@@ -138,6 +139,9 @@ def test_a_curve_that_is_thinned_keeps_its_first_and_last_epoch(count: int) -> N
     steps = np.diff([epoch for epoch, *_ in thinned])
     assert np.ptp(steps) <= 1 if len(steps) else count == 1
     assert all(epoch == mean == low == high for epoch, mean, low, high in thinned)
+    rounded = history.Curve((1,), (1 / 3,), (1e-9 / 3,), (123456.789,))
+    (point,) = points({0: rounded}, 1)
+    assert point == {"network": 0, "epoch": 1, "mean": 0.333333, "low": 3.33333e-10, "high": 123457.0}
     assert len(points({0: history.Curve(epochs, values, values, values)}, 0)) == min(count, 2)
 
 
@@ -150,7 +154,8 @@ def test_a_run_without_metrics_has_no_curve(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "torn", ['{"epoch": 3, "lo', "{", "null\n", '"epoch"', "[3]\n", '{"loss": 1.0}\n', "\n"]
+    "torn",
+    ['{"epoch": 3, "lo', '{"epoch": 3\n{"epoch": 4}\n', "{", "null\n", "[3]\n", '{"loss": 1.0}\n', "\n"],
 )
 def test_a_line_that_is_not_whole_ends_what_is_known_of_a_run(torn: str, tmp_path: Path) -> None:
     lines = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}]
@@ -174,9 +179,9 @@ def views_of(cache: LogitCache, temperature: float) -> torch.Tensor:
 
 
 def some_labels(samples: int = 60) -> NDArray[np.int64]:
-    """Of which every seventh is none, and class 3 never comes up."""
+    """Of which every seventh is none, and class 4 never comes up."""
     labels = np.arange(samples) % 5
-    labels[(labels == 3) | (np.arange(samples) % 7 == 0)] = -1
+    labels[(labels == 4) | (np.arange(samples) % 7 == 0)] = -1
     return labels
 
 
@@ -192,7 +197,7 @@ def test_soft_labels_are_as_sure_spread_and_alike_as_torch_says(
     np.testing.assert_allclose(found.entropy, entropy, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found.confidence, expected.reshape(-1, 5).amax(1), rtol=1e-5)
     for label in range(5):
-        if label == 3:
+        if label == 4:
             assert np.isnan(found.by_label[label]).all()
         else:
             mean = expected[:, labels == label].mean((0, 1))
@@ -208,7 +213,7 @@ def test_of_many_rows_some_at_even_distances_are_read(
     rows = [int(179 * place / 39) for place in range(40)]
     np.testing.assert_allclose(found.confidence, every[rows].amax(1), rtol=1e-5)
     labels = np.tile(some_labels(), 3)[rows]
-    for label in (0, 1, 2, 4):
+    for label in range(4):
         np.testing.assert_allclose(found.by_label[label], every[rows][labels == label].mean(0), rtol=1e-5)
 
 
@@ -301,6 +306,7 @@ def test_a_test_part_may_be_labelled_in_part(tmp_path: Path) -> None:
     assert section.content["samples"] == 6
     assert [row[0] for row in section.content["by_class"]] == ["red", "crane (1)", "crane (2)"]
     assert set(section.content["by_class"][2][1:]) == {"–"}
+    assert section.content["changed"].startswith(" The 2 of 3 classes that changed most.")
     shown_rows = {record["row"] for record in records(section, "confusion0")}
     assert shown_rows == {"red", "crane (1)"}, "a label without samples has no shares"
     student = subject.test_logits(subject.focus.result).argmax(1)
@@ -353,7 +359,22 @@ def test_of_many_classes_the_most_confused_and_the_most_changed_are_shown(
     assert section.content["note"] == " The 2 of 5 classes that are confused most."
     gains = records(section, "gains")
     assert (gains[0]["class"], gains[0]["value"]) == ("a", 50.0)
-    assert section.content["changed"] == " The 2 of 5 classes that changed most."
+    assert section.content["changed"] == (
+        " The 2 of 5 classes that changed most. Half of the labels have 4 test samples or fewer; one of 4 is 25 points."
+    )
+
+
+def test_the_classes_of_a_square_are_those_of_the_largest_confusions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One class that is confused a little with all others is not among them, though its row sums to more."""
+    shares = np.eye(9)
+    shares[0, 1:] = shares[1:, 0] = 0.1
+    shares[3, 7], shares[8, 4], shares[5, 5], shares[2] = 0.6, 0.5, 0.9, np.nan
+    for count, expected in ((4, [3, 4, 7, 8]), (2, [3, 7]), (9, list(range(9))), (50, list(range(9)))):
+        monkeypatch.setattr(classes, "MAX_CLASSES", count)
+        assert classes.most_confused(shares) == expected
+    monkeypatch.setattr(classes, "MAX_CLASSES", 5)
+    assert classes.most_confused(np.eye(9)) == list(range(5)), "where nothing is confused"
+    assert classes.most_confused(np.ones((1, 1))) == [0]
 
 
 def test_a_network_that_diverged_is_shown_with_what_there_is(tmp_path: Path) -> None:
@@ -442,6 +463,8 @@ def test_what_was_saved_is_counted_over_each_student_s_own_epochs(tmp_path: Path
     lines = {(one["series"], one["x"]): one["y"] for one in records(section, "teaching")}
     assert lines["a live teacher", 3] == 3 * 5 * 72
     assert lines["with the cache", 3] == 100
+    assert "for each student of 5 epochs" in section.content["answer"]
+    assert "for each student of one epoch," in cost._answer(replace(found, epochs=1), "abacus")
 
 
 def test_the_phases_are_those_of_the_results(subject: Subject) -> None:
@@ -792,6 +815,16 @@ def test_two_teachers_make_two_passes_and_both_would_be_asked_live(tmp_path: Pat
     assert (found.pass_seconds, found.epoch_seconds) == (42, 36 * 2 * 2)
     phases = cost.cost(subject).content["phases"]
     assert phases[2] == ("teacher's pass, into the cache", "2", "21 s", "42 s")
+
+
+def test_of_two_teachers_of_which_one_is_gone_the_cost_is_not_known(tmp_path: Path) -> None:
+    subject = ensemble(tmp_path)
+    assert cost.teaching(subject).pass_seconds > 0
+    assert isinstance(subject.cache, Ensemble)
+    shutil.rmtree(subject.teachers[1].folder)
+    alone = of_recipe(subject.focus.recipe, subject.base, subject.store, CPU)
+    with pytest.raises(NotMadeError, match=f"{subject.cache.caches[1].path} holds is not here"):
+        cost.teaching(alone)
 
 
 def test_a_run_of_an_older_version_has_a_page(tmp_path: Path) -> None:

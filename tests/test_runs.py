@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,23 @@ def test_the_objective_is_nothing_to_a_labels_only_student() -> None:
     assert student(hot, "labels") == student((), "labels")
     assert "labels" in student((), "labels").name
     assert "kd" in student().name
+
+
+def test_a_function_of_ones_own_that_changed_is_another_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module, own = tmp_path / "my_changing_losses.py", ("student.objective.name=my_changing_losses:loss",)
+    folders = []
+    for source in ("def loss(): return 1", "def loss(): return 2", "def loss(): return 1"):
+        module.write_text(source)
+        folders.append(student(own))
+    first, changed, again = folders
+    assert first != changed
+    assert again == first
+    module.unlink()
+    importlib.invalidate_caches()
+    assert student(own).name.startswith("student-")  # training says that it is missing
 
 
 def test_a_run_folder_says_which_deciding_settings_changed_since(tmp_path: Path) -> None:

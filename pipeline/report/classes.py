@@ -15,9 +15,14 @@ MAX_SQUARE = 4_096
 
 
 def most_confused(shares: NDArray[Any]) -> list[int]:
-    """Of (C, C), the MAX_CLASSES or fewer in whose rows and columns most lies beside the diagonal; in their order."""
-    beside = np.nan_to_num(shares) * (1 - np.eye(len(shares)))
-    return sorted(np.argsort(-(beside.sum(0) + beside.sum(1)), kind="stable")[:MAX_CLASSES].tolist())
+    """Of (C, C), the classes of the largest cells beside the diagonal, MAX_CLASSES or fewer; in their order."""
+    count = len(shares)
+    beside = np.nan_to_num(shares) * (1 - np.eye(count))
+    largest = np.argsort(-beside, axis=None, kind="stable")[
+        : MAX_CLASSES**2
+    ]  # in which that many classes are
+    pairs = np.stack(np.divmod(largest, count), axis=1)
+    return sorted(list(dict.fromkeys(pairs.ravel().tolist()))[:MAX_CLASSES])
 
 
 def squares(

@@ -137,7 +137,8 @@ def _teacher_of(cache: LogitCache, subject: Subject) -> Result:
 
 def _answer(found: Teaching, where: str) -> str:
     """When the cache has paid for itself, in words."""
-    live = f"{seconds(found.live_seconds)} for each student of {found.epochs:,} epochs"
+    epochs = "one epoch" if found.epochs == 1 else f"{found.epochs:,} epochs"
+    live = f"{seconds(found.live_seconds)} for each student of {epochs}"
     after = "the first student" if found.pays_after == 1 else f"{found.pays_after:,} students"
     saved = found.saved_seconds
     so_far = "the one student" if found.students == 1 else f"the {found.students:,} students"

@@ -76,6 +76,7 @@ def inspector(subject: Subject) -> Section:
             "errors_found": len(errors),
             "csv": _csv_address(listed),
             "images": shows.are_images,
+            "files": bool(shows.files),
             "temperature": subject.temperature,
             "labels": [(label, names[label]) for label in sorted({one["label"] for one in samples} - {-1})],
         },

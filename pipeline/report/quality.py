@@ -132,7 +132,7 @@ def _classification(
             ],
             "matrices": {which: f"confusion{place}" for place, which in enumerate(matrices)},
             "note": classes.note(shown, names),
-            "changed": classes.note(chosen, names, "changed most"),
+            "changed": classes.note(chosen, names, "changed most") + _grain(labels),
             "differences": differences,
             "by_class": [
                 (
@@ -195,6 +195,13 @@ def _gains(accuracies: Mapping[str, NDArray[np.float64]]) -> tuple[dict[str, NDA
         return {}, False
     others = {which: one for which, one in accuracies.items() if which != "student"}
     return {f"student − {which}": student - one for which, one in others.items()}, bool(others)
+
+
+def _grain(labels: NDArray[np.int64]) -> str:
+    """What one sample counts in an accuracy by class."""
+    typical = float(np.median(np.unique(labels, return_counts=True)[1]))
+    one = f"one of {typical:,g} is {100 / typical:.3g} points"
+    return f" Half of the labels have {typical:,g} test samples or fewer; {one}."
 
 
 def _most_changed(gained: Mapping[str, NDArray[np.float64]], count: int) -> list[int]:
