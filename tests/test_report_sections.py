@@ -34,6 +34,7 @@ from pipeline.export.check import Checked
 from pipeline.recipe import Recipe, load
 from pipeline.remembered import Pass, remember_pass
 from pipeline.report import cached, classes, cost, exported, history, inspector, quality, shown
+from pipeline.report.chosen import judge
 from pipeline.report.curves import points
 from pipeline.report.making import make_report
 from pipeline.report.page import Section
@@ -101,8 +102,9 @@ def made(folder: Path, *words: str, name: str = "digits") -> Subject:
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    """A student of images through two views, beside one on labels alone."""
-    return made(tmp_path_factory.mktemp("sections"), *OWN, *VIEWS, "student.seeds=2")
+    """Students of images through two views, with layers that are another in training, beside some on labels alone."""
+    student = "student.network={name='conv', width=2}"
+    return made(tmp_path_factory.mktemp("sections"), *OWN, *VIEWS, student, "student.seeds=2")
 
 
 # history
@@ -248,6 +250,11 @@ def test_of_too_many_classes_no_square_is_made(subject: Subject, monkeypatch: py
     for same in ("errors", "samples", "changed"):
         assert section.content[same] == whole[same]
     assert sorted(section.content["by_class"]) == sorted(whole["by_class"])
+    monkeypatch.setattr(classes, "MAX_CLASSES", 1)
+    section = quality.quality(subject)
+    ((name, *_),) = section.content["by_class"]
+    assert {one["class"] for one in records(section, "gains")} == {name}
+    assert section.content["listed"] == " The 1 of 3 classes that changed most."
 
 
 # quality
@@ -602,6 +609,7 @@ def test_the_inspector_has_the_cached_logits_and_the_student_s_own_outputs(subje
     section = inspector.inspector(subject)
     network = networks.load(subject.focus.result).eval()
     assert section.data["views"] == 2
+    assert section.content["labels"] == list(enumerate(subject.classes))
     assert sorted(sample["index"] for sample in section.data["samples"]) == list(range(36))
     for sample in section.data["samples"]:
         index = sample["index"]
@@ -673,6 +681,18 @@ def test_by_how_many_views_the_teacher_was_judged_is_said(
 ) -> None:
     monkeypatch.setattr("pipeline.report.chosen.MAX_VALUES", values)
     assert says in inspector.inspector(subject).content["rule"]
+
+
+def test_without_labels_and_where_views_mix_samples_none_is_doubted(tmp_path: Path) -> None:
+    unlabelled = inspector.inspector(unlabelled_transfer(tmp_path / "unlabelled"))
+    assert unlabelled.content["labels"] == []
+    sure = ("teacher.network=linear", "teacher.epochs=40", "teacher.lr=0.05")
+    subject = made(tmp_path, *OWN, *sure, "views.count=2", 'views.augment=[{op="mixup", alpha=1.0}]')
+    assert len(judge(subject.cache).label_errors), "the rule alone would doubt them"
+    section = inspector.inspector(subject)
+    assert (section.content["errors_found"], section.content["csv"]) == (0, None)
+    assert section.content["labels"] == list(enumerate(subject.classes))
+    assert not any(sample["doubtful"] or sample["reason"] == "label" for sample in section.data["samples"])
 
 
 ODD = ('say "x", y', "two\nlines", "=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\r=1", "\n=1", "plain", "é日")
@@ -778,7 +798,9 @@ KINDS = {
         mixup, ("Not looked for: the views mix samples",), (NOT_ALIKE, "likely label errors, the widest")
     ),
     "transfer": Kind(
-        transfer, (NOT_ALIKE, "It learnt from other samples than these"), ("Where it learnt these",)
+        transfer,
+        (NOT_ALIKE, "It learnt from other samples than these", "with the one view of each"),
+        ("Where it learnt these",),
     ),
     "unlabelled transfer": Kind(
         unlabelled_transfer, ("Not looked for: the samples have no labels",), (NOT_ALIKE, "None found")
@@ -890,7 +912,9 @@ def test_names_of_files_need_not_be_text(tmp_path: Path) -> None:
     root = write_images(tmp_path / "images", *FILES)
     (root / "train/cat/a.png").rename(os.fsdecode(os.fsencode(root / "train/cat") + b"/\xe9.png"))
     subject = made(tmp_path, *folder_of(root).options[1::2])
-    files = {sample["file"] for sample in inspector.inspector(subject).data["samples"]}
+    section = inspector.inspector(subject)
+    assert section.content["files"]
+    files = {sample["file"] for sample in section.data["samples"]}
     assert str(root / "train/cat/\ufffd.png") in files
     assert make_report(subject, tmp_path / "out").missing == ()
 
@@ -966,6 +990,11 @@ def test_a_page_of_a_thousand_classes_and_twelve_views_is_below_5_mb(tmp_path: P
     assert report.missing == ()
     assert report.page.stat().st_size < 5e6
     assert "with the first 2 of 12 views of each" in report.page.read_text("utf-8")
+
+
+def test_how_much_a_sample_counts_is_said_by_the_median_label() -> None:
+    said = quality._grain(np.repeat([0, 1, 2], [40, 8, 3]))
+    assert said == " Half of the labels have 8 test samples or fewer; one of 8 is 12.5 points."
 
 
 @pytest.mark.parametrize("data", ["one_class", "one_sample"])

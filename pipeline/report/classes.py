@@ -18,9 +18,8 @@ def most_confused(shares: NDArray[Any]) -> list[int]:
     """Of (C, C), the classes of the largest cells beside the diagonal, MAX_CLASSES or fewer; in their order."""
     count = len(shares)
     beside = np.nan_to_num(shares) * (1 - np.eye(count))
-    largest = np.argsort(-beside, axis=None, kind="stable")[
-        : MAX_CLASSES**2
-    ]  # in which that many classes are
+    enough = MAX_CLASSES**2  # cells: fewer classes do not have so many
+    largest = np.argsort(-beside, axis=None, kind="stable")[:enough]
     pairs = np.stack(np.divmod(largest, count), axis=1)
     return sorted(list(dict.fromkeys(pairs.ravel().tolist()))[:MAX_CLASSES])
 

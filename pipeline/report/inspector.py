@@ -21,6 +21,7 @@ from pipeline import networks
 from pipeline.data.samples import spread
 from pipeline.errors import PipelineError
 from pipeline.inputs import to_device
+from pipeline.progress import track
 from pipeline.report.cached import probabilities_of
 from pipeline.report.chosen import REASONS, Judged, choose, divergence, judge
 from pipeline.report.page import Section
@@ -36,8 +37,8 @@ MAX_OUTPUTS = 2_000
 """Of one network for one sample, over its views; of many classes fewer views are shown."""
 MAX_POOL = 20_000
 """Samples that the student is asked about, at even distances where there are more."""
-MAX_ERRORS = 1_000
-"""Likely label errors that are listed."""
+MAX_LISTED, MAX_SAVED = 200, 5_000
+"""Likely label errors that are listed, and that the CSV file has."""
 _BATCH = 256
 
 
@@ -64,17 +65,18 @@ def inspector(subject: Subject) -> Section:
     except (PipelineError, CacheError, OSError) as error:
         return Section(name, title, missing=str(error))
     names, errors = subject.classes, judged.label_errors
-    listed = [_error(judged, index, names, shows) for index in errors[:MAX_ERRORS].tolist()]
+    saved = [_error(judged, index, names, shows) for index in errors[:MAX_SAVED].tolist()]
     return Section(
         name,
         title,
         {
             "rule": _rule(subject, judged, len(pool), len(samples), views),
-            "errors": listed,
+            "errors": saved[:MAX_LISTED],
+            "errors_saved": len(saved),
             "unlabelled": subject.unlabelled,
             "held_out": _learnt_elsewhere(subject),
             "errors_found": len(errors),
-            "csv": _csv_address(listed),
+            "csv": _csv_address(saved),
             "images": shows.are_images,
             "files": bool(shows.files),
             "temperature": subject.temperature,
@@ -138,7 +140,7 @@ def _differs(
     numbers.
     """
     found = []
-    for start in range(0, len(pool), _BATCH):
+    for start in track(range(0, len(pool), _BATCH), "asking the student"):
         some = pool[start : start + _BATCH]
         student = _outputs(network, viewed, some, np.zeros_like(some), device)
         are_numbers = np.asarray(np.isfinite(student).all(axis=1))
