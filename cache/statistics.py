@@ -4,6 +4,7 @@ a regression is from its targets; in NumPy alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -128,9 +129,11 @@ def calibration_error(confidence: NDArray[np.floating], right: NDArray[np.floati
     """Expected calibration error: |accuracy − confidence| over equal bins of confidence, weighted by their
     size.
 
-    confidence (N,) in 0..1, right (N,) 0 or 1. Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural
-    Networks" (2017), equation 3.
+    confidence (N,) in 0..1, right (N,) 0 or 1; NaN where any confidence is. Guo, Pleiss, Sun, Weinberger, "On
+    Calibration of Modern Neural Networks" (2017), equation 3.
     """
+    if np.isnan(confidence).any():
+        return math.nan
     place = np.clip(np.ceil(confidence * bins).astype(np.intp), 1, bins) - 1
     gaps = np.bincount(place, weights=right - confidence.astype(np.float64), minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))

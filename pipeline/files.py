@@ -29,8 +29,12 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Indented JSON, for people too."""
-    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    """Indented JSON, for people too; a name that is no text, as a file's may be, in escapes."""
+    try:
+        text = json.dumps(content, indent=2, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        text = json.dumps(content, indent=2).encode()
+    write_atomically(path, text + b"\n")
 
 
 def read_json(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -23,9 +24,11 @@ class Figure(NamedTuple):
         return 100.0 if self.percent else 1.0
 
     def value(self, metrics: Mapping[str, Any]) -> float | None:
-        """The figure of these metrics, as they hold it; None where there is none."""
+        """The figure of these metrics, as they hold it; None where there is none, or no number, as of a training that
+        diverged.
+        """
         found: float | None = metrics.get(self.key)
-        return found
+        return found if found is not None and math.isfinite(found) else None
 
     def text(self, metrics: Mapping[str, Any]) -> str:
         """The figure of these metrics; a dash where there is none."""

@@ -22,6 +22,12 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["a.bin"], "folders are made, drafts are not left"
 
 
+def test_a_name_that_is_no_text_is_written_and_read(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    write_json(tmp_path / "a.json", {"classes": [name, "é"]})
+    assert read_json(tmp_path / "a.json") == {"classes": [name, "é"]}
+
+
 def test_whoever_reads_meanwhile_reads_the_content_before_to_its_end(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a.bin", b"before")
     with open(tmp_path / "a.bin", "rb") as reader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -77,6 +78,20 @@ def test_a_student_that_is_better_than_its_teacher_closes_no_share_of_a_gap(rows
     teacher, alone = with_values(rows[0], [0.81]), with_values(rows[1], [0.80, 0.80, 0.80])
     (gain,) = gains([teacher, alone, with_values(rows[2], [0.82, 0.84, 0.86])])
     assert str(gain).endswith("and it passes the teacher")
+
+
+def test_a_student_that_is_worse_than_labels_alone_is_said_to_be_below(rows: tuple[Row, ...]) -> None:
+    teacher, alone = with_values(rows[0], [0.90]), with_values(rows[1], [0.80, 0.80, 0.80])
+    (gain,) = gains([teacher, alone, with_values(rows[2], [0.70, 0.72, 0.74])])
+    assert ": 8.00 points below labels only (standard error " in str(gain)
+    assert "gap" not in str(gain)
+    assert gain.share is None
+
+
+def test_a_seed_that_diverged_is_counted_and_not_averaged(rows: tuple[Row, ...]) -> None:
+    row = with_values(rows[2], [0.80, math.nan, 0.82])
+    assert row.figure_text == "81.00 ± 1.41 % (n = 2 of 3)"
+    assert row.by_seed == {0: 0.80, 2: 0.82}
 
 
 def test_a_student_of_fewer_seeds_is_compared_on_its_own_ones(rows: tuple[Row, ...]) -> None:

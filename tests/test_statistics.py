@@ -112,6 +112,10 @@ def test_softmax_is_safe_for_large_logits_and_softens_with_the_temperature() -> 
     assert sharp[0] > soft[0] > 0.5
 
 
+def test_calibration_error_of_what_is_no_number_is_none_either() -> None:
+    assert np.isnan(calibration_error(np.array([0.5, np.nan]), np.array([1.0, 0.0])))
+
+
 def test_calibration_error_is_the_gap_of_each_bin_by_its_share() -> None:
     confidence, right = np.array([0.95, 0.95, 0.35, 0.35]), np.array([1.0, 0.0, 1.0, 1.0])
     assert calibration_error(confidence, right) == pytest.approx(0.5 * 0.45 + 0.5 * 0.65)

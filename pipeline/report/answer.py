@@ -34,7 +34,10 @@ def answer(subject: Subject) -> Section:
             "lead": None if own is None else _lead(own, footprints),
             "gains": found,
             "figure": figure.name,
-            "rows": [(row, footprints.get(row.first.folder)) for row in subject.rows],
+            "rows": [
+                (row, name.removeprefix(f"{row.name}, "), footprints.get(row.first.folder))
+                for row, name in zip(subject.rows, subject.names, strict=True)
+            ],
             "machines": machines,
             "unmeasured": unmeasured,
             "looked_into": f"{subject.focus.result.network}, {_learnt(subject)}, seed {subject.focus.result.seed}",
@@ -60,11 +63,15 @@ def _measure(subject: Subject) -> tuple[Footprints, str | None]:
     """Of every network, measured once for those that are built alike; and why others have none."""
     by_network: dict[str, Footprint] = {}
     found, problem = dict[Path, Footprint](), None
+    try:
+        test = subject.parts.test
+    except PipelineError as error:
+        return {}, str(error)
     for result in track(subject.results, "measuring speed and memory"):
         network = repr(result.network)
         try:
             if network not in by_network:
-                by_network[network] = of_run(result, subject.parts.test, subject.device)
+                by_network[network] = of_run(result, test, subject.device)
             found[result.folder] = by_network[network]
         except PipelineError as error:
             problem = str(error)
@@ -82,7 +89,7 @@ def _lead(gain: Gain, footprints: Footprints) -> str:
     reached = figure.worded(student.mean, student.spread)
     lead = (
         f"{student.name} reaches {reached} test {figure.name} from the cache{seeds}: "
-        f"{figure.gain(gain.mean)} over labels only ({figure.worded(alone.mean, alone.spread)}{error})."
+        f"{gain.amount} ({figure.worded(alone.mean, alone.spread)}{error})."
     )
     if teacher is None or not teacher.values:
         return lead
@@ -91,15 +98,20 @@ def _lead(gain: Gain, footprints: Footprints) -> str:
         lead += ", which the student passes"
     elif gain.share is not None:
         lead += f": {100 * gain.share:.0f} % of the gap is closed"
-    fewer = _times(teacher.first.parameters / student.first.parameters, "fewer", "more")
+    ratio = teacher.first.parameters / student.first.parameters
+    size = _times(ratio, "fewer", "more", "as many") + " parameters"
     waits = [_latency(footprints.get(row.first.folder)) for row in (teacher, student)]
     slow, fast = (wait or 0.0 for wait in waits)
-    speed = f" and {_times(slow / fast, 'faster', 'slower')} at batch 1" if slow and fast else ""
-    return f"{lead}, with {fewer} parameters{speed}."
+    speed = ""
+    if slow and fast:
+        speed = f" and {_times(slow / fast, 'faster', 'slower', 'as fast')} at batch 1"
+    return f"{lead}, with {size}{speed}."
 
 
-def _times(ratio: float, less: str, more: str) -> str:
-    """A ratio above 1 and its word, or the inverse and the other word."""
+def _times(ratio: float, less: str, more: str, same: str) -> str:
+    """A ratio above 1 and its word, or the inverse and the other word; within a percent neither."""
+    if 0.99 < ratio < 1.01:
+        return same
     return f"{ratio:,.3g} times {less}" if ratio >= 1 else f"{1 / ratio:,.3g} times {more}"
 
 

@@ -64,7 +64,10 @@ def curves(
         over_epochs, alt.Y("low:Q", title=title, scale=scale), y2="high:Q", color=network
     )
     line = base.mark_line(point=alt.OverlayMarkDef(size=16)).encode(
-        over_epochs, alt.Y("mean:Q", title=title, scale=scale), color=network, tooltip=told
+        over_epochs,
+        alt.Y("mean:Q", title=title, scale=scale, axis=alt.Axis(format="~g")),
+        color=network,
+        tooltip=told,
     )
     return _sized(alt.layer(band, line))
 
@@ -76,7 +79,12 @@ def scatter(points: Points, names: Sequence[str], x_title: str, y_title: str) ->
         _named(points, names)
         .mark_point(size=90, filled=True, opacity=0.7)
         .encode(
-            alt.X("x:Q", title=x_title, scale=alt.Scale(type="log", nice=False, padding=20)),
+            alt.X(
+                "x:Q",
+                title=x_title,
+                scale=alt.Scale(type="log", nice=False, padding=20),
+                axis=alt.Axis(format=",.3~g"),
+            ),
             alt.Y("y:Q", title=y_title, scale=alt.Scale(zero=False, padding=12)),
             color=_network(names),
             shape=alt.Shape(
@@ -118,7 +126,7 @@ def matrix(points: Points, x_title: str, y_title: str, value_title: str, classes
     ]
     if points and "count" in points[0]:
         told.append(alt.Tooltip("count:Q", title="samples", format=","))
-    labels = alt.Axis(labelOverlap=True, labelLimit=90)
+    labels = alt.Axis(labelOverlap=True, labelLimit=160)
     chart = (
         alt.Chart(_data(points))
         .mark_rect()

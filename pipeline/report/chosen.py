@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cache import Ensemble, LogitCache
 from cache.chunks import row_chunks
 from pipeline.data.samples import spread
+from pipeline.progress import track
 from pipeline.report.cached import probabilities_of
 
 MAX_VALUES = 2_000_000_000
@@ -65,7 +66,7 @@ def judge(cache: LogitCache | Ensemble) -> Judged:
     labels = np.asarray(cache.labels)
     entropy, share = np.zeros(count, np.float32), np.zeros(count, np.float32)
     answer, label_share = np.zeros(count, np.int64), np.full(count, np.nan, np.float32)
-    for rows in row_chunks(count):
+    for rows in track(list(row_chunks(count)), "judging soft labels"):
         indices = np.arange(count)[rows]
         mean = np.zeros((len(indices), classes), np.float32)
         for view in range(views):

@@ -37,7 +37,7 @@ MAX_OUTPUTS = 2_000
 """Of one network for one sample, over its views; of many classes fewer views are shown."""
 MAX_POOL = 20_000
 """Samples that the student is asked about, at even distances where there are more."""
-MAX_LISTED, MAX_SAVED = 200, 5_000
+MAX_LISTED, MAX_SAVED = 200, 1_500
 """Likely label errors that are listed, and that the CSV file has."""
 _BATCH = 256
 
@@ -87,6 +87,7 @@ def inspector(subject: Subject) -> Section:
             "temperature": subject.temperature,
             "views": views,
             "size": shows.size,
+            "reasons": REASONS,
             "samples": samples,
         },
     )

@@ -7,14 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cache.statistics import calibration_error, softmax
 from pipeline.data.samples import has_labels
 from pipeline.errors import PipelineError
+from pipeline.metrics import errors
 from pipeline.report import charts, classes
 from pipeline.report.page import Section
 from pipeline.report.subject import Subject
+from pipeline.tasks import FIGURES
 
 BINS = 15
 MAX_POINTS = 1_000
@@ -39,7 +42,7 @@ def quality(subject: Subject) -> Section:
     if not logits:
         return Section(name, title, missing=_diverged(list(left)))
     if labels.dtype.kind == "f":
-        section = _regression(name, title, logits, labels)
+        section = _regression(name, "How far off they are", logits, labels)
     else:
         known = labels >= 0
         answers = {which: found[known] for which, found in logits.items()}
@@ -216,6 +219,18 @@ def _most_changed(gained: Mapping[str, NDArray[np.float64]], count: int) -> list
     return sorted(chosen.tolist(), key=lambda label: (-values[-1][label], label))
 
 
+def _errors(outputs: Mapping[str, NDArray[np.float32]], targets: NDArray[np.floating]) -> dict[str, Any]:
+    """A table of the figures of a regression."""
+    shown = FIGURES["regression"]
+    measured = {
+        which: errors(torch.from_numpy(found), torch.from_numpy(targets)) for which, found in outputs.items()
+    }
+    return {
+        "columns": ["", *(figure.name for figure in shown)],
+        "far": [(which, *(figure.text(found) for figure in shown)) for which, found in measured.items()],
+    }
+
+
 def _regression(
     name: str, title: str, outputs: Mapping[str, NDArray[np.float32]], targets: NDArray[np.floating]
 ) -> Section:
@@ -232,7 +247,7 @@ def _regression(
     ]
     count = targets.shape[1]
     which = "the target" if count == 1 else f"target {first + 1} of {count}"
-    content = {"samples": len(chosen), "errors": None, "target": which}
+    content = {"samples": len(chosen), "errors": None, "target": which, **_errors(outputs, targets)}
     return Section(
         name, title, content, {"against": charts.against(points, "target", "output", list(outputs))}
     )

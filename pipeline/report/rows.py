@@ -59,10 +59,11 @@ class Row:
 
     @property
     def figure_text(self) -> str:
-        """The mean with spread and seeds; a dash where nothing is known."""
+        """The mean with spread and seeds, and of how many where some have no figure; a dash where none has."""
         if not self.values:
             return "–"
-        return f"{self.figure.worded(self.mean, self.spread)} (n = {len(self.values)})"
+        of = "" if len(self.values) == len(self.results) else f" of {len(self.results)}"
+        return f"{self.figure.worded(self.mean, self.spread)} (n = {len(self.values)}{of})"
 
 
 @dataclass(frozen=True)
@@ -96,16 +97,24 @@ class Gain:
     @property
     def share(self) -> float | None:
         """The part of the gap between labels only and the teacher that was closed; above 1 where the student passes
-        the teacher; None where there is no gap.
+        the teacher; None where there is no gap, or nothing was gained.
         """
-        if self.teacher is None or not self.teacher.values:
+        if self.teacher is None or not self.teacher.values or self.mean <= 0:
             return None
         gap = self.teacher.mean - statistics.fmean(self.alone_values)
         return self.mean / gap if gap > 0 else None
 
+    @property
+    def amount(self) -> str:
+        """The mean gain, or loss, in words."""
+        figure = self.student.figure
+        if self.mean < 0:
+            return f"{figure.gain(-self.mean).removeprefix('+')} below labels only"
+        return f"{figure.gain(self.mean)} over labels only"
+
     def __str__(self) -> str:
         figure = self.student.figure
-        line = f"{self.student.name}, {self.student.kind}: {figure.gain(self.mean)} over labels only"
+        line = f"{self.student.name}, {self.student.kind}: {self.amount}"
         if self.error is not None:
             line += f" (standard error {figure.number(self.error)})"
         if self.teacher is not None and self.teacher.values and self.student.mean > self.teacher.mean:

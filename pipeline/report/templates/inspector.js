@@ -127,6 +127,7 @@ if (data) {
     const sample = state.selected;
     element("sample-title").textContent = `Sample ${sample.index}, label ${className(sample.label)}`;
     element("sample-file").textContent = sample.file ?? "";
+    element("sample-reason").textContent = `From: ${data.reasons[sample.reason]}.`;
     if (data.size) {
       const image = element("sample-image");
       const [width, height] = data.size;
@@ -166,12 +167,13 @@ if (data) {
       ...both.map((label) => {
         const made = document.createElement("tr");
         const name = make("th", className(label), label === sample.label ? "text mark" : "text");
+        name.title = className(label);
         name.scope = "row";
         made.append(name, bar(teacher[label], "teacher"), bar(student[label], "student"));
         return made;
       }),
     );
-    element("temperature-value").textContent = `T = ${state.temperature.toFixed(1)}`;
+    element("temperature-value").textContent = `T = ${Number(state.temperature.toFixed(2))}`;
     element("temperature").value = state.temperature;
   }
 
