@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,29 @@ def test_the_command_line_imports_nothing_heavy_before_a_command_runs() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert found.stdout.split() == []
+
+
+def test_the_distribution_holds_every_package_and_what_lies_beside_its_modules() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    packages = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for top in ("cache", "pipeline")
+        for path in (ROOT / top).glob("**/__init__.py")
+    }
+    assert set(settings["packages"]) == packages
+    named = {
+        path
+        for package, patterns in settings["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    beside = {
+        path
+        for package in packages
+        for path in (ROOT / package.replace(".", "/")).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert named == beside
 
 
 def test_every_source_file_has_its_test_file() -> None:
