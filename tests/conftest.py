@@ -13,6 +13,13 @@ os.environ["NO_COLOR"] = "1"
 os.environ.pop("DECANT_STORE", None)
 
 
+@pytest.fixture(autouse=True)
+def usual_store() -> Iterator[None]:
+    """A command with --store names it to the processes that it starts, through the environment: not to later tests."""
+    yield
+    os.environ.pop("DECANT_STORE", None)
+
+
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that every user may enter and write into; those of pytest are closed again by each new session."""
