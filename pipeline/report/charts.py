@@ -83,7 +83,7 @@ def scatter(points: Points, names: Sequence[str], x_title: str, y_title: str) ->
                 "x:Q",
                 title=x_title,
                 scale=alt.Scale(type="log", nice=False, padding=20),
-                axis=alt.Axis(format=",.3~g"),
+                axis=alt.Axis(format=",.3~r"),
             ),
             alt.Y("y:Q", title=y_title, scale=alt.Scale(zero=False, padding=12)),
             color=_network(names),
@@ -93,7 +93,7 @@ def scatter(points: Points, names: Sequence[str], x_title: str, y_title: str) ->
             tooltip=[
                 "name:N",
                 "seed:N",
-                alt.Tooltip("x:Q", title=x_title, format=",.4~g"),
+                alt.Tooltip("x:Q", title=x_title, format=",.4~r"),
                 alt.Tooltip("y:Q", title=y_title, format=".5~g"),
             ],
         )
@@ -220,7 +220,7 @@ def rising(points: Points, x_title: str, y_title: str, series: Sequence[str]) ->
             tooltip=[
                 "series:N",
                 alt.Tooltip("x:Q", title=x_title),
-                alt.Tooltip("y:Q", title=y_title, format=",.4~g"),
+                alt.Tooltip("y:Q", title=y_title, format=",.4~r"),
             ],
         )
     )

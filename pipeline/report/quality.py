@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -110,85 +110,75 @@ def _classification(
     few = len(names) <= classes.MAX_SQUARE
     counts = {which: confusion(found, labels) for which, found in logits.items() if few}
     shown = classes.most_confused(np.sum(list(counts.values()), axis=0)) if few else []
-    wrong = {which: int((found.argmax(1) != labels).sum()) for which, found in logits.items()}
+    matrices = [which for which in ("teacher", "student") if which in counts] or list(counts)[:1]
     accuracies = {which: by_class(found, labels) for which, found in logits.items()}
     gained, differences = _gains(accuracies)
-    chosen = _most_changed(gained, classes.MAX_CLASSES)
-    calibrated = {
-        which: calibration_error(probabilities.max(1), (probabilities.argmax(1) == labels).astype(np.float64))
-        for which, probabilities in ((which, softmax(found)) for which, found in logits.items())
+    changed = _most_changed(gained, classes.MAX_CLASSES)
+    drawn = {"reliability": _reliability_chart(logits, labels)}
+    if gained:
+        drawn["gains"] = _gains_chart(gained, changed, names)
+    for place, which in enumerate(matrices):
+        drawn[f"confusion{place}"] = _confusion_chart(which, counts[which], shown, names)
+    content = {
+        "samples": len(labels),
+        "errors": [_errors_of(which, found, labels) for which, found in logits.items()],
+        "matrices": {which: f"confusion{place}" for place, which in enumerate(matrices)},
+        "note": classes.note(shown, names),
+        "changed": classes.note(changed, names, "changed most") + _grain(labels),
+        "differences": differences,
+        "by_class": _accuracies(accuracies, range(len(names)) if few else changed, names),
+        "listed": "" if few else classes.note(changed, names, "changed most"),
+        "compared": list(accuracies),
+        "most": classes.MAX_SQUARE,
     }
-    matrices = [which for which in ("teacher", "student") if which in counts] or list(counts)[:1]
-    return Section(
-        name,
-        title,
-        {
-            "samples": len(labels),
-            "errors": [
-                (
-                    which,
-                    f"{one:,}",
-                    f"{100 * (1 - one / len(labels)):.2f} %",
-                    f"{100 * calibrated[which]:.2f} %",
-                )
-                for which, one in wrong.items()
-            ],
-            "matrices": {which: f"confusion{place}" for place, which in enumerate(matrices)},
-            "note": classes.note(shown, names),
-            "changed": classes.note(chosen, names, "changed most") + _grain(labels),
-            "differences": differences,
-            "by_class": [
-                (
-                    names[label],
-                    *(
-                        "–" if np.isnan(one[label]) else f"{100 * one[label]:.2f}"
-                        for one in accuracies.values()
-                    ),
-                )
-                for label in (range(len(names)) if few else chosen)
-            ],
-            "listed": "" if few else classes.note(chosen, names, "changed most"),
-            "compared": list(accuracies),
-            "most": classes.MAX_SQUARE,
-        },
-        {
-            "reliability": charts.reliability(
-                [
-                    {"series": which, **one}
-                    for which, found in logits.items()
-                    for one in reliability(found, labels)
-                ],
-                list(logits),
-            ),
-            **(
-                {
-                    "gains": charts.bars(
-                        [
-                            {"class": names[label], "series": series, "value": 100 * float(values[label])}
-                            for label in chosen
-                            for series, values in gained.items()
-                            if not np.isnan(values[label])
-                        ],
-                        "points of accuracy",
-                        list(gained),
-                        len(chosen),
-                    )
-                }
-                if gained
-                else {}
-            ),
-            **{
-                f"confusion{place}": charts.matrix(
-                    classes.squares(classes.by_row(counts[which]), shown, names, counts[which]),
-                    f"answer of the {which}",
-                    "label",
-                    "share of the label",
-                    len(shown),
-                )
-                for place, which in enumerate(matrices)
-            },
-        },
-    )
+    return Section(name, title, content, drawn)
+
+
+def _errors_of(which: str, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[str, ...]:
+    """How often a network is wrong, and how wrong its confidence is."""
+    probabilities = softmax(logits)
+    right = probabilities.argmax(1) == labels
+    error = calibration_error(probabilities.max(1), right.astype(np.float64))
+    return which, f"{int((~right).sum()):,}", f"{100 * right.mean():.2f} %", f"{100 * error:.2f} %"
+
+
+def _accuracies(
+    accuracies: Mapping[str, NDArray[np.float64]], shown: Iterable[int], names: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """A row a class: percent of each network, a dash where no sample tells."""
+    return [
+        (
+            names[label],
+            *("–" if np.isnan(one[label]) else f"{100 * one[label]:.2f}" for one in accuracies.values()),
+        )
+        for label in shown
+    ]
+
+
+def _reliability_chart(logits: Mapping[str, NDArray[np.float32]], labels: NDArray[np.int64]) -> Any:
+    points = [
+        {"series": which, **one} for which, found in logits.items() for one in reliability(found, labels)
+    ]
+    return charts.reliability(points, list(logits))
+
+
+def _gains_chart(
+    gained: Mapping[str, NDArray[np.float64]], shown: Sequence[int], names: Sequence[str]
+) -> Any:
+    points = [
+        {"class": names[label], "series": series, "value": 100 * float(values[label])}
+        for label in shown
+        for series, values in gained.items()
+        if not np.isnan(values[label])
+    ]
+    return charts.bars(points, "points of accuracy", list(gained), len(shown))
+
+
+def _confusion_chart(
+    which: str, counts: NDArray[np.int64], shown: Sequence[int], names: Sequence[str]
+) -> Any:
+    squares = classes.squares(classes.by_row(counts), shown, names, counts)
+    return charts.matrix(squares, f"answer of the {which}", "label", "share of the label", len(shown))
 
 
 def _gains(accuracies: Mapping[str, NDArray[np.float64]]) -> tuple[dict[str, NDArray[np.float64]], bool]:
