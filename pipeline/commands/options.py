@@ -30,6 +30,16 @@ _store = click.option(
 )
 
 
+overrides_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    shell_complete=completion.settings,
+    help="Override a setting of the recipe.",
+)
+
+
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--recipe, --set, --runs, --store and --device, handed on as `recipe`, `base` (its run folder), `store`,
     `device`.
@@ -43,14 +53,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         shell_complete=completion.recipes,
         help="A recipe's name, or a .toml file.",
     )
-    @click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="SECTION.KEY=VALUE",
-        shell_complete=completion.settings,
-        help="Override a setting.",
-    )
+    @overrides_option
     @click.option(
         "--runs",
         default="runs",

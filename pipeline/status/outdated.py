@@ -23,7 +23,6 @@ _DECIDING: dict[Kind, tuple[str, ...]] = {
 _INDIFFERENT: dict[Kind, tuple[str, ...]] = {  # settings of those sections that decide nothing
     "teacher": ("views.count",),
     "labels": ("student.objective",),
-    "distilled": (),
 }
 _OF_TEACHERS = ("teacher", "knowledge", "cache.dtype", "cache.precision")  # idle beside cache.from
 _SETTINGS = {"encoding.dtype": "cache.dtype", "encoding.teacher_precision": "cache.precision"}
@@ -108,7 +107,7 @@ def _changed(recipe: Recipe, folder: Path, kind: Kind, idle: Sequence[str] = ())
     found = changed_settings(recipe, folder, _DECIDING[kind])
     if found is None:
         return None
-    return [one for one in found if not one.field.startswith((*_INDIFFERENT[kind], *idle))]
+    return [one for one in found if not one.field.startswith((*_INDIFFERENT.get(kind, ()), *idle))]
 
 
 def _nearest(found: Iterable[tuple[Path, Sequence[Difference] | None]]) -> Outdated | None:

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands import completion
-from pipeline.commands.options import as_json, command_line, find_modules_beside, print_json, store_option
+from pipeline.commands.options import (
+    as_json,
+    command_line,
+    find_modules_beside,
+    overrides_option,
+    print_json,
+    store_option,
+)
 
 if TYPE_CHECKING:
     from cache.collection import Leftover
@@ -35,14 +42,7 @@ if TYPE_CHECKING:
     shell_complete=completion.recipes,
     help="The recipe whose training data, in their order, and views the logits are of.",
 )
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="SECTION.KEY=VALUE",
-    shell_complete=completion.settings,
-    help="Override a setting of it.",
-)
+@overrides_option
 @click.option(
     "--dtype",
     type=click.Choice(["float16", "float32"]),
