@@ -47,16 +47,16 @@ format: $(READY) ## put the format right
 	$(VENV)/bin/ruff check --fix .
 
 bench: $(READY) ## measure the speed of everything, against what it could be (10 minutes, 12 GB in TMPDIR)
-	$(VENV)/bin/python -m tests.bench $(ARGS)
+	$(VENV)/bin/python -m benchmarks $(ARGS)
 
 bench-objectives: $(READY) ## every objective on the digits, 5 seeds
-	$(VENV)/bin/python -m tests.bench.objectives $(ARGS)
+	$(VENV)/bin/python -m benchmarks.objectives $(ARGS)
 
 bench-compare: $(READY) ## OLD=FILE.json NEW=FILE.json: what two runs of the measurements differ in
-	@$(VENV)/bin/python -m tests.bench.compare $(OLD) $(NEW)
+	@$(VENV)/bin/python -m benchmarks.compare $(OLD) $(NEW)
 
 study: $(READY) ## one student by labels, by fixed logits, by V cached views and by a live teacher
-	$(VENV)/bin/python -m tests.bench.study $(RUN)
+	$(VENV)/bin/python -m benchmarks.study $(RUN)
 
 teacher: $(READY) ## train the teacher
 	$(DECANT) teacher $(RUN)

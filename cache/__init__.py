@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cache.ensemble import Ensemble
-from cache.errors import (
+if __name__ == "cache":  # found by its folder's name, inside the repository
+    from decant.folder_names import use_import_package
+
+    use_import_package("cache")
+
+from decant.cache.ensemble import Ensemble
+from decant.cache.errors import (
     CacheError,
     CorruptError,
     FormatError,
@@ -19,13 +24,13 @@ from cache.errors import (
     StorageError,
     ValueRefusedError,
 )
-from cache.manifest import Manifest
-from cache.reader import LogitCache
-from cache.store import Store
-from cache.writer import LogitCacheWriter
+from decant.cache.manifest import Manifest
+from decant.cache.reader import LogitCache
+from decant.cache.store.local import Store
+from decant.cache.writer import LogitCacheWriter
 
 if TYPE_CHECKING:
-    from cache.dataset import SoftLabelDataset
+    from decant.cache.dataset import SoftLabelDataset
 
 __all__ = [
     "CacheError",
@@ -47,7 +52,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "SoftLabelDataset":
-        from cache.dataset import SoftLabelDataset
+        from decant.cache.dataset import SoftLabelDataset
 
         return SoftLabelDataset
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

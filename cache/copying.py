@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cache.chunks import row_chunks
-from cache.ensemble import Ensemble
-from cache.errors import CacheError
-from cache.reader import LogitCache
-from cache.store import Store
-from cache.writer import LogitCacheWriter
+from decant.cache.chunks import row_chunks
+from decant.cache.ensemble import Ensemble
+from decant.cache.errors import CacheError
+from decant.cache.reader import LogitCache
+from decant.cache.store.local import Store
+from decant.cache.writer import LogitCacheWriter
 
 
 def copy_view(writer: LogitCacheWriter, view: int, source: LogitCache | Ensemble, inner: int) -> None:

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Subset
 
-from cache.ensemble import Ensemble
-from cache.errors import MismatchError
-from cache.reader import LogitCache
+from decant.cache.ensemble import Ensemble
+from decant.cache.errors import MismatchError
+from decant.cache.reader import LogitCache
 
 Key = int | tuple[int, int]
 """A sample's index, or (index, view)."""

@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cache.errors import MismatchError
-from cache.manifest import Manifest, require_same
-from cache.reader import LogitCache
-from cache.statistics import softmax
+from decant.cache.errors import MismatchError
+from decant.cache.manifest import Manifest, require_same
+from decant.cache.reader import LogitCache
+from decant.cache.statistics import softmax
 
 Mean = Literal["logits", "probabilities", "separate"]
 

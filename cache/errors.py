@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cache.manifest import Difference
+    from decant.cache.manifest import Difference
 
 
 class CacheError(Exception):

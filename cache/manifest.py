@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cache.errors import FormatError, MismatchError
+from decant.cache.errors import FormatError, MismatchError
 
 SECTIONS = ("teacher", "data", "views", "encoding")
 DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}

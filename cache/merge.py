@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from cache.copying import copy_view
-from cache.ensemble import Ensemble, require_agreement
-from cache.manifest import Manifest
-from cache.reader import LogitCache
-from cache.store import Store
-from cache.writer import LogitCacheWriter
+from decant.cache.copying import copy_view
+from decant.cache.ensemble import Ensemble, require_agreement
+from decant.cache.manifest import Manifest
+from decant.cache.reader import LogitCache
+from decant.cache.store.local import Store
+from decant.cache.writer import LogitCacheWriter
 
 How = Literal["mean-logits", "mean-probabilities", "stack-views"]
 

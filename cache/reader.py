@@ -10,12 +10,12 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cache import layout
-from cache.blocks import Blocks
-from cache.errors import CorruptError, FormatError, IncompleteError, MismatchError
-from cache.manifest import Manifest
-from cache.partial import PARTIAL
-from cache.residence import Residence, advise, read_whole, resolve
+from decant.cache.errors import CorruptError, FormatError, IncompleteError, MismatchError
+from decant.cache.format import hdf5
+from decant.cache.format.blocks import Blocks
+from decant.cache.io.partial import PARTIAL
+from decant.cache.manifest import Manifest
+from decant.cache.placement import Residence, advise, read_whole, resolve
 
 _INTP = np.dtype(np.intp)
 
@@ -33,7 +33,7 @@ class LogitCache:
     def __init__(
         self,
         path: Path,
-        checked: layout.Layout,
+        checked: hdf5.Layout,
         mapped: mmap.mmap,
         verify: Verify,
         held: NDArray[np.uint8] | None = None,
@@ -85,7 +85,7 @@ class LogitCache:
             problem = FormatError if path.exists() else FileNotFoundError
             raise problem(f"{path}: {'not a file' if path.exists() else 'no such cache'}")
         with open(path, "rb") as file:
-            checked = layout.check(file, str(path))
+            checked = hdf5.check(file, str(path))
             mapped = mmap.mmap(file.fileno(), checked.size, prot=mmap.PROT_READ)
             logits = checked.tables["logits"]
             if resolve(table, path, logits.nbytes) == "ram":
@@ -174,7 +174,7 @@ class LogitCache:
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.path.absolute(), self.manifest.key, self.verify_mode)
 
-    def _table(self, table: layout.Table) -> NDArray[Any]:
+    def _table(self, table: hdf5.Table) -> NDArray[Any]:
         count = table.nbytes // table.dtype.itemsize
         return np.frombuffer(self._mapped, table.dtype, count, table.offset).reshape(table.shape)
 

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cache import layout, partial, values
-from cache.blocks import CHECKED_TABLES
-from cache.errors import CacheError, FormatError, IncompleteError, StorageError, ValueRefusedError
-from cache.files import reserve, storage_error, sync_folder
-from cache.manifest import Manifest, require_same
-from cache.rows import StoredRows
+from decant.cache import validation
+from decant.cache.errors import CacheError, FormatError, IncompleteError, StorageError, ValueRefusedError
+from decant.cache.format import hdf5
+from decant.cache.format.blocks import CHECKED_TABLES
+from decant.cache.format.rows import StoredRows
+from decant.cache.io import partial
+from decant.cache.io.files import reserve, storage_error, sync_folder
+from decant.cache.manifest import Manifest, require_same
 
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -30,7 +32,7 @@ class LogitCacheWriter:
     Opening it again after a kill goes on where it was. The invariant that makes this safe: a block's entry in
     `blocks` is written only after all of the block's rows are in the file, and `PATH` comes to be, in one
     step, only after every block has been read back, agrees with its entry and is synced. Two builders never
-    write into one file (`cache.partial`), so none is needed to hold the other off; `Store.building` does, to
+    write into one file (`cache.io.partial`), so none is needed to hold the other off; `Store.building` does, to
     spare the second one the work.
 
     Pickled, it writes into the same file: so the ranks of one job share it, if they write disjoint blocks.
@@ -103,12 +105,12 @@ class LogitCacheWriter:
         overflow, a wrong shape, an index out of range, or an index that is stored already with other values;
         StorageError where the disk refuses.
         """
-        view = values.check_view(self.manifest, view)
-        rows = values.check_indices(self.manifest, indices, view)
+        view = validation.check_view(self.manifest, view)
+        rows = validation.check_indices(self.manifest, indices, view)
         columns = {
-            "logits": values.check_logits(self.manifest, rows, logits, view),
-            "labels": values.check_labels(self.manifest, rows, labels, view),
-            "input_crc32": values.check_input_crc32(self.manifest, rows, input_crc32, view),
+            "logits": validation.check_logits(self.manifest, rows, logits, view),
+            "labels": validation.check_labels(self.manifest, rows, labels, view),
+            "input_crc32": validation.check_input_crc32(self.manifest, rows, input_crc32, view),
         }
         self._check_repeats(rows, columns, view)
         fresh = np.flatnonzero(~self._filled[view, rows])
@@ -157,7 +159,7 @@ class LogitCacheWriter:
         name = partial.new_name(self.path)
         draft = name.with_suffix(partial.DRAFT)
         try:
-            created = layout.create(draft, manifest)
+            created = hdf5.create(draft, manifest)
             fd = os.open(draft, os.O_RDWR | os.O_CLOEXEC)
             try:
                 partial.lock(fd)
@@ -173,7 +175,7 @@ class LogitCacheWriter:
             draft.unlink(missing_ok=True)
         return name, fd
 
-    def _open(self, checked: layout.Layout) -> None:
+    def _open(self, checked: hdf5.Layout) -> None:
         self.layout, self.manifest = checked, checked.manifest
         self._stored = StoredRows(self._fd, checked, self.partial)
         self.blocks = self._stored.blocks
@@ -261,11 +263,11 @@ class LogitCacheWriter:
             os.rename(self.partial, self.path)
 
 
-def _check_begun(path: Path, manifest: Manifest) -> layout.Layout:
+def _check_begun(path: Path, manifest: Manifest) -> hdf5.Layout:
     """The layout of a file that must answer the same question, or FormatError or MismatchError."""
     with open(path, "rb") as file:
         try:
-            found = layout.check(file, str(path))
+            found = hdf5.check(file, str(path))
         except FormatError as error:
             raise type(error)(f"{error}; delete it and run the command again") from None
     require_same(

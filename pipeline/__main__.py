@@ -1,6 +1,6 @@
 """`python -m pipeline` is `decant`."""
 
-from pipeline.cli import main
+from decant.pipeline.cli.main import main
 
 if __name__ == "__main__":
     main()

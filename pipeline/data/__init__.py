@@ -1,16 +1,17 @@
 """Labelled data by name: inputs in a fixed order, their labels, and what identifies them.
 
-named.py         a dataset by its name, checked
+registry.py      a dataset by its name, checked
 samples.py       what is asked of data, whatever the source
-sources.py       digits, torchvision's, one's own function
-folders.py       folders of images;  images.py  image files → pixels of one size;  pack.py  decoded once, for mapping
+builtin.py       digits, torchvision's, one's own function
+image_folder.py  folders of images;  image_decode.py  image files → pixels of one size
+image_pack.py    decoded once, for mapping
 tabular.py       tables of numbers;  text.py  texts, tokenised
-labels.py        labels from anywhere;  tables.py  .npy, .pt and HDF5 arrays
-transfer_set.py  samples that the teacher does not learn from
+labels.py        labels from anywhere;  array_files.py  .npy, .pt and HDF5 arrays
+held_out.py      samples that the teacher does not learn from
 """
 
 from __future__ import annotations
 
-from pipeline.data.named import describe, identity, load
+from decant.pipeline.data.registry import describe, identity, load
 
 __all__ = ["describe", "identity", "load"]

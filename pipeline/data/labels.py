@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.samples import NO_LABEL, LabelledData, task_of
-from pipeline.errors import DataError
+from decant.pipeline.data.samples import NO_LABEL, LabelledData, task_of
+from decant.pipeline.errors import DataError
 
 Label = int | NDArray[np.float32] | None
 """A class, the targets (T,) of a regression, or none."""

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import DataError
-from pipeline.tasks import Task
+from decant.pipeline.config.tasks import Task
+from decant.pipeline.errors import DataError
 
 Split = str
 """`train`, `test`, or the name that a transfer set has."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.data.samples import ArrayData, LabelledData, Split
-from pipeline.settings import DataSettings, ViewsSettings
+from decant.pipeline.config.settings import DataSettings, ViewsSettings
+from decant.pipeline.data.samples import ArrayData, LabelledData, Split
 
 _DIABETES_TEST = 89  # of 442, a fifth
 

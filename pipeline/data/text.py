@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.samples import NO_LABEL, LabelledData, Split
-from pipeline.errors import DataError
-from pipeline.optional import optional
-from pipeline.progress import track
-from pipeline.settings import DataSettings, ViewsSettings
+from decant.pipeline.config.settings import DataSettings, ViewsSettings
+from decant.pipeline.data.samples import NO_LABEL, LabelledData, Split
+from decant.pipeline.errors import DataError
+from decant.pipeline.support.optional import optional
+from decant.pipeline.support.progress import track
 
 MAX_LENGTH = 128  # tokens of a text, unless the recipe says otherwise
 _ENDINGS = (".csv", ".tsv", ".jsonl")

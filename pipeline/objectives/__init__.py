@@ -1,15 +1,15 @@
 """Distillation losses: pure functions of (student_logits, teacher_logits, labels) that return `Terms`."""
 
-from pipeline.data.samples import NO_LABEL
-from pipeline.objectives.building import FUNCTIONS, build, from_cache, from_labels
-from pipeline.objectives.decoupled import dkd, nkd
-from pipeline.objectives.hard import cross_entropy, smoothed_labels
-from pipeline.objectives.knowledge import general
-from pipeline.objectives.relational import dist
-from pipeline.objectives.softened import ce_plus_kl, js, kd, rkl, soft_ce, softened_kl
-from pipeline.objectives.squared import logit_mse, regression, squared_error
-from pipeline.objectives.terms import Loss, Terms, standardized
-from pipeline.objectives.transfer import transfer_data, transfer_knowledge, transfer_model
+from decant.pipeline.data.samples import NO_LABEL
+from decant.pipeline.objectives.decoupled import dkd, nkd
+from decant.pipeline.objectives.divergences import ce_plus_kl, js, kd, rkl, soft_ce, softened_kl
+from decant.pipeline.objectives.hard_labels import cross_entropy, smoothed_labels
+from decant.pipeline.objectives.registry import FUNCTIONS, build, from_cache, from_labels
+from decant.pipeline.objectives.relational import dist
+from decant.pipeline.objectives.squared import logit_mse, regression, squared_error
+from decant.pipeline.objectives.terms import Loss, Terms, standardized
+from decant.pipeline.objectives.transfer import transfer_data, transfer_knowledge, transfer_model
+from decant.pipeline.objectives.two_teachers import general
 
 __all__ = [
     "FUNCTIONS",

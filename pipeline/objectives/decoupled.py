@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import RecipeError
-from pipeline.objectives.hard import cross_entropy, target_classes
-from pipeline.objectives.softened import cross_entropy_rows, kl_rows
-from pipeline.objectives.terms import Terms, pair
+from decant.pipeline.errors import RecipeError
+from decant.pipeline.objectives.divergences import cross_entropy_rows, kl_rows
+from decant.pipeline.objectives.hard_labels import cross_entropy, target_classes
+from decant.pipeline.objectives.terms import Terms, pair
 
 
 def dkd(

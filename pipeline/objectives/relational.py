@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pipeline.objectives.hard import cross_entropy
-from pipeline.objectives.terms import Terms, pair
+from decant.pipeline.objectives.hard_labels import cross_entropy
+from decant.pipeline.objectives.terms import Terms, pair
 
 _FADING = 1e-8
 

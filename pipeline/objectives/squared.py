@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import DataError
-from pipeline.objectives.hard import cross_entropy, weighted_mean
-from pipeline.objectives.terms import Terms, pair, wide
+from decant.pipeline.errors import DataError
+from decant.pipeline.objectives.hard_labels import cross_entropy, weighted_mean
+from decant.pipeline.objectives.terms import Terms, pair, wide
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:

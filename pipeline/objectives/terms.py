@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.errors import RecipeError
+from decant.pipeline.errors import RecipeError
 
 _LEAST_DEVIATION = 1e-3
 

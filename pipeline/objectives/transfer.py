@@ -8,9 +8,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.objectives.hard import cross_entropy, labelled, likeliest_label, weighted_mean
-from pipeline.objectives.softened import cross_entropy_rows
-from pipeline.objectives.terms import Terms, pair
+from decant.pipeline.objectives.divergences import cross_entropy_rows
+from decant.pipeline.objectives.hard_labels import cross_entropy, labelled, likeliest_label, weighted_mean
+from decant.pipeline.objectives.terms import Terms, pair
 
 
 def transfer_knowledge(

@@ -20,6 +20,6 @@ exported.py   the files of `decant export`
 
 from __future__ import annotations
 
-from pipeline.report.rows import Gain, Row, compare, format_cells, gains, headings, learnt, rows_of
+from decant.pipeline.report.rows import Gain, Row, compare, format_cells, gains, headings, learnt, rows_of
 
 __all__ = ["Gain", "Row", "compare", "format_cells", "gains", "headings", "learnt", "rows_of"]

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import Ensemble, LogitCache
-from cache.chunks import row_chunks
-from pipeline.data.samples import spread
-from pipeline.progress import track
-from pipeline.report.cached import probabilities_of
+from decant.cache import Ensemble, LogitCache
+from decant.cache.chunks import row_chunks
+from decant.pipeline.data.samples import spread
+from decant.pipeline.report.sections.cached import probabilities_of
+from decant.pipeline.support.progress import track
 
 MAX_VALUES = 2_000_000_000
 """Probabilities that judging reads: of all samples, of as many views as that allows."""

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.report.rows import Row
-from pipeline.runs import Result
-from pipeline.tasks import Figure
-from pipeline.training import METRICS
+from decant.pipeline.config.tasks import Figure
+from decant.pipeline.report.rows import Row
+from decant.pipeline.runs.result import Result
+from decant.pipeline.training.loop import METRICS
 
 Epoch = dict[str, Any]
 """A line of metrics.jsonl."""

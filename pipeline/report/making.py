@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_atomically
-from pipeline.report import charts, history
-from pipeline.report.answer import answer
-from pipeline.report.cached import cached
-from pipeline.report.cost import cost
-from pipeline.report.curves import curves, points
-from pipeline.report.exported import exported
-from pipeline.report.inspector import inspector
-from pipeline.report.markdown import markdown
-from pipeline.report.page import render
-from pipeline.report.quality import quality
-from pipeline.report.rows import Gain, Row, gains
-from pipeline.report.subject import Subject
+from decant.pipeline.report import charts, history
+from decant.pipeline.report.markdown import markdown
+from decant.pipeline.report.page import render
+from decant.pipeline.report.rows import Gain, Row, gains
+from decant.pipeline.report.sections.answer import answer
+from decant.pipeline.report.sections.cached import cached
+from decant.pipeline.report.sections.cost import cost
+from decant.pipeline.report.sections.curves import curves, points
+from decant.pipeline.report.sections.exported import exported
+from decant.pipeline.report.sections.inspector import inspector
+from decant.pipeline.report.sections.quality import quality
+from decant.pipeline.report.subject import Subject
+from decant.pipeline.support.files import write_atomically
 
 TABLE = "report.md"
 CURVES = "curves.png"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.report.rows import Row, format_cells, gains, headings
+from decant.pipeline.report.rows import Row, format_cells, gains, headings
 
 
 def markdown(title: str, rows: Sequence[Row]) -> str:

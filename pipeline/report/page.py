@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from pipeline.report.charts import THEMES
+from decant.pipeline.report.charts import THEMES
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def render(title: str, sections: Sequence[Section], networks: Sequence[str]) -> 
         .get_template("page.html")
         .render(
             title=title,
-            version=metadata.version("decant"),
+            version=metadata.version("decant-kd"),
             sections=sections,
             networks=networks,
             charts=_json(charts),
@@ -87,7 +87,7 @@ def _json(content: Any) -> Markup:
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.report"),
+        loader=jinja2.PackageLoader("decant.pipeline.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

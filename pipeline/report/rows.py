@@ -9,9 +9,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pipeline.recipe import Recipe
-from pipeline.runs import Result, results
-from pipeline.tasks import Figure, headline
+from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.config.tasks import Figure, headline
+from decant.pipeline.runs.result import Result, results
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.folders import image_files
-from pipeline.data.samples import vocabulary
-from pipeline.data.text import decoder
-from pipeline.settings import Settings
-from pipeline.views import ViewedData
+from decant.pipeline.config.settings import Settings
+from decant.pipeline.data.image_folder import image_files
+from decant.pipeline.data.samples import vocabulary
+from decant.pipeline.data.text import decoder
+from decant.pipeline.views import ViewedData
 
 MAX_SIDE = 96
 """Pixels; larger images are shown smaller."""

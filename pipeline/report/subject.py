@@ -14,18 +14,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache import Ensemble, LogitCache, Store
-from pipeline import networks, soft_labels
-from pipeline.augmentations import CutMix, Mixup
-from pipeline.data.samples import has_labels
-from pipeline.errors import DataError, NotMadeError, PipelineError
-from pipeline.finished import FinishedRun, class_names, open_run
-from pipeline.parts import Parts
-from pipeline.recipe import Recipe
-from pipeline.report.rows import Row, rows_of
-from pipeline.runs import TEST_LOGITS, Result, changed_settings, results
-from pipeline.scheduled import Scheduled
-from pipeline.training import predict
+from decant.cache import Ensemble, LogitCache, Store
+from decant.pipeline.config.annealing import Scheduled
+from decant.pipeline.config.augmentations import CutMix, Mixup
+from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.data.samples import has_labels
+from decant.pipeline.errors import DataError, NotMadeError, PipelineError
+from decant.pipeline.networks.build import load_network
+from decant.pipeline.phases import soft_labels
+from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.report.rows import Row, rows_of
+from decant.pipeline.runs.open import FinishedRun, class_names, open_run
+from decant.pipeline.runs.result import TEST_LOGITS, Result, changed_settings, results
+from decant.pipeline.training.loop import predict
 
 _SECTIONS = ("data", "views", "teacher", "knowledge", "cache", "student")
 
@@ -156,7 +157,7 @@ class Subject:
             found = np.load(result.folder / TEST_LOGITS, allow_pickle=False)
             if found.shape == shape:
                 return np.asarray(found, np.float32)
-        return predict(networks.load(result).to(self.device), self.parts.test, self.device).numpy()
+        return predict(load_network(result).to(self.device), self.parts.test, self.device).numpy()
 
 
 def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) -> Subject:

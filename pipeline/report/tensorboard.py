@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.errors import ModelError
-from pipeline.optional import optional
-from pipeline.report.history import history
-from pipeline.runs import Result
+from decant.pipeline.errors import ModelError
+from decant.pipeline.report.history import history
+from decant.pipeline.runs.result import Result
+from decant.pipeline.support.optional import optional
 
 FOLDER = "tensorboard"
 

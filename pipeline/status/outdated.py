@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache import CacheError, LogitCache, Store
-from cache.manifest import Difference, differences
-from pipeline import identity
-from pipeline.data.samples import LabelledData
-from pipeline.errors import DamagedError
-from pipeline.recipe import Recipe
-from pipeline.runs import RESULT, Kind, Result, changed_settings, load_result
+from decant.cache import CacheError, LogitCache, Store
+from decant.cache.manifest import Difference, differences
+from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.data.samples import LabelledData
+from decant.pipeline.errors import DamagedError
+from decant.pipeline.phases import plan
+from decant.pipeline.runs.result import RESULT, Kind, Result, changed_settings, load_result
 
 _DECIDING: dict[Kind, tuple[str, ...]] = {
     "teacher": ("data", "views", "teacher"),
@@ -70,7 +70,7 @@ def nearest_cache(
         for teacher in teachers:
             if teacher.weights_sha256 == held["teacher"].get("weights_sha256"):
                 of_teacher = _of_teacher(recipe, place, teacher.folder)
-                asked = identity.of_cache(data, settings.views, teacher, settings.cache).identity
+                asked = plan.of_cache(data, settings.views, teacher, settings.cache).identity
                 others = [
                     other._replace(field=_SETTINGS.get(other.field, other.field))
                     for other in differences(asked, held, ("views", "encoding"))

@@ -8,16 +8,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cache import CacheError, LogitCache, Manifest, MismatchError, Store
-from pipeline import identity, soft_labels
-from pipeline.data import describe
-from pipeline.data.samples import LabelledData, has_labels
-from pipeline.data.sources import TORCHVISION
-from pipeline.data.transfer_set import divide
-from pipeline.recipe import Recipe
-from pipeline.runs import Kind, Result, student_folder, teacher_folder
-from pipeline.status.outdated import Outdated, finished, nearest_cache, nearest_students, nearest_teacher
-from pipeline.status.standing import (
+from decant.cache import CacheError, LogitCache, Manifest, MismatchError, Store
+from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.data import describe
+from decant.pipeline.data.builtin import TORCHVISION
+from decant.pipeline.data.held_out import divide
+from decant.pipeline.data.samples import LabelledData, has_labels
+from decant.pipeline.phases import plan, soft_labels
+from decant.pipeline.runs.result import Kind, Result, student_folder, teacher_folder
+from decant.pipeline.status.outdated import (
+    Outdated,
+    finished,
+    nearest_cache,
+    nearest_students,
+    nearest_teacher,
+)
+from decant.pipeline.status.phase_state import (
     Phase,
     perhaps_stale,
     with_cache,
@@ -79,7 +85,7 @@ class Overview:
     @cached_property
     def _teacher_folders(self) -> tuple[Path, ...]:
         data = self._divided[0]
-        views, content = identity.of_views(self.recipe.settings.views, data), identity.of_data(data)
+        views, content = plan.of_views(self.recipe.settings.views, data), plan.of_data(data)
         return tuple(
             teacher_folder(self.base, one.settings.teacher, views, content) for one in self.recipe.by_teacher
         )
@@ -88,7 +94,7 @@ class Overview:
     def _inputs(self) -> dict[str, Any]:
         """What students of either kind learn from, beside labels and logits."""
         data = self._data
-        return {"views": identity.of_views(self.recipe.settings.views, data), "data": identity.of_data(data)}
+        return {"views": plan.of_views(self.recipe.settings.views, data), "data": plan.of_data(data)}
 
     def _nothing(self, places: range) -> tuple[Phase, ...]:
         """Every phase, before anything was run."""
@@ -114,7 +120,7 @@ class Overview:
 
     def _manifest(self, teacher: Result) -> Manifest:
         settings = self.recipe.settings
-        return identity.of_cache(self._data, settings.views, teacher, settings.cache)
+        return plan.of_cache(self._data, settings.views, teacher, settings.cache)
 
     def _given(self, name: str) -> Phase:
         """A file of `cache.from`: whether it opens, and is of these data and views."""

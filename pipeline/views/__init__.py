@@ -1,5 +1,5 @@
 """Views: (seed, index, view) → the same augmented pixels."""
 
-from pipeline.views.viewed import ViewedData
+from decant.pipeline.views.dataset import ViewedData
 
 __all__ = ["ViewedData"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.views.hashing import Bits, below
+from decant.pipeline.views.hashing import Bits, below
 
 Draw = NDArray[np.int64]
 Box = tuple[Draw, Draw, Draw, Draw]

@@ -7,9 +7,9 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from pipeline.views.arrays import ONE, Images, beside, blend, int32, per_image
-from pipeline.views.boxes import Draw
-from pipeline.views.hashing import Bits, below, chance
+from decant.pipeline.views.arrays import ONE, Images, beside, blend, int32, per_image
+from decant.pipeline.views.boxes import Draw
+from decant.pipeline.views.hashing import Bits, below, chance
 
 _RECIPROCALS = ((1 << 30) // np.arange(256).clip(1)).astype(np.int32)
 """2³⁰ / n, for a division that every device does alike and fast."""

@@ -11,12 +11,12 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.augmentations import outcomes
-from pipeline.settings import ViewsSettings
-from pipeline.views import operations
-from pipeline.views.arrays import Images
-from pipeline.views.hashing import choices
-from pipeline.views.operations import Countable
+from decant.pipeline.config.augmentations import outcomes
+from decant.pipeline.config.settings import ViewsSettings
+from decant.pipeline.views import operations
+from decant.pipeline.views.arrays import Images
+from decant.pipeline.views.hashing import choices
+from decant.pipeline.views.operations import Countable
 
 
 def enact(settings: ViewsSettings, place: int, images: Images, views: NDArray[np.integer]) -> Images:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import array_api_compat
 import numpy as np
 
-from pipeline.views.arrays import Images, inside
-from pipeline.views.boxes import COUNTERS, Box, Draw, draw_box, place_box
-from pipeline.views.hashing import Bits, below, chance
+from decant.pipeline.views.arrays import Images, inside
+from decant.pipeline.views.boxes import COUNTERS, Box, Draw, draw_box, place_box
+from decant.pipeline.views.hashing import Bits, below, chance
 
 
 def cutout(images: Images, size: int, top: Draw, left: Draw) -> Images:

@@ -8,9 +8,9 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.views.arrays import Images, beside, inside, int32, per_image
-from pipeline.views.boxes import Box, Draw, draw_box, place_box
-from pipeline.views.hashing import Bits
+from decant.pipeline.views.arrays import Images, beside, inside, int32, per_image
+from decant.pipeline.views.boxes import Box, Draw, draw_box, place_box
+from decant.pipeline.views.hashing import Bits
 
 _WEIGHT_BITS = 11
 """Of each axis's weights: the sum of products of two axes and a pixel's 8 bits then fits into 32."""

@@ -6,9 +6,9 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.views.arrays import ONE, Images, blend, inside
-from pipeline.views.boxes import Box, Draw
-from pipeline.views.hashing import Bits, below, chance, uniform
+from decant.pipeline.views.arrays import ONE, Images, blend, inside
+from decant.pipeline.views.boxes import Box, Draw
+from decant.pipeline.views.hashing import Bits, below, chance, uniform
 
 
 def partner(bits: Bits, count: int) -> Draw:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.augmentations import (
+from decant.pipeline.config.augmentations import (
     Augmentation,
     CenterCrop,
     ColorJitter,
@@ -22,9 +22,9 @@ from pipeline.augmentations import (
     Transform,
     TrivialAugment,
 )
-from pipeline.views import colour, erasing, geometry, mixing, seeded
-from pipeline.views.arrays import Images
-from pipeline.views.hashing import Bits, below, chance
+from decant.pipeline.views import colour, erasing, external, geometry, mixing
+from decant.pipeline.views.arrays import Images
+from decant.pipeline.views.hashing import Bits, below, chance
 
 Countable = PadCrop | Flip
 """Operations whose outcomes can be numbered: see `enumeration`."""
@@ -97,4 +97,4 @@ def enact(operation: Countable, images: Images, outcomes: NDArray[np.int64]) -> 
 
 
 def _by_name(name: str, images: Images, bits: Bits, **args: Any) -> Images:
-    return seeded.seeded(seeded.resolve(name, args), images, bits, name)
+    return external.seeded(external.resolve(name, args), images, bits, name)

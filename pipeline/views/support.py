@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from pipeline.augmentations import (
+from decant.pipeline.config.augmentations import (
     Augmentation,
     CenterCrop,
     ColorJitter,

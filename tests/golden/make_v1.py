@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache import LogitCacheWriter, Manifest
+from decant.cache import LogitCacheWriter, Manifest
 
 manifest = Manifest.build(
     num_samples=7,

@@ -1,0 +1,1 @@
+"""Speed, measured: `python -m benchmarks`. Ratios of medians of interleaved repetitions, asserted nowhere."""

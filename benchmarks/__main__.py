@@ -1,0 +1,93 @@
+"""Measures, row by row; prints the table as Markdown and keeps it as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks import (
+    caching,
+    commands,
+    epochs,
+    files,
+    gpu,
+    loading,
+    machine,
+    memory,
+    reading,
+    scale,
+    verifying,
+    views,
+)
+from benchmarks.conditions import Conditions, LeftOut
+from benchmarks.measurement import Measurement, table
+
+ROWS: dict[int, Callable[[Conditions], Iterator[Measurement]]] = {
+    1: reading.against_memory,
+    2: reading.against_h5py,
+    3: files.measure,
+    4: loading.measure,
+    5: caching.measure,
+    6: epochs.against_labels,
+    7: epochs.against_arithmetic,
+    8: epochs.against_live,
+    9: memory.measure,
+    10: scale.measure,
+    11: commands.answers,
+    12: views.batch,
+    13: verifying.measure,
+    14: gpu.steps,
+    15: gpu.phase_one,
+    16: gpu.training,
+}
+
+
+def main() -> None:
+    """Runs the rows that are asked for. Temporary files, 11 GB of them, go where TMPDIR says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small and few, only to see that it works")
+    parser.add_argument(
+        "--only", type=int, nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help="these rows"
+    )
+    parser.add_argument("--json", type=Path, default=Path("runs/bench.json"), help="where figures are kept")
+    parser.add_argument("--seed", type=int, default=0, help="of data, batches and weights")
+    options = parser.parse_args()
+    described = machine.describe()
+    with tempfile.TemporaryDirectory(prefix="decant-bench-") as folder:
+        found, left_out = run(Conditions(Path(folder), options.quick, options.seed), options.only)
+    made = {
+        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "quick": options.quick,
+        "machine": described,
+        "rows": [row.as_dict() for row in found],
+        "left_out": left_out,
+    }
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    print(table(found))
+    for row, reason in left_out.items():
+        print(f"row {row} left out: {reason}")
+    if options.quick:
+        print("--quick: these figures only show that the measurements work")
+    print(f"made {options.json}")
+
+
+def run(conditions: Conditions, rows: list[int]) -> tuple[list[Measurement], dict[int, str]]:
+    """What was found, and why what is missing is."""
+    found, left_out = list[Measurement](), dict[int, str]()
+    for row in sorted(set(rows)):
+        if sys.stderr.isatty():
+            print(f"row {row} …", file=sys.stderr)
+        try:
+            found += ROWS[row](conditions)
+        except LeftOut as reason:
+            left_out[row] = str(reason)
+    return found, left_out
+
+
+main()

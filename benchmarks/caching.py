@@ -1,0 +1,97 @@
+"""Phase one, against the teacher's bare arithmetic."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.conditions import Conditions
+from benchmarks.images import AUGMENT
+from benchmarks.measurement import Measurement, Unit
+from benchmarks.timing import Timed, compare
+from decant.cache import Store
+from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.config.settings import Settings
+from decant.pipeline.networks.build import build_network, load_network, specify_network
+from decant.pipeline.networks.weights import save_weights
+from decant.pipeline.phases.cache_logits import cache_logits
+from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.training.loading import OrderedKeys
+from decant.pipeline.training.loop import autocast
+
+CPU = torch.device("cpu")
+
+
+def measure(
+    conditions: Conditions, row: int = 5, device: torch.device = CPU, count: int = 20_000
+) -> Iterator[Measurement]:
+    """Row 5, a line for each precision: from the first batch to the published file, and the same batches
+    already in memory.
+    """
+    count = conditions.choose(count, 512)
+    for precision in ("float32", "bfloat16"):
+        phase, bare = phase_one(conditions, device, count, precision)
+        yield compare(
+            row, f"`decant cache-logits` on {device}, resnet20, {count:,} CIFAR-sized images, {precision}",
+            phase, "the teacher on the same batches, in memory already", bare,
+            unit=Unit.TIME, target=1.05, repetitions=conditions.choose(9, 1),
+        )  # fmt: skip
+
+
+def phase_one(
+    conditions: Conditions, device: torch.device, count: int, precision: str
+) -> tuple[Timed, Timed]:
+    base = conditions.folder / f"caching-{device.type}"
+    recipe = _recipe(conditions, base, count, precision)
+    parts = Parts.load(recipe.settings)
+    spec = specify_network(recipe.settings.teacher.network, parts.train)
+    save_weights(base / "teacher.safetensors", build_network(spec, conditions.seed), {})
+    result, _ = make_teacher(recipe, base, device)
+    network = load_network(result).to(device).to(memory_format=torch.channels_last).eval()
+    keys = OrderedKeys(count, recipe.settings.cache.batch_size)
+    batches = [parts.train.batch(key)[0].to(device) for key in keys]
+
+    def phase() -> float:
+        with tempfile.TemporaryDirectory(dir=conditions.folder) as store:
+            made = cache_logits(recipe, base, Store(Path(store)), device, lambda holder: None)
+        assert made.seconds is not None
+        assert made.rows == count
+        return made.seconds
+
+    return phase, lambda: forward(network, batches, device, precision)
+
+
+@torch.inference_mode()
+def forward(network: nn.Module, batches: list[Tensor], device: torch.device, precision: str) -> float:
+    """Seconds of the network's bare arithmetic on batches that lie on the device."""
+    synchronize(device)
+    started = time.perf_counter()
+    with autocast(device, precision):
+        for inputs in batches:
+            network(inputs.contiguous(memory_format=torch.channels_last))
+    synchronize(device)
+    return time.perf_counter() - started
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for a GPU; a CPU is never behind."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _recipe(conditions: Conditions, base: Path, count: int, precision: str) -> Recipe:
+    """A teacher with random weights, taken as it is."""
+    settings = {
+        "data": {"name": "benchmarks.images:dataset", "root": f"{count}-{conditions.seed}"},
+        "views": {"augment": AUGMENT},
+        "teacher": {"network": "resnet20", "weights": str(base / "teacher.safetensors")},
+        "cache": {"precision": precision},
+        "student": {"network": "resnet8", "epochs": 1},
+    }
+    return Recipe("bench", Settings.model_validate(settings))

@@ -1,0 +1,125 @@
+"""Trains one student in every way, with several seeds and two schedules; prints the table, keeps it as JSON and as a
+picture.
+
+A network that is finished is found again, so that a study that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.study import figure, table
+from benchmarks.study.arms import Arm, LiveTeacher, arms
+from decant.cache import Store
+from decant.pipeline.config.recipe import Recipe, load
+from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.job import carry_out, finished
+from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.runs.result import TEST_LOGITS, Result
+
+CPU = torch.device("cpu")
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Runs the study of a recipe."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__)
+    parser.add_argument(
+        "--recipe", default="digits", help="digits, cifar10 (beside this file), or a .toml file"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
+    parser.add_argument(
+        "--views", nargs="+", default=["1", "4", "16", "64", "all"], help="values of views.count"
+    )
+    parser.add_argument("--patience", type=int, default=5, help="how many times longer the long schedule is")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs, caches and results go")
+    options = parser.parse_args()
+    own = HERE / f"{options.recipe}.toml"
+    recipe = load(str(own) if own.is_file() else options.recipe, options.overrides)
+    counts = tuple(word if word == "all" else int(word) for word in options.views)
+    made = measure(recipe, counts, options.patience, options.out / f"study-{recipe.name}")
+    print(table.markdown(made))
+    path = options.out / f"study-{recipe.name}.json"
+    path.write_text(json.dumps(made, indent=1))
+    figure.draw([made], path.with_suffix(".png"))
+    print(f"made {path} and {path.with_suffix('.png')}")
+
+
+def measure(recipe: Recipe, counts: tuple[int | str, ...], patience: int, base: Path) -> dict[str, Any]:
+    """Every figure of the study of a recipe, as plain JSON."""
+    store, parts = Store(base / "caches"), Parts.load(recipe.settings)
+    teacher, _ = make_teacher(recipe, base, CPU)
+    on_test = torch.from_numpy(np.load(teacher.folder / TEST_LOGITS))
+    settings, kept = recipe.settings.student, _Kept(base / "study.jsonl")
+    for seed in range(settings.seed, settings.seed + settings.seeds):
+        for schedule, epochs in {"short": settings.epochs, "long": settings.epochs * patience}.items():
+            student = settings.model_copy(update={"seed": seed, "epochs": epochs})
+            chosen = Recipe(recipe.name, recipe.settings.model_copy(update={"student": student}))
+            for arm in arms(chosen, counts, base, store, teacher):
+                found = finished(arm.job.folder, parts.test, CPU, on_test)
+                result = found or carry_out(arm.job, chosen, parts.test, CPU, on_test)
+                kept.add(str(arm.job.folder), _run(arm, result, schedule, epochs), new=found is None)
+    return {
+        "recipe": recipe.name,
+        "samples": len(parts.train),
+        "student": str(settings.network),
+        "teacher": {
+            "network": str(teacher.network),
+            "top1": teacher.metrics["top1"],
+            "seconds": teacher.seconds,
+        },
+        "machine": {
+            "date": datetime.now(UTC).date().isoformat(),
+            "cores": os.cpu_count(),
+            "versions": {name: version(name) for name in ("torch", "numpy")},
+        },
+        "runs": kept.runs,
+    }
+
+
+class _Kept:
+    """What each run cost is known only when it is made, and so is kept for a study that goes on later."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.runs = path, list[dict[str, Any]]()
+        lines = path.read_text().splitlines() if path.is_file() else []
+        self._earlier = dict(json.loads(line) for line in lines)
+
+    def add(self, name: str, run: dict[str, Any], new: bool) -> None:
+        """Takes what an earlier call found of the same run, or writes down what this one did."""
+        if new or name not in self._earlier:
+            with self.path.open("a") as file:
+                file.write(json.dumps([name, run]) + "\n")
+            self._earlier[name] = run
+        self.runs.append(self._earlier[name])
+        print(json.dumps(self.runs[-1]), flush=True)
+
+
+def _run(arm: Arm, result: Result, schedule: str, epochs: int) -> dict[str, Any]:
+    cache = arm.cached.cache if arm.cached else None
+    return {
+        "arm": arm.name,
+        "schedule": schedule,
+        "epochs": epochs,
+        "seed": result.seed,
+        "top1": result.metrics["top1"],
+        "agreement": result.metrics["agreement"],
+        "seconds": result.seconds,
+        "views": cache.num_views if cache else None,
+        "bytes": cache.path.stat().st_size if cache else None,
+        "cache_seconds": arm.cached.seconds if arm.cached else None,
+        "cache_rows": arm.cached.rows if arm.cached else None,
+        "live_seconds": arm.job.data.seconds if isinstance(arm.job.data, LiveTeacher) else None,
+    }
+
+
+main()

@@ -1,0 +1,123 @@
+"""The ways in which one student can be taught, everything else alike: initialisation, order, epochs, schedule.
+
+The live teacher is here for comparison only. It sees what the student sees, a new view of every sample each
+epoch; with `views.count = "all"` the cached student is shown the same pixels to the last one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decant.cache import SoftLabelDataset, Store
+from decant.cache.dataset import Keys
+from decant.pipeline import objectives
+from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.config.settings import Settings, ViewsSettings
+from decant.pipeline.networks.build import load_network, specify_network
+from decant.pipeline.phases import plan
+from decant.pipeline.phases.cache_logits import Cached, cache_logits
+from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.job import Job
+from decant.pipeline.phases.teacher_pass import teacher_logits
+from decant.pipeline.runs.result import Result, student_folder
+from decant.pipeline.training.loop import Criterion, predict
+from decant.pipeline.views import ViewedData
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of teaching."""
+
+    name: str
+    job: Job
+    cached: Cached | None = None
+    """Its cache, where it has one."""
+
+
+class FixedLogits:
+    """The classic mistake: the student sees augmented views, its soft labels are of the images as they are."""
+
+    def __init__(self, viewed: ViewedData, logits: Tensor) -> None:
+        """`logits` (N, C) are the teacher's on the images themselves."""
+        self.viewed, self.logits = viewed, logits.half().float()
+
+    def __len__(self) -> int:
+        return len(self.viewed)
+
+    def batch(self, keys: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """(inputs, labels, teacher_logits of other pixels)."""
+        inputs, labels = self.viewed.batch(keys)
+        return inputs, labels, self.logits[keys[:, 0]]
+
+
+class LiveTeacher:
+    """The teacher runs on every batch; `seconds` counts what that takes."""
+
+    def __init__(self, viewed: ViewedData, teacher: nn.Module, precision: str) -> None:
+        self.viewed, self.teacher, self.precision = viewed, teacher, precision
+        self.seconds = 0.0
+
+    def __len__(self) -> int:
+        return len(self.viewed)
+
+    def batch(self, keys: Keys) -> tuple[Tensor, Tensor, Tensor]:
+        """(inputs, labels, teacher_logits) of a batch, the logits computed now."""
+        inputs, labels = self.viewed.batch(keys)
+        started = time.perf_counter()
+        logits = teacher_logits(self.teacher, inputs, torch.device("cpu"), self.precision)
+        self.seconds += time.perf_counter() - started
+        return inputs, labels, torch.from_numpy(logits)
+
+
+def arms(
+    recipe: Recipe, counts: tuple[int | str, ...], base: Path, store: Store, teacher: Result
+) -> Iterator[Arm]:
+    """Every way, with the recipe's epochs and seed; builds the caches that are missing."""
+    cpu, settings = torch.device("cpu"), recipe.settings.student
+    parts = Parts.load(recipe.settings)
+    views = recipe.settings.views
+    if "all" in counts:  # which draws as a live teacher's views do, and so shares every pixel with them
+        views = views.model_copy(update={"count": "all"})
+    live = ViewedData(parts.train.data, views)
+
+    def job(name: str, kind: Any, data: Any, criterion: Criterion, view: Any) -> Job:
+        question = {
+            "arm": name,
+            "views": plan.of_views(views, parts.train.data),
+            "data": plan.of_data(parts.train.data),
+            "teacher": teacher.weights_sha256,
+        }
+        folder = student_folder(base, recipe, kind, question) / f"seed-{settings.seed}"
+        spec = specify_network(settings.network, parts.train)
+        return Job(
+            kind=kind, spec=spec, settings=settings, data=data, criterion=criterion, views=view, folder=folder
+        )
+
+    labels_only = objectives.from_labels(settings.label_smoothing)
+    distil = objectives.from_cache(settings.objective, settings.label_smoothing)
+
+    network = load_network(teacher).to(memory_format=torch.channels_last)
+    yield Arm("labels only", job("labels only", "labels", live, labels_only, live.live_views))
+    images = ViewedData(parts.train.data, views.model_copy(update={"augment": (), "count": 1}))
+    fixed = FixedLogits(live, predict(network, images, cpu, recipe.settings.cache.precision))
+    yield Arm("fixed logits, augmented inputs", job("fixed", "distilled", fixed, distil, live.live_views))
+    for count in counts:
+        counted = replace(recipe, settings=_with_count(recipe.settings, count))
+        cached = cache_logits(counted, base, store, cpu, lambda holder: None)
+        viewed = ViewedData(parts.train.data, counted.settings.views)
+        data = SoftLabelDataset(viewed, cached.cache)
+        yield Arm(f"V = {count}", job(f"V={count}", "distilled", data, distil, viewed.cached_views), cached)
+    taught = LiveTeacher(live, network, recipe.settings.cache.precision)
+    yield Arm("live teacher", job("live", "distilled", taught, distil, live.live_views))
+
+
+def _with_count(settings: Settings, count: int | str) -> Settings:
+    views = ViewsSettings.model_validate({**settings.views.model_dump(), "count": count})
+    return settings.model_copy(update={"views": views})

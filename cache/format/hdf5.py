@@ -1,0 +1,293 @@
+"""The HDF5 layout, format version 1: create it, check it, find its tables.
+
+A file is a header that only libhdf5 writes, then five contiguous tables on page boundaries, then nothing:
+
+    header   root attributes `format`, `format_version`, `manifest`; the objects that describe the tables
+    logits | labels | input_crc32 | blocks | seal
+
+The whole header is written once, when the file is created. `seal` holds its length and SHA-256, and ends the
+file, so it is found without reading any HDF5: a flipped bit in the header is seen before libhdf5 parses it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5l, h5o, h5p, h5s, h5t
+
+from decant.cache.errors import FormatError, NewerFormatError
+from decant.cache.manifest import MAX_BYTES, Manifest
+
+FORMAT = b"soft-label-cache"
+FORMAT_VERSION = 1
+PAGE = 4096
+BLOCK_BYTES = 1 << 16  # the size that a block of logits comes near
+WRITTEN = 1 << 32  # a block's entry is WRITTEN + the CRC-32 of its bytes; 0 while it is unwritten
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SEAL = struct.Struct("<Q32s")  # length of the header, its SHA-256
+_MAX_HEADER = 1 << 20
+_MAX_SIZE = 1 << 60
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where one dataset lies: byte offset in the file, shape, little-endian dtype."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.nbytes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A checked file: what it says it holds, and where its tables lie."""
+
+    manifest: Manifest
+    tables: Mapping[str, Table]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return self.tables["seal"].end
+
+
+def rows_per_block(manifest: Manifest) -> int:
+    """The power of two of rows whose logits come nearest below or at 64 KiB; at least 1."""
+    row = manifest.num_outputs * manifest.dtype.itemsize
+    return 1 << max(0, (BLOCK_BYTES // row).bit_length() - 1)
+
+
+def num_blocks(manifest: Manifest) -> int:
+    """Blocks in one view: ⌈N / R⌉."""
+    return -(-manifest.num_samples // rows_per_block(manifest))
+
+
+def expected_tables(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and dtype of every table, in file order; a pure function of the manifest."""
+    views, samples, targets = manifest.num_views, manifest.num_samples, manifest.num_targets
+    labels = ((samples,), "<i8") if targets is None else ((samples, targets), "<f4")
+    return {
+        "logits": ((views, samples, manifest.num_outputs), manifest.dtype),
+        "labels": (labels[0], np.dtype(labels[1])),
+        "input_crc32": ((views, samples), np.dtype("<u4")),
+        "blocks": ((views, num_blocks(manifest)), np.dtype("<u8")),
+        "seal": ((_SEAL.size,), np.dtype("u1")),
+    }
+
+
+def expected_size(manifest: Manifest) -> int:
+    """Bytes of the tables of a cache with this manifest, without its header of some tens of KiB."""
+    return sum(Table(0, *spec).nbytes for spec in expected_tables(manifest).values())
+
+
+def create(path: str | os.PathLike[str], manifest: Manifest) -> Layout:
+    """Creates the sealed file, every table at its final place and empty. `path` must not exist."""
+    if expected_size(manifest) > _MAX_SIZE:  # libhdf5 would count it modulo 2⁶⁴
+        raise FormatError(f"{path}: {expected_size(manifest):,} bytes are more than a file can have")
+    text = manifest.to_json()
+    # One block of metadata, large enough for all of it, so that the header comes before the first table.
+    header_room = 1 << (2 * len(text) + 16 * 1024).bit_length()
+    with h5py.File(
+        path,
+        "x",
+        libver=("v108", "v108"),
+        locking=False,  # the writer has its own, and some file systems have none
+        alignment_threshold=0,
+        alignment_interval=PAGE,
+        meta_block_size=header_room,
+    ) as file:
+        file.attrs.create("format", np.bytes_(FORMAT))
+        file.attrs.create("format_version", np.array(FORMAT_VERSION, "<i8"))
+        file.attrs.create("manifest", np.bytes_(text))
+        for name, (shape, dtype) in expected_tables(manifest).items():
+            _create_table(file, name, shape, dtype)
+        tables = {name: _table_of(file, name, *spec) for name, spec in expected_tables(manifest).items()}
+    with open(path, "r+b") as raw:
+        length = tables["logits"].offset
+        raw.seek(tables["seal"].offset)
+        digest = hashlib.sha256(os.pread(raw.fileno(), length, 0)).digest()
+        raw.write(_SEAL.pack(length, digest))
+    with open(path, "rb") as raw:
+        return check(raw, str(path))
+
+
+def check(file: BinaryIO, path: str) -> Layout:
+    """The layout of an open file, or FormatError: everything is checked, no row is read.
+
+    Checks, in order: the seal (no HDF5 is parsed before the header's digest holds), the attributes, then each
+    table's name, link, storage, shape, dtype and place against the manifest, then the file's size and the
+    gaps between tables.
+    """
+    size = os.fstat(file.fileno()).st_size
+    header = _check_seal(file.fileno(), size, path)
+    try:
+        with h5py.File(_Header(file.fileno(), header, size), "r") as hdf:
+            manifest = _read_manifest(hdf, path)
+            specs = expected_tables(manifest)
+            _check_links(hdf, list(specs), path)
+            tables = {name: _table_of(hdf, name, *spec) for name, spec in specs.items()}
+    except FormatError as error:
+        raise type(error)(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
+        raise FormatError(f"{path}: HDF5 structure cannot be read ({error})") from None
+    _check_places(file.fileno(), tables, header, size, path)
+    return Layout(manifest, tables)
+
+
+class _Header:
+    """The file as libhdf5 may see it: its length, and the header's bytes; nothing else can be read."""
+
+    def __init__(self, fd: int, length: int, size: int) -> None:
+        self._bytes, self._size, self._at = os.pread(fd, length, 0), size, 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, count: int = -1) -> bytes:
+        end = self._size if count < 0 else self._at + count
+        if self._at < 0 or end > len(self._bytes):
+            raise OSError("metadata outside the header")
+        found, self._at = self._bytes[self._at : end], end
+        return found
+
+    def readinto(self, buffer: Any) -> int:
+        found = self.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
+
+    def write(self, _: bytes) -> int:
+        raise OSError("read only")
+
+    def truncate(self, _: int | None = None) -> int:
+        raise OSError("read only")
+
+    def flush(self) -> None:
+        pass
+
+
+def _check_seal(fd: int, size: int, path: str) -> int:
+    """The header's length, once its digest agrees with the seal at the end of the file."""
+    start = os.pread(fd, 64, 0)
+    if not start.startswith(_SIGNATURE):
+        raise FormatError(f"{path}: not an HDF5 file, so not a cache")
+    stated_end = int.from_bytes(start[28:36], "little")  # the superblock's end-of-file address
+    if start[8:9] == b"\x02" and stated_end > size:
+        raise FormatError(f"{path}: cut short: {size:,} bytes of {stated_end:,}; fetch or build it again")
+    seal = os.pread(fd, _SEAL.size, max(0, size - _SEAL.size))
+    length, digest = _SEAL.unpack(seal) if len(seal) == _SEAL.size else (0, b"")
+    if not 0 < length <= min(size, _MAX_HEADER) or hashlib.sha256(os.pread(fd, length, 0)).digest() != digest:
+        raise FormatError(
+            f"{path}: the header does not agree with its seal: damaged, or an HDF5 file that is not a cache"
+        )
+    return int(length)
+
+
+def _check_links(hdf: h5py.File, names: list[str], path: str) -> None:
+    """The root group must hold the tables and nothing else; a soft or external link is not followed."""
+    if len(hdf.id) != len(names) or set(hdf.id) != {name.encode() for name in names}:
+        raise FormatError(f"{path}: must hold exactly the tables {', '.join(names)}")
+    for name in names:
+        if hdf.id.links.get_info(name.encode()).type != h5l.TYPE_HARD:
+            raise FormatError(f"{path}: `{name}` must be a hard link")
+
+
+def _read_manifest(hdf: h5py.File, path: str) -> Manifest:
+    if _read_attribute(hdf, "format", len(FORMAT), h5t.STRING) != FORMAT:
+        raise FormatError(f"{path}: not a soft-label cache (its `format` attribute is another)")
+    version = int.from_bytes(_read_attribute(hdf, "format_version", 8, h5t.INTEGER), "little")
+    if version > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"{path}: format_version: read up to {FORMAT_VERSION}, found {version}; update decant"
+        )
+    if version != FORMAT_VERSION:
+        raise FormatError(f"{path}: format_version: expected {FORMAT_VERSION}, found {version}")
+    if h5a.get_num_attrs(hdf.id) != 3:
+        raise FormatError(f"{path}: must have exactly the attributes format, format_version, manifest")
+    return Manifest.from_json(_read_attribute(hdf, "manifest", MAX_BYTES, h5t.STRING))
+
+
+def _read_attribute(hdf: h5py.File, name: str, limit: int, kind: int) -> bytes:
+    """A scalar attribute's bytes; its type and size are checked before a byte of it is read."""
+    if not h5a.exists(hdf.id, name.encode()):
+        raise FormatError(f"attribute `{name}` is missing: not a soft-label cache")
+    attribute = h5a.open(hdf.id, name.encode())
+    stored = attribute.get_type()
+    plain = stored.get_class() == kind and not (kind == h5t.STRING and stored.is_variable_str())
+    if not plain or attribute.get_space().get_simple_extent_type() != h5s.SCALAR or stored.get_size() > limit:
+        raise FormatError(f"attribute `{name}` is not of the type and size that the format says")
+    if kind == h5t.INTEGER and not stored.equal(h5t.STD_I64LE):
+        raise FormatError(f"attribute `{name}` is not a little-endian 64-bit integer")
+    value = np.empty((), f"S{stored.get_size()}" if kind == h5t.STRING else "<i8")
+    attribute.read(value, mtype=stored)
+    return value.tobytes()
+
+
+def _create_table(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    plan = h5p.create(h5p.DATASET_CREATE)
+    plan.set_layout(h5d.CONTIGUOUS)
+    plan.set_alloc_time(h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5d.FILL_TIME_NEVER)
+    plan.set_obj_track_times(False)  # equal content gives equal bytes
+    h5d.create(file.id, name.encode(), h5t.py_create(dtype), h5s.create_simple(shape), plan)
+
+
+def _table_of(hdf: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Table:
+    """Where a table lies, once it is plain contiguous storage of exactly this shape and dtype."""
+    opened = h5o.open(hdf.id, name.encode())
+    if not isinstance(opened, h5d.DatasetID):
+        raise FormatError(f"`{name}` is not a dataset")
+    plan, space = opened.get_create_plist(), opened.get_space()
+    if plan.get_layout() != h5d.CONTIGUOUS or plan.get_external_count() or plan.get_nfilters():
+        raise FormatError(f"`{name}` must be stored contiguous, in this file, without filters")
+    if h5a.get_num_attrs(opened):
+        raise FormatError(f"`{name}` must have no attributes")
+    if not opened.get_type().equal(h5t.py_create(dtype)):
+        raise FormatError(f"`{name}`: dtype: expected {dtype.str}, found {opened.get_type().dtype}")
+    dims = space.get_simple_extent_dims() if space.get_simple_extent_type() == h5s.SIMPLE else None
+    if dims != shape or space.get_simple_extent_dims(True) != shape:
+        raise FormatError(f"`{name}`: shape: expected {shape}, found {dims}")
+    offset = opened.get_offset()
+    if offset is None:
+        raise FormatError(f"`{name}` has no storage in the file")
+    return Table(int(offset), shape, dtype)
+
+
+def _check_places(fd: int, tables: Mapping[str, Table], header: int, size: int, path: str) -> None:
+    """The tables follow the header in order, on page boundaries, only zeros between, and end the file."""
+    end = header
+    for place, (name, table) in enumerate(tables.items()):
+        if (
+            table.offset % PAGE
+            or not end <= table.offset < end + PAGE
+            or (place == 0 and table.offset != header)
+        ):
+            raise FormatError(
+                f"{path}: `{name}` lies at byte {table.offset:,}, expected at the page after {end:,}"
+            )
+        if table.end > size:
+            raise FormatError(f"{path}: `{name}` ends at byte {table.end:,} of a file of {size:,}")
+        if any(os.pread(fd, table.offset - end, end)):
+            raise FormatError(f"{path}: bytes {end:,} to {table.offset:,}, before `{name}`, must be zero")
+        end = table.end
+    if end != size:
+        raise FormatError(f"{path}: {size - end:,} bytes after the last table")

@@ -1,0 +1,78 @@
+"""What of a store can go: caches and packs of decoded images that nobody has used for long, and what dead builders
+left.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from decant.cache.io import usage
+from decant.cache.io.files import storage_error
+from decant.cache.io.partial import DRAFT, PARTIAL, in_use
+from decant.cache.store.local import Store
+
+DAY = 86_400.0
+PACKS = "packs/*.pack"  # beside the caches, under the same locks and with the time of last use as theirs
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file that can go, and why."""
+
+    path: Path
+    bytes: int
+    reason: str
+
+
+def leftovers(store: Store, unused_days: float) -> Iterator[Leftover]:
+    """What `remove` would remove: never a file that a process is known to use or to write."""
+    now = time.time()
+    for path in [*store.paths(), *sorted(store.root.glob(PACKS))]:
+        idle = (now - usage.last(path)) / DAY
+        if idle >= unused_days:
+            with usage.unused(path) as free:
+                found = free
+            if found:
+                yield Leftover(path, _allocated(path), f"not used for {idle:,.0f} days")
+    unfinished = (f"*{PARTIAL}", f"*{DRAFT}", f"{PACKS}{PARTIAL}")
+    for path in [path for pattern in unfinished for path in sorted(store.root.glob(pattern))]:
+        idle = (now - path.stat().st_mtime) / DAY
+        if idle >= min(1.0, unused_days) and not _written(path):
+            yield Leftover(path, _allocated(path), f"unfinished, and left alone for {idle:,.1f} days")
+
+
+def remove(leftover: Leftover) -> bool:
+    """Removes it unless somebody began to use it in the meantime; whether it is gone. Raises StorageError."""
+    try:
+        if leftover.path.name.endswith((PARTIAL, DRAFT)):
+            if _written(leftover.path):
+                return False
+            leftover.path.unlink(missing_ok=True)
+            return True
+        with usage.unused(leftover.path) as free:
+            if free:
+                leftover.path.unlink(missing_ok=True)
+                usage.forget(leftover.path)
+            return free
+    except OSError as error:
+        raise storage_error(error, leftover.path, "removing") from error
+
+
+def _written(path: Path) -> bool:
+    """Whether a living process is known to write an unfinished file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True  # not ours to judge
+    try:
+        return in_use(fd)
+    finally:
+        os.close(fd)
+
+
+def _allocated(path: Path) -> int:
+    return path.stat().st_blocks * 512

@@ -1,0 +1,147 @@
+"""A directory of caches that experiments share: find one by its key, build it once."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from decant.cache.errors import CacheError, MismatchError, StorageError
+from decant.cache.io.files import lock_path, open_lock, storage_error
+from decant.cache.io.partial import finish_publishing
+from decant.cache.manifest import Manifest
+from decant.cache.reader import LogitCache
+
+SUFFIX = ".h5"
+_KEY_DIGITS = 16  # of the key's 64, in a file's name; the whole key is checked when the file is opened
+
+
+class Store:
+    """Published files are immutable and named so that a person recognises them: DATA-SPLIT-NETWORK-KEY.h5."""
+
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        """`root` defaults to $DECANT_STORE, then to `caches`."""
+        self.root = Path(root or os.environ.get("DECANT_STORE") or "caches")
+
+    def path(self, manifest: Manifest) -> Path:
+        """Where the cache with this manifest lies or will lie."""
+        data, teacher = manifest.identity["data"], manifest.identity["teacher"]
+        network = teacher.get("network") or {}
+        words = (
+            data.get("name"),
+            data.get("split"),
+            network.get("name") if isinstance(network, dict) else network,
+        )
+        readable = "-".join(_plain(str(word)) for word in words if word)
+        return self.root / f"{readable or 'cache'}-{manifest.key[:_KEY_DIGITS]}{SUFFIX}"
+
+    def find(self, manifest: Manifest) -> Path | None:
+        """The published file that answers the same question, under whatever readable name; None when there is
+        none.
+
+        Where its builder was killed just after publishing it, what that left behind is removed.
+        """
+        found = self.published(manifest)
+        if found:
+            finish_publishing(found)
+        return found
+
+    def published(self, manifest: Manifest) -> Path | None:
+        """As `find`, and nothing is removed."""
+        return min(self.root.glob(f"*-{manifest.key[:_KEY_DIGITS]}{SUFFIX}"), default=None)
+
+    def paths(self) -> list[Path]:
+        """Every published file, by name."""
+        return sorted(self.root.glob(f"*{SUFFIX}"))
+
+    def with_other_views(self, manifest: Manifest) -> list[Path]:
+        """Published files that answer the same question for another number of views, most views first."""
+        found = []
+        for path in self.paths():
+            try:
+                other = LogitCache.open(path, verify="off").manifest
+            except (CacheError, OSError):
+                continue
+            if (
+                other.num_views != manifest.num_views
+                and other.with_views(manifest.num_views).key == manifest.key
+            ):
+                found.append((-other.num_views, path))
+        return [path for _, path in sorted(found)]
+
+    def resolve(self, name: str | os.PathLike[str]) -> Path:
+        """A cache by its path, its file's name in the store, or the first digits of its key.
+
+        Raises FileNotFoundError where there is none, MismatchError where several fit.
+        """
+        for path in (Path(name), self.root / name):
+            if path.is_file():
+                return path
+        word = str(name)
+        found = (
+            [path for path in self.paths() if path.stem.rpartition("-")[2].startswith(word)] if word else []
+        )
+        if len(found) > 1:
+            raise MismatchError(
+                f"{word}: fits {len(found)} caches of {self.root}: " + ", ".join(map(str, found))
+            )
+        if not found:
+            raise FileNotFoundError(f"{word}: no such file, and no cache of {self.root} has that name or key")
+        return found[0]
+
+    @contextlib.contextmanager
+    def building(
+        self, manifest: Manifest, waiting: Callable[[str], None] = lambda holder: None
+    ) -> Iterator[Path]:
+        """Holds the right to build this cache; yields the path to publish at.
+
+        While another process builds it, calls `waiting` once with who that is, and waits. The caller looks
+        with `find` again once inside: the other may have finished. A dead process holds nothing. Raises
+        StorageError where the folder cannot be written.
+        """
+        path = self.path(manifest)
+        lock = lock_path(path)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            fd = open_lock(lock)
+        except OSError as error:
+            raise storage_error(error, lock, "opening the lock") from error
+        try:
+            _hold(fd, waiting)
+            with contextlib.suppress(OSError):  # only a courtesy to who waits
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            yield path
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough: forked workers have it open too
+            os.close(fd)
+
+
+def _hold(fd: int, waiting: Callable[[str], None]) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    except BlockingIOError:
+        holder = "".join(filter(str.isprintable, os.pread(fd, 200, 0).decode(errors="replace")))
+    except OSError:
+        return  # a file system without locks; publishing is safe without one
+    waiting(holder or "another process")
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.2)
+        except OSError as error:
+            raise StorageError(f"waiting for the lock: {error.strerror}") from error
+
+
+def _plain(word: str) -> str:
+    """A word as file names have it on every system."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", word).strip("-.")[:40]

@@ -1,0 +1,102 @@
+"""What may be stored: rows are checked, and cast as the tables have them, before they are written."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from decant.cache.errors import ValueRefusedError
+from decant.cache.format.hdf5 import expected_tables
+from decant.cache.manifest import Manifest
+
+
+def check_view(manifest: Manifest, view: int) -> int:
+    """`view` in 0..V−1, or ValueRefusedError."""
+    try:
+        found = operator.index(view)
+    except TypeError:
+        raise ValueRefusedError(f"view: expected an integer, found {view!r}") from None
+    if not 0 <= found < manifest.num_views:
+        raise ValueRefusedError(f"view: expected 0 to {manifest.num_views - 1}, found {view}")
+    return found
+
+
+def check_indices(manifest: Manifest, indices: ArrayLike, view: int) -> NDArray[np.int64]:
+    """(B,) different indices in 0..N−1, or ValueRefusedError."""
+    rows = _array("indices", indices)
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+        raise ValueRefusedError(f"indices: expected (B,) integers, found {rows.shape} {rows.dtype}")
+    outside = rows[(rows < 0) | (rows >= manifest.num_samples)]
+    if len(outside):
+        raise ValueRefusedError(
+            f"sample {outside[0]}, view {view}: the cache has samples 0 to {manifest.num_samples - 1:,}"
+        )
+    values, counts = np.unique(rows, return_counts=True)
+    if len(values) != len(rows):
+        raise ValueRefusedError(f"sample {values[counts > 1][0]}, view {view}: given twice in one write")
+    return rows.astype(np.int64)
+
+
+def check_logits(
+    manifest: Manifest, rows: NDArray[np.int64], logits: ArrayLike, view: int
+) -> NDArray[np.floating]:
+    """(B, C) in the stored dtype: finite floats, before and after the cast, or ValueRefusedError."""
+    given, shape = _array("logits", logits), (len(rows), manifest.num_outputs)
+    if given.shape != shape or given.dtype.kind != "f":
+        raise ValueRefusedError(f"logits: expected {shape} floats, found {given.shape} {given.dtype}")
+    with np.errstate(over="ignore"):
+        stored = given.astype(manifest.dtype)
+    bad = ~np.isfinite(stored)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        value = given[row, column]
+        why = f"overflows {manifest.dtype.name}" if np.isfinite(value) else "is not finite"
+        raise ValueRefusedError(f"sample {rows[row]}, view {view}: logit {value} {why}")
+    return stored
+
+
+def check_labels(
+    manifest: Manifest, rows: NDArray[np.int64], labels: ArrayLike | None, view: int
+) -> NDArray[Any]:
+    """(B,) int64, or (B, T) float32 for regression; −1 or NaN where there is none."""
+    if labels is None:
+        labels = -1 if manifest.num_targets is None else np.nan
+    return _column(manifest, rows, labels, "labels", view)
+
+
+def check_input_crc32(
+    manifest: Manifest, rows: NDArray[np.int64], crc32: ArrayLike | None, view: int
+) -> NDArray[Any]:
+    """(B,) uint32, 0 where it is not recorded."""
+    return _column(manifest, rows, 0 if crc32 is None else crc32, "input_crc32", view)
+
+
+def _column(
+    manifest: Manifest, rows: NDArray[np.int64], given: ArrayLike, table: str, view: int
+) -> NDArray[Any]:
+    """`given` as the table stores it, one row a sample, no value changed by the cast; one scalar fills every
+    row.
+    """
+    table_shape, dtype = expected_tables(manifest)[table]
+    shape = (len(rows), *table_shape[1 if table == "labels" else 2 :])
+    found = _array(table, given)
+    if found.shape not in (shape, ()) or found.dtype.kind not in ("iu" if dtype.kind in "iu" else "fiu"):
+        raise ValueRefusedError(f"{table}: expected {shape} {dtype.name}, found {found.shape} {found.dtype}")
+    with np.errstate(over="ignore"):
+        stored = np.broadcast_to(found, shape).astype(dtype)
+    changed = np.isinf(stored) if dtype.kind == "f" else stored != found
+    if changed.any():
+        place = tuple(np.argwhere(changed)[0])
+        value = np.broadcast_to(found, shape)[place]
+        raise ValueRefusedError(f"sample {rows[place[0]]}, view {view}: {table} {value} is no {dtype.name}")
+    return stored
+
+
+def _array(name: str, given: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged, or a tensor that NumPy cannot hold
+        raise ValueRefusedError(f"{name}: {error}") from None

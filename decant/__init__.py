@@ -1,0 +1,56 @@
+"""Decant: distil a network without running the teacher twice.
+
+Every public name can be had from here; each is imported when it is first used, so that `import decant` is quick and
+loads neither torch nor h5py.
+
+>>> import decant
+>>> manifest = decant.Manifest.build(num_samples=2, num_outputs=3)
+>>> manifest.num_samples, manifest.num_outputs
+(2, 3)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from decant.cache import (
+        CacheError,
+        Ensemble,
+        LogitCache,
+        LogitCacheWriter,
+        Manifest,
+        SoftLabelDataset,
+        Store,
+        input_crc32,
+    )
+    from decant.cache import encodings as encodings
+    from decant.pipeline import objectives as objectives
+
+__all__ = [
+    "CacheError",
+    "Ensemble",
+    "LogitCache",
+    "LogitCacheWriter",
+    "Manifest",
+    "SoftLabelDataset",
+    "Store",
+    "encodings",
+    "input_crc32",
+    "objectives",
+]
+
+_MODULES = {"encodings": "decant.cache.encodings", "objectives": "decant.pipeline.objectives"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    if name in __all__:
+        return getattr(importlib.import_module("decant.cache"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

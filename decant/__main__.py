@@ -1,0 +1,6 @@
+"""`python -m decant` is the command `decant`."""
+
+from decant.pipeline.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Caches made of other tables and caches, tables made of caches, and what can go: `decant cache import`, `export`,
+`merge` and `gc`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from decant.pipeline.cli import completion
+from decant.pipeline.cli.options import (
+    as_json,
+    command_line,
+    find_modules_beside,
+    overrides_option,
+    print_json,
+    store_option,
+)
+
+if TYPE_CHECKING:
+    from decant.cache.store.gc import Leftover
+    from decant.cache.store.local import Store
+
+
+@click.command("import")
+@click.argument("logits", shell_complete=completion.files)
+@click.option(
+    "--labels", shell_complete=completion.files, help="Labels (N,): FILE.npy, FILE.pt or FILE.h5:DATASET."
+)
+@click.option("--teacher", required=True, help="Which network the logits are of, in words.")
+@click.option(
+    "--data",
+    help="Which data they are of, in words; or else --recipe, whose data and views they are then of.",
+)
+@click.option(
+    "--recipe",
+    "-r",
+    shell_complete=completion.recipes,
+    help="The recipe whose training data, in their order, and views the logits are of.",
+)
+@overrides_option
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "float32"]),
+    default="float16",
+    show_default=True,
+    help="As stored.",
+)
+@store_option
+def import_table(
+    logits: str,
+    labels: str | None,
+    teacher: str,
+    data: str | None,
+    recipe: str | None,
+    overrides: Sequence[str],
+    dtype: str,
+    store: Store,
+) -> None:
+    """Make a cache of LOGITS from elsewhere: FILE.npy, FILE.pt or FILE.h5:DATASET, (N, C) or (V, N, C)."""
+    from decant.cache.convert import import_logits
+    from decant.pipeline.data.array_files import read_table
+
+    if (data is None) == (recipe is None):
+        raise click.UsageError("give either --data or --recipe: which data the logits are of")
+    about: dict[str, Any] = {"data": {"name": data}, "views": None}
+    answers = None if labels is None else read_table(labels)
+    if recipe is not None:
+        from decant.pipeline.phases.plan import of_recipe
+
+        find_modules_beside(recipe)
+        about, own = of_recipe(recipe, overrides)
+        answers = own if answers is None else answers
+    made = import_logits(
+        store, read_table(logits), answers, teacher={"network": teacher}, dtype=dtype, **about
+    )
+    click.echo(f"made {made}")
+    click.echo(f"next: {_after_importing(made, recipe, overrides, store)}")
+
+
+@click.command("export")
+@click.argument("name", metavar="CACHE", shell_complete=completion.caches)
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option(
+    "--view", type=click.IntRange(0), help="Only this view, as (N, C).  [default: all, as (V, N, C)]"
+)
+@store_option
+def export(name: str, output: Path, view: int | None, store: Store) -> None:
+    """Write the logits of a cache to OUTPUT, a .npy file, every block checked."""
+    from decant.cache.convert import export_logits
+    from decant.cache.reader import LogitCache
+
+    if output.suffix != ".npy":
+        raise click.UsageError(f"{output}: what is written is .npy; give it a name that ends so")
+    opened = LogitCache.open(store.resolve(name))
+    if view is not None and view >= opened.num_views:
+        raise click.UsageError(f"--view {view}: the cache has views 0 to {opened.num_views - 1}")
+    shape = export_logits(opened, output, view)
+    click.echo(f"made {output}: {' × '.join(f'{size:,}' for size in shape)} {opened.manifest.dtype.name}")
+
+
+@click.command("merge")
+@click.argument("names", metavar="CACHE CACHE...", nargs=-1, required=True, shell_complete=completion.caches)
+@click.option(
+    "--how",
+    type=click.Choice(["mean-logits", "mean-probabilities", "stack-views"]),
+    default="mean-logits",
+    show_default=True,
+    help="Average teachers' logits, or their softmaxes at T = 1; or put the views of one teacher after each other.",
+)
+@store_option
+def merge(names: Sequence[str], how: Any, store: Store) -> None:
+    """Merge caches of the same data into one."""
+    from decant.cache.merge import merge as merge_caches
+    from decant.cache.reader import LogitCache
+
+    made = merge_caches(store, [LogitCache.open(store.resolve(name)) for name in names], how)
+    click.echo(f"made {made}")
+    click.echo(f"next: {command_line('cache', 'info', made)}")
+
+
+@click.command("gc")
+@click.option(
+    "--unused-days",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="How long unused is too long.",
+)
+@click.option("--delete", is_flag=True, help="Really remove the files; without it they are only listed.")
+@store_option
+@as_json
+def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> None:
+    """List, and with --delete remove, caches that nobody uses and what dead builders left; never one
+    that a student run uses.
+    """
+    from decant.cache.store.gc import leftovers, remove
+
+    found, total = [], 0
+    for leftover in leftovers(store, unused_days):
+        removed = delete and remove(leftover)
+        total += leftover.bytes if removed or not delete else 0
+        _say_leftover(leftover, delete, removed)
+        found.append({**asdict(leftover), "done": removed})
+    again = "" if delete or not total else "; run it with --delete to do so"
+    click.echo(f"{total:,} bytes {'freed' if delete else 'would be freed'}{again}")
+    if as_json:
+        print_json(found)
+    if again:
+        words = ("cache", "gc", "--unused-days", f"{unused_days:g}", "--delete")
+        click.echo(f"next: {command_line(*words, store=store)}")
+
+
+def _after_importing(made: Path, recipe: str | None, overrides: Sequence[str], store: Store) -> str:
+    """Students of the recipe that it is of; without one a look at it."""
+    if recipe is None:
+        return command_line("cache", "info", made)
+    words = [word for setting in (*overrides, f"cache.from={made}") for word in ("--set", setting)]
+    return command_line("student", "--recipe", recipe, *words, store=store)
+
+
+def _say_leftover(leftover: Leftover, delete: bool, removed: bool) -> None:
+    done = "would remove" if not delete else "removed" if removed else "in use, kept"
+    click.echo(f"{done} {leftover.path}: {leftover.bytes:,} bytes, {leftover.reason}")

@@ -1,0 +1,195 @@
+"""What is in a store and in a cache: `decant cache ls`, `info`, `diff` and `path`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from decant.pipeline.cli import completion
+from decant.pipeline.cli.options import (
+    as_json,
+    command_line,
+    percent,
+    print_json,
+    print_table,
+    printable,
+    recipe_options,
+    store_option,
+)
+from decant.pipeline.config.tasks import FIGURES
+
+if TYPE_CHECKING:
+    from decant.cache.manifest import Difference
+    from decant.cache.statistics import RegressionSummary, Summary
+    from decant.cache.store.local import Store
+    from decant.pipeline.config.recipe import Recipe
+
+
+@click.command("ls")
+@store_option
+@as_json
+def list_caches(store: Store, as_json: bool) -> None:
+    """List the caches of the store."""
+    rows = [_listed(path) for path in store.paths()]
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        click.echo(f"no caches in {store.root}")
+    else:
+        columns = ("name", "teacher", "data", "views", "classes", "size", "age", "uses")
+        shown = [_for_a_person(row) for row in rows]
+        print_table(columns, [[_cell(row.get(column)) for column in columns] for row in shown])
+    click.echo(f"next: {_after_listing(rows, store)}")
+
+
+@click.command("info")
+@click.argument("name", metavar="CACHE", shell_complete=completion.caches)
+@store_option
+@as_json
+def info(name: str, store: Store, as_json: bool) -> None:
+    """Show what a cache holds and where it came from, with the teacher's figures from the file."""
+    from decant.cache.reader import LogitCache
+    from decant.cache.statistics import summarize
+
+    opened = LogitCache.open(store.resolve(name))
+    summary = summarize(opened, limit=20_000)
+    identity, extra = opened.manifest.identity, opened.manifest.info
+    if as_json:
+        found = {"path": opened.path, "key": opened.manifest.key, "identity": identity, "info": extra}
+        print_json({**found, "summary": summary._asdict()})
+    else:
+        click.echo(f"{opened.path}\n  key {opened.manifest.key}")
+        for section, content in {**identity, "info": extra}.items():
+            for field, value in content.items():
+                click.echo(f"  {section}.{field}: {_short(value)}")
+        click.echo(f"  of {summary.rows:,} rows (views and samples at even distances, or all):")
+        for line in _said(summary):
+            click.echo(f"    {line}")
+    click.echo(f"next: {command_line('cache', 'verify', opened.path)}")
+
+
+@click.command("diff")
+@click.argument("one", metavar="CACHE", shell_complete=completion.caches)
+@click.argument("other", metavar="CACHE", shell_complete=completion.caches)
+@store_option
+@as_json
+def diff(one: str, other: str, store: Store, as_json: bool) -> None:
+    """Show every field in which two caches differ; exit code 1 if any does."""
+    from decant.cache.manifest import differences
+    from decant.cache.reader import LogitCache
+
+    opened = [LogitCache.open(store.resolve(name)) for name in (one, other)]
+    first, second = opened
+    found = differences(first.manifest.identity, second.manifest.identity)
+    if as_json:
+        print_json([difference._asdict() for difference in found])
+    else:
+        for difference in found:
+            click.echo(f"{difference.field}: {_short(difference.expected)} | {_short(difference.found)}")
+        click.echo(f"{len(found):,} fields differ" if found else "the same question")
+    if _of_two_teachers(found):
+        click.echo(f"next: {command_line('cache', 'merge', first.path, second.path, store=store)}")
+    if found:
+        sys.exit(1)
+
+
+@click.command("path")
+@recipe_options
+def path(recipe: Recipe, base: Path, store: Store, device: str) -> None:
+    """Print the path of a recipe's cache, for scripts: the one that cache-logits last made or found for it."""
+    from decant.pipeline.runs.notes import cache_path
+
+    click.echo(cache_path(recipe, base))
+
+
+def _listed(path: Path) -> dict[str, Any]:
+    """A row of `ls`; a file that is not sound has only its name and what is wrong."""
+    from decant.cache.errors import CacheError
+    from decant.cache.io import usage
+    from decant.cache.reader import LogitCache
+
+    try:
+        opened = LogitCache.open(path, verify="off")
+    except CacheError as error:
+        return {"name": path.name, "teacher": f"{type(error).__name__}: see `decant cache verify`"}
+    identity = opened.manifest.identity
+    status = path.stat()
+    return {
+        "name": path.name,
+        "teacher": _teacher(identity["teacher"]),
+        "data": " ".join(
+            str(identity["data"][part]) for part in ("name", "split") if identity["data"].get(part)
+        ),
+        "views": opened.num_views,
+        "classes": opened.num_classes,
+        "bytes": status.st_size,
+        "seconds_old": time.time() - status.st_mtime,
+        "uses": usage.count(path),
+        "key": opened.manifest.key,
+    }
+
+
+def _for_a_person(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `ls` with its numbers in units."""
+    if "bytes" not in row:
+        return dict(row)
+    return {**row, "size": f"{row['bytes']:,} B", "age": _age(row["seconds_old"])}
+
+
+def _after_listing(rows: Sequence[Mapping[str, Any]], store: Store) -> str:
+    """A look at the youngest cache; at what is wrong where none is sound; without any, the way to one."""
+    sound = [row for row in rows if "bytes" in row]
+    if sound:
+        youngest = min(sound, key=lambda row: row["seconds_old"])
+        name = youngest["name"] if youngest["name"].isprintable() else youngest["key"]
+        return command_line("cache", "info", name, store=store)
+    return command_line(*(("cache", "verify") if rows else ("teacher",)), store=store)
+
+
+def _of_two_teachers(found: Sequence[Difference]) -> bool:
+    """Whether caches that differ so are of the same data and views, and can be merged."""
+    return bool(found) and all(difference.field.startswith("teacher.") for difference in found)
+
+
+def _said(summary: Summary | RegressionSummary) -> list[str]:
+    """What the figures of a cache come to, in lines."""
+    from decant.cache.statistics import RegressionSummary
+
+    if isinstance(summary, RegressionSummary):
+        found = summary._asdict()
+        shown = (f"{figure.name} {figure.text(found)}" for figure in FIGURES["regression"])
+        return [f"the teacher's {', '.join(shown)}"]
+    return [
+        f"the teacher's top-1 {percent(summary.top1)}, calibration error {percent(summary.calibration_error)}",
+        f"mean confidence {percent(summary.confidence)}, mean entropy {summary.entropy:.4f} nats, at T = 1",
+    ]
+
+
+def _teacher(identity: Mapping[str, Any]) -> str | None:
+    """Whose logits a cache holds, in a word or two."""
+    if "mean" in identity:
+        return f"mean {identity['mean']} of {len(identity['of'])}"
+    network = identity.get("network")
+    return network.get("name") if isinstance(network, dict) else network
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _cell(value: Any) -> str:
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _short(value: Any, limit: int = 100) -> str:
+    text = printable(json.dumps(value, ensure_ascii=False))
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

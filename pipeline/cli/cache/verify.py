@@ -1,0 +1,102 @@
+"""Whether a cache is what was written, and what its teacher says: `decant cache verify`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from decant.pipeline.cli import completion
+from decant.pipeline.cli.options import as_json, command_line, print_json, recipe_options
+
+if TYPE_CHECKING:
+    from decant.cache.store.local import Store
+    from decant.pipeline.config.recipe import Recipe
+    from decant.pipeline.phases.verify import Comparison
+
+
+@click.command("verify")
+@click.argument("names", metavar="[CACHE]...", nargs=-1, shell_complete=completion.caches)
+@click.option(
+    "--against-teacher",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Run the recipe's teacher on N random rows too.",
+)
+@recipe_options
+@as_json
+def verify(
+    names: Sequence[str],
+    against_teacher: int | None,
+    recipe: Recipe,
+    base: Path,
+    store: Store,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Check every byte of caches, or of all in the store; exit code 1 if anything is wrong."""
+    if against_teacher is None:
+        sound = _check_bytes(names, store, as_json)
+    elif names:
+        raise click.UsageError("--against-teacher checks the recipe's own cache; name the recipe, no CACHE")
+    else:
+        sound = _check_rows(recipe, base, store, against_teacher, device, as_json)
+    if not sound:
+        sys.exit(1)
+
+
+def _check_bytes(names: Sequence[str], store: Store, as_json: bool) -> bool:
+    """Words what is wrong with each cache; whether nothing is."""
+    paths = [store.resolve(name) for name in names] or store.paths()
+    if not paths:
+        click.echo(f"no caches in {store.root}")
+    found = []
+    for path in paths:
+        problems = _problems(path)
+        found.append({"path": path, "problems": problems})
+        click.echo(f"{path}: " + ("sound" if not problems else f"{len(problems):,} problems"))
+        for problem in problems:
+            click.echo(f"  {problem}")
+    if as_json:
+        print_json(found)
+    sound = not any(one["problems"] for one in found)
+    if sound and len(paths) == 1:
+        click.echo(f"next: {command_line('cache', 'info', *paths)}")
+    return sound
+
+
+def _check_rows(recipe: Recipe, base: Path, store: Store, rows: int, device: str, as_json: bool) -> bool:
+    """Words how far the recipe's cache is from what its teacher says now; whether that can be."""
+    from decant.pipeline.phases.verify import compare_with_teacher
+    from decant.pipeline.training.loop import pick_device
+
+    found = compare_with_teacher(recipe, base, store, rows, pick_device(device))
+    _say_compared(found)
+    if as_json:
+        print_json({**asdict(found), "agrees": found.agrees})
+    if found.agrees:
+        click.echo(f"next: {recipe.command('student')}")
+    return found.agrees
+
+
+def _say_compared(found: Comparison) -> None:
+    click.echo(
+        f"{found.path}: {found.rows:,} rows run again: largest difference {found.largest:.3g}, of which "
+        f"rounding to {found.dtype} explains {found.rounding:.3g}"
+    )
+    if not found.agrees:
+        click.echo(f"more than {found.bound:.3g}: the cache does not hold what this teacher says")
+
+
+def _problems(path: Path) -> list[str]:
+    from decant.cache.errors import CacheError
+    from decant.cache.reader import LogitCache
+
+    try:
+        return LogitCache.open(path).verify()
+    except CacheError as error:
+        return [str(error).removeprefix(f"{path}: ")]

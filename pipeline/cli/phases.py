@@ -1,0 +1,242 @@
+"""The phases as commands: `decant teacher`, `cache-logits`, `student` and `evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from decant.pipeline.cli.options import as_json, percent, print_json, print_table, recipe_options
+from decant.pipeline.config.tasks import figures, headline
+
+if TYPE_CHECKING:
+    from decant.pipeline.config.recipe import Recipe
+    from decant.pipeline.phases.cache_logits import Cached, Estimate
+    from decant.pipeline.runs.result import Result
+
+
+@click.command()
+@recipe_options
+@as_json
+def teacher(recipe: Recipe, base: Path, store: Any, device: str, as_json: bool) -> None:
+    """Train the teacher, or take the weights that the recipe names."""
+    made = [_make_teacher(one, base, device) for one in _own_teachers(recipe)]
+    click.echo(f"next: {recipe.command('cache-logits' if made else 'student')}")
+    if as_json:
+        print_json(made)
+
+
+@click.command("cache-logits")
+@recipe_options
+@click.option(
+    "--dry-run", is_flag=True, help="Only say what the cache would cost, and when it pays for itself."
+)
+@as_json
+def cache_logits(recipe: Recipe, base: Path, store: Any, device: str, dry_run: bool, as_json: bool) -> None:
+    """Run the teacher once over the data and store its logits."""
+    look_at = _estimate if dry_run else _make_cache
+    own = [look_at(one, base, store, device) for one in _own_teachers(recipe)]
+    missing = dry_run and not all(cache["exists"] for cache in own)
+    click.echo(f"next: {recipe.command('cache-logits' if missing else 'student')}")
+    if as_json:
+        print_json(own)
+
+
+@click.command()
+@recipe_options
+@click.option(
+    "--verify",
+    type=click.Choice(["open", "lazy", "off"]),
+    default="lazy",
+    show_default=True,
+    help="When the cache's checksums are checked: all on opening, each block when first read, or never.",
+)
+@click.option(
+    "--check-views",
+    type=click.Choice(["sample", "all", "off"]),
+    default="sample",
+    show_default=True,
+    help="Whose pixels are compared with what the teacher saw: one input a batch, every input, or none.",
+)
+@as_json
+def student(
+    recipe: Recipe, base: Path, store: Any, device: str, verify: Any, check_views: Any, as_json: bool
+) -> None:
+    """Train students from the cache, and on labels alone."""
+    from decant.pipeline.phases.student import train_students
+    from decant.pipeline.report import compare, format_cells, headings
+    from decant.pipeline.training.loop import pick_device
+
+    students = []
+    for result, found in train_students(
+        recipe, base, store, pick_device(device), verify=verify, check_inputs=check_views
+    ):
+        _say_result(result, found)
+        students.append(result)
+    rows = compare(recipe, base, students)
+    if as_json:
+        print_json(
+            [{**_network(row.first), "seeds": [_run(result) for result in row.results]} for row in rows]
+        )
+    else:
+        print_table(headings(rows), [format_cells(row) for row in rows])
+    click.echo(f"next: {recipe.command('report')}")
+
+
+@click.command()
+@recipe_options
+@as_json
+def evaluate(recipe: Recipe, base: Path, store: Any, device: str, as_json: bool) -> None:
+    """Measure every finished network again, from its weights, on the test part."""
+    from decant.pipeline.phases.evaluate import evaluate_runs
+    from decant.pipeline.training.loop import pick_device
+
+    results = list(evaluate_runs(recipe, base, pick_device(device)))
+    if as_json:
+        print_json([{**_network(result), **_run(result)} for result in results])
+    else:
+        shown = figures(results[0].metrics)
+        rows = [
+            (
+                str(found.network),
+                found.kind,
+                str(found.seed),
+                *(figure.text(found.metrics) for figure in shown),
+            )
+            for found in results
+        ]
+        print_table(("network", "kind", "seed", *(figure.name for figure in shown)), rows)
+    click.echo(f"next: {recipe.command('report')}")
+
+
+def _own_teachers(recipe: Recipe) -> tuple[Recipe, ...]:
+    """A recipe for each teacher; none where it names its cache, which is said."""
+    given = recipe.settings.cache.from_
+    if given is None:
+        return recipe.by_teacher
+    names = given if isinstance(given, str) else ", ".join(given)
+    click.echo(f"cache.from is {names}: no teacher and no cache of this recipe's own are needed")
+    return ()
+
+
+def _network(result: Result) -> dict[str, Any]:
+    """What the networks of all seeds have in common, for a program."""
+    return {
+        "network": {"name": result.network.name, "args": result.network.args},
+        "kind": result.kind,
+        "objective": result.objective,
+        "parameters": result.parameters,
+        "weights_bytes": result.weights_bytes,
+    }
+
+
+def _run(result: Result) -> dict[str, Any]:
+    """What each seed has of its own, for a program."""
+    return {
+        "seed": result.seed,
+        "metrics": result.metrics,
+        "latency_ms": result.latency_ms,
+        "seconds": result.seconds,
+        "folder": result.folder,
+    }
+
+
+def _say_result(result: Result, found: bool) -> None:
+    state = "found" if found else "made"
+    agreement = result.metrics.get("agreement")
+    agrees = "" if agreement is None else f", agrees with the teacher on {percent(agreement)}"
+    seed = "" if result.kind == "teacher" else f", seed {result.seed}"
+    figure = headline(result.metrics)
+    click.echo(
+        f"{state} {result.folder}: {result.kind}, {result.network}{seed}, {result.parameters:,} parameters, "
+        f"test {figure.name} {figure.text(result.metrics)}{agrees}"
+    )
+
+
+def _make_teacher(recipe: Recipe, base: Path, device: str) -> dict[str, Any]:
+    """Makes or finds a teacher, and words it; the same for a program."""
+    from decant.pipeline.phases.teacher import make_teacher
+    from decant.pipeline.training.loop import pick_device
+
+    result, found = make_teacher(recipe, base, pick_device(device))
+    _say_result(result, found)
+    return {**_network(result), **_run(result), "found": found}
+
+
+def _make_cache(recipe: Recipe, base: Path, store: Any, device: str) -> dict[str, Any]:
+    """Makes or finds a cache, and words it; the same for a program."""
+    from decant.pipeline.phases import cache_logits as phase
+    from decant.pipeline.runs.notes import remember_cache
+    from decant.pipeline.training.loop import pick_device
+
+    cached = phase.cache_logits(recipe, base, store, pick_device(device), _say_waiting)
+    remember_cache(recipe, base, cached.cache.path)
+    _say_cache(cached)
+    cache = cached.cache
+    return {
+        "path": cache.path,
+        "found": cached.seconds is None,
+        "key": cache.manifest.key,
+        "views": cache.num_views,
+        "samples": cache.num_samples,
+        "outputs": cache.num_outputs,
+        "dtype": cache.manifest.dtype.name,
+        "bytes": cache.path.stat().st_size,
+        "seconds": cached.seconds,
+        "rows": cached.rows,
+        "views_taken_over": cached.views_taken_over,
+        "metrics": cached.metrics,
+        "measured": cached.measured,
+    }
+
+
+def _estimate(recipe: Recipe, base: Path, store: Any, device: str) -> dict[str, Any]:
+    """What a cache would cost, worded; the same for a program."""
+    from decant.pipeline.phases.cache_logits import estimate
+    from decant.pipeline.training.loop import pick_device
+
+    cost = estimate(recipe, base, store, pick_device(device))
+    _say_estimate(cost)
+    return {**asdict(cost), "pays_after_epochs": cost.pays_after_epochs}
+
+
+def _say_cache(cached: Cached) -> None:
+    cache = cached.cache
+    if cached.seconds is None:
+        click.echo(f"found {cache.path}: nothing to do, no teacher was loaded")
+    else:
+        click.echo(f"made {cache.path}: {cached.rows:,} rows in {cached.seconds:,.1f} s{_taken_over(cached)}")
+    views = "" if cache.num_views == 1 else f"{cache.num_views:,} views of "
+    part = "" if cached.measured == cache.num_views * cache.num_samples else f" of {cached.measured:,} rows"
+    rate = "" if not cached.seconds else f", {cached.rows / cached.seconds:,.0f} samples/s"
+    figure, outputs = headline(cached.metrics), "classes" if cache.manifest.num_targets is None else "targets"
+    click.echo(
+        f"  {views}{cache.num_samples:,} samples × {cache.num_outputs:,} {outputs}, {cache.manifest.dtype.name}, "
+        f"{cache.path.stat().st_size:,} bytes{rate}; the teacher's {figure.name} on these labels, from the file: "
+        f"{figure.text(cached.metrics)}{part}"
+    )
+
+
+def _say_estimate(cost: Estimate) -> None:
+    if cost.exists:
+        click.echo(f"found {cost.path}: nothing to do")
+    else:
+        click.echo(
+            f"would make {cost.path}: {cost.bytes:,} bytes, about {cost.seconds:,.3g} s of teacher{_taken_over(cost)}"
+        )
+    click.echo(
+        f"  a live teacher would add about {cost.live_seconds_an_epoch:,.3g} s to every student epoch: the "
+        f"cache has paid for itself after {cost.pays_after_epochs:,.0f} epochs, and this recipe's distilled "
+        f"students train for {cost.student_epochs:,}"
+    )
+
+
+def _taken_over(made: Cached | Estimate) -> str:
+    views = made.views_taken_over
+    return f"; {views:,} views taken over from a cache with another number of them" if views else ""
+
+
+def _say_waiting(holder: str) -> None:
+    click.echo(f"waiting: {holder} is building this cache", err=True)

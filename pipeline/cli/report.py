@@ -1,0 +1,95 @@
+"""`decant report`: what a person looks at."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from decant.pipeline.cli import completion
+from decant.pipeline.cli.options import as_json, print_json, print_table, recipe_options
+
+if TYPE_CHECKING:
+    from decant.pipeline.config.recipe import Recipe
+    from decant.pipeline.report.making import Report
+    from decant.pipeline.report.subject import Subject
+
+
+@click.command()
+@click.argument(
+    "paths", metavar="[RUN]...", nargs=-1, type=click.Path(path_type=Path), shell_complete=completion.runs
+)
+@recipe_options
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder to write into.  [default: the recipe's run folder; RUN; the current folder for several]",
+)
+@click.option("--tensorboard", is_flag=True, help="Write every run's curves as TensorBoard event files too.")
+@as_json
+def report(
+    paths: tuple[Path, ...],
+    recipe: Recipe,
+    base: Path,
+    store: Any,
+    device: str,
+    output: Path | None,
+    tensorboard: bool,
+    as_json: bool,
+) -> None:
+    """Compare networks: a table, curves, and one page that opens in any browser.
+
+    RUN is a run's folder, or a folder of runs; without any, it is all runs of the recipe. Leaves report.html,
+    report.md and curves.png.
+    """
+    from decant.pipeline.report.making import make_report
+
+    subject, folder = _subject(paths, recipe, base, store, device)
+    made = make_report(subject, output or folder)
+    events = _write_events(subject) if tensorboard else []
+    if as_json:
+        print_json({**made.as_json(), "tensorboard": events})
+    else:
+        _say_report(made)
+        if events:
+            click.echo(f"made {len(events):,} folders of events; next: {_tensorboard(events)}")
+
+
+def _subject(
+    paths: tuple[Path, ...], recipe: Recipe, base: Path, store: Any, device: str
+) -> tuple[Subject, Path]:
+    """What the report is of, and the folder that it belongs into."""
+    from decant.pipeline.report.subject import of_recipe, of_runs
+    from decant.pipeline.training.loop import pick_device
+
+    if not paths:
+        return of_recipe(recipe, base, store, pick_device(device)), base
+    source = click.get_current_context().get_parameter_source("recipe")
+    if source is not click.core.ParameterSource.DEFAULT:
+        raise click.UsageError("give either RUNs or --recipe: each run keeps the recipe that made it")
+    return of_runs(paths, store, pick_device(device)), paths[0] if len(paths) == 1 else Path()
+
+
+def _write_events(subject: Subject) -> list[Path]:
+    from decant.pipeline.report.tensorboard import write_events
+
+    return write_events(subject.results)
+
+
+def _tensorboard(events: list[Path]) -> str:
+    return shlex.join(["tensorboard", "--logdir", os.path.commonpath(events)])
+
+
+def _say_report(made: Report) -> None:
+    from decant.pipeline.report import format_cells, headings
+
+    print_table(headings(made.rows), [format_cells(row) for row in made.rows])
+    for gain in made.gains:
+        click.echo(gain)
+    for missing in made.missing:
+        click.echo(f"not on the page: {missing}")
+    click.echo(f"made {', '.join(map(str, made.files))}")
+    click.echo(f"open it in any browser: {made.page.absolute().as_uri()}")

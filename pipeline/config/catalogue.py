@@ -1,0 +1,54 @@
+"""What a person is told of the objectives, from what a recipe may say of them. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+
+from decant.pipeline.config.objectives import KNOWN, Known, name_of
+
+
+class Entry(NamedTuple):
+    """What a person is told of an objective."""
+
+    name: str
+    formula: str
+    use: str
+    defaults: dict[str, Any]
+    """Its own settings, then the switch that most have."""
+    source: str
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """A row of a table."""
+        defaults = ", ".join(f"{key} {_shown(value)}" for key, value in self.defaults.items())
+        return (self.name, self.formula, self.use, defaults, self.source)
+
+
+def catalogue() -> list[Entry]:
+    """Every objective that ships, and one's own."""
+    entries = [Entry(name_of(kind), _formula(kind), kind.use, _defaults(kind), kind.source) for kind in KNOWN]
+    own = Entry(
+        "package.module:function",
+        "function(student_logits, teacher_logits, labels, **args) → a scalar",
+        "anything else",
+        {},
+        "one's own",
+    )
+    return [*entries, own]
+
+
+def _formula(kind: type[Known]) -> str:
+    return inspect.cleandoc(kind.__doc__ or "").removesuffix(".")
+
+
+def _defaults(kind: type[Known]) -> dict[str, Any]:
+    values = {key: field.default for key, field in kind.model_fields.items() if key != "name"}
+    own = {key: value for key, value in values.items() if key != "standardize"}
+    return {key: value for key, value in {**own, **values}.items() if value is not None}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,282 @@
+"""What `[student.objective]` may say: one frozen class an objective, whose docstring is its formula. Imports nothing
+heavy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    WrapValidator,
+    model_serializer,
+)
+
+from decant.pipeline.config.annealing import Share, Temperature, Weight
+from decant.pipeline.config.sections import Section
+from decant.pipeline.config.tasks import Task
+
+NotNegative = Annotated[float, Field(ge=0)]
+Divergence = Literal["kl", "ce"]
+
+
+class Known(Section):
+    """An objective that ships; its docstring is the formula."""
+
+    use: ClassVar[str]
+    source: ClassVar[str]
+    task: ClassVar[Task] = "classification"
+    """What it is a loss of."""
+    separate_caches: ClassVar[bool] = False
+    """Whether it is given the logits of several caches as (B, K, C) and not their mean (B, C)."""
+
+    name: str
+
+
+class Softmax(Known):
+    """An objective that compares softmaxes."""
+
+    standardize: bool = False
+    """Whether the logits of both networks become z-scores, a row at a time, before the temperature."""
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A switch that is off is left out, so that a new one gives no older run another name."""
+        return {
+            key: value for key, value in handler(self).items() if value is not None and value is not False
+        }
+
+
+class KD(Softmax):
+    """(1 − alpha)·CE + alpha·T²·KL(teacher ‖ student)."""
+
+    use = "the usual first choice; class_weights for rare classes"
+    source = "Hinton, Vinyals, Dean 2015"
+
+    name: Literal["kd"]
+    alpha: Share = 0.9
+    temperature: Temperature = 4.0
+    class_weights: Annotated[tuple[NotNegative, ...], Field(strict=False, min_length=1)] | None = None
+    """One a class: how much a sample counts, by its label, or by the teacher's softmax where it has none."""
+
+
+class CEPlusKL(Softmax):
+    """CE + weight·T²·KL(teacher ‖ student)."""
+
+    use = "kd with a whole cross-entropy, whose size no weight changes"
+    source = "Hinton, Vinyals, Dean 2015"
+
+    name: Literal["ce+kl"]
+    weight: Weight = 1.0
+    temperature: Temperature = 4.0
+
+
+class SoftCE(Softmax):
+    """(1 − alpha)·CE + alpha·T²·H(teacher, student)."""
+
+    use = "kd's gradients; its value includes the teacher's own entropy"
+    source = "Hinton, Vinyals, Dean 2015"
+
+    name: Literal["soft-ce"]
+    alpha: Share = 0.9
+    temperature: Temperature = 4.0
+
+
+class LogitMSE(Known):
+    """(1 − alpha)·CE + alpha·mean (s − t)²."""
+
+    use = "to match logits and not only softmaxes; no temperature to choose"
+    source = "Ba, Caruana 2014"
+
+    name: Literal["mse"]
+    alpha: Share = 1.0
+
+
+class JS(Softmax):
+    """(1 − alpha)·CE + alpha·T²·JS(teacher, student)."""
+
+    use = "bounded: a teacher that is sure and wrong costs at most T²·ln 2"
+    source = "Lin 1991; Agarwal et al. 2024"
+
+    name: Literal["js"]
+    alpha: Share = 0.9
+    temperature: Temperature = 4.0
+
+
+class RKL(Softmax):
+    """(1 − alpha)·CE + alpha·T²·KL(student ‖ teacher)."""
+
+    use = "a student too small for all of the teacher: it keeps to the likeliest classes"
+    source = "Gu et al. 2024"
+
+    name: Literal["rkl"]
+    alpha: Share = 0.9
+    temperature: Temperature = 4.0
+
+
+class General(Softmax):
+    """alpha·D(teacher, student) + beta·D(knowledge, student), D at T."""
+
+    use = "two caches, weighed one against the other: cache.from = [TEACHER, KNOWLEDGE]"
+    source = "the sum of two soft targets; no T²"
+    separate_caches = True
+
+    name: Literal["general"]
+    alpha: Weight = 0.5
+    beta: Weight = 0.5
+    temperature: Temperature = 1.0
+    teacher_divergence: Divergence = "kl"
+    knowledge_divergence: Divergence = "kl"
+
+
+class DKD(Softmax):
+    """ce_weight·CE + T²·(alpha·TCKD + beta·NCKD)."""
+
+    use = "a confident teacher, whose other classes kd hardly weighs"
+    source = "Zhao et al. 2022"
+
+    name: Literal["dkd"]
+    alpha: Weight = 1.0
+    beta: Weight = 8.0
+    temperature: Temperature = 4.0
+    ce_weight: Weight = 1.0
+
+
+class DIST(Softmax):
+    """ce_weight·CE + T²·(beta·(1 − ρ of rows) + gamma·(1 − ρ of columns))."""
+
+    use = "a teacher much stronger than the student: only relations are matched; large batches"
+    source = "Huang et al. 2022"
+
+    name: Literal["dist"]
+    beta: Weight = 2.0
+    gamma: Weight = 2.0
+    temperature: Temperature = 4.0
+    ce_weight: Weight = 1.0
+
+
+class NKD(Softmax):
+    """ce_weight·CE − t_y·log s_y + gamma·T²·H(t̂, ŝ) of the other classes."""
+
+    use = "kd with target and other classes apart; adds to a whole cross-entropy"
+    source = "Yang et al. 2023"
+
+    name: Literal["nkd"]
+    gamma: Weight = 1.5
+    temperature: Temperature = 1.0
+    ce_weight: Weight = 1.0
+
+
+class TransferKnowledge(Softmax):
+    """H(teacher, student) at T."""
+
+    use = "from the teacher alone, no labels"
+    source = "soft-ce without T² and CE"
+
+    name: Literal["soft-transfer-knowledge"]
+    temperature: Temperature = 0.5
+
+
+class TransferData(Softmax):
+    """−[argmax t = y]·log softmax(s/T)[y]."""
+
+    use = "the teacher as a filter of labels that may be wrong"
+    source = "cross-entropy under an indicator mask"
+
+    name: Literal["soft-transfer-data"]
+    temperature: Temperature = 0.5
+
+
+class TransferModel(Softmax):
+    """weight·CE + (1 − weight)·soft-transfer-data."""
+
+    use = "all labels, and once more those that the teacher confirms"
+    source = "the mean of the two"
+
+    name: Literal["soft-transfer-model"]
+    weight: Share = 0.5
+    temperature: Temperature = 0.5
+
+
+class LabelSmoothing(Known):
+    """−Σ ((1 − smoothing)·y + smoothing/C)·log s."""
+
+    use = "no teacher: what soft targets of no knowledge give, for comparison"
+    source = "Szegedy et al. 2016"
+
+    name: Literal["ls"]
+    smoothing: Share = 0.1
+
+
+class Regression(Known):
+    """mean (s − t)² + weight·mean (s − y)²."""
+
+    use = "outputs that are numbers and not classes"
+    source = "mse for both"
+    task = "regression"
+
+    name: Literal["regression"]
+    weight: Weight = 1.0
+
+
+class Own(BaseModel):
+    """Somebody's `package.module:function` and its arguments."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    name: str
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """What is written beside the name."""
+        return dict(self.model_extra or {})
+
+
+_Shipped = Annotated[
+    KD
+    | CEPlusKL
+    | SoftCE
+    | LogitMSE
+    | JS
+    | RKL
+    | General
+    | DKD
+    | DIST
+    | NKD
+    | TransferKnowledge
+    | TransferData
+    | TransferModel
+    | LabelSmoothing
+    | Regression,
+    Field(discriminator="name"),
+]
+_shipped: TypeAdapter[Known] = TypeAdapter(_Shipped)
+KNOWN: tuple[type[Known], ...] = get_args(get_args(_Shipped)[0])
+"""Every objective that ships."""
+
+
+def _objective(value: Any, _: Callable[[Any], Any]) -> Known | Own:
+    """Reads a name, a table with one, or a section."""
+    if isinstance(value, str):
+        value = {"name": value}
+    if isinstance(value, Own) or (isinstance(value, dict) and ":" in str(value.get("name"))):
+        return Own.model_validate(value)
+    return _shipped.validate_python(value)
+
+
+Objective = Annotated[_Shipped | Own, WrapValidator(_objective)]
+
+
+def names_for(task: Task) -> list[str]:
+    """The objectives that ship for a task."""
+    return [name_of(kind) for kind in KNOWN if kind.task == task]
+
+
+def name_of(kind: type[Known]) -> str:
+    """What a recipe calls an objective."""
+    return str(get_args(kind.model_fields["name"].annotation)[0])

@@ -1,0 +1,285 @@
+"""What a recipe may say: one frozen class a section, with the range of every value. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from decant.pipeline.config.augmentations import Augmentation, CenterCrop, RandomResizedCrop, outcomes
+from decant.pipeline.config.objectives import KD, Known, Objective
+from decant.pipeline.config.objectives import CEPlusKL as CEPlusKL
+from decant.pipeline.config.objectives import LogitMSE as LogitMSE
+from decant.pipeline.config.sections import Count, Section
+
+
+class Network(BaseModel):
+    """A network's name and its builder's arguments: `"resnet20"`, or `{ name = "conv", width = 8 }`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    name: str
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """What is written beside the name."""
+        return dict(self.model_extra or {})
+
+    def __str__(self) -> str:
+        return " ".join([self.name, *(f"{name}={value}" for name, value in self.args.items())])
+
+
+def _network(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+NetworkField = Annotated[Network, BeforeValidator(_network)]
+
+
+class TransferSettings(Section):
+    """`data.transfer`: what the teacher is cached on and students learn from, apart from what it learnt from."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of the training part, held out from the teacher."""
+    part: Annotated[str, Field(min_length=1)] | None = None
+    """Or a part of its own: the folder of that name beside train/, or what one's own function gives for it."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Which samples the share is."""
+    labels: bool = True
+    """Whether labels are known there; where not, the teacher alone speaks of them."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> TransferSettings:
+        if (self.share is None) == (self.part is None):
+            raise ValueError("share: give either that, of the training part, or `part`, a part of its own")
+        if self.part in ("train", "test", "val"):
+            raise ValueError(f"part: {self.part!r} has another use; name a part of its own")
+        return self
+
+
+class DataSettings(Section):
+    """`[data]`: which images or arrays, and where they lie."""
+
+    name: str
+    root: str = "data"
+    """Where downloads are kept, or the image folder itself."""
+    pack: Annotated[Literal["auto", "always", "never"], Field(exclude=True)] = "auto"
+    """Whether an image folder is decoded once, into a file beside the caches: where it fits, in any case, or
+    never. It decides no pixel, so no run is another for it, and resolved recipes leave it out.
+    """
+    tokenizer: Annotated[str, Field(min_length=1)] | None = None
+    """What turns texts into tokens: the folder of a tokenizer of the transformers library, or its name on the hub."""
+    max_length: Count | None = None
+    """Tokens that a text is cut at; None is 128."""
+    transfer: TransferSettings | None = None
+    """What students learn from, where it is not what the teacher learnt from."""
+
+    @model_validator(mode="after")
+    def _has_tokenizer(self) -> DataSettings:
+        if self.name == "text" and self.tokenizer is None:
+            raise ValueError("tokenizer: missing; give the folder of one, or its name on the hub")
+        for key in ("tokenizer", "max_length"):
+            if self.name != "text" and getattr(self, key) is not None:
+                raise ValueError(f'{key}: is of texts, name = "text"; leave it out')
+        return self
+
+    @model_validator(mode="after")
+    def _has_parts(self) -> DataSettings:
+        if self.transfer and self.transfer.part and self.name != "imagefolder" and ":" not in self.name:
+            raise ValueError(f"transfer.part: {self.name} has train and test parts alone; set transfer.share")
+        return self
+
+
+class ViewsSettings(Section):
+    """`[views]`: the pixels that teacher and student both see."""
+
+    count: Count | Literal["all"] = 1
+    """V: epoch e of a student sees view e mod V. `"all"` is every outcome that pad-crop and flip can have
+    (162 for padding 4), each sample drawing one an epoch, as it would before a live teacher.
+    """
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    size: Count | None = None
+    """Height and width that every image is brought to; None leaves them as they are."""
+    resize: Count | None = None
+    """The shorter side before the centre crop to `size`; None is `size` itself."""
+    augment: tuple[Augmentation, ...] = ()
+
+    @property
+    def num_views(self) -> int:
+        """V as a number."""
+        if self.count == "all":
+            return math.prod(outcomes(operation) or 1 for operation in self.augment)
+        return self.count
+
+    @property
+    def plain(self) -> ViewsSettings:
+        """What an input is measured through: its size where an operation changes it, by the crop in the middle,
+        and nothing else.
+        """
+        sizes = [
+            operation.size
+            for operation in self.augment
+            if isinstance(operation, CenterCrop | RandomResizedCrop)
+        ]
+        size = next((size for size in reversed(sizes) if size is not None), None)
+        crop = () if size is None else (CenterCrop(op="center-crop", size=size),)
+        return self.model_copy(update={"augment": crop, "count": 1})
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> ViewsSettings:
+        if self.count != 1 and not self.augment:
+            raise ValueError("count: views without augmentation are all the same; set augment, or count = 1")
+        endless = [operation.op for operation in self.augment if outcomes(operation) is None]
+        if self.count == "all" and endless:
+            raise ValueError(
+                f'count: "all" counts the outcomes of pad-crop and flip; {endless[0]} has too many to count'
+            )
+        if self.resize is not None and (self.size is None or self.resize < self.size):
+            raise ValueError("resize: must be at least `size`, which must be given")
+        return self
+
+
+class Training(Section):
+    """How a network is trained; the same keys in `[teacher]` and `[student]`."""
+
+    network: NetworkField
+    epochs: Count
+    batch_size: Count = 128
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    schedule: Literal["constant", "step", "cosine", "one-cycle"] = "cosine"
+    milestones: tuple[Count, ...] = ()
+    """Epochs after which a step schedule multiplies the rate by `gamma`."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = True
+    compile: bool = False
+    """torch.compile for the steps of training: a long first step, which is said, and shorter ones after it."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    evaluate_every: Count = 1
+    """Epochs between measurements on the test part; the last is always measured, none is chosen by it."""
+    log_every: Count | None = None
+    """Steps between the mean losses that are printed, and kept in metrics.jsonl; None leaves them out."""
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Training:
+        if (self.schedule == "step") != bool(self.milestones):
+            raise ValueError('milestones: belong to schedule = "step", which needs at least one')
+        if any(milestone >= self.epochs for milestone in self.milestones):
+            raise ValueError(
+                f"milestones: must lie below epochs = {self.epochs}, found {list(self.milestones)}"
+            )
+        if self.warmup_epochs and self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs: must lie below epochs = {self.epochs}, found {self.warmup_epochs}"
+            )
+        if self.warmup_epochs and self.schedule == "one-cycle":
+            raise ValueError('warmup_epochs: schedule = "one-cycle" brings its own; leave this out')
+        if self.milestones and self.warmup_epochs > min(self.milestones):
+            raise ValueError(f"warmup_epochs: must end before the first milestone, {min(self.milestones)}")
+        if self.nesterov and not (self.optimizer == "sgd" and self.momentum > 0):
+            raise ValueError('nesterov: needs optimizer = "sgd" with momentum above 0')
+        return self
+
+
+class TeacherSettings(Training):
+    """`[teacher]`: the large network, trained here, given as a file, or pretrained by its library."""
+
+    weights: str | None = None
+    """A .safetensors, .pth or .pt file to begin with."""
+    epochs: Annotated[int, Field(ge=0)] = 0
+    """0 takes the network as its weights are."""
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> TeacherSettings:
+        name, args = self.network.name, self.network.args
+        own = ":" in name and not name.startswith(("torchvision:", "timm:"))  # may well bring its weights
+        if not (self.epochs or self.weights or args.get("weights") or args.get("pretrained") or own):
+            raise ValueError(
+                "epochs: 0 leaves the network untrained; give epochs, weights or a pretrained network"
+            )
+        return self
+
+
+class CacheSettings(Section):
+    """`[cache]`: how the logits are computed and stored."""
+
+    dtype: Literal["float16", "float32"] = "float16"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the teacher computes in."""
+    batch_size: Count = 256
+    from_: Annotated[str | tuple[str, ...] | None, Field(alias="from", min_length=1)] = None
+    """A cache file to use as it is, from a colleague say, instead of the one that this recipe's teacher
+    makes; or several of the same data, whose teachers then teach together.
+    """
+    ensemble: Literal["probabilities", "logits"] = "probabilities"
+    """What is averaged over several teachers: softmaxes at the objective's temperature, or logits (always the outputs
+    of a regression).
+    """
+    weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    """What each of several teachers counts in that mean, by its share of the sum; None is all alike."""
+    table: Literal["auto", "mapped", "ram", "device"] = "auto"
+    """Where a student reads the logits: the mapped file, a copy in memory, or a copy on its device, beside the
+    inputs; `auto` is the device where that is a GPU and has the room, a copy in memory of what lies on a network
+    mount and fits, else the file.
+    """
+
+
+class StudentSettings(Training):
+    """`[student]`: the small network, trained on labels alone and from the cache."""
+
+    objective: Objective = KD(name="kd")
+    seeds: Count = 1
+    """How many students of each kind, with seeds `seed`, `seed` + 1, …"""
+    baseline: bool = True
+    """Whether the same student is trained on labels alone too, to see what distillation gained."""
+
+
+class Settings(Section):
+    """A whole recipe."""
+
+    data: DataSettings
+    views: ViewsSettings = ViewsSettings()
+    teacher: TeacherSettings
+    knowledge: TeacherSettings | None = None
+    """A second teacher, with a cache of its own; like the first it is not asked for where cache.from is given."""
+    cache: CacheSettings = CacheSettings()
+    student: StudentSettings
+
+    @property
+    def num_teachers(self) -> int:
+        """How many caches a student learns from."""
+        if self.cache.from_ is None:
+            return 1 if self.knowledge is None else 2
+        return 1 if isinstance(self.cache.from_, str) else len(self.cache.from_)
+
+    @model_validator(mode="after")
+    def _teachers_fit(self) -> Settings:
+        weights = self.cache.weights
+        if weights is not None and (len(weights) != self.num_teachers or self.num_teachers < 2):
+            raise ValueError(
+                f"cache.weights: one for each of several teachers, of which there are {self.num_teachers}, "
+                f"found {len(weights)}"
+            )
+        if weights is not None and not sum(weights):
+            raise ValueError("cache.weights: at least one must be above 0")
+        if self.separate_caches and self.num_teachers != 2:
+            raise ValueError(
+                f"student.objective: {self.student.objective.name} learns from two teachers, found "
+                f"{self.num_teachers}; give a section [knowledge], or cache.from = [TEACHER, KNOWLEDGE]"
+            )
+        if self.separate_caches and weights is not None:
+            raise ValueError("cache.weights: nothing is averaged for this objective; set its alpha and beta")
+        return self
+
+    @property
+    def separate_caches(self) -> bool:
+        """Whether the objective is given the logits of each teacher, and not their mean."""
+        return isinstance(self.student.objective, Known) and self.student.objective.separate_caches

@@ -1,0 +1,117 @@
+"""The transfer set: what a teacher is cached on and students learn from, where it learnt from other samples itself."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decant.pipeline.config.settings import Settings, TransferSettings
+from decant.pipeline.data import load
+from decant.pipeline.data.samples import NO_LABEL, LabelledData, num_classes, vocabulary
+from decant.pipeline.errors import DataError
+
+
+@dataclass
+class SomeOf:
+    """Some samples of other data, in the order of `indices`, with labels of their own."""
+
+    whole: LabelledData
+    split: str
+    indices: NDArray[np.int64]
+    labels: NDArray[Any]
+    classes: tuple[str, ...]
+    name: str = field(init=False)
+    lazy: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name, self.lazy = self.whole.name, self.whole.lazy
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.whole.input_shape
+
+    @property
+    def vocabulary(self) -> int | None:
+        return vocabulary(self.whole)
+
+    def raw(self, indices: NDArray[np.integer]) -> Any:
+        return self.whole.raw(self.indices[indices])
+
+    def digest(self) -> str:
+        """Of the whole, and of which samples of it these are, with which labels."""
+        digest = hashlib.sha256(f"{self.whole.digest()} {len(self)} {self.labels.dtype.str}".encode())
+        digest.update(np.ascontiguousarray(self.indices, dtype="<i8").data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
+
+
+def divide(settings: Settings, train: LabelledData) -> tuple[LabelledData, LabelledData]:
+    """What the teacher learns from and what students learn from: twice the training part, unless there is
+    `data.transfer`. Raises DataError where that cannot be had.
+    """
+    transfer = settings.data.transfer
+    if transfer is None:
+        return train, train
+    if transfer.part is not None:
+        return train, _own_part(settings, transfer, train)
+    held_out = np.zeros(len(train), bool)
+    held_out[_drawn(len(train), transfer)] = True
+    classes = _classes(train)
+    students = np.flatnonzero(held_out)
+    teachers = np.flatnonzero(~held_out)
+    if not len(students) or not len(teachers):
+        raise DataError(
+            f"{train.name}: data.transfer.share: {transfer.share:g} of {len(train):,} samples leaves "
+            f"{len(teachers):,} to the teacher and {len(students):,} to students; each needs one or more"
+        )
+    labels = train.labels[students] if transfer.labels else _no_labels(train.labels[students])
+    return (
+        SomeOf(train, "train", teachers, train.labels[teachers], classes),
+        SomeOf(train, "transfer", students, labels, classes),
+    )
+
+
+def _drawn(length: int, transfer: TransferSettings) -> NDArray[np.int64]:
+    """Which samples are held out: a function of the length, the seed and the share alone."""
+    order = np.random.Generator(np.random.Philox(key=[transfer.seed, length])).permutation(length)
+    return order[: round((transfer.share or 0.0) * length)]
+
+
+def _own_part(settings: Settings, transfer: TransferSettings, train: LabelledData) -> LabelledData:
+    """The part of the source that `data.transfer.part` names, with the classes of the training part."""
+    own = load(settings.data, settings.views, str(transfer.part))
+    if own.input_shape != train.input_shape:
+        raise DataError(
+            f"{train.name}: train inputs are {train.input_shape}, {transfer.part} inputs {own.input_shape}; "
+            "set views.size to bring both to one"
+        )
+    if transfer.labels and own.classes != train.classes:
+        odd = sorted(set(own.classes) ^ set(train.classes))[:3]
+        raise DataError(
+            f"{train.name}: the train and {transfer.part} parts have different classes: {', '.join(odd)}; if "
+            "these are no labels, set data.transfer.labels = false"
+        )
+    labels = own.labels if transfer.labels else _no_labels(_shaped_like(train.labels, len(own)))
+    return SomeOf(own, "transfer", np.arange(len(own)), labels, _classes(train))
+
+
+def _classes(train: LabelledData) -> tuple[str, ...]:
+    """Names of the classes, so that a part in which one of them does not come up has as many."""
+    if train.classes or train.labels.dtype.kind == "f":
+        return train.classes
+    return tuple(map(str, range(num_classes(train))))
+
+
+def _no_labels(labels: NDArray[Any]) -> NDArray[Any]:
+    return np.full_like(labels, np.nan if labels.dtype.kind == "f" else NO_LABEL)
+
+
+def _shaped_like(labels: NDArray[Any], length: int) -> NDArray[Any]:
+    return np.zeros((length, *labels.shape[1:]), labels.dtype)

@@ -1,0 +1,233 @@
+"""Image folders: which files are which samples, and their pixels from a decoded pack, from memory, or from the
+files as they are needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decant.cache.errors import StorageError
+from decant.cache.store.local import Store
+from decant.pipeline.config.settings import DataSettings, ViewsSettings
+from decant.pipeline.data import image_pack
+from decant.pipeline.data.image_decode import alike, decode, decoder
+from decant.pipeline.data.samples import MAX_ARRAY_BYTES, ArrayData, LabelledData, Split
+from decant.pipeline.errors import DataError
+from decant.pipeline.support.progress import track
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
+WORTH_PACKING = 1_000  # images; fewer are decoded in the time that it takes to say so
+_SHARE = 2  # a pack takes at most a half of the memory, and of the free disk
+
+
+def image_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
+    """A user's own `root/train/CLASS/*` and `root/test` or `root/val`; files in the order of their names.
+
+    The digest covers relative paths, sizes and labels; the CRC-32 of each input, which the cache holds,
+    covers the pixels.
+    """
+    files = listed_images(settings, views, split)
+    packed = _packed(files, settings.pack)
+    if packed is not None:
+        return packed
+    return _held(files) if len(files) * int(np.prod(files.input_shape)) <= MAX_ARRAY_BYTES else files
+
+
+def listed_images(settings: DataSettings, views: ViewsSettings, split: Split) -> FileData:
+    """The same, each file decoded when it is asked for, and not before."""
+    folder, classes, found = _listed(settings, split)
+    paths = [path for path, _ in found]
+    labels = np.array([label for _, label in found], dtype=np.int64)
+    digest = hashlib.sha256()
+    for path, label in found:
+        line = f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0{label}\n"
+        digest.update(os.fsencode(line))  # a name need not be text
+    return FileData("imagefolder", split, paths, labels, classes, digest.hexdigest(), views)
+
+
+def image_files(settings: DataSettings, split: Split) -> list[Path]:
+    """The file of each sample of `image_folder`, in order."""
+    return [path for path, _ in _listed(settings, split)[2]]
+
+
+@dataclass
+class FileData:
+    """Image files, decoded as they are asked for."""
+
+    name: str
+    split: Split
+    paths: Sequence[Path]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    content: str
+    views: ViewsSettings
+
+    lazy = True
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def first(self) -> NDArray[np.uint8]:
+        """The image that all others must be like."""
+        return decode(self.paths[0], self.views)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.first.shape
+
+    def raw(self, indices: NDArray[np.integer]) -> NDArray[Any]:
+        paths = [self.paths[index] for index in indices.tolist()]
+        return np.stack([alike(decode(path, self.views), self.first, path) for path in paths])
+
+    def digest(self) -> str:
+        return self.content
+
+    def pixels_key(self) -> str:
+        """SHA-256 of what the pixels are a function of: the files and when each was last changed, the size that
+        they are brought to, and the decoder.
+
+        The time of change is the inode's, which no program can set back as it can that of modification.
+        """
+        times = hashlib.sha256()
+        for path in self.paths:
+            found = path.stat()
+            times.update(f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\n".encode())
+        resize = None if self.views.resize == self.views.size else self.views.resize
+        question = [self.content, times.hexdigest(), self.views.size, resize, decoder()]
+        return hashlib.sha256(json.dumps(question).encode()).hexdigest()
+
+
+@dataclass
+class PackedData:
+    """Image files that were decoded once, read from their pack."""
+
+    name: str
+    split: Split
+    images: image_pack.Pack
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    content: str
+    lazy: bool
+    """Whether the pack is too large for the memory, so that reading it waits for the disk."""
+
+    def __len__(self) -> int:
+        return self.images.layout.count
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.images.layout.image_shape
+
+    def raw(self, indices: NDArray[np.integer]) -> NDArray[Any]:
+        return self.images.images(indices)
+
+    def digest(self) -> str:
+        return self.content
+
+
+def _packed(files: FileData, wanted: str) -> PackedData | None:
+    """The files' pack; None where it is not wanted, not worth its making, or cannot be made, which is said.
+
+    Raises what is in the way where `wanted` is "always".
+    """
+    if wanted == "never" or (wanted == "auto" and len(files) < WORTH_PACKING):
+        return None
+    layout = image_pack.Layout(files.pixels_key(), len(files), files.input_shape)
+    shape = "x".join(map(str, files.input_shape))
+    name = f"{files.name}-{files.split}-{shape}-{layout.key[:16]}{image_pack.SUFFIX}"
+    path = Store().root / "packs" / name
+
+    def confirm() -> None:
+        if files.pixels_key() != layout.key:
+            raise DataError(
+                f"{files.name}: {files.split}: files changed while they were decoded; run the same command again"
+            )
+
+    try:
+        if wanted == "auto" and not path.exists():
+            _make_sure_it_fits(path, layout.size)
+        images = image_pack.find_or_build(path, layout, files.raw, confirm, f"decoding {files.split} images")
+    except (OSError, StorageError) as error:
+        if wanted == "always":
+            raise
+        print(f"{error}; the images are decoded without a pack", file=sys.stderr)
+        return None
+    lazy = layout.size > _memory() // _SHARE
+    return PackedData(files.name, files.split, images, files.labels, files.classes, files.content, lazy)
+
+
+def _make_sure_it_fits(path: Path, size: int) -> None:
+    """Raises StorageError where a pack of so many bytes takes more than half of the memory or the free disk."""
+    image_pack.writable_folder(path.parent)
+    begun = image_pack.partial_path(path)
+    free = shutil.disk_usage(path.parent).free + (begun.stat().st_blocks * 512 if begun.exists() else 0)
+    for room, what in ((_memory(), "the memory"), (free, f"what is free in {path.parent}")):
+        if size > room // _SHARE:
+            raise StorageError(
+                f'{path.name}: {size:,} bytes are more than half of {what}, {room:,} (data.pack = "always" '
+                "makes it all the same)"
+            )
+
+
+def _memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _held(files: FileData) -> ArrayData:
+    """Every file decoded into one array."""
+    inputs = np.empty((len(files), *files.input_shape), np.uint8)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoder lets go of the interpreter's lock
+        decoded = pool.map(partial(decode, views=files.views), files.paths)
+        for index, image in enumerate(track(decoded, f"decoding {files.split} images", total=len(files))):
+            inputs[index] = alike(image, files.first, files.paths[index])
+    return ArrayData(files.name, files.split, inputs, files.labels, files.classes, files.content)
+
+
+def _listed(settings: DataSettings, split: Split) -> tuple[Path, tuple[str, ...], list[tuple[Path, int]]]:
+    """The part's folder, its classes, and each image with its label. Raises DataError where there are no images."""
+    folder = _part_folder(Path(settings.root), split)
+    with os.scandir(folder) as entries:
+        classes = tuple(sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name)))
+    found = [(path, label) for label, name in enumerate(classes) for path in _images(folder / name)]
+    if not found:
+        raise DataError(f"{folder}: no images in class folders (CLASS/NAME.jpg and the like)")
+    return folder, classes, found
+
+
+def _part_folder(root: Path, split: Split) -> Path:
+    names = ("test", "val") if split == "test" else (split,)
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    if not root.is_dir():
+        raise DataError(f"data.root: no such folder: {root}")
+    raise DataError(f"{root}: has no folder {' or '.join(names)}")
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and path.is_file()
+        and not any(map(_hidden, path.relative_to(folder).parts))
+    )
+
+
+def _hidden(name: str) -> bool:
+    """Left behind by a tool, as .ipynb_checkpoints and ._name.jpg are."""
+    return name.startswith(".")

@@ -1,0 +1,114 @@
+"""A file's answers held against those of the network that it was made from, on the same samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from decant.pipeline.config.tasks import FIGURES, headline
+from decant.pipeline.deploy.runtimes import Runtime
+from decant.pipeline.runs.latency import timed
+from decant.pipeline.training.metrics import measure
+
+TOLERANCE = 1e-3
+"""How far a float32 file's outputs may lie from the network's, in units of its largest output, or of 1 if that is
+less.
+"""
+HEADINGS = ("file", "run by", "bytes", "largest difference", "figure", "ms an input", "95th percentile")
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What files are checked on."""
+
+    inputs: NDArray[Any]
+    """(N, …)"""
+    labels: NDArray[Any]
+    """(N,) classes, −1 where there is none, or (N, T) targets, NaN where there is none."""
+    expected: NDArray[np.float32]
+    """(N, C): the outputs of the network in PyTorch."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found of one file, or of the network itself."""
+
+    name: str
+    runtime: str
+    bytes: int
+    largest_difference: float
+    """Of an output from the network's."""
+    largest_output: float
+    """Of the network, by magnitude."""
+    figure: str
+    """What the networks of the task are compared by."""
+    value: float | None
+    """That figure of this file's outputs."""
+    latency_ms: float
+    """Median of one input at batch 1."""
+    latency_p95_ms: float
+    samples: int
+
+    def cells(self) -> tuple[str, ...]:
+        """A row of the table, in the order of HEADINGS."""
+        figures = {figure.name: figure for task in FIGURES.values() for figure in task}
+        return (
+            self.name,
+            self.runtime,
+            f"{self.bytes:,}",
+            f"{self.largest_difference:.2g}",
+            "–" if self.value is None else f"{self.figure} {figures[self.figure].worded(self.value)}",
+            f"{self.latency_ms:.3f}",
+            f"{self.latency_p95_ms:.3f}",
+        )
+
+    def difference_problem(self) -> str | None:
+        """What is wrong where a float32 file is further from the network than TOLERANCE allows."""
+        bound = TOLERANCE * max(1.0, self.largest_output)
+        if self.largest_difference <= bound:  # not so of NaN
+            return None
+        return (
+            f"{self.name}: an output differs from the network's by {self.largest_difference:.3g}; "
+            f"at most {bound:.3g} is allowed"
+        )
+
+    def loss_problem(self, network: Checked, max_loss: float) -> str | None:
+        """What is wrong where more than `max_loss` hundredths of the figure are lost. Where there is none, as of
+        targets that are all the same, a float32 file's bound holds.
+        """
+        if self.value is None or network.value is None:
+            return self.difference_problem()
+        lost = round(100 * (network.value - self.value), 6)  # 0.98 − 0.96 is a little over 0.02
+        if lost <= max_loss and math.isfinite(self.largest_difference):
+            return None
+        return (
+            f"{self.name}: {lost:.2f} points of {self.figure} are lost, and an output differs by up to "
+            f"{self.largest_difference:.3g}; at most {max_loss:g} points are allowed (--max-loss)"
+        )
+
+
+def check(name: str, runtime_name: str, content_bytes: int, run: Runtime, samples: Samples) -> Checked:
+    """Runs every sample, and one of them again and again for the time that it takes."""
+    starts = range(0, len(samples.inputs), _BATCH)
+    outputs = np.concatenate([run(samples.inputs[start : start + _BATCH]) for start in starts])
+    metrics = measure(torch.from_numpy(outputs), torch.from_numpy(samples.labels))
+    figure = headline(metrics)
+    latency = timed(lambda: run(samples.inputs[:1]))
+    return Checked(
+        name=name,
+        runtime=runtime_name,
+        bytes=content_bytes,
+        largest_difference=float(np.abs(outputs.astype(np.float64) - samples.expected).max()),
+        largest_output=float(np.abs(samples.expected).max()),
+        figure=figure.name,
+        value=figure.value(metrics),
+        latency_ms=latency.median,
+        latency_p95_ms=latency.p95,
+        samples=len(outputs),
+    )

@@ -1,0 +1,111 @@
+"""What is exported: a network with its preprocessing inside, and a description for whoever runs it elsewhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decant.pipeline.errors import ModelError
+from decant.pipeline.runs.open import FinishedRun, class_names
+
+OPSET = 18
+"""The ONNX operator set; the one that PyTorch's exporter is written in, and that onnxruntime has run since 1.14."""
+
+ANY_BATCH = ({0: torch.export.Dim("batch")},)
+"""The first dimension of the one input is free."""
+
+
+class Deployable(nn.Module):
+    """(B, C, H, W) uint8 or (B, F) float32 → float32 logits (B, num_classes), or their softmax, or the outputs
+    (B, T) of a regression.
+    """
+
+    def __init__(self, network: nn.Module, probabilities: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.probabilities = probabilities
+        self.eval().requires_grad_(False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.network(inputs).float()
+        return outputs.softmax(1) if self.probabilities else outputs
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file is told of itself."""
+
+    network: str
+    weights_sha256: str
+    input_name: str
+    """`images` or `features`."""
+    input_shape: tuple[int, ...]
+    """(C, H, W) or (F,), without the batch."""
+    input_dtype: str
+    output_name: str
+    """`logits`, `probabilities`, or the `outputs` of a regression."""
+    classes: tuple[str, ...]
+    """By number; empty of a regression."""
+
+    def metadata(self) -> dict[str, str]:
+        """Texts by name: JSON but for the plain ones."""
+        images = len(self.input_shape) == 3
+        input_said: dict[str, Any] = {
+            "name": self.input_name,
+            "shape": ["batch", *self.input_shape],
+            "dtype": self.input_dtype,
+        }
+        if images:
+            input_said["layout"] = "NCHW"
+        if self.input_dtype == "uint8":
+            input_said["range"] = [0, 255]
+        if images and self.input_shape[0] in (1, 3):
+            input_said["colours"] = "grey" if self.input_shape[0] == 1 else "RGB"
+        output_said = {"name": self.output_name, "dtype": "float32"}
+        return {
+            "network": self.network,
+            "weights_sha256": self.weights_sha256,
+            "input": _json(input_said),
+            "output": _json(output_said),
+            "classes": _json(list(self.classes)),
+            "preprocessing": "inside: give what `input` says, neither scaled nor normalised",
+        }
+
+
+def describe(run: FinishedRun, example: Tensor, classes: tuple[str, ...], probabilities: bool) -> Description:
+    """What the files of a run say; `example` is a batch of its inputs. Raises ModelError for probabilities of a
+    regression.
+    """
+    result = run.result
+    if run.is_regression and probabilities:
+        raise ModelError(f"{run.folder}: a regression, whose outputs have no probabilities")
+    output = "outputs" if run.is_regression else "probabilities" if probabilities else "logits"
+    return Description(
+        network=str(result.network),
+        weights_sha256=result.weights_sha256,
+        input_name="images" if example.ndim == 4 else "features",
+        input_shape=tuple(example.shape[1:]),
+        input_dtype=str(example.dtype).removeprefix("torch."),
+        output_name=output,
+        classes=() if run.is_regression else class_names(classes, result.network.num_classes),
+    )
+
+
+def trace(deployable: Deployable, example: Tensor) -> torch.export.ExportedProgram:
+    """The `torch.export` program of any batch size. Raises ModelError where the network cannot be traced."""
+    try:
+        program = torch.export.export(deployable, (example,), dynamic_shapes=ANY_BATCH)
+    except Exception as error:  # tracing runs the network's own code: anything can come of it
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(f"torch.export cannot trace this network for any batch size ({reason})") from error
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # names the files of this machine
+    return program
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False)

@@ -1,0 +1,208 @@
+"""A finished run → its files in RUN/export: made, run at once, held against the network, and only then published."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from decant.pipeline.data.samples import has_labels, spread
+from decant.pipeline.deploy import runtimes
+from decant.pipeline.deploy.check import Checked, Samples, check
+from decant.pipeline.deploy.deployable import OPSET, Deployable, Description, describe, trace
+from decant.pipeline.deploy.formats import to_onnx, to_pt2
+from decant.pipeline.deploy.quantisation import calibration_inputs, quantise
+from decant.pipeline.errors import DamagedError, ModelError
+from decant.pipeline.networks.build import load_network
+from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.runs.latency import machine
+from decant.pipeline.runs.open import FinishedRun
+from decant.pipeline.runs.result import WEIGHTS
+from decant.pipeline.support.files import read_json, write_atomically, write_json
+from decant.pipeline.support.optional import optional
+
+FORMATS = ("pt2", "onnx", "int8")
+SUMMARY = "export.json"
+_FILES = {"pt2": "student.pt2", "onnx": "student.onnx", "int8": "student.int8.onnx"}
+_ONNX_MODULES = ("onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What came of it."""
+
+    rows: tuple[Checked, ...]
+    """The network in PyTorch, then a file each."""
+    files: tuple[Path, ...]
+    """What was published: nothing where there are problems."""
+    problems: tuple[str, ...]
+    """Each file whose answers are further from the network's than its bound, in words."""
+    left_out: str | None
+    """Why formats that nobody asked for by name were not made."""
+
+
+def export_run(
+    run: FinishedRun,
+    formats: Sequence[str] | None = None,
+    *,
+    probabilities: bool = False,
+    calibration: int = 512,
+    samples: int = 1000,
+    max_loss: float = 2.0,
+) -> Exported:
+    """Makes the files of `formats`, each checked on at most `samples` of the test part; None is every format whose
+    libraries are installed.
+
+    Publishes all of them and `export.json`, or where one differs too much none. Raises ModelError where the network
+    cannot be exported, or a format that was asked for has its libraries missing.
+    """
+    formats, left_out = _possible(formats)
+    parts = Parts.load(run.recipe.settings)
+    deployable = Deployable(load_network(run.result), probabilities)
+    inputs, labels = _test_samples(run, parts, samples)
+    classes = tuple(run.result.classes or parts.train.data.classes)
+    description = describe(run, inputs[:1], classes, probabilities)
+    with runtimes.one_thread():
+        run_network = runtimes.in_pytorch(deployable)
+        expected = np.concatenate([run_network(batch.numpy()) for batch in inputs.split(64)])
+        labels = labels if has_labels(parts.test.data) else _own_answers(run, expected)
+        tried = Samples(inputs.numpy(), labels, expected)
+        size = (run.folder / WEIGHTS).stat().st_size
+        rows = [check("network", f"PyTorch {torch.__version__}", size, run_network, tried)]
+        contents = _make(formats, run, deployable, parts, description, calibration)
+        for name, content in contents.items():
+            rows.append(check(name, _runtime_name(name), len(content), _load(name, content), tried))
+    problems = [
+        row.loss_problem(rows[0], max_loss) if row.name == "int8" else row.difference_problem()
+        for row in rows[1:]
+    ]
+    found = tuple(problem for problem in problems if problem is not None)
+    files = () if found else _publish(run.folder / "export", contents, rows, description)
+    return Exported(tuple(rows), files, found, left_out)
+
+
+def read_summary(folder: Path) -> list[Checked]:
+    """What `export_run` noted in the folder of a run: the network, then each file; empty where it was not exported.
+    Raises DamagedError.
+    """
+    path, names = folder / "export" / SUMMARY, [field.name for field in fields(Checked)]
+    if not path.is_file():
+        return []
+    found = read_json(path)
+    try:
+        rows = [found["student"], *found["formats"].values()]
+        checked = [Checked(**{name: row[name] for name in names}) for row in rows]
+        [row.cells() for row in checked]  # what is no number cannot be shown
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise DamagedError(f"{path}: not what decant export writes ({reason}); run it again") from None
+    return checked
+
+
+def _possible(formats: Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
+    """The formats to make, and why others of the default are left out."""
+    asked = FORMATS if formats is None else tuple(formats)
+    if not set(asked) & {"onnx", "int8"}:
+        return asked, None
+    try:
+        for module in _ONNX_MODULES:
+            optional(module, "export", ModelError)
+    except ModelError as error:
+        if formats is not None:
+            raise
+        return ("pt2",), f"onnx and int8 are left out: {error}"
+    return asked, None
+
+
+def _test_samples(run: FinishedRun, parts: Parts, count: int) -> tuple[torch.Tensor, Any]:
+    """Inputs and labels of test samples, spread evenly. Raises ModelError where they are no arrays of one shape, or
+    not what the network takes.
+    """
+    indices = spread(len(parts.test), count)
+    inputs, labels = parts.test.batch(np.stack([indices, np.zeros_like(indices)], axis=1))
+    if not isinstance(inputs, torch.Tensor):
+        raise ModelError(f"{run.folder}: learnt from texts; images and feature vectors can be exported")
+    if tuple(inputs.shape[1:]) != run.result.network.input_shape:
+        raise ModelError(
+            f"{run.folder}: the data now have inputs of shape {tuple(inputs.shape[1:])}, the network takes "
+            f"{run.result.network.input_shape}"
+        )
+    return inputs, labels.numpy()
+
+
+def _own_answers(run: FinishedRun, expected: NDArray[np.float32]) -> NDArray[Any]:
+    """What stands for labels where there are none: what the network itself says."""
+    return expected if run.is_regression else expected.argmax(axis=1)
+
+
+def _make(
+    formats: Sequence[str],
+    run: FinishedRun,
+    deployable: Deployable,
+    parts: Parts,
+    description: Description,
+    calibration: int,
+) -> dict[str, bytes]:
+    """Format → the bytes of its file."""
+    two, _ = parts.test.batch([0, 0])  # a batch of one would be taken for a batch that is always one
+    made = {}
+    try:
+        program = trace(deployable, two)
+        if "pt2" in formats:
+            made["pt2"] = to_pt2(program, description)
+        if set(formats) & {"onnx", "int8"}:
+            onnx = to_onnx(program, description)
+            if "onnx" in formats:
+                made["onnx"] = onnx
+            if "int8" in formats:
+                inputs = calibration_inputs(parts.train, calibration)
+                made["int8"] = quantise(onnx, inputs, description)
+    except ModelError as error:
+        raise ModelError(f"{run.folder}: {error}") from error
+    return made
+
+
+def _load(name: str, content: bytes) -> runtimes.Runtime:
+    return runtimes.in_torch_export(content) if name == "pt2" else runtimes.in_onnxruntime(content)
+
+
+def _runtime_name(name: str) -> str:
+    if name == "pt2":
+        return f"torch.export, PyTorch {torch.__version__}"
+    version = optional("onnxruntime", "export", ModelError).__version__
+    return f"onnxruntime {version}, opset {OPSET}"
+
+
+def _publish(
+    folder: Path, contents: dict[str, bytes], rows: Sequence[Checked], description: Description
+) -> tuple[Path, ...]:
+    """Writes the files, then `export.json`; what that says of other formats from before stays."""
+    summary = folder / SUMMARY
+    before = read_json(summary)["formats"] if summary.is_file() else {}
+    said = {name: entry for name, entry in before.items() if (folder / _FILES[name]).is_file()}
+    files = []
+    for row in rows[1:]:
+        content, path = contents[row.name], folder / _FILES[row.name]
+        write_atomically(path, content)
+        files.append(path)
+        said[row.name] = {
+            "file": path.name,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "output": description.output_name,
+            **_entry(row),
+        }
+    network = {"network": description.network, **_entry(rows[0])}
+    ordered = {name: said[name] for name in FORMATS if name in said}
+    write_json(summary, {"student": network, "formats": ordered, "metadata": description.metadata()})
+    return (*files, summary)
+
+
+def _entry(row: Checked) -> dict[str, Any]:
+    threads = "1 thread" if runtimes.THREADS == 1 else f"{runtimes.THREADS} threads"
+    return {**asdict(row), "latency_on": f"{machine(torch.device('cpu'))}, {threads}, batch 1"}

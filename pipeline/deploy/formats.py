@@ -1,0 +1,66 @@
+"""The files that a network is written as: bytes of a `torch.export` program, and of an ONNX model."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import torch
+
+from decant.pipeline.deploy.deployable import ANY_BATCH, OPSET, Description
+from decant.pipeline.errors import ModelError
+from decant.pipeline.support.optional import optional
+
+METADATA = "decant.json"
+"""What a .pt2 file calls its description."""
+
+
+def to_pt2(program: torch.export.ExportedProgram, description: Description) -> bytes:
+    """A .pt2 file: `torch.export.load(file).module()(inputs)`."""
+    file = io.BytesIO()
+    extra = {METADATA: json.dumps(description.metadata(), ensure_ascii=False)}
+    torch.export.save(program, file, extra_files=extra)
+    return file.getvalue()
+
+
+def to_onnx(program: torch.export.ExportedProgram, description: Description) -> bytes:
+    """An .onnx file of operator set OPSET for any batch size, with the description as its metadata.
+
+    Raises ModelError where the exporter is not installed, or has no operator for something in the network.
+    """
+    for module in ("onnx", "onnxscript"):
+        optional(module, "export", ModelError)
+    try:
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[description.input_name],
+            output_names=[description.output_name],
+            dynamic_shapes=ANY_BATCH,  # of the program already; for the dimension's name
+            verbose=False,
+        )
+    except Exception as error:  # the exporter's own errors, and those of what it calls
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(f"torch.onnx cannot write this network ({reason})") from error
+    assert exported is not None  # as no file was named
+    model = exported.model_proto
+    _strip(model.graph)
+    add_metadata(model, description.metadata())
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def add_metadata(model: Any, metadata: dict[str, str]) -> None:
+    """Sets the texts that `session.get_modelmeta().custom_metadata_map` gives; no others stay."""
+    del model.metadata_props[:]
+    for key, value in {**metadata, "opset": str(OPSET)}.items():
+        model.metadata_props.add(key=key, value=value)
+
+
+def _strip(graph: Any) -> None:
+    """Takes off what the exporter notes of each node: the lines of code, and files of this machine."""
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""

@@ -1,0 +1,137 @@
+"""What a finished network says of image files: what `decant predict` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from decant.pipeline.config.settings import ViewsSettings
+from decant.pipeline.data import load
+from decant.pipeline.data.image_decode import decode
+from decant.pipeline.data.samples import ArrayData, LabelledData
+from decant.pipeline.errors import DataError, ModelError
+from decant.pipeline.networks.build import load_network
+from decant.pipeline.runs.open import FinishedRun, class_names
+from decant.pipeline.views import ViewedData
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one file."""
+
+    file: Path
+    classes: tuple[tuple[str, float], ...]
+    """(class, probability), the likeliest first; none where there is a problem."""
+    problem: str | None = None
+    """Why the file could not be read."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for programs: the file with its classes, or with what is wrong."""
+        if self.problem is not None:
+            return {"file": str(self.file), "problem": self.problem}
+        classes = [{"class": name, "probability": share} for name, share in self.classes]
+        return {"file": str(self.file), "classes": classes}
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A network with all that it takes to ask it about an image file."""
+
+    network: nn.Module
+    input_shape: tuple[int, ...]
+    """(C, H, W)"""
+    views: ViewsSettings
+    """How a file becomes pixels: those of the run's test part."""
+    classes: tuple[str, ...]
+    names_missing: str | None
+    """Why classes are numbers where the data's names could not be read."""
+
+    @classmethod
+    def of(cls, run: FinishedRun) -> Predictor:
+        """Raises ModelError where the run's network is not a classifier of images."""
+        spec = run.result.network
+        if run.is_regression:
+            raise ModelError(f"{run.folder}: a regression, which has no classes; see `decant evaluate`")
+        if len(spec.input_shape) != 3 or spec.input_shape[0] not in (1, 3):
+            raise ModelError(
+                f"{run.folder}: its network takes inputs of shape {spec.input_shape}, which no image file has"
+            )
+        classes, missing = _class_names(run)
+        network = load_network(run.result).eval()
+        return cls(network, spec.input_shape, _views(run), classes, missing)
+
+    def predict(self, files: Sequence[Path], top: int = 5) -> Iterator[Prediction]:
+        """The `top` likeliest classes of each file, in order; a file that cannot be read has its problem instead."""
+        for file in files:
+            try:
+                yield Prediction(file, self._likeliest(self.pixels(file), top))
+            except DataError as error:
+                yield Prediction(file, (), str(error))
+
+    def pixels(self, file: Path) -> NDArray[np.uint8]:
+        """(C, H, W) of a file, as the run's own data would have it. Raises DataError, naming the file."""
+        pixels = decode(file, self.views)
+        if self.input_shape[0] == 1:
+            grey = Image.fromarray(pixels.transpose(1, 2, 0)).convert("L")
+            pixels = np.asarray(grey)[None]
+        one = ArrayData("images", "test", pixels[None], np.zeros(1, np.int64), ())
+        viewed = ViewedData(one, self.views).batch([0])[0][0].numpy()
+        if viewed.shape != self.input_shape:
+            (_, height, width), (_, found_height, found_width) = self.input_shape, viewed.shape
+            raise DataError(
+                f"{file}: {found_height} × {found_width} pixels, where the network takes {height} × {width}, and "
+                "the run's recipe has no views.size to bring them to"
+            )
+        return viewed
+
+    @torch.inference_mode()
+    def _likeliest(self, pixels: NDArray[np.uint8], top: int) -> tuple[tuple[str, float], ...]:
+        probabilities = self.network(torch.from_numpy(pixels[None])).float().softmax(1)[0]
+        best = probabilities.topk(min(top, len(probabilities)))
+        found = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return tuple((self.classes[label], probability) for label, probability in found)
+
+
+def _views(run: FinishedRun) -> ViewsSettings:
+    """How the run's test part is seen. Data whose images need no size of their own are all of the network's size,
+    and so a square one is what other images are brought to.
+    """
+    views = run.recipe.settings.views.plain
+    _, height, width = run.result.network.input_shape
+    if views.size is None and not views.augment and height == width:
+        return views.model_copy(update={"size": height})
+    return views
+
+
+def _class_names(run: FinishedRun) -> tuple[tuple[str, ...], str | None]:
+    """The names of the classes, from the run's result, or of an older run from the test part of its data; their
+    numbers, and why, where that cannot be read. Raises ModelError where the data are no images of 8 bits.
+    """
+    if run.result.classes is not None:
+        _check_pixels(run, run.result.input_dtype)
+        return tuple(run.result.classes), None
+    settings, count = run.recipe.settings, run.result.network.num_classes
+    try:
+        data = load(settings.data.model_copy(update={"pack": "never"}), settings.views, "test")
+        first: Any = data.raw(np.zeros(1, np.int64))
+    except DataError as error:
+        return class_names((), count), f"classes are shown by number: {error}"
+    _check_pixels(run, str(first.dtype))
+    return class_names(_fitting(data, count), count), None
+
+
+def _check_pixels(run: FinishedRun, dtype: str | None) -> None:
+    if dtype != "uint8":
+        raise ModelError(f"{run.folder}: learnt from {dtype} arrays, which no image file has")
+
+
+def _fitting(data: LabelledData, count: int) -> tuple[str, ...]:
+    return data.classes if len(data.classes) == count else ()

@@ -1,0 +1,63 @@
+"""Each kind of file in what runs it: bytes → a function of one batch, on one thread of the processor."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from decant.pipeline.errors import ModelError
+from decant.pipeline.support.optional import optional
+
+Runtime = Callable[[NDArray[Any]], NDArray[np.float32]]
+"""(B, …) inputs → (B, C) outputs."""
+
+THREADS = 1
+
+
+def in_pytorch(module: nn.Module) -> Runtime:
+    """A module as it is."""
+
+    def run(inputs: NDArray[Any]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            outputs: NDArray[np.float32] = module(torch.from_numpy(inputs)).numpy()
+        return outputs
+
+    return run
+
+
+def in_torch_export(content: bytes) -> Runtime:
+    """A .pt2 file, loaded."""
+    return in_pytorch(torch.export.load(io.BytesIO(content)).module())
+
+
+def in_onnxruntime(content: bytes) -> Runtime:
+    """An .onnx file in an onnxruntime session on the processor. Raises ModelError where that is not installed."""
+    onnxruntime = optional("onnxruntime", "export", ModelError)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = THREADS
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(inputs: NDArray[Any]) -> NDArray[np.float32]:
+        outputs: NDArray[np.float32] = session.run(None, {name: inputs})[0]
+        return outputs
+
+    return run
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Has PyTorch compute on as many threads as onnxruntime is given here."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,16 @@
+"""Networks: the ones that ship, those of torchvision and timm, one's own.
+
+registry.py      name → network, its arguments checked;  build.py  the network of a recipe or of a finished run
+preprocess.py    the first layer: uint8 pixels or float features → normalised float32
+shapes.py        what an input must look like for a network to take it
+cifar_resnet.py  wide_resnet.py  vgg.py  mobilenet.py  small.py      the networks that ship
+external.py      torchvision:NAME, timm:NAME and package.module:function
+text.py          networks for texts;  bert.py  BERT and others of the transformers library
+"""
+
+from __future__ import annotations
+
+from decant.pipeline.networks.preprocess import Network, Preprocess
+from decant.pipeline.networks.text import TextNetwork
+
+__all__ = ["Network", "Preprocess", "TextNetwork"]

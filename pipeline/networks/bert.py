@@ -1,0 +1,140 @@
+"""Text classifiers of the transformers library: BERT from its sizes (Devlin, Chang, Lee, Toutanova, 2019: "BERT:
+Pre-training of Deep Bidirectional Transformers"), or any classifier from a folder or the hub.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from decant.pipeline.errors import ModelError, WeightsError
+from decant.pipeline.networks.shapes import Shape
+from decant.pipeline.support.optional import optional
+
+_UNTOLD = {
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+    "torch_dtype",
+    "transformers_version",
+}
+
+
+def bert(
+    input_shape: Shape,
+    num_classes: int,
+    vocabulary: int,
+    *,
+    hidden: int = 128,
+    layers: int = 2,
+    heads: int = 2,
+    intermediate: int = 512,
+    dropout: float = 0.1,
+) -> nn.Module:
+    """`layers` of `heads` attention heads on `hidden` units, with `intermediate` units between; 110 million parameters
+    at 768, 12, 12, 3072.
+    """
+    transformers = optional("transformers", "text", ModelError)
+    config = transformers.BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=intermediate,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        max_position_embeddings=input_shape[0],
+        num_labels=num_classes,
+    )
+    return _built(transformers.BertForSequenceClassification, config)
+
+
+def describe(
+    name: str, num_classes: int, classes: Sequence[str], vocabulary: int, input_shape: Shape
+) -> dict[str, Any]:
+    """The configuration of a classifier in a folder or on the hub, for so many classes: with it the network is built
+    again where neither is at hand. Raises ModelError where it cannot be read, or is not made for these texts, or has
+    the same classes in another order.
+    """
+    transformers = optional("transformers", "text", ModelError)
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"its configuration cannot be read: {_one_line(error)}") from error
+    held = getattr(config, "vocab_size", vocabulary)
+    if held < vocabulary:
+        raise ModelError(
+            f"knows {held:,} tokens, the tokenizer has {vocabulary:,}; give data.tokenizer its own"
+        )
+    positions = getattr(config, "max_position_embeddings", input_shape[0])
+    if positions < input_shape[0]:
+        raise ModelError(
+            f"takes {positions:,} tokens at most; set data.max_length, which is {input_shape[0]:,}"
+        )
+    theirs = [str(config.id2label[place]) for place in sorted(config.id2label)]
+    if _plain(theirs) != _plain(classes) and sorted(_plain(theirs)) == sorted(_plain(classes)):
+        raise ModelError(
+            f"has the classes {', '.join(theirs)}, and the data {', '.join(classes)}; write labels as integers from 0, "
+            "in the order of the network"
+        )
+    found = json.loads(config.to_json_string(use_diff=False))
+    return {**{key: found[key] for key in sorted(found) if key not in _UNTOLD}, "num_labels": num_classes}
+
+
+def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> nn.Module:
+    """The classifier with the weights that lie in a folder or on the hub, as safetensors, and a fresh last layer where
+    its classes are others; with `fetch` false it is built from `config` alone, and no weights are looked for.
+
+    Raises WeightsError where weights cannot be had. No code of the folder or hub is run.
+    """
+    transformers = optional("transformers", "text", ModelError)
+    held = dict(config)
+    made = transformers.AutoConfig.for_model(held.pop("model_type"), **held)
+    kind = transformers.AutoModelForSequenceClassification
+    if not fetch:
+        return _built(kind.from_config, made)
+    try:
+        with _quiet(transformers):
+            body: nn.Module = kind.from_pretrained(
+                name, config=made, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"cannot fetch its weights: {_one_line(error)}") from error
+    return body.float()
+
+
+def _plain(names: Sequence[str]) -> list[str]:
+    return [name.lower() for name in names]
+
+
+def _built(builder: Any, config: Any) -> nn.Module:
+    try:
+        body: nn.Module = builder(config)
+    except (TypeError, ValueError) as error:
+        raise ModelError(_one_line(error)) from error
+    return body.float()
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without the library's bars, and its word on a fresh last layer."""
+    log = transformers.utils.logging
+    level, bar = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bar:
+            log.enable_progress_bar()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

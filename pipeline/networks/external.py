@@ -1,0 +1,182 @@
+"""Networks from elsewhere: torchvision:NAME, timm:NAME, and package.module:function for one's own.
+
+torchvision's are made for images of 224 × 224; `stem_stride = 1` has the first convolution keep the size of small ones.
+
+Pretrained networks bring the mean, standard deviation and image size that they were trained with. Whatever
+is built is tried on one batch of zeros, so that a network which cannot take the data says so here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torchvision.models
+from torch import nn
+
+from decant.pipeline.errors import ModelError, WeightsError, nearest
+from decant.pipeline.networks.preprocess import Network, Preprocess
+from decant.pipeline.networks.shapes import Shape, image_channels
+
+_REFUSALS = (TypeError, ValueError, RuntimeError, AssertionError, IndexError, KeyError, NotImplementedError)
+
+
+def build(
+    name: str, num_classes: int, *, input_shape: Shape, preprocess: Preprocess, args: dict[str, Any]
+) -> Network:
+    """The network that `name` (SOURCE:NAME) stands for, behind `preprocess` or what its own weights ask for.
+
+    Raises ModelError when there is no such network, when it does not take `args` or such inputs, or gives
+    other than (B, num_classes), and WeightsError when pretrained weights cannot be fetched.
+    """
+    source, _, rest = name.partition(":")
+    build_source = {"torchvision": _torchvision, "timm": _timm}.get(source)
+    if build_source is not None:
+        network = build_source(rest, num_classes, input_shape, preprocess, dict(args))
+    else:
+        network = Network(preprocess, from_function(source, rest, num_classes, input_shape, args))
+    _try_once(network, num_classes, input_shape)
+    return network
+
+
+def _torchvision(
+    name: str, num_classes: int, input_shape: Shape, preprocess: Preprocess, args: dict[str, Any]
+) -> Network:
+    known = torchvision.models.list_models(
+        module=torchvision.models
+    )  # the classifiers, not detectors and the like
+    if name not in known:
+        raise ModelError(f"torchvision has no such classifier; {nearest(name, known)}")
+    if image_channels(input_shape) != 3:
+        raise ModelError(f"torchvision's networks take 3 channels, the data has {input_shape[0]}")
+    stem_stride = args.pop("stem_stride", None)
+    weights = _torchvision_weights(name, args.pop("weights", None))
+    if name in ("googlenet", "inception_v3"):  # their auxiliary heads would make the output a tuple
+        args.setdefault("aux_logits", False)
+        if weights is None:
+            args.setdefault("init_weights", True)
+    if weights is None:
+        body = _call(torchvision.models.get_model, name, {**args, "num_classes": num_classes})
+        _set_stem_stride(body, stem_stride)
+        return Network(preprocess, body)
+    if stem_stride is not None:
+        raise ModelError("stem_stride: pretrained weights bring the image size that they were trained with")
+    body = _call(torchvision.models.get_model, name, {**args, "weights": weights})
+    _replace_head(body, len(weights.meta["categories"]), num_classes)
+    transforms = weights.transforms()
+    height, width = (*transforms.crop_size, *transforms.crop_size)[:2]  # one number is a square
+    return Network(Preprocess(transforms.mean, transforms.std, (height, width)), body)
+
+
+def _torchvision_weights(name: str, weights: object) -> Any:
+    """The member of the network's weights enumeration that `weights` names, or None."""
+    if weights is None:
+        return None
+    known = torchvision.models.get_model_weights(name).__members__  # DEFAULT is an alias among them
+    member = str(weights).rpartition(".")[2]
+    if member not in known:
+        raise ModelError(f"no weights {weights!r}; {nearest(member, known)}")
+    return known[member]
+
+
+def _set_stem_stride(body: nn.Module, stride: object) -> None:
+    """Give the first convolution another stride; its weights stay the same in number."""
+    if stride is None:
+        return
+    stem = next(module for module in body.modules() if isinstance(module, nn.Conv2d))
+    if type(stride) is not int or stride not in (1, 2) or stem.kernel_size == stem.stride:
+        raise ModelError(
+            f"stem_stride must be 1 or 2, of a network whose first windows overlap, got {stride!r}"
+        )
+    stem.stride = (stride, stride)
+
+
+def _replace_head(body: nn.Module, pretrained_classes: int, num_classes: int) -> None:
+    """Put a fresh last layer in place when the classes differ; it is a 1 × 1 convolution in some."""
+    if pretrained_classes == num_classes:
+        return
+    heads = [
+        (path, module)
+        for path, module in body.named_modules()
+        if getattr(module, "out_features", getattr(module, "out_channels", None)) == pretrained_classes
+    ]
+    path, old = heads[-1]
+    head: nn.Module
+    if isinstance(old, nn.Conv2d):
+        head = nn.Conv2d(old.in_channels, num_classes, 1)
+    else:
+        head = nn.Linear(old.in_features, num_classes)
+    body.set_submodule(path, head)
+
+
+def _timm(
+    name: str, num_classes: int, input_shape: Shape, preprocess: Preprocess, args: dict[str, Any]
+) -> Network:
+    try:
+        import timm
+    except ImportError as error:
+        raise ModelError("timm is not installed; run: pip install timm") from error
+    channels = image_channels(input_shape)
+    if not timm.is_model(name):
+        raise ModelError(f"timm has no such network; {nearest(name, timm.list_models())}")
+    body = _call(timm.create_model, name, {**args, "num_classes": num_classes, "in_chans": channels})
+    if args.get("pretrained"):
+        config = timm.data.resolve_model_data_config(body)
+        if len(config["mean"]) != channels:
+            raise ModelError(f"pretrained for {len(config['mean'])} channels, the data has {channels}")
+        preprocess = Preprocess(config["mean"], config["std"], config["input_size"][1:])
+    return Network(preprocess, body)
+
+
+def from_function(
+    module: str, function: str, num_classes: int, input_shape: Shape, args: dict[str, Any]
+) -> nn.Module:
+    """What somebody's own function makes of num_classes, input_shape and `args`. Raises ModelError."""
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except Exception as error:  # importing runs a person's code: anything can come of it
+        raise ModelError(f"cannot import {module}: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise ModelError(f"module {module} has no function {function!r}")
+    arguments = {"num_classes": num_classes, "input_shape": input_shape, **args}
+    try:
+        inspect.signature(found).bind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{function} does not take {', '.join(arguments)}: {error}") from error
+    body = found(**arguments)
+    if not isinstance(body, nn.Module):
+        raise ModelError(f"{function} must return a torch.nn.Module, got {type(body).__name__}")
+    return body
+
+
+def _call(builder: Callable[..., nn.Module], name: str, args: dict[str, Any]) -> nn.Module:
+    """`builder(name, **args)`, its refusals as ModelError and failed downloads as WeightsError."""
+    try:
+        return builder(name, **args)
+    except OSError as error:
+        raise WeightsError(f"cannot fetch its weights: {first_line(error)}") from error
+    except _REFUSALS as error:
+        raise ModelError(first_line(error)) from error
+
+
+def _try_once(network: Network, num_classes: int, input_shape: Shape) -> None:
+    dtype = torch.uint8 if len(input_shape) == 3 else torch.float32
+    network.eval()
+    try:
+        with torch.no_grad():
+            logits = network(torch.zeros(2, *input_shape, dtype=dtype))
+    except _REFUSALS as error:
+        raise ModelError(f"cannot take inputs of shape {input_shape}: {first_line(error)}") from error
+    finally:
+        network.train()
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ModelError(f"must give logits of shape (2, {num_classes}) for a batch of 2, got {got}")
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, without its details."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,89 @@
+"""A network by name, with its arguments checked before anything is built."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, get_type_hints
+
+from decant.pipeline.errors import ModelError, WeightsError, nearest
+from decant.pipeline.networks import cifar_resnet, external, lenet, mobilenet, small, vgg, wide_resnet
+from decant.pipeline.networks.preprocess import Network, Preprocess
+from decant.pipeline.networks.shapes import Builder, Shape
+
+_NETWORKS: dict[str, Builder] = {
+    **small.NETWORKS,
+    **cifar_resnet.NETWORKS,
+    **wide_resnet.NETWORKS,
+    **vgg.NETWORKS,
+    **mobilenet.NETWORKS,
+    **lenet.NETWORKS,
+}
+
+
+def names() -> list[str]:
+    """The networks that ship, sorted; `build` also takes those of torchvision, timm and one's own."""
+    return sorted(_NETWORKS)
+
+
+def build(
+    name: str,
+    num_classes: int,
+    *,
+    input_shape: Shape,
+    mean: Sequence[float],
+    std: Sequence[float],
+    **args: Any,
+) -> Network:
+    """The network `name` for inputs (B, *input_shape), giving float32 logits (B, num_classes).
+
+    `input_shape` is (C, H, W) for uint8 images and (F,) for float features; `mean` and `std` have a value a
+    channel or feature, of pixels between 0 and 1 or of the features as they are. `args` are the network's
+    own. Weights are drawn from torch's global generator unless `args` ask for pretrained ones, which bring
+    their own mean and std.
+    Raises ModelError when the name or an argument is unknown, or the network cannot take such inputs, and
+    WeightsError when pretrained weights cannot be fetched.
+    """
+    try:
+        _check_problem(num_classes, input_shape, mean)
+        if ":" in name:
+            preprocess = Preprocess(mean, std)
+            return external.build(
+                name, num_classes, input_shape=input_shape, preprocess=preprocess, args=args
+            )
+        builder = _find(name)
+        check_arguments(builder, args)
+        return Network(Preprocess(mean, std), builder(input_shape, num_classes, **args))
+    except (ModelError, WeightsError) as error:
+        raise type(error)(f"network {name!r}: {error}") from error.__cause__
+
+
+def _find(name: str) -> Builder:
+    if name not in _NETWORKS:
+        elsewhere = "others are written torchvision:NAME, timm:NAME or package.module:function"
+        raise ModelError(f"unknown; {nearest(name, names())} ({elsewhere})")
+    return _NETWORKS[name]
+
+
+def _check_problem(num_classes: int, input_shape: Shape, mean: Sequence[float]) -> None:
+    if num_classes < 1:
+        raise ModelError(f"num_classes must be 1 or more, got {num_classes}")
+    if len(input_shape) not in (1, 3) or min(input_shape) < 1:
+        raise ModelError(f"input_shape must be (C, H, W) or (F,), got {input_shape}")
+    if len(mean) != input_shape[0]:
+        raise ModelError(
+            f"mean has {len(mean)} values, the inputs have {input_shape[0]} channels or features"
+        )
+
+
+def check_arguments(builder: Builder, args: dict[str, Any]) -> None:
+    """Raises ModelError, naming what a builder takes, for an argument that it does not."""
+    hints = get_type_hints(builder)
+    parameters = inspect.signature(builder).parameters.values()
+    accepted = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    takes = ", ".join(f"{arg} ({hints[arg].__name__}, default {value})" for arg, value in accepted.items())
+    for arg, value in args.items():
+        if arg not in accepted:
+            raise ModelError(f"unknown argument {arg!r}; it takes {takes or 'none'}")
+        if type(value) is not hints[arg]:  # not isinstance: true is no width
+            raise ModelError(f"{arg} must be {hints[arg].__name__}, got {value!r}; it takes {takes}")

@@ -1,0 +1,114 @@
+"""A network for texts by name: bert, transformers:FOLDER_OR_HUB and package.module:function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decant.pipeline.errors import ModelError, WeightsError
+from decant.pipeline.networks import bert, external
+from decant.pipeline.networks.registry import check_arguments
+from decant.pipeline.networks.shapes import Shape
+
+_ELSEWHERE = "transformers:"
+_REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError)
+
+
+class TextNetwork(nn.Module):
+    """`body(input_ids=…, attention_mask=…)`, both (B, L) int64 → logits (B, num_classes)."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        found = self.body(**inputs)
+        logits: Tensor = found if isinstance(found, Tensor) else found.logits
+        return logits
+
+
+def is_for_texts(name: str) -> bool:
+    """Whether a network takes texts and nothing else; what one's own function takes is not known."""
+    return name == "bert" or name.startswith(_ELSEWHERE)
+
+
+def arguments(
+    name: str,
+    args: dict[str, Any],
+    num_classes: int,
+    classes: Sequence[str],
+    input_shape: Shape,
+    vocabulary: int,
+) -> dict[str, Any]:
+    """All that builds the network again, without a folder or the hub: `args`, the size of the vocabulary, and the
+    configuration of one from elsewhere. Raises ModelError.
+    """
+    if not is_for_texts(name) and (":" not in name or name.startswith(("torchvision:", "timm:"))):
+        raise ModelError(
+            f"network {name!r}: takes images or features, and the data are texts; write bert, "
+            f"{_ELSEWHERE}FOLDER_OR_HUB or package.module:function"
+        )
+    found = {**args, "vocabulary": vocabulary}
+    if name.startswith(_ELSEWHERE):
+        if args:
+            raise ModelError(f"network {name!r}: unknown argument {next(iter(args))!r}; it takes none")
+        try:
+            found["config"] = bert.describe(
+                name.removeprefix(_ELSEWHERE), num_classes, classes, vocabulary, input_shape
+            )
+        except ModelError as error:
+            raise ModelError(f"network {name!r}: {error}") from error.__cause__
+    return found
+
+
+def build(
+    name: str,
+    num_classes: int,
+    *,
+    input_shape: Shape,
+    vocabulary: int,
+    fetch: bool = True,
+    **args: Any,
+) -> TextNetwork:
+    """The network `name` for texts of at most `input_shape[0]` tokens, giving float32 logits (B, num_classes).
+
+    Weights are drawn from torch's global generator, but for those of `transformers:`, which are fetched unless `fetch`
+    is false. Raises ModelError and WeightsError.
+    """
+    try:
+        if name.startswith(_ELSEWHERE):
+            body = bert.from_elsewhere(name.removeprefix(_ELSEWHERE), args["config"], fetch)
+        elif ":" in name:
+            module, _, function = name.partition(":")
+            args = {**args, "vocabulary": vocabulary}
+            body = external.from_function(module, function, num_classes, input_shape, args)
+        else:
+            check_arguments(bert.bert, args)
+            body = bert.bert(input_shape, num_classes, vocabulary, **args)
+        network = TextNetwork(body)
+        _try_once(network, num_classes, input_shape)
+        return network
+    except (ModelError, WeightsError) as error:
+        raise type(error)(f"network {name!r}: {error}") from error.__cause__
+
+
+def _try_once(network: nn.Module, num_classes: int, input_shape: Shape) -> None:
+    """Raises ModelError where a network cannot take texts of full length, or gives other than (2, num_classes)."""
+    ids = torch.zeros(2, *input_shape, dtype=torch.int64)
+    network.eval()
+    try:
+        with torch.no_grad():
+            logits = network({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    except _REFUSALS as error:
+        raise ModelError(
+            f"cannot take texts of {input_shape[0]} tokens: {external.first_line(error)}"
+        ) from error
+    finally:
+        network.train()
+    if logits.shape != (2, num_classes):
+        raise ModelError(
+            f"must give logits of shape (2, {num_classes}) for two texts, got {tuple(logits.shape)}"
+        )

@@ -1,0 +1,160 @@
+"""Softmaxes at a temperature, compared class by class: KL, cross-entropy, Jensen–Shannon, and the objectives that
+weigh one of them against the labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from decant.pipeline.data.samples import NO_LABEL
+from decant.pipeline.errors import RecipeError
+from decant.pipeline.objectives.hard_labels import cross_entropy, labelled, weighted_mean
+from decant.pipeline.objectives.terms import Terms, pair, wide
+
+
+def kl_rows(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """(B,) KL(softmax(t/T) ‖ softmax(s/T))."""
+    student, teacher = _log_softmaxes(student_logits, teacher_logits, temperature)
+    return functional.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+
+
+def cross_entropy_rows(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """(B,) −Σ softmax(t/T)·log softmax(s/T)."""
+    student, teacher = _log_softmaxes(student_logits, teacher_logits, temperature)
+    return -(teacher.exp() * student).sum(dim=1)
+
+
+def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """T²·KL(softmax(t/T) ‖ softmax(s/T)): Hinton, Vinyals, Dean (2015), section 2; T² keeps the gradient's
+    size.
+    """
+    return kl_rows(student_logits, teacher_logits, temperature).mean() * temperature**2
+
+
+def kd(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    alpha: float = 0.9,
+    temperature: float = 4.0,
+    label_smoothing: float = 0.0,
+    *,
+    class_weights: Sequence[float] | None = None,
+    standardize: bool = False,
+) -> Terms:
+    """(1 − α)·CE + α·T²·KL: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015).
+
+    With `class_weights` w (C,), both terms are weighted means over the samples: a sample weighs Σ y·w by its label
+    y, or Σ p·w by the teacher's softmax p at T = 1 where it has none. Weighing whole samples, unlike weighing
+    classes within the KL, leaves each one's minimum at the teacher. Equal weights change nothing.
+    """
+    student, teacher = pair(student_logits, teacher_logits, standardize)
+    weights = None if class_weights is None else _sample_weights(class_weights, wide(teacher_logits), labels)
+    hard = cross_entropy(student_logits, labels, label_smoothing, weights)
+    rows = kl_rows(student, teacher, temperature)
+    soft = temperature**2 * (rows.mean() if weights is None else weighted_mean(rows, weights))
+    return _between(alpha, hard, soft)
+
+
+def ce_plus_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    weight: float = 1.0,
+    temperature: float = 4.0,
+    label_smoothing: float = 0.0,
+    *,
+    standardize: bool = False,
+) -> Terms:
+    """CE + λ·T²·KL: the same two terms with the teacher's weighed against a whole cross-entropy."""
+    hard = cross_entropy(student_logits, labels, label_smoothing)
+    soft = softened_kl(*pair(student_logits, teacher_logits, standardize), temperature)
+    return Terms(hard + weight * soft, hard, soft)
+
+
+def soft_ce(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    alpha: float = 0.9,
+    temperature: float = 4.0,
+    label_smoothing: float = 0.0,
+    *,
+    standardize: bool = False,
+) -> Terms:
+    """(1 − α)·CE − α·T²·Σ softmax(t/T)·log softmax(s/T): Hinton, Vinyals, Dean (2015), section 2, as written there.
+
+    It is `kd` plus the teacher's entropy, which no gradient sees; its minimum is that entropy.
+    """
+    student, teacher = pair(student_logits, teacher_logits, standardize)
+    soft = cross_entropy_rows(student, teacher, temperature).mean() * temperature**2
+    return _between(alpha, cross_entropy(student_logits, labels, label_smoothing), soft)
+
+
+def js(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    alpha: float = 0.9,
+    temperature: float = 4.0,
+    label_smoothing: float = 0.0,
+    *,
+    standardize: bool = False,
+) -> Terms:
+    """(1 − α)·CE + α·T²·(½·KL(p ‖ m) + ½·KL(q ‖ m)), where p and q are the softmaxes of teacher and student at T and
+    m = ½·(p + q): Lin, "Divergence Measures Based on the Shannon Entropy" (1991), equation 4.1 with equal weights;
+    in distillation Agarwal et al. (2024). Symmetric, and between 0 and T²·ln 2.
+    """
+    student, teacher = _log_softmaxes(*pair(student_logits, teacher_logits, standardize), temperature)
+    middle = torch.logaddexp(student, teacher) - math.log(2)
+    rows = teacher.exp() * (teacher - middle) + student.exp() * (student - middle)
+    soft = rows.sum(dim=1).mean() / 2 * temperature**2
+    return _between(alpha, cross_entropy(student_logits, labels, label_smoothing), soft)
+
+
+def rkl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    alpha: float = 0.9,
+    temperature: float = 4.0,
+    label_smoothing: float = 0.0,
+    *,
+    standardize: bool = False,
+) -> Terms:
+    """(1 − α)·CE + α·T²·KL(softmax(s/T) ‖ softmax(t/T)), the KL reversed: Gu et al., "MiniLLM" (2024), section 2.1,
+    there over sequences. The student pays for classes that the teacher holds unlikely, not for those it leaves out.
+    """
+    student, teacher = pair(student_logits, teacher_logits, standardize)
+    soft = softened_kl(teacher, student, temperature)
+    return _between(alpha, cross_entropy(student_logits, labels, label_smoothing), soft)
+
+
+def _between(alpha: float, hard: Tensor, soft: Tensor) -> Terms:
+    return Terms((1 - alpha) * hard + alpha * soft, hard, soft)
+
+
+def _log_softmaxes(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    student = functional.log_softmax(wide(student_logits) / temperature, dim=1)
+    return student, functional.log_softmax(wide(teacher_logits) / temperature, dim=1)
+
+
+def _sample_weights(class_weights: Sequence[float], teacher: Tensor, labels: Tensor) -> Tensor:
+    """(B,). Raises RecipeError unless there is a weight a class."""
+    classes = teacher.shape[1]
+    if len(class_weights) != classes:
+        raise RecipeError(
+            f"student.objective.class_weights: expected one a class, {classes}, found {len(class_weights)}"
+        )
+    weights = torch.tensor(class_weights, dtype=teacher.dtype, device=teacher.device)
+    guessed = (teacher.softmax(dim=1) * weights).sum(dim=1)
+    if labels.ndim == 1:
+        return torch.where(labels == NO_LABEL, guessed, weights[labels.clamp(min=0)])
+    return torch.where(labelled(labels), (labels.to(weights.dtype) * weights).sum(dim=1), guessed)

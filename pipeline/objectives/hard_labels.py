@@ -1,0 +1,68 @@
+"""What labels say of the student."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from decant.pipeline.data.samples import NO_LABEL
+from decant.pipeline.objectives.terms import Terms, wide
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, sample_weights: Tensor | None = None
+) -> Tensor:
+    """Mean of −log softmax(logits)[label] over the samples that have a label; 0 where none has.
+
+    Of a mixed label it is −Σ label·log softmax(logits). `sample_weights` (B,) make it a weighted mean.
+    """
+    if labels.is_floating_point():
+        labels = labels.to(wide(logits).dtype)
+    rows = functional.cross_entropy(
+        wide(logits), labels, ignore_index=NO_LABEL, label_smoothing=label_smoothing, reduction="none"
+    )
+    counted = labelled(labels).to(rows.dtype)
+    return weighted_mean(rows, counted if sample_weights is None else counted * sample_weights)
+
+
+def smoothed_labels(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, smoothing: float = 0.1
+) -> Terms:
+    """−Σ ((1 − ε)·y + ε/C)·log softmax(s): Szegedy et al., "Rethinking the Inception Architecture" (2016),
+    section 7. Nothing of the teacher is looked at, and samples without a label have no part.
+    """
+    return Terms(cross_entropy(student_logits, labels, smoothing), cross_entropy(student_logits, labels))
+
+
+def labelled(labels: Tensor) -> Tensor:
+    """(B,) whether a sample has a label."""
+    return labels != NO_LABEL if labels.ndim == 1 else (labels != 0).any(dim=1)
+
+
+def weighted_mean(rows: Tensor, weights: Tensor) -> Tensor:
+    """Σ weights·rows / Σ weights, both (B,); 0 where nothing weighs."""
+    mass = weights.sum()
+    return (rows * weights).sum() / torch.where(mass > 0, mass, 1.0)
+
+
+def likeliest_label(labels: Tensor) -> Tensor:
+    """(B,) the label; of a mixed one the class of the largest share. Any class where there is none."""
+    return labels.clamp(min=0) if labels.ndim == 1 else labels.argmax(dim=1)
+
+
+def target_classes(labels: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(rows, classes, shares), each (P,): the classes that an objective takes for right.
+
+    A label is its class. A mixed label is every class that has a share, so that Σ shares·value is the expectation
+    over it. Where there is no label it is the teacher's likeliest class, the best guess there is.
+    """
+    guess = teacher_logits.argmax(dim=1)
+    if labels.ndim == 1:
+        rows = torch.arange(len(labels), device=labels.device)
+        ones = torch.ones(len(labels), dtype=teacher_logits.dtype, device=labels.device)
+        return rows, torch.where(labels == NO_LABEL, guess, labels), ones
+    guessed = functional.one_hot(guess, teacher_logits.shape[1])
+    mixed = torch.where(labelled(labels)[:, None], labels, guessed).to(teacher_logits.dtype)
+    rows, classes = mixed.nonzero(as_tuple=True)  # waits for the device, as plain labels do not
+    return rows, classes, mixed[rows, classes]

@@ -1,0 +1,78 @@
+"""The teacher's pass over the data: every missing row of a cache, computed once.
+
+Making views, computing, and putting rows away go on side by side: the next batch is made ahead, and a batch's
+checksums and its way to the host and into the file come behind, at most a few batches of each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from decant.cache import LogitCacheWriter
+from decant.cache.dataset import each_input, input_crc32
+from decant.pipeline.config.settings import CacheSettings
+from decant.pipeline.support.progress import progress
+from decant.pipeline.training.background import Behind, ahead
+from decant.pipeline.training.device import Inputs, to_device
+from decant.pipeline.training.loading import Keys, MissingKeys, default_workers, loader
+from decant.pipeline.training.loop import autocast
+from decant.pipeline.views import ViewedData
+
+
+def fill(
+    writer: LogitCacheWriter,
+    viewed: ViewedData,
+    network: nn.Module,
+    settings: CacheSettings,
+    device: torch.device,
+) -> int:
+    """Writes every row that is missing; how many those were. Raises what the writer raises.
+
+    Batch b of a view is always samples b·B to (b+1)·B − 1, so that a pass that was killed computes what is
+    missing from the same batches, and ends in the same file.
+    """
+    network.to(device).to(memory_format=torch.channels_last)
+    written = np.stack([writer.is_written(view) for view in range(writer.manifest.num_views)])
+    keys = MissingKeys(written, settings.batch_size)
+    workers = default_workers(viewed.data.lazy)
+    batches = loader(viewed, keys, workers)
+    with progress("caching logits", written.size) as advance, Behind() as put_away:
+
+        def store(batch: Keys, inputs: Any, logits: Tensor) -> None:
+            indices, view = batch[:, 0], int(batch[0, 1])
+            missing = ~written[view, indices]
+            writer.write(
+                indices[missing],
+                logits.float().cpu().numpy()[missing],
+                labels=viewed.data.labels[indices[missing]],
+                input_crc32=np.array([input_crc32(value) for value in each_input(inputs)], np.uint32)[
+                    missing
+                ],
+                view=view,
+            )
+            advance(int(missing.sum()))
+
+        advance(int(written.sum()))
+        for batch, (inputs, _) in zip(keys, batches if workers else ahead(batches), strict=True):
+            put_away(store, batch, inputs, forward(network, inputs, device, settings.precision))
+    return int((~written).sum())
+
+
+@torch.inference_mode()
+def forward(network: nn.Module, inputs: Inputs, device: torch.device, precision: str) -> Tensor:
+    """(B, C) raw outputs of the teacher in evaluation mode, on the device, which may still be computing them."""
+    network.eval()
+    with autocast(device, precision):
+        return network(to_device(inputs, device, channels_last=True))
+
+
+def teacher_logits(
+    network: nn.Module, inputs: Inputs, device: torch.device, precision: str
+) -> NDArray[np.float32]:
+    """(B, C) float32 raw outputs of the teacher in evaluation mode."""
+    return forward(network, inputs, device, precision).float().cpu().numpy()

@@ -1,0 +1,139 @@
+"""The answer on top: student against teacher and against labels only, in figures, sizes and speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from decant.pipeline.errors import PipelineError
+from decant.pipeline.report.charts import scatter
+from decant.pipeline.report.page import Section
+from decant.pipeline.report.rows import Gain, Row, gains
+from decant.pipeline.report.subject import Subject
+from decant.pipeline.runs.footprint import Footprint, of_run
+from decant.pipeline.runs.result import Result
+from decant.pipeline.support.progress import track
+
+Footprints = Mapping[Path, Footprint]
+"""What a network costs to run, by the folder of the run."""
+
+
+def answer(subject: Subject) -> Section:
+    """Every network in a table, the figure against latency and against bytes, and the answer in a sentence."""
+    footprints, unmeasured = _measure(subject)
+    found = gains(subject.rows)
+    own = next((gain for gain in found if subject.focus.folder in _folders(gain.student)), None)
+    machines = sorted({footprint.machine for footprint in footprints.values()})
+    figure = subject.rows[0].figure
+    return Section(
+        "answer",
+        "The answer",
+        {
+            "lead": None if own is None else _lead(own, footprints),
+            "gains": found,
+            "figure": figure.name,
+            "rows": [
+                (row, name.removeprefix(f"{row.name}, "), footprints.get(row.first.folder))
+                for row, name in zip(subject.rows, subject.names, strict=True)
+            ],
+            "machines": machines,
+            "unmeasured": unmeasured,
+            "looked_into": f"{subject.focus.result.network}, {_learnt(subject)}, seed {subject.focus.result.seed}",
+        },
+        {
+            "latency": scatter(
+                _points(subject, lambda result: _latency(footprints.get(result.folder))),
+                subject.names,
+                "median milliseconds at batch 1",
+                f"test {figure.axis}",
+            ),
+            "bytes": scatter(
+                _points(subject, lambda result: result.weights_bytes / 1024),
+                subject.names,
+                "weight file, KiB",
+                f"test {figure.axis}",
+            ),
+        },
+    )
+
+
+def _measure(subject: Subject) -> tuple[Footprints, str | None]:
+    """Of every network, measured once for those that are built alike; and why others have none."""
+    by_network: dict[str, Footprint] = {}
+    found, problem = dict[Path, Footprint](), None
+    try:
+        test = subject.parts.test
+    except PipelineError as error:
+        return {}, str(error)
+    for result in track(subject.results, "measuring speed and memory"):
+        network = repr(result.network)
+        try:
+            if network not in by_network:
+                by_network[network] = of_run(result, test, subject.device)
+            found[result.folder] = by_network[network]
+        except PipelineError as error:
+            problem = str(error)
+    return found, problem
+
+
+def _lead(gain: Gain, footprints: Footprints) -> str:
+    """The answer in a sentence or two."""
+    student, teacher, figure = gain.student, gain.teacher, gain.student.figure
+    alone = replace(
+        gain.alone, results=tuple(one for one in gain.alone.results if one.seed in student.by_seed)
+    )
+    error = "" if gain.error is None else f"; standard error of the gain {figure.number(gain.error)}"
+    seeds = "" if student.spread is None else f" (mean ± standard deviation of {len(student.values)} seeds)"
+    reached = figure.worded(student.mean, student.spread)
+    lead = (
+        f"{student.name} reaches {reached} test {figure.name} from the cache{seeds}: "
+        f"{gain.amount} ({figure.worded(alone.mean, alone.spread)}{error})."
+    )
+    if teacher is None or not teacher.values:
+        return lead
+    lead += f" The teacher, {teacher.name}, has {figure.worded(teacher.mean, teacher.spread)}"
+    if student.mean > teacher.mean:
+        lead += ", which the student passes"
+    elif gain.share is not None:
+        lead += f": {100 * gain.share:.0f} % of the gap is closed"
+    ratio = teacher.first.parameters / student.first.parameters
+    size = _times(ratio, "fewer", "more", "as many") + " parameters"
+    waits = [_latency(footprints.get(row.first.folder)) for row in (teacher, student)]
+    slow, fast = (wait or 0.0 for wait in waits)
+    speed = ""
+    if slow and fast:
+        speed = f" and {_times(slow / fast, 'faster', 'slower', 'as fast')} at batch 1"
+    return f"{lead}, with {size}{speed}."
+
+
+def _times(ratio: float, less: str, more: str, same: str) -> str:
+    """A ratio above 1 and its word, or the inverse and the other word; within a percent neither."""
+    if 0.99 < ratio < 1.01:
+        return same
+    return f"{ratio:,.3g} times {less}" if ratio >= 1 else f"{1 / ratio:,.3g} times {more}"
+
+
+def _points(subject: Subject, cost: Callable[[Result], float | None]) -> list[dict[str, Any]]:
+    """A mark for every network with a figure and a cost."""
+    points = []
+    for place, row in enumerate(subject.rows):
+        for result in row.results:
+            value, x = row.figure.value(result.metrics), cost(result)
+            if value is not None and x is not None:
+                y = row.figure.scale * value
+                points.append({"network": place, "kind": result.kind, "seed": result.seed, "x": x, "y": y})
+    return points
+
+
+def _latency(footprint: Footprint | None) -> float | None:
+    return None if footprint is None else footprint.batches[0].latency_ms
+
+
+def _folders(row: Row) -> set[Path]:
+    return {result.folder for result in row.results}
+
+
+def _learnt(subject: Subject) -> str:
+    return next(row.kind for row in subject.rows if subject.focus.folder in _folders(row))

@@ -1,0 +1,204 @@
+"""What the cache holds: how sure and how alike the soft labels are, and where the file came from."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decant.cache import CacheError, Ensemble, LogitCache
+from decant.cache.chunks import row_chunks
+from decant.cache.statistics import softmax
+from decant.pipeline.errors import PipelineError
+from decant.pipeline.report import charts
+from decant.pipeline.report.page import Section, seconds
+from decant.pipeline.report.sections import classes
+from decant.pipeline.report.subject import Subject
+
+MAX_ROWS = 200_000
+"""Rows (views of samples) that figures are of, at even distances where there are more."""
+MAX_CHECKED = 4 << 30
+"""Bytes of a file whose checksums are all worked out for the page."""
+_BINS = 30
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """How soft labels are at one temperature."""
+
+    temperature: float
+    entropy: NDArray[np.float32]
+    """(R,) nats, a row."""
+    confidence: NDArray[np.float32]
+    """(R,) the largest probability of each row."""
+    by_label: NDArray[np.float64] | None
+    """(C, C): the mean probabilities of the rows of each label, NaN of a label that no row has; None of more than
+    MAX_SQUARE classes.
+    """
+
+
+def cached(subject: Subject) -> Section:
+    """Facts and figures of the cache of the focus, or why there are none."""
+    name, title = "cached", "What the cache holds"
+    try:
+        cache, names = subject.cache, subject.classes
+        facts = [*_facts(cache), ("verification", _verification(cache))]
+        if cache.manifest.num_targets is not None:
+            return Section(name, title, {"facts": facts, "table": None, "note": None})
+        found = [soft_labels(cache, temperature) for temperature in sorted({1.0, subject.temperature})]
+    except (PipelineError, CacheError, FileNotFoundError) as error:
+        return Section(name, title, missing=str(error))
+    series = [f"T = {one.temperature:g}" for one in found]
+    unlike = subject.unlabelled or _too_many(len(names))
+    squares = [] if unlike else [one.by_label for one in found if one.by_label is not None]
+    shown = classes.most_confused(squares[-1]) if squares else []
+    return Section(
+        name,
+        title,
+        {
+            "facts": facts,
+            "table": [
+                (label, f"{one.confidence.mean():.4f}", f"{one.entropy.mean():.4f}")
+                for label, one in zip(series, found, strict=True)
+            ],
+            "note": _note(cache, len(found[0].entropy), _is_standardized(subject)),
+            "unlike": unlike,
+            "temperatures": series[: len(squares)],
+            "shown": classes.note(shown, names, "are taken for one another most"),
+        },
+        {
+            "confidence": charts.histogram(
+                _bins([one.confidence for one in found], series, 1.0), "top-1 probability", series
+            ),
+            "entropy": charts.histogram(
+                _bins([one.entropy for one in found], series, float(np.log(len(names)))),
+                "entropy, nats",
+                series,
+            ),
+            **{
+                f"similarity{place}": charts.matrix(
+                    classes.squares(square, shown, names),
+                    "class of the soft label",
+                    "label",
+                    "probability",
+                    len(shown),
+                )
+                for place, square in enumerate(squares)
+            },
+        },
+    )
+
+
+def soft_labels(cache: LogitCache | Ensemble, temperature: float) -> SoftLabels:
+    """Of all rows, or MAX_ROWS at even distances through views and samples. Raises CorruptError."""
+    total = cache.num_views * cache.num_samples
+    chosen = np.unique(np.linspace(0, total - 1, min(total, MAX_ROWS)).astype(np.intp))
+    entropy, confidence = [], []
+    sums = (
+        np.zeros((cache.num_outputs, cache.num_outputs)) if cache.num_outputs <= classes.MAX_SQUARE else None
+    )
+    counts = np.zeros(cache.num_outputs)
+    for places in row_chunks(len(chosen)):
+        views, rows = np.divmod(chosen[places], cache.num_samples)
+        probabilities = probabilities_of(cache, rows, views, temperature)
+        entropy.append(-np.sum(probabilities * np.log(np.maximum(probabilities, 1e-30)), axis=1))
+        confidence.append(probabilities.max(1))
+        labels = cache.labels[rows]
+        order = np.argsort(labels, kind="stable")[np.count_nonzero(labels < 0) :]
+        present, firsts, found = np.unique(labels[order], return_index=True, return_counts=True)
+        if sums is not None and len(present):
+            sums[present] += np.add.reduceat(probabilities[order], firsts, axis=0, dtype=np.float64)
+            counts[present] += found
+    if sums is not None:
+        sums[counts == 0] = np.nan
+        sums /= np.maximum(counts, 1)[:, None]
+    return SoftLabels(temperature, np.concatenate(entropy), np.concatenate(confidence), sums)
+
+
+def probabilities_of(
+    cache: LogitCache | Ensemble, rows: NDArray[np.intp], views: Any, temperature: float
+) -> NDArray[np.floating]:
+    """(B, C) soft labels; of teachers that are kept apart, the mean of theirs."""
+    found = softmax(cache.logits(rows, views).astype(np.float32), temperature)
+    return found if found.ndim == 2 else found.mean(axis=1)
+
+
+def _bins(values: Sequence[NDArray[np.floating]], series: Sequence[str], high: float) -> list[dict[str, Any]]:
+    """Percent of the rows in each of equal bins from 0 to `high`, a record a bin and series."""
+    edges = np.linspace(0, high, _BINS + 1)
+    records = []
+    for name, some in zip(series, values, strict=True):
+        counts, _ = np.histogram(np.clip(some, 0, high), edges)
+        shares = 100 * counts / len(some)
+        records += [
+            {"series": name, "low": low, "share": share}
+            for low, share in zip(edges.tolist(), [*shares.tolist(), shares[-1]], strict=True)
+        ]
+    return records
+
+
+def _facts(cache: LogitCache | Ensemble) -> Iterator[tuple[str, str]]:
+    members = cache.caches if isinstance(cache, Ensemble) else (cache,)
+    for member in members:
+        identity, info = member.manifest.identity, member.manifest.info
+        yield "file", str(member.path)
+        yield "bytes", f"{member.path.stat().st_size:,}"
+        yield "key", member.manifest.key
+        yield "teacher", _words(identity["teacher"])
+        yield "stored as", _words(identity["encoding"])
+        if info:
+            yield "made with", _words(info)
+    identity = cache.manifest.identity
+    yield "samples × views", f"{cache.num_samples:,} × {cache.num_views:,}"
+    yield "outputs", f"{cache.num_outputs:,}"
+    yield "data", _words({name: value for name, value in identity["data"].items() if name != "classes"})
+    yield "views", _words(identity["views"])
+
+
+def _words(content: Any) -> str:
+    """Plain JSON content for a person."""
+    if isinstance(content, dict):
+        return ", ".join(
+            f"{name} {_words(value)}" for name, value in content.items() if value not in (None, {}, [])
+        )
+    if isinstance(content, list):
+        return ", ".join(f"({_words(one)})" if isinstance(one, dict) else str(one) for one in content)
+    return re.sub(r"\b([0-9a-f]{16})[0-9a-f]{48}\b", r"\1…", str(content))
+
+
+def _verification(cache: LogitCache | Ensemble) -> str:
+    """Every checksum worked out now, of files that are not too large for it. Raises CorruptError."""
+    members = cache.caches if isinstance(cache, Ensemble) else (cache,)
+    size = sum(member.path.stat().st_size for member in members)
+    if size > MAX_CHECKED:
+        return "header and tables checked; each block as it is read (decant cache verify checks all)"
+    started = time.perf_counter()
+    problems = [problem for member in members for problem in member.verify()]
+    if problems:
+        return f"{len(problems):,} problems, the first: {problems[0]}"
+    took = seconds(time.perf_counter() - started)
+    return f"sound: the checksum of every block was worked out for this page, in {took}"
+
+
+def _note(cache: LogitCache | Ensemble, rows: int, standardized: bool) -> str:
+    total = cache.num_views * cache.num_samples
+    of = f"all {total:,} rows" if rows == total else f"{rows:,} of {total:,} rows, at even distances"
+    before = (
+        " The objective makes z-scores of the logits first; these figures are without."
+        if standardized
+        else ""
+    )
+    return f"Of {of} (a row is a view of a sample).{before}"
+
+
+def _too_many(count: int) -> str | None:
+    return f"there are more than {classes.MAX_SQUARE:,} classes" if count > classes.MAX_SQUARE else None
+
+
+def _is_standardized(subject: Subject) -> bool:
+    return bool(getattr(subject.focus.recipe.settings.student.objective, "standardize", False))

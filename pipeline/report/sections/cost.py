@@ -1,0 +1,161 @@
+"""What it took, phase by phase, what a live teacher would have taken, and when the cache has paid for itself."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+
+from decant.cache import CacheError, Ensemble, LogitCache
+from decant.pipeline.errors import NotMadeError, PipelineError
+from decant.pipeline.networks.build import load_network
+from decant.pipeline.phases.cache_logits import time_teacher
+from decant.pipeline.report import charts
+from decant.pipeline.report.history import history
+from decant.pipeline.report.page import Section, seconds
+from decant.pipeline.report.subject import Subject
+from decant.pipeline.runs.latency import machine
+from decant.pipeline.runs.notes import pass_of
+from decant.pipeline.runs.result import Result
+from decant.pipeline.training.loading import default_workers
+
+_NOTED = "as it was noted when the cache was made"
+_NOTED_IN_PART = "by the rows whose time was noted, as that call found others there already"
+_ESTIMATED = "worked out from a few batches that were timed now, as no pass was noted"
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What the teacher costs students of the focus' kind: once with a cache, each time without."""
+
+    pass_seconds: float
+    """Of the teacher's pass that made the cache."""
+    how_known: str
+    epoch_seconds: float
+    """What a live teacher would add to each epoch of a student, which reads the inputs anyway."""
+    epochs: int
+    """Of one student."""
+    students: int
+    """On the page, that have learnt from the cache."""
+    epochs_learnt: int
+    """Of all of those together: they may be of unlike lengths."""
+
+    @property
+    def live_seconds(self) -> float:
+        """A live teacher's, for one student."""
+        return self.epoch_seconds * self.epochs
+
+    @property
+    def pays_after(self) -> int:
+        """Students after which the cache has cost less than a live teacher."""
+        return math.ceil(self.pass_seconds / self.live_seconds)
+
+    @property
+    def saved_seconds(self) -> float:
+        """What those students' live teachers would have taken beyond the pass; below 0 where that took more."""
+        return self.epochs_learnt * self.epoch_seconds - self.pass_seconds
+
+
+def cost(subject: Subject) -> Section:
+    """Seconds of every phase, and of the teacher with and without the cache."""
+    name, title = "cost", "What it cost"
+    try:
+        found, problem = teaching(subject), None
+    except (PipelineError, CacheError, OSError) as error:
+        found, problem = None, str(error)
+    phases: list[tuple[str, ...]] = [
+        (
+            f"{row.name}, {row.kind}",
+            f"{len(row.results)}",
+            seconds(statistics.fmean(result.seconds for result in row.results)),
+            seconds(sum(result.seconds for result in row.results)),
+        )
+        for row in subject.rows
+    ]
+    if found is None:
+        return Section(name, title, {"phases": phases, "teaching": None, "problem": problem})
+    passes, teachers = len(_members(subject)), sum(row.first.kind == "teacher" for row in subject.rows)
+    each, whole = seconds(found.pass_seconds / passes), seconds(found.pass_seconds)
+    phases.insert(teachers, ("teacher's pass, into the cache", f"{passes}", each, whole))
+    return Section(
+        name,
+        title,
+        {
+            "phases": phases,
+            "teaching": found,
+            "problem": None,
+            "answer": _answer(found, machine(subject.device)),
+        },
+        {"teaching": charts.rising(*_points(found))},
+    )
+
+
+def teaching(subject: Subject) -> Teaching:
+    """What the teacher of the focus costs, or all of them together. Raises NotMadeError where cache or teacher are not
+    there.
+    """
+    settings, viewed = subject.focus.recipe.settings, subject.parts.train
+    workers = max(1, default_workers(viewed.data.lazy))
+    taken, computing, ways = 0.0, 0.0, set[str]()
+    for member in _members(subject):
+        each = time_teacher(
+            load_network(_teacher_of(member, subject)), viewed, settings.cache, subject.device
+        )
+        rows, known = member.num_samples * member.num_views, pass_of(subject.base, member.manifest.key)
+        a_row, how_known = each.loading / workers + each.computing, _ESTIMATED
+        if (
+            known is not None and known.rows
+        ):  # of a call that went on with a killed one's work those are some only
+            a_row = known.seconds / known.rows
+            how_known = _NOTED if known.rows == rows else _NOTED_IN_PART
+        taken, computing = taken + a_row * rows, computing + each.computing
+        ways.add(how_known)
+    students = [result for result in subject.results if result.cache == subject.focus.result.cache]
+    return Teaching(
+        pass_seconds=taken,
+        how_known="; ".join(sorted(ways)),
+        epoch_seconds=computing * len(viewed),
+        epochs=settings.student.epochs,
+        students=len(students),
+        epochs_learnt=sum(len(history(student.folder)) or settings.student.epochs for student in students),
+    )
+
+
+def _members(subject: Subject) -> tuple[LogitCache, ...]:
+    """The cache of the focus, or each of several."""
+    return subject.cache.caches if isinstance(subject.cache, Ensemble) else (subject.cache,)
+
+
+def _teacher_of(cache: LogitCache, subject: Subject) -> Result:
+    """The network whose logits a cache holds. Raises NotMadeError where it is not on the page."""
+    weights = cache.manifest.identity["teacher"].get("weights_sha256")
+    for teacher in subject.teachers:
+        if teacher.weights_sha256 == weights:
+            return teacher
+    raise NotMadeError(f"{subject.base}: the teacher whose logits {cache.path} holds is not here")
+
+
+def _answer(found: Teaching, where: str) -> str:
+    """When the cache has paid for itself, in words."""
+    epochs = "one epoch" if found.epochs == 1 else f"{found.epochs:,} epochs"
+    live = f"{seconds(found.live_seconds)} for each student of {epochs}"
+    after = "the first student" if found.pays_after == 1 else f"{found.pays_after:,} students"
+    saved = found.saved_seconds
+    so_far = "the one student" if found.students == 1 else f"the {found.students:,} students"
+    verdict = f"saved {seconds(saved)}" if saved >= 0 else f"cost {seconds(-saved)} more than it saved"
+    return (
+        f"The teacher's pass took {seconds(found.pass_seconds)} ({found.how_known}). A live teacher would take {live}, "
+        f"by batches timed now on {where}: the cache has paid for itself after {after}; over {so_far} "
+        f"of this page it {verdict}."
+    )
+
+
+def _points(found: Teaching) -> tuple[list[dict[str, float | str]], str, str, list[str]]:
+    """What the teacher costs in all, by the number of students, as `charts.rising` takes it."""
+    series = ["with the cache", "a live teacher"]
+    last = min(100, max(5, found.students, 2 * found.pays_after))
+    points: list[dict[str, float | str]] = []
+    for count in range(last + 1):
+        points.append({"series": series[0], "x": count, "y": found.pass_seconds})
+        points.append({"series": series[1], "x": count, "y": count * found.live_seconds})
+    return points, "students", "seconds of the teacher", series

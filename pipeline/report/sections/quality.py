@@ -1,0 +1,244 @@
+"""Where networks are right on the test part, and how far their confidence can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from decant.cache.statistics import calibration_error, softmax
+from decant.pipeline.config.tasks import FIGURES
+from decant.pipeline.data.samples import has_labels
+from decant.pipeline.errors import PipelineError
+from decant.pipeline.report import charts
+from decant.pipeline.report.page import Section
+from decant.pipeline.report.sections import classes
+from decant.pipeline.report.subject import Subject
+from decant.pipeline.training.metrics import errors
+
+BINS = 15
+MAX_POINTS = 1_000
+"""Samples of a regression that a chart shows."""
+
+
+def quality(subject: Subject) -> Section:
+    """Confusion, reliability and gains by class of teacher, student and labels-only student; of a regression, outputs
+    against targets.
+    """
+    name, title = "quality", "Where they are right"
+    try:
+        labels = subject.parts.test.data.labels
+        left = {which: subject.test_logits(result) for which, result in subject.compared.items()}
+        names = subject.classes
+    except (PipelineError, OSError) as error:
+        return Section(name, title, missing=str(error))
+    if not has_labels(subject.parts.test.data):
+        what = "targets" if labels.dtype.kind == "f" else "labels"
+        return Section(name, title, missing=f"the test part has no {what}")
+    logits = {which: found for which, found in left.items() if np.isfinite(found).all()}
+    if not logits:
+        return Section(name, title, missing=_diverged(list(left)))
+    if labels.dtype.kind == "f":
+        section = _regression(name, "How far off they are", logits, labels)
+    else:
+        known = labels >= 0
+        answers = {which: found[known] for which, found in logits.items()}
+        section = _classification(name, title, answers, labels[known], names)
+    without = _diverged([which for which in left if which not in logits])
+    return replace(section, content={**section.content, "without": without, "teachers": _instead(subject)})
+
+
+def _instead(subject: Subject) -> str | None:
+    """Which of several teachers is shown."""
+    if len(subject.teachers) < 2:
+        return None
+    return f"Of {len(subject.teachers)} teachers the first is shown: {subject.teachers[0].network}."
+
+
+def _diverged(networks: Sequence[str]) -> str | None:
+    """Why some networks are not shown."""
+    return (
+        f"outputs that are not numbers, as of a training that diverged: {', '.join(networks)}"
+        if networks
+        else None
+    )
+
+
+def confusion(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(C, C) counts: row the label, column the answer."""
+    classes = logits.shape[1]
+    pairs = labels * classes + logits.argmax(1)
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def reliability(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], bins: int = BINS
+) -> list[dict[str, Any]]:
+    """Confidence and accuracy of each bin of confidence that is not empty, as `cache.statistics.calibration_error`
+    has them.
+    """
+    probabilities = softmax(logits)
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    place = np.clip(np.ceil(confidence * bins).astype(np.intp), 1, bins) - 1
+    return [
+        {
+            "confidence": float(confidence[place == one].mean(dtype=np.float64)),
+            "accuracy": float(right[place == one].mean()),
+            "count": int((place == one).sum()),
+        }
+        for one in np.unique(place).tolist()
+    ]
+
+
+def by_class(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(C,) the share of each label's samples that is right; NaN of a label that no sample has."""
+    count, right = logits.shape[1], logits.argmax(1) == labels
+    totals, hits = np.bincount(labels, minlength=count), np.bincount(labels[right], minlength=count)
+    return np.divide(hits, totals, out=np.full(count, np.nan), where=totals > 0)
+
+
+def _classification(
+    name: str,
+    title: str,
+    logits: Mapping[str, NDArray[np.float32]],
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+) -> Section:
+    few = len(names) <= classes.MAX_SQUARE
+    counts = {which: confusion(found, labels) for which, found in logits.items() if few}
+    shown = classes.most_confused(np.sum(list(counts.values()), axis=0)) if few else []
+    matrices = [which for which in ("teacher", "student") if which in counts] or list(counts)[:1]
+    accuracies = {which: by_class(found, labels) for which, found in logits.items()}
+    gained, differences = _gains(accuracies)
+    changed = _most_changed(gained, classes.MAX_CLASSES)
+    drawn = {"reliability": _reliability_chart(logits, labels)}
+    if gained:
+        drawn["gains"] = _gains_chart(gained, changed, names)
+    for place, which in enumerate(matrices):
+        drawn[f"confusion{place}"] = _confusion_chart(which, counts[which], shown, names)
+    content = {
+        "samples": len(labels),
+        "errors": [_errors_of(which, found, labels) for which, found in logits.items()],
+        "matrices": {which: f"confusion{place}" for place, which in enumerate(matrices)},
+        "note": classes.note(shown, names),
+        "changed": classes.note(changed, names, "changed most") + _grain(labels),
+        "differences": differences,
+        "by_class": _accuracies(accuracies, range(len(names)) if few else changed, names),
+        "listed": "" if few else classes.note(changed, names, "changed most"),
+        "compared": list(accuracies),
+        "most": classes.MAX_SQUARE,
+    }
+    return Section(name, title, content, drawn)
+
+
+def _errors_of(which: str, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[str, ...]:
+    """How often a network is wrong, and how wrong its confidence is."""
+    probabilities = softmax(logits)
+    right = probabilities.argmax(1) == labels
+    error = calibration_error(probabilities.max(1), right.astype(np.float64))
+    return which, f"{int((~right).sum()):,}", f"{100 * right.mean():.2f} %", f"{100 * error:.2f} %"
+
+
+def _accuracies(
+    accuracies: Mapping[str, NDArray[np.float64]], shown: Iterable[int], names: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """A row a class: percent of each network, a dash where no sample tells."""
+    return [
+        (
+            names[label],
+            *("–" if np.isnan(one[label]) else f"{100 * one[label]:.2f}" for one in accuracies.values()),
+        )
+        for label in shown
+    ]
+
+
+def _reliability_chart(logits: Mapping[str, NDArray[np.float32]], labels: NDArray[np.int64]) -> Any:
+    points = [
+        {"series": which, **one} for which, found in logits.items() for one in reliability(found, labels)
+    ]
+    return charts.reliability(points, list(logits))
+
+
+def _gains_chart(
+    gained: Mapping[str, NDArray[np.float64]], shown: Sequence[int], names: Sequence[str]
+) -> Any:
+    points = [
+        {"class": names[label], "series": series, "value": 100 * float(values[label])}
+        for label in shown
+        for series, values in gained.items()
+        if not np.isnan(values[label])
+    ]
+    return charts.bars(points, "points of accuracy", list(gained), len(shown))
+
+
+def _confusion_chart(
+    which: str, counts: NDArray[np.int64], shown: Sequence[int], names: Sequence[str]
+) -> Any:
+    squares = classes.squares(classes.by_row(counts), shown, names, counts)
+    return charts.matrix(squares, f"answer of the {which}", "label", "share of the label", len(shown))
+
+
+def _gains(accuracies: Mapping[str, NDArray[np.float64]]) -> tuple[dict[str, NDArray[np.float64]], bool]:
+    """What the student has over each of the others, by class; and whether there is anything to compare."""
+    student = accuracies.get("student")
+    if student is None:
+        return {}, False
+    others = {which: one for which, one in accuracies.items() if which != "student"}
+    return {f"student − {which}": student - one for which, one in others.items()}, bool(others)
+
+
+def _grain(labels: NDArray[np.int64]) -> str:
+    """What one sample counts in an accuracy by class."""
+    typical = float(np.median(np.unique(labels, return_counts=True)[1]))
+    one = f"one of {typical:,g} is {100 / typical:.3g} points"
+    return f" Half of the labels have {typical:,g} test samples or fewer; {one}."
+
+
+def _most_changed(gained: Mapping[str, NDArray[np.float64]], count: int) -> list[int]:
+    """Classes of the test part, at most so many, that differ most, from the largest gain over the last of the others to
+    the largest loss.
+    """
+    if not gained:
+        return []
+    values = np.stack(list(gained.values()))
+    known = np.flatnonzero(~np.isnan(values[-1]))
+    chosen = known[np.argsort(-np.abs(values[:, known]).max(0), kind="stable")[:count]]
+    return sorted(chosen.tolist(), key=lambda label: (-values[-1][label], label))
+
+
+def _errors(outputs: Mapping[str, NDArray[np.float32]], targets: NDArray[np.floating]) -> dict[str, Any]:
+    """A table of the figures of a regression."""
+    shown = FIGURES["regression"]
+    measured = {
+        which: errors(torch.from_numpy(found), torch.from_numpy(targets)) for which, found in outputs.items()
+    }
+    return {
+        "columns": ["", *(figure.name for figure in shown)],
+        "far": [(which, *(figure.text(found) for figure in shown)) for which, found in measured.items()],
+    }
+
+
+def _regression(
+    name: str, title: str, outputs: Mapping[str, NDArray[np.float32]], targets: NDArray[np.floating]
+) -> Section:
+    """Outputs against the first target that is known of any sample."""
+    first = int((~np.isnan(targets)).any(0).argmax())
+    known = np.flatnonzero(~np.isnan(targets[:, first]))
+    chosen = known[
+        np.unique(np.linspace(0, max(0, len(known) - 1), min(len(known), MAX_POINTS)).astype(np.intp))
+    ]
+    points = [
+        {"series": which, "x": float(targets[index, first]), "y": float(found[index, first])}
+        for which, found in outputs.items()
+        for index in chosen.tolist()
+    ]
+    count = targets.shape[1]
+    which = "the target" if count == 1 else f"target {first + 1} of {count}"
+    content = {"samples": len(chosen), "errors": None, "target": which, **_errors(outputs, targets)}
+    return Section(
+        name, title, content, {"against": charts.against(points, "target", "output", list(outputs))}
+    )

@@ -1,0 +1,145 @@
+"""Batches for the training loop: a sampler hands out (index, view) keys, a dataset turns a whole batch of
+keys into tensors.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from decant.cache import CacheError
+from decant.pipeline.errors import PipelineError
+
+Keys = NDArray[np.int64]
+"""(B, 2): sample index and view of each member of a batch."""
+
+
+class BatchedData(Protocol):
+    """What a loader asks of a dataset."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, keys: Any, /) -> tuple[Any, ...]: ...
+
+
+EpochViews = Callable[[NDArray[np.integer], int], NDArray[np.integer]]
+"""(sample indices (B,), epoch) → the view of each that the epoch sees (B,)."""
+
+
+def first_view(indices: NDArray[np.integer], epoch: int) -> NDArray[np.integer]:
+    """View 0 of every sample, whatever the epoch."""
+    return np.zeros(len(indices), np.int64)
+
+
+class ShuffledKeys(Sampler[Keys]):
+    """The batches of epoch `epoch`: every sample once in an order that is a pure function of (seed, epoch),
+    each through the view that `views` gives it. A last batch of one sample, which batch normalisation could
+    not take, is left out.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, views: EpochViews = first_view) -> None:
+        self.length, self.batch_size, self.seed, self.views = length, batch_size, seed, views
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.length, self.batch_size)
+        return full + (rest > 1 or (rest == 1 and full == 0))
+
+    def __iter__(self) -> Iterator[Keys]:
+        order = np.random.Generator(np.random.Philox(key=[self.seed, self.epoch])).permutation(self.length)
+        keys = np.stack([order, self.views(order, self.epoch)], axis=1)
+        for place in range(len(self)):
+            yield keys[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+class OrderedKeys(Sampler[Keys]):
+    """Every sample once through one view, in order: batch b is samples b·B to (b+1)·B − 1."""
+
+    def __init__(self, length: int, batch_size: int, view: int = 0) -> None:
+        self.length, self.batch_size, self.view = length, batch_size, view
+
+    def __len__(self) -> int:
+        return -(-self.length // self.batch_size)
+
+    def __iter__(self) -> Iterator[Keys]:
+        for batch in range(len(self)):
+            yield _in_order(batch, self.batch_size, self.length, self.view)
+
+
+class MissingKeys(Sampler[Keys]):
+    """The batches of `OrderedKeys` of every view, one view after the other, in which a row is missing."""
+
+    def __init__(self, written: NDArray[np.bool_], batch_size: int) -> None:
+        """`written` (V, N) says which rows are there."""
+        self.batch_size, self.length = batch_size, written.shape[1]
+        complete = np.logical_and.reduceat(written, np.arange(0, self.length, batch_size), axis=1)
+        self._wanted = np.argwhere(~complete).tolist()
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    def __iter__(self) -> Iterator[Keys]:
+        for view, batch in self._wanted:
+            yield _in_order(batch, self.batch_size, self.length, view)
+
+
+def _in_order(batch: int, batch_size: int, length: int, view: int) -> Keys:
+    indices = np.arange(batch * batch_size, min(length, (batch + 1) * batch_size))
+    return np.stack([indices, np.full(len(indices), view)], axis=1)
+
+
+class _Batches(Dataset[tuple[Any, ...]]):
+    """A dataset whose items are whole batches, so that a DataLoader's workers make them in one call."""
+
+    def __init__(self, data: BatchedData) -> None:
+        self.data = data
+
+    def __getitem__(self, keys: Keys) -> Any:
+        """The batch, or what is wrong with it: an error that a worker raised would come with its traceback."""
+        try:
+            return self.data.batch(keys)
+        except (PipelineError, CacheError) as error:
+            return error
+
+
+class _Loader(DataLoader[tuple[Any, ...]]):
+    """Raises in this process what is wrong with a batch, in the words that it has in any."""
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+
+
+def loader(
+    data: BatchedData, keys: Sampler[Keys], workers: int = 0, pin_memory: bool = False
+) -> DataLoader[tuple[Any, ...]]:
+    """A DataLoader over the batches of `keys`; workers stay alive from epoch to epoch and need no telling of
+    it. Nothing is drawn from the generators of the process.
+    """
+    return _Loader(
+        _Batches(data),
+        batch_size=None,
+        sampler=keys,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),
+    )
+
+
+def default_workers(lazy: bool) -> int:
+    """Worker processes: none for an array in memory, which is quicker to read than to send; for files one for each
+    core that this process may use, at most 16.
+    """
+    if not lazy:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16)

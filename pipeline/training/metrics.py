@@ -1,0 +1,67 @@
+"""What is measured of a network: pure functions of logits (N, C) and labels (N,), or of outputs and targets (N, T)."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from torch import Tensor
+
+from decant.cache import statistics
+from decant.pipeline.objectives import NO_LABEL, cross_entropy
+
+
+class Metrics(TypedDict, total=False):
+    """Shares are in 0..1, the loss in nats, errors in units of the targets."""
+
+    top1: float
+    top5: float
+    loss: float
+    ece: float
+    agreement: float
+    mse: float
+    mae: float
+    r2: float
+
+
+def measure(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> Metrics:
+    """Of the labelled samples: top-1, top-5, cross-entropy, expected calibration error; of all: agreement
+    with the teacher. Where labels are floats, and so the targets of a regression: `errors`.
+    """
+    if labels.is_floating_point():
+        return errors(logits, labels)
+    metrics = Metrics()
+    labelled = labels != NO_LABEL
+    if labelled.any():
+        known, answers = logits[labelled].float(), labels[labelled]
+        metrics["top1"] = top_k(known, answers, 1)
+        metrics["top5"] = top_k(known, answers, 5)
+        metrics["loss"] = float(cross_entropy(known, answers))
+        metrics["ece"] = calibration_error(known, answers)
+    if teacher_logits is not None:
+        metrics["agreement"] = float((logits.argmax(1) == teacher_logits.argmax(1)).double().mean())
+    return metrics
+
+
+def errors(outputs: Tensor, targets: Tensor) -> Metrics:
+    """Mean squared and absolute error, and R²: see `cache.statistics.Errors`."""
+    found = statistics.regression_errors([(outputs.float().numpy(), targets.numpy())])
+    metrics = Metrics()
+    if found is not None:
+        metrics["mse"], metrics["mae"] = found.mse, found.mae
+        if found.r2 is not None:
+            metrics["r2"] = found.r2
+    return metrics
+
+
+def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
+    """The share of samples whose label is among the k largest logits (all of them when there are fewer than
+    k).
+    """
+    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
+    return float((best == labels[:, None]).any(1).double().mean())
+
+
+def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Expected calibration error of softmax(logits): see `cache.statistics.calibration_error`."""
+    confidence, answer = logits.float().softmax(1).max(1)
+    return statistics.calibration_error(confidence.numpy(), (answer == labels).double().numpy(), bins)

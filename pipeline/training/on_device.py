@@ -1,0 +1,99 @@
+"""A student's whole data on its device: inputs, views and soft labels of a batch are made there.
+
+Integer arithmetic gives the views the same bytes there as anywhere else. One input of every batch (every input, where
+the dataset checks all) is made on the host too, and held against what the teacher saw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from decant.cache import Ensemble, LogitCache, SoftLabelDataset
+from decant.cache.chunks import row_chunks
+from decant.cache.dataset import Keys, split_keys
+from decant.pipeline.data.samples import ArrayData, spread
+from decant.pipeline.errors import DataError
+from decant.pipeline.views import ViewedData
+
+_PROBES = 64
+
+
+class ResidentData:
+    """Reads like the `SoftLabelDataset` that it is made from; batches are on `device`."""
+
+    def __init__(self, labelled: SoftLabelDataset, device: torch.device) -> None:
+        """Takes a dataset of `ViewedData` of an array. Raises CorruptError for a damaged cache, MismatchError for
+        labels or inputs that are not what the teacher saw, DataError where the device makes other views.
+        """
+        viewed = labelled.dataset
+        if not isinstance(viewed, ViewedData) or not isinstance(viewed.data, ArrayData):
+            raise TypeError(f"expected an array through its views, found {type(viewed).__name__}")
+        self._labelled, self._device = labelled, device
+        labelled.check_labels(np.arange(len(viewed)), viewed.data.labels)
+        self._viewed = viewed.on_device(
+            _Resident(viewed.data, torch.from_numpy(viewed.data.inputs).to(device))
+        )
+        self._table = _table(labelled.cache, device)
+        probes = np.stack([spread(len(viewed), _PROBES)] * 2, axis=1)
+        probes[:, 1] %= viewed.settings.num_views
+        here, there = self._viewed.batch(probes)[0].cpu(), labelled.batch(probes)[0]
+        if not torch.equal(here, there):
+            raise DataError(f'{device} makes other views than the processor; set cache.table = "mapped"')
+
+    def __len__(self) -> int:
+        return len(self._labelled)
+
+    def batch(self, keys: Keys) -> tuple[Tensor, Tensor, Tensor]:
+        """(inputs (B, …), labels, teacher_logits (B, C) float32), as the dataset has them, on the device."""
+        checked = keys if self._labelled.check_inputs == "all" else keys[:1]
+        self._labelled.batch(checked)  # stops at a label or an input that is not what the teacher saw
+        indices, views = split_keys(keys, len(self))
+        inputs, labels = self._viewed.batch(keys)
+        rows = torch.from_numpy(views * len(self) + indices).to(self._device, non_blocking=True)
+        return inputs, labels.to(self._device, non_blocking=True), self._table[rows].float()
+
+
+def fits(labelled: SoftLabelDataset, device: torch.device) -> bool:
+    """Whether inputs and soft labels take at most a quarter of what is free on a GPU; False elsewhere, where a batch
+    is near the arithmetic anyway.
+    """
+    viewed = labelled.dataset
+    if device.type != "cuda" or not isinstance(viewed, ViewedData) or not isinstance(viewed.data, ArrayData):
+        return False
+    rows = labelled.cache.num_views * len(labelled)
+    table = rows * labelled.cache.num_outputs * labelled.cache.manifest.dtype.itemsize
+    return bool(viewed.data.inputs.nbytes + table <= torch.cuda.mem_get_info(device)[0] // 4)
+
+
+@dataclass
+class _Resident:
+    """An array whose inputs are a tensor on a device."""
+
+    whole: ArrayData
+    inputs: Tensor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.whole, name)
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def raw(self, indices: NDArray[np.integer]) -> Tensor:
+        """(B, …) on the device."""
+        return self.inputs[torch.from_numpy(indices).to(self.inputs.device, non_blocking=True)]
+
+
+def _table(cache: LogitCache | Ensemble, device: torch.device) -> Tensor:
+    """(V·N, C), or (V·N, K, C) of an ensemble that averages nothing, every row checked on its way."""
+    parts = [
+        torch.from_numpy(cache.logits(rows, view)).to(device)
+        for view in range(cache.num_views)
+        for rows in row_chunks(cache.num_samples)
+    ]
+    return torch.cat(parts)

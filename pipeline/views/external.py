@@ -1,0 +1,135 @@
+"""Transforms that draw from the global generators: run on one image at a time, under seeds from the hash."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from decant.pipeline.errors import DataError, RecipeError, nearest
+from decant.pipeline.views.arrays import Images
+from decant.pipeline.views.hashing import Bits
+
+Function = Callable[[torch.Tensor], torch.Tensor]
+"""(C, H, W) uint8 → (C, H', W') uint8, both on the CPU."""
+
+
+def seeded(function: Function, images: Images, bits: Bits, name: str) -> Images:
+    """`function` on each image (B, C, H, W) uint8, its seeds from bits (B, 16): (B, C', H', W') uint8.
+
+    torch's generator of the CPU, NumPy's global one and Python's are seeded before each image, and are
+    afterwards as they were, also after an error. What draws from others, or remembers earlier images, is not
+    repeatable. Raises DataError, naming the transform by `name`, where it fails or gives anything else.
+    """
+    if not len(images):
+        return images
+    on_cpu = torch.from_numpy(images.copy()) if isinstance(images, np.ndarray) else images.cpu().clone()
+    with _generators_kept():
+        results = [_one(function, image, row, name) for image, row in zip(on_cpu, bits.tolist(), strict=True)]
+    for result in results:
+        if result.shape != results[0].shape:
+            raise DataError(
+                f"views.augment: {name}: must give images of one shape, gave {tuple(results[0].shape)} and "
+                f"{tuple(result.shape)}"
+            )
+    stacked = torch.stack(results)
+    return stacked.numpy() if isinstance(images, np.ndarray) else stacked.to(images.device)
+
+
+def resolve(name: str, args: dict[str, Any]) -> Function:
+    """What `torchvision:NAME` or `package.module:callable` stands for: a class is built with `args`, a function
+    is called with the image and `args`.
+
+    The names of torchvision are those of its transforms.v2. Raises RecipeError where there is no such thing,
+    or it does not take `args`. What a class draws when it is built is the same each time.
+    """
+    module, _, attribute = name.partition(":")
+    found = _of_torchvision(name, attribute) if module == "torchvision" else _imported(name)
+    try:
+        if isinstance(found, type):
+            inspect.signature(found).bind(**args)
+            with _generators_kept():
+                _seed([0, 0, 0])
+                return found(**args)
+        inspect.signature(found).bind(None, **args)
+    except Exception as error:  # building runs a person's code: anything can come of it
+        raise RecipeError(
+            f"views.augment: {name}: does not take {_words(args)} ({type(error).__name__}: {error})"
+        ) from error
+    return partial(found, **args)
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """The three global generators are afterwards as they were."""
+    torch_state = torch.default_generator.get_state()
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    python_state = random.getstate()
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(torch_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
+
+
+def _seed(bits: list[int]) -> None:
+    torch.default_generator.manual_seed(bits[0] >> 1)  # torch.manual_seed would seed the GPUs too
+    np.random.seed([bits[1] >> 32, bits[1] & 0xFFFFFFFF])  # noqa: NPY002
+    random.seed(bits[2])
+
+
+def _one(function: Function, image: torch.Tensor, bits: list[int], name: str) -> torch.Tensor:
+    _seed(bits)
+    try:
+        result = function(image)
+    except Exception as error:  # it is a person's code: anything can come of it
+        raise DataError(
+            f"views.augment: {name}: failed on an image {tuple(image.shape)} ({type(error).__name__}: {error})"
+        ) from error
+    if isinstance(result, torch.Tensor) and result.dtype == torch.uint8 and result.ndim == 3:
+        return result
+    found = type(result).__name__
+    if isinstance(result, torch.Tensor):
+        found = f"{result.dtype} {tuple(result.shape)}"
+    raise DataError(f"views.augment: {name}: must give a uint8 tensor (C, H, W), gave {found}")
+
+
+def _of_torchvision(name: str, attribute: str) -> Any:
+    from torchvision.transforms import v2
+
+    known = {
+        key for key, value in vars(v2).items() if isinstance(value, type) and issubclass(value, v2.Transform)
+    }
+    if attribute not in known:
+        raise RecipeError(
+            f"views.augment: {name}: torchvision has no such transform; {nearest(attribute, known)}"
+        )
+    return getattr(v2, attribute)
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:  # importing runs a person's code: anything can come of it
+        raise RecipeError(
+            f"views.augment: {name}: cannot be imported ({type(error).__name__}: {error})"
+        ) from error
+    if not callable(getattr(found, attribute, None)):
+        callables = [key for key, value in vars(found).items() if callable(value)]
+        raise RecipeError(
+            f"views.augment: {name}: {module} has no such callable; {nearest(attribute, callables)}"
+        )
+    return getattr(found, attribute)
+
+
+def _words(args: dict[str, Any]) -> str:
+    return ", ".join(f"{key} = {value!r}" for key, value in args.items()) or "no arguments"

@@ -1,1 +1,0 @@
-"""Speed, measured: `python -m tests.bench`. Ratios of medians of interleaved repetitions, asserted nowhere."""

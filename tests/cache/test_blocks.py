@@ -1,0 +1,61 @@
+"""Blocks: every row of every table is in exactly one, and any changed byte changes its entry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from decant.cache.format.blocks import Blocks
+from decant.cache.format.hdf5 import WRITTEN, Layout, Table, expected_tables, rows_per_block
+from tests.helpers.caches import answers, manifest
+
+
+def blocks_of(num_samples: int, num_outputs: int, num_views: int = 1) -> Blocks:
+    of = manifest(num_samples, num_outputs, num_views)
+    tables = {name: Table(0, shape, dtype) for name, (shape, dtype) in expected_tables(of).items()}
+    return Blocks(Layout(of, tables))
+
+
+@pytest.mark.parametrize("num_outputs", [1, 10, 100, 1000, 32_768, 32_769, 100_000])
+@pytest.mark.parametrize("num_samples", [1, 31, 32, 33, 1000])
+def test_blocks_cover_every_row_once(num_samples: int, num_outputs: int) -> None:
+    blocks = blocks_of(num_samples, num_outputs)
+    covered = [row for block in range(blocks.per_view) for row in range(*blocks.bounds(block))]
+    assert covered == list(range(num_samples))
+    assert blocks.rows == 1 << blocks.shift
+
+
+@pytest.mark.parametrize(
+    ("num_outputs", "rows"), [(1, 32_768), (100, 256), (1000, 32), (32_768, 1), (10**6, 1)]
+)
+def test_a_block_comes_near_64_kib(num_outputs: int, rows: int) -> None:
+    assert rows_per_block(manifest(num_outputs=num_outputs)) == rows
+
+
+def test_any_changed_byte_changes_the_entry() -> None:
+    blocks, given = blocks_of(5, 3), answers(manifest(5, 3))
+    tables = {name: bytearray(column.tobytes()) for name, column in given.items()}
+    tables["labels"] = bytearray(given["labels"].astype("<i8").tobytes())
+
+    def read(table: str, view: int, first: int, end: int) -> bytes:
+        width = len(tables[table]) // 5
+        return bytes(tables[table][first * width : end * width])
+
+    sound = blocks.entry(read, 0, 0)
+    assert sound >= WRITTEN, "an entry is never 0, which says unwritten"
+    for table, content in tables.items():
+        for place in range(len(content)):
+            content[place] ^= 1
+            assert blocks.entry(read, 0, 0) != sound, f"{table}, byte {place}"
+            assert blocks.damaged(read, np.array([[sound]], "u8")) == [(0, 0)]
+            content[place] ^= 1
+    assert blocks.damaged(read, np.array([[sound]], "u8")) == []
+
+
+def test_an_unwritten_block_is_not_damaged() -> None:
+    blocks = blocks_of(100, 1000, 2)
+    assert blocks.damaged(lambda *_: b"whatever", np.zeros((2, 4), "u8")) == []
+
+
+def test_a_block_is_named_by_its_rows() -> None:
+    assert blocks_of(50, 1000).name(3, 1) == "view 3, block 1 (rows 32 to 49)"

@@ -1,0 +1,377 @@
+"""SoftLabelDataset: the logits that a student gets are those of its very sample and view, or it stops."""
+
+from __future__ import annotations
+
+import pickle
+import zlib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+
+from decant.cache import CorruptError, LogitCache, LogitCacheWriter, MismatchError, SoftLabelDataset
+from decant.cache.dataset import each_input, input_crc32, one_input, split_keys
+from decant.cache.format.hdf5 import check
+from tests.helpers.caches import manifest
+
+N, C = 40, 5
+
+
+class Views(Dataset[Any]):
+    """Images (1, 4, 4) uint8 whose pixels say which sample and view they are."""
+
+    def __init__(self, length: int = N, views: int = 2, shift: int = 0, label_shift: int = 0) -> None:
+        self.length, self.views, self.shift, self.label_shift = length, views, shift, label_shift
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: Any) -> tuple[torch.Tensor, int]:
+        index, view = key if isinstance(key, tuple) else (key, 0)
+        sample = (index + self.shift) % self.length
+        return torch.full((1, 4, 4), sample + 50 * view, dtype=torch.uint8), (sample + self.label_shift) % C
+
+    def batch(self, keys: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        indices, views = split_keys(keys, len(self))
+        inputs, labels = zip(
+            *(self[index, view] for index, view in zip(indices, views, strict=True)), strict=True
+        )
+        return torch.stack(inputs), torch.tensor(labels)
+
+
+def logits_of(index: int, view: int = 0) -> list[float]:
+    return [float(index + 100 * view + column) for column in range(C)]
+
+
+def make(path: Path, views: int = 2, **more: Any) -> Path:
+    data = Views()
+    with LogitCacheWriter(path, manifest(N, C, views, **more)) as writer:
+        for view in range(views):
+            inputs, labels = data.batch([(index, view) for index in range(N)])
+            writer.write(
+                np.arange(N),
+                np.array([logits_of(index, view) for index in range(N)]),
+                labels=labels.numpy(),
+                input_crc32=[zlib.crc32(value.numpy()) for value in inputs],
+                view=view,
+            )
+        return writer.publish()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> LogitCache:
+    return LogitCache.open(make(tmp_path_factory.mktemp("dataset") / "two.h5"))
+
+
+@pytest.fixture(scope="module")
+def one_view(tmp_path_factory: pytest.TempPathFactory) -> LogitCache:
+    return LogitCache.open(make(tmp_path_factory.mktemp("dataset") / "one.h5", 1))
+
+
+def test_an_item_is_input_label_and_logits_of_one_sample_and_view(cache: LogitCache) -> None:
+    dataset = SoftLabelDataset(Views(), cache, check_inputs="all")
+    for index in (0, 7, N - 1):
+        for view in (0, 1):
+            image, label, logits = dataset[index, view]
+            assert int(image[0, 0, 0]) == index + 50 * view
+            assert (label, logits.tolist()) == (index % C, logits_of(index, view))
+            assert logits.dtype == torch.float32
+    assert dataset[3][2].tolist() == logits_of(3), "view 0 where none is asked for"
+    assert dataset[-1][2].tolist() == logits_of(N - 1)
+    assert len(dataset) == N
+
+
+def test_a_dataset_of_one_view_is_asked_by_index_alone(one_view: LogitCache) -> None:
+    images = torch.arange(N, dtype=torch.uint8)[:, None, None, None].expand(N, 1, 4, 4).contiguous()
+    dataset = SoftLabelDataset(TensorDataset(images, torch.arange(N) % C), one_view, check_inputs="all")  # type: ignore[arg-type]
+    image, label, logits = dataset[9]
+    assert (int(image[0, 0, 0]), int(label), logits.tolist()) == (9, 9 % C, logits_of(9))
+    with pytest.raises(IndexError, match="view"):
+        dataset[9, 1]
+
+
+def test_items_batches_and_single_reads_agree(cache: LogitCache) -> None:
+    dataset = SoftLabelDataset(Views(), cache, check_inputs="all")
+    keys = [(3, 1), (0, 0), (-1, 1), (3, 0)]
+    items = dataset.__getitems__(keys)
+    inputs, labels, logits = dataset.batch(keys)
+    array = dataset.batch(np.array(keys))
+    for place, key in enumerate(keys):
+        image, label, row = dataset[key]
+        assert torch.equal(items[place][0], image)
+        assert torch.equal(inputs[place], image)
+        assert items[place][1] == label == int(labels[place])
+        assert torch.equal(items[place][2], row)
+        assert torch.equal(logits[place], row)
+    assert all(
+        torch.equal(first, second) for first, second in zip(array, (inputs, labels, logits), strict=True)
+    )
+    assert dataset.__getitems__([]) == []
+
+
+@pytest.mark.parametrize("index", [N, -N - 1, 10**12])
+def test_an_index_out_of_range_is_an_index_error(cache: LogitCache, index: int) -> None:
+    with pytest.raises(IndexError):
+        SoftLabelDataset(Views(), cache)[index]
+
+
+@pytest.mark.parametrize("check", ["sample", "all", "off"])
+def test_a_subset_of_a_subset_is_followed(cache: LogitCache, check: Any) -> None:
+    outer = Subset(Views(), [9, 8, 7, 30, 31, -1])
+    dataset = SoftLabelDataset(Subset(outer, [5, 3, 0]), cache, check_inputs=check)
+    assert len(dataset) == 3
+    for place, index in enumerate([N - 1, 30, 9]):
+        for view in (0, 1):
+            image, label, logits = dataset[place, view]
+            assert int(image[0, 0, 0]) % 50 == index
+            assert (label, logits.tolist()) == (index % C, logits_of(index, view))
+    inputs, _, logits = dataset.batch([(0, 1), (2, 0)])
+    assert inputs[:, 0, 0, 0].tolist() == [N - 1 + 50, 9]
+    assert logits.tolist() == [logits_of(N - 1, 1), logits_of(9)]
+
+
+def test_a_subset_of_one_view_is_asked_itself(one_view: LogitCache) -> None:
+    """So that one which does more than pick samples is not passed by."""
+
+    class Flipped(Subset[Any]):
+        def __getitem__(self, index: Any) -> Any:
+            image, label = super().__getitem__(index)
+            return image.flip(-1), label
+
+        def __getitems__(self, indices: Any) -> Any:
+            return [self[index] for index in indices]
+
+    dataset = SoftLabelDataset(Flipped(Views(views=1), [4, 2]), one_view)
+    assert dataset[1][2].tolist() == logits_of(2)
+
+
+@pytest.mark.parametrize("length", [N - 1, N + 1, 0])
+def test_grown_or_shrunk_data_are_refused(cache: LogitCache, length: int) -> None:
+    with pytest.raises(MismatchError, match=rf"data.length: the dataset has {length}, the cache {N}"):
+        SoftLabelDataset(Views(length), cache)
+
+
+@pytest.mark.parametrize("by", ["item", "batch"])
+def test_re_ordered_and_relabelled_data_are_refused(cache: LogitCache, by: str) -> None:
+    for data in (Views(shift=1), Views(label_shift=1)):
+        dataset = SoftLabelDataset(data, cache, check_inputs="off")
+        with pytest.raises(
+            MismatchError, match="sample 4: its label is 0, and was 4 when the teacher saw it"
+        ):
+            dataset[4] if by == "item" else dataset.batch([(4, 0)])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_labels_of_any_integer_type_are_compared(one_view: LogitCache, dtype: torch.dtype) -> None:
+    images = torch.zeros(N, 1, 4, 4, dtype=torch.uint8)
+    wrong = (torch.arange(N) + 1).remainder(C).to(dtype)
+    dataset = SoftLabelDataset(TensorDataset(images, wrong), one_view, check_inputs="off")  # type: ignore[arg-type]
+    with pytest.raises(MismatchError, match="sample 4"):
+        dataset[4]
+
+
+@pytest.mark.parametrize("targets", [None, 3])
+def test_a_label_that_the_teacher_did_not_see_is_not_compared(tmp_path: Path, targets: int | None) -> None:
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest(N, C, 1, num_targets=targets)) as writer:
+        writer.write(np.arange(N), np.zeros((N, C)))
+        cache = LogitCache.open(writer.publish())
+    labels = torch.arange(N) % C if targets is None else torch.rand(N, targets)
+    data = TensorDataset(torch.zeros(N, 2), labels)
+    assert len(SoftLabelDataset(data, cache).__getitems__([1, 2])) == 2  # type: ignore[arg-type]
+
+
+def test_regression_targets_are_compared(tmp_path: Path) -> None:
+    targets = np.random.default_rng(0).normal(size=(N, 3))
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest(N, C, 1, num_targets=3)) as writer:
+        writer.write(np.arange(N), np.zeros((N, C)), labels=targets)
+        cache = LogitCache.open(writer.publish())
+    inputs = torch.zeros(N, 2)
+    assert SoftLabelDataset(TensorDataset(inputs, torch.from_numpy(targets)), cache)[5]  # type: ignore[arg-type]
+    targets[5, 1] += 1
+    with pytest.raises(MismatchError, match="sample 5"):
+        SoftLabelDataset(TensorDataset(inputs, torch.from_numpy(targets)), cache)[5]  # type: ignore[arg-type]
+
+
+def test_one_input_a_batch_or_every_input_is_compared(cache: LogitCache) -> None:
+    """The label of a sample five places on is the same: only the pixels tell."""
+    moved = Views(shift=C)
+    for check_inputs in ("sample", "all"):
+        with pytest.raises(
+            MismatchError, match=r"sample 4, view 1: the input is not what the teacher saw \(CRC-32"
+        ):
+            SoftLabelDataset(moved, cache, check_inputs=check_inputs)[4, 1]  # type: ignore[arg-type]
+    assert SoftLabelDataset(moved, cache, check_inputs="off")[4]
+
+    class OneMoved(Views):
+        def __getitem__(self, key: Any) -> tuple[torch.Tensor, int]:
+            return Views(shift=C)[key] if key[0] == 6 else super().__getitem__(key)
+
+    SoftLabelDataset(OneMoved(), cache).batch([(4, 0), (6, 0)])
+    with pytest.raises(MismatchError, match="sample 6, view 0"):
+        SoftLabelDataset(OneMoved(), cache, check_inputs="all").batch([(4, 0), (6, 0)])
+
+
+def said_of(dataset: Any, cache: LogitCache) -> str:
+    with pytest.raises(MismatchError) as raised:
+        SoftLabelDataset(dataset, cache, check_inputs="all").batch([(index, 1) for index in range(10)])
+    return str(raised.value)
+
+
+def test_the_likely_cause_is_told_from_how_many_inputs_differ(cache: LogitCache) -> None:
+    class OneMoved(Views):
+        def __getitem__(self, key: Any) -> tuple[torch.Tensor, int]:
+            return Views(shift=C)[key] if key[0] == 6 else super().__getitem__(key)
+
+    assert "1 of these 10 inputs differ: the data of those samples have changed" in said_of(OneMoved(), cache)
+    assert "10 of these 10 inputs differ: the transform has changed" in said_of(Views(shift=C), cache)
+
+
+def test_a_library_that_is_another_since_is_named(tmp_path: Path) -> None:
+    versions = {"torch": metadata.version("torch") + "+local", "numpy": "1.0.0", "no-such-library": "1.0"}
+    made = LogitCache.open(make(tmp_path / "cache.h5", info={"versions": versions}))
+    said = said_of(Views(shift=C), made)
+    assert f"a library is another since: numpy 1.0.0 → {np.__version__}; build" in said
+
+
+def test_an_unknown_check_is_refused(cache: LogitCache) -> None:
+    with pytest.raises(ValueError, match="expected sample, all or off, found 'some'"):
+        SoftLabelDataset(Views(), cache, check_inputs="some")  # type: ignore[arg-type]
+
+
+def test_damage_is_named_as_damage_and_not_as_other_data(tmp_path: Path) -> None:
+    path = make(tmp_path / "cache.h5")
+    with open(path, "rb") as file:
+        tables = check(file, str(path)).tables
+    for name in ("labels", "input_crc32", "logits"):
+        content = bytearray(path.read_bytes())
+        content[tables[name].offset] ^= 1
+        (tmp_path / "damaged.h5").write_bytes(content)
+        with pytest.raises(CorruptError, match="not as it was written"):
+            SoftLabelDataset(Views(), LogitCache.open(tmp_path / "damaged.h5"))[0]
+
+
+class Epoch:
+    """Batches of (index, view): every sample once, shuffled, in the views in turn."""
+
+    def __iter__(self) -> Any:
+        order = np.random.default_rng(0).permutation(N)
+        return iter([[(int(index), int(index) % 2) for index in part] for part in np.array_split(order, 6)])
+
+    def __len__(self) -> int:
+        return 6
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(
+    ("workers", "method"),
+    [(0, None), (1, "fork"), (2, "spawn"), (2, "forkserver"), (8, "fork")],
+)
+def test_loaders_of_every_kind_give_the_same(cache: LogitCache, workers: int, method: str | None) -> None:
+    loader: DataLoader[Any] = DataLoader(
+        SoftLabelDataset(Views(), cache, check_inputs="all"),
+        batch_sampler=Epoch(),  # type: ignore[arg-type]
+        num_workers=workers,
+        multiprocessing_context=method,
+    )
+    seen = []
+    for inputs, labels, logits in loader:
+        for image, label, row in zip(inputs, labels, logits, strict=True):
+            index, view = int(image[0, 0, 0]) % 50, int(image[0, 0, 0]) // 50
+            assert (int(label), row.tolist()) == (index % C, logits_of(index, view))
+            seen.append(index)
+    assert sorted(seen) == list(range(N))
+
+
+def test_a_worker_that_meets_other_data_stops_the_loader_with_its_reason(cache: LogitCache) -> None:
+    loader: DataLoader[Any] = DataLoader(
+        SoftLabelDataset(Views(shift=1), cache), batch_size=N, num_workers=1, multiprocessing_context="fork"
+    )
+    batches = iter(loader)
+    with pytest.raises(MismatchError, match="re-ordered or relabelled"):
+        next(batches)
+    batches._shutdown_workers()  # type: ignore[attr-defined]  # at once: collected later it waits for seconds
+
+
+def test_it_is_pickled_with_its_cache(cache: LogitCache) -> None:
+    again = pickle.loads(pickle.dumps(SoftLabelDataset(Views(), cache)))
+    assert again[5, 1][2].tolist() == logits_of(5, 1)
+
+
+def test_the_checksum_is_of_the_bytes_as_they_are() -> None:
+    values = np.arange(12, dtype="u1").reshape(3, 4)
+    expected = zlib.crc32(bytes(range(12)))
+    assert input_crc32(values) == expected
+    assert input_crc32(torch.from_numpy(values)) == expected
+    assert input_crc32(torch.from_numpy(values.T.copy()).T) == expected, (
+        "in C order, however it lies in memory"
+    )
+    assert input_crc32(torch.ones(3, requires_grad=True)) == zlib.crc32(np.ones(3, "f4").tobytes())
+    assert input_crc32(np.zeros((0, 3))) == zlib.crc32(b"")
+    assert input_crc32(torch.tensor(3.0)) == zlib.crc32(np.float32(3).tobytes())
+    assert input_crc32("text") is None
+
+
+def test_the_checksum_of_an_image_is_that_of_its_pixels() -> None:
+    image = pytest.importorskip("PIL.Image")
+    values = np.arange(48, dtype="u1").reshape(4, 4, 3)
+    assert input_crc32(image.fromarray(values)) == zlib.crc32(values.tobytes())
+
+
+def padded(mask: list[int], ids: list[int], before: int = 0, after: int = 0) -> dict[str, Any]:
+    """A text as a batch holds it, with `before` and `after` places of padding."""
+    return {
+        "input_ids": torch.tensor([9] * before + ids + [7] * after),
+        "attention_mask": torch.tensor([0] * before + mask + [0] * after),
+    }
+
+
+def test_the_checksum_of_a_text_is_that_of_its_own_tokens_whatever_it_is_padded_with() -> None:
+    ids, mask = [5, 6, 8, 2], [1, 1, 0, 1]
+    alone = input_crc32(padded(mask, ids))
+    expected = zlib.crc32(
+        b"attention_mask " + np.array(mask).tobytes() + b"input_ids " + np.array(ids).tobytes()
+    )
+    assert alone == expected
+    for before, after in [(0, 3), (2, 0), (1, 50)]:
+        assert input_crc32(padded(mask, ids, before, after)) == alone
+    in_another_order = dict(reversed(padded(mask, ids, 0, 3).items()))
+    assert input_crc32(in_another_order) == alone
+    assert input_crc32({name: value.numpy() for name, value in padded(mask, ids).items()}) == alone
+    nothing = {input_crc32(padded([], [], after=length)) for length in (0, 1, 4)}
+    assert len(nothing) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        padded([1, 1, 0, 1], [5, 6, 8, 3]),
+        padded([1, 1, 1, 1], [5, 6, 8, 2]),
+        padded([1, 1, 1, 0], [5, 6, 8, 2]),
+        {**padded([1, 1, 0, 1], [5, 6, 8, 2]), "token_type_ids": torch.zeros(4)},
+        {"ids": torch.tensor([5, 6, 8, 2]), "attention_mask": torch.tensor([1, 1, 0, 1])},
+        {"input_ids": torch.tensor([5, 6, 8, 2])},
+    ],
+)
+def test_the_checksum_of_another_text_is_another(other: dict[str, Any]) -> None:
+    assert input_crc32(other) != input_crc32(padded([1, 1, 0, 1], [5, 6, 8, 2]))
+
+
+def test_of_a_dictionary_of_anything_else_there_is_no_checksum() -> None:
+    assert input_crc32({"input_ids": [1, 2]}) is None
+    assert input_crc32({"input_ids": torch.ones(2), "text": "words"}) is None
+
+
+def test_inputs_of_a_batch_are_its_rows_of_every_name() -> None:
+    batch = {"input_ids": torch.arange(6).view(2, 3), "length": torch.tensor([3, 2])}
+    assert one_input(batch, 1)["input_ids"].tolist() == [3, 4, 5]
+    assert [int(row["length"]) for row in each_input(batch)] == [3, 2]
+    assert [row.tolist() for row in each_input(torch.eye(2))] == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_a_view_before_the_first_is_refused() -> None:
+    with pytest.raises(IndexError, match="view -1: views count from 0"):
+        split_keys([(3, 0), (3, -1)], 10)

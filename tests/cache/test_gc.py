@@ -1,0 +1,85 @@
+"""What can go is what nobody uses; nothing else is ever removed."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from decant.cache import LogitCacheWriter, Store
+from decant.cache.io import usage
+from decant.cache.store.gc import DAY, leftovers, remove
+from tests.helpers.caches import build, manifest
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def make(store: Store, days_old: float, seed: int = 0) -> Path:
+    store.root.mkdir(exist_ok=True)
+    path = build(store.path(manifest(data={"name": f"data{seed}"})), manifest(data={"name": f"data{seed}"}))
+    age(path, days_old)
+    return path
+
+
+def age(path: Path, days: float) -> None:
+    then = time.time() - days * DAY
+    os.utime(path, (then, then))
+
+
+def test_only_what_was_not_used_for_long_is_listed(store: Store) -> None:
+    old, new = make(store, 40), make(store, 2, seed=1)
+    used = make(store, 40, seed=2)
+    with usage.using(used):
+        pass
+    assert [found.path for found in leftovers(store, unused_days=30)] == [old]
+    assert {found.path for found in leftovers(store, unused_days=1)} == {old, new}
+
+
+def test_packs_of_decoded_images_go_as_caches_do(store: Store) -> None:
+    folder = store.root / "packs"
+    folder.mkdir(parents=True)
+    old, new, unfinished = (folder / name for name in ("a.pack", "b.pack", "c.pack.partial"))
+    for path in (old, new, unfinished):
+        path.write_bytes(b"pixels")
+    age(old, 40)
+    age(unfinished, 3)
+    found = list(leftovers(store, unused_days=30))
+    assert [leftover.path for leftover in found] == [old, unfinished]
+    assert all(remove(leftover) for leftover in found)
+    assert [path.exists() for path in (old, new, unfinished)] == [False, True, False]
+
+
+def test_listing_removes_nothing_and_removing_removes_one(store: Store) -> None:
+    old, other = make(store, 40), make(store, 40, seed=1)
+    found = list(leftovers(store, unused_days=30))
+    assert old.exists()
+    assert [remove(leftover) for leftover in found if leftover.path == old] == [True]
+    assert not old.exists()
+    assert other.exists()
+
+
+def test_a_cache_in_use_is_neither_listed_nor_removed(store: Store) -> None:
+    old = make(store, 40)
+    (leftover,) = leftovers(store, unused_days=30)
+    with usage.using(old):
+        age(old, 40)
+        assert list(leftovers(store, unused_days=0)) == []
+        assert not remove(leftover)
+    assert old.exists()
+
+
+def test_what_a_dead_builder_left_can_go_and_what_a_living_one_writes_can_not(store: Store) -> None:
+    of = manifest(data={"name": "unfinished"})
+    store.root.mkdir()
+    with LogitCacheWriter(store.path(of), of):
+        (partial,) = store.root.glob("*.partial")
+        age(partial, 3)
+        assert list(leftovers(store, unused_days=30)) == []
+    assert [found.path for found in leftovers(store, unused_days=30)] == [partial]
+    age(partial, 0.1)
+    assert list(leftovers(store, unused_days=30)) == []

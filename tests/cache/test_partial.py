@@ -1,0 +1,262 @@
+"""Unfinished files: one builder a file, whatever locks are worth, and nothing of them stays once one is published."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from decant.cache import CacheError, FormatError, LogitCache, LogitCacheWriter, MismatchError
+from decant.cache.io import partial
+from tests.helpers.caches import (
+    build,
+    finished,
+    holds_the_answers,
+    leftovers,
+    manifest,
+    python,
+    write,
+    write_missing,
+)
+
+
+@pytest.fixture(params=["shared locks", "no locks", "locks that end at the machine"])
+def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the file system's locks are worth between two writers."""
+    if request.param == "no locks":
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    elif request.param == "locks that end at the machine":
+        monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+        machines = iter(f"host{number}" for number in range(1000))
+        monkeypatch.setattr(partial, "machine", lambda: next(machines))
+    return str(request.param)
+
+
+def partials(path: Path) -> list[Path]:
+    return partial.begun(path)
+
+
+def test_a_partial_file_is_named_after_its_machine(tmp_path: Path) -> None:
+    with LogitCacheWriter(tmp_path / "a b.h5", manifest()) as writer:
+        assert partials(tmp_path / "a b.h5") == [writer.partial]
+        assert writer.partial.name.startswith(f"a b.h5.{partial.machine()}-")
+        assert writer.partial.name.endswith(".partial")
+        assert partials(tmp_path / "a.h5") == []
+
+
+def test_a_name_of_another_cache_is_not_taken_for_ours(tmp_path: Path) -> None:
+    with LogitCacheWriter(tmp_path / "a.h5.b.h5", manifest()):
+        assert partials(tmp_path / "a.h5") == []
+
+
+def test_two_builders_never_share_a_file(tmp_path: Path, locks: str) -> None:
+    """Both write, turn about; the first to publish wins, the other ends well, and nothing of either stays."""
+    path = tmp_path / "cache.h5"
+    with LogitCacheWriter(path, manifest()) as first, LogitCacheWriter(path, manifest()) as second:
+        assert os.fstat(first._fd).st_ino != os.fstat(second._fd).st_ino
+        write_missing(first, 5)
+        write_missing(second, 9)
+        assert second.publish() == path
+        inode = path.stat().st_ino
+        assert first.publish() == path
+        assert path.stat().st_ino == inode, "a published file was replaced"
+    assert holds_the_answers(LogitCache.open(path, verify="open"))
+    assert leftovers(tmp_path) == []
+
+
+def test_a_builder_whose_name_was_taken_publishes_all_the_same(tmp_path: Path, locks: str) -> None:
+    """The second cannot tell that the first lives, takes its blocks and its name, and is slower in the end."""
+    path = tmp_path / "cache.h5"
+    with LogitCacheWriter(path, manifest()) as first:
+        write(first, 0, range(50))
+        with LogitCacheWriter(path, manifest()) as second:
+            taken = locks != "shared locks"
+            assert first.partial.exists() != taken
+            assert second.is_written(0).all(), "the first's blocks are copied"
+            write_missing(first)
+            assert first.publish() == path
+            content = path.read_bytes()
+            write_missing(second)
+            assert second.publish() == path
+    assert path.read_bytes() == content
+    assert holds_the_answers(LogitCache.open(path, verify="open"))
+    assert leftovers(tmp_path) == []
+
+
+def test_work_is_taken_over_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "cache.h5"
+    monkeypatch.setattr(partial, "machine", lambda: "gpu01")
+    with LogitCacheWriter(path, manifest()) as writer:
+        write(writer, 1, range(40))
+        begun = writer.partial
+    monkeypatch.setattr(partial, "machine", lambda: "gpu02")
+    with LogitCacheWriter(path, manifest()) as writer:
+        assert writer.is_written(1).sum() == 32, "one whole block, and eight rows that are not"
+        assert not begun.exists(), "no more space than for one file"
+        assert write_missing(writer) == 68
+        writer.publish()
+    assert path.read_bytes() == build(tmp_path / "other.h5").read_bytes()
+
+
+def test_a_damaged_block_is_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "cache.h5"
+    monkeypatch.setattr(partial, "machine", lambda: "gpu01")
+    with LogitCacheWriter(path, manifest()) as writer:
+        write(writer, 0, range(50))
+        os.pwrite(writer._fd, b"\x12", writer.layout.tables["logits"].offset + 3)
+    monkeypatch.setattr(partial, "machine", lambda: "gpu02")
+    with LogitCacheWriter(path, manifest()) as writer:
+        assert writer.is_written(0).tolist() == [False] * 32 + [True] * 18
+
+
+def test_the_same_machine_goes_on_in_place(tmp_path: Path) -> None:
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
+        write(writer, 0, range(50))
+        begun, inode = writer.partial, writer.partial.stat().st_ino
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
+        assert writer.partial == begun
+        assert os.fstat(writer._fd).st_ino == inode
+        assert writer.is_written(0).all()
+
+
+def test_ranks_of_one_job_share_a_file(tmp_path: Path) -> None:
+    """Three processes get the writer of the first, pickled, and write every third block of each view."""
+    script = """
+import pickle, sys
+import numpy as np
+from tests.helpers.caches import write
+rank, writer = int(sys.argv[1]), pickle.loads(bytes.fromhex(sys.argv[2]))
+for view in range(2):
+    for block in range(rank, writer.blocks.per_view, 3):
+        write(writer, view, np.arange(*writer.blocks.bounds(block)))
+"""
+    import pickle
+
+    of = manifest(300)
+    with LogitCacheWriter(tmp_path / "cache.h5", of) as writer:
+        ranks = [python(script, rank, pickle.dumps(writer).hex()) for rank in range(3)]
+        for rank in ranks:
+            finished(rank)
+        path = writer.publish()
+    assert path.read_bytes() == build(tmp_path / "alone.h5", of).read_bytes()
+
+
+def test_a_file_that_a_rank_still_writes_is_left_to_it(tmp_path: Path) -> None:
+    import pickle
+
+    writer = LogitCacheWriter(tmp_path / "cache.h5", manifest())
+    rank = pickle.loads(pickle.dumps(writer))
+    writer.close()
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as other:
+        assert other.partial != rank.partial
+        assert rank.partial.exists()
+    rank.close()
+
+
+def test_a_partial_file_of_another_question_is_refused(tmp_path: Path) -> None:
+    LogitCacheWriter(tmp_path / "cache.h5", manifest()).close()
+    with pytest.raises(
+        MismatchError, match=r"begun for another question(.|\n)*views.count: expected 3, found 2"
+    ):
+        LogitCacheWriter(tmp_path / "cache.h5", manifest(num_views=3))
+    assert len(partials(tmp_path / "cache.h5")) == 1, "the refused one leaves nothing"
+
+
+def test_a_damaged_partial_file_says_what_to_do(tmp_path: Path) -> None:
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
+        os.pwrite(writer._fd, b"\x12", 100)
+        assert len(partials(writer.path)) == 1
+    with pytest.raises(FormatError, match=r"partial: .*delete it and run the command again"):
+        LogitCacheWriter(tmp_path / "cache.h5", manifest())
+
+
+def test_another_answer_at_the_published_name_is_not_taken_for_ours(tmp_path: Path) -> None:
+    path = tmp_path / "cache.h5"
+    with LogitCacheWriter(path, manifest()) as writer:
+        write_missing(writer)
+        build(tmp_path / "other.h5", manifest(num_views=1)).rename(path)
+        with pytest.raises(MismatchError, match="another question"):
+            writer.publish()
+    assert len(partials(path)) == 1, "the work is kept"
+
+
+def test_a_second_name_of_a_published_file_is_removed(tmp_path: Path) -> None:
+    """As a kill between giving the published name and taking the partial one away leaves it."""
+    path = build(tmp_path / "cache.h5")
+    second = partial.new_name(path)
+    os.link(path, second)
+    LogitCacheWriter(tmp_path / "x.h5", manifest()).close()
+    with pytest.raises(CacheError, match="already published"):
+        LogitCacheWriter(path, manifest())
+    assert not second.exists()
+    assert path.stat().st_nlink == 1
+
+
+def test_a_published_file_is_never_held_for_writing(tmp_path: Path) -> None:
+    path = build(tmp_path / "cache.h5")
+    os.link(path, partial.new_name(path))
+    assert partial.hold(path) is None
+
+
+def test_a_file_that_was_about_to_be_published_can_be_gone_on_with(open_folder: Path) -> None:
+    with LogitCacheWriter(open_folder / "cache.h5", manifest()) as writer:
+        write_missing(writer)
+        os.fchmod(writer._fd, 0o444)
+        inode = writer.partial.stat().st_ino
+    script = """
+import os, sys
+from decant.cache import LogitCacheWriter
+from tests.helpers.caches import manifest
+if os.getuid() == 0:
+    os.setuid(65534)
+with LogitCacheWriter(sys.argv[1], manifest()) as writer:
+    print(os.fstat(writer._fd).st_ino)
+    writer.publish()
+"""
+    if os.getuid() == 0:
+        os.chown(open_folder, 65534, -1)
+        os.chown(writer.partial, 65534, -1)
+    assert int(finished(python(script, open_folder / "cache.h5"))) == inode
+    assert stat.S_IMODE((open_folder / "cache.h5").stat().st_mode) == 0o444
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a second user, so root")
+@pytest.mark.parametrize("mode", [0o644, 0o666, 0o600])
+def test_another_person_goes_on_with_what_may_be_read(open_folder: Path, mode: int) -> None:
+    """In place where they may write into it, by copying where they may read it, from the start otherwise."""
+    with LogitCacheWriter(open_folder / "cache.h5", manifest()) as writer:
+        write(writer, 0, range(50))
+        os.fchmod(writer._fd, mode)
+    script = """
+import os, sys
+from decant.cache import LogitCacheWriter
+from tests.helpers.caches import manifest, write_missing
+os.setuid(65534)
+with LogitCacheWriter(sys.argv[1], manifest()) as writer:
+    print(write_missing(writer))
+    writer.publish()
+"""
+    recomputed = int(finished(python(script, open_folder / "cache.h5")))
+    assert recomputed == (100 if mode == 0o600 else 50)
+    assert holds_the_answers(LogitCache.open(open_folder / "cache.h5", verify="open"))
+    assert leftovers(open_folder) == []
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o444), (0o077, 0o400), (0o002, 0o444)])
+def test_a_published_file_is_read_only_and_no_more_open_than_asked(
+    tmp_path: Path, mask: int, mode: int
+) -> None:
+    before = os.umask(mask)
+    try:
+        path = build(tmp_path / "cache.h5")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode

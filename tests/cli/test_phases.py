@@ -1,0 +1,141 @@
+"""The phases as commands: what they tell a program, where they say one can go on, and what a terminal sees."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from decant.pipeline.cli.main import decant
+from tests.helpers.commands import TINY, only
+from tests.helpers.shells import colours, shell, terminal
+
+Document = Callable[..., tuple[Any, str]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the commands, each as the one before said, made everything once."""
+    folder = tmp_path_factory.mktemp("made")
+    line = f"decant teacher {' '.join(TINY)} --set student.seeds=2"
+    for phase in ("teacher", "cache-logits", "student"):
+        assert line.startswith(f"decant {phase} ")
+        line = following(shell(line, folder))
+    assert line.startswith("decant report ")
+    return folder
+
+
+def following(said: str) -> str:
+    """The command that the last line of an output names."""
+    *_, last = said.splitlines()
+    assert last.startswith("next: decant "), said
+    return last.removeprefix("next: ")
+
+
+@pytest.fixture
+def document(made: Path, monkeypatch: pytest.MonkeyPatch) -> Document:
+    """What a command tells a program there, and what it says beside."""
+    monkeypatch.chdir(made)
+
+    def run(*words: str) -> tuple[Any, str]:
+        done = CliRunner().invoke(decant, [*words, *TINY, "--set", "student.seeds=2", "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout), done.stderr
+
+    return run
+
+
+def results(folder: Path, pattern: str) -> dict[str, Any]:
+    """Run folder → its result.json."""
+    paths = sorted(folder.glob(f"runs/digits/{pattern}/result.json"))
+    return {str(path.parent.relative_to(folder)): json.loads(path.read_text()) for path in paths}
+
+
+def test_a_teacher_is_told_with_its_metrics_and_whether_it_was_there(made: Path, document: Document) -> None:
+    [(folder, kept)] = results(made, "teacher-*").items()
+    [told], said = document("teacher")
+    assert (told["folder"], told["kind"], told["found"]) == (folder, "teacher", True)
+    assert told["metrics"] == kept["metrics"]
+    assert (told["parameters"], told["weights_bytes"]) == (kept["parameters"], kept["weights_bytes"])
+    assert said.startswith(f"found {folder}: ")
+    assert "next: decant cache-logits" in said
+
+
+def test_losses_that_are_printed_on_the_way_are_no_part_of_the_document(
+    document: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [told], said = document("teacher", "--set", "teacher.log_every=5")
+    assert told["found"] is False
+    assert "[1, 5] loss" in said
+
+
+def test_a_cache_is_told_with_its_size_and_the_teachers_figures(made: Path, document: Document) -> None:
+    path = only(made, "caches/*.h5")
+    [told], said = document("cache-logits")
+    assert (told["path"], told["found"]) == (str(path.relative_to(made)), True)
+    assert (told["views"], told["samples"], told["outputs"], told["dtype"]) == (1, 1437, 10, "float16")
+    assert told["bytes"] == path.stat().st_size
+    assert path.stem.endswith(told["key"][:16])
+    assert f"{100 * told['metrics']['top1']:.2f} %" in said
+
+
+def test_a_dry_run_tells_a_program_what_it_would_cost(made: Path, document: Document) -> None:
+    words = ("cache-logits", "--dry-run", "--set", "cache.dtype=float32")
+    [told], said = document(*words)
+    assert told["exists"] is False
+    assert told["pays_after_epochs"] == told["seconds"] / told["live_seconds_an_epoch"]
+    assert told["student_epochs"] == 4
+    assert not (made / told["path"]).exists()
+    shell(following(said), made)
+    assert (made / told["path"]).stat().st_size >= told["bytes"]
+    (made / told["path"]).unlink()
+
+
+def test_students_are_told_by_kind_and_seed(made: Path, document: Document) -> None:
+    rows, said = document("student")
+    assert [row["kind"] for row in rows] == ["teacher", "labels", "distilled"]
+    assert rows[2]["objective"] == {"name": "kd", "alpha": 0.9, "temperature": 4.0}
+    assert rows[0]["network"] == {"name": "conv", "args": {"width": 4}}
+    kept = results(made, "student-*/seed-?")
+    told = {run["folder"]: (row, run) for row in rows[1:] for run in row["seeds"]}
+    assert len(told) == 4
+    for folder, (row, run) in told.items():
+        assert (run["metrics"], run["seed"]) == (kept[folder]["metrics"], kept[folder]["seed"])
+        assert (row["parameters"], row["weights_bytes"]) == (2410, kept[folder]["weights_bytes"])
+    assert "weight file" not in said, "the table is for a person"
+
+
+def test_networks_that_are_measured_again_are_told_with_all_metrics(made: Path, document: Document) -> None:
+    told, said = document("evaluate")
+    kept = results(made, "**")
+    assert {one["folder"] for one in told} == kept.keys()
+    for one in told:
+        assert one["metrics"] == pytest.approx(kept[one["folder"]]["metrics"])
+    assert "report.html" in shell(following(said), made)
+
+
+def test_a_given_cache_leaves_nothing_to_tell_of_teachers(made: Path, document: Document) -> None:
+    path = only(made, "caches/*.h5")
+    for phase in ("teacher", "cache-logits"):
+        told, said = document(phase, "--set", f"cache.from={path}")
+        assert told == []
+        assert f"cache.from is {path}" in said
+        assert following(said).startswith("decant student ")
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_a_terminal_sees_colours_unless_they_are_unwanted(no_color: str, made: Path) -> None:
+    command = (sys.executable, "-m", "decant")
+    new = ("--set", f"student.weight_decay=1e-{5 + len(no_color)}")  # so that there is something to train
+    seen = terminal(*command, "student", *TINY, *new, cwd=made, NO_COLOR=no_color)
+    assert "\x1b[2K" in seen, "a bar was drawn"
+    assert "weight file" in seen
+    assert bool(colours(seen)) is not bool(no_color)
+    for words in (["objectives"], ["cache", "ls"], ["--help"], ["student", "--help"]):
+        assert not (no_color and colours(terminal(*command, *words, cwd=made, NO_COLOR=no_color)))

@@ -1,0 +1,84 @@
+"""Objectives as a recipe writes them: names, schedules, functions of one's own, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from decant.pipeline.config.objectives import KNOWN, Own, name_of, names_for
+from decant.pipeline.config.recipe import load
+from decant.pipeline.errors import RecipeError
+
+NAMES = [name_of(kind) for kind in KNOWN]
+
+
+def objective(*overrides: str) -> Any:
+    return load(
+        "digits", [f"student.objective{override}" for override in overrides]
+    ).settings.student.objective
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        objective(*overrides)
+    return str(caught.value).removeprefix("digits: student.objective.")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_alone_takes_the_defaults_and_reads_back(name: str, tmp_path: Any) -> None:
+    second = ["knowledge.network=conv", "knowledge.epochs=1"] if name == "general" else []
+    recipe = load("digits", [f"student.objective={name}", *second])
+    assert recipe.settings.student.objective.name == name
+    (tmp_path / "again.toml").write_text(recipe.to_toml(), encoding="utf-8")
+    assert load(str(tmp_path / "again.toml")).settings == recipe.settings
+
+
+def test_a_switch_that_is_off_leaves_a_run_its_name_and_one_that_is_on_does_not() -> None:
+    assert "standardize" not in objective("=kd").model_dump()
+    assert objective("=kd", ".standardize=true").model_dump()["standardize"] is True
+    assert objective("=kd", ".alpha=0.0").model_dump()["alpha"] == 0.0
+    assert objective("=kd", ".class_weights=[1, 0.5]").class_weights == (1.0, 0.5)
+
+
+def test_ones_own_function_keeps_its_arguments() -> None:
+    found = objective("=my.losses:focal", ".gamma=2", ".mean=false")
+    assert isinstance(found, Own)
+    assert (found.name, found.args) == ("my.losses:focal", {"gamma": 2, "mean": False})
+    assert found.model_dump() == {"name": "my.losses:focal", "gamma": 2, "mean": False}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (
+            ["=kdd"],
+            "name: unknown objective 'kdd'; did you mean kd or nkd or dkd? (or package.module:function)",
+        ),
+        (["=dkd", ".alpha=-1"], "alpha: expected a number at least 0, found -1"),
+        (["=dkd", ".temperature=0"], "temperature: expected a number above 0, found 0"),
+        (["=kd", ".alpha={from=1, to=2}"], "alpha.to: must be less than or equal to 1, found 2"),
+        (["=kd", ".temperature={from=0, to=2}"], "temperature.from: must be greater than 0, found 0"),
+        (["=kd", ".alpha={from=1}"], "alpha.to: missing"),
+        (
+            ["=kd", ".alpha={from=1, to=0, how=1}"],
+            "alpha.how: unknown key; known: from, schedule, to",
+        ),
+        (
+            ["=kd", '.alpha={from=1, to=0, schedule="step"}'],
+            'alpha.schedule: expected one of linear, cosine, found "step"',
+        ),
+        (["=mse", ".standardize=true"], "standardize: unknown key; known: alpha, name"),
+        (["=kd", ".standardize=1"], "standardize: expected true or false, found 1"),
+        (["=kd", ".class_weights=2"], "class_weights: expected a list, found 2"),
+        (["=kd", ".class_weights=[1, -2]"], "class_weights[1]: expected a number at least 0, found -2"),
+        (["=general", ".teacher_divergence=js"], 'teacher_divergence: expected one of kl, ce, found "js"'),
+    ],
+)
+def test_a_mistake_is_named_with_its_path(overrides: list[str], says: str) -> None:
+    assert refusal(*overrides) == says
+
+
+def test_each_objective_is_of_one_task() -> None:
+    assert names_for("regression") == ["regression"]
+    assert [*names_for("classification"), "regression"] == NAMES

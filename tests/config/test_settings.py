@@ -1,0 +1,174 @@
+"""What a recipe may say: the range of every value, the combinations that cannot be, and that nothing changes later."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from decant.pipeline.config.augmentations import Flip, PadCrop
+from decant.pipeline.config.settings import (
+    KD,
+    CacheSettings,
+    CEPlusKL,
+    DataSettings,
+    LogitMSE,
+    Network,
+    Objective,
+    Settings,
+    StudentSettings,
+    TeacherSettings,
+    ViewsSettings,
+)
+
+STUDENT = {"network": "conv", "epochs": 10}
+TEACHER = {"network": "conv", "epochs": 10}
+
+
+def parse(section: type[BaseModel], **values: Any) -> Any:
+    return section.model_validate_json(json.dumps(values))
+
+
+def refusal(section: type[BaseModel], **values: Any) -> str:
+    with pytest.raises(ValidationError) as caught:
+        parse(section, **values)
+    return str(caught.value)
+
+
+RANGES: list[tuple[type[BaseModel], dict[str, Any], str, list[Any], list[Any]]] = [
+    # section, what else it needs, field, allowed, refused
+    (PadCrop, {"op": "pad-crop"}, "padding", [1, 128], [0, 129, 4.0, "4", True]),
+    (Flip, {"op": "flip"}, "p", [0, 0.5, 1], [-1e-9, 1.001, float("nan"), "half"]),
+    (ViewsSettings, {}, "count", [1], [0, -1, 1.5]),
+    (ViewsSettings, {}, "seed", [0, 2**63 - 1], [-1, 2**63]),
+    (ViewsSettings, {}, "size", [1, 224], [0, 1.5]),
+    (StudentSettings, STUDENT, "batch_size", [1], [0]),
+    (StudentSettings, STUDENT, "optimizer", ["sgd", "adam", "adamw"], ["SGD", "lion", 1]),
+    (StudentSettings, STUDENT, "lr", [1e-9, 1, 0.1], [0, -0.1, float("inf"), "0.1", True]),
+    (StudentSettings, STUDENT, "momentum", [0, 0.99], [1, -0.1]),
+    (StudentSettings, STUDENT, "weight_decay", [0, 5e-4], [-1e-4]),
+    (StudentSettings, STUDENT, "gamma", [1e-3, 1], [0, 1.1]),
+    (StudentSettings, STUDENT, "warmup_epochs", [0, 0.5, 9.9], [-1, 10, 11]),
+    (StudentSettings, STUDENT, "label_smoothing", [0, 0.999], [1, -0.1]),
+    (StudentSettings, STUDENT, "clip_norm", [0.1], [0, -1]),
+    (StudentSettings, STUDENT, "precision", ["float32", "bfloat16"], ["float16"]),
+    (StudentSettings, STUDENT, "seed", [0, 2**32 - 1], [-1, 2**32]),
+    (StudentSettings, STUDENT, "seeds", [1, 10], [0]),
+    (StudentSettings, STUDENT, "evaluate_every", [1], [0]),
+    (StudentSettings, STUDENT, "baseline", [True, False], [1, "yes"]),
+    (CacheSettings, {}, "dtype", ["float16", "float32"], ["bfloat16", "float64"]),
+    (CacheSettings, {}, "batch_size", [1], [0]),
+    (KD, {"name": "kd"}, "alpha", [0, 1], [-0.1, 1.1]),
+    (KD, {"name": "kd"}, "temperature", [1e-3, 20], [0, -4]),
+    (CEPlusKL, {"name": "ce+kl"}, "weight", [0, 100], [-0.1]),
+    (LogitMSE, {"name": "mse"}, "alpha", [0, 1], [1.5]),
+]
+
+
+@pytest.mark.parametrize(("section", "needs", "field", "allowed", "refused"), RANGES)
+def test_a_value_is_taken_at_the_ends_of_its_range_and_refused_beyond_them(
+    section: type[BaseModel], needs: dict[str, Any], field: str, allowed: list[Any], refused: list[Any]
+) -> None:
+    for value in allowed:
+        assert getattr(parse(section, **needs, **{field: value}), field) == value
+    for value in refused:
+        assert field in refusal(section, **needs, **{field: value}), value
+
+
+@pytest.mark.parametrize(
+    "section", [DataSettings, ViewsSettings, TeacherSettings, CacheSettings, StudentSettings, Settings]
+)
+def test_no_section_takes_a_key_that_it_does_not_know(section: type[BaseModel]) -> None:
+    assert "extra_forbidden" in refusal(section, nonsense=1)
+
+
+def test_the_cache_is_given_as_from_and_under_no_other_name() -> None:
+    assert parse(CacheSettings, **{"from": "theirs.h5"}).from_ == "theirs.h5"
+    assert "extra_forbidden" in refusal(CacheSettings, from_="theirs.h5")
+
+
+IMPOSSIBLE: list[tuple[type[BaseModel], dict[str, Any], str]] = [
+    (ViewsSettings, {"count": 2}, "count: views without augmentation are all the same"),
+    (ViewsSettings, {"resize": 64}, "resize: must be at least `size`"),
+    (ViewsSettings, {"resize": 63, "size": 64}, "resize: must be at least `size`"),
+    (StudentSettings, {**STUDENT, "schedule": "step"}, "milestones: .* needs at least one"),
+    (StudentSettings, {**STUDENT, "milestones": [5]}, 'milestones: belong to schedule = "step"'),
+    (StudentSettings, {**STUDENT, "schedule": "step", "milestones": [5, 10]}, "must lie below epochs = 10"),
+    (StudentSettings, {**STUDENT, "nesterov": True, "momentum": 0}, "nesterov: needs"),
+    (StudentSettings, {**STUDENT, "nesterov": True, "optimizer": "adamw"}, "nesterov: needs"),
+    (StudentSettings, {**STUDENT, "schedule": "one-cycle", "warmup_epochs": 1}, "one-cycle.* its own"),
+    (
+        StudentSettings,
+        {**STUDENT, "schedule": "step", "milestones": [2], "warmup_epochs": 3},
+        "warmup_epochs: must end before the first milestone, 2",
+    ),
+    (TeacherSettings, {"network": "conv"}, "epochs: 0 leaves the network untrained"),
+    (TeacherSettings, {"network": "torchvision:resnet18"}, "epochs: 0 leaves the network untrained"),
+    (TeacherSettings, {"network": {"name": "timm:resnet18", "pretrained": False}}, "epochs: 0 leaves"),
+]
+
+
+@pytest.mark.parametrize(("section", "values", "says"), IMPOSSIBLE)
+def test_values_that_cannot_be_together_are_refused_with_the_reason(
+    section: type[BaseModel], values: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValidationError, match=says):
+        parse(section, **values)
+
+
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        {"network": "conv", "weights": "teacher.pth"},
+        {"network": {"name": "torchvision:resnet18", "weights": "DEFAULT"}},
+        {"network": {"name": "timm:resnet18", "pretrained": True}},
+        {"network": "mine.networks:teacher"},
+    ],
+)
+def test_a_teacher_that_brings_its_weights_needs_no_epochs(teacher: dict[str, Any]) -> None:
+    assert parse(TeacherSettings, **teacher).epochs == 0
+
+
+def test_a_network_is_a_name_or_a_name_with_arguments() -> None:
+    short = parse(StudentSettings, **STUDENT).network
+    long = parse(
+        StudentSettings, **{**STUDENT, "network": {"name": "conv", "width": 8, "norm": "none"}}
+    ).network
+    assert (short.name, short.args, str(short)) == ("conv", {}, "conv")
+    assert (long.name, long.args) == ("conv", {"width": 8, "norm": "none"})
+    assert str(long) == "conv width=8 norm=none"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("kd", KD), ("ce+kl", CEPlusKL), ("mse", LogitMSE)])
+def test_an_objective_is_a_name_or_a_name_with_values(name: str, kind: type[BaseModel]) -> None:
+    short = parse(StudentSettings, **STUDENT, objective=name).objective
+    long = parse(StudentSettings, **STUDENT, objective={"name": name}).objective
+    assert short == long == kind(name=name)
+    assert TypeAdapter(Objective).validate_python({"name": name}) == short
+
+
+def test_nothing_in_a_section_can_be_set_afterwards() -> None:
+    settings = parse(Settings, data={"name": "digits"}, teacher=TEACHER, student=STUDENT)
+    for owner, field in [
+        (settings, "data"),
+        (settings.student, "epochs"),
+        (settings.student.network, "name"),
+        (settings.student.network, "width"),
+        (settings.student.objective, "alpha"),
+        (settings.views, "augment"),
+    ]:
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(owner, field, 1)
+    settings.student.network.args["width"] = 99
+    assert settings.student.network == Network(name="conv"), "args is a copy"
+
+
+def test_reading_settings_imports_nothing_heavy() -> None:
+    script = "import sys, decant.pipeline.config.recipe as r; r.load()\n"
+    script += "print({'torch', 'numpy', 'rich', 'h5py'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,319 @@
+"""The decoded pack: the very pixels or a refusal, whatever happened to the builder or the file."""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from decant.cache import StorageError
+from decant.cache.io.files import lock_path
+from decant.cache.io.partial import in_use
+from decant.pipeline.data.image_pack import Layout, Pack, find_or_build, partial_path
+from decant.pipeline.errors import DamagedError, DataError
+from tests.helpers.caches import finished, python
+
+SHAPE = (3, 32, 32)
+IMAGES = np.random.default_rng(0).integers(0, 256, (400, *SHAPE)).astype(np.uint8)
+LAYOUT = Layout("0123abcd", 400, SHAPE)  # 20 blocks, 21 images in each but the last
+
+
+class Decoder:
+    """Gives the images, and counts those that it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __call__(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        self.asked.append(len(indices))  # by several threads
+        return IMAGES[indices]
+
+    @property
+    def decoded(self) -> int:
+        return sum(self.asked)
+
+
+def nothing() -> None:
+    """The files are as they were."""
+
+
+def build(path: Path, decode: Callable[..., NDArray[np.uint8]] | None = None) -> Pack:
+    return find_or_build(path, LAYOUT, decode or Decoder(), nothing, "decoding")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "packs" / "images.pack"
+
+
+# What is read
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 1), (3, 7, 5), (3, 200, 200)])
+@pytest.mark.parametrize("count", [1, 2, 63])
+def test_a_pack_is_the_images_in_any_order(shape: tuple[int, ...], count: int, path: Path) -> None:
+    images = np.random.default_rng(count).integers(0, 256, (count, *shape)).astype(np.uint8)
+    layout = Layout("key", count, shape)
+    pack = find_or_build(path, layout, lambda indices: images[indices], nothing, "decoding")
+    assert os.path.getsize(path) == layout.size
+    order = np.random.default_rng(1).integers(0, count, 3 * count)
+    assert np.array_equal(pack.images(order), images[order])
+    assert np.array_equal(pack.images(np.arange(count)), images)
+
+
+def test_what_is_read_is_a_copy(path: Path) -> None:
+    pack = build(path)
+    pack.images(np.arange(400))[:] = 0
+    assert np.array_equal(pack.images(np.arange(400)), IMAGES)
+
+
+def test_a_finished_pack_is_found_and_only_probed(path: Path) -> None:
+    build(path)
+    os.utime(path, (0, 0))
+    before, decode = path.stat(), Decoder()
+    assert np.array_equal(build(path, decode).images(np.arange(400)), IMAGES)
+    assert decode.decoded == 8
+    assert (path.stat().st_ino, path.stat().st_mode & 0o222) == (before.st_ino, 0)
+    assert path.stat().st_mtime > time.time() - 3600, "when it was last used"
+
+
+def test_a_pickled_pack_is_its_path(path: Path) -> None:
+    pack = build(path)
+    pack.images(np.arange(400))
+    content = pickle.dumps(pack)
+    assert len(content) < 1000, f"{len(content):,} bytes"
+    assert np.array_equal(pickle.loads(content).images(np.arange(400)), IMAGES)
+
+
+def test_spawned_processes_read_the_same(path: Path) -> None:
+    order = np.random.default_rng(2).permutation(400).reshape(8, 50)
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        read = pool.map(build(path).images, order)
+    assert np.array_equal(np.concatenate(read), IMAGES[order.ravel()])
+
+
+# A builder that is killed
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.data.test_image_pack import Decoder, build
+
+path, name, calls = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+real = getattr(os, name)
+
+def step(*arguments, **options):
+    global calls
+    calls -= 1
+    if calls == 0:
+        if name == "pwrite":
+            real(arguments[0], memoryview(arguments[1])[: len(arguments[1]) // 2], arguments[2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments, **options)
+
+setattr(os, name, step)
+build(path)
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "call", "whole_blocks"),
+    [
+        ("ftruncate", 1, 0),
+        ("pwrite", 1, 0),  # the header
+        ("pwrite", 2, 0),
+        ("pwrite", 24, None),
+        ("fsync", 1, 20),
+        ("rename", 1, 20),
+    ],
+)
+def test_a_killed_build_goes_on_where_it_was(
+    step: str, call: int, whole_blocks: int | None, path: Path
+) -> None:
+    child = python(KILLED, path, step, call)
+    child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGKILL
+    assert not path.exists()
+    assert partial_path(path).exists()
+    decode = Decoder()
+    pack = build(path, decode)
+    assert np.array_equal(pack.images(np.arange(400)), IMAGES)
+    assert path.read_bytes() == build(path.with_name("never-killed.pack")).path.read_bytes()
+    assert not partial_path(path).exists()
+    if whole_blocks is None:
+        assert 0 < decode.decoded < 400, "some blocks were written, some not"
+    else:
+        assert decode.decoded == (20 - whole_blocks) * 20, "20 blocks of 20 images on the average"
+
+
+@pytest.mark.parametrize("place", ["pixels", "table", "header", "end"])
+def test_an_unfinished_file_is_not_trusted(place: str, path: Path) -> None:
+    def changed() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        find_or_build(path, LAYOUT, Decoder(), changed, "decoding")
+    offset = {"pixels": LAYOUT.offset(25), "table": LAYOUT.table_offset + 8, "header": 15, "end": None}[place]
+    flip(partial_path(path), offset)
+    decode = Decoder()
+    assert np.array_equal(build(path, decode).images(np.arange(400)), IMAGES)
+    assert decode.decoded == (21 if place in ("pixels", "table") else 400)
+
+
+def flip(path: Path, offset: int | None) -> None:
+    """One bit changed; with None, the last byte cut off."""
+    path.chmod(0o644)
+    if offset is None:
+        os.truncate(path, path.stat().st_size - 1)
+    else:
+        write_at(path, offset, bytes([path.read_bytes()[offset] ^ 16]))
+
+
+def write_at(path: Path, offset: int, content: bytes) -> None:
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(content)
+
+
+def test_an_unfinished_file_is_in_use_while_it_is_built(path: Path) -> None:
+    seen = []
+
+    def look() -> None:
+        with open(partial_path(path), "rb") as file:
+            seen.append(in_use(file.fileno()))
+
+    find_or_build(path, LAYOUT, Decoder(), look, "decoding")
+    assert seen == [True]
+
+
+# Two builders
+
+BUILDER = """
+import sys, time
+from pathlib import Path
+from tests.data.test_image_pack import Decoder, build
+
+class Slow(Decoder):
+    def __call__(self, indices):
+        time.sleep(0.02)
+        return super().__call__(indices)
+
+decode = Slow()
+build(Path(sys.argv[1]), decode)
+print(decode.decoded)
+"""
+
+
+def test_of_two_builders_one_decodes(path: Path) -> None:
+    children = [python(BUILDER, path), python(BUILDER, path)]
+    decoded = sorted(int(finished(child)) for child in children)
+    assert decoded == [8, 400], "the other one only probes"
+    assert np.array_equal(build(path).images(np.arange(400)), IMAGES)
+
+
+def test_a_builder_waits_for_the_one_that_lives_and_says_so(path: Path) -> None:
+    path.parent.mkdir()
+    with open(lock_path(path), "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        child = python(BUILDER, path)
+        assert child.stderr is not None
+        assert (
+            child.stderr.readline() == f"{path}: another process is decoding these images; waiting for it\n"
+        )
+        assert not partial_path(path).exists()
+    assert int(finished(child)) == 400
+
+
+# Files that are not as they were written
+
+
+def one_bit_of_every_image(path: Path) -> None:
+    for index in range(400):
+        flip(path, LAYOUT.offset(index) + 7)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut off": lambda path: flip(path, None),
+    "too long": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "of another key": lambda path: flip(path, len(b"decoded-pack 1\n")),
+    "of another format": lambda path: flip(path, 0),
+    "never written in part": lambda path: write_at(path, LAYOUT.table_offset + 8, bytes(8)),
+    "all zeros": lambda path: path.write_bytes(bytes(LAYOUT.size)),
+    "of other pixels": one_bit_of_every_image,
+    "of other pixels with right checksums": lambda path: (
+        path.unlink(),
+        build(path, lambda indices: IMAGES[indices] ^ 1),
+    ),
+    "a link to nothing": lambda path: (path.unlink(), path.symlink_to("nothing")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_pack_that_is_unsound_is_made_anew(damage: str, path: Path) -> None:
+    build(path).path.chmod(0o644)
+    DAMAGES[damage](path)
+    decode = Decoder()
+    assert np.array_equal(build(path, decode).images(np.arange(400)), IMAGES)
+    assert decode.decoded >= 400
+
+
+@pytest.mark.parametrize("index", [1, 30, 398])
+def test_pixels_that_changed_are_refused_when_they_are_read(index: int, path: Path) -> None:
+    build(path)
+    flip(path, LAYOUT.offset(index) + 5)
+    pack = Pack(path, LAYOUT)
+    first = index // 21 * 21
+    others = np.setdiff1d(np.arange(400), np.arange(first, first + 21))
+    assert np.array_equal(pack.images(others[:1]), IMAGES[others[:1]])
+    with pytest.raises(DamagedError) as caught:
+        pack.images(np.arange(400))
+    said = f"{path}: images {first} to {min(first + 20, 399)} are not as they were written; delete it and run"
+    assert str(caught.value).startswith(said)
+    with pytest.raises(DamagedError):
+        pack.images(np.array([first]))
+    assert np.array_equal(pack.images(others), IMAGES[others])
+
+
+# What is in the way
+
+
+def test_without_room_nothing_is_left_behind(path: Path) -> None:
+    with pytest.raises(StorageError, match=r"images\.pack\.partial: reserving|needs [\d,]+ bytes"):
+        find_or_build(path, Layout("key", 1 << 34, (3, 512, 512)), fake, nothing, "decoding")
+    assert [found.name for found in path.parent.iterdir()] == [lock_path(path).name]
+
+
+def fake(indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+    raise AssertionError("nothing is decoded before there is room")
+
+
+def test_images_that_cannot_be_decoded_end_the_build(path: Path) -> None:
+    def decode(indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        if 100 in indices:
+            raise DataError("image 100: not a readable image")
+        return IMAGES[indices]
+
+    with pytest.raises(DataError, match="image 100"):
+        build(path, decode)
+    assert not path.exists()
+    assert not partial_path(path).exists(), "mended images have another key"
+
+
+def test_a_folder_that_changed_meanwhile_is_not_published(path: Path) -> None:
+    def changed() -> None:
+        raise DataError("files changed")
+
+    with pytest.raises(DataError, match="files changed"):
+        find_or_build(path, LAYOUT, Decoder(), changed, "decoding")
+    assert not path.exists()
+    assert not partial_path(path).exists()

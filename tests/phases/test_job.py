@@ -1,0 +1,101 @@
+"""A job leaves everything in its folder, and says that it is finished last."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from decant.pipeline.config.recipe import load
+from decant.pipeline.errors import BusyError
+from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.job import finished
+from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.runs.result import RECIPE, RESULT, TEST_LOGITS, WEIGHTS, load_result
+from decant.pipeline.support.files import alone_with
+from decant.pipeline.training import loop
+from decant.pipeline.training.loop import CHECKPOINT, METRICS
+from tests.helpers.small import CPU, recipe, teach
+
+
+def test_a_finished_folder_has_weights_logits_metrics_recipe_and_result(tmp_path: Path) -> None:
+    folder = teach(tmp_path).folder
+    assert {path.name for path in folder.iterdir()} == {WEIGHTS, TEST_LOGITS, METRICS, RECIPE, RESULT}
+    assert not (folder / CHECKPOINT).exists()
+
+
+def test_the_result_is_written_last(tmp_path: Path) -> None:
+    folder = teach(tmp_path).folder
+    written = (folder / RESULT).stat().st_mtime_ns
+    assert all(path.stat().st_mtime_ns <= written for path in folder.iterdir())
+
+
+def test_the_saved_recipe_is_the_one_that_was_run(tmp_path: Path) -> None:
+    folder = teach(tmp_path, "teacher.lr=0.007").folder
+    assert load(str(folder / RECIPE)).settings.teacher.lr == 0.007
+
+
+def test_a_line_of_metrics_has_loss_rate_time_and_what_the_test_part_says(tmp_path: Path) -> None:
+    folder = teach(tmp_path).folder
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert {"loss", "seconds", "lr", "test"} <= lines[-1].keys()
+    assert {"top1", "top5", "loss", "ece"} == lines[-1]["test"].keys()
+
+
+def test_a_result_names_its_classes_and_what_its_inputs_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts.load(recipe().settings)
+    monkeypatch.setattr(Parts, "load", lambda settings: parts)
+    names = ("zero", "one", "two", "3", "vier", "ünf", "6", "7", "8", "9")
+    parts.train.data.classes = parts.test.data.classes = names
+    named = teach(tmp_path / "named", "teacher.epochs=1")
+    assert load_result(named.folder) == named
+    assert named.classes == list(names)
+    assert named.input_dtype == "uint8"
+    parts.train.data.classes = parts.test.data.classes = ()
+    assert teach(tmp_path / "numbered", "teacher.epochs=1").classes == [str(label) for label in range(10)]
+
+
+def test_a_regression_has_no_classes(tmp_path: Path) -> None:
+    made = make_teacher(load("regression", ["teacher.epochs=1"]), tmp_path, CPU)[0]
+    assert (made.classes, made.input_dtype) == (None, "float32")
+
+
+@pytest.mark.parametrize("lazy", ["train", "test"])
+def test_training_has_workers_where_the_training_data_decode_files(
+    lazy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts.load(recipe().settings)
+    getattr(parts, lazy).data.lazy = True
+    monkeypatch.setattr(Parts, "load", lambda settings: parts)
+    asked: list[bool] = []
+    monkeypatch.setattr(loop, "default_workers", lambda lazy: asked.append(lazy) or 0)
+    teach(tmp_path)
+    assert asked[0] is (lazy == "train")
+
+
+def test_a_network_is_measured_again_when_the_test_part_is_another_and_not_trained_again(
+    tmp_path: Path,
+) -> None:
+    made = teach(tmp_path)
+    test = Parts.load(recipe().settings).test
+    assert finished(made.folder, test, CPU) == made
+    test.data.labels = np.roll(test.data.labels, 1)
+    test.data.__dict__.pop("_digest", None)  # a dataset of other labels, not this one changed under way
+    again = finished(made.folder, test, CPU)
+    assert again is not None
+    assert again.weights_sha256 == made.weights_sha256
+    assert again.metrics["top1"] < 0.5 * made.metrics["top1"]
+    assert finished(made.folder, test, CPU) == again
+
+
+def test_two_processes_do_not_train_one_network(tmp_path: Path) -> None:
+    folder = teach(tmp_path).folder
+    (folder / RESULT).unlink()
+    with alone_with(folder), pytest.raises(BusyError, match=r"process \d+ on .* is making this"):
+        teach(tmp_path)
+    assert teach(tmp_path).folder == folder

@@ -1,0 +1,67 @@
+"""Phase zero: a teacher is trained once, or taken as its weights are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from decant.pipeline.errors import DataError, WeightsError
+from decant.pipeline.networks.build import load_network
+from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.runs.result import TEST_LOGITS, WEIGHTS
+from decant.pipeline.training.loop import METRICS, predict
+from tests.helpers.small import CPU, recipe, teach
+
+
+def test_a_teacher_is_made_once_and_then_found(tmp_path: Path) -> None:
+    first, found = make_teacher(recipe(), tmp_path, CPU)
+    assert not found
+    again, found = make_teacher(recipe(), tmp_path, CPU)
+    assert found
+    assert again == first
+
+
+def test_it_leaves_its_logits_on_the_test_part(tmp_path: Path) -> None:
+    result = teach(tmp_path)
+    left = np.load(result.folder / TEST_LOGITS)
+    test = Parts.load(recipe().settings).test
+    assert left.shape == (360, 10)
+    torch.testing.assert_close(torch.from_numpy(left), predict(load_network(result), test, CPU))
+    assert result.metrics["top1"] == pytest.approx(float((left.argmax(1) == test.data.labels).mean()))
+
+
+def test_given_weights_are_taken_as_they_are_with_no_epochs(tmp_path: Path) -> None:
+    trained = teach(tmp_path)
+    given = f"teacher.weights={str(trained.folder / WEIGHTS)!r}"
+    taken = teach(tmp_path, given, "teacher.epochs=0")
+    assert taken.weights_sha256 == trained.weights_sha256
+    assert taken.folder != trained.folder
+    assert not (taken.folder / METRICS).exists()
+
+
+def test_given_weights_are_trained_further_with_epochs(tmp_path: Path) -> None:
+    trained = teach(tmp_path)
+    given = f"teacher.weights={str(trained.folder / WEIGHTS)!r}"
+    further = teach(tmp_path, given, "teacher.epochs=2", "teacher.lr=0.001")
+    assert further.weights_sha256 != trained.weights_sha256
+    assert further.metrics["loss"] < trained.metrics["loss"]
+
+
+def test_weights_that_do_not_fit_are_refused_and_leave_nothing_that_looks_finished(tmp_path: Path) -> None:
+    trained = teach(tmp_path)
+    given = f"teacher.weights={str(trained.folder / WEIGHTS)!r}"
+    with pytest.raises(WeightsError, match="does not fit this network"):
+        teach(tmp_path / "other", given, "teacher.network.width=5")
+    assert not list((tmp_path / "other").glob("**/result.json"))
+
+
+def test_a_teacher_is_not_trained_without_a_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = Parts.load(recipe().settings)
+    parts.train.data.labels[:] = -1
+    monkeypatch.setattr(Parts, "load", lambda settings: parts)
+    with pytest.raises(DataError, match="no sample has a label"):
+        teach(tmp_path)

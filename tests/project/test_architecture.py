@@ -1,0 +1,117 @@
+"""The direction of the imports, read from the sources: cache below pipeline, torch in one module of cache only, and no
+way from phase two to code that builds or runs a teacher.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@cache
+def sources() -> dict[str, Path]:
+    """Module name → file, of both packages."""
+    modules = {}
+    for path in [*ROOT.glob("cache/**/*.py"), *ROOT.glob("pipeline/**/*.py")]:
+        parts = ("decant", *path.relative_to(ROOT).with_suffix("").parts)
+        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return modules
+
+
+def imports(path: Path, known: set[str]) -> set[str]:
+    """Every module that a file imports at any depth of its code, except for type checkers only."""
+    tree = ast.parse(path.read_text("utf-8"))
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    names = set()
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names.add(str(node.module))
+    return {name for name in names if name in known or name.split(".")[0] != "decant"}
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    """Module name → the modules that it imports."""
+    return {name: imports(path, set(sources())) for name, path in sources().items()}
+
+
+def reachable(start: str) -> set[str]:
+    edges, seen, todo = graph(), set[str](), [start]
+    while todo:
+        name = todo.pop()
+        if name in edges and name not in seen:
+            seen.add(name)
+            todo += edges[name]
+    return seen
+
+
+def test_the_packages_are_imported_by_one_name() -> None:
+    for name, imported in graph().items():
+        assert not {other for other in imported if other.split(".")[0] in ("cache", "pipeline")}, name
+
+
+def test_the_cache_never_imports_the_pipeline() -> None:
+    for name, imported in graph().items():
+        if name.startswith("decant.cache"):
+            assert not {other for other in imported if other.startswith("decant.pipeline")}, name
+
+
+def test_only_the_dataset_of_the_cache_imports_torch() -> None:
+    having = {
+        name
+        for name, imported in graph().items()
+        if name.startswith("decant.cache") and any(other.split(".")[0] == "torch" for other in imported)
+    }
+    assert having == {"decant.cache.dataset"}
+
+
+@pytest.mark.parametrize("builder", ["decant.pipeline.phases.teacher", "decant.pipeline.phases.cache_logits"])
+def test_phase_two_reaches_no_code_that_builds_or_runs_a_teacher(builder: str) -> None:
+    assert builder in sources()
+    assert builder not in reachable("decant.pipeline.phases.student")
+
+
+def test_the_command_line_imports_nothing_heavy_before_a_command_runs() -> None:
+    heavy = {"altair", "h5py", "numpy", "pydantic", "rich", "torch", "decant.cache"}
+    script = f"import sys, decant.pipeline.cli.main; print(*{heavy} & set(sys.modules))"
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert found.stdout.split() == []
+
+
+def test_import_decant_loads_neither_torch_nor_h5py() -> None:
+    script = "import sys, decant; dir(decant); print(*{'torch', 'h5py', 'numpy'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+
+
+def test_the_names_of_the_folders_are_other_names_of_the_same_modules() -> None:
+    script = (
+        "import cache, cache.manifest, decant.cache.manifest, pipeline.errors, decant.pipeline.errors, decant\n"
+        "from cache import LogitCache\n"
+        "from cache.reader import LogitCache as deep\n"
+        "assert cache.manifest is decant.cache.manifest, 'manifest'\n"
+        "assert cache.manifest.__spec__.name == 'decant.cache.manifest'\n"
+        "assert pipeline.errors is decant.pipeline.errors, 'errors'\n"
+        "assert LogitCache is deep is decant.LogitCache, 'class'\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

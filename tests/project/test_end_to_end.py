@@ -1,0 +1,168 @@
+"""The whole way, with real kills, through make and through the command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from decant.cache import LogitCache
+from tests.helpers.commands import TINY, decant, only, start, succeed
+
+ROOT = Path(__file__).parents[2]
+MANY_VIEWS = (
+    "--set",
+    "views.count=48",
+    "--set",
+    'views.augment=[{op="flip"}]',
+    "--set",
+    "cache.batch_size=100",
+)
+
+
+def kill_when(ready: Callable[[], bool], *words: str | Path, cwd: Path) -> bool:
+    """Starts `decant WORDS` and kills it, the whole group, with SIGKILL once `ready()`; False if it ended before."""
+    running = start(*words, cwd=cwd)
+    while running.poll() is None and not ready():
+        time.sleep(0.005)
+    alive = running.poll() is None
+    if alive:
+        os.killpg(running.pid, signal.SIGKILL)
+    running.communicate()
+    return alive
+
+
+def epochs_done(folder: Path) -> int:
+    return sum(len(path.read_text().splitlines()) for path in folder.glob("runs/digits/*/metrics.jsonl"))
+
+
+def test_a_teacher_killed_twice_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+    words = ("teacher", *TINY, "--set", "teacher.epochs=40")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    succeed(decant(*words, cwd=whole))
+    for epochs in (3, 17):
+        assert kill_when(lambda epochs=epochs: epochs_done(killed) >= epochs, *words, cwd=killed)
+    succeed(decant(*words, cwd=killed))
+    weights = "runs/digits/teacher-*/weights.safetensors"
+    assert only(killed, weights).read_bytes() == only(whole, weights).read_bytes()
+
+
+def test_a_cache_killed_again_and_again_ends_in_the_file_of_one_that_was_not(tmp_path: Path) -> None:
+    succeed(decant("teacher", *TINY, *MANY_VIEWS, cwd=tmp_path))
+    words = ("cache-logits", *TINY, *MANY_VIEWS, "--runs", tmp_path / "runs")
+    succeed(decant(*words, "--store", tmp_path / "whole", cwd=tmp_path))
+    store = tmp_path / "killed"
+    random, kills = np.random.default_rng(0), 0
+    for _ in range(8):
+        begun = time.monotonic()
+        wait = random.uniform(0.0, 1.0)
+
+        def ready(begun: float = begun, wait: float = wait) -> bool:
+            building = bool(list(store.glob("*.partial*")))
+            return building and time.monotonic() - begun > wait
+
+        kills += kill_when(ready, *words, "--store", store, cwd=tmp_path)
+        for path in store.glob("*.h5"):
+            LogitCache.open(path, verify="open")
+    succeed(decant(*words, "--store", store, cwd=tmp_path))
+    assert kills >= 3, f"only {kills} kills met a running command"
+    assert only(store, "*.h5").read_bytes() == only(tmp_path / "whole", "*.h5").read_bytes()
+    assert not list(store.glob("*.partial*"))
+
+
+def test_a_hundred_kills_of_cache_logits_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    script = ROOT / "tests/helpers/killing_phase.py"
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, "100", "3"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "100 kills" in done.stdout, done.stdout
+
+
+def test_of_two_builders_one_builds_and_the_other_waits_and_says_for_whom(tmp_path: Path) -> None:
+    views = (
+        "--set",
+        "views.count=200",
+        "--set",
+        'views.augment=[{op="flip"}]',
+        "--set",
+        "cache.batch_size=50",
+    )
+    succeed(decant("teacher", *TINY, *views, cwd=tmp_path))
+    first = start("cache-logits", *TINY, *views, cwd=tmp_path)
+    while not list(tmp_path.glob("caches/*.partial")):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)  # until the second one waits
+    second = start("cache-logits", *TINY, *views, cwd=tmp_path)
+    assert second.stderr is not None
+    waiting = second.stderr.readline()
+    first.send_signal(signal.SIGCONT)
+    assert f"waiting: process {first.pid} on " in waiting
+    assert "made caches/" in first.communicate()[0]
+    assert "found caches/" in second.communicate()[0]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert LogitCache.open(only(tmp_path, "caches/*.h5")).verify() == []
+
+
+def test_make_student_makes_what_it_needs_in_order(tmp_path: Path) -> None:
+    environment = Path(sys.prefix)
+    if not (environment / ".ready").exists():
+        pytest.skip(f"{environment} was not set up by make")
+    arguments = " ".join(
+        [*TINY, "--set student.seeds=1", f"--runs={tmp_path / 'runs'} --store={tmp_path / 'store'}"]
+    )
+    made = subprocess.run(
+        ["make", "student", f"VENV={environment}", f"ARGS={arguments}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    lines = [line.split() for line in made.stdout.splitlines() if line.strip()]
+    phases = [words[1] for words in lines if words[0].endswith("/decant")]
+    assert phases == ["teacher", "cache-logits", "student"]
+    assert len(list(tmp_path.glob("runs/digits/student-*/seed-0/result.json"))) == 2
+
+
+def test_make_help_names_every_target_that_a_person_uses() -> None:
+    text = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in [
+        "demo",
+        "test",
+        "browser",
+        "check",
+        "bench",
+        "bench-objectives",
+        "bench-compare",
+        "study",
+        "teacher",
+        "cache-logits",
+        "student",
+        "evaluate",
+        "report",
+        "clean",
+    ]:
+        assert f"make {target} " in text
+
+
+def test_everything_is_the_same_through_python_m_and_through_the_script(tmp_path: Path) -> None:
+    script = Path(sys.prefix) / "bin/decant"
+    if not script.exists():
+        pytest.skip("the distribution is not installed here")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == succeed(decant("--version", cwd=tmp_path)).replace("python -m pipeline", "decant")

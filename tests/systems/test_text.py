@@ -1,0 +1,573 @@
+"""Texts: read from files, tokenised once, padded by the batch; and the whole way from them to a distilled student."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from decant.cache import LogitCache, MismatchError, SoftLabelDataset, Store
+from decant.cache.dataset import input_crc32
+from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.config.recipe import load as load_recipe
+from decant.pipeline.config.settings import DataSettings, ViewsSettings
+from decant.pipeline.data import identity, load
+from decant.pipeline.data.samples import LabelledData, num_classes, vocabulary
+from decant.pipeline.data.text import TextData
+from decant.pipeline.errors import DataError, ModelError, PipelineError, RecipeError, WeightsError
+from decant.pipeline.networks.build import build_network, load_network, specify_network
+from decant.pipeline.phases import teacher_pass
+from decant.pipeline.phases.cache_logits import cache_logits
+from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.evaluate import evaluate_runs
+from decant.pipeline.phases.student import train_students
+from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.runs.result import Result, load_result
+from decant.pipeline.training.loop import METRICS
+from tests.helpers import texts
+from tests.helpers.small import CPU
+
+LENGTH = 16
+NEEDED = "texts need an extra: pip install 'decant-kd[text]'"
+
+
+class Words:
+    """A tokenizer for tests of reading alone: a token is the length of a word."""
+
+    pad_token_id = 0
+
+    def __len__(self) -> int:
+        return 50
+
+    def __call__(self, some: list[str], truncation: bool, max_length: int) -> dict[str, list[list[int]]]:
+        assert truncation
+        return {"input_ids": [[len(word) for word in text.split()][:max_length] for text in some]}
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> None:
+    library: Any = types.ModuleType("transformers")
+    library.AutoTokenizer = types.SimpleNamespace(from_pretrained=lambda *given, **options: Words())
+    monkeypatch.setitem(sys.modules, "transformers", library)
+
+
+def read(folder: Path, split: Any = "train", **settings: Any) -> TextData:
+    found = load(
+        DataSettings(name="text", root=str(folder), tokenizer="any", **settings), ViewsSettings(), split
+    )
+    assert isinstance(found, TextData)
+    return found
+
+
+def write(folder: Path, part: str, *lines: str, ending: str = "csv") -> Path:
+    (folder / f"{part}.{ending}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+ROWS = ("text,label", '"one, two three",yes', "four,no", "a bb ccc dddd eeeee,yes", "nobody knows,")
+
+
+# Reading
+
+
+@pytest.mark.usefixtures("words")
+def test_a_batch_is_padded_to_its_longest_and_masked(tmp_path: Path) -> None:
+    data = read(write(tmp_path, "train", *ROWS), max_length=4)
+    assert (len(data), data.input_shape, vocabulary(data), num_classes(data)) == (4, (4,), 50, 2)
+    assert data.classes == ("no", "yes")
+    assert data.labels.tolist() == [1, 0, 1, -1]
+    batch = data.raw(np.array([1, 0]))
+    assert {name: value.dtype for name, value in batch.items()} == dict.fromkeys(batch, np.dtype(np.int64))
+    assert batch["input_ids"].tolist() == [[4, 0, 0], [4, 3, 5]]
+    assert batch["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
+    assert data.raw(np.array([2]))["input_ids"].tolist() == [[1, 2, 3, 4]], "cut at max_length"
+    assert data.raw(np.array([1]))["input_ids"].tolist() == [[4]]
+
+
+@pytest.mark.usefixtures("words")
+def test_every_kind_of_file_says_the_same(tmp_path: Path) -> None:
+    rows = [("one, two three", "yes"), ("four", "no"), ("a bb ccc dddd eeeee", "yes"), ("nobody knows", None)]
+    found = set()
+    for ending, lines in {
+        "csv": ROWS,
+        "tsv": ["text\tlabel", *(f"{text}\t{label or ''}" for text, label in rows)],
+        "jsonl": [json.dumps({"label": label, "more": 1, "text": text}) for text, label in rows],
+    }.items():
+        (tmp_path / ending).mkdir()
+        found.add(read(write(tmp_path / ending, "train", *lines, ending=ending)).digest())
+    assert len(found) == 1
+
+
+@pytest.mark.usefixtures("words")
+@pytest.mark.parametrize(
+    ("written", "classes", "labels"),
+    [
+        (["2", "0", "", "0"], ("0", "1", "2"), [2, 0, -1, 0]),
+        (["-1", "0", "1", ""], ("-1", "0", "1"), [0, 1, 2, -1]),
+        (["10", "9", "b", "9"], ("10", "9", "b"), [0, 1, 2, 1]),
+    ],
+)
+def test_labels_are_numbers_or_names(
+    tmp_path: Path, written: list[str], classes: tuple[str, ...], labels: list[int]
+) -> None:
+    data = read(write(tmp_path, "train", "\ufefftext,label", *(f"word,{label}" for label in written)))
+    assert (data.classes, data.labels.tolist()) == (classes, labels)
+
+
+@pytest.mark.usefixtures("words")
+def test_a_number_below_0_is_a_name_like_any_other(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": "word", "label": label}) for label in (1, -1, 0, None)]
+    data = read(write(tmp_path, "train", *lines, ending="jsonl"))
+    assert (data.classes, data.labels.tolist()) == (("-1", "0", "1"), [2, 0, 1, -1])
+
+
+@pytest.mark.usefixtures("words")
+def test_both_parts_have_the_classes_of_the_training_part(tmp_path: Path) -> None:
+    write(write(tmp_path, "train", *ROWS), "test", "text,label", "five,yes", "six,")
+    assert read(tmp_path, "test").classes == read(tmp_path).classes
+    assert read(tmp_path, "test").labels.tolist() == [1, -1]
+
+
+@pytest.mark.usefixtures("words")
+def test_one_token_label_or_class_is_another_digest(tmp_path: Path) -> None:
+    whole = read(write(tmp_path, "train", *ROWS))
+    others = {
+        "a token": [*ROWS[:2], "fours,no", *ROWS[3:]],
+        "a label": [*ROWS[:2], "four,yes", "a bb ccc dddd eeeee,no", ROWS[4]],
+        "a name": [row.replace("yes", "yep") for row in ROWS],
+        "where a text ends": [ROWS[0], '"one, two",yes', "xxxxx four,no", *ROWS[3:]],
+        "a text less": ROWS[:-1],
+        "an order": [ROWS[0], *ROWS[:0:-1]],
+    }
+    digests = {what: read(write(tmp_path, "train", *lines)).digest() for what, lines in others.items()}
+    assert len({whole.digest(), *digests.values()}) == 1 + len(others), digests
+    whole.vocabulary += 1
+    del whole.__dict__["_digest"]
+    assert whole.digest() != read(write(tmp_path, "train", *ROWS)).digest()
+
+
+@pytest.mark.usefixtures("words")
+@pytest.mark.parametrize(
+    ("ending", "lines", "says"),
+    [
+        (
+            "csv",
+            ["text,class", "a,b"],
+            "train.csv: row 1: expected the columns text and label, found text, class",
+        ),
+        ("csv", ["text,label"], "train.csv: no rows"),
+        ("csv", ["text,label", "a,"], "train.csv: no row has a label"),
+        (
+            "jsonl",
+            ['{"text": "a", "label": 0}', '{"text": "a", "label": 0.5}'],
+            "row 2: label 0.5: expected a name",
+        ),
+        ("jsonl", ['{"text": "a", "label": true}'], "row 1: label True: expected a name"),
+        (
+            "jsonl",
+            ['{"text": 3, "label": 1}'],
+            "row 1: expected the columns text and label, found text, label",
+        ),
+        ("jsonl", ["[1]"], "row 1: expected the columns text and label, found list"),
+        ("jsonl", ['{"text"'], "train.jsonl: cannot be read: "),
+    ],
+)
+def test_a_file_that_is_no_set_of_texts_is_named(
+    tmp_path: Path, ending: str, lines: list[str], says: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        read(write(tmp_path, "train", *lines, ending=ending))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("words")
+def test_what_is_missing_or_unknown_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no train\.csv, train\.tsv or train\.jsonl; set data\.root"):
+        read(tmp_path)
+    write(write(tmp_path, "train", *ROWS), "test", "text,label", "five,yes", "six,maybe")
+    with pytest.raises(
+        DataError, match=r"test\.csv: row 2: label 'maybe' is none of the 2 classes .*: no, yes"
+    ):
+        read(tmp_path, "test")
+    (tmp_path / "train.csv").write_bytes(b"text,label\n\xff\xfe,no\n")
+    with pytest.raises(DataError, match=r"train\.csv: cannot be read: "):
+        read(tmp_path)
+
+
+def test_without_the_extra_the_command_that_installs_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(
+        DataError, match=r"transformers is not installed; run: pip install 'decant-kd\[text\]'"
+    ):
+        read(write(tmp_path, "train", *ROWS))
+
+
+@pytest.mark.usefixtures("words")
+def test_texts_are_not_augmented(tmp_path: Path) -> None:
+    write(write(tmp_path, "train", *ROWS), "test", *ROWS)
+    settings = [f"data.root={tmp_path}", 'views.augment=[{op="flip"}]', "views.count=2"]
+    with pytest.raises(DataError, match=r"views\.augment: flip: works on images, and text is texts"):
+        Parts.load(load_recipe("text", settings).settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "says"),
+    [
+        (
+            "digits",
+            "data.name=text",
+            "data.tokenizer: missing; give the folder of one, or its name on the hub",
+        ),
+        ("digits", "data.tokenizer=bert", 'data.tokenizer: is of texts, name = "text"; leave it out'),
+        ("digits", "data.max_length=9", 'data.max_length: is of texts, name = "text"; leave it out'),
+    ],
+)
+def test_a_tokenizer_belongs_to_texts(name: str, override: str, says: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(name, [override])
+    assert str(caught.value) == f"{name}: {says}"
+
+
+# With the library
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sentences and a tokenizer that was trained on them."""
+    pytest.importorskip("transformers", reason=NEEDED)
+    made = texts.write(tmp_path_factory.mktemp("texts"), train=300, test=60)
+    (made / "tokenizer").mkdir()
+    texts.train_tokenizer(made / "tokenizer")
+    return made
+
+
+TEACHER = 'teacher.network={name="bert", hidden=32, layers=2, heads=2, intermediate=64}'
+STUDENT = 'student.network={name="bert", hidden=16, layers=1, heads=2, intermediate=32}'
+SMALL = (TEACHER, STUDENT, "teacher.epochs=5", "teacher.lr=0.005", "student.epochs=2", "student.seeds=1")
+
+
+def recipe(folder: Path, *overrides: str) -> Recipe:
+    data = (f"data.root={folder}", f"data.tokenizer={folder / 'tokenizer'}", f"data.max_length={LENGTH}")
+    return load_recipe("text", [*data, *SMALL, "student.warmup_epochs=0", *overrides])
+
+
+def teach(folder: Path, *overrides: str, runs: Path | None = None) -> Result:
+    return make_teacher(recipe(folder, *overrides), runs or folder / "runs", CPU)[0]
+
+
+def build_cache(folder: Path, *overrides: str) -> LogitCache:
+    teach(folder, *overrides)
+    made = cache_logits(recipe(folder, *overrides), folder / "runs", Store(folder / "caches"), CPU, print)
+    return made.cache
+
+
+def train_part(folder: Path) -> Any:
+    return Parts.load(recipe(folder).settings).train
+
+
+def test_tokens_are_those_of_the_tokenizer(folder: Path) -> None:
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder / "tokenizer"))
+    data: LabelledData = train_part(folder).data
+    for index, (text, label) in enumerate(texts.sentences(300, 0)[:50]):
+        found = data.raw(np.array([index]))
+        expected = tokenizer(text, truncation=True, max_length=LENGTH)
+        assert found["input_ids"].tolist() == [expected["input_ids"]]
+        assert found["attention_mask"].tolist() == [expected["attention_mask"]]
+        assert data.classes[data.labels[index]] == label
+    assert vocabulary(data) == len(tokenizer)
+    assert identity(data) == identity(train_part(folder).data)
+
+
+def test_a_teacher_learns_and_its_students_learn_from_its_cache(folder: Path) -> None:
+    cache = build_cache(folder)
+    assert (cache.num_samples, cache.num_classes, cache.num_views) == (300, 2, 1)
+    assert teach(folder).metrics["top1"] > 0.9
+    made = list(
+        train_students(recipe(folder), folder / "runs", Store(folder / "caches"), CPU, check_inputs="all")
+    )
+    assert [result.kind for result, _ in made] == ["labels", "distilled"]
+    again = {result.folder: result.metrics for result in evaluate_runs(recipe(folder), folder / "runs", CPU)}
+    for result, _ in made:
+        assert again[result.folder] == result.metrics
+        assert (result.latency_ms or 0) > 0
+    assert made[0][0].parameters < teach(folder).parameters / 3
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_texts(folder: Path, tmp_path: Path) -> None:
+    """With a rate that changes nothing, over batches of 128, 128 and 44."""
+    still = (
+        TEACHER.replace("}", ", dropout=0.0}"),
+        "teacher.epochs=1",
+        "teacher.warmup_epochs=0",
+        "teacher.lr=1e-12",
+    )
+    teacher = teach(folder, *still, "teacher.batch_size=128", runs=tmp_path)
+    inputs, labels = train_part(folder).batch(np.stack([np.arange(300), np.zeros(300, int)], axis=1))
+    with torch.inference_mode():
+        expected = nn.functional.cross_entropy(load_network(teacher).eval()(inputs), labels)
+    line = json.loads((teacher.folder / METRICS).read_text("utf-8"))
+    assert line["loss"] == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_cached_logits_are_the_teachers_whatever_the_batch_was_padded_to(folder: Path) -> None:
+    cache = build_cache(folder, 'cache.dtype="float32"')
+    network, viewed = load_network(teach(folder)).eval(), train_part(folder)
+    for index in range(0, 300, 29):
+        inputs, _ = viewed.batch([index])
+        with torch.inference_mode():
+            alone = network(inputs)[0]
+        torch.testing.assert_close(torch.from_numpy(cache.logits(index)), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_checksums_are_the_same_for_any_batches_and_order(folder: Path, tmp_path: Path) -> None:
+    cache = build_cache(folder)
+    store = Store(tmp_path)
+    other = cache_logits(recipe(folder, "cache.batch_size=7"), folder / "runs", store, CPU, print).cache
+    assert np.array_equal(other.input_crc32, cache.input_crc32)
+    viewed = train_part(folder)
+    assert [input_crc32(viewed[index][0]) for index in range(300)] == cache.input_crc32[0].tolist()
+    dataset = SoftLabelDataset(viewed, cache, check_inputs="all")
+    order = np.random.default_rng(0).permutation(300)
+    for keys in np.array_split(np.stack([order, np.zeros_like(order)], axis=1), 17):
+        inputs, labels, logits = dataset.batch(keys)
+        assert inputs["input_ids"].shape == inputs["attention_mask"].shape
+        assert np.array_equal(labels, cache.labels[keys[:, 0]])
+        assert np.array_equal(logits, cache.logits(keys[:, 0]).astype(np.float32))
+    assert dataset[5][0]["input_ids"].tolist() == viewed.batch([5])[0]["input_ids"][0].tolist()
+
+
+def test_a_token_that_has_changed_is_found(folder: Path) -> None:
+    cache, viewed = build_cache(folder), train_part(folder)
+    viewed.data.ids[viewed.data.starts[7] + 1] += 1
+    dataset = SoftLabelDataset(viewed, cache, check_inputs="all")
+    dataset.batch([5, 6])
+    with pytest.raises(MismatchError, match="sample 7, view 0: the input is not what the teacher saw"):
+        dataset.batch([5, 6, 7])
+
+
+def test_a_pass_that_was_stopped_ends_in_the_same_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = build_cache(folder).path
+    forward, calls = teacher_pass.forward, []
+
+    def stopping(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return forward(*given)
+
+    monkeypatch.setattr(teacher_pass, "forward", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        cache_logits(recipe(folder), folder / "runs", Store(tmp_path), CPU, print)
+    monkeypatch.undo()
+    resumed = cache_logits(recipe(folder), folder / "runs", Store(tmp_path), CPU, print)
+    assert resumed.rows <= 300
+    assert resumed.cache.path.read_bytes() == whole.read_bytes()
+
+
+def test_a_training_that_was_stopped_ends_with_the_same_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout and all: what is random in an epoch is a function of the seed and the epoch."""
+    from decant.pipeline.phases import job
+
+    evaluate, calls = job.evaluate, []
+
+    def stopping(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return evaluate(*given)
+
+    monkeypatch.setattr(job, "evaluate", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        teach(folder, runs=tmp_path)
+    monkeypatch.undo()
+    assert teach(folder, runs=tmp_path).weights_sha256 == teach(folder).weights_sha256
+
+
+def test_a_transfer_set_of_texts_is_texts(folder: Path) -> None:
+    parts = Parts.load(recipe(folder, "data.transfer.share=0.4").settings)
+    assert (len(parts.teacher), len(parts.train)) == (180, 120)
+    assert vocabulary(parts.train.data) == vocabulary(parts.test.data)
+    assert set(parts.train.batch([0, 1])[0]) == {"input_ids", "attention_mask"}
+
+
+def pretrained(folder: Path, classes: tuple[str, ...] = ("a", "b", "c"), **sizes: Any) -> Path:
+    """A classifier in a folder, as the library saves it, in half precision."""
+    import transformers
+
+    config = transformers.BertConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        pad_token_id=None,
+        id2label=dict(enumerate(classes)),
+        **{"vocab_size": 200, "max_position_embeddings": 32, **sizes},
+    )
+    torch.manual_seed(1)
+    transformers.BertForSequenceClassification(config).half().save_pretrained(folder)
+    return folder
+
+
+def test_a_classifier_from_a_folder_is_read_once_and_needed_no_more(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import safetensors.torch
+
+    at = pretrained(tmp_path / "bert")
+    given = safetensors.torch.load_file(at / "model.safetensors")
+    options = (f"teacher.network=transformers:{at}", "teacher.epochs=0", "teacher.warmup_epochs=0")
+    capfd.readouterr()
+    teacher = teach(folder, *options, runs=tmp_path / "runs")
+    assert str(teacher.network) == f"transformers:{at}"
+    shutil.rmtree(at)
+    found = load_result(teacher.folder)
+    assert found == teacher
+    state = load_network(teacher).state_dict()
+    assert {name for name in given if name.startswith("bert.")} <= {
+        name.removeprefix("body.") for name in state
+    }
+    for name, tensor in given.items():
+        own = state[f"body.{name}"]
+        assert own.dtype == torch.float32
+        assert name.startswith("classifier.") or torch.equal(own, tensor.float()), name
+    assert state["body.classifier.weight"].shape == (2, 16), "a fresh last layer, for the classes of the data"
+    runs, store = tmp_path / "runs", Store(tmp_path / "caches")
+    assert cache_logits(recipe(folder, *options), runs, store, CPU, print).rows == 300
+    said = capfd.readouterr()
+    assert said.err == "", "the library says nothing"
+
+
+def test_a_fresh_last_layer_is_a_function_of_the_seed(folder: Path, tmp_path: Path) -> None:
+    at = pretrained(tmp_path / "bert")
+    viewed = train_part(folder)
+    spec = specify_network(
+        recipe(folder, f"teacher.network=transformers:{at}").settings.teacher.network, viewed
+    )
+    same, again, other = (build_network(spec, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(same[name], again[name]) for name in same)
+    different = {name for name in same if not torch.equal(same[name], other[name])}
+    assert different == {"body.classifier.weight"}
+
+
+class Bag(nn.Module):
+    """Somebody's own: the mean of the embeddings that are not padding."""
+
+    def __init__(self, num_classes: int, vocabulary: int) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(vocabulary, 8), nn.Linear(8, num_classes)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        kept = attention_mask[:, :, None].float()
+        found: torch.Tensor = self.head((self.table(input_ids) * kept).sum(1) / kept.sum(1))
+        return found
+
+
+def bag(num_classes: int, input_shape: tuple[int, ...], vocabulary: int) -> nn.Module:
+    return Bag(num_classes, vocabulary)
+
+
+def too_many(num_classes: int, input_shape: tuple[int, ...], vocabulary: int) -> nn.Module:
+    return Bag(num_classes + 1, vocabulary)
+
+
+def test_somebodys_own_network_is_told_the_vocabulary(folder: Path, tmp_path: Path) -> None:
+    own = (f"teacher.network={__name__}:bag", "teacher.epochs=2", "teacher.warmup_epochs=0")
+    teacher = teach(folder, *own, runs=tmp_path)
+    assert load_network(teacher).state_dict()["body.table.weight"].shape == (200, 8)
+
+
+@pytest.mark.parametrize(
+    ("network", "error", "says"),
+    [
+        (
+            "resnet20",
+            ModelError,
+            "network 'resnet20': takes images or features, and the data are texts; write bert, ",
+        ),
+        ("timm:vit", ModelError, "network 'timm:vit': takes images or features, and the data are texts"),
+        (
+            "{name='bert', width=3}",
+            ModelError,
+            "network 'bert': unknown argument 'width'; it takes hidden (int, ",
+        ),
+        (
+            "{name='bert', hidden=30, heads=4}",
+            ModelError,
+            "network 'bert': The hidden size (30) is not a multiple",
+        ),
+        (
+            f"{__name__}:too_many",
+            ModelError,
+            f"network '{__name__}:too_many': must give logits of shape (2, 2)",
+        ),
+        ("transformers:/nowhere/at/all", ModelError, "its configuration cannot be read: "),
+    ],
+)
+def test_a_network_that_cannot_take_the_texts_is_refused(
+    folder: Path, network: str, error: type[PipelineError], says: str
+) -> None:
+    settings, viewed = recipe(folder, f"teacher.network={network}").settings, train_part(folder)
+    with pytest.raises(error) as caught:
+        build_network(specify_network(settings.teacher.network, viewed))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_classifier_that_is_not_made_for_the_texts_is_refused(folder: Path, tmp_path: Path) -> None:
+    for sizes, says in (
+        (
+            {"classes": ("GOOD", "BAD")},
+            "has the classes GOOD, BAD, and the data bad, good; write labels as",
+        ),
+        ({"vocab_size": 199}, "knows 199 tokens, the tokenizer has 200; give data.tokenizer its own"),
+        ({"max_position_embeddings": 8}, "takes 8 tokens at most; set data.max_length, which is 16"),
+    ):
+        at = pretrained(tmp_path / next(iter(sizes)), **sizes)
+        with pytest.raises(ModelError, match=says):
+            teach(folder, f"teacher.network=transformers:{at}", runs=tmp_path)
+
+
+def test_a_classifier_of_the_same_classes_keeps_its_last_layer(folder: Path, tmp_path: Path) -> None:
+    import safetensors.torch
+
+    at = pretrained(tmp_path / "bert", classes=("BAD", "GOOD"))
+    options = (f"teacher.network=transformers:{at}", "teacher.epochs=0", "teacher.warmup_epochs=0")
+    state = load_network(teach(folder, *options, runs=tmp_path / "runs")).state_dict()
+    given = safetensors.torch.load_file(at / "model.safetensors")["classifier.weight"]
+    assert torch.equal(state["body.classifier.weight"], given.float())
+
+
+def test_weights_that_could_run_code_are_not_read(folder: Path, tmp_path: Path) -> None:
+    at = pretrained(tmp_path / "bert")
+    torch.save({}, at / "pytorch_model.bin")
+    (at / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match="cannot fetch its weights: "):
+        teach(folder, f"teacher.network=transformers:{at}", runs=tmp_path)
+
+
+def test_a_network_for_texts_is_not_for_images() -> None:
+    digits = load_recipe("digits", ["teacher.network=bert"])
+    with pytest.raises(ModelError, match="network 'bert': takes texts, and digits has none"):
+        specify_network(digits.settings.teacher.network, Parts.load(digits.settings).train)
+
+
+def test_a_tokenizer_that_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.tokenizer '/nowhere/at/all': cannot be loaded"):
+        Parts.load(recipe(folder, "data.tokenizer=/nowhere/at/all").settings)

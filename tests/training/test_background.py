@@ -1,0 +1,112 @@
+"""Work beside the main thread keeps its order, its bounds and its errors."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from decant.pipeline.training.background import Behind, ahead
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 50])
+def test_items_come_in_their_order(count: int) -> None:
+    assert list(ahead(iter(range(count)), depth=3)) == list(range(count))
+
+
+def test_no_more_is_made_than_was_asked_for() -> None:
+    made = list[int]()
+
+    def items() -> Iterator[int]:
+        for item in range(100):
+            made.append(item)
+            yield item
+
+    taken = ahead(items(), depth=2)
+    assert next(taken) == 0
+    time.sleep(0.1)
+    assert made == [0, 1, 2]
+    taken.close()
+    time.sleep(0.1)
+    assert len(made) <= 4, "nothing is made for who has gone"
+
+
+def test_items_are_made_beside_the_caller() -> None:
+    def items() -> Iterator[str]:
+        yield threading.current_thread().name
+
+    assert next(iter(ahead(items()))).startswith("ahead")
+
+
+def test_an_error_comes_in_the_place_of_its_item() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise ValueError("the third")
+
+    taken = ahead(items(), depth=3)
+    assert [next(taken), next(taken)] == [1, 2]
+    with pytest.raises(ValueError, match="the third"):
+        next(taken)
+
+
+def test_calls_are_made_in_their_order_by_another_thread() -> None:
+    made = list[tuple[int, str]]()
+    with Behind(depth=2) as put_away:
+        for place in range(50):
+            put_away(lambda place: made.append((place, threading.current_thread().name)), place)
+    assert [place for place, _ in made] == list(range(50))
+    assert {name.startswith("behind") for _, name in made} == {True}
+
+
+def test_the_caller_waits_when_too_much_waits() -> None:
+    gate, made = threading.Event(), list[int]()
+
+    def slow(place: int) -> None:
+        gate.wait(10)
+        made.append(place)
+
+    with Behind(depth=2) as put_away:
+        put_away(slow, 0)
+        put_away(slow, 1)
+        third = threading.Thread(target=put_away, args=(slow, 2))
+        third.start()
+        third.join(0.1)
+        assert third.is_alive(), "two calls wait already"
+        gate.set()
+        third.join(10)
+    assert made == [0, 1, 2]
+
+
+def fail() -> None:
+    raise ValueError("no room")
+
+
+def fail_and_go_on(more: int) -> None:
+    with Behind(depth=2) as put_away:
+        put_away(fail)
+        for _ in range(more):
+            put_away(int)
+
+
+@pytest.mark.parametrize("more", [0, 1, 10])
+def test_an_error_is_raised_at_a_later_call_or_at_the_end(more: int) -> None:
+    with pytest.raises(ValueError, match="no room"):
+        fail_and_go_on(more)
+
+
+def test_where_the_block_fails_its_error_is_the_one_and_what_waits_is_left() -> None:
+    gate, made = threading.Event(), list[int]()
+
+    def block() -> None:
+        with Behind(depth=5) as put_away:
+            put_away(gate.wait, 10)
+            put_away(made.append, 1)
+            threading.Timer(0.1, gate.set).start()
+            raise KeyError("the block")
+
+    with pytest.raises(KeyError, match="the block"):
+        block()
+    assert made == []

@@ -1,0 +1,166 @@
+"""Batches: who is in them, in which order, through which view, in this process and in workers."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from decant.pipeline.errors import DataError
+from decant.pipeline.training.loading import (
+    Keys,
+    MissingKeys,
+    OrderedKeys,
+    ShuffledKeys,
+    default_workers,
+    loader,
+)
+
+
+class Echo:
+    """A dataset whose batches are the keys themselves."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def batch(self, keys: Any, /) -> tuple[torch.Tensor]:
+        return (torch.from_numpy(np.array(keys)),)
+
+
+def epoch_of(keys: ShuffledKeys, epoch: int) -> list[Keys]:
+    keys.epoch = epoch
+    return list(keys)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 63, 64, 66, 1000])
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 64, 2000])
+def test_an_epoch_has_every_sample_once_but_for_a_last_one_alone(length: int, batch_size: int) -> None:
+    keys = ShuffledKeys(length, batch_size, seed=5)
+    batches = epoch_of(keys, 3)
+    counts = Counter(np.concatenate(batches)[:, 0].tolist())
+    alone = batch_size > 1 and length > batch_size and length % batch_size == 1
+    assert max(counts.values()) == 1
+    assert set(counts) <= set(range(length))
+    assert len(counts) == length - alone
+    assert len(batches) == len(keys)
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+    if length > 1 and batch_size > 1:
+        assert min(map(len, batches)) > 1, "batch normalisation cannot take one"
+
+
+def test_the_sample_that_is_left_out_is_another_every_epoch() -> None:
+    keys = ShuffledKeys(65, 64, seed=0)
+    missing = [set(range(65)) - set(np.concatenate(epoch_of(keys, e))[:, 0].tolist()) for e in range(20)]
+    assert all(len(left) == 1 for left in missing)
+    assert len(set.union(*missing)) > 10
+
+
+def test_the_order_is_a_function_of_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> bytes:
+        return np.concatenate(epoch_of(ShuffledKeys(500, 64, seed), epoch))[:, 0].tobytes()
+
+    expected = {(seed, epoch): order(seed, epoch) for seed in range(3) for epoch in range(3)}
+    assert len(set(expected.values())) == 9, "all differ"
+    np.random.seed(1)  # noqa: NPY002
+    torch.manual_seed(1)
+    for (seed, epoch), before in reversed(expected.items()):
+        assert order(seed, epoch) == before
+    assert order(2**32 + 5, 10_000) == order(2**32 + 5, 10_000)
+
+
+def test_the_order_is_the_same_for_every_batch_size() -> None:
+    wanted = np.concatenate(epoch_of(ShuffledKeys(500, 500, 7), 2))
+    assert np.array_equal(np.concatenate(epoch_of(ShuffledKeys(500, 64, 7), 2)), wanted)
+
+
+def test_the_order_can_never_change_unnoticed() -> None:
+    """A run that was killed under one release goes on under the next."""
+    assert epoch_of(ShuffledKeys(10, 10, seed=3), 4)[0][:, 0].tolist() == [1, 8, 9, 3, 7, 4, 5, 2, 6, 0]
+
+
+def own_view(indices: NDArray[np.integer], epoch: int) -> NDArray[np.integer]:
+    return 100 * epoch + indices
+
+
+def test_every_sample_goes_through_the_view_that_it_is_given() -> None:
+    keys = ShuffledKeys(10, 4, seed=0, views=own_view)
+    for epoch in range(5):
+        found = np.concatenate(epoch_of(keys, epoch))
+        assert np.array_equal(found[:, 1], 100 * epoch + found[:, 0])
+    assert {int(view) for batch in epoch_of(ShuffledKeys(10, 4, seed=0), 3) for view in batch[:, 1]} == {0}
+
+
+@pytest.mark.parametrize("length", [1, 8, 10, 11])
+def test_ordered_keys_are_all_samples_in_order(length: int) -> None:
+    keys = OrderedKeys(length, 4, view=2)
+    assert np.concatenate(list(keys)).tolist() == [[index, 2] for index in range(length)]
+    assert len(keys) == len(list(keys)) == -(-length // 4)
+
+
+def test_batches_that_lack_a_row_are_those_of_the_whole_view_after_view() -> None:
+    written = np.ones((3, 11), bool)
+    written[0, 10] = written[2, 0] = written[2, 5] = False
+    keys = MissingKeys(written, 4)
+    expected = [
+        list(OrderedKeys(11, 4))[2],
+        next(iter(OrderedKeys(11, 4, view=2))),
+        list(OrderedKeys(11, 4, view=2))[1],
+    ]
+    assert [batch.tolist() for batch in keys] == [batch.tolist() for batch in expected]
+    assert len(keys) == 3
+    assert list(MissingKeys(np.ones((2, 11), bool), 4)) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_gives_the_batches_of_its_keys_epoch_after_epoch(workers: int) -> None:
+    keys = ShuffledKeys(100, 16, seed=1, views=own_view)
+    batches = loader(Echo(100), keys, workers)
+    for epoch in range(3):
+        expected = epoch_of(keys, epoch)
+        found = [batch.numpy() for (batch,) in batches]
+        assert len(found) == len(expected) == len(keys)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert np.array_equal(ours, theirs), f"epoch {epoch}"
+
+
+def test_an_array_in_memory_takes_no_workers() -> None:
+    assert default_workers(lazy=False) == 0
+    assert default_workers(lazy=True) >= 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_draws_nothing_from_the_generators_of_the_process(workers: int) -> None:
+    """So that a batch may be made beside a network that draws its dropout."""
+    before = torch.get_rng_state()
+    list(loader(Echo(20), OrderedKeys(20, 8), workers))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_workers_are_counted_by_the_cores_that_one_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert default_workers(lazy=True) == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+class Unreadable(Echo):
+    def batch(self, keys: Any) -> tuple[Any, ...]:
+        raise DataError("a.jpg: not a readable image")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_wrong_is_worded_alike_from_a_worker(workers: int) -> None:
+    with pytest.raises(DataError) as raised:
+        list(loader(Unreadable(100), OrderedKeys(100, 16), workers))
+    assert str(raised.value) == "a.jpg: not a readable image"

@@ -1,0 +1,209 @@
+"""The training loop: resumed equals uninterrupted, and everything is a function of the seed."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from decant.pipeline.config.settings import Training
+from decant.pipeline.errors import DamagedError, DeviceError
+from decant.pipeline.networks.build import build_network, specify_network
+from decant.pipeline.objectives import cross_entropy
+from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.training.loop import (
+    CHECKPOINT,
+    METRICS,
+    make_optimizer,
+    pick_device,
+    predict,
+    train,
+    trained_seconds,
+)
+from decant.pipeline.training.metrics import Metrics
+from tests.helpers.small import CPU, recipe
+
+
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    return Parts.load(recipe("views.count=3", 'views.augment=[{op="flip"}]').settings)
+
+
+class Stopped(Exception):
+    pass
+
+
+def run(
+    parts: Parts, folder: Path, stop_after: int | None = None, network: str = "conv", **settings: Any
+) -> dict[str, Tensor]:
+    """Trains a small network; its weights. `stop_after` raises in the middle of the epoch after that many."""
+    chosen = Training(
+        **{"network": {"name": network}, "epochs": 3, "batch_size": 128, "lr": 0.05, **settings}
+    )
+    net = build_network(specify_network(chosen.network, parts.train), chosen.seed)
+    calls = 0
+
+    def criterion(outputs: Tensor, labels: Tensor, progress: float) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if stop_after is not None and calls == 12 * stop_after + 5:  # 1,437 samples are 12 batches
+            raise Stopped
+        return cross_entropy(outputs, labels)
+
+    def evaluate_on(_: nn.Module) -> Metrics:
+        return Metrics()
+
+    train(
+        net,
+        parts.train,
+        criterion,
+        chosen,
+        folder,
+        views=parts.train.cached_views,
+        evaluate_on=evaluate_on,
+        device=CPU,
+    )
+    return net.state_dict()
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_run_stopped_within_an_epoch_ends_with_the_very_weights_of_one_that_was_not(
+    parts: Parts, tmp_path: Path, optimizer: Any
+) -> None:
+    whole = run(parts, tmp_path / "whole", optimizer=optimizer, lr=0.01)
+    with pytest.raises(Stopped):
+        run(parts, tmp_path / "stopped", stop_after=2, optimizer=optimizer, lr=0.01)
+    assert (tmp_path / "stopped" / CHECKPOINT).exists()
+    resumed = run(parts, tmp_path / "stopped", optimizer=optimizer, lr=0.01)
+    assert same(whole, resumed)
+
+
+def test_a_resumed_run_has_one_line_of_metrics_an_epoch(parts: Parts, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(parts, tmp_path, stop_after=1)
+    with open(tmp_path / METRICS, "a") as file:  # a line whose checkpoint was never written
+        file.write(json.dumps({"epoch": 2, "loss": 0.0, "seconds": 1e9}) + "\n")
+    run(parts, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert trained_seconds(tmp_path) == pytest.approx(sum(line["seconds"] for line in lines))
+    assert trained_seconds(tmp_path) < 1e8
+
+
+def test_the_seed_decides_the_weights(parts: Parts, tmp_path: Path) -> None:
+    first, again = run(parts, tmp_path / "a", seed=7), run(parts, tmp_path / "b", seed=7)
+    other = run(parts, tmp_path / "c", seed=8)
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_training_lowers_the_loss(parts: Parts, tmp_path: Path) -> None:
+    run(parts, tmp_path, epochs=6)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert losses[-1] < 0.5 * losses[0], losses
+
+
+def test_memory_format_does_not_change_what_is_learnt(parts: Parts, tmp_path: Path) -> None:
+    last = run(parts, tmp_path / "last", channels_last=True, epochs=1)
+    first = run(parts, tmp_path / "first", channels_last=False, epochs=1)
+    for name in last:
+        torch.testing.assert_close(last[name], first[name], rtol=1e-2, atol=1e-3)
+
+
+def test_bfloat16_trains_and_keeps_weights_in_float32(parts: Parts, tmp_path: Path) -> None:
+    state = run(parts, tmp_path, precision="bfloat16", epochs=2)
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
+    losses = [json.loads(line)["loss"] for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert losses[1] < losses[0]
+
+
+def test_clipping_bounds_what_a_step_changes(parts: Parts, tmp_path: Path) -> None:
+    common: dict[str, Any] = {
+        "network": "linear",
+        "epochs": 1,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "lr": 1.0,
+    }
+    start = build_network(
+        specify_network(Training(network={"name": "linear"}, epochs=1).network, parts.train)
+    )
+    end = run(parts, tmp_path, clip_norm=1e-4, schedule="constant", **common)
+    moved = sum(float((end[name] - value).pow(2).sum()) for name, value in start.state_dict().items()) ** 0.5
+    assert 0 < moved <= 12 * 1e-4 * 1.001, f"moved {moved:.2e}, 12 steps of at most 1e-4 each"
+
+
+def test_the_rate_of_the_schedule_reaches_the_optimizer(parts: Parts, tmp_path: Path) -> None:
+    run(parts, tmp_path, schedule="step", milestones=(1,), gamma=0.5, lr=0.08)
+    rates = [json.loads(line)["lr"] for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert rates == [0.08, 0.04, 0.04]
+
+
+def test_predictions_are_in_the_order_of_the_samples_whatever_the_batch(parts: Parts) -> None:
+    network = build_network(
+        specify_network(Training(network={"name": "conv"}, epochs=1).network, parts.train)
+    )
+    whole = predict(network, parts.test, CPU, batch_size=360)
+    torch.testing.assert_close(predict(network, parts.test, CPU, batch_size=7), whole, rtol=1e-4, atol=1e-5)
+    network.eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(network(parts.test[123][0][None])[0], whole[123], rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_parameters_are_left_to_themselves() -> None:
+    network = nn.Linear(3, 2)
+    network.bias.requires_grad_(False)
+    optimizer = make_optimizer(network, Training(network={"name": "linear"}, epochs=1), CPU)
+    assert [parameter.shape for parameter in optimizer.param_groups[0]["params"]] == [(2, 3)]
+
+
+def test_a_device_can_be_named() -> None:
+    assert pick_device("cpu") == CPU
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+
+
+def test_a_checkpoint_that_is_none_is_named_with_the_way_out(parts: Parts, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(parts, tmp_path, stop_after=1)
+    (tmp_path / CHECKPOINT).write_bytes((tmp_path / CHECKPOINT).read_bytes()[:500])
+    with pytest.raises(DamagedError, match=r"checkpoint\.pt: not a checkpoint .*; delete it"):
+        run(parts, tmp_path)
+
+
+def test_a_torn_last_line_of_metrics_is_dropped(parts: Parts, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(parts, tmp_path, stop_after=1)
+    with open(tmp_path / METRICS, "a") as file:
+        file.write('{"epoch": 2, "lo')
+    run(parts, tmp_path)
+    assert [json.loads(line)["epoch"] for line in (tmp_path / METRICS).read_text().splitlines()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cuda:99"])
+def test_a_device_that_is_not_there_is_said(name: str) -> None:
+    with pytest.raises(DeviceError, match=f"--device {name}: cannot be used here"):
+        pick_device(name)
+
+
+def test_compiled_steps_lead_to_the_same_weights_and_say_how_long_the_first_took(
+    parts: Parts, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced for real; what is traced is run as it is, since building it in C++ takes a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain = run(parts, tmp_path / "plain", network="mlp", epochs=1)
+    assert "compile" not in capsys.readouterr().out
+    compiled = run(parts, tmp_path / "compiled", network="mlp", epochs=1, compile=True)
+    assert re.search(r"torch\.compile: the first step took \d+\.\d s", capsys.readouterr().out)
+    assert set(compiled) == set(plain)
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,123 @@
+"""What is measured of a network, against each figure counted by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+
+from decant.pipeline.objectives import NO_LABEL
+from decant.pipeline.training.metrics import calibration_error, measure, top_k
+
+
+def answers(count: int = 500, classes: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits that favour the label, and labels."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, count)
+    logits = 2 * random.normal(size=(count, classes))
+    logits[np.arange(count), labels] += 2
+    return torch.from_numpy(logits.astype(np.float32)), torch.from_numpy(labels)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 12, 100])
+def test_top_k_counts_the_labels_among_the_k_largest(k: int) -> None:
+    logits, labels = answers()
+    hits = sum(int(label) in np.argsort(-row)[:k] for row, label in zip(logits.numpy(), labels, strict=True))
+    assert top_k(logits, labels, k) == hits / len(labels)
+
+
+def longhand_ece(logits: np.ndarray, labels: np.ndarray, bins: int) -> float:
+    """Σ over bins ((b/B, (b+1)/B]) of the share of samples in it × |accuracy − mean confidence|."""
+    shares = softmax(logits.astype(np.float64), axis=1)
+    confidence, right = shares.max(1), shares.argmax(1) == labels
+    total = 0.0
+    for place in range(bins):
+        inside = (confidence > place / bins) & (confidence <= (place + 1) / bins)
+        if inside.any():
+            total += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    return total
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_calibration_error_is_its_definition(bins: int, seed: int) -> None:
+    logits, labels = answers(seed=seed)
+    expected = longhand_ece(logits.numpy(), labels.numpy(), bins)
+    assert calibration_error(logits, labels, bins) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_confidence_on_the_edge_belongs_to_the_bin_below() -> None:
+    logits = torch.tensor([[0.0, 0.0], [9.0, 0.0]])  # 1/2, and about 1: right, and wrong
+    expected = (0.5 + float(softmax([9.0, 0.0])[0])) / 2
+    assert calibration_error(logits, torch.tensor([0, 1]), bins=2) == pytest.approx(expected)
+
+
+def test_a_sure_classifier_is_off_by_its_mistakes() -> None:
+    logits = 100 * torch.eye(4)
+    assert calibration_error(logits, torch.tensor([0, 1, 2, 3])) == 0.0
+    assert calibration_error(logits, torch.tensor([0, 1, 2, 0])) == pytest.approx(0.25)
+    assert calibration_error(logits, torch.tensor([3, 2, 1, 0])) == pytest.approx(1.0)
+
+
+def test_a_classifier_that_knows_nothing_and_says_so_is_calibrated() -> None:
+    logits, labels = torch.zeros(4, 4), torch.tensor([0, 1, 2, 3])
+    assert calibration_error(logits, labels) == pytest.approx(0.0, abs=1e-7)
+
+
+def test_measure_gives_every_figure_of_the_labelled_and_agreement_of_all() -> None:
+    logits, labels = answers()
+    teacher, _ = answers(seed=1)
+    labels[:100] = NO_LABEL
+    found = measure(logits, labels, teacher)
+    rows, known = logits.double().numpy(), labels.numpy() >= 0
+    logarithms = log_softmax(rows[known], axis=1)[np.arange(400), labels[100:].numpy()]
+    assert set(found) == {"top1", "top5", "loss", "ece", "agreement"}
+    assert found["top1"] == np.mean(rows[known].argmax(1) == labels.numpy()[known])
+    assert found["top5"] == top_k(logits[100:], labels[100:], 5) > found["top1"]
+    assert found["loss"] == pytest.approx(-logarithms.mean(), rel=1e-6)
+    assert found["ece"] == calibration_error(logits[100:], labels[100:])
+    assert found["agreement"] == np.mean(rows.argmax(1) == teacher.numpy().argmax(1))
+
+
+def test_a_network_agrees_with_itself() -> None:
+    logits, labels = answers()
+    assert measure(logits, labels, 3 * logits + 1)["agreement"] == 1.0
+
+
+def test_without_labels_there_is_agreement_alone() -> None:
+    logits, labels = answers()
+    none = torch.full_like(labels, NO_LABEL)
+    assert measure(logits, none, logits) == {"agreement": 1.0}
+    assert measure(logits, none) == {}
+
+
+def test_without_a_teacher_there_is_no_agreement() -> None:
+    assert "agreement" not in measure(*answers())
+
+
+def test_figures_are_plain_numbers_whatever_the_logits_are() -> None:
+    logits, labels = answers()
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        found = measure(logits.to(dtype), labels, logits.to(dtype))
+        assert all(type(value) is float for value in found.values())
+        assert found["loss"] == pytest.approx(measure(logits, labels)["loss"], rel=1e-2)
+
+
+def test_fewer_than_five_classes_are_all_among_the_top_five() -> None:
+    logits, labels = answers(classes=3)
+    assert measure(logits, labels)["top5"] == 1.0
+
+
+def test_of_targets_errors_are_measured_and_nothing_of_classes() -> None:
+    outputs = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 5.0]])
+    targets = torch.tensor([[1.0, float("nan")], [4.0, float("nan")], [1.0, float("nan")]])
+    found = measure(outputs, targets, outputs)
+    assert found == {"mse": pytest.approx(8 / 3), "mae": pytest.approx(4 / 3), "r2": pytest.approx(1 - 8 / 6)}
+    assert all(type(value) is float for value in found.values())
+    assert measure(outputs, torch.full_like(targets, float("nan"))) == {}
+    assert measure(outputs.bfloat16(), targets)["mse"] == found["mse"]
+    assert measure(outputs, torch.ones_like(targets)) == {
+        "mse": pytest.approx(23 / 6),
+        "mae": pytest.approx(9 / 6),
+    }

@@ -1,0 +1,146 @@
+"""Batches that are made on the device are, byte for byte, those that are made from array and file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from decant.cache import (
+    CorruptError,
+    Ensemble,
+    LogitCache,
+    LogitCacheWriter,
+    Manifest,
+    MismatchError,
+    SoftLabelDataset,
+)
+from decant.cache.dataset import input_crc32
+from decant.pipeline.config.settings import ViewsSettings
+from decant.pipeline.data.samples import ArrayData
+from decant.pipeline.errors import DataError
+from decant.pipeline.training.on_device import ResidentData, fits
+from decant.pipeline.views import ViewedData, geometry
+
+CPU = torch.device("cpu")
+N, C, V = 60, 5, 3
+PLAIN = [{"op": "pad-crop", "padding": 2}, {"op": "flip"}]
+LISTS: list[list[dict[str, Any]]] = [
+    PLAIN,
+    [{"op": "random-resized-crop", "size": 6}, {"op": "color-jitter"}, {"op": "cutout", "size": 3}],
+    [{"op": "center-crop", "size": 7}, {"op": "random-erasing", "p": 0.7}, {"op": "mixup"}, {"op": "cutmix"}],
+    [{"op": "flip"}, {"op": "rand-augment"}],
+]
+
+
+def viewed(augment: list[dict[str, Any]], count: int | str = V) -> ViewedData:
+    images = np.random.default_rng(0).integers(0, 256, (N, 3, 9, 8), dtype=np.uint8)
+    settings = ViewsSettings.model_validate_json(json.dumps({"augment": augment, "count": count}))
+    return ViewedData(ArrayData("test", "train", images, np.arange(N) % C, ()), settings)
+
+
+def cached(folder: Path, data: ViewedData, dtype: str = "float16", teacher: str = "one") -> LogitCache:
+    views = data.settings.num_views
+    of = Manifest.build(num_samples=N, num_outputs=C, num_views=views, dtype=dtype, teacher={"name": teacher})
+    with LogitCacheWriter(folder / f"{teacher}.h5", of) as writer:
+        for view in range(views):
+            inputs, _ = data.batch(np.stack([np.arange(N), np.full(N, view)], axis=1))
+            logits = np.random.default_rng([view, len(teacher)]).normal(size=(N, C))
+            crc = [input_crc32(value) for value in inputs]
+            writer.write(np.arange(N), logits, labels=data.data.labels, input_crc32=crc, view=view)
+        return LogitCache.open(writer.publish())
+
+
+def keys(views: int = V) -> np.ndarray[Any, Any]:
+    random = np.random.default_rng(1)
+    return np.stack([random.integers(0, N, 100), random.integers(0, views, 100)], axis=1)
+
+
+@pytest.mark.parametrize("augment", LISTS, ids=lambda augment: augment[-1]["op"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_batch_is_the_same_bytes(tmp_path: Path, augment: list[dict[str, Any]], dtype: str) -> None:
+    data = viewed(augment)
+    labelled = SoftLabelDataset(data, cached(tmp_path, data, dtype))
+    resident = ResidentData(labelled, CPU)
+    assert len(resident) == len(labelled)
+    for ours, theirs in zip(resident.batch(keys()), labelled.batch(keys()), strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
+    assert resident.batch(keys())[0].is_contiguous()
+
+
+def test_every_outcome_and_several_teachers_are_the_same_too(tmp_path: Path) -> None:
+    data = viewed(PLAIN, "all")
+    caches = [cached(tmp_path, data, teacher=name) for name in ("one", "three")]
+    for mean in ("probabilities", "separate"):
+        labelled = SoftLabelDataset(data, Ensemble(caches, mean, temperature=2.0))  # type: ignore[arg-type]
+        resident = ResidentData(labelled, CPU)
+        for ours, theirs in zip(resident.batch(keys(50)), labelled.batch(keys(50)), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_what_the_teacher_did_not_see_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = viewed(PLAIN)
+    cache = cached(tmp_path, data)
+    resident = ResidentData(SoftLabelDataset(data, cache), CPU)
+    resident.batch(keys())
+    relabelled = viewed(PLAIN)
+    relabelled.data.labels[41] = 0 if relabelled.data.labels[41] else 1
+    with pytest.raises(MismatchError, match="sample 41: its label"):
+        ResidentData(SoftLabelDataset(relabelled, cache), CPU)
+    data.data.inputs[:] ^= 1  # type: ignore[attr-defined]
+    with pytest.raises(MismatchError, match="not what the teacher saw"):
+        resident.batch(keys())
+
+
+def test_every_input_is_checked_where_that_is_asked_for(tmp_path: Path) -> None:
+    data = viewed(PLAIN)
+    cache = cached(tmp_path, data)
+    sampled, whole = (
+        ResidentData(SoftLabelDataset(data, cache, check_inputs=check), CPU)  # type: ignore[arg-type]
+        for check in ("sample", "all")
+    )
+    changed = keys()[-1, 0]
+    data.data.inputs[changed] ^= 1  # type: ignore[attr-defined]
+    others_first = keys()[keys()[:, 0] != changed]
+    batch = np.concatenate([others_first, keys()[-1:]])
+    sampled.batch(batch)
+    with pytest.raises(MismatchError, match=f"sample {changed}, view"):
+        whole.batch(batch)
+
+
+def test_a_device_that_makes_other_views_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = viewed(PLAIN)
+    labelled = SoftLabelDataset(data, cached(tmp_path, data))
+    flip = geometry.flip
+
+    def other(images: Any, mirrored: Any) -> Any:
+        return flip(images, ~mirrored if isinstance(images, torch.Tensor) else mirrored)
+
+    monkeypatch.setattr(geometry, "flip", other)
+    with pytest.raises(DataError, match=r"cpu makes other views .* set cache.table = \"mapped\""):
+        ResidentData(labelled, CPU)
+
+
+def test_a_damaged_cache_is_refused(tmp_path: Path) -> None:
+    data = viewed(PLAIN)
+    path = cached(tmp_path, data).path
+    content = bytearray(path.read_bytes())
+    rows = LogitCache.open(path).logits(slice(None), 2).tobytes()
+    content[content.find(rows)] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    with pytest.raises(CorruptError, match="view 2"):
+        ResidentData(SoftLabelDataset(data, LogitCache.open(path)), CPU)
+
+
+def test_only_an_array_can_move_and_only_a_gpu_is_worth_it(tmp_path: Path) -> None:
+    data = viewed(PLAIN)
+    labelled = SoftLabelDataset(data, cached(tmp_path, data))
+    assert not fits(labelled, CPU)
+    with pytest.raises(TypeError, match="an array through its views"):
+        ResidentData(SoftLabelDataset([(0, 0)] * N, labelled.cache), CPU)  # type: ignore[arg-type]
