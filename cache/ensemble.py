@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from decant.cache.errors import MismatchError
-from decant.cache.manifest import Manifest, require_same
+from decant.cache.manifest import Manifest, require_equal
 from decant.cache.reader import LogitCache
 from decant.cache.statistics import softmax
 
@@ -103,11 +103,11 @@ def require_agreement(caches: Sequence[LogitCache], sections: Sequence[str]) -> 
         raise MismatchError("it takes two caches or more")
     first = caches[0]
     for other in caches[1:]:
-        require_same(
+        require_equal(
             first.manifest.identity,
             other.manifest.identity,
-            what=f"{other.path}: does not go with {first.path}",
-            mend=f"They must agree in {', '.join(sections)}.",
+            subject=f"{other.path}: does not go with {first.path}",
+            hint=f"They must agree in {', '.join(sections)}.",
             sections=sections,
         )
         if other.num_outputs != first.num_outputs or not np.array_equal(other.labels, first.labels):

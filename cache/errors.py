@@ -13,10 +13,18 @@ CacheError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from decant.cache.manifest import Difference
+
+class Difference(NamedTuple):
+    """One field in which two identities differ; a side that lacks the field has None."""
+
+    field: str
+    expected: Any
+    found: Any
+
+    def __str__(self) -> str:
+        return f"{self.field}: expected {shorten(self.expected)}, found {shorten(self.found)}"
 
 
 class CacheError(Exception):
@@ -56,3 +64,9 @@ class ValueRefusedError(CacheError):
 
 class StorageError(CacheError):
     """The disk: no space, a failed write or sync, a lock."""
+
+
+def shorten(value: Any, limit: int = 80) -> str:
+    """A value for a message, cut at `limit` characters; None reads as "nothing"."""
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -11,11 +11,11 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from decant.cache.errors import FormatError, MismatchError
+from decant.cache.errors import Difference, FormatError, MismatchError, shorten
 
 SECTIONS = ("teacher", "data", "views", "encoding")
 DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
@@ -23,17 +23,6 @@ MAX_BYTES = 60_000  # an HDF5 attribute in an object header ends at 64 KiB
 _MAX_DEPTH = 32  # of tables in tables; deeper JSON is no manifest
 _MAX_NAMES = 32_768  # bytes of class names kept in full; longer lists are kept as their digest
 _LIMITS = {"views": 2**24, "samples": 2**40, "outputs": 2**24}
-
-
-class Difference(NamedTuple):
-    """One field in which two identities differ; a side that lacks the field has None."""
-
-    field: str
-    expected: Any
-    found: Any
-
-    def __str__(self) -> str:
-        return f"{self.field}: expected {_short(self.expected)}, found {_short(self.found)}"
 
 
 @dataclass(frozen=True)
@@ -156,7 +145,7 @@ class Manifest:
         value = self.identity[section].get(name)
         if type(value) is not int or not 1 <= value <= limit:
             raise FormatError(
-                f"manifest: identity.{section}.{name} must be 1 to {limit:,}, found {_short(value)}"
+                f"manifest: identity.{section}.{name} must be 1 to {limit:,}, found {shorten(value)}"
             )
         return value
 
@@ -172,19 +161,19 @@ def differences(
     ]
 
 
-def require_same(
+def require_equal(
     expected: Mapping[str, Any],
     found: Mapping[str, Any],
     *,
-    what: str,
-    mend: str,
+    subject: str,
+    hint: str,
     sections: Sequence[str] = SECTIONS,
 ) -> None:
-    """Raises MismatchError, with every differing field, both values and then `mend`, if any differs."""
+    """Raises MismatchError, with every differing field, both values and then `hint`, if any differs."""
     different = differences(expected, found, sections)
     if different:
         lines = "".join(f"\n  {difference}" for difference in different)
-        raise MismatchError(f"{what}:{lines}\n{mend}", different)
+        raise MismatchError(f"{subject}:{lines}\n{hint}", different)
 
 
 def class_list(names: Sequence[str]) -> list[str] | dict[str, Any]:
@@ -227,8 +216,3 @@ def _too_deep(content: Any, levels: int = _MAX_DEPTH) -> bool:
     if isinstance(content, (str, bytes)) or not isinstance(content, (Mapping, Sequence)):
         return False
     return levels == 0 or any(_too_deep(value, levels - 1) for value in inner)
-
-
-def _short(value: Any, limit: int = 80) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"

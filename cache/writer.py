@@ -20,7 +20,7 @@ from decant.cache.format.blocks import CHECKED_TABLES
 from decant.cache.format.rows import StoredRows
 from decant.cache.io import partial
 from decant.cache.io.files import reserve, storage_error, sync_folder
-from decant.cache.manifest import Manifest, require_same
+from decant.cache.manifest import Manifest, require_equal
 
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -270,11 +270,11 @@ def _check_begun(path: Path, manifest: Manifest) -> hdf5.Layout:
             found = hdf5.check(file, str(path))
         except FormatError as error:
             raise type(error)(f"{error}; delete it and run the command again") from None
-    require_same(
+    require_equal(
         manifest.identity,
         found.manifest.identity,
-        what=f"{path}: was begun for another question",
-        mend="Delete it, or go on with what it was begun for.",
+        subject=f"{path}: was begun for another question",
+        hint="Delete it, or go on with what it was begun for.",
     )
     return found
 

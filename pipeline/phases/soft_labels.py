@@ -10,7 +10,7 @@ import torch
 
 from decant.cache import CacheError, Ensemble, LogitCache, Manifest, MismatchError, SoftLabelDataset, Store
 from decant.cache.dataset import CheckInputs
-from decant.cache.manifest import differences, require_same
+from decant.cache.manifest import differences, require_equal
 from decant.cache.reader import Verify
 from decant.pipeline.config.annealing import Scheduled
 from decant.pipeline.config.objectives import Own
@@ -71,11 +71,11 @@ def _own_cache(recipe: Recipe, parts: Parts, base: Path, store: Store, verify: V
             f"{_nearest(store, manifest)}"
         )
     cache = _open(path, settings, verify)
-    require_same(
+    require_equal(
         manifest.identity,
         cache.manifest.identity,
-        what=f"{path}: is not a cache of what this student trains on",
-        mend=f"Build the right one with: {recipe.command('cache-logits')}",
+        subject=f"{path}: is not a cache of what this student trains on",
+        hint=f"Build the right one with: {recipe.command('cache-logits')}",
     )
     return cache
 
@@ -86,11 +86,11 @@ def given_caches(recipe: Recipe, data: LabelledData, verify: Verify) -> list[Log
     names = (settings.cache.from_,) if isinstance(settings.cache.from_, str) else settings.cache.from_ or ()
     caches = [_open(name, settings, verify) for name in names]
     for cache in caches:
-        require_same(
+        require_equal(
             {"data": plan.of_data(data), "views": plan.of_views(settings.views, data)},
             cache.manifest.identity,
-            what=f"{cache.path}: is not a cache of what this student trains on",
-            mend=f"Build the right one with: {recipe.command('cache-logits', without='cache.from')}",
+            subject=f"{cache.path}: is not a cache of what this student trains on",
+            hint=f"Build the right one with: {recipe.command('cache-logits', without='cache.from')}",
             sections=("data", "views"),
         )
         _require_outputs(cache, num_outputs(data))

@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from decant.cache.manifest import Difference, differences
+from decant.cache.errors import Difference
+from decant.cache.manifest import differences
 from decant.pipeline.config.objectives import Own
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import DataSettings, TeacherSettings

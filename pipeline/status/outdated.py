@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decant.cache import CacheError, LogitCache, Store
-from decant.cache.manifest import Difference, differences
+from decant.cache.errors import Difference
+from decant.cache.manifest import differences
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data.samples import LabelledData
 from decant.pipeline.errors import DamagedError

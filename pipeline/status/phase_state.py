@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from decant.cache import CacheError, LogitCache, Manifest, Store
-from decant.cache.manifest import Difference, require_same
+from decant.cache.errors import Difference
+from decant.cache.manifest import require_equal
 from decant.pipeline.config.tasks import headline
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.runs.result import RECIPE, RESULT, Result, load_result
@@ -110,11 +111,11 @@ def with_cache(here: Phase, store: Store, manifest: Manifest) -> Phase:
 def _opened(path: Path, manifest: Manifest) -> LogitCache:
     """A published cache. Raises CacheError where it is damaged, or not of this manifest."""
     cache = LogitCache.open(path, verify="off")
-    require_same(
+    require_equal(
         manifest.identity,
         cache.manifest.identity,
-        what=f"{path}: does not hold what its name says",
-        mend="Delete it and run the command again.",
+        subject=f"{path}: does not hold what its name says",
+        hint="Delete it and run the command again.",
     )
     return cache
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decant.cache import FormatError, Manifest, MismatchError
-from decant.cache.manifest import MAX_BYTES, class_list, differences, require_same
+from decant.cache.manifest import MAX_BYTES, class_list, differences, require_equal
 from tests.helpers.caches import identity_with, manifest
 
 leaves = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-2, 2) | st.text(max_size=3)
@@ -54,7 +54,7 @@ def test_every_differing_field_is_named_with_both_values() -> None:
     mine = manifest(data={"classes": ["cat", "dog"]}, teacher={"network": {"name": "a", "width": 1}})
     other = manifest(data={"classes": ["dog", "cat"]}, teacher={"network": {"name": "b"}}, num_views=3)
     with pytest.raises(MismatchError) as caught:
-        require_same(mine.identity, other.identity, what="cache.h5", mend="Build it.")
+        require_equal(mine.identity, other.identity, subject="cache.h5", hint="Build it.")
     assert [difference.field for difference in caught.value.differences] == [
         "data.classes[0]",
         "data.classes[1]",
@@ -68,8 +68,8 @@ def test_every_differing_field_is_named_with_both_values() -> None:
 
 
 def test_only_the_asked_sections_are_compared() -> None:
-    require_same(
-        manifest().identity, manifest(num_views=3).identity, what="", mend="", sections=("teacher", "data")
+    require_equal(
+        manifest().identity, manifest(num_views=3).identity, subject="", hint="", sections=("teacher", "data")
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from decant.cache import LogitCacheWriter, Store
-from decant.cache.manifest import Difference
+from decant.cache.errors import Difference
 from decant.pipeline.runs.result import RESULT, Result, save_recipe
 from decant.pipeline.status.outdated import Outdated
 from decant.pipeline.status.phase_state import (

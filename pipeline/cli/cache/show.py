@@ -25,7 +25,7 @@ from decant.pipeline.cli.options import (
 from decant.pipeline.config.tasks import FIGURES
 
 if TYPE_CHECKING:
-    from decant.cache.manifest import Difference
+    from decant.cache.errors import Difference
     from decant.cache.statistics import RegressionSummary, Summary
     from decant.cache.store.local import Store
     from decant.pipeline.config.recipe import Recipe
