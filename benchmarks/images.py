@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.conditions import Conditions
-from decant.cache import LogitCache, LogitCacheWriter, Manifest, SoftLabelDataset
-from decant.cache.dataset import input_crc32
+from decant.cache import LogitCache, LogitCacheWriter, Manifest, SoftLabelDataset, input_crc32
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.views import ViewedData

@@ -24,6 +24,8 @@ from decant.cache.errors import (
     StorageError,
     ValueRefusedError,
 )
+from decant.cache.inputs import CheckInputs, each_input, input_crc32, one_input
+from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.manifest import Manifest
 from decant.cache.reader import LogitCache
 from decant.cache.store.local import Store
@@ -34,10 +36,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CacheError",
+    "CheckInputs",
     "CorruptError",
     "Ensemble",
     "FormatError",
     "IncompleteError",
+    "Key",
+    "Keys",
     "LogitCache",
     "LogitCacheWriter",
     "Manifest",
@@ -47,6 +52,10 @@ __all__ = [
     "StorageError",
     "Store",
     "ValueRefusedError",
+    "each_input",
+    "input_crc32",
+    "one_input",
+    "split_keys",
 ]
 
 

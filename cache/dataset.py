@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,16 +13,9 @@ from torch.utils.data import Dataset, Subset
 
 from decant.cache.ensemble import Ensemble
 from decant.cache.errors import MismatchError
+from decant.cache.inputs import CheckInputs, each_input, input_crc32, one_input
+from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.reader import LogitCache
-
-Key = int | tuple[int, int]
-"""A sample's index, or (index, view)."""
-
-Keys = Sequence[Key] | NDArray[np.integer]
-"""Several keys; as an array, (B, 2) of index and view."""
-
-CheckInputs = Literal["sample", "all", "off"]
-"""Whose CRC-32 is compared with what the teacher saw: one input a call, every input, or none."""
 
 
 class MapDataset(Protocol):
@@ -171,72 +163,6 @@ def _installed(name: str) -> str | None:
         return metadata.version(name).partition("+")[0]
     except metadata.PackageNotFoundError:
         return None
-
-
-def one_input(inputs: Any, place: int) -> Any:
-    """One input of a batch: a row, or of a dictionary {name: (B, …)} a dictionary of rows."""
-    if isinstance(inputs, Mapping):
-        return {name: value[place] for name, value in inputs.items()}
-    return inputs[place]
-
-
-def each_input(inputs: Any) -> Iterator[Any]:
-    """Every input of a batch."""
-    length = len(next(iter(inputs.values()), ())) if isinstance(inputs, Mapping) else len(inputs)
-    return (one_input(inputs, place) for place in range(length))
-
-
-def input_crc32(value: Any) -> int | None:
-    """CRC-32 of the bytes of a tensor, an array or an image, in C order; None for anything else.
-
-    Of a dictionary it is that of its names and values, by sorted name. Where it has an `attention_mask` (L,), values
-    of that length are taken from the first to the last place that the mask is not 0 at: what a batch is padded with
-    is no part of an input.
-    """
-    if isinstance(value, Mapping):
-        return _named_crc32(value)
-    array = _array(value)
-    return None if array is None else zlib.crc32(np.ascontiguousarray(array).data)
-
-
-def _array(value: Any) -> NDArray[Any] | None:
-    """A tensor, an array or an image as an array; None for anything else."""
-    if isinstance(value, torch.Tensor):
-        return np.asarray(value.detach().cpu().numpy())
-    return np.asarray(value) if hasattr(value, "__array_interface__") else None
-
-
-def _named_crc32(named: Mapping[str, Any]) -> int | None:
-    mask = _array(named.get("attention_mask"))
-    inside = np.flatnonzero(mask) if mask is not None else np.empty(0, np.intp)
-    used = slice(inside[0], inside[-1] + 1) if len(inside) else slice(0)
-    crc = 0
-    for name in sorted(named):
-        array = _array(named[name])
-        if array is None:
-            return None
-        if mask is not None and array.shape[:1] == mask.shape:
-            array = array[used]
-        crc = zlib.crc32(np.ascontiguousarray(array).data, zlib.crc32(f"{name} ".encode(), crc))
-    return crc
-
-
-def split_keys(keys: Keys, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(indices (B,), views (B,)); negative indices count from the end. Raises IndexError out of range."""
-    if isinstance(keys, np.ndarray) and keys.ndim == 2:
-        pairs = keys.astype(np.intp, copy=False)  # (B, 2), as a batch sampler hands them out
-    else:
-        listed = [key if isinstance(key, tuple) else (key, 0) for key in keys]
-        pairs = np.asarray(listed, dtype=np.intp).reshape(-1, 2)
-    indices, views = pairs[:, 0], pairs[:, 1]
-    if not len(pairs):
-        return indices, views
-    least, most = indices.min(), indices.max()
-    if not -length <= least <= most < length:
-        raise IndexError(f"sample {least} to {most}: the dataset has 0 to {length - 1:,}")
-    if views.min() < 0:
-        raise IndexError(f"view {views.min()}: views count from 0")
-    return np.where(indices < 0, indices + length, indices) if least < 0 else indices, views
 
 
 def _cached_indices(dataset: Any) -> NDArray[np.intp] | None:

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decant.cache import SoftLabelDataset, Store
-from decant.cache.dataset import Keys
+from decant.cache import Keys, SoftLabelDataset, Store
 from decant.pipeline import objectives
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings, ViewsSettings

@@ -8,8 +8,16 @@ from pathlib import Path
 
 import torch
 
-from decant.cache import CacheError, Ensemble, LogitCache, Manifest, MismatchError, SoftLabelDataset, Store
-from decant.cache.dataset import CheckInputs
+from decant.cache import (
+    CacheError,
+    CheckInputs,
+    Ensemble,
+    LogitCache,
+    Manifest,
+    MismatchError,
+    SoftLabelDataset,
+    Store,
+)
 from decant.cache.manifest import differences, require_equal
 from decant.cache.reader import Verify
 from decant.pipeline.config.annealing import Scheduled

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decant.cache import Ensemble, LogitCache, Store
-from decant.cache.dataset import CheckInputs
+from decant.cache import CheckInputs, Ensemble, LogitCache, Store
 from decant.cache.io.usage import using
 from decant.cache.reader import Verify
 from decant.pipeline import objectives

@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from decant.cache import LogitCacheWriter
-from decant.cache.dataset import each_input, input_crc32
+from decant.cache import LogitCacheWriter, each_input, input_crc32
 from decant.pipeline.config.settings import CacheSettings
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import Behind, ahead

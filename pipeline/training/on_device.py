@@ -14,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from decant.cache import Ensemble, LogitCache, SoftLabelDataset
+from decant.cache import Ensemble, Keys, LogitCache, SoftLabelDataset, split_keys
 from decant.cache.chunks import row_chunks
-from decant.cache.dataset import Keys, split_keys
 from decant.pipeline.data.samples import ArrayData, spread
 from decant.pipeline.errors import DataError
 from decant.pipeline.views import ViewedData

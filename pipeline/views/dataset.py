@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from decant.cache.dataset import Key, Keys, one_input, split_keys
+from decant.cache import Key, Keys, one_input, split_keys
 from decant.pipeline.config.augmentations import CutMix, Mixup
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.samples import LabelledData, num_classes, task_of, vocabulary

@@ -13,8 +13,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from decant.cache import CorruptError, LogitCache, LogitCacheWriter, MismatchError, SoftLabelDataset
-from decant.cache.dataset import each_input, input_crc32, one_input, split_keys
+from decant.cache import (
+    CorruptError,
+    LogitCache,
+    LogitCacheWriter,
+    MismatchError,
+    SoftLabelDataset,
+    split_keys,
+)
 from decant.cache.format.hdf5 import check
 from tests.helpers.caches import manifest
 
@@ -299,79 +305,3 @@ def test_a_worker_that_meets_other_data_stops_the_loader_with_its_reason(cache: 
 def test_it_is_pickled_with_its_cache(cache: LogitCache) -> None:
     again = pickle.loads(pickle.dumps(SoftLabelDataset(Views(), cache)))
     assert again[5, 1][2].tolist() == logits_of(5, 1)
-
-
-def test_the_checksum_is_of_the_bytes_as_they_are() -> None:
-    values = np.arange(12, dtype="u1").reshape(3, 4)
-    expected = zlib.crc32(bytes(range(12)))
-    assert input_crc32(values) == expected
-    assert input_crc32(torch.from_numpy(values)) == expected
-    assert input_crc32(torch.from_numpy(values.T.copy()).T) == expected, (
-        "in C order, however it lies in memory"
-    )
-    assert input_crc32(torch.ones(3, requires_grad=True)) == zlib.crc32(np.ones(3, "f4").tobytes())
-    assert input_crc32(np.zeros((0, 3))) == zlib.crc32(b"")
-    assert input_crc32(torch.tensor(3.0)) == zlib.crc32(np.float32(3).tobytes())
-    assert input_crc32("text") is None
-
-
-def test_the_checksum_of_an_image_is_that_of_its_pixels() -> None:
-    image = pytest.importorskip("PIL.Image")
-    values = np.arange(48, dtype="u1").reshape(4, 4, 3)
-    assert input_crc32(image.fromarray(values)) == zlib.crc32(values.tobytes())
-
-
-def padded(mask: list[int], ids: list[int], before: int = 0, after: int = 0) -> dict[str, Any]:
-    """A text as a batch holds it, with `before` and `after` places of padding."""
-    return {
-        "input_ids": torch.tensor([9] * before + ids + [7] * after),
-        "attention_mask": torch.tensor([0] * before + mask + [0] * after),
-    }
-
-
-def test_the_checksum_of_a_text_is_that_of_its_own_tokens_whatever_it_is_padded_with() -> None:
-    ids, mask = [5, 6, 8, 2], [1, 1, 0, 1]
-    alone = input_crc32(padded(mask, ids))
-    expected = zlib.crc32(
-        b"attention_mask " + np.array(mask).tobytes() + b"input_ids " + np.array(ids).tobytes()
-    )
-    assert alone == expected
-    for before, after in [(0, 3), (2, 0), (1, 50)]:
-        assert input_crc32(padded(mask, ids, before, after)) == alone
-    in_another_order = dict(reversed(padded(mask, ids, 0, 3).items()))
-    assert input_crc32(in_another_order) == alone
-    assert input_crc32({name: value.numpy() for name, value in padded(mask, ids).items()}) == alone
-    nothing = {input_crc32(padded([], [], after=length)) for length in (0, 1, 4)}
-    assert len(nothing) == 1
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        padded([1, 1, 0, 1], [5, 6, 8, 3]),
-        padded([1, 1, 1, 1], [5, 6, 8, 2]),
-        padded([1, 1, 1, 0], [5, 6, 8, 2]),
-        {**padded([1, 1, 0, 1], [5, 6, 8, 2]), "token_type_ids": torch.zeros(4)},
-        {"ids": torch.tensor([5, 6, 8, 2]), "attention_mask": torch.tensor([1, 1, 0, 1])},
-        {"input_ids": torch.tensor([5, 6, 8, 2])},
-    ],
-)
-def test_the_checksum_of_another_text_is_another(other: dict[str, Any]) -> None:
-    assert input_crc32(other) != input_crc32(padded([1, 1, 0, 1], [5, 6, 8, 2]))
-
-
-def test_of_a_dictionary_of_anything_else_there_is_no_checksum() -> None:
-    assert input_crc32({"input_ids": [1, 2]}) is None
-    assert input_crc32({"input_ids": torch.ones(2), "text": "words"}) is None
-
-
-def test_inputs_of_a_batch_are_its_rows_of_every_name() -> None:
-    batch = {"input_ids": torch.arange(6).view(2, 3), "length": torch.tensor([3, 2])}
-    assert one_input(batch, 1)["input_ids"].tolist() == [3, 4, 5]
-    assert [int(row["length"]) for row in each_input(batch)] == [3, 2]
-    assert [row.tolist() for row in each_input(torch.eye(2))] == [[1.0, 0.0], [0.0, 1.0]]
-
-
-def test_a_view_before_the_first_is_refused() -> None:
-    with pytest.raises(IndexError, match="view -1: views count from 0"):
-        split_keys([(3, 0), (3, -1)], 10)

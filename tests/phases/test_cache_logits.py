@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from decant.cache import LogitCache, Store
-from decant.cache.dataset import input_crc32
+from decant.cache import LogitCache, Store, input_crc32
 from decant.pipeline.errors import NotMadeError, WeightsError
 from decant.pipeline.networks.build import load_network
 from decant.pipeline.phases.cache_logits import cache_logits, estimate, time_teacher

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from decant.cache import LogitCache, LogitCacheWriter, Manifest, ValueRefusedError
-from decant.cache.dataset import input_crc32
+from decant.cache import LogitCache, LogitCacheWriter, Manifest, ValueRefusedError, input_crc32
 from decant.pipeline.config.settings import CacheSettings, ViewsSettings
 from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.phases.teacher_pass import fill, teacher_logits

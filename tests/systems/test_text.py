@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from decant.cache import LogitCache, MismatchError, SoftLabelDataset, Store
-from decant.cache.dataset import input_crc32
+from decant.cache import LogitCache, MismatchError, SoftLabelDataset, Store, input_crc32
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.recipe import load as load_recipe
 from decant.pipeline.config.settings import DataSettings, ViewsSettings

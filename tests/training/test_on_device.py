@@ -18,8 +18,8 @@ from decant.cache import (
     Manifest,
     MismatchError,
     SoftLabelDataset,
+    input_crc32,
 )
-from decant.cache.dataset import input_crc32
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.errors import DataError

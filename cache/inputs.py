@@ -1,0 +1,100 @@
+"""The inputs of a batch, and the checksum that tells whether an input is the one that the teacher saw.
+
+Tensors are read through their own methods, so that nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Protocol, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+CheckInputs = Literal["sample", "all", "off"]
+"""Whose CRC-32 is compared with what the teacher saw: one input of a batch, every input, or none."""
+
+_SAME_SIZE = {1: "byte", 2: "short", 4: "int"}  # methods of a tensor that give integers of so many bytes
+
+
+def one_input(inputs: Any, place: int) -> Any:
+    """One input of a batch: a row, or of a dictionary {name: (B, …)} a dictionary of rows.
+
+    >>> one_input({"input_ids": [[5, 6], [7, 8]], "attention_mask": [[1, 1], [1, 0]]}, 1)
+    {'input_ids': [7, 8], 'attention_mask': [1, 0]}
+    """
+    if isinstance(inputs, Mapping):
+        return {name: value[place] for name, value in inputs.items()}
+    return inputs[place]
+
+
+def each_input(inputs: Any) -> Iterator[Any]:
+    """Every input of a batch, in order."""
+    length = len(next(iter(inputs.values()), ())) if isinstance(inputs, Mapping) else len(inputs)
+    return (one_input(inputs, place) for place in range(length))
+
+
+def input_crc32(value: object) -> int | None:
+    """CRC-32 of the bytes of a tensor, an array or an image, in C order; None for anything else.
+
+    Of a dictionary it is the CRC-32 of its names and values, in the order of the names. Where the dictionary has an
+    `attention_mask` (L,), values of that length count from the first to the last place where the mask is not 0:
+    padding is no part of an input.
+
+    >>> input_crc32(np.arange(6, dtype=np.uint8).reshape(2, 3)) == zlib.crc32(bytes([0, 1, 2, 3, 4, 5]))
+    True
+    >>> padded = {"input_ids": np.array([7, 8, 0]), "attention_mask": np.array([1, 1, 0])}
+    >>> input_crc32(padded) == input_crc32({name: values[:2] for name, values in padded.items()})
+    True
+    >>> input_crc32("a text") is None
+    True
+    """
+    if isinstance(value, Mapping):
+        return _named_crc32(value)
+    array = _as_array(value)
+    return None if array is None else zlib.crc32(np.ascontiguousarray(array).data)
+
+
+def _named_crc32(named: Mapping[str, Any]) -> int | None:
+    mask = _as_array(named.get("attention_mask"))
+    inside = np.flatnonzero(mask) if mask is not None else np.empty(0, np.intp)
+    used = slice(inside[0], inside[-1] + 1) if len(inside) else slice(0)
+    crc = 0
+    for name in sorted(named):
+        array = _as_array(named[name])
+        if array is None:
+            return None
+        if mask is not None and array.shape[:1] == mask.shape:
+            array = array[used]
+        crc = zlib.crc32(np.ascontiguousarray(array).data, zlib.crc32(f"{name} ".encode(), crc))
+    return crc
+
+
+class _Tensor(Protocol):
+    """What is used of a `torch.Tensor`."""
+
+    def detach(self) -> _Tensor: ...
+    def cpu(self) -> _Tensor: ...
+    def numpy(self) -> NDArray[Any]: ...
+    def element_size(self) -> int: ...
+    def new_empty(self, size: int) -> Any: ...
+    def view(self, dtype: Any) -> _Tensor: ...
+
+
+def _is_tensor(value: object) -> TypeGuard[_Tensor]:
+    return all(hasattr(value, name) for name in ("detach", "cpu", "numpy", "element_size"))
+
+
+def _as_array(value: object) -> NDArray[Any] | None:
+    """A tensor, an array or an image as an array; None for anything else."""
+    if not _is_tensor(value):
+        return np.asarray(value) if hasattr(value, "__array_interface__") else None
+    tensor = value.detach().cpu()
+    try:
+        return np.asarray(tensor.numpy())
+    except TypeError:  # bfloat16 and other dtypes that NumPy lacks: the same bytes as integers
+        if tensor.element_size() not in _SAME_SIZE:
+            raise
+        integers = getattr(tensor.new_empty(0), _SAME_SIZE[tensor.element_size()])()
+        return np.asarray(tensor.view(integers.dtype).numpy())

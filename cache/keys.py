@@ -1,0 +1,39 @@
+"""What a dataset of several views is indexed with: (index, view)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Key = int | tuple[int, int]
+"""The index of a sample, or (index, view)."""
+
+Keys = Sequence[Key] | NDArray[np.integer]
+"""Several keys; as an array, (B, 2) of index and view."""
+
+
+def split_keys(keys: Keys, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Splits keys into (indices (B,), views (B,)); negative indices count from the end of `length` samples.
+
+    Raises IndexError where an index or a view is out of range.
+
+    >>> indices, views = split_keys([3, (0, 2), (-1, 1)], length=10)
+    >>> indices.tolist(), views.tolist()
+    ([3, 0, 9], [0, 2, 1])
+    """
+    if isinstance(keys, np.ndarray) and keys.ndim == 2:
+        pairs = keys.astype(np.intp, copy=False)  # (B, 2), as a batch sampler hands them out
+    else:
+        listed = [key if isinstance(key, tuple) else (key, 0) for key in keys]
+        pairs = np.asarray(listed, dtype=np.intp).reshape(-1, 2)
+    indices, views = pairs[:, 0], pairs[:, 1]
+    if not len(pairs):
+        return indices, views
+    least, most = indices.min(), indices.max()
+    if not -length <= least <= most < length:
+        raise IndexError(f"sample {least} to {most}: the dataset has 0 to {length - 1:,}")
+    if views.min() < 0:
+        raise IndexError(f"view {views.min()}: views count from 0")
+    return np.where(indices < 0, indices + length, indices) if least < 0 else indices, views
