@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +15,7 @@ from decant.pipeline.data.image_decode import alike, resized, to_array
 from decant.pipeline.data.labels import Label, as_label, as_labels, is_label
 from decant.pipeline.data.samples import MAX_ARRAY_BYTES, NO_LABEL, ArrayData, LabelledData, Split, spread
 from decant.pipeline.errors import DataError
+from decant.pipeline.support.plugins import Plugin
 from decant.pipeline.support.progress import track
 
 TORCHVISION = {
@@ -160,23 +159,16 @@ class SampleData:
 
 
 def _call(settings: DataSettings, split: Split) -> Any:
-    """The dataset that a person's function returns. Raises DataError where there is no such function, or it
-    fails.
-    """
-    module, _, name = settings.name.partition(":")
+    """The dataset that one's own function returns. Raises DataError where there is no such function, or it fails."""
+    plugin = Plugin(settings.name, f"data.name {settings.name!r}", DataError)
+    function = plugin.load()
+    plugin.check_arguments(function, root=settings.root, split=split)
     try:
-        function = getattr(importlib.import_module(module), name)
-    except Exception as error:  # importing runs a person's code: anything can come of it
-        raise DataError(
-            f"data.name {settings.name!r}: cannot be imported ({type(error).__name__}: {error})"
-        ) from error
-    try:
-        inspect.signature(function).bind(root=settings.root, split=split)
         dataset = function(root=settings.root, split=split)
         len(dataset), dataset.__getitem__
-    except Exception as error:
-        raise DataError(
-            f"data.name {settings.name!r}: called with root and split, it must return a dataset with a length "
-            f"and items ({type(error).__name__}: {error})"
+    except Exception as error:  # the function may raise anything
+        raise plugin.refusal(
+            "called with root and split, it must return a dataset with a length and items "
+            f"({type(error).__name__}: {error})"
         ) from error
     return dataset

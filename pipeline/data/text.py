@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data.samples import NO_LABEL, LabelledData, Split
 from decant.pipeline.errors import DataError
-from decant.pipeline.support.optional import optional
+from decant.pipeline.support.plugins import optional
 from decant.pipeline.support.progress import track
 
 MAX_LENGTH = 128  # tokens of a text, unless the recipe says otherwise

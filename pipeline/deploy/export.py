@@ -25,7 +25,7 @@ from decant.pipeline.runs.latency import machine
 from decant.pipeline.runs.open import FinishedRun
 from decant.pipeline.runs.result import WEIGHTS
 from decant.pipeline.support.files import read_json, write_atomically, write_json
-from decant.pipeline.support.optional import optional
+from decant.pipeline.support.plugins import optional
 
 FORMATS = ("pt2", "onnx", "int8")
 SUMMARY = "export.json"

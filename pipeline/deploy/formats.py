@@ -10,7 +10,7 @@ import torch
 
 from decant.pipeline.deploy.deployable import ANY_BATCH, OPSET, Description
 from decant.pipeline.errors import ModelError
-from decant.pipeline.support.optional import optional
+from decant.pipeline.support.plugins import optional
 
 METADATA = "decant.json"
 """What a .pt2 file calls its description."""

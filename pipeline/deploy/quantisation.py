@@ -18,7 +18,7 @@ from decant.pipeline.data.samples import spread
 from decant.pipeline.deploy.deployable import Description
 from decant.pipeline.deploy.formats import add_metadata
 from decant.pipeline.errors import ModelError
-from decant.pipeline.support.optional import optional
+from decant.pipeline.support.plugins import optional
 from decant.pipeline.views import ViewedData
 
 _BATCH = 32

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from decant.pipeline.errors import ModelError
-from decant.pipeline.support.optional import optional
+from decant.pipeline.support.plugins import optional
 
 Runtime = Callable[[NDArray[Any]], NDArray[np.float32]]
 """(B, …) inputs → (B, C) outputs."""

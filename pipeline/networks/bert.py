@@ -13,7 +13,7 @@ from torch import nn
 
 from decant.pipeline.errors import ModelError, WeightsError
 from decant.pipeline.networks.shapes import Shape
-from decant.pipeline.support.optional import optional
+from decant.pipeline.support.plugins import optional
 
 _UNTOLD = {
     "_name_or_path",

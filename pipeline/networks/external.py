@@ -8,8 +8,6 @@ is built is tried on one batch of zeros, so that a network which cannot take the
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +18,7 @@ from torch import nn
 from decant.pipeline.errors import ModelError, WeightsError, nearest
 from decant.pipeline.networks.preprocess import Network, Preprocess
 from decant.pipeline.networks.shapes import Shape, image_channels
+from decant.pipeline.support.plugins import Plugin
 
 _REFUSALS = (TypeError, ValueError, RuntimeError, AssertionError, IndexError, KeyError, NotImplementedError)
 
@@ -37,7 +36,7 @@ def build(
     if build_source is not None:
         network = build_source(rest, num_classes, input_shape, preprocess, dict(args))
     else:
-        network = Network(preprocess, from_function(source, rest, num_classes, input_shape, args))
+        network = Network(preprocess, from_function(name, num_classes, input_shape, args))
     _try_once(network, num_classes, input_shape)
     return network
 
@@ -131,24 +130,15 @@ def _timm(
     return Network(preprocess, body)
 
 
-def from_function(
-    module: str, function: str, num_classes: int, input_shape: Shape, args: dict[str, Any]
-) -> nn.Module:
-    """What somebody's own function makes of num_classes, input_shape and `args`. Raises ModelError."""
-    try:
-        found = getattr(importlib.import_module(module), function, None)
-    except Exception as error:  # importing runs a person's code: anything can come of it
-        raise ModelError(f"cannot import {module}: {type(error).__name__}: {error}") from error
-    if not callable(found):
-        raise ModelError(f"module {module} has no function {function!r}")
+def from_function(name: str, num_classes: int, input_shape: Shape, args: dict[str, Any]) -> nn.Module:
+    """The module that `package.module:function` returns for num_classes, input_shape and `args`. Raises ModelError."""
+    plugin = Plugin(name, "", ModelError)
+    function = plugin.load()
     arguments = {"num_classes": num_classes, "input_shape": input_shape, **args}
-    try:
-        inspect.signature(found).bind(**arguments)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{function} does not take {', '.join(arguments)}: {error}") from error
-    body = found(**arguments)
+    plugin.check_arguments(function, **arguments)
+    body = function(**arguments)
     if not isinstance(body, nn.Module):
-        raise ModelError(f"{function} must return a torch.nn.Module, got {type(body).__name__}")
+        raise plugin.refusal(f"must return a torch.nn.Module, got {type(body).__name__}")
     return body
 
 

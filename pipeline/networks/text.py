@@ -82,9 +82,8 @@ def build(
         if name.startswith(_ELSEWHERE):
             body = bert.from_elsewhere(name.removeprefix(_ELSEWHERE), args["config"], fetch)
         elif ":" in name:
-            module, _, function = name.partition(":")
             args = {**args, "vocabulary": vocabulary}
-            body = external.from_function(module, function, num_classes, input_shape, args)
+            body = external.from_function(name, num_classes, input_shape, args)
         else:
             check_arguments(bert.bert, args)
             body = bert.bert(input_shape, num_classes, vocabulary, **args)

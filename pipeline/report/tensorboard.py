@@ -9,7 +9,7 @@ from pathlib import Path
 from decant.pipeline.errors import ModelError
 from decant.pipeline.report.history import history
 from decant.pipeline.runs.result import Result
-from decant.pipeline.support.optional import optional
+from decant.pipeline.support.plugins import optional
 
 FOLDER = "tensorboard"
 

@@ -9,7 +9,6 @@ another folder, so nothing is overwritten and nothing stale is found; the same s
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 import tomllib
@@ -25,6 +24,7 @@ from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import DataSettings, TeacherSettings
 from decant.pipeline.errors import DamagedError, NotMadeError
 from decant.pipeline.support.files import read_json, write_atomically, write_json
+from decant.pipeline.support.plugins import source_sha256
 from decant.pipeline.training.metrics import Metrics
 
 Kind = Literal["teacher", "labels", "distilled"]
@@ -166,20 +166,9 @@ def student_folder(base: Path, recipe: Recipe, kind: Kind, question: Mapping[str
     excluded = _NOT_DECISIVE | ({"objective"} if kind == "labels" else set())
     whole = {"settings": settings.model_dump(mode="json", exclude=excluded), **question}
     if kind == "distilled" and isinstance(settings.objective, Own):
-        whole["objective_source"] = _source_sha256(settings.objective.name)
+        whole["objective_source"] = source_sha256(settings.objective.name)
     learnt = settings.objective.name if kind == "distilled" else "labels"
     return base / f"student-{plain(settings.network.name)}-{plain(learnt)}-{_digest(whole)}"
-
-
-def _source_sha256(name: str) -> str | None:
-    """Of the file that a `package.module:function` lies in: a function that changed is another question. None where
-    there is no such file; whoever calls the function says so.
-    """
-    try:
-        found = importlib.util.find_spec(name.partition(":")[0])
-        return None if found is None else hashlib.sha256(Path(str(found.origin)).read_bytes()).hexdigest()
-    except (ImportError, ValueError, OSError):
-        return None
 
 
 def save_recipe(folder: Path, recipe: Recipe) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ import numpy as np
 import torch
 
 from decant.pipeline.errors import DataError, RecipeError, nearest
+from decant.pipeline.support.plugins import Plugin
 from decant.pipeline.views.arrays import Images
 from decant.pipeline.views.hashing import Bits
 
@@ -50,20 +49,18 @@ def resolve(name: str, args: dict[str, Any]) -> Function:
     The names of torchvision are those of its transforms.v2. Raises RecipeError where there is no such thing,
     or it does not take `args`. What a class draws when it is built is the same each time.
     """
-    module, _, attribute = name.partition(":")
-    found = _of_torchvision(name, attribute) if module == "torchvision" else _imported(name)
+    plugin = Plugin(name, f"views.augment: {name}", RecipeError)
+    found = _of_torchvision(plugin) if name.startswith("torchvision:") else plugin.load()
+    if not isinstance(found, type):
+        plugin.check_arguments(found, "image", **args)
+        return partial(found, **args)
+    plugin.check_arguments(found, **args)
     try:
-        if isinstance(found, type):
-            inspect.signature(found).bind(**args)
-            with _generators_kept():
-                _seed([0, 0, 0])
-                return found(**args)
-        inspect.signature(found).bind(None, **args)
-    except Exception as error:  # building runs a person's code: anything can come of it
-        raise RecipeError(
-            f"views.augment: {name}: does not take {_words(args)} ({type(error).__name__}: {error})"
-        ) from error
-    return partial(found, **args)
+        with _generators_kept():
+            _seed([0, 0, 0])
+            return found(**args)
+    except Exception as error:  # a constructor may raise anything
+        raise plugin.wrong_arguments(error, **args) from error
 
 
 @contextmanager
@@ -102,34 +99,15 @@ def _one(function: Function, image: torch.Tensor, bits: list[int], name: str) ->
     raise DataError(f"views.augment: {name}: must give a uint8 tensor (C, H, W), gave {found}")
 
 
-def _of_torchvision(name: str, attribute: str) -> Any:
+def _of_torchvision(plugin: Plugin) -> type[Any]:
     from torchvision.transforms import v2
 
+    name = plugin.name.removeprefix("torchvision:")
     known = {
-        key for key, value in vars(v2).items() if isinstance(value, type) and issubclass(value, v2.Transform)
+        key: value
+        for key, value in vars(v2).items()
+        if isinstance(value, type) and issubclass(value, v2.Transform)
     }
-    if attribute not in known:
-        raise RecipeError(
-            f"views.augment: {name}: torchvision has no such transform; {nearest(attribute, known)}"
-        )
-    return getattr(v2, attribute)
-
-
-def _imported(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    try:
-        found = importlib.import_module(module)
-    except Exception as error:  # importing runs a person's code: anything can come of it
-        raise RecipeError(
-            f"views.augment: {name}: cannot be imported ({type(error).__name__}: {error})"
-        ) from error
-    if not callable(getattr(found, attribute, None)):
-        callables = [key for key, value in vars(found).items() if callable(value)]
-        raise RecipeError(
-            f"views.augment: {name}: {module} has no such callable; {nearest(attribute, callables)}"
-        )
-    return getattr(found, attribute)
-
-
-def _words(args: dict[str, Any]) -> str:
-    return ", ".join(f"{key} = {value!r}" for key, value in args.items()) or "no arguments"
+    if name not in known:
+        raise plugin.refusal(f"torchvision has no such transform; {nearest(name, known)}")
+    return known[name]

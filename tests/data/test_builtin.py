@@ -372,12 +372,12 @@ def mixed_types(root: str, split: str) -> list[Any]:
     ("name", "says"),
     [
         ("no_such_module:f", "cannot be imported (ModuleNotFoundError: No module named 'no_such_module')"),
-        (f"{__name__}:missing", "cannot be imported (AttributeError: "),
+        (f"{__name__}:missing", " has no 'missing'"),
         (":f", "cannot be imported (ValueError: "),
         ("os:path", "must return a dataset with a length and items (TypeError: "),
         (
             f"{__name__}:takes_nothing",
-            "with root and split, it must return a dataset with a length and items",
+            "does not take root = 'data', split = 'train' (TypeError: ",
         ),
         (f"{__name__}:fails", "(KeyError: 'the file of the labels')"),
         (f"{__name__}:returns_none", "must return a dataset with a length and items (TypeError: "),

@@ -139,17 +139,17 @@ def test_ones_own_function_is_called_with_its_arguments(module: str) -> None:
 @pytest.mark.parametrize(
     ("name", "args", "says"),
     [
-        ("somebodys:gone", {}, "'somebodys:gone': cannot be imported .AttributeError"),
+        ("somebodys:gone", {}, "'somebodys:gone': module somebodys has no 'gone'; known: loss, number, rows"),
         (
             "nobodys:loss",
             {},
             "'nobodys:loss': cannot be imported .ModuleNotFoundError: No module named 'nobodys'",
         ),
-        ("somebodys:constant", {}, "'somebodys:constant': is no function but int"),
+        ("somebodys:constant", {}, "'somebodys:constant': constant is not callable, it is of type int"),
         (
             "somebodys:loss",
             {"pow": 3},
-            "must take student_logits, teacher_logits, labels, pow: got an unexpected",
+            r"does not take student_logits, teacher_logits, labels, pow = 3 \(TypeError: got an unexpected",
         ),
     ],
 )

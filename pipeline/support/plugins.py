@@ -1,0 +1,98 @@
+"""Code that is named in a recipe, `package.module:name`, and libraries that are installed as an extra."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from decant.pipeline.errors import PipelineError, nearest
+
+_MOST_NAMES = 20  # that a message lists where none is near
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A function or class that a recipe names, and how messages speak of it.
+
+    >>> from decant.pipeline.errors import RecipeError
+    >>> Plugin("math:sqrt", "student.objective 'math:sqrt'", RecipeError).load()(9.0)
+    3.0
+    """
+
+    name: str
+    """`package.module:name`."""
+    subject: str
+    """What every message begins with; empty where the caller adds that."""
+    error: type[PipelineError]
+    """What is raised."""
+
+    def load(self) -> Callable[..., Any]:
+        """Imports the module and returns the function or class. Raises `error` where there is none."""
+        module_name, _, name = self.name.partition(":")
+        try:
+            module = importlib.import_module(module_name)
+        except Exception as error:  # importing runs the module, which may raise anything
+            raise self.refusal(f"cannot be imported ({_words(error)})") from error
+        found = getattr(module, name, None)
+        if found is None:
+            raise self.refusal(f"module {module_name} has no {name!r}{_suggestion(name, module)}")
+        if not callable(found):
+            raise self.refusal(f"{name} is not callable, it is of type {type(found).__name__}")
+        return found
+
+    def check_arguments(self, function: Callable[..., Any], *positional: str, **keywords: Any) -> None:
+        """Raises `error` where `function` cannot be called with so many positional arguments, which the message calls
+        by these names, and with these keywords.
+        """
+        try:
+            inspect.signature(function).bind(*positional, **keywords)
+        except (TypeError, ValueError) as error:
+            raise self.wrong_arguments(error, *positional, **keywords) from error
+
+    def wrong_arguments(self, error: Exception, *positional: str, **keywords: Any) -> PipelineError:
+        """What to raise where a call with these arguments ended in `error`."""
+        given = ", ".join([*positional, *(f"{name} = {value!r}" for name, value in keywords.items())])
+        return self.refusal(f"does not take {given or 'no arguments'} ({_words(error)})")
+
+    def refusal(self, reason: str) -> PipelineError:
+        """What to raise for any other reason."""
+        return self.error(f"{self.subject}: {reason}" if self.subject else reason)
+
+
+def source_sha256(name: str) -> str | None:
+    """SHA-256 of the file that defines `package.module:name`, so that a changed function is noticed; None where there
+    is no such file. Nothing but the packages around the module is imported.
+    """
+    try:
+        found = importlib.util.find_spec(name.partition(":")[0])
+        return None if found is None else hashlib.sha256(Path(str(found.origin)).read_bytes()).hexdigest()
+    except (ImportError, ValueError, OSError):
+        return None
+
+
+def optional(module: str, extra: str, error: type[PipelineError]) -> Any:
+    """A library that not every recipe needs. Raises `error`, with the command that installs it, where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as missing:
+        if missing.name != module.partition(".")[0]:
+            raise
+        raise error(f"{module} is not installed; run: pip install 'decant-kd[{extra}]'") from None
+
+
+def _suggestion(name: str, module: ModuleType) -> str:
+    """The end of a "has no NAME" message: the nearest names, or all where they are few."""
+    names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    hint = nearest(name, names)
+    return f"; {hint}" if names and (hint.startswith("did") or len(names) <= _MOST_NAMES) else ""
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
