@@ -62,6 +62,7 @@ class DataSettings(Section):
     """`[data]`: which images or arrays, and where they lie."""
 
     name: str
+    """A dataset that ships, `imagefolder`, `text`, or `package.module:function`."""
     root: str = "data"
     """Where downloads are kept, or the image folder itself."""
     pack: Annotated[Literal["auto", "always", "never"], Field(exclude=True)] = "auto"
@@ -99,11 +100,13 @@ class ViewsSettings(Section):
     (162 for padding 4), each sample drawing one an epoch, as it would before a live teacher.
     """
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Chooses the random crops, flips and colours; another seed gives other views."""
     size: Count | None = None
     """Height and width that every image is brought to; None leaves them as they are."""
     resize: Count | None = None
     """The shorter side before the centre crop to `size`; None is `size` itself."""
     augment: tuple[Augmentation, ...] = ()
+    """The operations that make a view, in this order; none leaves the inputs as they are."""
 
     @property
     def num_views(self) -> int:
@@ -144,25 +147,41 @@ class Training(Section):
     """How a network is trained; the same keys in `[teacher]` and `[student]`."""
 
     network: NetworkField
+    """A network that ships, `torchvision:NAME`, `timm:NAME`, `transformers:NAME` or `package.module:function`."""
     epochs: Count
+    """Passes over the training part."""
     batch_size: Count = 128
+    """Samples in a step."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """The optimizer of torch.optim."""
     lr: Annotated[float, Field(gt=0)] = 0.1
+    """The learning rate that the schedule starts from; its peak for "one-cycle"."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of SGD; Adam and AdamW do not use it."""
     nesterov: bool = False
+    """Whether SGD uses Nesterov's momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """The `weight_decay` of the optimizer."""
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = "cosine"
+    """How the learning rate changes from step to step."""
     milestones: tuple[Count, ...] = ()
     """Epochs after which a step schedule multiplies the rate by `gamma`."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """What a step schedule multiplies the rate by."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs over which the rate rises linearly to `lr`; may be a fraction."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of the cross-entropy with labels."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """The largest norm of all gradients together; None does not clip."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """What the network computes in: float32, or bfloat16 autocast."""
     channels_last: bool = True
+    """Whether images and weights use the channels-last memory format."""
     compile: bool = False
     """torch.compile for the steps of training: a long first step, which is said, and shorter ones after it."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Decides the initial weights and the order of the samples."""
     evaluate_every: Count = 1
     """Epochs between measurements on the test part; the last is always measured, none is chosen by it."""
     log_every: Count | None = None
@@ -212,9 +231,11 @@ class CacheSettings(Section):
     """`[cache]`: how the logits are computed and stored."""
 
     dtype: Literal["float16", "float32"] = "float16"
+    """How the logits are stored; float16 takes half the space."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the teacher computes in."""
     batch_size: Count = 256
+    """Samples in a batch of the teacher's pass; it is no part of the key."""
     from_: Annotated[str | tuple[str, ...] | None, Field(alias="from", min_length=1)] = None
     """A cache file to use as it is, from a colleague say, instead of the one that this recipe's teacher
     makes; or several of the same data, whose teachers then teach together.
@@ -236,6 +257,7 @@ class StudentSettings(Training):
     """`[student]`: the small network, trained on labels alone and from the cache."""
 
     objective: Objective = KD(name="kd")
+    """The loss of distilled students."""
     seeds: Count = 1
     """How many students of each kind, with seeds `seed`, `seed` + 1, …"""
     baseline: bool = True
