@@ -17,11 +17,13 @@ from benchmarks.timing import Timed, compare
 from decant.cache import Store
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings
-from decant.pipeline.networks.build import build_network, load_network, specify_network
+from decant.pipeline.networks.build import build_network
+from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.networks.weights import save_weights
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.loading import OrderedKeys
 from decant.pipeline.training.loop import autocast
 

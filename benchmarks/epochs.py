@@ -21,7 +21,8 @@ from benchmarks.timing import Timed, compare, medians
 from decant.pipeline import objectives
 from decant.pipeline.config.objectives import KD
 from decant.pipeline.config.settings import Network, Training
-from decant.pipeline.networks.build import build_network, specify_network
+from decant.pipeline.networks.build import build_network
+from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.training.loading import BatchedData, OrderedKeys
 from decant.pipeline.training.loop import Criterion, autocast, make_optimizer, train, trained_seconds
 from decant.pipeline.training.metrics import Metrics

@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.study import figure, table
@@ -24,7 +23,8 @@ from decant.pipeline.config.recipe import Recipe, load
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.job import carry_out, finished
 from decant.pipeline.phases.teacher import make_teacher
-from decant.pipeline.runs.result import TEST_LOGITS, Result
+from decant.pipeline.runs.result import Result
+from decant.pipeline.runs.saved_logits import load_test_logits
 
 CPU = torch.device("cpu")
 HERE = Path(__file__).parent
@@ -58,7 +58,7 @@ def measure(recipe: Recipe, counts: tuple[int | str, ...], patience: int, base: 
     """Every figure of the study of a recipe, as plain JSON."""
     store, parts = Store(base / "caches"), Parts.load(recipe.settings)
     teacher, _ = make_teacher(recipe, base, CPU)
-    on_test = torch.from_numpy(np.load(teacher.folder / TEST_LOGITS))
+    on_test = torch.from_numpy(load_test_logits(teacher.folder))
     settings, kept = recipe.settings.student, _Kept(base / "study.jsonl")
     for seed in range(settings.seed, settings.seed + settings.seeds):
         for schedule, epochs in {"short": settings.epochs, "long": settings.epochs * patience}.items():

@@ -19,13 +19,15 @@ from decant.cache import Keys, SoftLabelDataset, Store
 from decant.pipeline import objectives
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings, ViewsSettings
-from decant.pipeline.networks.build import load_network, specify_network
+from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases import plan
 from decant.pipeline.phases.cache_logits import Cached, cache_logits
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.job import Job
 from decant.pipeline.phases.teacher_pass import teacher_logits
-from decant.pipeline.runs.result import Result, student_folder
+from decant.pipeline.runs.folders import student_folder
+from decant.pipeline.runs.result import Result
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.loop import Criterion, predict
 from decant.pipeline.views import ViewedData
 
@@ -93,7 +95,7 @@ def arms(
             "data": plan.of_data(parts.train.data),
             "teacher": teacher.weights_sha256,
         }
-        folder = student_folder(base, recipe, kind, question) / f"seed-{settings.seed}"
+        folder = student_folder(base, settings, kind, question) / f"seed-{settings.seed}"
         spec = specify_network(settings.network, parts.train)
         return Job(
             kind=kind, spec=spec, settings=settings, data=data, criterion=criterion, views=view, folder=folder

@@ -19,11 +19,10 @@ from decant.pipeline.deploy.deployable import OPSET, Deployable, Description, de
 from decant.pipeline.deploy.formats import to_onnx, to_pt2
 from decant.pipeline.deploy.quantisation import calibration_inputs, quantise
 from decant.pipeline.errors import DamagedError, ModelError
-from decant.pipeline.networks.build import load_network
 from decant.pipeline.phases.datasets import Parts
-from decant.pipeline.runs.latency import machine
+from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.open import FinishedRun
-from decant.pipeline.runs.result import WEIGHTS
+from decant.pipeline.runs.saved_network import WEIGHTS, load_network
 from decant.pipeline.support.files import read_json, write_atomically, write_json
 from decant.pipeline.support.plugins import optional
 
@@ -205,4 +204,4 @@ def _publish(
 
 def _entry(row: Checked) -> dict[str, Any]:
     threads = "1 thread" if runtimes.THREADS == 1 else f"{runtimes.THREADS} threads"
-    return {**asdict(row), "latency_on": f"{machine(torch.device('cpu'))}, {threads}, batch 1"}
+    return {**asdict(row), "latency_on": f"{device_name(torch.device('cpu'))}, {threads}, batch 1"}

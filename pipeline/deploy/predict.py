@@ -18,8 +18,8 @@ from decant.pipeline.data import load
 from decant.pipeline.data.image_decode import decode
 from decant.pipeline.data.samples import ArrayData, LabelledData
 from decant.pipeline.errors import DataError, ModelError
-from decant.pipeline.networks.build import load_network
 from decant.pipeline.runs.open import FinishedRun, class_names
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.views import ViewedData
 
 

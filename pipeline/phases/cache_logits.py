@@ -21,12 +21,12 @@ from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import CacheSettings
 from decant.pipeline.data import load
 from decant.pipeline.data.held_out import divide
-from decant.pipeline.networks.build import load_network
 from decant.pipeline.phases import plan
 from decant.pipeline.phases.teacher_pass import fill, teacher_logits
-from decant.pipeline.runs.latency import machine
+from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.notes import Pass, remember_pass
-from decant.pipeline.runs.result import Result, find_teacher
+from decant.pipeline.runs.result import Result
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.loading import OrderedKeys, default_workers
 from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.views import ViewedData
@@ -104,7 +104,7 @@ def cache_logits(
                     rows = _fill(writer, viewed, teacher, recipe, device)
                     cache = LogitCache.open(writer.publish())
                 seconds = time.perf_counter() - started
-                remember_pass(base, manifest.key, Pass(seconds, rows, taken_over, machine(device)))
+                remember_pass(base, manifest.key, Pass(seconds, rows, taken_over, device_name(device)))
                 return _measured(cache, seconds, rows, taken_over)
     cache = LogitCache.open(found)
     return _measured(cache, None, limit=_FOUND_ROWS)
@@ -153,7 +153,7 @@ def question(recipe: Recipe, base: Path) -> tuple[ViewedData, Result, Manifest]:
     settings = recipe.settings
     learnt_from, data = divide(settings, load(settings.data, settings.views, "train"))
     views = plan.of_views(settings.views, learnt_from)
-    teacher = find_teacher(recipe, base, views, plan.of_data(learnt_from))
+    teacher = plan.find_teacher(recipe, base, views, plan.of_data(learnt_from))
     manifest = plan.of_cache(data, settings.views, teacher, settings.cache)
     return ViewedData(data, settings.views), teacher, manifest
 

@@ -11,9 +11,9 @@ import torch
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data.samples import num_outputs
 from decant.pipeline.errors import NotMadeError
-from decant.pipeline.networks.build import load_network
 from decant.pipeline.phases.datasets import Parts
-from decant.pipeline.runs.result import Result, results
+from decant.pipeline.runs.result import Result, find_results
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.loop import predict
 from decant.pipeline.training.metrics import measure
 
@@ -29,7 +29,7 @@ def evaluate_runs(recipe: Recipe, base: Path, device: torch.device) -> Iterator[
     test, outputs = parts.test, num_outputs(parts.train.data)
     finished = [
         result
-        for result in results(base, recipe.settings.data)
+        for result in find_results(base, recipe.settings.data)
         if (result.network.input_shape, result.network.num_classes) == (test.data.input_shape, outputs)
     ]
     if not finished:

@@ -9,18 +9,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Training
 from decant.pipeline.data.samples import task_of
-from decant.pipeline.networks.build import build_network, load_network, num_parameters, save_network
+from decant.pipeline.networks.build import build_network, num_parameters
+from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.networks.weights import load_weights
-from decant.pipeline.runs.latency import latency, machine
+from decant.pipeline.runs.latency import device_name, latency
 from decant.pipeline.runs.open import class_names
-from decant.pipeline.runs.result import TEST_LOGITS, Kind, NetworkSpec, Result, load_result, save_recipe
+from decant.pipeline.runs.result import Kind, Result, load_result
+from decant.pipeline.runs.saved_logits import save_test_logits
+from decant.pipeline.runs.saved_network import load_network, save_network
+from decant.pipeline.runs.saved_recipe import save_recipe
 from decant.pipeline.support.files import alone_with
 from decant.pipeline.training.loading import BatchedData, EpochViews
 from decant.pipeline.training.loop import CHECKPOINT, Criterion, evaluate, predict, train, trained_seconds
@@ -116,7 +119,7 @@ def _train(
         test_sha256=test.data.digest(),
         seconds=trained_seconds(job.folder),
         latency_ms=latency(network, first, device).median,
-        latency_on=machine(device),
+        latency_on=device_name(device),
         classes=_classes(job, test),
         input_dtype=None if isinstance(first, dict) else str(first.dtype).removeprefix("torch."),
         folder=job.folder,
@@ -137,5 +140,5 @@ def _classes(job: Job, test: ViewedData) -> list[str] | None:
 def _test_logits(folder: Path, network: nn.Module, test: ViewedData, device: torch.device) -> Tensor:
     """(N, C) float32 on the test part, kept beside the weights."""
     logits = predict(network, test, device)
-    np.save(folder / TEST_LOGITS, logits.numpy())
+    save_test_logits(folder, logits)
     return logits

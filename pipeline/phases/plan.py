@@ -7,19 +7,22 @@ and takes no other.
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from decant.cache import Manifest
 from decant.pipeline import data as datasets
-from decant.pipeline.config.recipe import load
+from decant.pipeline.config.recipe import Recipe, load
 from decant.pipeline.config.settings import CacheSettings, ViewsSettings
 from decant.pipeline.data.held_out import divide
 from decant.pipeline.data.samples import LabelledData, num_targets
-from decant.pipeline.runs.result import Result
+from decant.pipeline.errors import NotMadeError
+from decant.pipeline.runs.folders import teacher_folder
+from decant.pipeline.runs.result import Result, load_result
 
 _DECIDE_PIXELS = ("torch", "torchvision", "numpy", "pillow")  # libraries whose change may change an input
 
@@ -64,6 +67,18 @@ def of_cache(data: LabelledData, views: ViewsSettings, teacher: Result, settings
             "versions": {name: metadata.version(name) for name in _DECIDE_PIXELS},
         },
     )
+
+
+def find_teacher(recipe: Recipe, base: Path, views: Mapping[str, Any], data: Mapping[str, Any]) -> Result:
+    """The finished teacher. Raises NotMadeError, naming the command that makes it."""
+    folder = teacher_folder(base, recipe.settings.teacher, {"views": views, "data": data})
+    result = load_result(folder)
+    if result is None:
+        state = (
+            "is not finished" if folder.exists() else "has not been trained with these settings on these data"
+        )
+        raise NotMadeError(f"{folder}: the teacher {state}; run: {recipe.command('teacher')}")
+    return result
 
 
 def of_recipe(name_or_file: str, overrides: Sequence[str]) -> tuple[dict[str, Any], NDArray[Any]]:

@@ -28,7 +28,6 @@ from decant.pipeline.data.samples import ArrayData, LabelledData, num_outputs
 from decant.pipeline.errors import NotMadeError, RecipeError
 from decant.pipeline.phases import plan
 from decant.pipeline.phases.datasets import Parts
-from decant.pipeline.runs.result import find_teacher
 from decant.pipeline.training.loading import BatchedData
 from decant.pipeline.training.on_device import ResidentData, fits
 
@@ -70,7 +69,7 @@ def _own_cache(recipe: Recipe, parts: Parts, base: Path, store: Store, verify: V
     settings, data = recipe.settings, parts.train.data
     learnt_from = parts.teacher.data
     views = plan.of_views(settings.views, learnt_from)
-    teacher = find_teacher(recipe, base, views, plan.of_data(learnt_from))
+    teacher = plan.find_teacher(recipe, base, views, plan.of_data(learnt_from))
     manifest = plan.of_cache(data, settings.views, teacher, settings.cache)
     path = store.find(manifest)
     if path is None:

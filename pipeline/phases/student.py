@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,18 +19,13 @@ from decant.cache.reader import Verify
 from decant.pipeline import objectives
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data.samples import has_labels, task_of
-from decant.pipeline.networks.build import specify_network
+from decant.pipeline.networks.spec import NetworkSpec, specify_network
 from decant.pipeline.phases import plan, soft_labels
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.job import Job, carry_out, finished
-from decant.pipeline.runs.result import (
-    TEST_LOGITS,
-    NetworkSpec,
-    Result,
-    load_result,
-    student_folder,
-    teacher_folder,
-)
+from decant.pipeline.runs.folders import student_folder, teacher_folder
+from decant.pipeline.runs.result import Result, load_result
+from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.training.loading import BatchedData
 
 
@@ -92,7 +86,7 @@ def _jobs(
         data=parts.train,
         criterion=objectives.from_labels(settings.label_smoothing, task_of(parts.train.data)),
         views=parts.train.cached_views,
-        folder=student_folder(base, recipe, "labels", inputs) / f"seed-{seed}",
+        folder=student_folder(base, settings, "labels", inputs) / f"seed-{seed}",
         lazy=parts.train.data.lazy,
     )
     distilled = replace(
@@ -100,7 +94,7 @@ def _jobs(
         kind="distilled",
         data=learnt_from,
         criterion=objectives.from_cache(settings.objective, settings.label_smoothing),
-        folder=student_folder(base, recipe, "distilled", {**inputs, "cache": cache.manifest.key})
+        folder=student_folder(base, settings, "distilled", {**inputs, "cache": cache.manifest.key})
         / f"seed-{seed}",
         origin={
             "objective": settings.objective.model_dump(mode="json", by_alias=True),
@@ -128,9 +122,11 @@ def _teacher_on_test(recipe: Recipe, parts: Parts, base: Path, cache: LogitCache
     """
     data = parts.teacher.data
     views = plan.of_views(recipe.settings.views, data)
-    teacher = load_result(teacher_folder(base, recipe.settings.teacher, views, plan.of_data(data)))
+    teacher = load_result(
+        teacher_folder(base, recipe.settings.teacher, {"views": views, "data": plan.of_data(data)})
+    )
     learnt_from = cache.manifest.identity["teacher"].get("weights_sha256")
     if teacher is None or teacher.weights_sha256 != learnt_from:
         return None
-    logits = np.load(teacher.folder / TEST_LOGITS, allow_pickle=False)
+    logits = load_test_logits(teacher.folder)
     return torch.from_numpy(logits) if teacher.test_sha256 == parts.test.data.digest() else None

@@ -9,12 +9,13 @@ import torch
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data.samples import has_labels, task_of
 from decant.pipeline.errors import DataError
-from decant.pipeline.networks.build import specify_network
+from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.objectives import from_labels
 from decant.pipeline.phases import plan
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.job import Job, carry_out, finished
-from decant.pipeline.runs.result import Result, teacher_folder
+from decant.pipeline.runs.folders import teacher_folder
+from decant.pipeline.runs.result import Result
 
 
 def make_teacher(recipe: Recipe, base: Path, device: torch.device) -> tuple[Result, bool]:
@@ -28,7 +29,7 @@ def make_teacher(recipe: Recipe, base: Path, device: torch.device) -> tuple[Resu
     parts = Parts.load(recipe.settings)
     train = parts.teacher
     views, data = plan.of_views(recipe.settings.views, train.data), plan.of_data(train.data)
-    folder = teacher_folder(base, settings, views, data)
+    folder = teacher_folder(base, settings, {"views": views, "data": data})
     found = finished(folder, parts.test, device)
     if found is not None:
         return found, True

@@ -11,9 +11,9 @@ import torch
 from decant.cache import LogitCache, Store
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.errors import NotMadeError
-from decant.pipeline.networks.build import load_network
 from decant.pipeline.phases.cache_logits import question
 from decant.pipeline.phases.teacher_pass import teacher_logits
+from decant.pipeline.runs.saved_network import load_network
 
 _ARITHMETIC = {"float32": 1e-3, "bfloat16": 5e-2}  # of the largest logit
 

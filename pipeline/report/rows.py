@@ -11,7 +11,7 @@ from typing import Any
 
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.tasks import Figure, headline
-from decant.pipeline.runs.result import Result, results
+from decant.pipeline.runs.result import Result, find_results
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def compare(recipe: Recipe, base: Path, students: Sequence[Result]) -> tuple[Row
     of = {weights for student in students for weights in (student.teacher, *(student.teachers or ()))}
     teachers = [
         result
-        for result in results(base, recipe.settings.data)
+        for result in find_results(base, recipe.settings.data)
         if result.kind == "teacher" and result.weights_sha256 in of
     ]
     return rows_of([*teachers, *students])

@@ -20,12 +20,14 @@ from decant.pipeline.config.augmentations import CutMix, Mixup
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data.samples import has_labels
 from decant.pipeline.errors import DataError, NotMadeError, PipelineError
-from decant.pipeline.networks.build import load_network
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.report.rows import Row, rows_of
 from decant.pipeline.runs.open import FinishedRun, class_names, open_run
-from decant.pipeline.runs.result import TEST_LOGITS, Result, changed_settings, results
+from decant.pipeline.runs.result import Result, find_results
+from decant.pipeline.runs.saved_logits import load_test_logits
+from decant.pipeline.runs.saved_network import load_network
+from decant.pipeline.runs.saved_recipe import changed_settings
 from decant.pipeline.training.loop import predict
 
 _SECTIONS = ("data", "views", "teacher", "knowledge", "cache", "student")
@@ -154,7 +156,7 @@ class Subject:
         """
         shape = len(self.parts.test), result.network.num_classes
         with contextlib.suppress(OSError, ValueError, EOFError):
-            found = np.load(result.folder / TEST_LOGITS, allow_pickle=False)
+            found = load_test_logits(result.folder)
             if found.shape == shape:
                 return np.asarray(found, np.float32)
         return predict(load_network(result).to(self.device), self.parts.test, self.device).numpy()
@@ -165,7 +167,7 @@ def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) ->
     as the focus: the distilled student whose settings are nearest to the recipe's. Raises NotMadeError where nothing
     is finished.
     """
-    found = tuple(results(base, recipe.settings.data))
+    found = tuple(find_results(base, recipe.settings.data))
     if not found:
         raise NotMadeError(f"{base}: no finished network to report; run: {recipe.command('teacher')}")
 
@@ -203,7 +205,7 @@ def of_runs(paths: Sequence[Path], store: Store, device: torch.device) -> Subjec
 def _expanded(paths: Sequence[Path]) -> Iterable[Result]:
     """The finished runs that are given, or lie in what is given. Raises NotMadeError for a path without any."""
     for path in paths:
-        below = list(results(path)) if path.is_dir() else []
+        below = list(find_results(path)) if path.is_dir() else []
         yield from below or [open_run(path).result]
 
 
@@ -211,7 +213,7 @@ def _belonging(given: Sequence[Result]) -> Iterable[Result]:
     """Teachers and labels-only students, beside the given ones, that they are compared with."""
     for base in {result.folder.parent.parent for result in given if result.kind == "distilled"}:
         with contextlib.suppress(PipelineError):
-            for other in results(base):
+            for other in find_results(base):
                 if any(_belongs(other, result) for result in given if result.folder.parent.parent == base):
                     yield other
 

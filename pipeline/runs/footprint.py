@@ -18,9 +18,9 @@ from torch.autograd.profiler import profile
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from decant.pipeline.networks.build import load_network
-from decant.pipeline.runs.latency import latency, machine
+from decant.pipeline.runs.latency import device_name, latency
 from decant.pipeline.runs.result import Result
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.files import write_json
 from decant.pipeline.training.device import Inputs, to_device
 from decant.pipeline.views import ViewedData
@@ -67,7 +67,7 @@ def of_run(result: Result, test: ViewedData, device: torch.device) -> Footprint:
 
     Where there are fewer test inputs than a batch has, they are repeated. Raises WeightsError as `networks.load` does.
     """
-    asked = (result.weights_sha256, machine(device), torch.get_num_threads(), str(torch.__version__))
+    asked = (result.weights_sha256, device_name(device), torch.get_num_threads(), str(torch.__version__))
     kept = _read(result.folder / FOOTPRINT)
     if kept is not None and (kept.weights_sha256, kept.machine, kept.threads, kept.torch) == asked:
         return kept

@@ -42,7 +42,7 @@ def timed(call: Callable[[], object], repetitions: int = 50, seconds: float = 10
     return Latency(float(median), float(slow))
 
 
-def machine(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     """What a device is, in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

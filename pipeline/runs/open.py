@@ -8,7 +8,8 @@ from pathlib import Path
 
 from decant.pipeline.config.recipe import Recipe, load
 from decant.pipeline.errors import DamagedError, NotMadeError
-from decant.pipeline.runs.result import RECIPE, RESULT, Result, load_result
+from decant.pipeline.runs.result import RESULT, Result, load_result
+from decant.pipeline.runs.saved_recipe import RECIPE
 
 
 @dataclass(frozen=True)

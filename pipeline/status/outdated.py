@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from decant.cache.errors import Difference
 from decant.cache.manifest import differences
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data.samples import LabelledData
-from decant.pipeline.errors import DamagedError
 from decant.pipeline.phases import plan
-from decant.pipeline.runs.result import RESULT, Kind, Result, changed_settings, load_result
+from decant.pipeline.runs.result import Kind, Result
+from decant.pipeline.runs.saved_recipe import changed_settings
 
 _DECIDING: dict[Kind, tuple[str, ...]] = {
     "teacher": ("data", "views", "teacher"),
@@ -36,15 +35,6 @@ class Outdated:
     path: Path
     changed: tuple[Difference, ...]
     """Expected is what the recipe says, found what that was made with; none where the data or a file changed."""
-
-
-def finished(base: Path) -> list[Result]:
-    """Every finished network under a recipe's run folder, but for damaged ones."""
-    found = []
-    for path in sorted(base.glob(f"**/{RESULT}")):
-        with contextlib.suppress(DamagedError, OSError):
-            found.append(load_result(path.parent))
-    return [result for result in found if result is not None]
 
 
 def nearest_teacher(

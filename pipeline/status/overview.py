@@ -15,10 +15,10 @@ from decant.pipeline.data.builtin import TORCHVISION
 from decant.pipeline.data.held_out import divide
 from decant.pipeline.data.samples import LabelledData, has_labels
 from decant.pipeline.phases import plan, soft_labels
-from decant.pipeline.runs.result import Kind, Result, student_folder, teacher_folder
+from decant.pipeline.runs.folders import student_folder, teacher_folder
+from decant.pipeline.runs.result import Kind, Result, find_results
 from decant.pipeline.status.outdated import (
     Outdated,
-    finished,
     nearest_cache,
     nearest_students,
     nearest_teacher,
@@ -59,7 +59,7 @@ class Overview:
 
     def phases(self) -> tuple[Phase, ...]:
         """Every phase, in the order in which they are made. Raises DataError and RecipeError."""
-        settings, results = self.recipe.settings, finished(self.base)
+        settings, results = self.recipe.settings, tuple(find_results(self.base, skip_damaged=True))
         if settings.cache.from_ is not None:
             given = settings.cache.from_
             caches = [self._given(name) for name in ((given,) if isinstance(given, str) else given)]
@@ -87,7 +87,8 @@ class Overview:
         data = self._divided[0]
         views, content = plan.of_views(self.recipe.settings.views, data), plan.of_data(data)
         return tuple(
-            teacher_folder(self.base, one.settings.teacher, views, content) for one in self.recipe.by_teacher
+            teacher_folder(self.base, one.settings.teacher, {"views": views, "data": content})
+            for one in self.recipe.by_teacher
         )
 
     @cached_property
@@ -177,7 +178,7 @@ class Overview:
         asked, folder = self.recipe.settings.student, None
         here = Phase(_STUDENTS[kind], "student", seeds=asked.seeds)
         if question is not None:
-            folder = student_folder(self.base, self.recipe, kind, question)
+            folder = student_folder(self.base, asked, kind, question)
             seeds = range(asked.seed, asked.seed + asked.seeds)
             here = with_students(here, folder, seeds, asked.epochs)
         return perhaps_stale(here, nearest_students(self.recipe, kind, results, folder), before)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.objectives import LABELS, Outcome, markdown, measure
 from decant.pipeline.config.objectives import names_for
-from decant.pipeline.runs.result import results
+from decant.pipeline.runs.result import find_results
 
 
 def test_the_table_ranks_and_names_best_and_worst_with_paired_differences() -> None:
@@ -27,7 +27,7 @@ def test_every_objective_has_the_same_student_teacher_and_test_part(tmp_path: Pa
     small = ["teacher.network.width=2", "teacher.epochs=1", "student.epochs=1"]
     outcomes = measure(tmp_path, 1, small)
     assert [outcome.name for outcome in outcomes] == [LABELS, *names_for("classification")]
-    found = list(results(tmp_path))
+    found = list(find_results(tmp_path))
     teachers = [result for result in found if result.kind == "teacher"]
     assert {result.seed for result in teachers} == {0, 1}
     students = [result for result in found if result.kind == "distilled"]

@@ -43,7 +43,9 @@ def test_the_checksum_of_a_dtype_that_numpy_lacks_is_of_its_bytes(
     values = torch.linspace(-2, 2, 12)[: int(np.prod(shape))].reshape(shape).to(dtype)
     stored = bytes(values.clone().untyped_storage())
     assert input_crc32(values) == zlib.crc32(stored)
-    assert input_crc32(values.transpose(0, -1).contiguous().transpose(0, -1)) == zlib.crc32(stored), "in C order"
+    assert input_crc32(values.transpose(0, -1).contiguous().transpose(0, -1)) == zlib.crc32(stored), (
+        "in C order"
+    )
     assert input_crc32(values.clone().requires_grad_(True)) == zlib.crc32(stored)
 
 

@@ -15,7 +15,7 @@ from decant.pipeline.phases.student import train_students
 from decant.pipeline.report.making import Report, make_report
 from decant.pipeline.report.subject import of_recipe, of_runs
 from decant.pipeline.report.tensorboard import write_events
-from decant.pipeline.runs.result import results
+from decant.pipeline.runs.result import find_results
 from tests.helpers.commands import decant, refused, succeed, tiny
 from tests.helpers.small import CPU, build_cache, recipe, students
 
@@ -75,7 +75,9 @@ def test_settings_that_were_not_run_are_looked_into_at_the_nearest(folder: Path)
 
 def test_a_run_brings_its_teacher_and_its_labels_only_twin(folder: Path) -> None:
     hot = (
-        result for result in results(folder / "runs") if (result.objective or {}).get("temperature") == 9.0
+        result
+        for result in find_results(folder / "runs")
+        if (result.objective or {}).get("temperature") == 9.0
     )
     run = next(hot).folder
     subject = of_runs([run], Store(folder / "caches"), CPU)
@@ -137,7 +139,7 @@ def test_seeds_that_were_measured_unlike_often_share_a_curve(tmp_path: Path) -> 
 
 def test_event_files_hold_every_number_of_every_epoch(folder: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    found = list(results(folder / "runs"))
+    found = list(find_results(folder / "runs"))
     for _ in range(2):  # a second time gives the same again, not twice as much
         folders = write_events(found)
     assert len(folders) == 4

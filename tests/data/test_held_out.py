@@ -13,11 +13,12 @@ from decant.cache import MismatchError, Store
 from decant.pipeline.config.recipe import load
 from decant.pipeline.data.samples import NO_LABEL
 from decant.pipeline.errors import DataError, RecipeError
-from decant.pipeline.networks.build import build_network, load_network
+from decant.pipeline.networks.build import build_network
 from decant.pipeline.phases import job, plan
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.runs.result import Result
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.loop import predict
 from tests.helpers.small import CPU, build_cache, recipe, teach
 

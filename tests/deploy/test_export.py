@@ -28,10 +28,10 @@ from decant.pipeline.deploy.formats import METADATA
 from decant.pipeline.deploy.predict import Predictor
 from decant.pipeline.deploy.quantisation import calibration_inputs
 from decant.pipeline.errors import ModelError
-from decant.pipeline.networks.build import load_network
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.open import FinishedRun, open_run
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.files import read_json
 from decant.pipeline.training.metrics import measure
 from tests.helpers.caches import ROOT

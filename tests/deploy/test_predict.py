@@ -17,10 +17,10 @@ from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.deploy import predict
 from decant.pipeline.deploy.predict import Predictor
 from decant.pipeline.errors import ModelError
-from decant.pipeline.networks.build import load_network
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.open import FinishedRun, open_run
+from decant.pipeline.runs.saved_network import load_network
 from tests.helpers.small import CPU, teach
 
 

@@ -10,12 +10,11 @@ import torch
 
 from decant.cache import LogitCache, Store, input_crc32
 from decant.pipeline.errors import NotMadeError, WeightsError
-from decant.pipeline.networks.build import load_network
 from decant.pipeline.phases.cache_logits import cache_logits, estimate, time_teacher
 from decant.pipeline.phases.datasets import Parts
-from decant.pipeline.runs.latency import machine
+from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.notes import Pass, pass_of, remember_pass
-from decant.pipeline.runs.result import WEIGHTS
+from decant.pipeline.runs.saved_network import WEIGHTS, load_network
 from tests.helpers.small import CPU, build_cache, recipe, teach
 
 VIEWS = ("views.count=2", 'views.augment=[{op="pad-crop", padding=1}]')
@@ -92,7 +91,7 @@ def test_what_the_pass_took_is_noted_by_who_made_the_file_and_not_by_who_found_i
     made = cache_logits(recipe(*VIEWS), runs, store, CPU, print)
     assert made.seconds is not None
     noted = pass_of(runs, made.cache.manifest.key)
-    assert noted == Pass(made.seconds, 2 * 1437, 0, machine(CPU))
+    assert noted == Pass(made.seconds, 2 * 1437, 0, device_name(CPU))
     other = Pass(7.0, 1, 0, "abacus")
     remember_pass(runs, made.cache.manifest.key, other)
     cache_logits(recipe(*VIEWS), runs, store, CPU, print)

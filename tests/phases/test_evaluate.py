@@ -10,14 +10,14 @@ from decant.cache import Store
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.evaluate import evaluate_runs
 from decant.pipeline.phases.student import train_students
-from decant.pipeline.runs.result import results
+from decant.pipeline.runs.result import find_results
 from tests.helpers.small import CPU, build_cache, recipe, teach
 
 
 def test_every_network_is_measured_as_it_was_when_it_was_made(tmp_path: Path) -> None:
     build_cache(tmp_path)
     list(train_students(recipe(), tmp_path / "runs", Store(tmp_path / "caches"), CPU))
-    said = {result.folder: result for result in results(tmp_path / "runs")}
+    said = {result.folder: result for result in find_results(tmp_path / "runs")}
     measured = list(evaluate_runs(recipe(), tmp_path / "runs", CPU))
     assert len(measured) == 3
     for result in measured:

@@ -13,8 +13,9 @@ from decant.pipeline.config.recipe import load as load_recipe
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.data import load
 from decant.pipeline.data.samples import ArrayData
+from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.phases import plan
-from decant.pipeline.runs.result import NetworkSpec, Result
+from decant.pipeline.runs.result import Result
 
 AUGMENTED = ("views.count=3", 'views.augment=[{op="flip"}, {op="pad-crop", padding=2}]')
 

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from decant.cache import CacheError, CorruptError, SoftLabelDataset, Store
 from decant.cache.io import usage
-from decant.pipeline.networks.build import load_network, specify_network
+from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.soft_labels import open_cache
 from decant.pipeline.phases.student import _jobs as student_jobs
 from decant.pipeline.phases.student import train_students
-from decant.pipeline.runs.result import WEIGHTS, Result
+from decant.pipeline.runs.result import Result
+from decant.pipeline.runs.saved_network import WEIGHTS, load_network
 from tests.helpers.small import CPU, VIEWS, build_cache, recipe, students, teach
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from decant.pipeline.errors import DataError, WeightsError
-from decant.pipeline.networks.build import load_network
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.teacher import make_teacher
-from decant.pipeline.runs.result import TEST_LOGITS, WEIGHTS
+from decant.pipeline.runs.saved_logits import TEST_LOGITS
+from decant.pipeline.runs.saved_network import WEIGHTS, load_network
 from decant.pipeline.training.loop import METRICS, predict
 from tests.helpers.small import CPU, recipe, teach
 

@@ -15,7 +15,7 @@ from decant.cache import Store
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.report import Row, compare, format_cells, gains, learnt, rows_of
 from decant.pipeline.report.markdown import markdown
-from decant.pipeline.runs.result import results
+from decant.pipeline.runs.result import find_results
 from tests.helpers.small import CPU, build_cache, recipe
 
 SEEDS = ("student.seeds=3",)
@@ -31,7 +31,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(runs: Path) -> tuple[Row, ...]:
-    return rows_of(results(runs))
+    return rows_of(find_results(runs))
 
 
 def with_values(row: Row, values: Sequence[float]) -> Row:
@@ -52,7 +52,7 @@ def test_there_is_a_row_a_kind_with_its_seeds(rows: tuple[Row, ...]) -> None:
 
 
 def test_means_spreads_and_sizes_are_those_of_the_results(runs: Path, rows: tuple[Row, ...]) -> None:
-    top1 = [result.metrics["top1"] for result in results(runs) if result.kind == "distilled"]
+    top1 = [result.metrics["top1"] for result in find_results(runs) if result.kind == "distilled"]
     row = rows[2]
     assert row.mean == pytest.approx(statistics.fmean(top1))
     assert row.spread == pytest.approx(statistics.stdev(top1))

@@ -29,7 +29,6 @@ from decant.pipeline.config.settings import Settings, ViewsSettings
 from decant.pipeline.config.tasks import FIGURES
 from decant.pipeline.deploy.check import Checked
 from decant.pipeline.errors import NotMadeError
-from decant.pipeline.networks.build import load_network
 from decant.pipeline.phases.cache_logits import SampleSeconds, cache_logits
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
@@ -41,6 +40,7 @@ from decant.pipeline.report.sections import cached, classes, cost, exported, ins
 from decant.pipeline.report.sections.curves import points
 from decant.pipeline.report.subject import Subject, of_recipe, of_runs
 from decant.pipeline.runs.notes import Pass, remember_pass
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.loop import METRICS
 from decant.pipeline.views import ViewedData
 from tests.helpers import texts

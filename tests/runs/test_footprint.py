@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.text import TextData
-from decant.pipeline.networks.build import build_network, load_network, save_network
+from decant.pipeline.networks.build import build_network
+from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.runs.footprint import (
     BATCH_SIZES,
@@ -24,8 +25,9 @@ from decant.pipeline.runs.footprint import (
     of_run,
     peak_bytes,
 )
-from decant.pipeline.runs.latency import machine
-from decant.pipeline.runs.result import WEIGHTS, NetworkSpec, Result
+from decant.pipeline.runs.latency import device_name
+from decant.pipeline.runs.result import Result
+from decant.pipeline.runs.saved_network import WEIGHTS, load_network, save_network
 from decant.pipeline.views import ViewedData
 from tests.helpers.small import CPU, recipe, teach
 
@@ -180,7 +182,7 @@ def test_a_footprint_is_of_the_network_and_of_test_inputs(run: Result, test_part
     for cost in found.batches:
         assert 0 < cost.latency_ms <= cost.latency_p95_ms
         assert cost.peak_bytes == peak_bytes(network, test_part.batch(range(cost.size))[0], CPU)
-    assert (found.machine, found.weights_sha256) == (machine(CPU), run.weights_sha256)
+    assert (found.machine, found.weights_sha256) == (device_name(CPU), run.weights_sha256)
     assert (found.threads, found.torch) == (torch.get_num_threads(), torch.__version__)
 
 
@@ -227,7 +229,7 @@ def test_a_damaged_file_is_measured_again(
     again = of_run(run, test_part, CPU)
     assert again.multiply_adds == first.multiply_adds
     assert [cost.peak_bytes for cost in again.batches] == [cost.peak_bytes for cost in first.batches]
-    assert json.loads((run.folder / FOOTPRINT).read_text("utf-8"))["machine"] == machine(CPU)
+    assert json.loads((run.folder / FOOTPRINT).read_text("utf-8"))["machine"] == device_name(CPU)
 
 
 def test_a_folder_that_cannot_be_written_to_gives_the_figures_all_the_same(

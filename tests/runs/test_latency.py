@@ -7,7 +7,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from decant.pipeline.runs.latency import latency, machine, timed
+from decant.pipeline.runs.latency import device_name, latency, timed
 from tests.helpers.small import CPU
 
 
@@ -56,4 +56,4 @@ def test_a_slow_call_is_repeated_a_few_times_only() -> None:
 
 
 def test_a_device_has_a_name() -> None:
-    assert machine(CPU).startswith("CPU, ")
+    assert device_name(CPU).startswith("CPU, ")

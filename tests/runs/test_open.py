@@ -8,7 +8,8 @@ import pytest
 
 from decant.pipeline.errors import DamagedError, NotMadeError
 from decant.pipeline.runs.open import class_names, open_run
-from decant.pipeline.runs.result import RECIPE, RESULT, Result
+from decant.pipeline.runs.result import RESULT, Result
+from decant.pipeline.runs.saved_recipe import RECIPE
 from tests.helpers.small import recipe, teach
 
 

@@ -11,17 +11,10 @@ from typing import Any
 import pytest
 
 from decant.pipeline.errors import DamagedError, NotMadeError
-from decant.pipeline.runs.result import (
-    RESULT,
-    changed_settings,
-    find_teacher,
-    load_result,
-    plain,
-    results,
-    save_recipe,
-    student_folder,
-    teacher_folder,
-)
+from decant.pipeline.phases.plan import find_teacher
+from decant.pipeline.runs.folders import as_folder_name, student_folder, teacher_folder
+from decant.pipeline.runs.result import RESULT, find_results, load_result
+from decant.pipeline.runs.saved_recipe import changed_settings, save_recipe
 from tests.helpers.small import recipe, teach
 
 VIEWS: dict[str, Any] = {"count": 1, "seed": None}
@@ -29,7 +22,7 @@ DATA: dict[str, Any] = {"name": "digits", "sha256": "0"}
 
 
 def folder(*overrides: str, views: dict[str, Any] = VIEWS, data: dict[str, Any] = DATA) -> Path:
-    return teacher_folder(Path("runs"), recipe(*overrides).settings.teacher, views, data)
+    return teacher_folder(Path("runs"), recipe(*overrides).settings.teacher, {"views": views, "data": data})
 
 
 def test_what_decides_the_weights_decides_the_folder() -> None:
@@ -51,7 +44,9 @@ def test_what_only_measures_or_counts_does_not() -> None:
 
 
 def student(overrides: tuple[str, ...] = (), kind: Any = "distilled") -> Path:
-    return student_folder(Path("runs"), recipe(*overrides), kind, {"data": DATA, "cache": "key"})
+    return student_folder(
+        Path("runs"), recipe(*overrides).settings.student, kind, {"data": DATA, "cache": "key"}
+    )
 
 
 def test_the_content_of_a_weights_file_counts_and_not_its_name(tmp_path: Path) -> None:
@@ -105,10 +100,10 @@ def test_a_run_folder_without_a_recipe_tells_nothing(tmp_path: Path) -> None:
 def test_a_result_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
     made = teach(tmp_path)
     assert load_result(made.folder) == made
-    assert list(results(tmp_path / "runs")) == [made]
+    assert list(find_results(tmp_path / "runs")) == [made]
     (made.folder / RESULT).unlink()
     assert load_result(made.folder) is None
-    assert list(results(tmp_path / "runs")) == []
+    assert list(find_results(tmp_path / "runs")) == []
 
 
 def test_a_result_of_an_older_version_is_read_without_what_it_does_not_say(tmp_path: Path) -> None:
@@ -123,15 +118,15 @@ def test_a_result_of_an_older_version_is_read_without_what_it_does_not_say(tmp_p
 def test_a_teacher_that_is_not_finished_is_not_found_but_named(tmp_path: Path) -> None:
     with pytest.raises(NotMadeError, match="has not been trained with these settings on these data"):
         find_teacher(recipe(), tmp_path, VIEWS, DATA)
-    teacher_folder(tmp_path, recipe().settings.teacher, VIEWS, DATA).mkdir(parents=True)
+    teacher_folder(tmp_path, recipe().settings.teacher, {"views": VIEWS, "data": DATA}).mkdir(parents=True)
     with pytest.raises(NotMadeError, match="is not finished; run: decant teacher"):
         find_teacher(recipe(), tmp_path, VIEWS, DATA)
 
 
 def test_a_folder_has_a_name_that_every_system_takes() -> None:
-    assert plain("torchvision:resnet50") == "torchvision-resnet50"
-    assert plain("ce+kl") == "ce+kl"
-    assert plain("../x y") == "x-y"
+    assert as_folder_name("torchvision:resnet50") == "torchvision-resnet50"
+    assert as_folder_name("ce+kl") == "ce+kl"
+    assert as_folder_name("../x y") == "x-y"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"kind": "teacher"}'])
@@ -144,5 +139,5 @@ def test_a_damaged_result_is_named(content: str, tmp_path: Path) -> None:
 def test_results_of_other_data_in_the_same_folder_are_left_out(tmp_path: Path) -> None:
     made = teach(tmp_path)
     own = recipe().settings.data
-    assert list(results(tmp_path / "runs", own)) == [made]
-    assert list(results(tmp_path / "runs", own.model_copy(update={"root": "elsewhere"}))) == []
+    assert list(find_results(tmp_path / "runs", own)) == [made]
+    assert list(find_results(tmp_path / "runs", own.model_copy(update={"root": "elsewhere"}))) == []

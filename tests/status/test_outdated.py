@@ -12,10 +12,10 @@ from decant.cache import Store
 from decant.cache.convert import import_logits
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data import load
-from decant.pipeline.runs.result import RESULT, save_recipe
+from decant.pipeline.runs.result import RESULT, Result, find_results
+from decant.pipeline.runs.saved_recipe import save_recipe
 from decant.pipeline.status.outdated import (
     Outdated,
-    finished,
     nearest_cache,
     nearest_students,
     nearest_teacher,
@@ -35,18 +35,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def all_results(base: Path) -> list[Result]:
+    return list(find_results(base, skip_damaged=True))
+
+
 def fields(found: Outdated | None) -> list[str] | None:
     return None if found is None else [str(one) for one in found.changed]
 
 
 def teacher(folder: Path, *overrides: str, current: tuple[Path, ...] = ()) -> Outdated | None:
-    return nearest_teacher(recipe(*overrides), 0, finished(folder / "runs"), current)
+    return nearest_teacher(recipe(*overrides), 0, all_results(folder / "runs"), current)
 
 
 def cache(folder: Path, *overrides: str, place: int = 0) -> Outdated | None:
     one = recipe(*overrides)
     data = load(one.settings.data, one.settings.views, "train")
-    return nearest_cache(one, place, finished(folder / "runs"), data, Store(folder / "caches"))
+    return nearest_cache(one, place, all_results(folder / "runs"), data, Store(folder / "caches"))
 
 
 def test_of_several_teachers_the_one_that_differs_least_is_told(folder: Path) -> None:
@@ -84,12 +88,12 @@ def test_a_cache_of_somebody_elses_is_not_of_this_run_folder(folder: Path, tmp_p
     (tmp_path / "broken.h5").write_bytes(b"")
     one = recipe()
     data = load(one.settings.data, one.settings.views, "train")
-    assert nearest_cache(one, 0, finished(folder / "runs"), data, Store(tmp_path)) is None
+    assert nearest_cache(one, 0, all_results(folder / "runs"), data, Store(tmp_path)) is None
 
 
 def test_of_students_what_they_learn_from_is_told_too(folder: Path) -> None:
     def told(kind: str, *overrides: str) -> list[str] | None:
-        return fields(nearest_students(recipe(*VIEWS, *overrides), kind, finished(folder / "runs"), None))  # type: ignore[arg-type]
+        return fields(nearest_students(recipe(*VIEWS, *overrides), kind, all_results(folder / "runs"), None))  # type: ignore[arg-type]
 
     hot = "student.objective.temperature=2.0"
     assert told("distilled", hot, "teacher.lr=0.25", "cache.dtype=float32", "student.seeds=4") == [
@@ -107,7 +111,7 @@ def test_of_students_what_they_learn_from_is_told_too(folder: Path) -> None:
 
 
 def test_the_students_that_are_asked_for_are_not_others(folder: Path) -> None:
-    results = finished(folder / "runs")
+    results = all_results(folder / "runs")
     (own,) = {result.folder.parent for result in results if result.kind == "distilled"}
     assert nearest_students(recipe(*VIEWS), "distilled", results, own) is None
     assert nearest_students(recipe(*VIEWS), "distilled", results, own.with_name("other")) == Outdated(own, ())
@@ -115,7 +119,7 @@ def test_the_students_that_are_asked_for_are_not_others(folder: Path) -> None:
 
 def kept(folder: Path, one: Recipe, made: Path) -> Path:
     """A finished teacher of a recipe, otherwise as one that was made."""
-    like = next(result for result in finished(made / "runs") if result.kind == "teacher")
+    like = next(result for result in all_results(made / "runs") if result.kind == "teacher")
     save_recipe(folder, one)
     replace(like, folder=folder).save()
     return folder
@@ -124,7 +128,7 @@ def kept(folder: Path, one: Recipe, made: Path) -> Path:
 def test_one_of_two_teachers_is_not_taken_for_an_older_other(folder: Path, tmp_path: Path) -> None:
     old, new = recipe(*KNOWLEDGE), recipe(*KNOWLEDGE, "knowledge.lr=0.5", "teacher.lr=0.25")
     made = [kept(tmp_path / f"teacher-{place}", one, folder) for place, one in enumerate(old.by_teacher)]
-    results = finished(tmp_path)
+    results = all_results(tmp_path)
     found = [nearest_teacher(new, place, results, ()) for place in range(2)]
     assert [one and (one.path, fields(one)) for one in found] == [
         (made[0], ["teacher.lr: expected 0.25, found 0.003"]),
@@ -137,7 +141,7 @@ def test_a_damaged_result_and_one_without_a_recipe_are_passed_over(folder: Path,
     whole = kept(tmp_path / "a", recipe(), folder)
     (kept(tmp_path / "b", recipe(), folder) / "recipe.toml").unlink()
     (kept(tmp_path / "c", recipe(), folder) / RESULT).write_text("{")
-    results = finished(tmp_path)
+    results = all_results(tmp_path)
     assert [result.folder.name for result in results] == ["a", "b"]
     assert nearest_teacher(recipe(), 0, results, ()) == Outdated(whole, ())
     assert nearest_teacher(recipe(), 0, results, (whole,)) is None

@@ -10,7 +10,8 @@ import pytest
 
 from decant.cache import LogitCacheWriter, Store
 from decant.cache.errors import Difference
-from decant.pipeline.runs.result import RESULT, Result, save_recipe
+from decant.pipeline.runs.result import RESULT, Result
+from decant.pipeline.runs.saved_recipe import save_recipe
 from decant.pipeline.status.outdated import Outdated
 from decant.pipeline.status.phase_state import (
     Phase,

@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 
 from decant.cache import SoftLabelDataset, Store
 from decant.pipeline.config.recipe import Recipe, load
-from decant.pipeline.networks.build import build_network, load_network, specify_network
+from decant.pipeline.networks.build import build_network
+from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.soft_labels import open_cache
 from decant.pipeline.phases.student import _jobs, train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.result import Result
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.loading import ShuffledKeys
 from decant.pipeline.training.loop import METRICS, predict
 from tests.helpers.commands import decant, succeed

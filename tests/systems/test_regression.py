@@ -19,7 +19,8 @@ from decant.cache import LogitCache, MismatchError, SoftLabelDataset, Store
 from decant.pipeline.cli.main import decant
 from decant.pipeline.config.recipe import Recipe, load
 from decant.pipeline.errors import DataError, RecipeError
-from decant.pipeline.networks.build import build_network, load_network, specify_network
+from decant.pipeline.networks.build import build_network
+from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.evaluate import evaluate_runs
@@ -28,7 +29,9 @@ from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.report.making import make_report
 from decant.pipeline.report.subject import of_recipe
-from decant.pipeline.runs.result import TEST_LOGITS, Result
+from decant.pipeline.runs.result import Result
+from decant.pipeline.runs.saved_logits import TEST_LOGITS
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.loop import METRICS
 from tests.helpers.small import CPU
 

@@ -22,7 +22,8 @@ from decant.pipeline.data import identity, load
 from decant.pipeline.data.samples import LabelledData, num_classes, vocabulary
 from decant.pipeline.data.text import TextData
 from decant.pipeline.errors import DataError, ModelError, PipelineError, RecipeError, WeightsError
-from decant.pipeline.networks.build import build_network, load_network, specify_network
+from decant.pipeline.networks.build import build_network
+from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases import teacher_pass
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.datasets import Parts
@@ -30,6 +31,7 @@ from decant.pipeline.phases.evaluate import evaluate_runs
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.result import Result, load_result
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.loop import METRICS
 from tests.helpers import texts
 from tests.helpers.small import CPU

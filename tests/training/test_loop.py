@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from decant.pipeline.config.settings import Training
 from decant.pipeline.errors import DamagedError, DeviceError
-from decant.pipeline.networks.build import build_network, specify_network
+from decant.pipeline.networks.build import build_network
+from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.objectives import cross_entropy
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.training.loop import (

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from decant.cache import CacheError, Ensemble, LogitCache
 from decant.pipeline.errors import NotMadeError, PipelineError
-from decant.pipeline.networks.build import load_network
 from decant.pipeline.phases.cache_logits import time_teacher
 from decant.pipeline.report import charts
 from decant.pipeline.report.history import history
 from decant.pipeline.report.page import Section, seconds
 from decant.pipeline.report.subject import Subject
-from decant.pipeline.runs.latency import machine
+from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.notes import pass_of
 from decant.pipeline.runs.result import Result
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.loading import default_workers
 
 _NOTED = "as it was noted when the cache was made"
@@ -84,7 +84,7 @@ def cost(subject: Subject) -> Section:
             "phases": phases,
             "teaching": found,
             "problem": None,
-            "answer": _answer(found, machine(subject.device)),
+            "answer": _answer(found, device_name(subject.device)),
         },
         {"teaching": charts.rising(*_points(found))},
     )

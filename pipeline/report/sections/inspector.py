@@ -19,12 +19,12 @@ from decant.cache import CacheError, Ensemble, LogitCache
 from decant.cache.statistics import softmax
 from decant.pipeline.data.samples import spread
 from decant.pipeline.errors import PipelineError
-from decant.pipeline.networks.build import load_network
 from decant.pipeline.report.chosen import REASONS, Judged, choose, divergence, judge
 from decant.pipeline.report.page import Section
 from decant.pipeline.report.sections.cached import probabilities_of
 from decant.pipeline.report.shown import Shown, shown_of
 from decant.pipeline.report.subject import Subject
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.progress import track
 from decant.pipeline.training.device import to_device
 from decant.pipeline.views import ViewedData

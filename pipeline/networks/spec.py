@@ -1,0 +1,66 @@
+"""What builds a network: its name and arguments, and the shapes and statistics of the data that it is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from decant.pipeline.config.settings import Network
+from decant.pipeline.data.samples import channel_statistics, num_outputs, vocabulary
+from decant.pipeline.errors import ModelError
+from decant.pipeline.networks import text
+from decant.pipeline.views import ViewedData
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Everything that is needed to build a network again.
+
+    >>> str(NetworkSpec("conv", {"width": 8}, num_classes=10, input_shape=(1, 8, 8), mean=(0.3,), std=(0.4,)))
+    'conv width=8'
+    """
+
+    name: str
+    args: dict[str, Any]
+    num_classes: int
+    """C of the logits (B, C); T, the number of targets, for a regression."""
+    input_shape: tuple[int, ...]
+    """(C, H, W) of images, (F,) of features, (L,) of texts."""
+    mean: tuple[float, ...]
+    """Of each channel or feature, which inputs are normalised by; empty for texts."""
+    std: tuple[float, ...]
+
+    def __str__(self) -> str:
+        """Name and arguments, without the two that the tokenizer and the network of a text task supply."""
+        hidden = ("vocabulary", "config")
+        shown = (f"{name}={value}" for name, value in self.args.items() if name not in hidden)
+        return " ".join([self.name, *shown])
+
+
+def specify_network(network: Network, viewed: ViewedData) -> NetworkSpec:
+    """The spec of `network` for views of these data.
+
+    Inputs are normalised by the statistics of the data, or by the arguments `mean` and `std`, which weights from
+    elsewhere need. Texts are not normalised. Raises ModelError.
+    """
+    args, tokens = network.args, vocabulary(viewed.data)
+    if tokens is not None:
+        outputs = num_outputs(viewed.data)
+        args = text.arguments(network.name, args, outputs, viewed.data.classes, viewed.input_shape, tokens)
+        return NetworkSpec(network.name, args, outputs, viewed.input_shape, (), ())
+    if text.is_for_texts(network.name):
+        raise ModelError(f"network {network.name!r}: takes texts, and {viewed.data.name} has none")
+    mean, std = channel_statistics(viewed.data)
+    mean = _per_channel(network, "mean", args.pop("mean", mean))
+    std = _per_channel(network, "std", args.pop("std", std))
+    return NetworkSpec(
+        network.name, args, num_outputs(viewed.data), viewed.input_shape, tuple(mean), tuple(std)
+    )
+
+
+def _per_channel(network: Network, name: str, values: Any) -> list[float]:
+    if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+        raise ModelError(
+            f"network {network.name!r}: {name}: expected a list, a number a channel, got {values!r}"
+        )
+    return [float(value) for value in values]

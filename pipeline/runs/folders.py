@@ -1,0 +1,74 @@
+"""Where runs lie: `runs/RECIPE/KIND-NETWORK-DIGEST/`, and below that a folder a seed for students.
+
+The digest covers the settings that decide a network's weights, and the data and views that it is trained on. Other
+settings lead to another folder: nothing is overwritten, and nothing outdated is taken for current.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from decant.pipeline.config.objectives import Own
+from decant.pipeline.config.settings import StudentSettings, TeacherSettings
+from decant.pipeline.runs.result import Kind
+from decant.pipeline.runs.saved_recipe import LOGGING_ONLY, NOT_DECISIVE
+from decant.pipeline.support.plugins import source_sha256
+
+
+def teacher_folder(base: Path, settings: TeacherSettings, fingerprints: Mapping[str, Any]) -> Path:
+    """The run folder of the teacher with these settings, whether it exists or not.
+
+    `fingerprints` are the `data` and `views` of what it is trained on. The number of views does not count, as every
+    epoch of a teacher has a view of its own.
+    """
+    decisive = {
+        "settings": settings.model_dump(mode="json", exclude={*LOGGING_ONLY, "weights"}),
+        "weights": None if settings.weights is None else _file_sha256(settings.weights),
+        "views": {
+            name: value
+            for name, value in fingerprints["views"].items()
+            if name not in ("count", "enumerated")
+        },
+        "data": fingerprints["data"],
+    }
+    return base / f"teacher-{as_folder_name(settings.network.name)}-{_digest(decisive)}"
+
+
+def student_folder(
+    base: Path, settings: StudentSettings, kind: Kind, fingerprints: Mapping[str, Any]
+) -> Path:
+    """The folder of the students of one kind, which has a folder a seed.
+
+    `fingerprints` are the `data` and `views` of what they are trained on; for distilled students also the key of the
+    `cache`.
+    """
+    excluded = NOT_DECISIVE | ({"objective"} if kind == "labels" else set())
+    decisive = {"settings": settings.model_dump(mode="json", exclude=set(excluded)), **fingerprints}
+    if kind == "distilled" and isinstance(settings.objective, Own):
+        decisive["objective_source"] = source_sha256(settings.objective.name)
+    learns_from = settings.objective.name if kind == "distilled" else "labels"
+    network = as_folder_name(settings.network.name)
+    return base / f"student-{network}-{as_folder_name(learns_from)}-{_digest(decisive)}"
+
+
+def as_folder_name(name: str) -> str:
+    """A name that every file system takes.
+
+    >>> as_folder_name("torchvision:resnet50")
+    'torchvision-resnet50'
+    """
+    return re.sub(r"[^A-Za-z0-9._+]+", "-", name).strip("-.")
+
+
+def _file_sha256(path: str) -> str | None:
+    """The SHA-256 of a weights file, whatever its name; None if there is no such file, which loading it reports."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else None
+
+
+def _digest(decisive: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]

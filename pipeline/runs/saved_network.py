@@ -1,0 +1,38 @@
+"""The network of a run: saved with everything that builds it again, and loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import nn
+
+from decant.pipeline.errors import WeightsError
+from decant.pipeline.networks.build import build_network
+from decant.pipeline.networks.spec import NetworkSpec
+from decant.pipeline.networks.weights import load_weights, save_weights, weights_sha256
+from decant.pipeline.runs.result import RESULT, Result
+
+WEIGHTS = "weights.safetensors"
+
+
+def save_network(folder: Path, network: nn.Module, spec: NetworkSpec) -> tuple[int, str]:
+    """Writes `weights.safetensors`, with the spec in its header; returns its size in bytes and the SHA-256 of the
+    weights.
+    """
+    path = folder / WEIGHTS
+    save_weights(path, network, {"network": json.dumps(asdict(spec))})
+    return path.stat().st_size, weights_sha256(network.state_dict())
+
+
+def load_network(result: Result) -> nn.Module:
+    """The network of a finished run with its trained weights. Raises WeightsError if the file is missing, or does not
+    hold the weights that `result.json` names.
+    """
+    network = build_network(result.network, fetch=False)
+    path = result.folder / WEIGHTS
+    load_weights(network, path)
+    if weights_sha256(network.state_dict()) != result.weights_sha256:
+        raise WeightsError(f"{path}: not the weights that {result.folder / RESULT} speaks of")
+    return network

@@ -1,0 +1,60 @@
+"""The resolved recipe that every run folder keeps, and the settings in which it differs from another."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from decant.cache.manifest import Difference, differences
+from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.support.files import write_atomically
+
+RECIPE = "recipe.toml"
+LOGGING_ONLY = frozenset({"evaluate_every", "log_every", "compile"})
+"""Settings of training that do not change the weights that come of it."""
+NOT_DECISIVE = LOGGING_ONLY | {"seeds", "seed", "baseline"}
+"""Settings of `[student]` that are no part of a folder's digest: those, and those that say which seeds are trained."""
+
+_NOT_DECISIVE_IN = {
+    "teacher": LOGGING_ONLY,
+    "knowledge": LOGGING_ONLY,
+    "cache": {"batch_size", "table"},
+    "student": NOT_DECISIVE,
+}
+
+
+def save_recipe(folder: Path, recipe: Recipe) -> None:
+    """Writes the resolved recipe into a run folder."""
+    write_atomically(folder / RECIPE, recipe.to_toml().encode())
+
+
+def read_saved_recipe(folder: Path) -> dict[str, Any] | None:
+    """The sections of the recipe in a run folder; None if the file is missing or not readable."""
+    try:
+        return tomllib.loads((folder / RECIPE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def changed_settings(recipe: Recipe, folder: Path, sections: Sequence[str]) -> list[Difference] | None:
+    """The decisive settings of `sections` in which the recipe (expected) differs from the one in a run folder (found).
+
+    None if the folder has no readable recipe.
+    """
+    saved = read_saved_recipe(folder)
+    if saved is None:
+        return None
+    given = recipe.settings.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return differences(_decisive(given), _decisive(saved), sections)
+
+
+def _decisive(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's sections without the settings that do not change what is made."""
+    return {
+        section: {
+            name: value for name, value in values.items() if name not in _NOT_DECISIVE_IN.get(section, ())
+        }
+        for section, values in content.items()
+    }
