@@ -28,6 +28,7 @@ from decant.cache.inputs import CheckInputs, each_input, input_crc32, one_input
 from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.manifest import Manifest
 from decant.cache.reader import LogitCache
+from decant.cache.source import LogitSource, row_chunks
 from decant.cache.store.local import Store
 from decant.cache.writer import LogitCacheWriter
 
@@ -45,6 +46,7 @@ __all__ = [
     "Keys",
     "LogitCache",
     "LogitCacheWriter",
+    "LogitSource",
     "Manifest",
     "MismatchError",
     "NewerFormatError",
@@ -55,6 +57,7 @@ __all__ = [
     "each_input",
     "input_crc32",
     "one_input",
+    "row_chunks",
     "split_keys",
 ]
 

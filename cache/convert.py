@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.chunks import row_chunks
 from decant.cache.errors import MismatchError, ValueRefusedError
 from decant.cache.io.partial import DRAFT
 from decant.cache.manifest import Manifest
 from decant.cache.reader import LogitCache
+from decant.cache.source import row_chunks
 from decant.cache.store.local import Store
 from decant.cache.writer import LogitCacheWriter
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from decant.cache.chunks import row_chunks
-from decant.cache.ensemble import Ensemble
 from decant.cache.errors import CacheError
 from decant.cache.reader import LogitCache
+from decant.cache.source import LogitSource, row_chunks
 from decant.cache.store.local import Store
 from decant.cache.writer import LogitCacheWriter
 
 
-def copy_view(writer: LogitCacheWriter, view: int, source: LogitCache | Ensemble, inner: int) -> None:
+def copy_view(writer: LogitCacheWriter, view: int, source: LogitSource, inner: int) -> None:
     """View `inner` of `source` becomes view `view`. Raises CorruptError at rows that are damaged."""
     for rows in row_chunks(writer.manifest.num_samples):
         # Reading the logits checks the blocks that the other columns lie in too.

@@ -16,6 +16,7 @@ from decant.cache.errors import MismatchError
 from decant.cache.inputs import CheckInputs, each_input, input_crc32, one_input
 from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.reader import LogitCache
+from decant.cache.source import LogitSource
 
 
 class MapDataset(Protocol):
@@ -38,7 +39,7 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
     def __init__(
         self,
         dataset: MapDataset,
-        cache: LogitCache | Ensemble | Sequence[LogitCache],
+        cache: LogitSource | Sequence[LogitCache],
         *,
         check_inputs: CheckInputs = "sample",
     ) -> None:

@@ -53,6 +53,11 @@ class Ensemble:
         return self.caches[0].path
 
     @property
+    def members(self) -> tuple[LogitCache, ...]:
+        """The caches, in the order in which they were given."""
+        return self.caches
+
+    @property
     def num_samples(self) -> int:
         """N."""
         return self.caches[0].num_samples

@@ -10,6 +10,7 @@ from decant.cache.copying import copy_view
 from decant.cache.ensemble import Ensemble, require_agreement
 from decant.cache.manifest import Manifest
 from decant.cache.reader import LogitCache
+from decant.cache.source import LogitSource
 from decant.cache.store.local import Store
 from decant.cache.writer import LogitCacheWriter
 
@@ -28,7 +29,7 @@ def merge(store: Store, caches: Sequence[LogitCache], how: How) -> Path:
     if how == "stack-views":
         require_agreement(caches, ("teacher", "data", "encoding"))
         manifest = _stacked(caches)
-        sources: list[tuple[LogitCache | Ensemble, int]] = [
+        sources: list[tuple[LogitSource, int]] = [
             (cache, view) for cache in caches for view in range(cache.num_views)
         ]
     else:
@@ -39,7 +40,7 @@ def merge(store: Store, caches: Sequence[LogitCache], how: How) -> Path:
         return store.find(manifest) or _write(path, manifest, sources)
 
 
-def _write(path: Path, manifest: Manifest, sources: Sequence[tuple[LogitCache | Ensemble, int]]) -> Path:
+def _write(path: Path, manifest: Manifest, sources: Sequence[tuple[LogitSource, int]]) -> Path:
     """`sources` has the cache and its view that each view comes from."""
     with LogitCacheWriter(path, manifest) as writer:
         for view, (source, inner) in enumerate(sources):

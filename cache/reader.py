@@ -96,6 +96,11 @@ class LogitCache:
         return cls(path, checked, mapped, verify)
 
     @property
+    def members(self) -> tuple[LogitCache, ...]:
+        """The cache itself; an `Ensemble` has several."""
+        return (self,)
+
+    @property
     def num_samples(self) -> int:
         """N."""
         return self.manifest.num_samples

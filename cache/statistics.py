@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.chunks import row_chunks
 from decant.cache.reader import LogitCache
+from decant.cache.source import row_chunks
 
 
 class Summary(NamedTuple):

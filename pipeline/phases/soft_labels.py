@@ -13,6 +13,7 @@ from decant.cache import (
     CheckInputs,
     Ensemble,
     LogitCache,
+    LogitSource,
     Manifest,
     MismatchError,
     SoftLabelDataset,
@@ -34,7 +35,7 @@ from decant.pipeline.training.on_device import ResidentData, fits
 
 def open_cache(
     recipe: Recipe, parts: Parts, base: Path, store: Store, verify: Verify = "lazy"
-) -> LogitCache | Ensemble:
+) -> LogitSource:
     """The cache that these data, views and teacher ask for, or the caches of both teachers together; or the
     recipe's own `cache.from`, once data and views agree.
     """
@@ -47,7 +48,7 @@ def open_cache(
 def read(
     settings: Settings,
     parts: Parts,
-    cache: LogitCache | Ensemble,
+    cache: LogitSource,
     check_inputs: CheckInputs,
     device: torch.device,
 ) -> BatchedData:
@@ -104,7 +105,7 @@ def given_caches(recipe: Recipe, data: LabelledData, verify: Verify) -> list[Log
     return caches
 
 
-def together(recipe: Recipe, caches: list[LogitCache]) -> LogitCache | Ensemble:
+def together(recipe: Recipe, caches: list[LogitCache]) -> LogitSource:
     """One cache as it is; several averaged, a regression's as they are, or kept apart where the objective tells them
     apart.
     """

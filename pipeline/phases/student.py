@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from decant.cache import CheckInputs, Ensemble, LogitCache, Store
+from decant.cache import CheckInputs, LogitSource, Store
 from decant.cache.io.usage import using
 from decant.cache.reader import Verify
 from decant.pipeline import objectives
@@ -52,7 +52,7 @@ def train_students(
     spec = specify_network(settings.network, parts.train)
     learnt_from = soft_labels.read(recipe.settings, parts, cache, check_inputs, device)
     with contextlib.ExitStack() as stack:
-        for member in cache.caches if isinstance(cache, Ensemble) else (cache,):
+        for member in cache.members:
             stack.enter_context(using(member.path))
         for seed in range(settings.seed, settings.seed + settings.seeds):
             for job in _jobs(recipe, parts, base, cache, spec, seed, learnt_from):
@@ -66,7 +66,7 @@ def _jobs(
     recipe: Recipe,
     parts: Parts,
     base: Path,
-    cache: LogitCache | Ensemble,
+    cache: LogitSource,
     spec: NetworkSpec,
     seed: int,
     learnt_from: BatchedData,
@@ -108,15 +108,15 @@ def _jobs(
     return [labels_only, distilled] if settings.baseline and labelled else [distilled]
 
 
-def _weights_of_several(cache: LogitCache | Ensemble) -> list[str] | None:
+def _weights_of_several(cache: LogitSource) -> list[str] | None:
     """The SHA-256 of the weights of each teacher of an ensemble, of those that are known."""
-    if not isinstance(cache, Ensemble):
+    if len(cache.members) == 1:
         return None
-    found = (member.manifest.identity["teacher"].get("weights_sha256") for member in cache.caches)
+    found = (member.manifest.identity["teacher"].get("weights_sha256") for member in cache.members)
     return [weights for weights in found if weights is not None]
 
 
-def _teacher_on_test(recipe: Recipe, parts: Parts, base: Path, cache: LogitCache | Ensemble) -> Tensor | None:
+def _teacher_on_test(recipe: Recipe, parts: Parts, base: Path, cache: LogitSource) -> Tensor | None:
     """(N, C) logits on the test part that the teacher left whose logits the cache holds; None where only its
     cache is at hand.
     """

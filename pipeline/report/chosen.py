@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache import Ensemble, LogitCache
-from decant.cache.chunks import row_chunks
+from decant.cache import LogitSource, row_chunks
 from decant.pipeline.data.samples import spread
 from decant.pipeline.report.sections.cached import probabilities_of
 from decant.pipeline.support.progress import track
@@ -59,7 +58,7 @@ class Judged:
         return found[np.argsort(-(self.answer_share - self.label_share)[found], kind="stable")]
 
 
-def judge(cache: LogitCache | Ensemble) -> Judged:
+def judge(cache: LogitSource) -> Judged:
     """Reads every sample. Raises CorruptError."""
     count, classes = cache.num_samples, cache.num_outputs
     views = int(np.clip(MAX_VALUES // (count * classes), 1, cache.num_views))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from decant.cache import Ensemble, LogitCache, Store
+from decant.cache import LogitSource, Store
 from decant.pipeline.config.annealing import Scheduled
 from decant.pipeline.config.augmentations import CutMix, Mixup
 from decant.pipeline.config.recipe import Recipe
@@ -113,7 +113,7 @@ class Subject:
         return parts
 
     @cached_property
-    def cache(self) -> LogitCache | Ensemble:
+    def cache(self) -> LogitSource:
         """What the focus learnt from. Raises NotMadeError, CacheError."""
         focus = self.focus.result
         if focus.kind != "distilled":

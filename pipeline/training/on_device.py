@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from decant.cache import Ensemble, Keys, LogitCache, SoftLabelDataset, split_keys
-from decant.cache.chunks import row_chunks
+from decant.cache import Keys, LogitSource, SoftLabelDataset, row_chunks, split_keys
 from decant.pipeline.data.samples import ArrayData, spread
 from decant.pipeline.errors import DataError
 from decant.pipeline.views import ViewedData
@@ -88,7 +87,7 @@ class _Resident:
         return self.inputs[torch.from_numpy(indices).to(self.inputs.device, non_blocking=True)]
 
 
-def _table(cache: LogitCache | Ensemble, device: torch.device) -> Tensor:
+def _table(cache: LogitSource, device: torch.device) -> Tensor:
     """(V·N, C), or (V·N, K, C) of an ensemble that averages nothing, every row checked on its way."""
     parts = [
         torch.from_numpy(cache.logits(rows, view)).to(device)

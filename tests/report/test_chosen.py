@@ -12,7 +12,8 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from decant.cache import CorruptError, Ensemble, LogitCache, LogitCacheWriter, chunks
+from decant.cache import CorruptError, Ensemble, LogitCache, LogitCacheWriter
+from decant.cache import source as cache_source
 from decant.pipeline.report import chosen
 from decant.pipeline.report.chosen import REASONS, Judged, choose, divergence, judge
 from tests.helpers.caches import manifest
@@ -102,11 +103,11 @@ def test_what_a_teacher_says_of_each_sample_is_the_mean_over_its_views(cache: Lo
     assert judged.views == 3
 
 
-@pytest.mark.parametrize("rows", [chunks.ROWS, 1, 7, 129, 130])
+@pytest.mark.parametrize("rows", [cache_source.ROWS, 1, 7, 129, 130])
 def test_planted_label_errors_are_found_and_others_not(
     cache: LogitCache, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "ROWS", rows)
+    monkeypatch.setattr(cache_source, "ROWS", rows)
     found = judge(cache).label_errors.tolist()
     assert found == doubted(means(cache), labels_of(130))
     assert set(found) == set(PLANTED) - {UNSURE}

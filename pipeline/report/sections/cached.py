@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache import CacheError, Ensemble, LogitCache
-from decant.cache.chunks import row_chunks
+from decant.cache import CacheError, LogitSource, row_chunks
 from decant.cache.statistics import softmax
 from decant.pipeline.errors import PipelineError
 from decant.pipeline.report import charts
@@ -94,7 +93,7 @@ def cached(subject: Subject) -> Section:
     )
 
 
-def soft_labels(cache: LogitCache | Ensemble, temperature: float) -> SoftLabels:
+def soft_labels(cache: LogitSource, temperature: float) -> SoftLabels:
     """Of all rows, or MAX_ROWS at even distances through views and samples. Raises CorruptError."""
     total = cache.num_views * cache.num_samples
     chosen = np.unique(np.linspace(0, total - 1, min(total, MAX_ROWS)).astype(np.intp))
@@ -121,7 +120,7 @@ def soft_labels(cache: LogitCache | Ensemble, temperature: float) -> SoftLabels:
 
 
 def probabilities_of(
-    cache: LogitCache | Ensemble, rows: NDArray[np.intp], views: Any, temperature: float
+    cache: LogitSource, rows: NDArray[np.intp], views: Any, temperature: float
 ) -> NDArray[np.floating]:
     """(B, C) soft labels; of teachers that are kept apart, the mean of theirs."""
     found = softmax(cache.logits(rows, views).astype(np.float32), temperature)
@@ -142,9 +141,8 @@ def _bins(values: Sequence[NDArray[np.floating]], series: Sequence[str], high: f
     return records
 
 
-def _facts(cache: LogitCache | Ensemble) -> Iterator[tuple[str, str]]:
-    members = cache.caches if isinstance(cache, Ensemble) else (cache,)
-    for member in members:
+def _facts(cache: LogitSource) -> Iterator[tuple[str, str]]:
+    for member in cache.members:
         identity, info = member.manifest.identity, member.manifest.info
         yield "file", str(member.path)
         yield "bytes", f"{member.path.stat().st_size:,}"
@@ -171,21 +169,20 @@ def _words(content: Any) -> str:
     return re.sub(r"\b([0-9a-f]{16})[0-9a-f]{48}\b", r"\1…", str(content))
 
 
-def _verification(cache: LogitCache | Ensemble) -> str:
+def _verification(cache: LogitSource) -> str:
     """Every checksum worked out now, of files that are not too large for it. Raises CorruptError."""
-    members = cache.caches if isinstance(cache, Ensemble) else (cache,)
-    size = sum(member.path.stat().st_size for member in members)
+    size = sum(member.path.stat().st_size for member in cache.members)
     if size > MAX_CHECKED:
         return "header and tables checked; each block as it is read (decant cache verify checks all)"
     started = time.perf_counter()
-    problems = [problem for member in members for problem in member.verify()]
+    problems = [problem for member in cache.members for problem in member.verify()]
     if problems:
         return f"{len(problems):,} problems, the first: {problems[0]}"
     took = seconds(time.perf_counter() - started)
     return f"sound: the checksum of every block was worked out for this page, in {took}"
 
 
-def _note(cache: LogitCache | Ensemble, rows: int, standardized: bool) -> str:
+def _note(cache: LogitSource, rows: int, standardized: bool) -> str:
     total = cache.num_views * cache.num_samples
     of = f"all {total:,} rows" if rows == total else f"{rows:,} of {total:,} rows, at even distances"
     before = (

@@ -6,7 +6,7 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from decant.cache import CacheError, Ensemble, LogitCache
+from decant.cache import CacheError, LogitCache
 from decant.pipeline.errors import NotMadeError, PipelineError
 from decant.pipeline.phases.cache_logits import time_teacher
 from decant.pipeline.report import charts
@@ -74,7 +74,7 @@ def cost(subject: Subject) -> Section:
     ]
     if found is None:
         return Section(name, title, {"phases": phases, "teaching": None, "problem": problem})
-    passes, teachers = len(_members(subject)), sum(row.first.kind == "teacher" for row in subject.rows)
+    passes, teachers = len(subject.cache.members), sum(row.first.kind == "teacher" for row in subject.rows)
     each, whole = seconds(found.pass_seconds / passes), seconds(found.pass_seconds)
     phases.insert(teachers, ("teacher's pass, into the cache", f"{passes}", each, whole))
     return Section(
@@ -97,7 +97,7 @@ def teaching(subject: Subject) -> Teaching:
     settings, viewed = subject.focus.recipe.settings, subject.parts.train
     workers = max(1, default_workers(viewed.data.lazy))
     taken, computing, ways = 0.0, 0.0, set[str]()
-    for member in _members(subject):
+    for member in subject.cache.members:
         each = time_teacher(
             load_network(_teacher_of(member, subject)), viewed, settings.cache, subject.device
         )
@@ -119,11 +119,6 @@ def teaching(subject: Subject) -> Teaching:
         students=len(students),
         epochs_learnt=sum(len(history(student.folder)) or settings.student.epochs for student in students),
     )
-
-
-def _members(subject: Subject) -> tuple[LogitCache, ...]:
-    """The cache of the focus, or each of several."""
-    return subject.cache.caches if isinstance(subject.cache, Ensemble) else (subject.cache,)
 
 
 def _teacher_of(cache: LogitCache, subject: Subject) -> Result:

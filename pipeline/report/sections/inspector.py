@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from decant.cache import CacheError, Ensemble, LogitCache
+from decant.cache import CacheError, LogitSource
 from decant.cache.statistics import softmax
 from decant.pipeline.data.samples import spread
 from decant.pipeline.errors import PipelineError
@@ -133,7 +133,7 @@ def _samples(
 def _differs(
     network: nn.Module,
     viewed: ViewedData,
-    cache: LogitCache | Ensemble,
+    cache: LogitSource,
     pool: NDArray[np.int64],
     device: torch.device,
 ) -> NDArray[np.float64]:
@@ -169,7 +169,7 @@ def _outputs(
 
 
 def _teacher_outputs(
-    cache: LogitCache | Ensemble, rows: NDArray[np.integer], views: NDArray[np.integer]
+    cache: LogitSource, rows: NDArray[np.integer], views: NDArray[np.integer]
 ) -> NDArray[np.float32]:
     """(B, C) as the cache has them; of teachers that are kept apart, logits whose softmax is the mean of theirs."""
     found = cache.logits(rows, views).astype(np.float32)
