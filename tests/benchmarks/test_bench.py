@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.caches import ROOT
+from tests.helpers.processes import PATIENCE, ROOT
 
 CHEAP = ("2", "3", "10", "12", "14")
 
@@ -22,7 +22,7 @@ def bench(*words: str | Path) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.helpers.caches import ROOT
+from tests.helpers.processes import PATIENCE, ROOT
 
 SMALL = {
     "teacher.epochs": 6,
@@ -25,7 +25,7 @@ def study(folder: Path) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -10,7 +10,7 @@ import pytest
 
 from decant.cache import StorageError
 from decant.cache.io.files import read_all, reserve, storage_error, sync_folder, write_all
-from tests.helpers.caches import finished, python
+from tests.helpers.processes import finished, python
 
 
 @pytest.fixture

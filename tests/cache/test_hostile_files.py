@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from decant.cache import FormatError, LogitCache
-from tests.helpers.caches import HEADER, build, finished, manifest, python
+from tests.helpers.caches import HEADER, build, manifest
 from tests.helpers.hostile import crafted
+from tests.helpers.processes import finished, python
 
 
 def test_every_crafted_file_is_refused_for_its_reason(tmp_path: Path) -> None:
@@ -22,7 +23,7 @@ def test_every_crafted_file_is_refused_for_its_reason(tmp_path: Path) -> None:
     reasons = crafted(folder, trap)
     script = "import sys; from pathlib import Path\n"
     script += "from tests.helpers import hostile; hostile.read_all_in(Path(sys.argv[1]))"
-    said = json.loads(finished(python(script, folder), timeout=60))
+    said = json.loads(finished(python(script, folder)))
     assert len(reasons) >= 70
     assert set(said["outcomes"]) == set(reasons)
     for name, reason in reasons.items():
@@ -78,7 +79,7 @@ from pathlib import Path
 from tests.helpers import hostile
 hostile.fuzz(Path(sys.argv[1]), int(sys.argv[2]), 2_500)
 """
-    outcomes = json.loads(finished(python(script, tmp_path, seed), timeout=120))
+    outcomes = json.loads(finished(python(script, tmp_path, seed)))
     assert sum(outcomes.values()) == 2_500
     for kind in ("as it is: FormatError", "as it is: CorruptError", "sealed: FormatError"):
         assert outcomes.get(kind), f"no file came to '{kind}': {outcomes}"

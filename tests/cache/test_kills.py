@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.caches import finished, python
+from tests.helpers.processes import finished, python
 
 
 def test_a_builder_killed_at_each_step_is_gone_on_with(tmp_path: Path) -> None:
     script = "import sys; from pathlib import Path\n"
     script += "from tests.helpers import killing; killing.at_every_step(Path(sys.argv[1]))"
-    kills = int(finished(python(script, tmp_path), timeout=120))
+    kills = int(finished(python(script, tmp_path)))
     assert kills >= 60, f"{kills} kills: the steps of the protocol were not met"
 
 
@@ -24,4 +24,4 @@ from pathlib import Path
 from tests.helpers import killing
 killing.at_random_moments(Path(sys.argv[1]), 50, int(sys.argv[2]))
 """
-    assert int(finished(python(script, tmp_path, seed), timeout=120)) >= 50
+    assert int(finished(python(script, tmp_path, seed))) >= 50

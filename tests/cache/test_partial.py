@@ -12,16 +12,8 @@ import pytest
 
 from decant.cache import CacheError, FormatError, LogitCache, LogitCacheWriter, MismatchError
 from decant.cache.io import partial
-from tests.helpers.caches import (
-    build,
-    finished,
-    holds_the_answers,
-    leftovers,
-    manifest,
-    python,
-    write,
-    write_missing,
-)
+from tests.helpers.caches import build, holds_the_answers, leftovers, manifest, write, write_missing
+from tests.helpers.processes import finished, python
 
 
 @pytest.fixture(params=["shared locks", "no locks", "locks that end at the machine"])

@@ -24,7 +24,8 @@ from decant.cache import (
     MismatchError,
 )
 from decant.cache.format.hdf5 import check
-from tests.helpers.caches import answers, build, finished, holds_the_answers, manifest, python, write
+from tests.helpers.caches import answers, build, holds_the_answers, manifest, write
+from tests.helpers.processes import finished, python
 
 
 @pytest.fixture(scope="module")

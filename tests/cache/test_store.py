@@ -13,16 +13,8 @@ import pytest
 
 from decant.cache import LogitCache, LogitCacheWriter, StorageError, Store
 from decant.cache.io import partial
-from tests.helpers.caches import (
-    build,
-    finished,
-    holds_the_answers,
-    leftovers,
-    line,
-    manifest,
-    python,
-    write_missing,
-)
+from tests.helpers.caches import build, holds_the_answers, leftovers, manifest, write_missing
+from tests.helpers.processes import PATIENCE, finished, line, python
 
 BUILDER = """
 import sys, time
@@ -92,7 +84,7 @@ def test_a_second_builder_waits_says_for_whom_and_uses_what_is_built(tmp_path: P
     assert line(second).startswith(f"waits for process {first.pid} on ")
     time.sleep(0.3)
     assert second.poll() is None
-    said, _ = first.communicate("\n", timeout=30)
+    said, _ = first.communicate("\n", timeout=PATIENCE)
     assert said == "ends True\n"
     assert finished(second) == "ends True\n", "it builds nothing itself"
     assert leftovers(tmp_path) == [f"{Store(tmp_path).path(manifest()).name}.lock"]
@@ -105,7 +97,7 @@ def test_a_dead_builders_lock_is_not_in_the_way(tmp_path: Path) -> None:
     assert line(second).startswith("waits for")
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    said, _ = second.communicate("\n", timeout=30)
+    said, _ = second.communicate("\n", timeout=PATIENCE)
     assert said == "builds\nends True\n"
 
 
@@ -124,7 +116,7 @@ with store.building(manifest(), lambda holder: print("waits")):
 os.killpg(0, 9)
 """
     process = python(f"import os; os.setpgrp()\n{script}", tmp_path)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert out == "has it\n"
 
 

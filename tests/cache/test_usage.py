@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from decant.cache.io import usage
-from tests.helpers.caches import ROOT, build
+from tests.helpers.caches import build
+from tests.helpers.processes import ROOT
 
 
 def test_each_use_is_counted(tmp_path: Path) -> None:

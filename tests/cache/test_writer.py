@@ -15,17 +15,8 @@ from hypothesis import strategies as st
 
 from decant.cache import CacheError, IncompleteError, LogitCache, LogitCacheWriter, StorageError
 from decant.cache.io import partial
-from tests.helpers.caches import (
-    answers,
-    build,
-    finished,
-    holds_the_answers,
-    leftovers,
-    manifest,
-    python,
-    write,
-    write_missing,
-)
+from tests.helpers.caches import answers, build, holds_the_answers, leftovers, manifest, write, write_missing
+from tests.helpers.processes import finished, python
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

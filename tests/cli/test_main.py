@@ -16,6 +16,7 @@ from PIL import Image
 
 from decant.pipeline.cli import main
 from tests.helpers.commands import TINY, decant, only, refused, start, succeed, tiny
+from tests.helpers.processes import PATIENCE
 
 COMMANDS = ["teacher", "cache-logits", "student", "evaluate", "report"]
 
@@ -242,7 +243,7 @@ def test_ctrl_c_keeps_what_was_made_and_prints_the_line_to_go_on(tmp_path: Path)
         assert time.monotonic() < deadline
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
+    _, said = running.communicate(timeout=PATIENCE)
     assert running.returncode == 1
     assert "Traceback" not in said
     assert "everything made so far is kept" in said

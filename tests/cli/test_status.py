@@ -26,8 +26,8 @@ from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.result import RESULT
-from tests.helpers.caches import line
 from tests.helpers.commands import decant, only, refused, start
+from tests.helpers.processes import PATIENCE, line
 from tests.helpers.small import CPU, SETTINGS, recipe
 
 LONGER = "student.epochs=30"
@@ -102,8 +102,8 @@ def on_terminal(
 
 def ended(process: subprocess.Popen[bytes], said: list[bytes], thread: threading.Thread) -> str:
     """All that it printed, once it has ended well."""
-    thread.join(timeout=120)
-    assert process.wait(timeout=30) == 0, b"".join(said)
+    thread.join(timeout=PATIENCE)
+    assert process.wait(timeout=PATIENCE) == 0, b"".join(said)
     return b"".join(said).decode()
 
 
@@ -178,7 +178,7 @@ def test_ctrl_c_ends_watching_quietly(taught: Path) -> None:
     watching = start("status", "--watch", *words(), cwd=taught)
     assert line(watching, 60).startswith("teacher")
     watching.send_signal(signal.SIGINT)
-    _, said = watching.communicate(timeout=60)
+    _, said = watching.communicate(timeout=PATIENCE)
     assert (watching.returncode, said) == (0, "")
 
 
@@ -192,9 +192,9 @@ def watched(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     first = line(program, 60)
     working = start("student", *words(LONGER), cwd=folder)
     said = status(folder, "--watch", "--every", "0.1", "--set", LONGER)
-    _, errors = working.communicate(timeout=120)
+    _, errors = working.communicate(timeout=PATIENCE)
     assert working.returncode == 0, errors
-    rest, errors = program.communicate(timeout=60)
+    rest, errors = program.communicate(timeout=PATIENCE)
     assert program.returncode == 0, errors
     return {"terminal": ended(*terminal), "pipe": said, "program": [*(first + rest).splitlines()]}
 

@@ -22,7 +22,7 @@ from decant.pipeline.data.samples import LabelledData, Split
 from decant.pipeline.errors import DataError
 from decant.pipeline.training.loading import OrderedKeys, loader
 from decant.pipeline.views import ViewedData
-from tests.helpers.caches import python
+from tests.helpers.processes import PATIENCE, python
 
 FORMS = ("in memory", "as needed", "packed")
 
@@ -392,7 +392,7 @@ def test_a_store_that_cannot_be_written_gives_the_packs_that_it_has(made: str, o
     store.chmod(0o555)
     try:
         child = python(READER, root)
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=PATIENCE)
     finally:
         store.chmod(0o755)
     assert child.returncode == 0, err

@@ -20,7 +20,7 @@ from decant.cache.io.files import lock_path
 from decant.cache.io.partial import in_use
 from decant.pipeline.data.image_pack import Layout, Pack, find_or_build, partial_path
 from decant.pipeline.errors import DamagedError, DataError
-from tests.helpers.caches import finished, python
+from tests.helpers.processes import PATIENCE, finished, python
 
 SHAPE = (3, 32, 32)
 IMAGES = np.random.default_rng(0).integers(0, 256, (400, *SHAPE)).astype(np.uint8)
@@ -140,7 +140,7 @@ def test_a_killed_build_goes_on_where_it_was(
     step: str, call: int, whole_blocks: int | None, path: Path
 ) -> None:
     child = python(KILLED, path, step, call)
-    child.communicate(timeout=60)
+    child.communicate(timeout=PATIENCE)
     assert child.returncode == -signal.SIGKILL
     assert not path.exists()
     assert partial_path(path).exists()

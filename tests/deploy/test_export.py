@@ -34,7 +34,7 @@ from decant.pipeline.runs.open import FinishedRun, open_run
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.files import read_json
 from decant.pipeline.training.metrics import measure
-from tests.helpers.caches import ROOT
+from tests.helpers.processes import ROOT
 from tests.helpers.small import CPU
 
 needs_onnx = pytest.mark.skipif(

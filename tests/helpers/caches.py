@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import select
 import struct
-import subprocess
-import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -18,7 +14,6 @@ from numpy.typing import NDArray
 
 from decant.cache import LogitCache, LogitCacheWriter, Manifest
 
-ROOT = Path(__file__).parents[2]
 HEADER = 32_768  # bytes before the first table of a small cache
 
 
@@ -148,33 +143,6 @@ def lookup3(data: bytes) -> int:
     a = (a ^ c) - rotated(c, 4) & mask
     b = (b ^ a) - rotated(a, 14) & mask
     return (c ^ b) - rotated(b, 24) & mask
-
-
-def python(script: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """A script in a process of its own, which can import what a test can."""
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", script, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def line(process: subprocess.Popen[str], timeout: float = 30) -> str:
-    """The next line that a script prints; a script that says nothing is killed."""
-    assert process.stdout is not None
-    if not select.select([process.stdout], [], [], timeout)[0]:
-        process.kill()
-    return process.stdout.readline()
-
-
-def finished(process: subprocess.Popen[str], timeout: float = 60) -> str:
-    """What a script printed, once it has ended well."""
-    out, err = process.communicate(timeout=timeout)
-    assert process.returncode == 0, f"ended with {process.returncode}: {out}{err}"
-    return out
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -1,28 +1,75 @@
-"""Runs the real command line in a real process."""
+"""Runs the real command line in a process of its own."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+from tests.helpers.processes import PATIENCE
 
 TINY = ("--set", "teacher.network.width=4", "--set", "teacher.epochs=2", "--set", "student.epochs=2")
 """The digits recipe, small enough for a test; one seed."""
 
+# Importing torch takes longer than most commands do: each process of the suite imports it once, and forks.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [
+        "tests.helpers.commands",
+        "decant.cache.dataset",
+        "decant.pipeline.cli.main",
+        "decant.pipeline.phases.evaluate",
+        "decant.pipeline.phases.student",
+        "decant.pipeline.phases.verify",
+        "decant.pipeline.report.making",
+        "decant.pipeline.status",
+        "sklearn.datasets",  # which the digits come from
+    ]
+)
 
-def decant(
-    *words: str | Path, cwd: Path, timeout: float = 120, **env: str
-) -> subprocess.CompletedProcess[str]:
-    """`decant WORDS` in the folder `cwd`."""
+
+def decant(*words: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """`decant WORDS` in the folder `cwd`, in a process that is forked when its modules have been imported."""
+    with tempfile.TemporaryDirectory() as name:
+        out, err = Path(name, "out"), Path(name, "err")
+        given = ([*map(str, words)], cwd, {**os.environ, **env}, out, err)
+        child = _FORKS.Process(target=_run, args=given)
+        child.start()
+        child.join(PATIENCE)
+        if child.exitcode is None:
+            child.kill()
+            child.join()
+        return subprocess.CompletedProcess(given[0], child.exitcode or 0, out.read_text(), err.read_text())
+
+
+def _run(words: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path) -> None:
+    """In the forked process: what `python -m decant` does in a new one."""
+    from decant.pipeline.cli.main import main
+
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    for path, descriptor in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+    sys.argv = ["decant", *words]
+    main()
+
+
+def decant_anew(*words: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """`python -m decant WORDS` in the folder `cwd`: a new process, as a person starts it."""
     return subprocess.run(
         [sys.executable, "-m", "decant", *map(str, words)],
         cwd=cwd,
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -46,7 +93,7 @@ def refused(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
 
 
 def start(*words: str | Path, cwd: Path, **env: str) -> subprocess.Popen[str]:
-    """`decant WORDS` in the background, in a process group of its own."""
+    """`python -m decant WORDS` in the background, in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "decant", *map(str, words)],
         cwd=cwd,

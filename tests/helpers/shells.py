@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.helpers.processes import PATIENCE
+
 
 def terminal(*command: str | Path, cwd: Path, **env: str) -> str:
     """What a terminal of 120 columns is sent by a command that must work: its stdout and stderr together."""
@@ -45,7 +47,7 @@ def shell(line: str, cwd: Path, interpreter: str = "sh", **env: str) -> str:
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **env},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, f"{line}\nexit {done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.caches import ROOT
 from tests.helpers.commands import decant, succeed
+from tests.helpers.processes import ROOT
 
 MADE = ROOT / "tests/golden/first-version"
 

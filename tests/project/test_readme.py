@@ -13,7 +13,7 @@ from decant.cache import LogitCache, Store
 from decant.cache.convert import import_logits
 from decant.pipeline.config.recipe import load
 from tests.deploy.test_export import EXAMPLE
-from tests.helpers.caches import ROOT
+from tests.helpers.processes import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
 

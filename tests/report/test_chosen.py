@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,57 +11,16 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from decant.cache import CorruptError, Ensemble, LogitCache, LogitCacheWriter
+from decant.cache import CorruptError, Ensemble, LogitCache
 from decant.cache import source as cache_source
 from decant.pipeline.report import chosen
 from decant.pipeline.report.chosen import REASONS, Judged, choose, divergence, judge
-from tests.helpers.caches import manifest
-
-CLASSES = 5
-PLANTED = {11: 3, 41: 0, 77: 4, 122: 1}
-"""Sample → the label that it is given; what it shows is the class `index % CLASSES`."""
-UNSURE = 41
-"""The one of them of which the teacher is less sure than of its class on the average."""
-UNLABELLED = (2, 58)
-
-
-def build(
-    path: Path,
-    logits: NDArray[Any],
-    labels: NDArray[Any],
-    dtype: str = "float32",
-    teacher: str = "0",
-) -> LogitCache:
-    """A published cache of logits (V, N, C)."""
-    views, samples, outputs = logits.shape
-    of = manifest(samples, outputs, views, dtype, teacher={"sha256": teacher})
-    with LogitCacheWriter(path, of) as writer:
-        for view in range(views):
-            writer.write(np.arange(samples), logits[view], labels=labels, view=view)
-        return LogitCache.open(writer.publish())
-
-
-def answers(samples: int, views: int, seed: int = 0) -> NDArray[np.float64]:
-    """Logits of a teacher that is sure of class `index % CLASSES`, more or less from view to view."""
-    random = np.random.default_rng(seed)
-    logits = random.normal(size=(views, samples, CLASSES))
-    sure = 4 + random.random((views, samples))
-    for index in PLANTED:
-        sure[:, index : index + 1] = 2 if index == UNSURE else 9
-    logits[:, np.arange(samples), np.arange(samples) % CLASSES] += sure
-    return logits
-
-
-def labels_of(samples: int) -> NDArray[np.int64]:
-    labels = np.arange(samples) % CLASSES
-    labels[list(PLANTED)] = list(PLANTED.values())
-    labels[list(UNLABELLED)] = -1
-    return labels
+from tests.helpers.judged import CLASSES, PLANTED, UNSURE, answers, cache_of, labels_of
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> LogitCache:
-    return build(tmp_path_factory.mktemp("chosen") / "a.h5", answers(130, 3), labels_of(130))
+    return cache_of(tmp_path_factory.mktemp("chosen") / "a.h5", answers(130, 3), labels_of(130))
 
 
 def doubted(shares: NDArray[np.float64], labels: NDArray[np.int64]) -> list[int]:
@@ -119,7 +77,7 @@ def test_label_errors_are_those_of_the_rule_for_any_teacher(seed: int, tmp_path:
     random = np.random.default_rng(seed)
     logits = random.normal(scale=2, size=(2, 60, 6))
     labels = random.choice([-1, 0, 1, 2, 4], 60)
-    cache = build(tmp_path / "a.h5", logits, labels, "float16")
+    cache = cache_of(tmp_path / "a.h5", logits, labels, "float16")
     judged = judge(cache)
     assert judged.label_errors.tolist() == doubted(means(cache), labels)
     assert len(judged.label_errors) > 3
@@ -138,7 +96,7 @@ def test_only_as_many_views_are_read_as_are_allowed(
 
 def test_several_teachers_that_are_kept_apart_are_judged_by_their_mean(tmp_path: Path) -> None:
     members = [
-        build(tmp_path / f"{seed}.h5", answers(60, 2, seed), labels_of(130)[:60], teacher=str(seed))
+        cache_of(tmp_path / f"{seed}.h5", answers(60, 2, seed), labels_of(130)[:60], teacher=str(seed))
         for seed in (0, 1)
     ]
     shares = (means(members[0]) + means(members[1])) / 2
@@ -148,20 +106,22 @@ def test_several_teachers_that_are_kept_apart_are_judged_by_their_mean(tmp_path:
 
 
 def test_a_cache_without_labels_has_no_label_errors(tmp_path: Path) -> None:
-    judged = judge(build(tmp_path / "a.h5", answers(20, 1), np.full(20, -1)))
+    judged = judge(cache_of(tmp_path / "a.h5", answers(20, 1), np.full(20, -1)))
     assert judged.label_errors.tolist() == []
     assert np.isnan(judged.label_share).all()
 
 
 @pytest.mark.parametrize(("samples", "outputs"), [(1, 5), (3, 1), (1, 1)])
 def test_one_sample_or_one_class_can_be_judged(samples: int, outputs: int, tmp_path: Path) -> None:
-    judged = judge(build(tmp_path / "a.h5", answers(samples, 2)[..., :outputs], np.zeros(samples, np.int64)))
+    judged = judge(
+        cache_of(tmp_path / "a.h5", answers(samples, 2)[..., :outputs], np.zeros(samples, np.int64))
+    )
     assert judged.label_errors.tolist() == []
     assert set(choose(judged, np.arange(samples), None, 10)) == set(range(samples))
 
 
 def test_a_damaged_row_is_not_judged(tmp_path: Path) -> None:
-    path = build(tmp_path / "a.h5", answers(130, 3), labels_of(130)).path
+    path = cache_of(tmp_path / "a.h5", answers(130, 3), labels_of(130)).path
     path.chmod(0o644)
     content = bytearray(path.read_bytes())
     place = content.index(answers(130, 3)[1, 77].astype("<f4").tobytes())

@@ -15,7 +15,8 @@ from decant.cache import FormatError, LogitCacheWriter
 from decant.pipeline.status.live_progress import Progress, epochs, rows
 from decant.pipeline.support.files import holder
 from decant.pipeline.training.loop import CHECKPOINT, METRICS
-from tests.helpers.caches import build, line, manifest, python, write
+from tests.helpers.caches import build, manifest, write
+from tests.helpers.processes import line, python
 
 HOLDING = """
 import os, sys, time

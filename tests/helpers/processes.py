@@ -1,0 +1,51 @@
+"""Processes of a test's own, and waiting for them."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 600
+"""Seconds until what does not come is taken for stuck: far more than a slow, busy machine needs."""
+
+
+def python(script: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """A script in a process of its own, which can import what a test can."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", script, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def line(process: subprocess.Popen[str], timeout: float = PATIENCE) -> str:
+    """The next line that a script prints; a script that says nothing is killed."""
+    assert process.stdout is not None
+    if not select.select([process.stdout], [], [], timeout)[0]:
+        process.kill()
+    return process.stdout.readline()
+
+
+def finished(process: subprocess.Popen[str], timeout: float = PATIENCE) -> str:
+    """What a script printed, once it has ended well."""
+    out, err = process.communicate(timeout=timeout)
+    assert process.returncode == 0, f"ended with {process.returncode}: {out}{err}"
+    return out
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+    """Returns once `condition()` is true, which a process that must not end before may bring about."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"not within {PATIENCE} s"
+        time.sleep(0.01)
