@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.errors import MismatchError, ValueRefusedError
-from decant.cache.io.partial import DRAFT
+from decant.cache.io.files import replacing
 from decant.cache.manifest import Manifest
 from decant.cache.reader import LogitCache
 from decant.cache.source import row_chunks
@@ -79,13 +78,8 @@ def export_logits(cache: LogitCache, path: Path, view: int | None = None) -> tup
     """Writes the logits of one view (N, C), or of all (V, N, C), as .npy, every block checked; the shape that
     was written. `path` comes to be whole or not at all.
     """
-    draft = path.with_name(f"{path.name}.{os.getpid()}{DRAFT}")
-    try:
-        shape = _export(cache, draft, view)
-        os.replace(draft, path)
-        return shape
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as draft:
+        return _export(cache, draft, view)
 
 
 def _export(cache: LogitCache, path: Path, view: int | None) -> tuple[int, ...]:

@@ -18,8 +18,8 @@ from decant.cache.errors import CacheError, FormatError, IncompleteError, Storag
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import CHECKED_TABLES
 from decant.cache.format.rows import StoredRows
-from decant.cache.io import partial
-from decant.cache.io.files import reserve, storage_error, sync_folder
+from decant.cache.io import locks, partial
+from decant.cache.io.files import replacing, reserve, storage_error, sync_folder
 from decant.cache.manifest import Manifest, require_equal
 
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -156,23 +156,19 @@ class LogitCacheWriter:
 
     def _begin(self, manifest: Manifest) -> tuple[Path, int]:
         """A new partial file: its header is whole, and this process has its lock, before it has its name."""
-        name = partial.new_name(self.path)
-        draft = name.with_suffix(partial.DRAFT)
+        name, fd = partial.new_name(self.path), -1
         try:
-            created = hdf5.create(draft, manifest)
-            fd = os.open(draft, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                partial.lock(fd)
+            with replacing(name) as draft:
+                created = hdf5.create(draft, manifest)
+                fd = os.open(draft, os.O_RDWR | os.O_CLOEXEC)
+                locks.claim(fd)
                 reserve(fd, created.size, name)
-                os.fsync(fd)
-                os.rename(draft, name)
-            except BaseException:
-                os.close(fd)
-                raise
         except RuntimeError as error:  # what h5py raises where a file cannot grow to its size on closing
             raise StorageError(f"{name}: creating: {error}; free some space and run it again") from error
-        finally:
-            draft.unlink(missing_ok=True)
+        except BaseException:
+            if fd >= 0:
+                os.close(fd)
+            raise
         return name, fd
 
     def _open(self, checked: hdf5.Layout) -> None:
@@ -203,7 +199,7 @@ class LogitCacheWriter:
         unusable = (FormatError, PermissionError, FileNotFoundError)
         with contextlib.suppress(*unusable), open(other, "rb") as file:
             self._copy(StoredRows(file.fileno(), _check_begun(other, self.manifest), other))
-            if not partial.in_use(file.fileno()):
+            if not locks.in_use(file.fileno()):
                 other.unlink(missing_ok=True)
 
     def _copy(self, source: StoredRows) -> None:
@@ -285,7 +281,7 @@ def _join(path: Path, name: Path, manifest: Manifest) -> LogitCacheWriter:
     writer.path, writer.partial = path, name
     writer._fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
     try:
-        partial.share(writer._fd)
+        locks.join(writer._fd)
         writer._open(_check_begun(name, manifest))
     except BaseException:
         os.close(writer._fd)

@@ -1,13 +1,73 @@
-"""What the operating system is asked for: reserved space, durable names, one holder at a time."""
+"""Reading and writing files so that a reader finds them whole, whatever happens to the writer.
+
+Small files go through `write_atomically`; whatever writes a file by its path goes through `replacing`. Files that are
+written in place, block by block, are in `decant.cache.io.blockfile`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from decant.cache.errors import StorageError
+
+DRAFT = ".draft"
+"""Ends the name of a file that is written beside the name that it is to have."""
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file of `content`, in place of the one that is there: a reader finds the old content or the new.
+
+    Makes the folder if need be. Raises OSError where the file cannot be written; `path` is then as it was.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "runs", "result.json")
+    >>> write_atomically(path, b"{}")
+    >>> path.read_bytes()
+    b'{}'
+    >>> folder.cleanup()
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft, open(draft, "wb") as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields the path of a draft beside `path`, for anything that writes a file by its path; then syncs the draft and
+    gives it the name `path`, in one step.
+
+    Where the body raises, or the sync fails, the draft is removed and `path` is as it was. The body creates the draft
+    and closes it. Raises OSError.
+
+    >>> import tempfile, numpy as np
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "logits.npy")
+    >>> with replacing(path) as draft:
+    ...     table = np.lib.format.open_memmap(draft, mode="w+", dtype="f2", shape=(2, 3))
+    ...     table[:] = 1
+    ...     table.flush()
+    >>> [found.name for found in path.parent.iterdir()], np.load(path).sum()
+    (['logits.npy'], np.float16(6.0))
+    >>> folder.cleanup()
+    """
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}{DRAFT}")
+    try:
+        yield draft
+        fd = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def reserve(fd: int, size: int, path: Path) -> None:
@@ -57,21 +117,6 @@ def read_all(fd: int, count: int, offset: int, path: Path) -> bytes:
         parts.append(part)
         count, offset = count - len(part), offset + len(part)
     return b"".join(parts)
-
-
-def lock_path(path: Path) -> Path:
-    """The lock of the cache at `path`: held alone to build or remove it, together to use it."""
-    return path.with_name(path.name + ".lock")
-
-
-def open_lock(lock: Path) -> int:
-    """A descriptor to lock with; the file is made if need be."""
-    try:
-        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        return os.open(lock, os.O_RDONLY | os.O_CLOEXEC)  # another person's; reading is enough to lock it
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,7 +10,6 @@ builder's.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -20,8 +19,10 @@ import uuid
 from functools import cache
 from pathlib import Path
 
+from decant.cache.io.files import DRAFT
+from decant.cache.io.locks import claim
+
 PARTIAL = ".partial"
-DRAFT = ".draft"  # a partial file until its header is whole
 
 
 def new_name(path: Path) -> Path:
@@ -29,10 +30,9 @@ def new_name(path: Path) -> Path:
     return path.with_name(f"{path.name}.{machine()}-{secrets.token_hex(4)}{PARTIAL}")
 
 
-def begun(path: Path, suffix: str = PARTIAL) -> list[Path]:
+def begun(path: Path) -> list[Path]:
     """Every unfinished file of `path`, whoever began it."""
-    named = re.compile(re.escape(path.name) + r"\.[\w-]+" + re.escape(suffix))
-    return sorted(found for found in path.parent.iterdir() if named.fullmatch(found.name))
+    return _named(path, PARTIAL)
 
 
 def hold(path: Path) -> tuple[Path, int] | None:
@@ -45,46 +45,17 @@ def hold(path: Path) -> tuple[Path, int] | None:
                 if not os.access(found, os.W_OK):  # its builder was killed when it was about to publish it
                     found.chmod(stat.S_IMODE(found.stat().st_mode) | stat.S_IWUSR)
                 fd = os.open(found, os.O_RDWR | os.O_CLOEXEC)
-                if lock(fd) and os.fstat(fd).st_nlink == 1:  # not published in the meantime
+                if claim(fd) and os.fstat(fd).st_nlink == 1:  # not published in the meantime
                     return found, fd
                 os.close(fd)
     return None
-
-
-def lock(fd: int) -> bool:
-    """Takes a partial file for this process and whom it shares its writer with; False if another has it."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return share(fd)
-    except OSError:
-        return False
-
-
-def share(fd: int) -> bool:
-    """Joins the process that has the file."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return True
-    except OSError:
-        return False
-
-
-def in_use(fd: int) -> bool:
-    """Whether a living process is known to write the file; False also where nobody can tell."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
 
 
 def remove_all(path: Path) -> None:
     """Removes what is left of building `path`, once that is published; its own second name last."""
     second = _second_names(path)
     others = [found for found in begun(path) if found not in second]
-    for found in [*begun(path, DRAFT), *others, *second]:
+    for found in [*_named(path, DRAFT), *others, *second]:
         with contextlib.suppress(OSError):  # another person's, in a folder that protects it
             found.unlink(missing_ok=True)
 
@@ -93,6 +64,12 @@ def finish_publishing(path: Path) -> None:
     """Removes what is left where the builder of `path` was killed just after publishing it."""
     if _second_names(path):
         remove_all(path)
+
+
+def _named(path: Path, suffix: str) -> list[Path]:
+    """Files `PATH.MACHINE-TOKEN.partial`, or the drafts that such a file was until its header was whole."""
+    named = re.compile(re.escape(path.name) + rf"\.[\w-]+({re.escape(PARTIAL)}\.\w+)?{re.escape(suffix)}")
+    return sorted(found for found in path.parent.iterdir() if named.fullmatch(found.name))
 
 
 def _second_names(path: Path) -> list[Path]:

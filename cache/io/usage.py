@@ -1,39 +1,56 @@
-"""Who uses a published cache: a count for people, and a shared lock that keeps it from being collected."""
+"""Who uses a published file: a count for people, and a shared lock that keeps the file from being removed."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from decant.cache.io.files import lock_path, open_lock
+from decant.cache.io.locks import lock_path, shared, try_exclusive
 
 
 @contextlib.contextmanager
 def using(path: Path) -> Iterator[None]:
-    """Marks the cache as in use until the end, and counts one use; on a store that cannot be written it does
-    nothing.
+    """Marks the file as in use until the end, and counts one use; on a store that cannot be written it does nothing.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "digits.h5")
+    >>> with using(path), unused(path) as free:
+    ...     count(path), free
+    (1, False)
+    >>> folder.cleanup()
     """
-    fd = -1
     with contextlib.suppress(OSError), open(_log(path), "a", encoding="utf-8") as file:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         file.write(f"{now} {socket.gethostname()} {os.getpid()}\n")
-    with contextlib.suppress(OSError):
-        fd = open_lock(lock_path(path))
-        fcntl.flock(fd, fcntl.LOCK_SH)
-    try:
+    with shared(lock_path(path)):
         yield
-    finally:
-        if fd >= 0:
-            os.close(fd)
+
+
+def unused(path: Path) -> AbstractContextManager[bool]:
+    """Whether nobody uses the file; nobody can begin to until the end.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with unused(Path(folder.name, "digits.h5")) as free:
+    ...     free
+    True
+    >>> folder.cleanup()
+    """
+    return try_exclusive(lock_path(path))
 
 
 def count(path: Path) -> int:
-    """How often the cache has been used."""
+    """How often the file has been used.
+
+    >>> count(Path("no/such/file.h5"))
+    0
+    """
     try:
         return _log(path).read_bytes().count(b"\n")
     except OSError:
@@ -41,32 +58,24 @@ def count(path: Path) -> int:
 
 
 def last(path: Path) -> float:
-    """When it was last used, or else published: seconds since the epoch."""
+    """When it was last used, or else published: seconds since the epoch.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     last(Path(file.name)) == os.stat(file.name).st_mtime
+    True
+    """
     try:
         return max(_log(path).stat().st_mtime, path.stat().st_mtime)
     except OSError:
         return path.stat().st_mtime
 
 
-@contextlib.contextmanager
-def unused(path: Path) -> Iterator[bool]:
-    """Whether nobody uses the cache; nobody can begin to until the end."""
-    try:
-        fd = open_lock(lock_path(path))
-    except OSError:
-        yield False
-        return
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except OSError:
-        yield False
-    finally:
-        os.close(fd)
-
-
 def forget(path: Path) -> None:
-    """Removes the count of a cache that is gone. Its lock file stays: removing a lock is not safe."""
+    """Removes the count of a file that is gone. Its lock file stays: removing a lock is not safe.
+
+    >>> forget(Path("no/such/file.h5"))
+    """
     _log(path).unlink(missing_ok=True)
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decant.cache.io import usage
-from decant.cache.io.files import storage_error
-from decant.cache.io.partial import DRAFT, PARTIAL, in_use
+from decant.cache.io.files import DRAFT, storage_error
+from decant.cache.io.locks import in_use
+from decant.cache.io.partial import PARTIAL
 from decant.cache.store.local import Store
 
 DAY = 86_400.0

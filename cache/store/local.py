@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
-import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from decant.cache.errors import CacheError, MismatchError, StorageError
-from decant.cache.io.files import lock_path, open_lock, storage_error
+from decant.cache.errors import CacheError, MismatchError
+from decant.cache.io.files import storage_error
+from decant.cache.io.locks import exclusive, lock_path
 from decant.cache.io.partial import finish_publishing
 from decant.cache.manifest import Manifest
 from decant.cache.reader import LogitCache
@@ -105,41 +103,12 @@ class Store:
         StorageError where the folder cannot be written.
         """
         path = self.path(manifest)
-        lock = lock_path(path)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            fd = open_lock(lock)
         except OSError as error:
-            raise storage_error(error, lock, "opening the lock") from error
-        try:
-            _hold(fd, waiting)
-            with contextlib.suppress(OSError):  # only a courtesy to who waits
-                os.ftruncate(fd, 0)
-                os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            raise storage_error(error, self.root, "making the folder") from error
+        with exclusive(lock_path(path), waiting):
             yield path
-        finally:
-            with contextlib.suppress(OSError):
-                fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough: forked workers have it open too
-            os.close(fd)
-
-
-def _hold(fd: int, waiting: Callable[[str], None]) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    except BlockingIOError:
-        holder = "".join(filter(str.isprintable, os.pread(fd, 200, 0).decode(errors="replace")))
-    except OSError:
-        return  # a file system without locks; publishing is safe without one
-    waiting(holder or "another process")
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            time.sleep(0.2)
-        except OSError as error:
-            raise StorageError(f"waiting for the lock: {error.strerror}") from error
 
 
 def _plain(word: str) -> str:

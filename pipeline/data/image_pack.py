@@ -10,14 +10,14 @@ the same bytes to the same places.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,9 @@ from numpy.typing import NDArray
 
 from decant.cache.errors import StorageError
 from decant.cache.format.hdf5 import WRITTEN
-from decant.cache.io.files import (
-    lock_path,
-    open_lock,
-    read_all,
-    reserve,
-    storage_error,
-    sync_folder,
-    write_all,
-)
-from decant.cache.io.partial import PARTIAL, lock
+from decant.cache.io.files import read_all, reserve, storage_error, sync_folder, write_all
+from decant.cache.io.locks import claim, exclusive, lock_path
+from decant.cache.io.partial import PARTIAL
 from decant.pipeline.data.samples import spread
 from decant.pipeline.errors import DamagedError, DataError
 from decant.pipeline.support.progress import progress
@@ -158,7 +151,7 @@ def find_or_build(
     if found is not None:
         return found
     writable_folder(path.parent)
-    with _alone(path):
+    with exclusive(lock_path(path), partial(_say_waiting, path)):
         found = _find(path, layout, decode)  # another builder may have finished while this one waited
         if found is not None:
             return found
@@ -195,39 +188,25 @@ def _find(path: Path, layout: Layout, decode: Decode) -> Pack | None:
     return found
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Holds the right to build the pack; waits for who has it. A dead process holds nothing."""
-    fd = open_lock(lock_path(path))
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"{path}: another process is decoding these images; waiting for it", file=sys.stderr)
-                fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_UN)
-        os.close(fd)
+def _say_waiting(path: Path, holder: str) -> None:
+    print(f"{path}: another process is decoding these images; waiting for it", file=sys.stderr)
 
 
 def _build(path: Path, layout: Layout, decode: Decode, confirm: Callable[[], None], description: str) -> None:
-    partial = partial_path(path)
-    fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    unfinished = partial_path(path)
+    fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        lock(fd)  # so that nobody collects it as left behind
-        _fill(fd, layout, _begun(fd, layout, partial), decode, description, partial)
+        claim(fd)  # so that nobody collects it as left behind
+        _fill(fd, layout, _begun(fd, layout, unfinished), decode, description, unfinished)
         confirm()
         os.fsync(fd)
         with contextlib.suppress(FileNotFoundError):  # without locks, another builder may have been quicker
-            os.rename(partial, path)  # from here on there is a pack: every block is written and synced
+            os.rename(unfinished, path)  # from here on there is a pack: every block is written and synced
         sync_folder(path.parent)
         with contextlib.suppress(OSError):
             path.chmod(path.stat().st_mode & 0o444)
     except DataError:
-        partial.unlink(missing_ok=True)  # images that are put right are others, with another key
+        unfinished.unlink(missing_ok=True)  # images that are put right are others, with another key
         raise
     finally:
         os.close(fd)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from decant.cache.io.files import write_atomically
 from decant.pipeline.data.samples import has_labels, spread
 from decant.pipeline.deploy import runtimes
 from decant.pipeline.deploy.check import Checked, Samples, check
@@ -20,10 +21,10 @@ from decant.pipeline.deploy.formats import to_onnx, to_pt2
 from decant.pipeline.deploy.quantisation import calibration_inputs, quantise
 from decant.pipeline.errors import DamagedError, ModelError
 from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.runs.json_files import read_json, write_json
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.open import FinishedRun
 from decant.pipeline.runs.saved_network import WEIGHTS, load_network
-from decant.pipeline.support.files import read_json, write_atomically, write_json
 from decant.pipeline.support.plugins import optional
 
 FORMATS = ("pt2", "onnx", "int8")

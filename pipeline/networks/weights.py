@@ -1,7 +1,7 @@
 """Weights on disk: safetensors when written, safetensors or a published .pth when read.
 
-A file is written beside its name, synced and then renamed, so under that name there is a whole file or
-none. Nothing but tensors and plain values is ever unpickled.
+A file is replaced in one step, so under its name there is a whole file or none. Nothing but tensors and plain values
+is ever unpickled.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import os
 import pickle
 import re
-import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from decant.cache.io.files import write_atomically
 from decant.pipeline.errors import WeightsError
 
 _PICKLED = (".pth", ".pt", ".bin", ".tar")  # .tar as in checkpoint.pth.tar
@@ -34,19 +34,12 @@ def save_weights(path: str | os.PathLike[str], module: nn.Module, metadata: Mapp
 
     The folder is made if need be. Raises OSError when it cannot be written; `path` is then as it was.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Copies, as safetensors refuses tensors that share memory, which tied weights do.
     tensors = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in module.state_dict().items()
     }
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        _write_synced(unfinished, safetensors.torch.save(tensors, dict(metadata)))
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomically(Path(path), safetensors.torch.save(tensors, dict(metadata)))
 
 
 def load_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -85,13 +78,6 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
             octets = octets.view(-1, tensor.itemsize).flip(1).contiguous()
         digest.update(octets.numpy().data)
     return digest.hexdigest()
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _check_file(path: Path) -> None:

@@ -19,12 +19,12 @@ from decant.pipeline.networks.build import build_network, num_parameters
 from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.networks.weights import load_weights
 from decant.pipeline.runs.latency import device_name, latency
+from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.open import class_names
 from decant.pipeline.runs.result import Kind, Result, load_result
 from decant.pipeline.runs.saved_logits import save_test_logits
 from decant.pipeline.runs.saved_network import load_network, save_network
 from decant.pipeline.runs.saved_recipe import save_recipe
-from decant.pipeline.support.files import alone_with
 from decant.pipeline.training.loading import BatchedData, EpochViews
 from decant.pipeline.training.loop import CHECKPOINT, Criterion, evaluate, predict, train, trained_seconds
 from decant.pipeline.training.metrics import measure

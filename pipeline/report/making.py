@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from decant.cache.io.files import write_atomically
 from decant.pipeline.report import charts, history
 from decant.pipeline.report.markdown import markdown
 from decant.pipeline.report.page import render
@@ -18,7 +19,6 @@ from decant.pipeline.report.sections.exported import exported
 from decant.pipeline.report.sections.inspector import inspector
 from decant.pipeline.report.sections.quality import quality
 from decant.pipeline.report.subject import Subject
-from decant.pipeline.support.files import write_atomically
 
 TABLE = "report.md"
 CURVES = "curves.png"

@@ -18,10 +18,10 @@ from torch.autograd.profiler import profile
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from decant.pipeline.runs.json_files import write_json
 from decant.pipeline.runs.latency import device_name, latency
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.support.files import write_json
 from decant.pipeline.training.device import Inputs, to_device
 from decant.pipeline.views import ViewedData
 

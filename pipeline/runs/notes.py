@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.errors import NotMadeError
-from decant.pipeline.support.files import read_json, write_json
+from decant.pipeline.runs.json_files import read_json, write_json
 
 _FILE = "caches.json"
 _PASSES = "passes"

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from decant.pipeline.config.settings import DataSettings
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.networks.spec import NetworkSpec
+from decant.pipeline.runs.json_files import read_json, write_json
 from decant.pipeline.runs.saved_recipe import read_saved_recipe
-from decant.pipeline.support.files import read_json, write_json
 from decant.pipeline.training.metrics import Metrics
 
 Kind = Literal["teacher", "labels", "distilled"]

@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from decant.cache.io.files import replacing
+
 TEST_LOGITS = "test_logits.npy"
 
 
 def save_test_logits(folder: Path, logits: torch.Tensor) -> None:
     """Writes the logits (N, C) float32 of a network on the N samples of the test split."""
-    np.save(folder / TEST_LOGITS, logits.numpy())
+    with replacing(folder / TEST_LOGITS) as draft, open(draft, "wb") as file:
+        np.save(file, logits.numpy())
 
 
 def load_test_logits(folder: Path) -> NDArray[np.float32]:

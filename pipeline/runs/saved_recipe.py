@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from decant.cache.io.files import write_atomically
 from decant.cache.manifest import Difference, differences
 from decant.pipeline.config.recipe import Recipe
-from decant.pipeline.support.files import write_atomically
 
 RECIPE = "recipe.toml"
 LOGGING_ONLY = frozenset({"evaluate_every", "log_every", "compile"})

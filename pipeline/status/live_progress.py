@@ -14,7 +14,8 @@ import numpy as np
 from decant.cache.errors import FormatError
 from decant.cache.format.hdf5 import check
 from decant.cache.format.rows import StoredRows
-from decant.cache.io.partial import begun, in_use
+from decant.cache.io.locks import in_use
+from decant.cache.io.partial import begun
 from decant.pipeline.training.loop import CHECKPOINT, METRICS
 
 

@@ -13,11 +13,11 @@ from decant.cache.errors import Difference
 from decant.cache.manifest import require_equal
 from decant.pipeline.config.tasks import headline
 from decant.pipeline.errors import DamagedError
+from decant.pipeline.runs.locks import holder
 from decant.pipeline.runs.result import RESULT, Result, load_result
 from decant.pipeline.runs.saved_recipe import RECIPE
 from decant.pipeline.status.live_progress import Progress, epochs, rows
 from decant.pipeline.status.outdated import Outdated
-from decant.pipeline.support.files import holder
 
 State = Literal["done", "running", "interrupted", "stale", "damaged", "missing"]
 _FIRST_SAID: tuple[State, ...] = ("running", "damaged", "interrupted", "missing", "done")  # of several seeds

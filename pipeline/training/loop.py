@@ -12,10 +12,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from decant.cache.io.files import write_atomically
 from decant.pipeline.config.settings import Training
 from decant.pipeline.errors import DamagedError, DeviceError
 from decant.pipeline.objectives import Terms
-from decant.pipeline.support.files import write_atomically
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import ahead
 from decant.pipeline.training.device import to_device

@@ -1,16 +1,33 @@
-"""The disk: room is made sure of beforehand, and what it refuses is said in words."""
+"""Files are replaced whole or not at all; room is made sure of beforehand, and what a disk refuses is said in words."""
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from decant.cache import StorageError
+<<<<<<< HEAD
 from decant.cache.io.files import read_all, reserve, storage_error, sync_folder, write_all
 from tests.helpers.processes import finished, python
+=======
+from decant.cache.io.files import (
+    read_all,
+    replacing,
+    reserve,
+    storage_error,
+    sync_folder,
+    write_all,
+    write_atomically,
+)
+from tests.helpers.caches import finished, python
+>>>>>>> 75d1f45 (Replace files by one function and lock them by one protocol)
 
 
 @pytest.fixture
@@ -87,3 +104,77 @@ except StorageError as error:
     said = finished(python(script, tmp_path / "file"))
     assert said.startswith("1000 ")
     assert "File too large; free some space" in said
+
+
+# Files that are replaced
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "digits" / "a.bin"
+    for content in (b"first", b"", bytes(range(256)) * 1000):
+        write_atomically(path, content)
+        assert path.read_bytes() == content
+    assert os.listdir(path.parent) == ["a.bin"], "folders are made, drafts are not left"
+
+
+def test_whoever_reads_meanwhile_reads_the_content_before_to_its_end(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a.bin", b"before")
+    with open(tmp_path / "a.bin", "rb") as reader:
+        write_atomically(tmp_path / "a.bin", b"after it")
+        assert reader.read() == b"before"
+    assert (tmp_path / "a.bin").read_bytes() == b"after it"
+
+
+def test_a_draft_that_is_not_finished_leaves_the_file_before_it(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a.bin", b"before")
+
+    def fail() -> None:
+        with replacing(tmp_path / "a.bin") as draft:
+            draft.write_bytes(b"half of wh")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert (tmp_path / "a.bin").read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_two_drafts_of_one_file_are_not_in_each_others_way(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a.bin") as first, replacing(tmp_path / "a.bin") as second:
+        first.write_bytes(b"first")
+        second.write_bytes(b"second")
+    assert (tmp_path / "a.bin").read_bytes() == b"first", "the last one that was finished"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_a_draft_is_synced_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda *given, name=name, real=real: (calls.append(name), real(*given))[1]
+        )
+    write_atomically(tmp_path / "a.bin", b"content")
+    assert calls == ["fsync", "replace"]
+
+
+def test_a_reader_sees_one_whole_content_or_the_other_and_so_it_stays_after_a_kill(tmp_path: Path) -> None:
+    path, length = tmp_path / "a.bin", 300_000
+    script = (
+        "import sys, pathlib\n"
+        "from decant.cache.io.files import write_atomically\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        f"while True:\n    for content in (b'a', b'b'): write_atomically(path, content * {length})\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", script, str(path)])
+    try:
+        while not path.exists():
+            assert writer.poll() is None
+            time.sleep(0.01)
+        for _ in range(200):
+            content = path.read_bytes()
+            assert content in (b"a" * length, b"b" * length), f"{len(content):,} bytes, {set(content)}"
+    finally:
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+    assert path.read_bytes() in (b"a" * length, b"b" * length)

@@ -16,7 +16,7 @@ from decant.pipeline.config.recipe import load
 from decant.pipeline.deploy import export
 from decant.pipeline.deploy.check import Checked
 from decant.pipeline.phases.teacher import make_teacher
-from decant.pipeline.support.files import read_json
+from decant.pipeline.runs.json_files import read_json
 from tests.helpers.shells import shell
 from tests.helpers.small import CPU, teach
 

@@ -16,8 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from decant.cache import StorageError
-from decant.cache.io.files import lock_path
-from decant.cache.io.partial import in_use
+from decant.cache.io.locks import in_use, lock_path
 from decant.pipeline.data.image_pack import Layout, Pack, find_or_build, partial_path
 from decant.pipeline.errors import DamagedError, DataError
 from tests.helpers.processes import PATIENCE, finished, python
@@ -128,10 +127,10 @@ build(path)
 @pytest.mark.parametrize(
     ("step", "call", "whole_blocks"),
     [
-        ("ftruncate", 1, 0),
-        ("pwrite", 1, 0),  # the header
-        ("pwrite", 2, 0),
-        ("pwrite", 24, None),
+        ("ftruncate", 2, 0),  # the first one is of the lock, as is the first write
+        ("pwrite", 2, 0),  # the header
+        ("pwrite", 3, 0),
+        ("pwrite", 25, None),
         ("fsync", 1, 20),
         ("rename", 1, 20),
     ],

@@ -30,9 +30,9 @@ from decant.pipeline.deploy.quantisation import calibration_inputs
 from decant.pipeline.errors import ModelError
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.runs.json_files import read_json
 from decant.pipeline.runs.open import FinishedRun, open_run
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.support.files import read_json
 from decant.pipeline.training.metrics import measure
 from tests.helpers.processes import ROOT
 from tests.helpers.small import CPU

@@ -21,7 +21,7 @@ from decant.cache.format import hdf5
 from decant.cache.io import partial
 from tests.helpers.caches import build, holds_the_answers, leftovers, manifest, write
 
-STEPS = ("posix_fallocate", "pwrite", "fsync", "rename", "fchmod", "link", "unlink")
+STEPS = ("posix_fallocate", "pwrite", "fsync", "rename", "replace", "fchmod", "link", "unlink")
 
 
 def build_in_store(root: Path, of: Manifest, progress: int = -1) -> Path:

@@ -13,11 +13,11 @@ from decant.pipeline.errors import BusyError
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.job import finished
 from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.result import RESULT, load_result
 from decant.pipeline.runs.saved_logits import TEST_LOGITS
 from decant.pipeline.runs.saved_network import WEIGHTS
 from decant.pipeline.runs.saved_recipe import RECIPE
-from decant.pipeline.support.files import alone_with
 from decant.pipeline.training import loop
 from decant.pipeline.training.loop import CHECKPOINT, METRICS
 from tests.helpers.small import CPU, recipe, teach

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from decant.cache import FormatError, LogitCacheWriter
+from decant.pipeline.runs.locks import holder
 from decant.pipeline.status.live_progress import Progress, epochs, rows
-from decant.pipeline.support.files import holder
 from decant.pipeline.training.loop import CHECKPOINT, METRICS
 from tests.helpers.caches import build, manifest, write
 from tests.helpers.processes import line, python
@@ -21,7 +21,7 @@ from tests.helpers.processes import line, python
 HOLDING = """
 import os, sys, time
 from pathlib import Path
-from decant.pipeline.support.files import alone_with
+from decant.pipeline.runs.locks import alone_with
 with alone_with(Path(sys.argv[1])):
     print(os.getpid(), flush=True)
     time.sleep(600)

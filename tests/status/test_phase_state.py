@@ -10,6 +10,7 @@ import pytest
 
 from decant.cache import LogitCacheWriter, Store
 from decant.cache.errors import Difference
+from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.result import RESULT, Result
 from decant.pipeline.runs.saved_recipe import save_recipe
 from decant.pipeline.status.outdated import Outdated
@@ -21,7 +22,6 @@ from decant.pipeline.status.phase_state import (
     with_network,
     with_students,
 )
-from decant.pipeline.support.files import alone_with
 from tests.helpers.caches import build, manifest, write
 from tests.helpers.small import recipe, teach
 

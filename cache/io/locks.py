@@ -1,0 +1,249 @@
+"""Locks between processes: one protocol over flock, for what is built, used and removed.
+
+A lock is a file beside what it protects, held through an open descriptor. It ends with the process that holds it, also
+when that is killed. It is let go of explicitly, and not by closing the descriptor alone: forked workers have that
+descriptor open too, and would keep the lock.
+
+Some file systems have no locks, and on some they do not reach from one machine to the next. There nobody is held off.
+So a lock spares work, and keeps a file in use from being removed; that a published file is whole never rests on one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from decant.cache.io.files import storage_error
+
+_POLL_SECONDS = 0.2
+
+
+def lock_path(path: Path) -> Path:
+    """The lock of the file at `path`: held exclusively to build or remove it, shared to use it.
+
+    >>> str(lock_path(Path("caches/digits.h5")))
+    'caches/digits.h5.lock'
+    """
+    return path.with_name(path.name + ".lock")
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Holds `lock` exclusively until the end; waits for the process that holds it.
+
+    Before it waits, it calls `waiting` once with the holder, as "process 4711 on gpu01". A `waiting` that raises
+    refuses instead of waiting. Without locks in the file system it goes on at once. Raises StorageError where the lock
+    cannot be opened, or waiting for it fails.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> lock = lock_path(Path(folder.name, "digits.h5"))
+    >>> def refuse(holder):
+    ...     raise RuntimeError("somebody else builds it")
+    >>> with exclusive(lock, waiting=print), exclusive(lock, waiting=refuse):
+    ...     print("builds")
+    Traceback (most recent call last):
+        ...
+    RuntimeError: somebody else builds it
+    >>> with exclusive(lock, waiting=refuse):
+    ...     print("builds")
+    builds
+    >>> folder.cleanup()
+    """
+    try:
+        fd = _open(lock)
+    except OSError as error:
+        raise storage_error(error, lock, "opening the lock") from error
+    try:
+        if _try_lock(fd, fcntl.LOCK_EX) is False:
+            waiting("".join(filter(str.isprintable, _name_in(fd))) or "another process")
+            _wait(fd, lock)
+        with contextlib.suppress(OSError):  # the name is for who waits; the lock holds without it
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        _release(fd)
+
+
+@contextlib.contextmanager
+def try_exclusive(lock: Path) -> Iterator[bool]:
+    """Whether nobody holds `lock`; where so, nobody else gets it until the end. Never waits.
+
+    False also where the lock cannot be opened, or the file system has none.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> lock = Path(folder.name, "digits.h5.lock")
+    >>> with shared(lock), try_exclusive(lock) as free:
+    ...     free
+    False
+    >>> with try_exclusive(lock) as free:
+    ...     free
+    True
+    >>> folder.cleanup()
+    """
+    try:
+        fd = _open(lock)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _try_lock(fd, fcntl.LOCK_EX) is True
+    finally:
+        _release(fd)
+
+
+@contextlib.contextmanager
+def shared(lock: Path) -> Iterator[None]:
+    """Holds `lock` together with others who share it until the end; waits while somebody holds it exclusively.
+
+    Does nothing where the lock cannot be opened, as on a store that may only be read, or the file system has none.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> lock = Path(folder.name, "digits.h5.lock")
+    >>> with shared(lock), shared(lock):
+    ...     print("both read")
+    both read
+    >>> folder.cleanup()
+    """
+    fd = -1
+    with contextlib.suppress(OSError):
+        fd = _open(lock)
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        if fd >= 0:
+            _release(fd)
+
+
+def holder(lock: Path) -> str | None:
+    """The process that holds `lock` exclusively, as it named itself in it; None where none is known to. Makes no lock.
+
+    It tries the lock only where the process named in it may live: held even for a moment, the lock would turn away
+    somebody who begins just then.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> lock = Path(folder.name, "digits.h5.lock")
+    >>> with exclusive(lock, waiting=print):
+    ...     holder(lock) == f"process {os.getpid()} on {socket.gethostname()}"
+    True
+    >>> print(holder(lock))
+    None
+    >>> folder.cleanup()
+    """
+    try:
+        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        named = _name_in(fd)
+        return named if _may_live(named) and _try_lock(fd, fcntl.LOCK_SH) is False else None
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+# An unfinished file is its own lock: its writers share it, so that the ranks of one job can join each other.
+
+
+def claim(fd: int) -> bool:
+    """Takes an open unfinished file for this process, and for those that `join` it; False where another process has it
+    or the file system has no locks. It ends when every descriptor of the file is closed.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryFile() as file:
+    ...     claim(file.fileno())
+    True
+    """
+    return _try_lock(fd, fcntl.LOCK_EX) is True and join(fd)
+
+
+def join(fd: int) -> bool:
+    """Joins the process that has claimed an open unfinished file; whether that went well.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as first, open(first.name) as second:
+    ...     claim(first.fileno()), claim(second.fileno()), join(second.fileno())
+    (True, False, True)
+    """
+    return _try_lock(fd, fcntl.LOCK_SH) is True
+
+
+def in_use(fd: int) -> bool:
+    """Whether a living process is known to have claimed an open unfinished file; False also where nobody can tell.
+
+    Where it is False, nobody else can claim the file until `fd` is closed.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as first, open(first.name) as second:
+    ...     claim(first.fileno()), in_use(second.fileno())
+    (True, True)
+    """
+    return _try_lock(fd, fcntl.LOCK_EX) is False
+
+
+def _open(lock: Path) -> int:
+    """A descriptor to lock with; the file is made if need be."""
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return os.open(lock, os.O_RDONLY | os.O_CLOEXEC)  # another person's; reading is enough to lock it
+
+
+def _try_lock(fd: int, kind: int) -> bool | None:
+    """True where the lock is taken, False where another process has it, None where there are no locks."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+
+
+def _wait(fd: int, lock: Path) -> None:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(_POLL_SECONDS)
+        except OSError as error:
+            raise storage_error(error, lock, "waiting for the lock") from error
+
+
+def _release(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough: forked workers have it open too
+    os.close(fd)
+
+
+def _name_in(fd: int) -> str:
+    return os.pread(fd, 200, 0).decode(errors="replace")
+
+
+def _may_live(named: str) -> bool:
+    """Whether "process PID on HOST" may still be there; of another machine nobody knows."""
+    _, pid, _, host = (named.split(maxsplit=3) + [""] * 4)[:4]
+    if host != socket.gethostname() or not pid.isdecimal():
+        return bool(named)
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass  # another person's process, or no process id at all
+    return True
