@@ -1,16 +1,16 @@
-"""What `views.augment` may list: one frozen class an operation, with the range of every value. Imports nothing
-heavy.
+"""What `views.augment` may list: one frozen class an operation, with the range of every value, what it works on and the
+function that does it. Imports nothing heavy.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from decant.pipeline.config.sections import Count, Section, Share
+from decant.pipeline.config.sections import Count, Section, Share, kinds, one_of
 
 Positive = Annotated[float, Field(gt=0)]
 AreaShare = Annotated[float, Field(gt=0, le=1)]
@@ -19,29 +19,103 @@ Strength = Annotated[float, Field(ge=0, le=10)]
 """Factors are drawn from max(0, 1 − strength) … 1 + strength."""
 
 
-class PadCrop(Section):
+class Operation(Section):
+    """One operation of `views.augment` on (B, C, H, W) images."""
+
+    function: ClassVar[str]
+    """`module:function` in `decant.pipeline.views`: (images, bits (B, 16), settings) → images."""
+    any_dtype: ClassVar[bool] = False
+    """Whether it takes images of any dtype; else of uint8 alone."""
+    any_channels: ClassVar[bool] = True
+    """Whether it takes any number of channels; else 1 or 3."""
+
+    op: str
+
+    @property
+    def num_outcomes(self) -> int | None:
+        """How many outcomes the operation has; None where they are too many to enumerate."""
+        return None
+
+    @property
+    def output_size(self) -> int | None:
+        """Height and width of what it gives; None where that is the size of its input."""
+        return None
+
+    def misfit(self, height: int, width: int) -> str | None:
+        """Why it cannot take images of this size; None where it can."""
+        return None
+
+
+class Countable(Operation):
+    """An operation whose outcomes are numbered from 0, so that `count = "all"` can make a view of each. Its function
+    is (images, outcomes (B,), settings) → images.
+    """
+
+    draw: ClassVar[str]
+    """`module:function` in `decant.pipeline.views`: (bits (B, 16), settings) → outcomes (B,)."""
+
+
+class Mixing(Operation):
+    """An operation that takes in a second sample. Its function is (images, partners, bits (B, 16), settings) → images,
+    and the share (B,) that each keeps of its own label.
+    """
+
+
+class PadCrop(Countable):
     """Pad with zeros on every side, then crop the original size at a random offset."""
+
+    draw = "geometry:draw_pad_crop"
+    function = "geometry:apply_pad_crop"
+    any_dtype = True
 
     op: Literal["pad-crop"]
     padding: Annotated[int, Field(ge=1, le=128)] = 4
 
+    @property
+    def num_outcomes(self) -> int:
+        """Offsets from 0 to 2·padding, down and across."""
+        return (2 * self.padding + 1) ** 2
 
-class Flip(Section):
+
+class Flip(Countable):
     """Mirror left to right with probability `p`."""
+
+    draw = "geometry:draw_flip"
+    function = "geometry:apply_flip"
+    any_dtype = True
 
     op: Literal["flip"]
     p: Share = 0.5
 
+    @property
+    def num_outcomes(self) -> int:
+        """As it is, and mirrored."""
+        return 2
 
-class CenterCrop(Section):
+
+class CenterCrop(Operation):
     """The square of `size` pixels in the middle."""
+
+    function = "geometry:apply_center_crop"
+    any_dtype = True
 
     op: Literal["center-crop"]
     size: Count
 
+    @property
+    def output_size(self) -> int:
+        return self.size
 
-class RandomResizedCrop(Section):
+    def misfit(self, height: int, width: int) -> str | None:
+        if self.size > min(height, width):
+            return f"size = {self.size} is larger than the images, {height} × {width}"
+        return None
+
+
+class RandomResizedCrop(Operation):
     """A random box of the image, scaled to `size` × `size` (Szegedy et al., 2015)."""
+
+    function = "geometry:apply_random_resized_crop"
 
     op: Literal["random-resized-crop"]
     size: Count | None = None
@@ -51,6 +125,10 @@ class RandomResizedCrop(Section):
     ratio: tuple[Ratio, ...] = (3 / 4, 4 / 3)
     """Width over height, from and to."""
 
+    @property
+    def output_size(self) -> int | None:
+        return self.size
+
     @model_validator(mode="after")
     def _ranges(self) -> RandomResizedCrop:
         _check_range("scale", self.scale)
@@ -58,8 +136,11 @@ class RandomResizedCrop(Section):
         return self
 
 
-class ColorJitter(Section):
+class ColorJitter(Operation):
     """Brightness, contrast and saturation scaled and the hue turned, in random order."""
+
+    function = "colour:apply_color_jitter"
+    any_channels = False
 
     op: Literal["color-jitter"]
     brightness: Strength = 0.4
@@ -70,29 +151,40 @@ class ColorJitter(Section):
     p: Share = 1.0
 
 
-class RandAugment(Section):
+class RandAugment(Operation):
     """torchvision's RandAugment (Cubuk et al., 2020)."""
+
+    function = "external:apply_rand_augment"
+    any_channels = False
 
     op: Literal["rand-augment"]
     num_ops: Count = 2
     magnitude: Annotated[int, Field(ge=0, le=30)] = 9
 
 
-class TrivialAugment(Section):
+class TrivialAugment(Operation):
     """torchvision's TrivialAugmentWide (Müller, Hutter, 2021)."""
+
+    function = "external:apply_trivial_augment"
+    any_channels = False
 
     op: Literal["trivial-augment"]
 
 
-class Cutout(Section):
+class Cutout(Operation):
     """A square of zeros, its centre anywhere in the image (DeVries, Taylor, 2017)."""
+
+    function = "erasing:apply_cutout"
+    any_dtype = True
 
     op: Literal["cutout"]
     size: Count
 
 
-class RandomErasing(Section):
+class RandomErasing(Operation):
     """A random box filled with `value` with probability `p` (Zhong et al., 2020)."""
+
+    function = "erasing:apply_random_erasing"
 
     op: Literal["random-erasing"]
     p: Share = 0.5
@@ -109,32 +201,38 @@ class RandomErasing(Section):
         return self
 
 
-class Mixup(Section):
+class Mixup(Mixing):
     """With probability `p`, a mean of two samples and of their labels, weighted with λ ~ Beta(α, α)
     (Zhang et al., 2018).
     """
+
+    function = "mixing:apply_mixup"
 
     op: Literal["mixup"]
     alpha: Positive = 0.2
     p: Share = 1.0
 
 
-class CutMix(Section):
+class CutMix(Mixing):
     """With probability `p`, a box from another sample, and as much of its label; the area that is kept is
     λ ~ Beta(α, α) before the box is clipped (Yun et al., 2019).
     """
+
+    function = "mixing:apply_cutmix"
+    any_dtype = True
 
     op: Literal["cutmix"]
     alpha: Positive = 1.0
     p: Share = 1.0
 
 
-class Transform(Section):
+class Transform(Operation):
     """A transform of torchvision (`torchvision:ElasticTransform`) or one's own (`package.module:callable`);
     what else is written beside the name are its arguments.
     """
 
     model_config = ConfigDict(extra="allow")
+    function = "external:apply_transform"
 
     op: Literal["transform"]
     name: str
@@ -159,32 +257,11 @@ class Transform(Section):
         return self
 
 
-Augmentation = Annotated[
-    PadCrop
-    | Flip
-    | CenterCrop
-    | RandomResizedCrop
-    | ColorJitter
-    | RandAugment
-    | TrivialAugment
-    | Cutout
-    | RandomErasing
-    | Mixup
-    | CutMix
-    | Transform,
-    Field(discriminator="op"),
-]
-
-
-def outcomes(operation: Augmentation) -> int | None:
-    """How many ways an operation can go; None where they are too many to enumerate."""
-    match operation:
-        case PadCrop(padding=padding):
-            return (2 * padding + 1) ** 2
-        case Flip():
-            return 2
-        case _:
-            return None
+if TYPE_CHECKING:
+    Augmentation = Operation
+else:
+    Augmentation = one_of(kinds(vars(), Operation), "op")
+"""Any of the operations above."""
 
 
 def _check_range(name: str, values: Sequence[float]) -> None:

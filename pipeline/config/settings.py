@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from decant.pipeline.config.augmentations import Augmentation, CenterCrop, RandomResizedCrop, outcomes
+from decant.pipeline.config.augmentations import Augmentation, CenterCrop
 from decant.pipeline.config.objectives import KD, Known, Objective
 from decant.pipeline.config.objectives import CEPlusKL as CEPlusKL
 from decant.pipeline.config.objectives import LogitMSE as LogitMSE
@@ -112,7 +112,7 @@ class ViewsSettings(Section):
     def num_views(self) -> int:
         """V as a number."""
         if self.count == "all":
-            return math.prod(outcomes(operation) or 1 for operation in self.augment)
+            return math.prod(operation.num_outcomes or 1 for operation in self.augment)
         return self.count
 
     @property
@@ -120,12 +120,8 @@ class ViewsSettings(Section):
         """What an input is measured through: its size where an operation changes it, by the crop in the middle,
         and nothing else.
         """
-        sizes = [
-            operation.size
-            for operation in self.augment
-            if isinstance(operation, CenterCrop | RandomResizedCrop)
-        ]
-        size = next((size for size in reversed(sizes) if size is not None), None)
+        sizes = [operation.output_size for operation in reversed(self.augment)]
+        size = next((size for size in sizes if size is not None), None)
         crop = () if size is None else (CenterCrop(op="center-crop", size=size),)
         return self.model_copy(update={"augment": crop, "count": 1})
 
@@ -133,7 +129,7 @@ class ViewsSettings(Section):
     def _views_differ(self) -> ViewsSettings:
         if self.count != 1 and not self.augment:
             raise ValueError("count: views without augmentation are all the same; set augment, or count = 1")
-        endless = [operation.op for operation in self.augment if outcomes(operation) is None]
+        endless = [operation.op for operation in self.augment if operation.num_outcomes is None]
         if self.count == "all" and endless:
             raise ValueError(
                 f'count: "all" counts the outcomes of pad-crop and flip; {endless[0]} has too many to count'

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from decant.cache import LogitSource, Store
 from decant.pipeline.config.annealing import Scheduled
-from decant.pipeline.config.augmentations import CutMix, Mixup
+from decant.pipeline.config.augmentations import Mixing
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data.samples import has_labels
 from decant.pipeline.errors import DataError, NotMadeError, PipelineError
@@ -138,7 +138,7 @@ class Subject:
     @property
     def unlabelled(self) -> str | None:
         """Why the labels do not say what the views of the focus show; None where they do."""
-        if any(isinstance(one, Mixup | CutMix) for one in self.focus.recipe.settings.views.augment):
+        if any(isinstance(one, Mixing) for one in self.focus.recipe.settings.views.augment):
             return "the views mix samples, each of which has a label of its own"
         return None if has_labels(self.parts.train.data) else "the samples have no labels"
 

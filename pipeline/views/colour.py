@@ -7,12 +7,19 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from decant.pipeline.config.augmentations import ColorJitter
 from decant.pipeline.views.arrays import ONE, Images, beside, blend, int32, per_image
 from decant.pipeline.views.boxes import Draw
 from decant.pipeline.views.hashing import Bits, below, chance
 
 _RECIPROCALS = ((1 << 30) // np.arange(256).clip(1)).astype(np.int32)
 """2³⁰ / n, for a division that every device does alike and fast."""
+
+
+def apply_color_jitter(images: Images, bits: Bits, settings: ColorJitter) -> Images:
+    """`color-jitter`: brightness, contrast, saturation and hue, in random order."""
+    strengths = settings.brightness, settings.contrast, settings.saturation, settings.hue
+    return color_jitter(images, *jitter(bits, *strengths, settings.p))
 
 
 def color_jitter(

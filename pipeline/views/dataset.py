@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from decant.cache import Key, Keys, one_input, split_keys
-from decant.pipeline.config.augmentations import CutMix, Mixup
+from decant.pipeline.config.augmentations import Mixing
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.samples import LabelledData, num_classes, task_of, vocabulary
 from decant.pipeline.errors import DataError
 from decant.pipeline.views import enumeration, mixing, operations
 from decant.pipeline.views.hashing import choices
-from decant.pipeline.views.support import unsupported
 
 _PART_BYTES = 1 << 20
 
@@ -38,7 +37,7 @@ class ViewedData(Dataset[tuple[Any, Any]]):
     def __init__(self, data: LabelledData, settings: ViewsSettings) -> None:
         """Raises DataError where an operation cannot work on inputs of this kind."""
         self.data, self.settings, self._on_device = data, settings, False
-        self._mixes = any(isinstance(operation, Mixup | CutMix) for operation in settings.augment)
+        self._mixes = any(isinstance(operation, Mixing) for operation in settings.augment)
         if settings.augment and vocabulary(data) is not None:
             raise DataError(
                 f"views.augment: {settings.augment[0].op}: works on images, and {data.name} is texts"
@@ -112,7 +111,7 @@ class ViewedData(Dataset[tuple[Any, Any]]):
             bits = choices(self.settings.seed, indices, views, place)
             if self.settings.count == "all":
                 images = enumeration.enact(self.settings, place, images, views)
-            elif isinstance(operation, Mixup | CutMix):
+            elif isinstance(operation, Mixing):
                 partners, theirs = self._after(place, mixing.partner(bits, len(self)), views)
                 images, share = operations.mix(operation, images, partners, bits)
                 labels = _shares(share) * labels + _shares(1 - share) * theirs
@@ -129,7 +128,7 @@ class ViewedData(Dataset[tuple[Any, Any]]):
         first, view = np.zeros(1, np.int64), np.zeros(1, np.int64)
         for place, operation in enumerate(self.settings.augment):
             images, _ = self._after(place, first, view)
-            reason = unsupported(operation, images.shape[1:], images.dtype)
+            reason = operations.unsupported(operation, images.shape[1:], images.dtype)
             if reason is not None:
                 raise DataError(f"views.augment: {operation.op}: {reason} (data: {self.data.name})")
         return tuple(self._after(len(self.settings.augment), first, view)[0].shape[1:])

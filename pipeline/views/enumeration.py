@@ -11,18 +11,17 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.pipeline.config.augmentations import outcomes
+from decant.pipeline.config.augmentations import Countable
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.views import operations
 from decant.pipeline.views.arrays import Images
 from decant.pipeline.views.hashing import choices
-from decant.pipeline.views.operations import Countable
 
 
 def enact(settings: ViewsSettings, place: int, images: Images, views: NDArray[np.integer]) -> Images:
     """Images (B, C, H, W) after what operation `place` does in each of the enumerated views (B,)."""
     operation = settings.augment[place]
-    chosen = views.astype(np.int64) // _radix(settings, place) % (outcomes(operation) or 1)
+    chosen = views.astype(np.int64) // _radix(settings, place) % (operation.num_outcomes or 1)
     return operations.enact(cast("Countable", operation), images, chosen)
 
 
@@ -36,4 +35,6 @@ def drawn(settings: ViewsSettings, indices: NDArray[np.integer], epoch: int) -> 
 
 
 def _radix(settings: ViewsSettings, place: int) -> int:
-    return int(np.prod([outcomes(operation) or 1 for operation in settings.augment[:place]], dtype=np.int64))
+    return int(
+        np.prod([operation.num_outcomes or 1 for operation in settings.augment[:place]], dtype=np.int64)
+    )

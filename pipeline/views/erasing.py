@@ -7,9 +7,21 @@ from collections.abc import Sequence
 import array_api_compat
 import numpy as np
 
+from decant.pipeline.config.augmentations import Cutout, RandomErasing
 from decant.pipeline.views.arrays import Images, inside
 from decant.pipeline.views.boxes import COUNTERS, Box, Draw, draw_box, place_box
 from decant.pipeline.views.hashing import Bits, below, chance
+
+
+def apply_cutout(images: Images, bits: Bits, settings: Cutout) -> Images:
+    """`cutout`: a square of zeros, its centre anywhere in the image."""
+    return cutout(images, settings.size, *cutout_corner(bits, images.shape[-2:], settings.size))
+
+
+def apply_random_erasing(images: Images, bits: Bits, settings: RandomErasing) -> Images:
+    """`random-erasing`: a random box filled with `value` with probability `p`."""
+    box = erasing_box(bits, images.shape[-2:], settings.p, settings.scale, settings.ratio)
+    return erase(images, *box, settings.value)
 
 
 def cutout(images: Images, size: int, top: Draw, left: Draw) -> Images:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from decant.pipeline.config.augmentations import RandAugment, Transform, TrivialAugment
 from decant.pipeline.errors import DataError, RecipeError, nearest
 from decant.pipeline.support.plugins import Plugin
 from decant.pipeline.views.arrays import Images
@@ -18,6 +19,26 @@ from decant.pipeline.views.hashing import Bits
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 """(C, H, W) uint8 → (C, H', W') uint8, both on the CPU."""
+
+
+def apply_transform(images: Images, bits: Bits, settings: Transform) -> Images:
+    """`transform`: the function or class that `name` stands for, with the arguments written beside it."""
+    return _apply_named(settings.name, settings.args, images, bits)
+
+
+def apply_rand_augment(images: Images, bits: Bits, settings: RandAugment) -> Images:
+    """`rand-augment`: torchvision's."""
+    args = {"num_ops": settings.num_ops, "magnitude": settings.magnitude}
+    return _apply_named("torchvision:RandAugment", args, images, bits)
+
+
+def apply_trivial_augment(images: Images, bits: Bits, settings: TrivialAugment) -> Images:
+    """`trivial-augment`: torchvision's TrivialAugmentWide."""
+    return _apply_named("torchvision:TrivialAugmentWide", {}, images, bits)
+
+
+def _apply_named(name: str, args: dict[str, Any], images: Images, bits: Bits) -> Images:
+    return seeded(resolve(name, args), images, bits, name)
 
 
 def seeded(function: Function, images: Images, bits: Bits, name: str) -> Images:

@@ -1,4 +1,4 @@
-"""Operations that move pixels: crop, flip, scale. What is drawn for them is NumPy, (B,) each."""
+"""Operations that move pixels: crop, flip, scale. Parameters that are drawn for them are NumPy arrays, (B,) each."""
 
 from __future__ import annotations
 
@@ -8,12 +8,47 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
+from decant.pipeline.config.augmentations import CenterCrop, Flip, PadCrop, RandomResizedCrop
 from decant.pipeline.views.arrays import Images, beside, inside, int32, per_image
 from decant.pipeline.views.boxes import Box, Draw, draw_box, place_box
-from decant.pipeline.views.hashing import Bits
+from decant.pipeline.views.hashing import Bits, below, chance
 
 _WEIGHT_BITS = 11
 """Of each axis's weights: the sum of products of two axes and a pixel's 8 bits then fits into 32."""
+
+
+def draw_pad_crop(bits: Bits, settings: PadCrop) -> Draw:
+    """(B,): the offsets down and across as one number."""
+    offsets = 2 * settings.padding + 1
+    return below(bits[:, 0], offsets) * offsets + below(bits[:, 1], offsets)
+
+
+def apply_pad_crop(images: Images, outcomes: Draw, settings: PadCrop) -> Images:
+    """`pad-crop`: zeros on every side, then a crop of the original size at the offset that is drawn."""
+    top, left = np.divmod(outcomes, 2 * settings.padding + 1)
+    return pad_crop(images, settings.padding, top, left)
+
+
+def draw_flip(bits: Bits, settings: Flip) -> Draw:
+    """(B,): 1 with probability `p`, which is mirrored."""
+    return chance(bits[:, 0], settings.p).astype(np.int64)
+
+
+def apply_flip(images: Images, outcomes: Draw, settings: Flip) -> Images:
+    """`flip`: mirrored left to right where the outcome is 1."""
+    return flip(images, outcomes.astype(bool))
+
+
+def apply_center_crop(images: Images, bits: Bits, settings: CenterCrop) -> Images:
+    """`center-crop`: nothing is drawn."""
+    return center_crop(images, settings.size)
+
+
+def apply_random_resized_crop(images: Images, bits: Bits, settings: RandomResizedCrop) -> Images:
+    """`random-resized-crop`: a random box, scaled to `size`, or to the size of the images."""
+    shape = images.shape[-2:]
+    box = resized_crop_box(bits, shape, settings.scale, settings.ratio)
+    return resized_crop(images, *box, (settings.size, settings.size) if settings.size else shape)
 
 
 def pad_crop(images: Images, padding: int, top: Draw, left: Draw) -> Images:

@@ -6,9 +6,27 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
+from decant.pipeline.config.augmentations import CutMix, Mixup
 from decant.pipeline.views.arrays import ONE, Images, blend, inside
 from decant.pipeline.views.boxes import Box, Draw
 from decant.pipeline.views.hashing import Bits, below, chance, uniform
+
+
+def apply_mixup(
+    images: Images, partners: Images, bits: Bits, settings: Mixup
+) -> tuple[Images, NDArray[np.float64]]:
+    """`mixup`: the weighted mean of two images, and the weight (B,) of each one's own label."""
+    weight = mixup_weight(bits, settings.alpha, settings.p)
+    return mixup(images, partners, weight), weight / ONE
+
+
+def apply_cutmix(
+    images: Images, partners: Images, bits: Bits, settings: CutMix
+) -> tuple[Images, NDArray[np.float64]]:
+    """`cutmix`: a box of another image, and the share (B,) of each one's own label."""
+    shape = images.shape[-2:]
+    box = cutmix_box(bits, shape, settings.alpha, settings.p)
+    return cutmix(images, partners, *box), cutmix_share(*box[2:], shape)
 
 
 def partner(bits: Bits, count: int) -> Draw:

@@ -374,7 +374,7 @@ def mixed_types(root: str, split: str) -> list[Any]:
         ("no_such_module:f", "cannot be imported (ModuleNotFoundError: No module named 'no_such_module')"),
         (f"{__name__}:missing", " has no 'missing'"),
         (":f", "cannot be imported (ValueError: "),
-        ("os:path", "must return a dataset with a length and items (TypeError: "),
+        ("os:path", "path is not callable, it is of type module"),
         (
             f"{__name__}:takes_nothing",
             "does not take root = 'data', split = 'train' (TypeError: ",

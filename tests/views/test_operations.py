@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from decant.pipeline.config.augmentations import Augmentation
-from decant.pipeline.views.support import unsupported
+from decant.pipeline.views.operations import unsupported
 
 NEEDS: dict[str, dict[str, Any]] = {
     "center-crop": {"size": 8},
