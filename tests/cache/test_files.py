@@ -13,10 +13,6 @@ from pathlib import Path
 import pytest
 
 from decant.cache import StorageError
-<<<<<<< HEAD
-from decant.cache.io.files import read_all, reserve, storage_error, sync_folder, write_all
-from tests.helpers.processes import finished, python
-=======
 from decant.cache.io.files import (
     read_all,
     replacing,
@@ -26,8 +22,7 @@ from decant.cache.io.files import (
     write_all,
     write_atomically,
 )
-from tests.helpers.caches import finished, python
->>>>>>> 75d1f45 (Replace files by one function and lock them by one protocol)
+from tests.helpers.processes import finished, python
 
 
 @pytest.fixture
