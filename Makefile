@@ -22,6 +22,8 @@ help: ## say what there is
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	@# an environment of before the distribution was called decant-kd has this project as decant
+	$(VENV)/bin/pip uninstall -qq --disable-pip-version-check --yes decant
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 

@@ -14,7 +14,7 @@ from decant.pipeline.cli.options import as_json, print_json, print_table, recipe
 
 if TYPE_CHECKING:
     from decant.pipeline.config.recipe import Recipe
-    from decant.pipeline.report.making import Report
+    from decant.pipeline.report.output import Report
     from decant.pipeline.report.subject import Subject
 
 
@@ -45,7 +45,7 @@ def report(
     RUN is a run's folder, or a folder of runs; without any, it is all runs of the recipe. Leaves report.html,
     report.md and curves.png.
     """
-    from decant.pipeline.report.making import make_report
+    from decant.pipeline.report.output import make_report
 
     subject, folder = _subject(paths, recipe, base, store, device)
     made = make_report(subject, output or folder)
@@ -90,6 +90,7 @@ def _say_report(made: Report) -> None:
     for gain in made.gains:
         click.echo(gain)
     for missing in made.missing:
-        click.echo(f"not on the page: {missing}")
+        click.echo(f"not {'made' if made.page is None else 'on the page'}: {missing}")
     click.echo(f"made {', '.join(map(str, made.files))}")
-    click.echo(f"open it in any browser: {made.page.absolute().as_uri()}")
+    if made.page is not None:
+        click.echo(f"open it in any browser: {made.page.absolute().as_uri()}")

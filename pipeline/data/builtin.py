@@ -15,7 +15,7 @@ from decant.pipeline.data.image_decode import alike, resized, to_array
 from decant.pipeline.data.labels import Label, as_label, as_labels, is_label
 from decant.pipeline.data.samples import MAX_ARRAY_BYTES, NO_LABEL, ArrayData, LabelledData, Split, spread
 from decant.pipeline.errors import DataError
-from decant.pipeline.support.plugins import Plugin
+from decant.pipeline.support.plugins import Plugin, optional
 from decant.pipeline.support.progress import track
 
 TORCHVISION = {
@@ -31,13 +31,12 @@ _PROBES = 256  # samples that stand for all in the digest of what is too large t
 
 def digits(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
     """scikit-learn's digits: 1,797 images of 8 × 8, 16 grey levels; a fixed stratified fifth is the test
-    part.
+    part. Raises DataError where scikit-learn is not installed.
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    bunch = load_digits()
-    train, test = train_test_split(
+    datasets = optional("sklearn.datasets", "demo", DataError)
+    model_selection = optional("sklearn.model_selection", "demo", DataError)
+    bunch = datasets.load_digits()
+    train, test = model_selection.train_test_split(
         np.arange(len(bunch.target)), test_size=_DIGITS_TEST, stratify=bunch.target, random_state=0
     )
     chosen = np.sort(train if split == "train" else test)

@@ -18,7 +18,7 @@ from torch import nn
 from decant.pipeline.errors import ModelError, WeightsError, nearest
 from decant.pipeline.networks.preprocess import Network, Preprocess
 from decant.pipeline.networks.shapes import Shape, image_channels
-from decant.pipeline.support.plugins import Plugin
+from decant.pipeline.support.plugins import Plugin, optional
 
 _REFUSALS = (TypeError, ValueError, RuntimeError, AssertionError, IndexError, KeyError, NotImplementedError)
 
@@ -114,10 +114,7 @@ def _replace_head(body: nn.Module, pretrained_classes: int, num_classes: int) ->
 def _timm(
     name: str, num_classes: int, input_shape: Shape, preprocess: Preprocess, args: dict[str, Any]
 ) -> Network:
-    try:
-        import timm
-    except ImportError as error:
-        raise ModelError("timm is not installed; run: pip install timm") from error
+    timm = optional("timm", "timm", ModelError)
     channels = image_channels(input_shape)
     if not timm.is_model(name):
         raise ModelError(f"timm has no such network; {nearest(name, timm.list_models())}")

@@ -1,21 +1,15 @@
-"""What a person looks at: finished networks compared, in a table, as Markdown and as one page.
+"""Compares finished networks: `decant report`.
 
-rows.py       networks compared: a row for each kind, over its seeds
-markdown.py   the table for a terminal's or a repository's reader
-subject.py    what a page is of: the runs, the student that is looked into, its data and its cache
-history.py    metrics.jsonl: what networks were like after each epoch;  tensorboard.py  the same as event files
-charts.py     how every chart looks
-page.py       sections → one HTML file, which reaches nothing outside itself
-making.py     the rooms in order
+rows.py         one row for each kind of network, over its seeds; the table as cells and as Markdown
+subject.py      which runs a report is about, the student that it looks into, its data and its cache
+history.py      metrics.jsonl: the metrics of a run after each epoch
+charts.py       how every chart looks
+page.py         renders sections into one HTML file that fetches nothing
+tensorboard.py  metrics.jsonl as TensorBoard event files
+output.py       writes report.md, report.html and curves.png
+sections/       one module for each section of the page; its template is in templates/
 
-A section of the page is a room, and a template beside it in templates/:
-answer.py     student against teacher and against labels only: figures, sizes, speed
-curves.py     loss terms, figure and learning rate by epoch
-cached.py     what the cache holds
-inspector.py  samples one by one, through their views, and labels that the teacher doubts;  chosen.py  which, and why
-quality.py    where networks are right, and how far their confidence can be believed
-cost.py       what it took, and what a live teacher would have taken
-exported.py   the files of `decant export`
+Only `rows` is imported with the package: page and charts need the libraries of the extra `report`.
 """
 
 from __future__ import annotations

@@ -82,9 +82,10 @@ def optional(module: str, extra: str, error: type[PipelineError]) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as missing:
-        if missing.name != module.partition(".")[0]:
+        library = module.partition(".")[0]
+        if missing.name != library:
             raise
-        raise error(f"{module} is not installed; run: pip install 'decant-kd[{extra}]'") from None
+        raise error(f"{library} is not installed; run: pip install 'decant-kd[{extra}]'") from None
 
 
 def _suggestion(name: str, module: ModuleType) -> str:

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.pipeline.config.augmentations import CutMix, Mixup
+from decant.pipeline.errors import DataError
+from decant.pipeline.support.plugins import optional
 from decant.pipeline.views.arrays import ONE, Images, blend, inside
 from decant.pipeline.views.boxes import Box, Draw
 from decant.pipeline.views.hashing import Bits, below, chance, uniform
@@ -42,10 +44,12 @@ def mixup(images: Images, partners: Images, weight: Draw) -> Images:
 
 
 def mixup_weight(bits: Bits, alpha: float, p: float = 1.0) -> Draw:
-    """(B,) 0 … 65536: λ ~ Beta(alpha, alpha) with probability `p`, else 1, from bits (B, 16)."""
-    from scipy.special import betaincinv
+    """(B,) 0 … 65536: λ ~ Beta(alpha, alpha) with probability `p`, else 1, from bits (B, 16).
 
-    drawn = np.rint(betaincinv(alpha, alpha, uniform(bits[:, 2])) * ONE).astype(np.int64)
+    Raises DataError where SciPy is not installed.
+    """
+    special = optional("scipy.special", "mixup", DataError)
+    drawn = np.rint(special.betaincinv(alpha, alpha, uniform(bits[:, 2])) * ONE).astype(np.int64)
     return np.where(chance(bits[:, 1], p), drawn, ONE)
 
 

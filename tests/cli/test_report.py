@@ -12,7 +12,7 @@ from PIL import Image
 from decant.cache import Store
 from decant.pipeline.errors import DataError, NotMadeError
 from decant.pipeline.phases.student import train_students
-from decant.pipeline.report.making import Report, make_report
+from decant.pipeline.report.output import Report, make_report
 from decant.pipeline.report.subject import of_recipe, of_runs
 from decant.pipeline.report.tensorboard import write_events
 from decant.pipeline.runs.result import find_results

@@ -25,7 +25,7 @@ _FORKS.set_forkserver_preload(
         "decant.pipeline.phases.evaluate",
         "decant.pipeline.phases.student",
         "decant.pipeline.phases.verify",
-        "decant.pipeline.report.making",
+        "decant.pipeline.report.output",
         "decant.pipeline.status",
         "sklearn.datasets",  # which the digits come from
     ]

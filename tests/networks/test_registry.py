@@ -357,7 +357,7 @@ def test_what_torchvision_cannot_do_is_said(
 
 def test_timm_is_asked_for_when_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    assert "pip install timm" in refusal("timm:resnet18")
+    assert "pip install 'decant-kd[timm]'" in refusal("timm:resnet18")
 
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")

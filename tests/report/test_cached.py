@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from decant.cache import Ensemble, LogitCache
 from decant.pipeline.config.settings import Settings
-from decant.pipeline.report.sections import cached, classes, quality
+from decant.pipeline.report.sections import cached, confusion, quality
 from decant.pipeline.report.subject import Subject
 from tests.helpers.judged import answers, cache_of
 from tests.helpers.subjects import records
@@ -88,7 +88,7 @@ def test_the_bins_of_a_chart_hold_every_row_once(tmp_path: Path) -> None:
 
 def test_of_too_many_classes_no_square_is_made(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = quality.quality(subject).content
-    monkeypatch.setattr(classes, "MAX_SQUARE", 2)
+    monkeypatch.setattr(confusion, "MAX_MATRIX", 2)
     assert cached.soft_labels(subject.cache, 1.0).by_label is None
     section = cached.cached(subject)
     assert section.content["unlike"] == "there are more than 2 classes"
@@ -98,7 +98,7 @@ def test_of_too_many_classes_no_square_is_made(subject: Subject, monkeypatch: py
     for same in ("errors", "samples", "changed"):
         assert section.content[same] == whole[same]
     assert sorted(section.content["by_class"]) == sorted(whole["by_class"])
-    monkeypatch.setattr(classes, "MAX_CLASSES", 1)
+    monkeypatch.setattr(confusion, "MAX_CLASSES", 1)
     section = quality.quality(subject)
     ((name, *_),) = section.content["by_class"]
     assert {one["class"] for one in records(section, "gains")} == {name}

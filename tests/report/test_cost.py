@@ -11,7 +11,7 @@ import pytest
 from decant.cache import Ensemble
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.cache_logits import SampleSeconds
-from decant.pipeline.report.making import make_report
+from decant.pipeline.report.output import make_report
 from decant.pipeline.report.sections import cost
 from decant.pipeline.report.subject import Subject, of_recipe, of_runs
 from decant.pipeline.runs.notes import Pass, remember_pass

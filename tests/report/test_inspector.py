@@ -18,9 +18,8 @@ from PIL import Image
 
 from decant.pipeline.config.recipe import load
 from decant.pipeline.config.settings import ViewsSettings
-from decant.pipeline.report import shown
-from decant.pipeline.report.chosen import judge
-from decant.pipeline.report.sections import inspector
+from decant.pipeline.report.sections import inspector, sample_display
+from decant.pipeline.report.sections.sample_choice import judge
 from decant.pipeline.report.subject import Subject
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.views import ViewedData
@@ -49,7 +48,7 @@ def pixels(address: str) -> NDArray[np.uint8]:
 def test_small_images_are_shown_to_the_pixel(channels: int) -> None:
     inputs = np.random.default_rng(0).integers(0, 256, (5, channels, 9, 31)).astype(np.uint8)
     data = viewed(inputs, {"op": "pad-crop", "padding": 2}, count=3)
-    found = shown.shown_of(data, OTHER)
+    found = sample_display.shown_of(data, OTHER)
     assert found.size == (31, 9)
     whole = pixels(found.sample(4, 3)["image"])
     assert whole.shape == (9, 3 * 31, 3)
@@ -66,7 +65,7 @@ def test_large_images_are_shown_smaller_and_alike(shape: tuple[int, int], size: 
     height, width = shape
     inputs = np.zeros((1, 3, height, width), np.uint8)
     inputs[0, 0] = np.linspace(0, 255, width)
-    found = shown.shown_of(viewed(inputs), OTHER)
+    found = sample_display.shown_of(viewed(inputs), OTHER)
     assert found.size == size
     whole = pixels(found.sample(0, 1)["image"]).astype(int)
     assert whole.shape == (size[1], size[0], 3)
@@ -77,7 +76,7 @@ def test_large_images_are_shown_smaller_and_alike(shape: tuple[int, int], size: 
 
 def test_numbers_are_shown_as_numbers() -> None:
     inputs = np.arange(200, dtype=np.float32).reshape(2, 100) / 8
-    found = shown.shown_of(viewed(inputs), OTHER)
+    found = sample_display.shown_of(viewed(inputs), OTHER)
     assert not found.are_images
     text = found.sample(1, 1)["text"]
     numbers, _, more = text.partition(" … ")
@@ -91,7 +90,7 @@ def test_the_files_of_an_image_folder_are_those_of_its_samples(tmp_path: Path) -
     settings = folder_of(write_images(tmp_path, *FILES)).settings
     parts = Parts.load(settings)
     for part, data in (("train", parts.train), ("test", parts.test)):
-        found = shown.shown_of(data, settings)
+        found = sample_display.shown_of(data, settings)
         for index in range(5):
             path = Path(found.file(index))
             assert path.is_relative_to(tmp_path / part)
@@ -99,7 +98,7 @@ def test_the_files_of_an_image_folder_are_those_of_its_samples(tmp_path: Path) -
                 assert np.array_equal(np.asarray(image).transpose(2, 0, 1), data[index][0].numpy()), index
             assert found.sample(index, 1)["file"] == str(path)
     transfer = folder_of(tmp_path, "data.transfer.share=0.4").settings
-    found = shown.shown_of(Parts.load(transfer).train, transfer)
+    found = sample_display.shown_of(Parts.load(transfer).train, transfer)
     assert found.file(0) == ""
     assert "file" not in found.sample(0, 1)
 
@@ -182,7 +181,7 @@ def test_of_many_outputs_fewer_views_are_shown_and_that_is_said(
 def test_by_how_many_views_the_teacher_was_judged_is_said(
     subject: Subject, values: int, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decant.pipeline.report.chosen.MAX_VALUES", values)
+    monkeypatch.setattr("decant.pipeline.report.sections.sample_choice.MAX_VALUES", values)
     assert says in inspector.inspector(subject).content["rule"]
 
 

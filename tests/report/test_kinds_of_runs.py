@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from decant.pipeline.deploy.check import Checked
-from decant.pipeline.report.making import make_report
+from decant.pipeline.report.output import make_report
 from decant.pipeline.report.sections import exported, inspector
 from decant.pipeline.report.subject import Subject, of_recipe
 from decant.pipeline.training.loop import METRICS

@@ -18,7 +18,7 @@ from PIL import Image
 
 from decant.cache import LogitCache, Store
 from decant.cache.statistics import softmax
-from decant.pipeline.report.making import make_report
+from decant.pipeline.report.output import make_report
 from decant.pipeline.report.page import Section, render
 from decant.pipeline.report.subject import of_recipe
 from decant.pipeline.runs.result import Result

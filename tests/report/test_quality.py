@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, recall_score
 
 from decant.cache.statistics import calibration_error
-from decant.pipeline.report.making import make_report
-from decant.pipeline.report.sections import classes, quality
+from decant.pipeline.report.output import make_report
+from decant.pipeline.report.sections import confusion, quality
 from decant.pipeline.report.subject import Subject
 from tests.helpers.subjects import OWN, Samples, images, made, records
 
@@ -49,7 +49,7 @@ def test_confusion_and_accuracy_by_class_are_those_of_scikit_learn() -> None:
     logits, labels = outputs()
     every = list(range(4))
     assert np.array_equal(
-        quality.confusion(logits, labels), confusion_matrix(labels, logits.argmax(1), labels=every)
+        confusion.matrix(logits, labels), confusion_matrix(labels, logits.argmax(1), labels=every)
     )
     found = quality.by_class(logits, labels)
     recall = recall_score(labels, logits.argmax(1), labels=every, average=None, zero_division=np.nan)
@@ -121,7 +121,7 @@ def test_gains_by_class_are_differences_of_accuracy(subject: Subject) -> None:
 def test_of_many_classes_the_most_confused_and_the_most_changed_are_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(classes, "MAX_CLASSES", 2)
+    monkeypatch.setattr(confusion, "MAX_CLASSES", 2)
     labels = np.repeat(np.arange(5), 4)
     teacher, student = np.eye(5, dtype=np.float32)[labels], np.eye(5, dtype=np.float32)[labels]
     teacher[[0, 1]] = np.eye(5)[1]  # the teacher takes two of class 0 for class 1
@@ -144,11 +144,11 @@ def test_the_classes_of_a_square_are_those_of_the_largest_confusions(monkeypatch
     shares[0, 1:] = shares[1:, 0] = 0.1
     shares[3, 7], shares[8, 4], shares[5, 5], shares[2] = 0.6, 0.5, 0.9, np.nan
     for count, expected in ((4, [3, 4, 7, 8]), (2, [3, 7]), (9, list(range(9))), (50, list(range(9)))):
-        monkeypatch.setattr(classes, "MAX_CLASSES", count)
-        assert classes.most_confused(shares) == expected
-    monkeypatch.setattr(classes, "MAX_CLASSES", 5)
-    assert classes.most_confused(np.eye(9)) == list(range(5)), "where nothing is confused"
-    assert classes.most_confused(np.ones((1, 1))) == [0]
+        monkeypatch.setattr(confusion, "MAX_CLASSES", count)
+        assert confusion.most_confused(shares) == expected
+    monkeypatch.setattr(confusion, "MAX_CLASSES", 5)
+    assert confusion.most_confused(np.eye(9)) == list(range(5)), "where nothing is confused"
+    assert confusion.most_confused(np.ones((1, 1))) == [0]
 
 
 def test_a_network_that_diverged_is_shown_with_what_there_is(tmp_path: Path) -> None:

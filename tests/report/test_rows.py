@@ -14,7 +14,7 @@ import pytest
 from decant.cache import Store
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.report import Row, compare, format_cells, gains, learnt, rows_of
-from decant.pipeline.report.markdown import markdown
+from decant.pipeline.report.rows import markdown_table
 from decant.pipeline.runs.result import find_results
 from tests.helpers.small import CPU, build_cache, recipe
 
@@ -59,7 +59,7 @@ def test_means_spreads_and_sizes_are_those_of_the_results(runs: Path, rows: tupl
     assert (
         row.first.weights_bytes == next(runs.glob("student-*-kd-*/seed-0/weights.safetensors")).stat().st_size
     )
-    text = markdown("digits", rows)
+    text = markdown_table("digits", rows)
     assert f"{100 * statistics.fmean(top1):.2f} ± {100 * statistics.stdev(top1):.2f} % (n = 3)" in text
     assert f"Milliseconds: batch 1; {rows[0].first.latency_on}." in text
 

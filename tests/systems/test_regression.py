@@ -27,7 +27,7 @@ from decant.pipeline.phases.evaluate import evaluate_runs
 from decant.pipeline.phases.soft_labels import open_cache
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
-from decant.pipeline.report.making import make_report
+from decant.pipeline.report.output import make_report
 from decant.pipeline.report.subject import of_recipe
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import TEST_LOGITS

@@ -16,7 +16,7 @@ from decant.cache.statistics import softmax
 from decant.pipeline.errors import PipelineError
 from decant.pipeline.report import charts
 from decant.pipeline.report.page import Section, seconds
-from decant.pipeline.report.sections import classes
+from decant.pipeline.report.sections import confusion
 from decant.pipeline.report.subject import Subject
 
 MAX_ROWS = 200_000
@@ -55,7 +55,7 @@ def cached(subject: Subject) -> Section:
     series = [f"T = {one.temperature:g}" for one in found]
     unlike = subject.unlabelled or _too_many(len(names))
     squares = [] if unlike else [one.by_label for one in found if one.by_label is not None]
-    shown = classes.most_confused(squares[-1]) if squares else []
+    shown = confusion.most_confused(squares[-1]) if squares else []
     return Section(
         name,
         title,
@@ -68,7 +68,7 @@ def cached(subject: Subject) -> Section:
             "note": _note(cache, len(found[0].entropy), _is_standardized(subject)),
             "unlike": unlike,
             "temperatures": series[: len(squares)],
-            "shown": classes.note(shown, names, "are taken for one another most"),
+            "shown": confusion.which_classes(shown, names, "are taken for one another most"),
         },
         {
             "confidence": charts.histogram(
@@ -81,7 +81,7 @@ def cached(subject: Subject) -> Section:
             ),
             **{
                 f"similarity{place}": charts.matrix(
-                    classes.squares(square, shown, names),
+                    confusion.cells(square, shown, names),
                     "class of the soft label",
                     "label",
                     "probability",
@@ -99,7 +99,9 @@ def soft_labels(cache: LogitSource, temperature: float) -> SoftLabels:
     chosen = np.unique(np.linspace(0, total - 1, min(total, MAX_ROWS)).astype(np.intp))
     entropy, confidence = [], []
     sums = (
-        np.zeros((cache.num_outputs, cache.num_outputs)) if cache.num_outputs <= classes.MAX_SQUARE else None
+        np.zeros((cache.num_outputs, cache.num_outputs))
+        if cache.num_outputs <= confusion.MAX_MATRIX
+        else None
     )
     counts = np.zeros(cache.num_outputs)
     for places in row_chunks(len(chosen)):
@@ -194,7 +196,7 @@ def _note(cache: LogitSource, rows: int, standardized: bool) -> str:
 
 
 def _too_many(count: int) -> str | None:
-    return f"there are more than {classes.MAX_SQUARE:,} classes" if count > classes.MAX_SQUARE else None
+    return f"there are more than {confusion.MAX_MATRIX:,} classes" if count > confusion.MAX_MATRIX else None
 
 
 def _is_standardized(subject: Subject) -> bool:

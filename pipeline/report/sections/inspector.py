@@ -19,10 +19,10 @@ from decant.cache import CacheError, LogitSource
 from decant.cache.statistics import softmax
 from decant.pipeline.data.samples import spread
 from decant.pipeline.errors import PipelineError
-from decant.pipeline.report.chosen import REASONS, Judged, choose, divergence, judge
 from decant.pipeline.report.page import Section
 from decant.pipeline.report.sections.cached import probabilities_of
-from decant.pipeline.report.shown import Shown, shown_of
+from decant.pipeline.report.sections.sample_choice import REASONS, Judged, choose, divergence, judge
+from decant.pipeline.report.sections.sample_display import Shown, shown_of
 from decant.pipeline.report.subject import Subject
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.progress import track

@@ -16,7 +16,7 @@ from decant.pipeline.data.samples import has_labels
 from decant.pipeline.errors import PipelineError
 from decant.pipeline.report import charts
 from decant.pipeline.report.page import Section
-from decant.pipeline.report.sections import classes
+from decant.pipeline.report.sections import confusion
 from decant.pipeline.report.subject import Subject
 from decant.pipeline.training.metrics import errors
 
@@ -68,13 +68,6 @@ def _diverged(networks: Sequence[str]) -> str | None:
     )
 
 
-def confusion(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(C, C) counts: row the label, column the answer."""
-    classes = logits.shape[1]
-    pairs = labels * classes + logits.argmax(1)
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-
-
 def reliability(
     logits: NDArray[np.float32], labels: NDArray[np.int64], bins: int = BINS
 ) -> list[dict[str, Any]]:
@@ -108,13 +101,13 @@ def _classification(
     labels: NDArray[np.int64],
     names: Sequence[str],
 ) -> Section:
-    few = len(names) <= classes.MAX_SQUARE
-    counts = {which: confusion(found, labels) for which, found in logits.items() if few}
-    shown = classes.most_confused(np.sum(list(counts.values()), axis=0)) if few else []
+    few = len(names) <= confusion.MAX_MATRIX
+    counts = {which: confusion.matrix(found, labels) for which, found in logits.items() if few}
+    shown = confusion.most_confused(np.sum(list(counts.values()), axis=0)) if few else []
     matrices = [which for which in ("teacher", "student") if which in counts] or list(counts)[:1]
     accuracies = {which: by_class(found, labels) for which, found in logits.items()}
     gained, differences = _gains(accuracies)
-    changed = _most_changed(gained, classes.MAX_CLASSES)
+    changed = _most_changed(gained, confusion.MAX_CLASSES)
     drawn = {"reliability": _reliability_chart(logits, labels)}
     if gained:
         drawn["gains"] = _gains_chart(gained, changed, names)
@@ -124,13 +117,13 @@ def _classification(
         "samples": len(labels),
         "errors": [_errors_of(which, found, labels) for which, found in logits.items()],
         "matrices": {which: f"confusion{place}" for place, which in enumerate(matrices)},
-        "note": classes.note(shown, names),
-        "changed": classes.note(changed, names, "changed most") + _grain(labels),
+        "note": confusion.which_classes(shown, names),
+        "changed": confusion.which_classes(changed, names, "changed most") + _grain(labels),
         "differences": differences,
         "by_class": _accuracies(accuracies, range(len(names)) if few else changed, names),
-        "listed": "" if few else classes.note(changed, names, "changed most"),
+        "listed": "" if few else confusion.which_classes(changed, names, "changed most"),
         "compared": list(accuracies),
-        "most": classes.MAX_SQUARE,
+        "most": confusion.MAX_MATRIX,
     }
     return Section(name, title, content, drawn)
 
@@ -178,7 +171,7 @@ def _gains_chart(
 def _confusion_chart(
     which: str, counts: NDArray[np.int64], shown: Sequence[int], names: Sequence[str]
 ) -> Any:
-    squares = classes.squares(classes.by_row(counts), shown, names, counts)
+    squares = confusion.cells(confusion.row_shares(counts), shown, names, counts)
     return charts.matrix(squares, f"answer of the {which}", "label", "share of the label", len(shown))
 
 

@@ -13,8 +13,8 @@ from scipy.stats import entropy
 
 from decant.cache import CorruptError, Ensemble, LogitCache
 from decant.cache import source as cache_source
-from decant.pipeline.report import chosen
-from decant.pipeline.report.chosen import REASONS, Judged, choose, divergence, judge
+from decant.pipeline.report.sections import sample_choice
+from decant.pipeline.report.sections.sample_choice import REASONS, Judged, choose, divergence, judge
 from tests.helpers.judged import CLASSES, PLANTED, UNSURE, answers, cache_of, labels_of
 
 
@@ -88,7 +88,7 @@ def test_only_as_many_views_are_read_as_are_allowed(
     cache: LogitCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for values, views in ((130 * CLASSES * 2 + 1, 2), (130 * CLASSES, 1), (1, 1), (10**9, 3)):
-        monkeypatch.setattr(chosen, "MAX_VALUES", values)
+        monkeypatch.setattr(sample_choice, "MAX_VALUES", values)
         judged = judge(cache)
         assert judged.views == views
         np.testing.assert_allclose(judged.answer_share, means(cache, views).max(1), rtol=1e-5)
