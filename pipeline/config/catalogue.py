@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, NamedTuple
 
-from decant.pipeline.config.objectives import KNOWN, Known, name_of
+from decant.pipeline.config.objectives import BUILTIN, Builtin, name_of
 
 
 class Entry(NamedTuple):
@@ -27,7 +27,9 @@ class Entry(NamedTuple):
 
 def catalogue() -> list[Entry]:
     """Every objective that ships, and one's own."""
-    entries = [Entry(name_of(kind), _formula(kind), kind.use, _defaults(kind), kind.source) for kind in KNOWN]
+    entries = [
+        Entry(name_of(kind), _formula(kind), kind.use, _defaults(kind), kind.source) for kind in BUILTIN
+    ]
     own = Entry(
         "package.module:function",
         "function(student_logits, teacher_logits, labels, **args) → a scalar",
@@ -38,11 +40,11 @@ def catalogue() -> list[Entry]:
     return [*entries, own]
 
 
-def _formula(kind: type[Known]) -> str:
+def _formula(kind: type[Builtin]) -> str:
     return inspect.cleandoc(kind.__doc__ or "").removesuffix(".")
 
 
-def _defaults(kind: type[Known]) -> dict[str, Any]:
+def _defaults(kind: type[Builtin]) -> dict[str, Any]:
     values = {key: field.default for key, field in kind.model_fields.items() if key != "name"}
     own = {key: value for key, value in values.items() if key != "standardize"}
     return {key: value for key, value in {**own, **values}.items() if value is not None}

@@ -1,11 +1,11 @@
-"""What `[student.objective]` may say: one frozen class an objective, whose docstring is its formula. Imports nothing
-heavy.
+"""What `[student.objective]` may say: one frozen class an objective. Its docstring is the formula, and it names the
+function that computes it. Imports nothing heavy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -18,18 +18,24 @@ from pydantic import (
 )
 
 from decant.pipeline.config.annealing import Share, Temperature, Weight
-from decant.pipeline.config.sections import Section
+from decant.pipeline.config.sections import Section, kinds, one_of
 from decant.pipeline.config.tasks import Task
 
 NotNegative = Annotated[float, Field(ge=0)]
 Divergence = Literal["kl", "ce"]
 
 
-class Known(Section):
-    """An objective that ships; its docstring is the formula."""
+class Builtin(Section):
+    """An objective that ships; its docstring is the formula, and its fields are arguments of its function."""
 
+    function: ClassVar[str]
+    """`module:function` in `decant.pipeline.objectives`, called with (student_logits, teacher_logits, labels,
+    **settings); it returns `Terms`.
+    """
     use: ClassVar[str]
+    """What it is for, in a phrase."""
     source: ClassVar[str]
+    """Whose it is."""
     task: ClassVar[Task] = "classification"
     """What it is a loss of."""
     separate_caches: ClassVar[bool] = False
@@ -38,7 +44,7 @@ class Known(Section):
     name: str
 
 
-class Softmax(Known):
+class Softmax(Builtin):
     """An objective that compares softmaxes."""
 
     standardize: bool = False
@@ -55,6 +61,7 @@ class Softmax(Known):
 class KD(Softmax):
     """(1 − alpha)·CE + alpha·T²·KL(teacher ‖ student)."""
 
+    function = "divergences:kd"
     use = "the usual first choice; class_weights for rare classes"
     source = "Hinton, Vinyals, Dean 2015"
 
@@ -68,6 +75,7 @@ class KD(Softmax):
 class CEPlusKL(Softmax):
     """CE + weight·T²·KL(teacher ‖ student)."""
 
+    function = "divergences:ce_plus_kl"
     use = "kd with a whole cross-entropy, whose size no weight changes"
     source = "Hinton, Vinyals, Dean 2015"
 
@@ -79,6 +87,7 @@ class CEPlusKL(Softmax):
 class SoftCE(Softmax):
     """(1 − alpha)·CE + alpha·T²·H(teacher, student)."""
 
+    function = "divergences:soft_ce"
     use = "kd's gradients; its value includes the teacher's own entropy"
     source = "Hinton, Vinyals, Dean 2015"
 
@@ -87,9 +96,10 @@ class SoftCE(Softmax):
     temperature: Temperature = 4.0
 
 
-class LogitMSE(Known):
+class LogitMSE(Builtin):
     """(1 − alpha)·CE + alpha·mean (s − t)²."""
 
+    function = "squared:logit_mse"
     use = "to match logits and not only softmaxes; no temperature to choose"
     source = "Ba, Caruana 2014"
 
@@ -100,6 +110,7 @@ class LogitMSE(Known):
 class JS(Softmax):
     """(1 − alpha)·CE + alpha·T²·JS(teacher, student)."""
 
+    function = "divergences:js"
     use = "bounded: a teacher that is sure and wrong costs at most T²·ln 2"
     source = "Lin 1991; Agarwal et al. 2024"
 
@@ -111,6 +122,7 @@ class JS(Softmax):
 class RKL(Softmax):
     """(1 − alpha)·CE + alpha·T²·KL(student ‖ teacher)."""
 
+    function = "divergences:rkl"
     use = "a student too small for all of the teacher: it keeps to the likeliest classes"
     source = "Gu et al. 2024"
 
@@ -122,6 +134,7 @@ class RKL(Softmax):
 class General(Softmax):
     """alpha·D(teacher, student) + beta·D(knowledge, student), D at T."""
 
+    function = "two_teachers:general"
     use = "two caches, weighed one against the other: cache.from = [TEACHER, KNOWLEDGE]"
     source = "the sum of two soft targets; no T²"
     separate_caches = True
@@ -137,6 +150,7 @@ class General(Softmax):
 class DKD(Softmax):
     """ce_weight·CE + T²·(alpha·TCKD + beta·NCKD)."""
 
+    function = "decoupled:dkd"
     use = "a confident teacher, whose other classes kd hardly weighs"
     source = "Zhao et al. 2022"
 
@@ -150,6 +164,7 @@ class DKD(Softmax):
 class DIST(Softmax):
     """ce_weight·CE + T²·(beta·(1 − ρ of rows) + gamma·(1 − ρ of columns))."""
 
+    function = "relational:dist"
     use = "a teacher much stronger than the student: only relations are matched; large batches"
     source = "Huang et al. 2022"
 
@@ -163,6 +178,7 @@ class DIST(Softmax):
 class NKD(Softmax):
     """ce_weight·CE − t_y·log s_y + gamma·T²·H(t̂, ŝ) of the other classes."""
 
+    function = "decoupled:nkd"
     use = "kd with target and other classes apart; adds to a whole cross-entropy"
     source = "Yang et al. 2023"
 
@@ -175,6 +191,7 @@ class NKD(Softmax):
 class TransferKnowledge(Softmax):
     """H(teacher, student) at T."""
 
+    function = "transfer:transfer_knowledge"
     use = "from the teacher alone, no labels"
     source = "soft-ce without T² and CE"
 
@@ -185,6 +202,7 @@ class TransferKnowledge(Softmax):
 class TransferData(Softmax):
     """−[argmax t = y]·log softmax(s/T)[y]."""
 
+    function = "transfer:transfer_data"
     use = "the teacher as a filter of labels that may be wrong"
     source = "cross-entropy under an indicator mask"
 
@@ -195,6 +213,7 @@ class TransferData(Softmax):
 class TransferModel(Softmax):
     """weight·CE + (1 − weight)·soft-transfer-data."""
 
+    function = "transfer:transfer_model"
     use = "all labels, and once more those that the teacher confirms"
     source = "the mean of the two"
 
@@ -203,9 +222,10 @@ class TransferModel(Softmax):
     temperature: Temperature = 0.5
 
 
-class LabelSmoothing(Known):
+class LabelSmoothing(Builtin):
     """−Σ ((1 − smoothing)·y + smoothing/C)·log s."""
 
+    function = "hard_labels:smoothed_labels"
     use = "no teacher: what soft targets of no knowledge give, for comparison"
     source = "Szegedy et al. 2016"
 
@@ -213,9 +233,10 @@ class LabelSmoothing(Known):
     smoothing: Share = 0.1
 
 
-class Regression(Known):
+class Regression(Builtin):
     """mean (s − t)² + weight·mean (s − y)²."""
 
+    function = "squared:regression"
     use = "outputs that are numbers and not classes"
     source = "mse for both"
     task = "regression"
@@ -224,8 +245,8 @@ class Regression(Known):
     weight: Weight = 1.0
 
 
-class Own(BaseModel):
-    """Somebody's `package.module:function` and its arguments."""
+class Custom(BaseModel):
+    """A function of one's own, `package.module:function`, and its arguments."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
@@ -237,46 +258,32 @@ class Own(BaseModel):
         return dict(self.model_extra or {})
 
 
-_Shipped = Annotated[
-    KD
-    | CEPlusKL
-    | SoftCE
-    | LogitMSE
-    | JS
-    | RKL
-    | General
-    | DKD
-    | DIST
-    | NKD
-    | TransferKnowledge
-    | TransferData
-    | TransferModel
-    | LabelSmoothing
-    | Regression,
-    Field(discriminator="name"),
-]
-_shipped: TypeAdapter[Known] = TypeAdapter(_Shipped)
-KNOWN: tuple[type[Known], ...] = get_args(get_args(_Shipped)[0])
+BUILTIN = kinds(vars(), Builtin)
 """Every objective that ships."""
+_builtin: TypeAdapter[Builtin] = TypeAdapter(one_of(BUILTIN, "name"))
 
 
-def _objective(value: Any, _: Callable[[Any], Any]) -> Known | Own:
+def _objective(value: Any, _: Callable[[Any], Any]) -> Builtin | Custom:
     """Reads a name, a table with one, or a section."""
     if isinstance(value, str):
         value = {"name": value}
-    if isinstance(value, Own) or (isinstance(value, dict) and ":" in str(value.get("name"))):
-        return Own.model_validate(value)
-    return _shipped.validate_python(value)
+    if isinstance(value, Custom) or (isinstance(value, dict) and ":" in str(value.get("name"))):
+        return Custom.model_validate(value)
+    return _builtin.validate_python(value)
 
 
-Objective = Annotated[_Shipped | Own, WrapValidator(_objective)]
+if TYPE_CHECKING:
+    Objective = Builtin | Custom
+else:
+    Objective = Annotated[one_of(BUILTIN, "name") | Custom, WrapValidator(_objective)]
+"""Any of the objectives above, or a function of one's own."""
 
 
 def names_for(task: Task) -> list[str]:
     """The objectives that ship for a task."""
-    return [name_of(kind) for kind in KNOWN if kind.task == task]
+    return [name_of(kind) for kind in BUILTIN if kind.task == task]
 
 
-def name_of(kind: type[Known]) -> str:
+def name_of(kind: type[Builtin]) -> str:
     """What a recipe calls an objective."""
     return str(get_args(kind.model_fields["name"].annotation)[0])

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from decant.pipeline.config.augmentations import Augmentation, CenterCrop
-from decant.pipeline.config.objectives import KD, Known, Objective
+from decant.pipeline.config.objectives import KD, Builtin, Objective
 from decant.pipeline.config.objectives import CEPlusKL as CEPlusKL
 from decant.pipeline.config.objectives import LogitMSE as LogitMSE
 from decant.pipeline.config.sections import Count, Section
@@ -300,4 +300,4 @@ class Settings(Section):
     @property
     def separate_caches(self) -> bool:
         """Whether the objective is given the logits of each teacher, and not their mean."""
-        return isinstance(self.student.objective, Known) and self.student.objective.separate_caches
+        return isinstance(self.student.objective, Builtin) and self.student.objective.separate_caches

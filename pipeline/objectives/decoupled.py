@@ -14,7 +14,7 @@ from torch.nn import functional
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives.divergences import cross_entropy_rows, kl_rows
 from decant.pipeline.objectives.hard_labels import cross_entropy, target_classes
-from decant.pipeline.objectives.terms import Terms, pair
+from decant.pipeline.objectives.terms import Terms, prepare_logits
 
 
 def dkd(
@@ -34,8 +34,15 @@ def dkd(
     TCKD is the KL of (p, 1 − p), p being the target class's share of the softmax at T; NCKD the KL of the softmaxes
     over the other classes alone. KL = TCKD + (1 − p of the teacher)·NCKD, equation 5. The paper's defaults; its
     first epochs weigh less: `alpha = { from = 0.0, to = 1.0 }` is near that. Raises RecipeError for one class.
+
+    >>> import torch
+    >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> labels = torch.tensor([0])
+    >>> total, hard, soft = dkd(student, teacher, labels, alpha=1.0, beta=8.0)
+    >>> [round(float(term), 4) for term in (total, hard, soft)]
+    [1.4314, 0.4076, 1.0238]
     """
-    student, teacher = pair(student_logits, teacher_logits, standardize)
+    student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
     rows, classes, shares = _targets(labels, teacher)
     ours, our_others = _split(student[rows] / temperature, classes)
     theirs, their_others = _split(teacher[rows] / temperature, classes)
@@ -62,8 +69,15 @@ def nkd(
     t and s are the target class's shares of the softmaxes at 1; t̂ and ŝ the softmaxes at T over the other classes
     alone, and H their cross-entropy, so that the minimum is not 0. γ and T are the paper's for ImageNet. Raises
     RecipeError for one class.
+
+    >>> import torch
+    >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> labels = torch.tensor([0])
+    >>> total, hard, soft = nkd(student, teacher, labels)
+    >>> [round(float(term), 4) for term in (total, hard, soft)]
+    [1.8623, 0.4076, 1.4547]
     """
-    student, teacher = pair(student_logits, teacher_logits, standardize)
+    student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
     rows, classes, shares = _targets(labels, teacher)
     ours, our_others = _split(student[rows], classes)
     theirs, their_others = _split(teacher[rows], classes)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from decant.pipeline.data.samples import NO_LABEL
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives.hard_labels import cross_entropy, labelled, weighted_mean
-from decant.pipeline.objectives.terms import Terms, pair, wide
+from decant.pipeline.objectives.terms import Terms, at_least_float32, prepare_logits
 
 
 def kl_rows(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -32,6 +32,13 @@ def cross_entropy_rows(student_logits: Tensor, teacher_logits: Tensor, temperatu
 def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """T²·KL(softmax(t/T) ‖ softmax(s/T)): Hinton, Vinyals, Dean (2015), section 2; T² keeps the gradient's
     size.
+
+    >>> import torch
+    >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> round(float(softened_kl(student, teacher, temperature=4.0)), 4)
+    0.1023
+    >>> float(softened_kl(teacher, teacher, temperature=4.0))
+    0.0
     """
     return kl_rows(student_logits, teacher_logits, temperature).mean() * temperature**2
 
@@ -52,9 +59,22 @@ def kd(
     With `class_weights` w (C,), both terms are weighted means over the samples: a sample weighs Σ y·w by its label
     y, or Σ p·w by the teacher's softmax p at T = 1 where it has none. Weighing whole samples, unlike weighing
     classes within the KL, leaves each one's minimum at the teacher. Equal weights change nothing.
+
+    >>> import torch
+    >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> labels = torch.tensor([0])
+    >>> total, hard, soft = kd(student, teacher, labels)
+    >>> [round(float(term), 4) for term in (total, hard, soft)]
+    [0.1328, 0.4076, 0.1023]
+    >>> torch.isclose(total, 0.1 * hard + 0.9 * soft)
+    tensor(True)
     """
-    student, teacher = pair(student_logits, teacher_logits, standardize)
-    weights = None if class_weights is None else _sample_weights(class_weights, wide(teacher_logits), labels)
+    student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
+    weights = (
+        None
+        if class_weights is None
+        else _sample_weights(class_weights, at_least_float32(teacher_logits), labels)
+    )
     hard = cross_entropy(student_logits, labels, label_smoothing, weights)
     rows = kl_rows(student, teacher, temperature)
     soft = temperature**2 * (rows.mean() if weights is None else weighted_mean(rows, weights))
@@ -71,9 +91,17 @@ def ce_plus_kl(
     *,
     standardize: bool = False,
 ) -> Terms:
-    """CE + λ·T²·KL: the same two terms with the teacher's weighed against a whole cross-entropy."""
+    """CE + λ·T²·KL: the same two terms with the teacher's weighed against a whole cross-entropy.
+
+    >>> import torch
+    >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> labels = torch.tensor([0])
+    >>> total, hard, soft = ce_plus_kl(student, teacher, labels, weight=2.0)
+    >>> torch.isclose(total, hard + 2 * soft)
+    tensor(True)
+    """
     hard = cross_entropy(student_logits, labels, label_smoothing)
-    soft = softened_kl(*pair(student_logits, teacher_logits, standardize), temperature)
+    soft = softened_kl(*prepare_logits(student_logits, teacher_logits, standardize), temperature)
     return Terms(hard + weight * soft, hard, soft)
 
 
@@ -90,8 +118,16 @@ def soft_ce(
     """(1 − α)·CE − α·T²·Σ softmax(t/T)·log softmax(s/T): Hinton, Vinyals, Dean (2015), section 2, as written there.
 
     It is `kd` plus the teacher's entropy, which no gradient sees; its minimum is that entropy.
+
+    >>> import torch
+    >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> labels = torch.tensor([0])
+    >>> round(float(soft_ce(student, teacher, labels).soft), 4)
+    17.5635
+    >>> round(float(soft_ce(teacher, teacher, labels).soft), 4)
+    17.4612
     """
-    student, teacher = pair(student_logits, teacher_logits, standardize)
+    student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
     soft = cross_entropy_rows(student, teacher, temperature).mean() * temperature**2
     return _between(alpha, cross_entropy(student_logits, labels, label_smoothing), soft)
 
@@ -109,8 +145,16 @@ def js(
     """(1 − α)·CE + α·T²·(½·KL(p ‖ m) + ½·KL(q ‖ m)), where p and q are the softmaxes of teacher and student at T and
     m = ½·(p + q): Lin, "Divergence Measures Based on the Shannon Entropy" (1991), equation 4.1 with equal weights;
     in distillation Agarwal et al. (2024). Symmetric, and between 0 and T²·ln 2.
+
+    >>> import torch
+    >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> labels = torch.tensor([0])
+    >>> torch.equal(js(student, teacher, labels).soft, js(teacher, student, labels).soft)
+    True
     """
-    student, teacher = _log_softmaxes(*pair(student_logits, teacher_logits, standardize), temperature)
+    student, teacher = _log_softmaxes(
+        *prepare_logits(student_logits, teacher_logits, standardize), temperature
+    )
     middle = torch.logaddexp(student, teacher) - math.log(2)
     rows = teacher.exp() * (teacher - middle) + student.exp() * (student - middle)
     soft = rows.sum(dim=1).mean() / 2 * temperature**2
@@ -129,8 +173,14 @@ def rkl(
 ) -> Terms:
     """(1 − α)·CE + α·T²·KL(softmax(s/T) ‖ softmax(t/T)), the KL reversed: Gu et al., "MiniLLM" (2024), section 2.1,
     there over sequences. The student pays for classes that the teacher holds unlikely, not for those it leaves out.
+
+    >>> import torch
+    >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> labels = torch.tensor([0])
+    >>> torch.equal(rkl(student, teacher, labels).soft, softened_kl(teacher, student, 4.0))
+    True
     """
-    student, teacher = pair(student_logits, teacher_logits, standardize)
+    student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
     soft = softened_kl(teacher, student, temperature)
     return _between(alpha, cross_entropy(student_logits, labels, label_smoothing), soft)
 
@@ -142,8 +192,8 @@ def _between(alpha: float, hard: Tensor, soft: Tensor) -> Terms:
 def _log_softmaxes(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    student = functional.log_softmax(wide(student_logits) / temperature, dim=1)
-    return student, functional.log_softmax(wide(teacher_logits) / temperature, dim=1)
+    student = functional.log_softmax(at_least_float32(student_logits) / temperature, dim=1)
+    return student, functional.log_softmax(at_least_float32(teacher_logits) / temperature, dim=1)
 
 
 def _sample_weights(class_weights: Sequence[float], teacher: Tensor, labels: Tensor) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from decant.pipeline.config.objectives import Own
+from decant.pipeline.config.objectives import Custom
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives.terms import Loss, Terms
 from decant.pipeline.support.plugins import Plugin
 
 
-def from_function(settings: Own) -> Loss:
+def from_function(settings: Custom) -> Loss:
     """Calls function(student_logits, teacher_logits, labels, **args), which must return a scalar tensor.
 
     Raises RecipeError where there is no such function or it does not take `args`.

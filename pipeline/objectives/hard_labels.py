@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from decant.pipeline.data.samples import NO_LABEL
-from decant.pipeline.objectives.terms import Terms, wide
+from decant.pipeline.objectives.terms import Terms, at_least_float32
 
 
 def cross_entropy(
@@ -16,11 +16,22 @@ def cross_entropy(
     """Mean of −log softmax(logits)[label] over the samples that have a label; 0 where none has.
 
     Of a mixed label it is −Σ label·log softmax(logits). `sample_weights` (B,) make it a weighted mean.
+
+    >>> import torch
+    >>> logits = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
+    >>> round(float(cross_entropy(logits, torch.tensor([0, -1]))), 4)  # −1 is no label
+    0.1269
+    >>> round(float(cross_entropy(logits, torch.tensor([[0.5, 0.5], [0.0, 1.0]]))), 4)  # mixed labels
+    0.6269
     """
     if labels.is_floating_point():
-        labels = labels.to(wide(logits).dtype)
+        labels = labels.to(at_least_float32(logits).dtype)
     rows = functional.cross_entropy(
-        wide(logits), labels, ignore_index=NO_LABEL, label_smoothing=label_smoothing, reduction="none"
+        at_least_float32(logits),
+        labels,
+        ignore_index=NO_LABEL,
+        label_smoothing=label_smoothing,
+        reduction="none",
     )
     counted = labelled(labels).to(rows.dtype)
     return weighted_mean(rows, counted if sample_weights is None else counted * sample_weights)
@@ -31,6 +42,11 @@ def smoothed_labels(
 ) -> Terms:
     """−Σ ((1 − ε)·y + ε/C)·log softmax(s): Szegedy et al., "Rethinking the Inception Architecture" (2016),
     section 7. Nothing of the teacher is looked at, and samples without a label have no part.
+
+    >>> import torch
+    >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> round(float(smoothed_labels(student, teacher, torch.tensor([0]), smoothing=0.1).total), 4)
+    0.5076
     """
     return Terms(cross_entropy(student_logits, labels, smoothing), cross_entropy(student_logits, labels))
 

@@ -8,37 +8,16 @@ from collections.abc import Callable
 from torch import Tensor
 
 from decant.pipeline.config.annealing import at
-from decant.pipeline.config.objectives import LabelSmoothing, Objective, Own
+from decant.pipeline.config.objectives import BUILTIN, Custom, LabelSmoothing, Objective, name_of
 from decant.pipeline.config.tasks import Task
 from decant.pipeline.errors import RecipeError
-from decant.pipeline.objectives import (
-    decoupled,
-    divergences,
-    external,
-    hard_labels,
-    relational,
-    squared,
-    transfer,
-    two_teachers,
-)
+from decant.pipeline.objectives import external, hard_labels, squared
 from decant.pipeline.objectives.terms import Loss, Terms
+from decant.pipeline.support.plugins import Plugin
 
 FUNCTIONS: dict[str, Callable[..., Terms]] = {
-    "kd": divergences.kd,
-    "ce+kl": divergences.ce_plus_kl,
-    "soft-ce": divergences.soft_ce,
-    "mse": squared.logit_mse,
-    "js": divergences.js,
-    "rkl": divergences.rkl,
-    "general": two_teachers.general,
-    "dkd": decoupled.dkd,
-    "dist": relational.dist,
-    "nkd": decoupled.nkd,
-    "soft-transfer-knowledge": transfer.transfer_knowledge,
-    "soft-transfer-data": transfer.transfer_data,
-    "soft-transfer-model": transfer.transfer_model,
-    "ls": hard_labels.smoothed_labels,
-    "regression": squared.regression,
+    name_of(kind): Plugin(f"{__package__}.{kind.function}", kind.__name__, RecipeError).load()
+    for kind in BUILTIN
 }
 """By name; a setting is the argument of the same name."""
 
@@ -48,8 +27,16 @@ def build(settings: Objective, label_smoothing: float = 0.0) -> Loss:
 
     `label_smoothing` goes to the cross-entropy where there is one. Raises RecipeError for a function of one's own
     that cannot be called, and for two label smoothings.
+
+    >>> import torch
+    >>> from decant.pipeline.config.objectives import KD
+    >>> loss = build(KD(name="kd", alpha=0.5, temperature=2.0))
+    >>> logits = torch.tensor([[2.0, 0.0]])
+    >>> terms = loss(logits, logits, torch.tensor([0]), progress=0.0)
+    >>> float(terms.soft)
+    0.0
     """
-    if isinstance(settings, Own):
+    if isinstance(settings, Custom):
         return external.from_function(settings)
     if isinstance(settings, LabelSmoothing) and label_smoothing:
         raise RecipeError(
@@ -71,6 +58,10 @@ def build(settings: Objective, label_smoothing: float = 0.0) -> Loss:
 def from_labels(label_smoothing: float = 0.0, task: Task = "classification") -> Callable[..., Tensor]:
     """The loss of a network that has no teacher: (outputs, labels, progress=0.0) → their cross-entropy, or the
     squared error of a regression.
+
+    >>> import torch
+    >>> from_labels()(torch.zeros(1, 2), torch.tensor([0]))  # ln 2
+    tensor(0.6931)
     """
 
     def loss(outputs: Tensor, labels: Tensor, progress: float = 0.0) -> Tensor:
@@ -84,6 +75,12 @@ def from_labels(label_smoothing: float = 0.0, task: Task = "classification") -> 
 def from_cache(settings: Objective, label_smoothing: float = 0.0) -> Callable[..., Terms]:
     """The loss of a student that learns from a cache, in the order in which its dataset yields: (logits, labels,
     teacher_logits, progress=0.0) → terms.
+
+    >>> import torch
+    >>> from decant.pipeline.config.objectives import LogitMSE
+    >>> criterion = from_cache(LogitMSE(name="mse"))
+    >>> criterion(torch.zeros(1, 2), torch.tensor([0]), torch.ones(1, 2)).total
+    tensor(1.)
     """
     loss = build(settings, label_smoothing)
 

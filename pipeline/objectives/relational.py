@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from decant.pipeline.objectives.hard_labels import cross_entropy
-from decant.pipeline.objectives.terms import Terms, pair
+from decant.pipeline.objectives.terms import Terms, prepare_logits
 
 _FADING = 1e-8
 
@@ -29,8 +29,16 @@ def dist(
     the classes; intra the mean of 1 − ρ over the classes, the correlation being over the batch. The second is no mean
     over samples: a larger batch is another, better estimate. As in the authors' code 1e-8 is added to the product of
     the norms that ρ is divided by, so that ρ fades to 0 where a row or column hardly varies.
+
+    >>> import torch
+    >>> teacher = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0]])
+    >>> labels = torch.tensor([0, 1])
+    >>> round(float(dist(teacher + 5, teacher, labels).soft), 2)  # only relations count
+    0.0
+    >>> round(float(dist(teacher.flip(1), teacher, labels).soft), 2)
+    11.98
     """
-    pairs = pair(student_logits, teacher_logits, standardize)
+    pairs = prepare_logits(student_logits, teacher_logits, standardize)
     student, teacher = ((logits / temperature).softmax(dim=1) for logits in pairs)
     inter = 1 - _correlations(student, teacher).mean()
     intra = 1 - _correlations(student.T, teacher.T).mean()

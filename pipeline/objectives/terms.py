@@ -33,12 +33,14 @@ Loss = Callable[..., Terms]
 """(student_logits, teacher_logits, labels, progress=0.0) → Terms; `progress` is the share of the training done."""
 
 
-def wide(logits: Tensor) -> Tensor:
+def at_least_float32(logits: Tensor) -> Tensor:
     """In float32 at least."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def pair(student_logits: Tensor, teacher_logits: Tensor, standardize: bool = False) -> tuple[Tensor, Tensor]:
+def prepare_logits(
+    student_logits: Tensor, teacher_logits: Tensor, standardize: bool = False
+) -> tuple[Tensor, Tensor]:
     """Both (B, C) in float32 at least, as z-scores where the recipe says so. Raises RecipeError for other
     shapes.
     """
@@ -48,7 +50,7 @@ def pair(student_logits: Tensor, teacher_logits: Tensor, standardize: bool = Fal
             f"{tuple(student_logits.shape)}, found {tuple(teacher_logits.shape)}; several caches are averaged "
             "first for every objective but general"
         )
-    student, teacher = wide(student_logits), wide(teacher_logits)
+    student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits)
     return (standardized(student), standardized(teacher)) if standardize else (student, teacher)
 
 
@@ -58,6 +60,11 @@ def standardized(logits: Tensor) -> Tensor:
 
     Comes before the temperature, so that T is the paper's base temperature: a row's own is T·σ(z), and T² scales the
     loss as it does without. σ counts as 0.001 at least, so that a row of equal logits is a row of zeros.
+
+    >>> import torch
+    >>> standardized(torch.tensor([[2.0, 4.0], [5.0, 5.0]]))
+    tensor([[-1.,  1.],
+            [ 0.,  0.]])
     """
     centred = logits - logits.mean(dim=-1, keepdim=True)
     variance = centred.square().mean(dim=-1, keepdim=True)

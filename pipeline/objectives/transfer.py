@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from decant.pipeline.objectives.divergences import cross_entropy_rows
 from decant.pipeline.objectives.hard_labels import cross_entropy, labelled, likeliest_label, weighted_mean
-from decant.pipeline.objectives.terms import Terms, pair
+from decant.pipeline.objectives.terms import Terms, prepare_logits
 
 
 def transfer_knowledge(
@@ -24,8 +24,15 @@ def transfer_knowledge(
     """−Σ softmax(t/T)·log softmax(s/T), the mean over all samples; labels have no part.
 
     The soft target of Hinton, Vinyals, Dean (2015) without their T²: the gradient grows with 1/T.
+
+    >>> import torch
+    >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> round(float(transfer_knowledge(student, teacher, torch.tensor([-1])).total), 4)
+    0.782
     """
-    soft = cross_entropy_rows(*pair(student_logits, teacher_logits, standardize), temperature).mean()
+    soft = cross_entropy_rows(
+        *prepare_logits(student_logits, teacher_logits, standardize), temperature
+    ).mean()
     return Terms(soft, None, soft)
 
 
@@ -42,8 +49,14 @@ def transfer_data(
     The label's negative log-likelihood at T, counted only where the teacher's likeliest class is that label: 0
     where it is not, and L counts both. Of a mixed label y is the class of the largest share. 0 where there is no
     label at all.
+
+    >>> import torch
+    >>> student = teacher = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+    >>> labels = torch.tensor([0, 1])  # the teacher confirms the first alone
+    >>> round(float(transfer_data(student, teacher, labels).total), 4)
+    0.0091
     """
-    student, teacher = pair(student_logits, teacher_logits, standardize)
+    student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
     label = likeliest_label(labels)
     likelihood = functional.log_softmax(student / temperature, dim=1).gather(1, label[:, None])[:, 0]
     confirmed = teacher.argmax(dim=1) == label
@@ -61,7 +74,15 @@ def transfer_model(
     *,
     standardize: bool = False,
 ) -> Terms:
-    """λ·CE + (1 − λ)·data: the label's cross-entropy, at T = 1, and `transfer_data`, at T."""
+    """λ·CE + (1 − λ)·data: the label's cross-entropy, at T = 1, and `transfer_data`, at T.
+
+    >>> import torch
+    >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> labels = torch.tensor([0])
+    >>> total, hard, soft = transfer_model(student, teacher, labels, weight=0.25)
+    >>> torch.isclose(total, 0.25 * hard + 0.75 * soft)
+    tensor(True)
+    """
     hard = cross_entropy(student_logits, labels, label_smoothing)
     soft = transfer_data(student_logits, teacher_logits, labels, temperature, standardize=standardize).total
     return Terms(weight * hard + (1 - weight) * soft, hard, soft)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives.divergences import cross_entropy_rows, kl_rows
-from decant.pipeline.objectives.terms import Terms, pair
+from decant.pipeline.objectives.terms import Terms, prepare_logits
 
 Divergence = Literal["kl", "ce"]
 _ROWS = {"kl": kl_rows, "ce": cross_entropy_rows}
@@ -31,6 +31,14 @@ def general(
 
     `teacher_logits` (B, 2, C): first the teacher's, then the knowledge's. With α = T², β = 0 and "kl" it is
     the T²·KL of Hinton, Vinyals, Dean (2015). Raises RecipeError unless there are two.
+
+    >>> import torch
+    >>> student = torch.tensor([[2.0, 0.0]])
+    >>> both = torch.tensor([[[2.0, 0.0], [0.0, 0.0]]])  # (B, 2, C): teacher, knowledge
+    >>> round(float(general(student, both, torch.tensor([0]), alpha=1.0, beta=0.0).total), 4)
+    0.0
+    >>> round(float(general(student, both, torch.tensor([0]), alpha=0.5, beta=0.5).total), 4)
+    0.2169
     """
     if teacher_logits.ndim != 3 or teacher_logits.shape[1] != 2:
         found = teacher_logits.shape[1] if teacher_logits.ndim == 3 else 1
@@ -40,7 +48,7 @@ def general(
         )
     divergences = []
     for member, name in enumerate((teacher_divergence, knowledge_divergence)):
-        student, teacher = pair(student_logits, teacher_logits[:, member], standardize)
+        student, teacher = prepare_logits(student_logits, teacher_logits[:, member], standardize)
         divergences.append(_ROWS[name](student, teacher, temperature).mean())
     total = alpha * divergences[0] + beta * divergences[1]
     return Terms(total, None, total)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from decant.pipeline.config.objectives import Own, names_for
+from decant.pipeline.config.objectives import Custom, names_for
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.data import load
 from decant.pipeline.data.held_out import divide
@@ -68,7 +68,7 @@ def _check_losses(settings: Settings, train: LabelledData) -> None:
     """Raises RecipeError where the objective or label smoothing is not for the task of the data."""
     task, objective = task_of(train), settings.student.objective
     because = f"{train.name} is a {task}, as its labels are {_labels_of(train)}"
-    if not isinstance(objective, Own) and objective.task != task:
+    if not isinstance(objective, Custom) and objective.task != task:
         raise RecipeError(
             f"student.objective {objective.name!r}: is for {objective.task}; {because}: "
             f"set it to {', '.join(names_for(task))} (or package.module:function)"

@@ -22,7 +22,7 @@ from decant.cache import (
 from decant.cache.manifest import differences, require_equal
 from decant.cache.reader import Verify
 from decant.pipeline.config.annealing import Scheduled
-from decant.pipeline.config.objectives import Own
+from decant.pipeline.config.objectives import Custom
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.data.samples import ArrayData, LabelledData, num_outputs
@@ -123,7 +123,7 @@ def together(recipe: Recipe, caches: list[LogitCache]) -> LogitSource:
 def _ensemble_temperature(settings: Settings) -> float:
     """Where softmaxes are averaged. Raises RecipeError where the objective's temperature is a schedule."""
     temperature = getattr(settings.student.objective, "temperature", 1.0)
-    if settings.cache.ensemble == "logits" or isinstance(settings.student.objective, Own):
+    if settings.cache.ensemble == "logits" or isinstance(settings.student.objective, Custom):
         return 1.0
     if isinstance(temperature, Scheduled):
         raise RecipeError(

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decant.pipeline.config.objectives import Own
+from decant.pipeline.config.objectives import Custom
 from decant.pipeline.config.settings import StudentSettings, TeacherSettings
 from decant.pipeline.runs.result import Kind
 from decant.pipeline.runs.saved_recipe import LOGGING_ONLY, NOT_DECISIVE
@@ -49,7 +49,7 @@ def student_folder(
     """
     excluded = NOT_DECISIVE | ({"objective"} if kind == "labels" else set())
     decisive = {"settings": settings.model_dump(mode="json", exclude=set(excluded)), **fingerprints}
-    if kind == "distilled" and isinstance(settings.objective, Own):
+    if kind == "distilled" and isinstance(settings.objective, Custom):
         decisive["objective_source"] = source_sha256(settings.objective.name)
     learns_from = settings.objective.name if kind == "distilled" else "labels"
     network = as_folder_name(settings.network.name)

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from decant.pipeline.cli.main import decant
 from decant.pipeline.config.catalogue import catalogue
-from decant.pipeline.config.objectives import KNOWN
+from decant.pipeline.config.objectives import BUILTIN
 
 
 def test_the_command_lists_every_objective_with_its_formula_and_defaults() -> None:
@@ -18,7 +18,7 @@ def test_the_command_lists_every_objective_with_its_formula_and_defaults() -> No
     for entry in catalogue():
         assert f"\n  {entry.name} " in shown
     assert "alpha 0.9" in shown
-    kinds = {kind.__name__ for kind in KNOWN}
+    kinds = {kind.__name__ for kind in BUILTIN}
     assert len(kinds) == len({entry.formula for entry in catalogue()}) - 1
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from decant.pipeline.config.objectives import KNOWN, Own, name_of, names_for
+from decant.pipeline.config.objectives import BUILTIN, Custom, name_of, names_for
 from decant.pipeline.config.recipe import load
 from decant.pipeline.errors import RecipeError
 
-NAMES = [name_of(kind) for kind in KNOWN]
+NAMES = [name_of(kind) for kind in BUILTIN]
 
 
 def objective(*overrides: str) -> Any:
@@ -43,7 +43,7 @@ def test_a_switch_that_is_off_leaves_a_run_its_name_and_one_that_is_on_does_not(
 
 def test_ones_own_function_keeps_its_arguments() -> None:
     found = objective("=my.losses:focal", ".gamma=2", ".mean=false")
-    assert isinstance(found, Own)
+    assert isinstance(found, Custom)
     assert (found.name, found.args) == ("my.losses:focal", {"gamma": 2, "mean": False})
     assert found.model_dump() == {"name": "my.losses:focal", "gamma": 2, "mean": False}
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from decant.pipeline.config.objectives import KNOWN
+from decant.pipeline.config.objectives import BUILTIN
 from decant.pipeline.errors import DataError, RecipeError
 from decant.pipeline.objectives import (
     FUNCTIONS,
@@ -32,7 +32,7 @@ DEFAULTS = {
     name: {
         key: field.default for key, field in kind.model_fields.items() if key not in ("name", "class_weights")
     }
-    for name, kind in zip(FUNCTIONS, KNOWN, strict=True)
+    for name, kind in zip(FUNCTIONS, BUILTIN, strict=True)
 }
 CLASSIFYING = [name for name in FUNCTIONS if name != "regression"]
 SOFTMAX = [name for name in CLASSIFYING if name not in ("ls", "mse")]
