@@ -5,9 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +19,7 @@ from decant.cache.io.files import (
     write_all,
     write_atomically,
 )
-from tests.helpers.processes import finished, python
+from tests.helpers.processes import finished, python, wait_until
 
 
 @pytest.fixture
@@ -161,15 +158,13 @@ def test_a_reader_sees_one_whole_content_or_the_other_and_so_it_stays_after_a_ki
         "path = pathlib.Path(sys.argv[1])\n"
         f"while True:\n    for content in (b'a', b'b'): write_atomically(path, content * {length})\n"
     )
-    writer = subprocess.Popen([sys.executable, "-c", script, str(path)])
+    writer = python(script, path)
     try:
-        while not path.exists():
-            assert writer.poll() is None
-            time.sleep(0.01)
+        wait_until(path.exists, writer)
         for _ in range(200):
             content = path.read_bytes()
             assert content in (b"a" * length, b"b" * length), f"{len(content):,} bytes, {set(content)}"
     finally:
         writer.send_signal(signal.SIGKILL)
-        writer.wait()
+        writer.communicate()
     assert path.read_bytes() in (b"a" * length, b"b" * length)

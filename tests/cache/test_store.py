@@ -109,7 +109,7 @@ from tests.helpers.caches import manifest
 store = Store(sys.argv[1])
 with store.building(manifest()):
     if os.fork() == 0:
-        time.sleep(30)
+        time.sleep(600)
         os._exit(0)
 with store.building(manifest(), lambda holder: print("waits")):
     print("has it", flush=True)

@@ -40,7 +40,7 @@ def test_a_use_by_another_process_is_seen_until_it_is_killed(tmp_path: Path) -> 
     path = build(tmp_path / "a.h5")
     script = (
         "import sys, time; from pathlib import Path; from decant.cache.io import usage\n"
-        "with usage.using(Path(sys.argv[1])): print('using', flush=True); time.sleep(60)"
+        "with usage.using(Path(sys.argv[1])): print('using', flush=True); time.sleep(600)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT

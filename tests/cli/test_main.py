@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from PIL import Image
 
 from decant.pipeline.cli import main
 from tests.helpers.commands import TINY, decant, only, refused, start, succeed, tiny
-from tests.helpers.processes import PATIENCE
+from tests.helpers.processes import PATIENCE, wait_until
 
 COMMANDS = ["teacher", "cache-logits", "student", "evaluate", "report"]
 
@@ -235,13 +234,9 @@ def test_no_space_left_is_said_before_the_teacher_runs(made: Path, tmp_path: Pat
 
 
 def test_ctrl_c_keeps_what_was_made_and_prints_the_line_to_go_on(tmp_path: Path) -> None:
-    words = ["teacher", *TINY, "--set", "teacher.epochs=500"]
+    words = ["teacher", *TINY, "--set", "teacher.epochs=5000"]
     running = start(*words, cwd=tmp_path)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("runs/digits/*/checkpoint.pt")):
-        assert running.poll() is None, running.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: list(tmp_path.glob("runs/digits/*/checkpoint.pt")), running)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=PATIENCE)
     assert running.returncode == 1

@@ -29,6 +29,20 @@ def bits(count: int = COUNT, place: int = 0, seed: int = 0) -> Bits:
     return choices(seed, np.arange(count), np.zeros(count, int), place)
 
 
+def longhand_choices(seed: int, index: int, view: int, operation: int) -> list[int]:
+    """The bits of a sample's view for an operation, in Python's own integers."""
+    golden, mask = 0x9E3779B97F4A7C15, 2**64 - 1
+
+    def mix(value: int) -> int:
+        value = (value + golden) & mask
+        value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & mask
+        value = (value ^ value >> 27) * 0x94D049BB133111EB & mask
+        return value ^ value >> 31
+
+    key = mix((mix((mix(seed) + index) & mask) + view) & mask)
+    return [mix((key + (16 * operation + place) * golden) & mask) for place in range(16)]
+
+
 def operate(function: Callable[..., Any], inputs: NDArray[Any], *per_image: NDArray[Any]) -> NDArray[Any]:
     """`function(inputs, *per_image)`, once it is known to be the same for tensors, whatever the batch, and to
     leave its inputs alone.

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from decant.pipeline.training.background import Behind, ahead
+from tests.helpers.processes import PATIENCE, wait_until
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 50])
@@ -26,7 +27,8 @@ def test_no_more_is_made_than_was_asked_for() -> None:
 
     taken = ahead(items(), depth=2)
     assert next(taken) == 0
-    time.sleep(0.1)
+    wait_until(lambda: len(made) >= 3)
+    time.sleep(0.1)  # in which more would be made
     assert made == [0, 1, 2]
     taken.close()
     time.sleep(0.1)
@@ -65,7 +67,7 @@ def test_the_caller_waits_when_too_much_waits() -> None:
     gate, made = threading.Event(), list[int]()
 
     def slow(place: int) -> None:
-        gate.wait(10)
+        gate.wait(PATIENCE)
         made.append(place)
 
     with Behind(depth=2) as put_away:
@@ -76,7 +78,7 @@ def test_the_caller_waits_when_too_much_waits() -> None:
         third.join(0.1)
         assert third.is_alive(), "two calls wait already"
         gate.set()
-        third.join(10)
+        third.join(PATIENCE)
     assert made == [0, 1, 2]
 
 
@@ -102,7 +104,7 @@ def test_where_the_block_fails_its_error_is_the_one_and_what_waits_is_left() -> 
 
     def block() -> None:
         with Behind(depth=5) as put_away:
-            put_away(gate.wait, 10)
+            put_away(gate.wait, PATIENCE)
             put_away(made.append, 1)
             threading.Timer(0.1, gate.set).start()
             raise KeyError("the block")

@@ -19,7 +19,8 @@ from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.errors import DataError
 from decant.pipeline.training.loading import Keys, OrderedKeys, loader
 from decant.pipeline.views import ViewedData, mixing
-from decant.pipeline.views.hashing import below, chance, choices
+from decant.pipeline.views.hashing import choices
+from tests.helpers.pixels import longhand_choices
 
 BOTH: tuple[Augmentation, ...] = (PadCrop(op="pad-crop", padding=3), Flip(op="flip"))
 
@@ -66,7 +67,7 @@ def test_a_sample_without_a_view_is_its_first_and_may_be_counted_from_the_end() 
         data[60]
 
 
-@pytest.mark.parametrize(("workers", "start"), [(0, None), (1, "fork"), (2, "fork"), (2, "spawn")])
+@pytest.mark.parametrize(("workers", "start"), [(0, None), (1, "fork"), (2, "fork")])
 def test_workers_see_the_same_pixels(workers: int, start: str | None) -> None:
     data, keys = viewed(*BOTH), OrderedKeys(60, 25, view=2)
     batches = DataLoader(
@@ -166,23 +167,32 @@ def test_any_operations_in_a_batch_are_those_alone(name: str) -> None:
     assert not torch.equal(inputs, through(LISTS[name], seed=1).batch(batch)[0])
 
 
-@pytest.mark.parametrize("name", LISTS)
+class Beside:
+    """Batches of several data of the same keys, so that processes that are slow to start try them all."""
+
+    def __init__(self, several: list[ViewedData]) -> None:
+        self.datasets: list[Any] = [loader(data, every_key()).dataset for data in several]
+
+    def __getitem__(self, keys: Keys) -> list[Any]:
+        return [dataset[keys] for dataset in self.datasets]
+
+
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_any_operations_are_the_same_in_workers(name: str, start: str) -> None:
-    if start == "spawn" and name not in ("torchvision", "mixup"):
-        pytest.skip("starting a process anew is slow, and two lists cover both kinds")
-    data, keys = through(LISTS[name]), OrderedKeys(60, 25, view=2)
+def test_any_operations_are_the_same_in_workers(start: str) -> None:
+    every = {name: through(operations) for name, operations in LISTS.items()}
+    keys = OrderedKeys(60, 25, view=2)
     batches = DataLoader(
-        loader(data, keys).dataset,
+        Beside(list(every.values())),  # type: ignore[arg-type]
         batch_size=None,
         sampler=keys,
         num_workers=2,
         multiprocessing_context=start,
     )
-    found, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    expected, expected_labels = data.batch(np.concatenate(list(keys)))
-    assert torch.equal(found, expected)
-    assert torch.equal(labels, expected_labels)
+    for (name, data), found in zip(every.items(), zip(*batches, strict=True), strict=True):
+        inputs, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+        expected, expected_labels = data.batch(np.concatenate(list(keys)))
+        assert torch.equal(inputs, expected), name
+        assert torch.equal(labels, expected_labels), name
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -337,96 +347,3 @@ def test_views_are_those_of_the_operations_written_out(inputs: NDArray[Any]) -> 
 def test_a_flip_is_never_or_always_where_it_says_so(p: float, mirrored: bool) -> None:
     found = viewed(Flip(op="flip", p=p)).batch(every_key(views=1))[0].numpy()
     assert np.array_equal(found, images()[..., ::-1] if mirrored else images())
-
-
-# The bits
-
-
-def longhand_choices(seed: int, index: int, view: int, operation: int) -> list[int]:
-    """In Python's own integers."""
-    golden, mask = 0x9E3779B97F4A7C15, 2**64 - 1
-
-    def mix(value: int) -> int:
-        value = (value + golden) & mask
-        value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & mask
-        value = (value ^ value >> 27) * 0x94D049BB133111EB & mask
-        return value ^ value >> 31
-
-    key = mix((mix((mix(seed) + index) & mask) + view) & mask)
-    return [mix((key + (16 * operation + place) * golden) & mask) for place in range(16)]
-
-
-@pytest.mark.parametrize(
-    ("seed", "index", "view", "operation", "first"),
-    [
-        (0, 0, 0, 0, [2391539541053276776, 920862675595841680]),
-        (1, 2, 3, 1, [5840950290273555683, 17462712064989517324]),
-        (9223372036854775807, 1281166, 239, 5, [8328777569078034416, 15170868099965003772]),
-    ],
-)
-def test_the_hash_can_never_change_unnoticed(
-    seed: int, index: int, view: int, operation: int, first: list[int]
-) -> None:
-    found = choices(seed, np.array([index]), np.array([view]), operation)
-    assert found.shape == (1, 16)
-    assert found[0, :2].tolist() == first
-    assert found[0].tolist() == longhand_choices(seed, index, view, operation)
-
-
-def test_the_bits_of_a_sample_are_those_it_has_alone() -> None:
-    indices, views = np.arange(100)[::-1], np.arange(100) % 7
-    together = choices(5, indices, views, 2)
-    alone = [choices(5, indices[i : i + 1], views[i : i + 1], 2)[0] for i in range(100)]
-    assert np.array_equal(together, alone)
-
-
-N = 50_000
-
-
-def uniform(
-    seed: int = 0, shift: int = 0, view: int = 0, operation: int = 0, place: int = 0
-) -> NDArray[np.float64]:
-    """A number in 0..1 for each of N samples."""
-    bits = choices(seed, np.arange(N) + shift, np.full(N, view), operation)[:, place]
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def test_offsets_are_uniform_and_independent_of_each_other() -> None:
-    bits = choices(0, np.arange(N), np.zeros(N, int), 0)
-    top, left = below(bits[:, 0], 9), below(bits[:, 1], 9)
-    assert (top.min(), top.max(), left.min(), left.max()) == (0, 8, 0, 8)
-    probability = chisquare(np.bincount(9 * top + left, minlength=81)).pvalue
-    assert probability > 1e-4, f"chi-square over 81 cells: p = {probability:.2g}"
-
-
-@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_a_chance_comes_as_often_as_it_says(p: float) -> None:
-    share = float(chance(choices(3, np.arange(N), np.zeros(N, int), 1)[:, 0], p).mean())
-    assert abs(share - p) < 4 * (p * (1 - p) / N) ** 0.5, f"{share:.4f} of {N:,}"
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"seed": 1},
-        {"view": 1},
-        {"shift": 1},
-        {"operation": 1},
-        {"place": 1},
-        {"seed": 2**62},
-        {"shift": 1, "view": 1},
-    ],
-)
-def test_draws_of_neighbours_are_uncorrelated(other: dict[str, int]) -> None:
-    correlation = float(np.corrcoef(uniform(), uniform(**other))[0, 1])
-    assert abs(correlation) < 4 / N**0.5, f"{correlation:.4f}"
-
-
-def test_draws_are_uncorrelated_with_the_index() -> None:
-    correlation = float(np.corrcoef(uniform(), np.arange(N))[0, 1])
-    assert abs(correlation) < 4 / N**0.5, f"{correlation:.4f}"
-
-
-def test_no_two_samples_views_or_seeds_share_their_bits() -> None:
-    grid = [choices(seed, np.arange(200), np.full(200, view), 0) for seed in range(10) for view in range(10)]
-    assert len(np.unique(np.concatenate(grid).ravel())) == 10 * 10 * 200 * 16
