@@ -2,7 +2,7 @@
 
 rows.py         one row for each kind of network, over its seeds; the table as cells and as Markdown
 subject.py      which runs a report is about, the student that it looks into, its data and its cache
-history.py      metrics.jsonl: the metrics of a run after each epoch
+history.py      the curves over epochs and seeds
 charts.py       how every chart looks
 page.py         renders sections into one HTML file that fetches nothing
 tensorboard.py  metrics.jsonl as TensorBoard event files

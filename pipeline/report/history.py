@@ -1,23 +1,17 @@
-"""metrics.jsonl: what networks were like after each epoch."""
+"""Curves over the epochs: what networks were like after each, over their seeds."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from decant.pipeline.config.tasks import Figure
 from decant.pipeline.report.rows import Row
 from decant.pipeline.runs.result import Result
-from decant.pipeline.training.loop import METRICS
-
-Epoch = dict[str, Any]
-"""A line of metrics.jsonl."""
+from decant.pipeline.training.epoch_log import Epoch, read_epochs
 
 
 @dataclass(frozen=True)
@@ -76,25 +70,9 @@ class Curve:
             yield self.epochs[place], self.mean[place], self.low[place], self.high[place]
 
 
-def history(folder: Path) -> list[Epoch]:
-    """What a run noted, an entry an epoch, up to a line that is not whole, as the last one of a run that is being
-    written may be; empty where it noted nothing.
-    """
-    path, epochs = folder / METRICS, list[Epoch]()
-    for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else ():
-        try:
-            found = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(found, dict) or "epoch" not in found:
-            break
-        epochs.append(found)
-    return epochs
-
-
 def curve(results: Sequence[Result], quantity: Quantity) -> Curve | None:
     """Over the epochs that all seeds have it of: they may be measured unlike often. None where there are none."""
-    found = [dict(_points(history(result.folder), quantity.value)) for result in results]
+    found = [dict(_points(read_epochs(result.folder), quantity.value)) for result in results]
     epochs = sorted(set.intersection(*(set(points) for points in found)))
     if not epochs:
         return None

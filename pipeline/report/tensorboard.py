@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from decant.pipeline.errors import ModelError
-from decant.pipeline.report.history import history
 from decant.pipeline.runs.result import Result
 from decant.pipeline.support.plugins import optional
+from decant.pipeline.training.epoch_log import read_epochs
 
 FOLDER = "tensorboard"
 
@@ -23,7 +23,7 @@ def write_events(results: Sequence[Result]) -> list[Path]:
 
     folders = []
     for result in results:
-        lines = history(result.folder)
+        lines = read_epochs(result.folder)
         if not lines:
             continue
         folder = result.folder / FOLDER

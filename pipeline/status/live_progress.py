@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from decant.cache.format.hdf5 import check
 from decant.cache.format.rows import StoredRows
 from decant.cache.io.locks import in_use
 from decant.cache.io.partial import begun
-from decant.pipeline.training.loop import CHECKPOINT, METRICS
+from decant.pipeline.training.epoch_log import epoch_seconds
+from decant.pipeline.training.loop import CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,10 @@ class Progress:
 
 def epochs(folder: Path, total: int, seed: int | None = None) -> Progress:
     """The epochs of a network that a run would not make again."""
-    seconds = []
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no such file, or a torn last line
-        for line in (folder / METRICS).read_text("utf-8").splitlines():
-            seconds.append(float(json.loads(line)["seconds"]))
-    if not (folder / CHECKPOINT).exists():
-        seconds.clear()
+    seconds = list[float]()
+    with contextlib.suppress(OSError):  # another person's
+        if (folder / CHECKPOINT).exists():
+            seconds = epoch_seconds(folder)
     left = statistics.median(seconds) * (total - len(seconds)) if seconds else None
     return Progress(len(seconds), total, "epochs", left, seed)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from decant.pipeline.objectives import Terms
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import ahead
 from decant.pipeline.training.device import to_device
+from decant.pipeline.training.epoch_log import append_epoch, keep_epochs
 from decant.pipeline.training.loading import (
     BatchedData,
     EpochViews,
@@ -38,7 +38,6 @@ its hard and soft terms.
 """
 
 CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.jsonl"
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -226,7 +225,7 @@ def _resume(network: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) 
     """
     path = folder / CHECKPOINT
     if not path.exists():
-        (folder / METRICS).unlink(missing_ok=True)
+        keep_epochs(folder, 0)
         return 0
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -238,9 +237,7 @@ def _resume(network: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) 
             f"{path}: not a checkpoint of this network ({type(error).__name__}); delete it to begin this "
             "network anew"
         ) from error
-    lines = (folder / METRICS).read_text("utf-8").splitlines() if (folder / METRICS).exists() else []
-    kept = "".join(f"{line}\n" for line in lines[:epoch])  # a line an epoch; a later one may even be torn
-    write_atomically(folder / METRICS, kept.encode())
+    keep_epochs(folder, epoch)
     return epoch
 
 
@@ -248,18 +245,9 @@ def _save_epoch(
     folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, epoch: int, line: dict[str, Any]
 ) -> None:
     """The metrics line first, then the checkpoint: a line without its checkpoint is dropped on resuming."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / METRICS, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    append_epoch(folder, line)
     content = io.BytesIO()  # to a file, torch words a full disk as an error of its own
     torch.save(
         {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, content
     )
     write_atomically(folder / CHECKPOINT, content.getbuffer())
-
-
-def trained_seconds(folder: Path) -> float:
-    """Seconds of training that a folder's metrics add up to."""
-    path = folder / METRICS
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    return float(sum(json.loads(line)["seconds"] for line in lines))

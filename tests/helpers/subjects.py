@@ -20,7 +20,7 @@ from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.report.page import Section
 from decant.pipeline.report.subject import Subject, of_recipe
-from decant.pipeline.training.loop import METRICS
+from decant.pipeline.training.epoch_log import METRICS
 from tests.helpers import texts
 from tests.helpers.small import CPU
 

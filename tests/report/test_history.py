@@ -10,7 +10,7 @@ import pytest
 from decant.pipeline.config.tasks import FIGURES
 from decant.pipeline.report import history
 from decant.pipeline.report.sections.curves import points
-from decant.pipeline.training.loop import METRICS
+from decant.pipeline.training.epoch_log import METRICS
 from tests.helpers.subjects import noted
 
 TOP1 = FIGURES["classification"][0]
@@ -50,18 +50,7 @@ def test_a_run_without_metrics_has_no_curve(tmp_path: Path) -> None:
     run = noted(tmp_path, [])
     assert history.curve([run], LOSS) is None
     (tmp_path / METRICS).unlink()
-    assert history.history(tmp_path) == []
     assert history.curve([run], LOSS) is None
-
-
-@pytest.mark.parametrize(
-    "torn",
-    ['{"epoch": 3, "lo', '{"epoch": 3\n{"epoch": 4}\n', "{", "null\n", "[3]\n", '{"loss": 1.0}\n', "\n"],
-)
-def test_a_line_that_is_not_whole_ends_what_is_known_of_a_run(torn: str, tmp_path: Path) -> None:
-    lines = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}]
-    noted(tmp_path, lines, torn)
-    assert history.history(tmp_path) == lines
 
 
 def test_epochs_whose_loss_is_no_number_are_left_out(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from decant.pipeline.deploy.check import Checked
 from decant.pipeline.report.output import make_report
 from decant.pipeline.report.sections import exported, inspector
 from decant.pipeline.report.subject import Subject, of_recipe
-from decant.pipeline.training.loop import METRICS
+from decant.pipeline.training.epoch_log import METRICS
 from tests.helpers.small import CPU
 from tests.helpers.subjects import (
     FILES,

@@ -32,7 +32,7 @@ from decant.pipeline.report.subject import of_recipe
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import TEST_LOGITS
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.training.loop import METRICS
+from decant.pipeline.training.epoch_log import METRICS
 from tests.helpers.small import CPU
 
 SMALL = ("teacher.epochs=2", "student.epochs=2", "student.seeds=2")

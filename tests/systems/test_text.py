@@ -32,7 +32,7 @@ from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.result import Result, load_result
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.training.loop import METRICS
+from decant.pipeline.training.epoch_log import METRICS
 from tests.helpers import texts
 from tests.helpers.small import CPU
 

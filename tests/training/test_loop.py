@@ -18,15 +18,8 @@ from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.objectives import cross_entropy
 from decant.pipeline.phases.datasets import Parts
-from decant.pipeline.training.loop import (
-    CHECKPOINT,
-    METRICS,
-    make_optimizer,
-    pick_device,
-    predict,
-    train,
-    trained_seconds,
-)
+from decant.pipeline.training.epoch_log import METRICS, trained_seconds
+from decant.pipeline.training.loop import CHECKPOINT, make_optimizer, pick_device, predict, train
 from decant.pipeline.training.metrics import Metrics
 from tests.helpers.small import CPU, recipe
 

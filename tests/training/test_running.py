@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from decant.pipeline.phases.teacher import make_teacher
-from decant.pipeline.training.loop import METRICS
+from decant.pipeline.training.epoch_log import METRICS
 from decant.pipeline.training.running import RunningLoss
 from tests.helpers.small import CPU, recipe
 

@@ -10,13 +10,13 @@ from decant.cache import CacheError, LogitCache
 from decant.pipeline.errors import NotMadeError, PipelineError
 from decant.pipeline.phases.cache_logits import time_teacher
 from decant.pipeline.report import charts
-from decant.pipeline.report.history import history
 from decant.pipeline.report.page import Section, seconds
 from decant.pipeline.report.subject import Subject
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.notes import pass_of
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import load_network
+from decant.pipeline.training.epoch_log import read_epochs
 from decant.pipeline.training.loading import default_workers
 
 _NOTED = "as it was noted when the cache was made"
@@ -117,7 +117,9 @@ def teaching(subject: Subject) -> Teaching:
         epoch_seconds=computing * len(viewed),
         epochs=settings.student.epochs,
         students=len(students),
-        epochs_learnt=sum(len(history(student.folder)) or settings.student.epochs for student in students),
+        epochs_learnt=sum(
+            len(read_epochs(student.folder)) or settings.student.epochs for student in students
+        ),
     )
 
 

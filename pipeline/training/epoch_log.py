@@ -1,0 +1,101 @@
+"""metrics.jsonl: what a network was like after each epoch, a line an epoch.
+
+Lines are appended while a network trains, so that whoever reads meanwhile, or after a kill, may find a last line that
+is not whole. Every reader gets the lines before it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from decant.cache.io.files import write_atomically
+
+METRICS = "metrics.jsonl"
+
+Epoch = dict[str, Any]
+"""A line: `epoch` counted from 1, and what was measured of it, as `loss`, `lr`, `seconds`, `test`."""
+
+
+def append_epoch(folder: Path, line: Mapping[str, Any]) -> None:
+    """Adds the line of an epoch, JSON, to the log of a run folder; makes the folder if need be.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> append_epoch(Path(folder.name), {"epoch": 1, "loss": 0.5, "seconds": 2.0})
+    >>> read_epochs(Path(folder.name))
+    [{'epoch': 1, 'loss': 0.5, 'seconds': 2.0}]
+    >>> folder.cleanup()
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / METRICS, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_epochs(folder: Path) -> list[Epoch]:
+    """The epochs that a run has logged, up to a line that is not whole; empty where it has logged none.
+
+    >>> read_epochs(Path("no/such/run"))
+    []
+    """
+    epochs = list[Epoch]()
+    for line in _lines(folder):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(found, dict) or "epoch" not in found:
+            break
+        epochs.append(found)
+    return epochs
+
+
+def epoch_seconds(folder: Path) -> list[float]:
+    """How long each logged epoch took, as far as that is known of every one.
+
+    >>> epoch_seconds(Path("no/such/run"))
+    []
+    """
+    seconds = list[float]()
+    for line in read_epochs(folder):
+        if not isinstance(line.get("seconds"), int | float):
+            break
+        seconds.append(float(line["seconds"]))
+    return seconds
+
+
+def trained_seconds(folder: Path) -> float:
+    """Seconds of training that the logged epochs add up to, over interruptions.
+
+    >>> trained_seconds(Path("no/such/run"))
+    0.0
+    """
+    return float(sum(epoch_seconds(folder)))
+
+
+def keep_epochs(folder: Path, count: int) -> None:
+    """Drops every line after the first `count`, whole or not: those of epochs that are trained again.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> append_epoch(Path(folder.name), {"epoch": 1})
+    >>> append_epoch(Path(folder.name), {"epoch": 2})
+    >>> keep_epochs(Path(folder.name), 1)
+    >>> read_epochs(Path(folder.name))
+    [{'epoch': 1}]
+    >>> folder.cleanup()
+    """
+    if count:
+        kept = "".join(f"{line}\n" for line in _lines(folder)[:count])
+        write_atomically(folder / METRICS, kept.encode("utf-8", errors="surrogateescape"))
+    else:
+        (folder / METRICS).unlink(missing_ok=True)
+
+
+def _lines(folder: Path) -> list[str]:
+    try:
+        return (folder / METRICS).read_text("utf-8", errors="surrogateescape").splitlines()
+    except FileNotFoundError:
+        return []
