@@ -1,12 +1,10 @@
-"""What of a store can go: caches and packs of decoded images that nobody has used for long, and what dead builders
-left.
-"""
+"""What of a store can be removed: files that nobody has used for long, and what killed builders left behind."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from decant.cache.io.partial import PARTIAL
 from decant.cache.store.local import Store
 
 DAY = 86_400.0
-PACKS = "packs/*.pack"  # beside the caches, under the same locks and with the time of last use as theirs
 
 
 @dataclass(frozen=True)
@@ -29,17 +26,28 @@ class Leftover:
     reason: str
 
 
-def leftovers(store: Store, unused_days: float) -> Iterator[Leftover]:
-    """What `remove` would remove: never a file that a process is known to use or to write."""
+def leftovers(store: Store, unused_days: float, also: Sequence[str] = ()) -> Iterator[Leftover]:
+    """What `remove` would remove: never a file that a process is known to use or to write.
+
+    store: its caches are looked through, and the files that the patterns `also` find below its folder, as
+    "packs/*.pack"; they must be built, locked and used as caches are (`decant.cache.io`).
+    unused_days: how long nobody must have used a file. Unfinished files count after a day.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> list(leftovers(Store(folder.name), unused_days=30, also=["packs/*.pack"]))
+    []
+    >>> folder.cleanup()
+    """
     now = time.time()
-    for path in [*store.paths(), *sorted(store.root.glob(PACKS))]:
+    for path in [*store.paths(), *(path for pattern in also for path in sorted(store.root.glob(pattern)))]:
         idle = (now - usage.last(path)) / DAY
         if idle >= unused_days:
             with usage.unused(path) as free:
                 found = free
             if found:
                 yield Leftover(path, _allocated(path), f"not used for {idle:,.0f} days")
-    unfinished = (f"*{PARTIAL}", f"*{DRAFT}", f"{PACKS}{PARTIAL}")
+    unfinished = (f"*{PARTIAL}", f"*{DRAFT}", *(f"{pattern}{PARTIAL}" for pattern in also))
     for path in [path for pattern in unfinished for path in sorted(store.root.glob(pattern))]:
         idle = (now - path.stat().st_mtime) / DAY
         if idle >= min(1.0, unused_days) and not _written(path):

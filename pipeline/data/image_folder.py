@@ -148,7 +148,7 @@ def _packed(files: FileData, wanted: str) -> PackedData | None:
     layout = image_pack.Layout(files.pixels_key(), len(files), files.input_shape)
     shape = "x".join(map(str, files.input_shape))
     name = f"{files.name}-{files.split}-{shape}-{layout.key[:16]}{image_pack.SUFFIX}"
-    path = Store().root / "packs" / name
+    path = Store().root / image_pack.FOLDER / name
 
     def confirm() -> None:
         if files.pixels_key() != layout.key:

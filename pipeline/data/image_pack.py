@@ -34,6 +34,10 @@ from decant.pipeline.errors import DamagedError, DataError
 from decant.pipeline.support.progress import progress
 
 SUFFIX = ".pack"
+FOLDER = "packs"  # of a store, beside its caches
+IN_STORE = f"{FOLDER}/*{SUFFIX}"
+"""Where the packs of a store lie, for whoever removes those that nobody uses."""
+
 _FORMAT = 1  # to be counted up when `decant.pipeline.data.image_decode` makes other pixels of the same file
 _PAGE = 4096
 _BLOCK_BYTES = 1 << 16  # of pixels, or one image where that is larger

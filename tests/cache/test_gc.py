@@ -40,7 +40,7 @@ def test_only_what_was_not_used_for_long_is_listed(store: Store) -> None:
     assert {found.path for found in leftovers(store, unused_days=1)} == {old, new}
 
 
-def test_packs_of_decoded_images_go_as_caches_do(store: Store) -> None:
+def test_other_files_of_the_store_go_as_caches_do(store: Store) -> None:
     folder = store.root / "packs"
     folder.mkdir(parents=True)
     old, new, unfinished = (folder / name for name in ("a.pack", "b.pack", "c.pack.partial"))
@@ -48,7 +48,8 @@ def test_packs_of_decoded_images_go_as_caches_do(store: Store) -> None:
         path.write_bytes(b"pixels")
     age(old, 40)
     age(unfinished, 3)
-    found = list(leftovers(store, unused_days=30))
+    found = list(leftovers(store, unused_days=30, also=["packs/*.pack"]))
+    assert list(leftovers(store, unused_days=30)) == [], "only what the caller names"
     assert [leftover.path for leftover in found] == [old, unfinished]
     assert all(remove(leftover) for leftover in found)
     assert [path.exists() for path in (old, new, unfinished)] == [False, True, False]

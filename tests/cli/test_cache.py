@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from decant.cache import Store
+from decant.pipeline.data import image_pack
 from tests.helpers.commands import TINY, decant, refused, succeed, tiny
 from tests.helpers.shells import shell
 
@@ -210,6 +212,16 @@ def test_gc_lists_first_and_deletes_when_told(made: Path, tmp_path: Path) -> Non
     assert "next:" not in removed
     assert not path.exists()
     assert document("gc", "--delete", "--store", store, cwd=tmp_path)[0] == []
+
+
+def test_gc_removes_packs_of_decoded_images_too(tmp_path: Path) -> None:
+    store = Store(tmp_path / "caches")
+    path = store.root / image_pack.FOLDER / f"images-train-3x8x8-0123{image_pack.SUFFIX}"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"pixels")
+    os.utime(path, (time.time() - 50 * 86_400,) * 2)
+    [told], _ = document("gc", "--delete", cwd=tmp_path)
+    assert (Path(told["path"]).name, told["done"], path.exists()) == (path.name, True, False)
 
 
 def test_gc_tells_a_program_what_it_removed(made: Path, tmp_path: Path) -> None:

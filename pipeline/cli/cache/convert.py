@@ -139,9 +139,10 @@ def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> No
     that a student run uses.
     """
     from decant.cache.store.gc import leftovers, remove
+    from decant.pipeline.data.image_pack import IN_STORE
 
     found, total = [], 0
-    for leftover in leftovers(store, unused_days):
+    for leftover in leftovers(store, unused_days, also=[IN_STORE]):
         removed = delete and remove(leftover)
         total += leftover.bytes if removed or not delete else 0
         _say_leftover(leftover, delete, removed)
