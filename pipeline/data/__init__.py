@@ -1,13 +1,13 @@
 """Labelled data by name: inputs in a fixed order, their labels, and what identifies them.
 
 registry.py      a dataset by its name, checked
-samples.py       what is asked of data, whatever the source
-builtin.py       digits, torchvision's, one's own function
+samples.py       the interface that every dataset has
+builtin.py       the ones that ship: digits, diabetes, torchvision's;  external.py  one's own function
 image_folder.py  folders of images;  image_decode.py  image files → pixels of one size
 image_pack.py    decoded once, for mapping
-tabular.py       tables of numbers;  text.py  texts, tokenised
-labels.py        labels from anywhere;  array_files.py  .npy, .pt and HDF5 arrays
-held_out.py      samples that the teacher does not learn from
+text.py          texts, tokenised
+labels.py        labels of any form → classes or targets;  array_files.py  .npy, .pt and HDF5 arrays
+held_out.py      samples that the teacher is not trained on
 """
 
 from __future__ import annotations

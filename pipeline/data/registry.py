@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from decant.cache.manifest import class_list
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
-from decant.pipeline.data import builtin
+from decant.pipeline.data.builtin import DATASETS, Source
+from decant.pipeline.data.external import from_function
 from decant.pipeline.data.image_folder import image_folder, listed_images
 from decant.pipeline.data.labels import check_labels
 from decant.pipeline.data.samples import LabelledData, Split
-from decant.pipeline.data.tabular import diabetes
 from decant.pipeline.data.text import text_folder
 from decant.pipeline.errors import DataError, nearest
+
+_SOURCES: dict[str, Source] = {**DATASETS, "imagefolder": image_folder, "text": text_folder}
 
 
 def load(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
@@ -22,20 +23,13 @@ def load(settings: DataSettings, views: ViewsSettings, split: Split) -> Labelled
     Names: digits; diabetes; cifar10, cifar100, mnist, fashion-mnist, svhn (downloaded to `root` when absent);
     imagefolder; text; `package.module:function`. Raises DataError, worded for a person.
     """
-    known: dict[str, Callable[[DataSettings, ViewsSettings, Split], LabelledData]] = {
-        "digits": builtin.digits,
-        "diabetes": diabetes,
-        "imagefolder": image_folder,
-        "text": text_folder,
-        **dict.fromkeys(builtin.TORCHVISION, builtin.from_torchvision),
-    }
     if ":" in settings.name:
-        data = builtin.from_function(settings, views, split)
-    elif settings.name in known:
-        data = known[settings.name](settings, views, split)
+        data = from_function(settings, views, split)
+    elif settings.name in _SOURCES:
+        data = _SOURCES[settings.name](settings, views, split)
     else:
         raise DataError(
-            f"unknown dataset {settings.name!r}; {nearest(settings.name, known)} (or package.module:function)"
+            f"unknown dataset {settings.name!r}; {nearest(settings.name, _SOURCES)} (or package.module:function)"
         )
     _check(data)
     return data

@@ -2,8 +2,8 @@
 
 registry.py      name → network, its arguments checked;  build.py  the network of a recipe or of a finished run
 preprocess.py    the first layer: uint8 pixels or float features → normalised float32
-shapes.py        what an input must look like for a network to take it
-cifar_resnet.py  wide_resnet.py  vgg.py  mobilenet.py  small.py      the networks that ship
+builders.py      what every function that builds a network takes and uses
+cifar_resnet.py  wide_resnet.py  vgg.py  mobilenet.py  lenet.py  small.py      the networks that ship
 external.py      torchvision:NAME, timm:NAME and package.module:function
 text.py          networks for texts;  bert.py  BERT and others of the transformers library
 """

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from decant.pipeline.errors import ModelError, WeightsError
-from decant.pipeline.networks.shapes import Shape
+from decant.pipeline.networks.builders import Shape
 from decant.pipeline.support.plugins import optional
 
 _UNTOLD = {

@@ -10,8 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from decant.pipeline.networks.initialisation import initialise_convolutions
-from decant.pipeline.networks.shapes import Builder, Shape, image_channels
+from decant.pipeline.networks.builders import Builder, Shape, image_channels, initialise_convolutions
 
 
 class BasicBlock(nn.Module):

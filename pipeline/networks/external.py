@@ -16,8 +16,8 @@ import torchvision.models
 from torch import nn
 
 from decant.pipeline.errors import ModelError, WeightsError, nearest
+from decant.pipeline.networks.builders import Shape, image_channels
 from decant.pipeline.networks.preprocess import Network, Preprocess
-from decant.pipeline.networks.shapes import Shape, image_channels
 from decant.pipeline.support.plugins import Plugin, optional
 
 _REFUSALS = (TypeError, ValueError, RuntimeError, AssertionError, IndexError, KeyError, NotImplementedError)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from decant.pipeline.networks.shapes import Builder, Shape, image_channels
+from decant.pipeline.networks.builders import Builder, Shape, image_channels
 
 _SMALLEST = 16  # each side that the convolutions and pools leave 1 × 1 of
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from decant.pipeline.networks.initialisation import initialise_convolutions
-from decant.pipeline.networks.shapes import Builder, Shape, image_channels
+from decant.pipeline.networks.builders import Builder, Shape, image_channels, initialise_convolutions
 
 _WIDTH = 0.5
 _FEATURES = 1280  # not scaled by the width when that is under one (section 5 of the paper)

@@ -8,8 +8,8 @@ from typing import Any, get_type_hints
 
 from decant.pipeline.errors import ModelError, WeightsError, nearest
 from decant.pipeline.networks import cifar_resnet, external, lenet, mobilenet, small, vgg, wide_resnet
+from decant.pipeline.networks.builders import Builder, Shape
 from decant.pipeline.networks.preprocess import Network, Preprocess
-from decant.pipeline.networks.shapes import Builder, Shape
 
 _NETWORKS: dict[str, Builder] = {
     **small.NETWORKS,

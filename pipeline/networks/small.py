@@ -11,8 +11,7 @@ import math
 from torch import nn
 
 from decant.pipeline.errors import ModelError
-from decant.pipeline.networks.initialisation import initialise_convolutions
-from decant.pipeline.networks.shapes import Builder, Shape, image_channels
+from decant.pipeline.networks.builders import Builder, Shape, image_channels, initialise_convolutions
 
 
 def _conv(input_shape: Shape, num_classes: int, *, width: int = 16) -> nn.Module:

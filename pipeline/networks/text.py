@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from decant.pipeline.errors import ModelError, WeightsError
 from decant.pipeline.networks import bert, external
+from decant.pipeline.networks.builders import Shape
 from decant.pipeline.networks.registry import check_arguments
-from decant.pipeline.networks.shapes import Shape
 
 _ELSEWHERE = "transformers:"
 _REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError)

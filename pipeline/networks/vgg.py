@@ -9,8 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from decant.pipeline.networks.initialisation import initialise_convolutions
-from decant.pipeline.networks.shapes import Builder, Shape, image_channels
+from decant.pipeline.networks.builders import Builder, Shape, image_channels, initialise_convolutions
 
 _WIDTHS = (64, 128, 256, 512, 512)
 _DEPTHS = {  # convolutions in each of the five stages

@@ -5,23 +5,20 @@ from __future__ import annotations
 import hashlib
 import pickle
 import struct
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.io
-import torch
 import torchvision.datasets
 from numpy.typing import NDArray
-from PIL import Image
+from sklearn.datasets import load_diabetes
 
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
-from decant.pipeline.data import builtin, load
-from decant.pipeline.data.samples import NO_LABEL, LabelledData, Split
+from decant.pipeline.data import builtin, identity, load
+from decant.pipeline.data.samples import LabelledData, Split, has_labels, num_outputs, num_targets, task_of
 from decant.pipeline.errors import DataError
 
 PLAIN = ViewsSettings()
@@ -91,6 +88,52 @@ def test_digits_are_scaled_to_views_size() -> None:
     assert data.input_shape == (1, 16, 16)
     assert np.array_equal(data.labels, read("digits").labels)
     assert read("digits", size=8).digest() == read("digits").digest()
+
+
+# The embedded regression
+
+
+def diabetes(split: Split) -> LabelledData:
+    return load(DataSettings(name="diabetes"), ViewsSettings(), split)
+
+
+def test_each_patient_is_in_one_part_with_the_features_as_they_come() -> None:
+    features, progress = load_diabetes(return_X_y=True)
+    rows = {
+        tuple(row): value for row, value in zip(features.astype(np.float32).tolist(), progress, strict=True)
+    }
+    found = []
+    for split, length in (("train", 353), ("test", 89)):
+        part = diabetes(split)  # type: ignore[arg-type]
+        assert (len(part), part.input_shape, part.labels.shape) == (length, (10,), (length, 1))
+        inputs = part.raw(np.arange(length))
+        assert inputs.dtype == part.labels.dtype == np.float32
+        found += [tuple(row) for row in inputs.tolist()]
+    assert len(found) == len(set(found)) == 442
+    assert set(found) == set(rows)
+
+
+def test_the_target_is_standardised_by_the_training_part_in_both() -> None:
+    features, progress = load_diabetes(return_X_y=True)
+    place = {tuple(row): index for index, row in enumerate(features.astype(np.float32).tolist())}
+    train, test = diabetes("train"), diabetes("test")
+    rows = {
+        part.split: [place[tuple(row)] for row in part.raw(np.arange(len(part))).tolist()]
+        for part in (train, test)
+    }
+    mean, std = progress[rows["train"]].mean(), progress[rows["train"]].std()
+    for part in (train, test):
+        assert np.allclose(part.labels[:, 0], (progress[rows[part.split]] - mean) / std, atol=1e-6)
+    assert abs(train.labels.mean()) < 1e-6
+    assert abs(train.labels.std() - 1) < 1e-6
+
+
+def test_it_is_a_regression_of_one_target_the_same_every_time() -> None:
+    data = diabetes("train")
+    assert (task_of(data), num_targets(data), num_outputs(data), data.classes) == ("regression", 1, 1, ())
+    assert has_labels(data)
+    assert identity(data) == identity(diabetes("train"))
+    assert identity(data)["sha256"] != identity(diabetes("test"))["sha256"]
 
 
 # torchvision's sets, in the formats that their authors gave them
@@ -189,216 +232,3 @@ def test_a_failed_download_is_one_line_at_once(
     said = refusal(name, tmp_path)
     assert said.startswith(f"{name}: cannot be read from '{tmp_path}', nor downloaded there (")
     assert said.endswith("set data.root to where it is, or try again with a network")
-
-
-# A person's own function
-
-
-class Samples:
-    """What a person might hand over: inputs and labels in lists, and how often each was read."""
-
-    def __init__(self, inputs: list[Any], labels: list[Any], **more: Any) -> None:
-        self.inputs, self.labels_, self.reads = inputs, labels, 0
-        self.__dict__.update(more)
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        self.reads += 1
-        return self.inputs[index], self.labels_[index]
-
-
-IMAGES = pixels(300, 3, 4, 5)
-
-
-def as_arrays(root: str, split: str) -> Samples:
-    return Samples(list(IMAGES), [int(index % 3) for index in range(300)], classes=["a", "b", "c"])
-
-
-def as_tensors(root: str, split: str) -> Samples:
-    return Samples(list(torch.from_numpy(IMAGES)), list(torch.arange(300) % 3))
-
-
-def as_pillow(root: str, split: str) -> Samples:
-    return Samples([Image.fromarray(image.transpose(1, 2, 0)) for image in IMAGES], list(np.arange(300) % 3))
-
-
-def as_subset(root: str, split: str) -> torch.utils.data.Subset[Any]:
-    return torch.utils.data.Subset(as_arrays(root, split), range(300))  # type: ignore[arg-type]
-
-
-def with_targets(root: str, split: str) -> Samples:
-    return Samples(list(IMAGES), [index % 3 for index in range(300)], targets=torch.arange(300) % 3)
-
-
-@pytest.mark.parametrize("function", [as_arrays, as_tensors, as_pillow, as_subset])
-@pytest.mark.parametrize("limit", [0, 1 << 30])
-def test_a_function_gives_images_in_any_form(
-    function: Callable[..., Any], limit: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(builtin, "MAX_ARRAY_BYTES", limit)
-    data = read(f"{__name__}:{function.__name__}")
-    assert data.lazy == (limit == 0)
-    assert np.array_equal(everything(data), IMAGES)
-    assert data.labels.tolist() == [index % 3 for index in range(300)]
-    assert data.classes == (("a", "b", "c") if function is as_arrays else ())
-    assert read(f"{__name__}:{function.__name__}", size=2).input_shape == (3, 2, 2)
-
-
-def features(root: str, split: str) -> list[tuple[list[float], int]]:
-    return [([index / 7, -1.0], index) for index in range(3)]
-
-
-def unlabelled(root: str, split: str) -> Samples:
-    return Samples(list(IMAGES[:3]), [None, 2, None])
-
-
-def test_features_are_float32() -> None:
-    found = everything(read(f"{__name__}:features"))
-    assert found.dtype == np.float32
-    assert np.array_equal(found, np.array([[0, -1], [1 / 7, -1], [2 / 7, -1]], np.float32))
-
-
-def test_a_label_may_be_none() -> None:
-    assert read(f"{__name__}:unlabelled").labels.tolist() == [NO_LABEL, 2, NO_LABEL]
-
-
-def targets(root: str, split: str) -> Samples:
-    return Samples(list(IMAGES[:3]), [0.5, None, np.float64(2.5)])
-
-
-@pytest.mark.parametrize("limit", [1 << 30, 0])
-def test_a_label_may_be_a_float(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builtin, "MAX_ARRAY_BYTES", limit)
-    data = read(f"{__name__}:targets")
-    assert data.labels.dtype == np.float32
-    assert np.array_equal(data.labels, [[0.5], [np.nan], [2.5]], equal_nan=True)
-    assert np.array_equal(everything(data), IMAGES[:3])
-
-
-def by_root_and_split(root: str, split: str) -> list[tuple[list[float], int]]:
-    return [([float(len(root))], 0)] * (2 if split == "train" else 1)
-
-
-def test_a_function_is_told_root_and_split() -> None:
-    assert everything(read(f"{__name__}:by_root_and_split", "four")).tolist() == [[4.0], [4.0]]
-    assert everything(read(f"{__name__}:by_root_and_split", "four", "test")).tolist() == [[4.0]]
-
-
-# … that is too large to hold
-
-
-def test_a_large_set_with_targets_is_not_read_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builtin, "MAX_ARRAY_BYTES", 0)
-    data: Any = read(f"{__name__}:with_targets")
-    assert data.dataset.reads == 1
-    assert data.labels.tolist() == [index % 3 for index in range(300)]
-    data.digest()
-    assert data.dataset.reads == 1 + 256
-
-
-def test_the_digest_of_a_large_set_is_of_its_labels_and_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builtin, "MAX_ARRAY_BYTES", 0)
-
-    def digest(inputs: NDArray[Any], labels: list[int]) -> str:
-        given = Samples(list(inputs), labels)
-        monkeypatch.setattr(sys.modules[__name__], "as_arrays", lambda root, split: given)
-        return read(f"{__name__}:as_arrays").digest()
-
-    labels = [index % 3 for index in range(300)]
-    whole, changed, relabelled = digest(IMAGES, labels), IMAGES.copy(), [*labels[:17], 0, *labels[18:]]
-    changed[299, 2, 3, 4] ^= 1
-    assert digest(IMAGES, labels) == whole
-    others = [digest(changed, labels), digest(IMAGES, relabelled), digest(IMAGES[:-1], labels[:-1])]
-    assert len({whole, *others}) == 4
-
-
-def test_a_label_that_changes_from_one_reading_to_the_next_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builtin, "MAX_ARRAY_BYTES", 0)
-    data: Any = read(f"{__name__}:with_targets")
-    data.dataset.labels_[17] = 9
-    with pytest.raises(DataError, match="sample 17: its label was 2, and now is 9"):
-        everything(data)
-
-
-# … that cannot be used
-
-
-def takes_nothing() -> list[Any]:
-    return []
-
-
-def fails(root: str, split: str) -> list[Any]:
-    raise KeyError("the file of the labels")
-
-
-def returns_none(root: str, split: str) -> None:
-    return None
-
-
-def iterable_only(root: str, split: str) -> Any:
-    return iter([(IMAGES[0], 0)])
-
-
-def empty(root: str, split: str) -> list[Any]:
-    return []
-
-
-def no_pairs(root: str, split: str) -> list[Any]:
-    return [(IMAGES[0], 0), IMAGES[1]]
-
-
-def text_labels(root: str, split: str) -> list[Any]:
-    return [(IMAGES[0], 0), (IMAGES[1], "cat")]
-
-
-def float_labels(root: str, split: str) -> list[Any]:
-    return [(IMAGES[0], 0), (IMAGES[1], 1.5)]
-
-
-def integer_inputs(root: str, split: str) -> list[Any]:
-    return [(np.arange(3), 0)]
-
-
-def mixed_shapes(root: str, split: str) -> list[Any]:
-    return [(IMAGES[0], 0), (IMAGES[1][:, :2], 1)]
-
-
-def mixed_types(root: str, split: str) -> list[Any]:
-    return [(IMAGES[0], 0), (IMAGES[1] / 255, 1)]
-
-
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("no_such_module:f", "cannot be imported (ModuleNotFoundError: No module named 'no_such_module')"),
-        (f"{__name__}:missing", " has no 'missing'"),
-        (":f", "cannot be imported (ValueError: "),
-        ("os:path", "path is not callable, it is of type module"),
-        (
-            f"{__name__}:takes_nothing",
-            "does not take root = 'data', split = 'train' (TypeError: ",
-        ),
-        (f"{__name__}:fails", "(KeyError: 'the file of the labels')"),
-        (f"{__name__}:returns_none", "must return a dataset with a length and items (TypeError: "),
-        (f"{__name__}:iterable_only", "must return a dataset with a length and items (TypeError: "),
-        (f"{__name__}:empty", "no samples"),
-        (f"{__name__}:no_pairs", "train: sample 1: expected (input, label), found ValueError: "),
-        (f"{__name__}:text_labels", "train: sample 1: expected (input, label), found TypeError: "),
-        (
-            f"{__name__}:float_labels",
-            "train: sample 1: its label is a row of 1 floats, that of sample 0 a class",
-        ),
-        (
-            f"{__name__}:integer_inputs",
-            "sample 0: expected (input, label), found TypeError: inputs must be images",
-        ),
-        (f"{__name__}:mixed_shapes", "train: sample 1: uint8 (3, 2, 5), where the first is uint8 (3, 4, 5)"),
-        (f"{__name__}:mixed_types", "train: sample 1: float32 (3, 4, 5), where the first is uint8 (3, 4, 5)"),
-    ],
-)
-def test_a_function_that_cannot_be_used_is_named_with_the_reason(name: str, says: str) -> None:
-    said = refusal(name)
-    assert name in said
-    assert says in said
