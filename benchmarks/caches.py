@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.conditions import Conditions
 from decant.cache import LogitCache, LogitCacheWriter, Manifest
-from decant.cache.format.hdf5 import expected_size
+from decant.cache.format.tables import expected_size
 
 _AT_ONCE = 10_000
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from decant.cache.encodings import Encoding, encoding_of
 from decant.cache.errors import Difference, FormatError, MismatchError, shorten
 
 SECTIONS = ("teacher", "data", "views", "encoding")
-DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 MAX_BYTES = 60_000  # an HDF5 attribute in an object header ends at 64 KiB
 _MAX_DEPTH = 32  # of tables in tables; deeper JSON is no manifest
 _MAX_NAMES = 32_768  # bytes of class names kept in full; longer lists are kept as their digest
@@ -47,7 +47,7 @@ class Manifest:
             raise FormatError(
                 f"manifest: identity has an unknown section {unknown[0]!r}; known: {', '.join(SECTIONS)}"
             )
-        _ = self.num_views, self.num_samples, self.num_outputs, self.num_targets, self.dtype
+        _ = self.num_views, self.num_samples, self.num_outputs, self.num_targets, self.encoding
         size = len(self.to_json())
         if size > MAX_BYTES:
             raise FormatError(f"manifest: {size:,} bytes of JSON, the format holds at most {MAX_BYTES:,}")
@@ -59,12 +59,12 @@ class Manifest:
         num_samples: int,
         num_outputs: int,
         num_views: int = 1,
-        dtype: str = "float16",
+        dtype: str | None = None,
         num_targets: int | None = None,
         teacher: Mapping[str, Any] | None = None,
         data: Mapping[str, Any] | None = None,
         views: Mapping[str, Any] | None = None,
-        encoding: Mapping[str, Any] | None = None,
+        encoding: Encoding | Mapping[str, Any] | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> Manifest:
         """A manifest from the sizes of the tables and whatever else identifies teacher, data, views and
@@ -72,11 +72,17 @@ class Manifest:
 
         `num_targets` is None for integer labels (N,), or T for float targets (N, T).
         """
+        if isinstance(encoding, Encoding):
+            if dtype is not None:
+                raise ValueError(f"dtype: belongs to the encoding, which is {encoding}")
+            stored = encoding.identity
+        else:
+            stored = {**(encoding or {}), "dtype": dtype or "float16"}
         identity = {
             "teacher": {**(teacher or {}), "outputs": int(num_outputs)},
             "data": {**(data or {}), "length": int(num_samples), "targets": num_targets},
             "views": {**(views or {}), "count": int(num_views)},
-            "encoding": {**(encoding or {}), "dtype": dtype},
+            "encoding": stored,
         }
         return cls(identity, dict(info or {}))
 
@@ -132,14 +138,14 @@ class Manifest:
         return self._size("data", "targets", _LIMITS["outputs"])
 
     @property
+    def encoding(self) -> Encoding:
+        """How the logits are stored."""
+        return encoding_of(self.identity["encoding"])
+
+    @property
     def dtype(self) -> np.dtype[Any]:
-        """Little-endian dtype of the stored logits."""
-        name = self.identity["encoding"].get("dtype")
-        if not isinstance(name, str) or name not in DTYPES:
-            raise FormatError(
-                f"manifest: identity.encoding.dtype must be one of {', '.join(DTYPES)}, found {name!r}"
-            )
-        return DTYPES[name]
+        """Little-endian dtype of the logits that are read."""
+        return self.encoding.logits_dtype
 
     def _size(self, section: str, name: str, limit: int) -> int:
         value = self.identity[section].get(name)

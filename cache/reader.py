@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from decant.cache.errors import CorruptError, FormatError, IncompleteError, MismatchError
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
+from decant.cache.format.tables import Layout
 from decant.cache.io.partial import PARTIAL
 from decant.cache.manifest import Manifest
 from decant.cache.placement import Residence, advise, read_whole, resolve
@@ -33,23 +34,24 @@ class LogitCache:
     def __init__(
         self,
         path: Path,
-        checked: hdf5.Layout,
+        checked: Layout,
         mapped: mmap.mmap,
         verify: Verify,
         held: NDArray[np.uint8] | None = None,
     ) -> None:
-        """`held` are the bytes of the logits where they are read from memory."""
+        """`held` are the bytes of the encoding's tables where they are read from memory."""
         self.path = path
         self.manifest: Manifest = checked.manifest
         self.verify_mode = verify
         self._mapped = mapped  # kept: its address tells two mappings apart, its life is that of the tables
-        self._tables = {name: self._table(table) for name, table in checked.tables.items()}
-        if held is not None:
-            table = checked.tables["logits"]
-            self._tables["logits"] = held.view(table.dtype).reshape(table.shape)
-        self._views = list(self._tables["logits"])  # V times (N, C)
-        self._rows = self._tables["logits"].reshape(-1, self.num_outputs)
+        self._tables = _arrays(checked, mapped, held)
         self._blocks = Blocks(checked)
+        self._encoding = checked.manifest.encoding
+        encoded = {name: self._tables[name] for name in checked.encoded}
+        self._views = [
+            {name: table[view] for name, table in encoded.items()} for view in range(self.num_views)
+        ]
+        self._all_views = {name: table.reshape(-1, *table.shape[2:]) for name, table in encoded.items()}
         entries = self._tables["blocks"]
         if not entries.all():
             missing = np.argwhere(entries == 0)
@@ -87,11 +89,9 @@ class LogitCache:
         with open(path, "rb") as file:
             checked = hdf5.check(file, str(path))
             mapped = mmap.mmap(file.fileno(), checked.size, prot=mmap.PROT_READ)
-            logits = checked.tables["logits"]
-            if resolve(table, path, logits.nbytes) == "ram":
-                return cls(
-                    path, checked, mapped, verify, read_whole(file.fileno(), logits.offset, logits.nbytes)
-                )
+            start, end = _encoded_bytes(checked)
+            if resolve(table, path, end - start) == "ram":
+                return cls(path, checked, mapped, verify, read_whole(file.fileno(), start, end - start))
         advise(mapped)
         return cls(path, checked, mapped, verify)
 
@@ -148,17 +148,18 @@ class LogitCache:
         else:
             rows = _as_rows(indices, self.num_samples)
         if not isinstance(view, int):
-            rows, one_view, table = self._in_one_table(rows, view), None, self._rows
+            rows, one_view, tables = self._in_all_views(rows, view), None, self._all_views
         elif 0 <= view < len(self._views):
-            one_view, table = view, self._views[view]
+            one_view, tables = view, self._views[view]
         else:
             raise IndexError(f"view {view}: the cache has {len(self._views)}")
         if not self._all_verified:
             self._verify_rows(rows, one_view)
         try:
-            return table.take(rows, axis=0)
+            encoded = {name: table.take(rows, axis=0) for name, table in tables.items()}
         except IndexError:
             raise _outside(rows, self.num_samples) from None
+        return self._encoding.decode(encoded)
 
     def verify(self) -> list[str]:
         """Checks every block; a list of problems, empty when the cache is sound."""
@@ -179,12 +180,8 @@ class LogitCache:
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.path.absolute(), self.manifest.key, self.verify_mode)
 
-    def _table(self, table: hdf5.Table) -> NDArray[Any]:
-        count = table.nbytes // table.dtype.itemsize
-        return np.frombuffer(self._mapped, table.dtype, count, table.offset).reshape(table.shape)
-
-    def _in_one_table(self, rows: NDArray[Any], view: ArrayLike) -> NDArray[np.intp]:
-        """Row numbers in the (V·N, C) table, for a view a row."""
+    def _in_all_views(self, rows: NDArray[Any], view: ArrayLike) -> NDArray[np.intp]:
+        """Row numbers in tables of all views, (V·N, …), for a view a row."""
         views = np.asarray(view)
         if views.dtype.kind not in "iu" or views.shape not in ((), rows.shape):
             raise IndexError(f"view: expected an integer or {rows.shape}, found {views.shape} {views.dtype}")
@@ -213,8 +210,27 @@ class LogitCache:
             self._all_verified = not self._unverified.any()
 
     def _read(self, table: str, view: int, first: int, end: int) -> memoryview:
-        found = self._tables[table]
-        return np.ascontiguousarray((found if table == "labels" else found[view])[first:end]).data.cast("B")
+        rows = self._tables[table].reshape(-1, *self._blocks.columns[table].shape)
+        start, stop = self._blocks.place(table, view, first), self._blocks.place(table, view, end)
+        return np.ascontiguousarray(rows[start:stop]).data.cast("B")
+
+
+def _encoded_bytes(layout: Layout) -> tuple[int, int]:
+    """First byte and end of the encoding's tables in the file."""
+    tables = [layout.tables[name] for name in layout.encoded]
+    return tables[0].offset, tables[-1].end
+
+
+def _arrays(layout: Layout, mapped: mmap.mmap, held: NDArray[np.uint8] | None) -> dict[str, NDArray[Any]]:
+    """Every table as an array over the mapped file, or over `held` where the table is among the encoding's."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, table in layout.tables.items():
+        content: mmap.mmap | NDArray[np.uint8] = mapped
+        offset, count = table.offset, table.nbytes // table.dtype.itemsize
+        if held is not None and name in layout.encoded:
+            content, offset = held, offset - _encoded_bytes(layout)[0]
+        arrays[name] = np.frombuffer(content, table.dtype, count, offset).reshape(table.shape)
+    return arrays
 
 
 def _as_rows(indices: ArrayLike | slice, samples: int) -> NDArray[Any]:

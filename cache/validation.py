@@ -1,16 +1,56 @@
-"""What may be stored: rows are checked, and cast as the tables have them, before they are written."""
+"""Checks rows, and casts and encodes them as the tables have them, before a byte is written."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from decant.cache.errors import ValueRefusedError
-from decant.cache.format.hdf5 import expected_tables
+from decant.cache.format.tables import columns
 from decant.cache.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of some samples of one view that may be stored: an array for each table."""
+
+    samples: NDArray[np.int64]
+    """(B,), all different."""
+    view: int
+    columns: Mapping[str, NDArray[Any]]
+
+    def part(self, table: str, first: int, end: int) -> NDArray[Any]:
+        """The rows of samples[first:end]."""
+        return self.columns[table][first:end]
+
+
+def check_batch(
+    manifest: Manifest,
+    indices: ArrayLike,
+    logits: ArrayLike,
+    labels: ArrayLike | None,
+    input_crc32: ArrayLike | None,
+    view: int,
+) -> Batch:
+    """The arguments of `LogitCacheWriter.write` as the tables have them. Raises ValueRefusedError."""
+    view = check_view(manifest, view)
+    samples = check_indices(manifest, indices, view)
+    given = check_logits(manifest, samples, logits)
+    encoded = manifest.encoding.encode(given, samples, view)
+    return Batch(
+        samples,
+        view,
+        {
+            **encoded,
+            "labels": check_labels(manifest, samples, labels, view),
+            "input_crc32": check_input_crc32(manifest, samples, input_crc32, view),
+        },
+    )
 
 
 def check_view(manifest: Manifest, view: int) -> int:
@@ -40,22 +80,12 @@ def check_indices(manifest: Manifest, indices: ArrayLike, view: int) -> NDArray[
     return rows.astype(np.int64)
 
 
-def check_logits(
-    manifest: Manifest, rows: NDArray[np.int64], logits: ArrayLike, view: int
-) -> NDArray[np.floating]:
-    """(B, C) in the stored dtype: finite floats, before and after the cast, or ValueRefusedError."""
-    given, shape = _array("logits", logits), (len(rows), manifest.num_outputs)
+def check_logits(manifest: Manifest, samples: NDArray[np.int64], logits: ArrayLike) -> NDArray[np.floating]:
+    """(B, C) floats, or ValueRefusedError; their values are for the encoding to check."""
+    given, shape = _array("logits", logits), (len(samples), manifest.num_outputs)
     if given.shape != shape or given.dtype.kind != "f":
         raise ValueRefusedError(f"logits: expected {shape} floats, found {given.shape} {given.dtype}")
-    with np.errstate(over="ignore"):
-        stored = given.astype(manifest.dtype)
-    bad = ~np.isfinite(stored)
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        value = given[row, column]
-        why = f"overflows {manifest.dtype.name}" if np.isfinite(value) else "is not finite"
-        raise ValueRefusedError(f"sample {rows[row]}, view {view}: logit {value} {why}")
-    return stored
+    return given
 
 
 def check_labels(
@@ -80,8 +110,8 @@ def _column(
     """`given` as the table stores it, one row a sample, no value changed by the cast; one scalar fills every
     row.
     """
-    table_shape, dtype = expected_tables(manifest)[table]
-    shape = (len(rows), *table_shape[1 if table == "labels" else 2 :])
+    column = columns(manifest)[table]
+    shape, dtype = (len(rows), *column.shape), column.dtype
     found = _array(table, given)
     if found.shape not in (shape, ()) or found.dtype.kind not in ("iu" if dtype.kind in "iu" else "fiu"):
         raise ValueRefusedError(f"{table}: expected {shape} {dtype.name}, found {found.shape} {found.dtype}")

@@ -16,11 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from decant.cache import validation
 from decant.cache.errors import CacheError, FormatError, IncompleteError, StorageError, ValueRefusedError
 from decant.cache.format import hdf5
-from decant.cache.format.blocks import CHECKED_TABLES
-from decant.cache.format.rows import StoredRows
+from decant.cache.format.blocks import StoredRows
+from decant.cache.format.tables import Layout
 from decant.cache.io import locks, partial
 from decant.cache.io.files import replacing, reserve, storage_error, sync_folder
 from decant.cache.manifest import Manifest, require_equal
+from decant.cache.validation import Batch
 
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -105,24 +106,7 @@ class LogitCacheWriter:
         overflow, a wrong shape, an index out of range, or an index that is stored already with other values;
         StorageError where the disk refuses.
         """
-        view = validation.check_view(self.manifest, view)
-        rows = validation.check_indices(self.manifest, indices, view)
-        columns = {
-            "logits": validation.check_logits(self.manifest, rows, logits, view),
-            "labels": validation.check_labels(self.manifest, rows, labels, view),
-            "input_crc32": validation.check_input_crc32(self.manifest, rows, input_crc32, view),
-        }
-        self._check_repeats(rows, columns, view)
-        fresh = np.flatnonzero(~self._filled[view, rows])
-        for first, end in _runs(rows, fresh):
-            for table, column in columns.items():
-                self._stored.write(table, view, int(rows[first]), column[first:end])
-        self._filled[view, rows[fresh]] = True
-        for block in np.unique(rows[fresh] >> self.blocks.shift).tolist():
-            first, end = self.blocks.bounds(block)
-            if self._filled[view, first:end].all():
-                self._entries[view, block] = entry = self._stored.entry(view, block)
-                self._stored.write_entry(view, block, entry)
+        self._store(validation.check_batch(self.manifest, indices, logits, labels, input_crc32, view))
 
     def publish(self) -> Path:
         """Checks every block, syncs the file and gives it its published name; returns that path.
@@ -171,13 +155,28 @@ class LogitCacheWriter:
             raise
         return name, fd
 
-    def _open(self, checked: hdf5.Layout) -> None:
+    def _open(self, checked: Layout) -> None:
         self.layout, self.manifest = checked, checked.manifest
         self._stored = StoredRows(self._fd, checked, self.partial)
         self.blocks = self._stored.blocks
         self._entries = self._stored.read_entries()
         filled = np.repeat(self._entries != 0, self.blocks.rows, axis=1)
         self._filled = np.ascontiguousarray(filled[:, : self.blocks.num_samples])
+
+    def _store(self, batch: Batch) -> None:
+        """Writes the rows that are not stored yet, and then the entries of the blocks that are whole with them."""
+        self._check_repeats(batch)
+        view, rows = batch.view, batch.samples
+        fresh = np.flatnonzero(~self._filled[view, rows])
+        for first, end in _runs(rows, fresh):
+            for table in batch.columns:
+                self._stored.write(table, view, int(rows[first]), batch.part(table, first, end))
+        self._filled[view, rows[fresh]] = True
+        for block in np.unique(rows[fresh] >> self.blocks.shift).tolist():
+            first, end = self.blocks.bounds(block)
+            if self._filled[view, first:end].all():
+                self._entries[view, block] = entry = self._stored.entry(view, block)
+                self._stored.write_entry(view, block, entry)
 
     def _forget_damaged(self) -> list[tuple[int, int]]:
         """Marks every block that is not as it was written as unwritten; returns those (view, block)."""
@@ -207,22 +206,22 @@ class LogitCacheWriter:
         theirs = source.read_entries()
         for view, block in np.argwhere((theirs != 0) & (self._entries == 0)).tolist():
             first, end = self.blocks.bounds(block)
-            found = {table: source.read_array(table, view, first, end) for table in CHECKED_TABLES}
+            rows = {table: source.read_array(table, view, first, end) for table in self.blocks.columns}
+            batch = Batch(np.arange(first, end), view, rows)
             with contextlib.suppress(ValueRefusedError):  # of a block that is damaged there
-                self.write(np.arange(first, end), **found, view=view)
+                self.manifest.encoding.check(rows, batch.samples, view)
+                self._store(batch)
             if self._entries[view, block] != theirs[view, block]:
                 self._forget(view, block)
 
-    def _check_repeats(self, rows: NDArray[np.int64], columns: dict[str, NDArray[Any]], view: int) -> None:
+    def _check_repeats(self, batch: Batch) -> None:
         """A row that is stored must be given again with the very same bytes, and its label in every view."""
-        filled = self._filled[:, rows]
+        view, filled = batch.view, self._filled[:, batch.samples]
         for place in np.flatnonzero(filled.any(axis=0)).tolist():
-            row = int(rows[place])
-            for table in columns if filled[view, place] else ("labels",):
-                if (
-                    self._stored.read(table, view, row, row + 1)
-                    != columns[table][place : place + 1].tobytes()
-                ):
+            row = int(batch.samples[place])
+            for table in batch.columns if filled[view, place] else self.blocks.shared:
+                given = batch.part(table, place, place + 1).tobytes()
+                if self._stored.read(table, view, row, row + 1) != given:
                     where = "" if filled[view, place] else ", for another view"
                     raise ValueRefusedError(
                         f"sample {row}, view {view}: already stored with other {table}{where}"
@@ -259,7 +258,7 @@ class LogitCacheWriter:
             os.rename(self.partial, self.path)
 
 
-def _check_begun(path: Path, manifest: Manifest) -> hdf5.Layout:
+def _check_begun(path: Path, manifest: Manifest) -> Layout:
     """The layout of a file that must answer the same question, or FormatError or MismatchError."""
     with open(path, "rb") as file:
         try:

@@ -1,0 +1,33 @@
+"""How a teacher's outputs are stored: one module an encoding, all behind the interface of `Encoding`.
+
+>>> import decant
+>>> decant.encodings.Dense("float32").identity
+{'dtype': 'float32'}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from decant.cache.encodings.dense import Dense
+from decant.cache.encodings.encoding import Column, Encoding
+from decant.cache.errors import FormatError, shorten
+
+__all__ = ["Column", "Dense", "Encoding", "encoding_of"]
+
+_KINDS: dict[str, type[Encoding]] = {"dense": Dense}
+
+
+def encoding_of(content: Mapping[str, Any]) -> Encoding:
+    """The encoding that `identity.encoding` of a manifest describes. Raises FormatError for one that is not known.
+
+    >>> encoding_of({"dtype": "float16", "teacher_precision": "float32"})
+    Dense(dtype='float16')
+    """
+    kind = content.get("kind", "dense")  # version 1 has no `kind`
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise FormatError(
+            f"manifest: identity.encoding.kind must be one of {', '.join(_KINDS)}, found {shorten(kind)}"
+        )
+    return _KINDS[kind].from_identity(content)

@@ -1,6 +1,6 @@
-"""The HDF5 layout, format version 1: create it, check it, find its tables.
+"""The HDF5 file, format version 1: creates it, checks it, finds its tables.
 
-A file is a header that only libhdf5 writes, then five contiguous tables on page boundaries, then nothing:
+A file is a header that only libhdf5 writes, then contiguous tables on page boundaries (`tables.py`), then nothing:
 
     header   root attributes `format`, `format_version`, `manifest`; the objects that describe the tables
     logits | labels | input_crc32 | blocks | seal
@@ -15,7 +15,6 @@ import hashlib
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import h5py
@@ -23,77 +22,17 @@ import numpy as np
 from h5py import h5a, h5d, h5l, h5o, h5p, h5s, h5t
 
 from decant.cache.errors import FormatError, NewerFormatError
+from decant.cache.format.tables import Layout, Table, TableSpec, expected_size, expected_tables
 from decant.cache.manifest import MAX_BYTES, Manifest
 
 FORMAT = b"soft-label-cache"
 FORMAT_VERSION = 1
 PAGE = 4096
-BLOCK_BYTES = 1 << 16  # the size that a block of logits comes near
-WRITTEN = 1 << 32  # a block's entry is WRITTEN + the CRC-32 of its bytes; 0 while it is unwritten
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_SEAL = struct.Struct("<Q32s")  # length of the header, its SHA-256
+_SEAL = struct.Struct("<Q32s")  # length of the header, its SHA-256: SEAL_BYTES
 _MAX_HEADER = 1 << 20
 _MAX_SIZE = 1 << 60
-
-
-@dataclass(frozen=True)
-class Table:
-    """Where one dataset lies: byte offset in the file, shape, little-endian dtype."""
-
-    offset: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.nbytes
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A checked file: what it says it holds, and where its tables lie."""
-
-    manifest: Manifest
-    tables: Mapping[str, Table]
-
-    @property
-    def size(self) -> int:
-        """Bytes of the whole file."""
-        return self.tables["seal"].end
-
-
-def rows_per_block(manifest: Manifest) -> int:
-    """The power of two of rows whose logits come nearest below or at 64 KiB; at least 1."""
-    row = manifest.num_outputs * manifest.dtype.itemsize
-    return 1 << max(0, (BLOCK_BYTES // row).bit_length() - 1)
-
-
-def num_blocks(manifest: Manifest) -> int:
-    """Blocks in one view: ⌈N / R⌉."""
-    return -(-manifest.num_samples // rows_per_block(manifest))
-
-
-def expected_tables(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Shape and dtype of every table, in file order; a pure function of the manifest."""
-    views, samples, targets = manifest.num_views, manifest.num_samples, manifest.num_targets
-    labels = ((samples,), "<i8") if targets is None else ((samples, targets), "<f4")
-    return {
-        "logits": ((views, samples, manifest.num_outputs), manifest.dtype),
-        "labels": (labels[0], np.dtype(labels[1])),
-        "input_crc32": ((views, samples), np.dtype("<u4")),
-        "blocks": ((views, num_blocks(manifest)), np.dtype("<u8")),
-        "seal": ((_SEAL.size,), np.dtype("u1")),
-    }
-
-
-def expected_size(manifest: Manifest) -> int:
-    """Bytes of the tables of a cache with this manifest, without its header of some tens of KiB."""
-    return sum(Table(0, *spec).nbytes for spec in expected_tables(manifest).values())
 
 
 def create(path: str | os.PathLike[str], manifest: Manifest) -> Layout:
@@ -115,11 +54,11 @@ def create(path: str | os.PathLike[str], manifest: Manifest) -> Layout:
         file.attrs.create("format", np.bytes_(FORMAT))
         file.attrs.create("format_version", np.array(FORMAT_VERSION, "<i8"))
         file.attrs.create("manifest", np.bytes_(text))
-        for name, (shape, dtype) in expected_tables(manifest).items():
-            _create_table(file, name, shape, dtype)
-        tables = {name: _table_of(file, name, *spec) for name, spec in expected_tables(manifest).items()}
+        for name, spec in expected_tables(manifest).items():
+            _create_table(file, name, spec)
+        tables = {name: _table_of(file, name, spec) for name, spec in expected_tables(manifest).items()}
     with open(path, "r+b") as raw:
-        length = tables["logits"].offset
+        length = next(iter(tables.values())).offset
         raw.seek(tables["seal"].offset)
         digest = hashlib.sha256(os.pread(raw.fileno(), length, 0)).digest()
         raw.write(_SEAL.pack(length, digest))
@@ -141,7 +80,7 @@ def check(file: BinaryIO, path: str) -> Layout:
             manifest = _read_manifest(hdf, path)
             specs = expected_tables(manifest)
             _check_links(hdf, list(specs), path)
-            tables = {name: _table_of(hdf, name, *spec) for name, spec in specs.items()}
+            tables = {name: _table_of(hdf, name, spec) for name, spec in specs.items()}
     except FormatError as error:
         raise type(error)(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
@@ -242,16 +181,16 @@ def _read_attribute(hdf: h5py.File, name: str, limit: int, kind: int) -> bytes:
     return value.tobytes()
 
 
-def _create_table(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def _create_table(file: h5py.File, name: str, spec: TableSpec) -> None:
     plan = h5p.create(h5p.DATASET_CREATE)
     plan.set_layout(h5d.CONTIGUOUS)
     plan.set_alloc_time(h5d.ALLOC_TIME_EARLY)
     plan.set_fill_time(h5d.FILL_TIME_NEVER)
     plan.set_obj_track_times(False)  # equal content gives equal bytes
-    h5d.create(file.id, name.encode(), h5t.py_create(dtype), h5s.create_simple(shape), plan)
+    h5d.create(file.id, name.encode(), h5t.py_create(spec.dtype), h5s.create_simple(spec.shape), plan)
 
 
-def _table_of(hdf: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Table:
+def _table_of(hdf: h5py.File, name: str, spec: TableSpec) -> Table:
     """Where a table lies, once it is plain contiguous storage of exactly this shape and dtype."""
     opened = h5o.open(hdf.id, name.encode())
     if not isinstance(opened, h5d.DatasetID):
@@ -261,15 +200,15 @@ def _table_of(hdf: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype
         raise FormatError(f"`{name}` must be stored contiguous, in this file, without filters")
     if h5a.get_num_attrs(opened):
         raise FormatError(f"`{name}` must have no attributes")
-    if not opened.get_type().equal(h5t.py_create(dtype)):
-        raise FormatError(f"`{name}`: dtype: expected {dtype.str}, found {opened.get_type().dtype}")
+    if not opened.get_type().equal(h5t.py_create(spec.dtype)):
+        raise FormatError(f"`{name}`: dtype: expected {spec.dtype.str}, found {opened.get_type().dtype}")
     dims = space.get_simple_extent_dims() if space.get_simple_extent_type() == h5s.SIMPLE else None
-    if dims != shape or space.get_simple_extent_dims(True) != shape:
-        raise FormatError(f"`{name}`: shape: expected {shape}, found {dims}")
+    if dims != spec.shape or space.get_simple_extent_dims(True) != spec.shape:
+        raise FormatError(f"`{name}`: shape: expected {spec.shape}, found {dims}")
     offset = opened.get_offset()
     if offset is None:
         raise FormatError(f"`{name}` has no storage in the file")
-    return Table(int(offset), shape, dtype)
+    return Table(int(offset), *spec)
 
 
 def _check_places(fd: int, tables: Mapping[str, Table], header: int, size: int, path: str) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.errors import StorageError
-from decant.cache.format.hdf5 import WRITTEN
+from decant.cache.format.blocks import WRITTEN
 from decant.cache.io.files import read_all, reserve, storage_error, sync_folder, write_all
 from decant.cache.io.locks import claim, exclusive, lock_path
 from decant.cache.io.partial import PARTIAL

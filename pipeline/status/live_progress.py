@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 
 from decant.cache.errors import FormatError
+from decant.cache.format.blocks import StoredRows
 from decant.cache.format.hdf5 import check
-from decant.cache.format.rows import StoredRows
 from decant.cache.io.locks import in_use
 from decant.cache.io.partial import begun
 from decant.pipeline.training.epoch_log import epoch_seconds

@@ -1,12 +1,19 @@
-"""Blocks: every row of every table is in exactly one, and any changed byte changes its entry."""
+"""Blocks: every row of every table is in exactly one, any changed byte changes its entry, and rows lie where HDF5 looks
+for them.
+"""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import h5py
 import numpy as np
 import pytest
 
-from decant.cache.format.blocks import Blocks
-from decant.cache.format.hdf5 import WRITTEN, Layout, Table, expected_tables, rows_per_block
+from decant.cache.format.blocks import WRITTEN, Blocks, StoredRows
+from decant.cache.format.hdf5 import create
+from decant.cache.format.tables import Layout, Table, expected_tables, rows_per_block
 from tests.helpers.caches import answers, manifest
 
 
@@ -59,3 +66,23 @@ def test_an_unwritten_block_is_not_damaged() -> None:
 
 def test_a_block_is_named_by_its_rows() -> None:
     assert blocks_of(50, 1000).name(3, 1) == "view 3, block 1 (rows 32 to 49)"
+
+
+@pytest.mark.parametrize("num_targets", [None, 3])
+def test_rows_land_where_hdf5_looks_for_them(tmp_path: Path, num_targets: int | None) -> None:
+    of = manifest(11, 5, 3, num_targets=num_targets)
+    layout = create(tmp_path / "cache.h5", of)
+    fd = os.open(tmp_path / "cache.h5", os.O_RDWR)
+    rows = StoredRows(fd, layout, tmp_path / "cache.h5")
+    given = answers(of, 1)
+    for table, column in given.items():
+        rows.write(table, 1, 4, column[4:9].astype(layout.tables[table].dtype))
+        assert np.array_equal(rows.read_array(table, 1, 4, 9), column[4:9])
+    rows.write_entry(2, 0, 2**32 + 5)
+    assert rows.read_entries().tolist() == [[0], [0], [2**32 + 5]]
+    os.close(fd)
+    with h5py.File(tmp_path / "cache.h5") as file:
+        for table, column in given.items():
+            expected = np.zeros(layout.tables[table].shape, layout.tables[table].dtype)
+            (expected if table == "labels" else expected[1])[4:9] = column[4:9]
+            np.testing.assert_array_equal(file[table], expected)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from decant.cache import FormatError, LogitCache, Manifest, NewerFormatError
-from decant.cache.format.hdf5 import PAGE, Layout, check, create, expected_size, expected_tables
+from decant.cache.format.hdf5 import PAGE, check, create
+from decant.cache.format.tables import Layout, expected_size, expected_tables
 from tests.helpers.caches import answers, build, manifest, repair_checksums, reseal
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "v1.h5"

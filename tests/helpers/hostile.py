@@ -23,7 +23,8 @@ import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 
 from decant.cache import CacheError, LogitCache
-from decant.cache.format.hdf5 import FORMAT, PAGE, check, expected_tables
+from decant.cache.format.hdf5 import FORMAT, PAGE, check
+from decant.cache.format.tables import expected_tables
 from tests.helpers.caches import HEADER, answers, build, holds_the_answers, manifest, repair_checksums, reseal
 
 SMALL = manifest(3, 5, 2)
