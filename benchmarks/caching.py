@@ -24,8 +24,8 @@ from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.saved_network import load_network
+from decant.pipeline.training.device import autocast
 from decant.pipeline.training.loading import OrderedKeys
-from decant.pipeline.training.loop import autocast
 
 CPU = torch.device("cpu")
 

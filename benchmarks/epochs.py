@@ -23,10 +23,12 @@ from decant.pipeline.config.objectives import KD
 from decant.pipeline.config.settings import Network, Training
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.training.device import autocast
 from decant.pipeline.training.epoch_log import trained_seconds
 from decant.pipeline.training.loading import BatchedData, OrderedKeys
-from decant.pipeline.training.loop import Criterion, autocast, make_optimizer, train
+from decant.pipeline.training.loop import Criterion, train
 from decant.pipeline.training.metrics import Metrics
+from decant.pipeline.training.optimizer import make_optimizer
 from decant.pipeline.views import ViewedData
 
 BATCH = 128

@@ -28,7 +28,8 @@ from decant.pipeline.phases.teacher_pass import teacher_logits
 from decant.pipeline.runs.folders import student_folder
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.training.loop import Criterion, predict
+from decant.pipeline.training.evaluation import predict
+from decant.pipeline.training.loop import Criterion
 from decant.pipeline.views import ViewedData
 
 

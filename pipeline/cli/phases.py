@@ -67,7 +67,7 @@ def student(
     """Train students from the cache, and on labels alone."""
     from decant.pipeline.phases.student import train_students
     from decant.pipeline.report import compare, format_cells, headings
-    from decant.pipeline.training.loop import pick_device
+    from decant.pipeline.training.device import pick_device
 
     students = []
     for result, found in train_students(
@@ -91,7 +91,7 @@ def student(
 def evaluate(recipe: Recipe, base: Path, store: Any, device: str, as_json: bool) -> None:
     """Measure every finished network again, from its weights, on the test part."""
     from decant.pipeline.phases.evaluate import evaluate_runs
-    from decant.pipeline.training.loop import pick_device
+    from decant.pipeline.training.device import pick_device
 
     results = list(evaluate_runs(recipe, base, pick_device(device)))
     if as_json:
@@ -158,7 +158,7 @@ def _say_result(result: Result, found: bool) -> None:
 def _make_teacher(recipe: Recipe, base: Path, device: str) -> dict[str, Any]:
     """Makes or finds a teacher, and words it; the same for a program."""
     from decant.pipeline.phases.teacher import make_teacher
-    from decant.pipeline.training.loop import pick_device
+    from decant.pipeline.training.device import pick_device
 
     result, found = make_teacher(recipe, base, pick_device(device))
     _say_result(result, found)
@@ -169,7 +169,7 @@ def _make_cache(recipe: Recipe, base: Path, store: Any, device: str) -> dict[str
     """Makes or finds a cache, and words it; the same for a program."""
     from decant.pipeline.phases import cache_logits as phase
     from decant.pipeline.runs.notes import remember_cache
-    from decant.pipeline.training.loop import pick_device
+    from decant.pipeline.training.device import pick_device
 
     cached = phase.cache_logits(recipe, base, store, pick_device(device), _say_waiting)
     remember_cache(recipe, base, cached.cache.path)
@@ -195,7 +195,7 @@ def _make_cache(recipe: Recipe, base: Path, store: Any, device: str) -> dict[str
 def _estimate(recipe: Recipe, base: Path, store: Any, device: str) -> dict[str, Any]:
     """What a cache would cost, worded; the same for a program."""
     from decant.pipeline.phases.cache_logits import estimate
-    from decant.pipeline.training.loop import pick_device
+    from decant.pipeline.training.device import pick_device
 
     cost = estimate(recipe, base, store, pick_device(device))
     _say_estimate(cost)

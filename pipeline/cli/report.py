@@ -63,7 +63,7 @@ def _subject(
 ) -> tuple[Subject, Path]:
     """What the report is of, and the folder that it belongs into."""
     from decant.pipeline.report.subject import of_recipe, of_runs
-    from decant.pipeline.training.loop import pick_device
+    from decant.pipeline.training.device import pick_device
 
     if not paths:
         return of_recipe(recipe, base, store, pick_device(device)), base

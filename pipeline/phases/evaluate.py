@@ -14,7 +14,7 @@ from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.runs.result import Result, find_results
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.training.loop import predict
+from decant.pipeline.training.evaluation import predict
 from decant.pipeline.training.metrics import measure
 
 

@@ -25,9 +25,11 @@ from decant.pipeline.runs.result import Kind, Result, load_result
 from decant.pipeline.runs.saved_logits import save_test_logits
 from decant.pipeline.runs.saved_network import load_network, save_network
 from decant.pipeline.runs.saved_recipe import save_recipe
+from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import trained_seconds
+from decant.pipeline.training.evaluation import evaluate, predict
 from decant.pipeline.training.loading import BatchedData, EpochViews
-from decant.pipeline.training.loop import CHECKPOINT, Criterion, evaluate, predict, train
+from decant.pipeline.training.loop import Criterion, train
 from decant.pipeline.training.metrics import measure
 from decant.pipeline.views import ViewedData
 

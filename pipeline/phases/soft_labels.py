@@ -30,7 +30,7 @@ from decant.pipeline.errors import NotMadeError, RecipeError
 from decant.pipeline.phases import plan
 from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.training.loading import BatchedData
-from decant.pipeline.training.on_device import ResidentData, fits
+from decant.pipeline.training.on_device import DeviceData, fits_on_device
 
 
 def open_cache(
@@ -60,8 +60,8 @@ def read(
             'cache.table: "device" holds inputs that are one array in memory, and these are read from files; set '
             '"auto", "mapped" or "ram"'
         )
-    if table == "device" or (table == "auto" and check_inputs != "all" and fits(labelled, device)):
-        return ResidentData(labelled, device)
+    if table == "device" or (table == "auto" and check_inputs != "all" and fits_on_device(labelled, device)):
+        return DeviceData(labelled, device)
     return labelled
 
 

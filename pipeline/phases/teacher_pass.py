@@ -1,7 +1,7 @@
 """The teacher's pass over the data: every missing row of a cache, computed once.
 
-Making views, computing, and putting rows away go on side by side: the next batch is made ahead, and a batch's
-checksums and its way to the host and into the file come behind, at most a few batches of each.
+Loading, computing and writing overlap: a thread prefetches the next batches, and another computes a batch's checksums,
+copies its logits to the host and writes them, at most a few batches behind.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from decant.cache import LogitCacheWriter, each_input, input_crc32
 from decant.pipeline.config.settings import CacheSettings
 from decant.pipeline.support.progress import progress
-from decant.pipeline.training.background import Behind, ahead
-from decant.pipeline.training.device import Inputs, to_device
+from decant.pipeline.training.background import BackgroundWriter, prefetch
+from decant.pipeline.training.device import Inputs, autocast, to_device
 from decant.pipeline.training.loading import Keys, MissingKeys, default_workers, loader
-from decant.pipeline.training.loop import autocast
 from decant.pipeline.views import ViewedData
 
 
@@ -40,7 +39,7 @@ def fill(
     keys = MissingKeys(written, settings.batch_size)
     workers = default_workers(viewed.data.lazy)
     batches = loader(viewed, keys, workers)
-    with progress("caching logits", written.size) as advance, Behind() as put_away:
+    with progress("caching logits", written.size) as advance, BackgroundWriter() as write_later:
 
         def store(batch: Keys, inputs: Any, logits: Tensor) -> None:
             indices, view = batch[:, 0], int(batch[0, 1])
@@ -57,8 +56,8 @@ def fill(
             advance(int(missing.sum()))
 
         advance(int(written.sum()))
-        for batch, (inputs, _) in zip(keys, batches if workers else ahead(batches), strict=True):
-            put_away(store, batch, inputs, forward(network, inputs, device, settings.precision))
+        for batch, (inputs, _) in zip(keys, batches if workers else prefetch(batches), strict=True):
+            write_later(store, batch, inputs, forward(network, inputs, device, settings.precision))
     return int((~written).sum())
 
 

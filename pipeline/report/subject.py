@@ -28,7 +28,7 @@ from decant.pipeline.runs.result import Result, find_results
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.runs.saved_recipe import changed_settings
-from decant.pipeline.training.loop import predict
+from decant.pipeline.training.evaluation import predict
 
 _SECTIONS = ("data", "views", "teacher", "knowledge", "cache", "student")
 

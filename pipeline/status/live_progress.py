@@ -15,8 +15,8 @@ from decant.cache.format.blocks import StoredRows
 from decant.cache.format.hdf5 import check
 from decant.cache.io.locks import in_use
 from decant.cache.io.partial import begun
+from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import epoch_seconds
-from decant.pipeline.training.loop import CHECKPOINT
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""Work beside the main thread: batches made ahead of it, and results put away behind it, in order and bounded."""
+"""Work in a thread beside the main one: the next batches are prefetched, results are written later, in order and with a
+bounded number waiting.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,15 @@ Item = TypeVar("Item")
 _END: Any = object()
 
 
-def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """The same items in the same order, up to `depth` of them made beforehand by a thread of their own; what that
-    raises is raised here in its place.
+def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+    """Yields the same items in the same order, up to `depth` of them made beforehand in a thread; an error that the
+    iterable raises is raised here in the item's place.
+
+    >>> list(prefetch(range(4)))
+    [0, 1, 2, 3]
     """
     source = iter(items)
-    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     try:
         waiting = deque(pool.submit(next, source, _END) for _ in range(depth))
         while (item := waiting.popleft().result()) is not _END:
@@ -28,22 +33,26 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
         pool.shutdown(cancel_futures=True)
 
 
-class Behind:
-    """Calls that a thread of their own makes, one after the other; at most `depth` wait, then the caller does.
+class BackgroundWriter:
+    """Makes calls in a thread, one after the other; where `depth` are waiting, the caller waits too.
 
-    What a call raises is raised at one of the next calls, or on leaving the block: nothing is dropped unseen.
-    Where the block itself fails, what still waits is not called.
+    An error of a call is raised at one of the next calls, or when the block is left: none is lost. Where the block
+    itself fails, the calls that still wait are not made.
+
+    >>> with BackgroundWriter() as write_later:
+    ...     write_later(print, "written")
+    written
     """
 
     def __init__(self, depth: int = 4) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="behind")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write-later")
         self._depth, self._waiting = depth, deque[Future[Any]]()
 
-    def __enter__(self) -> Behind:
+    def __enter__(self) -> BackgroundWriter:
         return self
 
     def __call__(self, function: Callable[..., Any], *args: Any) -> None:
-        """Has `function(*args)` called once what came before is done."""
+        """Calls `function(*args)` after all earlier calls are done."""
         while len(self._waiting) >= self._depth or (self._waiting and self._waiting[0].done()):
             self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(function, *args))

@@ -1,19 +1,49 @@
-"""Inputs of a network: a tensor of images or features, or a dictionary of tensors, as texts are."""
+"""Which device computes, in which precision, and how a batch gets there."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from decant.pipeline.errors import DeviceError
+
 Inputs = Tensor | dict[str, Tensor]
-"""(B, …), or {name: (B, L)} of token ids and their mask."""
+"""(B, …) images or features; or {name: (B, L)} of texts: token ids and their mask."""
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name; `auto` is the first of cuda, mps and cpu that is there. Raises DeviceError for one that
+    is not.
+    """
+    if name != "auto":
+        return _device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A context that computes in bfloat16 where `precision` is "bfloat16", and changes nothing otherwise."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def to_device(inputs: Inputs, device: torch.device, channels_last: bool = False) -> Inputs:
-    """The same on a device, which may still be copying; images with their channels last in memory if asked."""
+    """The inputs on a device, to which they may still be copying; images in the channels_last memory format where that
+    is true.
+    """
     if isinstance(inputs, dict):
         return {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
     moved = inputs.to(device, non_blocking=True)
     if channels_last and moved.ndim == 4:
         return moved.contiguous(memory_format=torch.channels_last)
     return moved
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).add_(1).cpu()  # a name alone does not show that the device works
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DeviceError(f"--device {name}: cannot be used here ({reason}); try auto or cpu") from None
+    return device

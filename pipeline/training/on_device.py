@@ -1,7 +1,8 @@
-"""A student's whole data on its device: inputs, views and soft labels of a batch are made there.
+"""A student's training data held on its device: inputs and teacher logits are copied there once, and the views of a
+batch are computed there.
 
-Integer arithmetic gives the views the same bytes there as anywhere else. One input of every batch (every input, where
-the dataset checks all) is made on the host too, and held against what the teacher saw.
+Views are integer arithmetic, so their bytes are the same on every device. One input of every batch (every input where
+the dataset checks all) is computed on the CPU too, and compared with what the teacher saw.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from decant.pipeline.views import ViewedData
 _PROBES = 64
 
 
-class ResidentData:
-    """Reads like the `SoftLabelDataset` that it is made from; batches are on `device`."""
+class DeviceData:
+    """The batches of a `SoftLabelDataset`, held on and computed on a device."""
 
     def __init__(self, labelled: SoftLabelDataset, device: torch.device) -> None:
-        """Takes a dataset of `ViewedData` of an array. Raises CorruptError for a damaged cache, MismatchError for
-        labels or inputs that are not what the teacher saw, DataError where the device makes other views.
+        """Copies inputs and teacher logits to `device`; `labelled` must be of `ViewedData` of an `ArrayData`.
+
+        Raises CorruptError for a damaged cache, MismatchError for labels or inputs that are not what the teacher saw,
+        DataError where the views on the device differ from those on the CPU.
         """
         viewed = labelled.dataset
         if not isinstance(viewed, ViewedData) or not isinstance(viewed.data, ArrayData):
@@ -35,42 +38,42 @@ class ResidentData:
         self._labelled, self._device = labelled, device
         labelled.check_labels(np.arange(len(viewed)), viewed.data.labels)
         self._viewed = viewed.on_device(
-            _Resident(viewed.data, torch.from_numpy(viewed.data.inputs).to(device))
+            _DeviceArray(viewed.data, torch.from_numpy(viewed.data.inputs).to(device))
         )
-        self._table = _table(labelled.cache, device)
+        self._logits = _all_logits(labelled.cache, device)
         probes = np.stack([spread(len(viewed), _PROBES)] * 2, axis=1)
         probes[:, 1] %= viewed.settings.num_views
-        here, there = self._viewed.batch(probes)[0].cpu(), labelled.batch(probes)[0]
-        if not torch.equal(here, there):
+        on_device, on_cpu = self._viewed.batch(probes)[0].cpu(), labelled.batch(probes)[0]
+        if not torch.equal(on_device, on_cpu):
             raise DataError(f'{device} makes other views than the processor; set cache.table = "mapped"')
 
     def __len__(self) -> int:
         return len(self._labelled)
 
     def batch(self, keys: Keys) -> tuple[Tensor, Tensor, Tensor]:
-        """(inputs (B, …), labels, teacher_logits (B, C) float32), as the dataset has them, on the device."""
+        """(inputs (B, …), labels, teacher_logits (B, C) float32) on the device, the values of the dataset."""
         checked = keys if self._labelled.check_inputs == "all" else keys[:1]
-        self._labelled.batch(checked)  # stops at a label or an input that is not what the teacher saw
+        self._labelled.batch(checked)  # raises MismatchError for what the teacher did not see
         indices, views = split_keys(keys, len(self))
         inputs, labels = self._viewed.batch(keys)
         rows = torch.from_numpy(views * len(self) + indices).to(self._device, non_blocking=True)
-        return inputs, labels.to(self._device, non_blocking=True), self._table[rows].float()
+        return inputs, labels.to(self._device, non_blocking=True), self._logits[rows].float()
 
 
-def fits(labelled: SoftLabelDataset, device: torch.device) -> bool:
-    """Whether inputs and soft labels take at most a quarter of what is free on a GPU; False elsewhere, where a batch
-    is near the arithmetic anyway.
+def fits_on_device(labelled: SoftLabelDataset, device: torch.device) -> bool:
+    """Whether inputs and teacher logits take at most a quarter of a GPU's free memory; False for any other device,
+    where nothing is gained.
     """
     viewed = labelled.dataset
     if device.type != "cuda" or not isinstance(viewed, ViewedData) or not isinstance(viewed.data, ArrayData):
         return False
     rows = labelled.cache.num_views * len(labelled)
-    table = rows * labelled.cache.num_outputs * labelled.cache.manifest.dtype.itemsize
-    return bool(viewed.data.inputs.nbytes + table <= torch.cuda.mem_get_info(device)[0] // 4)
+    logits_bytes = rows * labelled.cache.num_outputs * labelled.cache.manifest.dtype.itemsize
+    return bool(viewed.data.inputs.nbytes + logits_bytes <= torch.cuda.mem_get_info(device)[0] // 4)
 
 
 @dataclass
-class _Resident:
+class _DeviceArray:
     """An array whose inputs are a tensor on a device."""
 
     whole: ArrayData
@@ -87,8 +90,8 @@ class _Resident:
         return self.inputs[torch.from_numpy(indices).to(self.inputs.device, non_blocking=True)]
 
 
-def _table(cache: LogitSource, device: torch.device) -> Tensor:
-    """(V·N, C), or (V·N, K, C) of an ensemble that averages nothing, every row checked on its way."""
+def _all_logits(cache: LogitSource, device: torch.device) -> Tensor:
+    """(V·N, C), or (V·N, K, C) of an ensemble that is not averaged; every block is checked while it is read."""
     parts = [
         torch.from_numpy(cache.logits(rows, view)).to(device)
         for view in range(cache.num_views)

@@ -19,7 +19,7 @@ from decant.pipeline.phases.datasets import Parts
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.training.loop import predict
+from decant.pipeline.training.evaluation import predict
 from tests.helpers.small import CPU, build_cache, recipe, teach
 
 SHARE = "data.transfer.share=0.2"

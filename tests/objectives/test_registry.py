@@ -20,7 +20,8 @@ from decant.pipeline.objectives import FUNCTIONS, Terms, build, cross_entropy, f
 from decant.pipeline.phases.soft_labels import _ensemble_temperature
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.training.epoch_log import METRICS
-from decant.pipeline.training.loop import _train_epoch, make_optimizer
+from decant.pipeline.training.loop import _train_epoch
+from decant.pipeline.training.optimizer import make_optimizer
 from tests.helpers.small import CPU, build_cache, recipe
 
 STUDENT, TEACHER = torch.randn(2, 8, 4, generator=torch.manual_seed(0))

@@ -19,8 +19,8 @@ from decant.pipeline.runs.saved_logits import TEST_LOGITS
 from decant.pipeline.runs.saved_network import WEIGHTS
 from decant.pipeline.runs.saved_recipe import RECIPE
 from decant.pipeline.training import loop
+from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import METRICS
-from decant.pipeline.training.loop import CHECKPOINT
 from tests.helpers.small import CPU, recipe, teach
 
 

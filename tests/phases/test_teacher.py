@@ -14,7 +14,7 @@ from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.saved_logits import TEST_LOGITS
 from decant.pipeline.runs.saved_network import WEIGHTS, load_network
 from decant.pipeline.training.epoch_log import METRICS
-from decant.pipeline.training.loop import predict
+from decant.pipeline.training.evaluation import predict
 from tests.helpers.small import CPU, recipe, teach
 
 

@@ -27,8 +27,8 @@ from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.epoch_log import METRICS
+from decant.pipeline.training.evaluation import predict
 from decant.pipeline.training.loading import ShuffledKeys
-from decant.pipeline.training.loop import predict
 from tests.helpers.commands import decant, succeed
 from tests.helpers.small import CPU
 

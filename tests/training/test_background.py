@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from decant.pipeline.training.background import Behind, ahead
+from decant.pipeline.training.background import BackgroundWriter, prefetch
 from tests.helpers.processes import PATIENCE, wait_until
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 50])
 def test_items_come_in_their_order(count: int) -> None:
-    assert list(ahead(iter(range(count)), depth=3)) == list(range(count))
+    assert list(prefetch(iter(range(count)), depth=3)) == list(range(count))
 
 
 def test_no_more_is_made_than_was_asked_for() -> None:
@@ -25,7 +25,7 @@ def test_no_more_is_made_than_was_asked_for() -> None:
             made.append(item)
             yield item
 
-    taken = ahead(items(), depth=2)
+    taken = prefetch(items(), depth=2)
     assert next(taken) == 0
     wait_until(lambda: len(made) >= 3)
     time.sleep(0.1)  # in which more would be made
@@ -39,7 +39,7 @@ def test_items_are_made_beside_the_caller() -> None:
     def items() -> Iterator[str]:
         yield threading.current_thread().name
 
-    assert next(iter(ahead(items()))).startswith("ahead")
+    assert next(iter(prefetch(items()))).startswith("prefetch")
 
 
 def test_an_error_comes_in_the_place_of_its_item() -> None:
@@ -48,7 +48,7 @@ def test_an_error_comes_in_the_place_of_its_item() -> None:
         yield 2
         raise ValueError("the third")
 
-    taken = ahead(items(), depth=3)
+    taken = prefetch(items(), depth=3)
     assert [next(taken), next(taken)] == [1, 2]
     with pytest.raises(ValueError, match="the third"):
         next(taken)
@@ -56,11 +56,11 @@ def test_an_error_comes_in_the_place_of_its_item() -> None:
 
 def test_calls_are_made_in_their_order_by_another_thread() -> None:
     made = list[tuple[int, str]]()
-    with Behind(depth=2) as put_away:
+    with BackgroundWriter(depth=2) as write_later:
         for place in range(50):
-            put_away(lambda place: made.append((place, threading.current_thread().name)), place)
+            write_later(lambda place: made.append((place, threading.current_thread().name)), place)
     assert [place for place, _ in made] == list(range(50))
-    assert {name.startswith("behind") for _, name in made} == {True}
+    assert {name.startswith("write-later") for _, name in made} == {True}
 
 
 def test_the_caller_waits_when_too_much_waits() -> None:
@@ -70,10 +70,10 @@ def test_the_caller_waits_when_too_much_waits() -> None:
         gate.wait(PATIENCE)
         made.append(place)
 
-    with Behind(depth=2) as put_away:
-        put_away(slow, 0)
-        put_away(slow, 1)
-        third = threading.Thread(target=put_away, args=(slow, 2))
+    with BackgroundWriter(depth=2) as write_later:
+        write_later(slow, 0)
+        write_later(slow, 1)
+        third = threading.Thread(target=write_later, args=(slow, 2))
         third.start()
         third.join(0.1)
         assert third.is_alive(), "two calls wait already"
@@ -87,10 +87,10 @@ def fail() -> None:
 
 
 def fail_and_go_on(more: int) -> None:
-    with Behind(depth=2) as put_away:
-        put_away(fail)
+    with BackgroundWriter(depth=2) as write_later:
+        write_later(fail)
         for _ in range(more):
-            put_away(int)
+            write_later(int)
 
 
 @pytest.mark.parametrize("more", [0, 1, 10])
@@ -103,9 +103,9 @@ def test_where_the_block_fails_its_error_is_the_one_and_what_waits_is_left() -> 
     gate, made = threading.Event(), list[int]()
 
     def block() -> None:
-        with Behind(depth=5) as put_away:
-            put_away(gate.wait, PATIENCE)
-            put_away(made.append, 1)
+        with BackgroundWriter(depth=5) as write_later:
+            write_later(gate.wait, PATIENCE)
+            write_later(made.append, 1)
             threading.Timer(0.1, gate.set).start()
             raise KeyError("the block")
 

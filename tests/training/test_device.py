@@ -1,10 +1,12 @@
-"""Inputs on a device: as they are, images with their channels last if asked, and texts name by name."""
+"""Devices by name, and inputs there: as they are, images with their channels last if asked, texts name by name."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from decant.pipeline.training.device import to_device
+from decant.pipeline.errors import DeviceError
+from decant.pipeline.training.device import pick_device, to_device
 
 CPU = torch.device("cpu")
 
@@ -28,3 +30,14 @@ def test_a_dictionary_is_moved_name_by_name() -> None:
     assert list(moved) == ["input_ids", "attention_mask"]
     assert {value.device.type for value in moved.values()} == {"meta"}
     assert torch.equal(to_device(inputs, CPU)["input_ids"], inputs["input_ids"])
+
+
+def test_a_device_can_be_named() -> None:
+    assert pick_device("cpu") == CPU
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cuda:99"])
+def test_a_device_that_is_not_there_is_said(name: str) -> None:
+    with pytest.raises(DeviceError, match=f"--device {name}: cannot be used here"):
+        pick_device(name)

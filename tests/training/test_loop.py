@@ -13,14 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from decant.pipeline.config.settings import Training
-from decant.pipeline.errors import DamagedError, DeviceError
+from decant.pipeline.errors import DamagedError
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.objectives import cross_entropy
 from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import METRICS, trained_seconds
-from decant.pipeline.training.loop import CHECKPOINT, make_optimizer, pick_device, predict, train
+from decant.pipeline.training.loop import RunningLoss, train
 from decant.pipeline.training.metrics import Metrics
+from decant.pipeline.training.optimizer import make_optimizer
 from tests.helpers.small import CPU, recipe
 
 
@@ -143,27 +146,11 @@ def test_the_rate_of_the_schedule_reaches_the_optimizer(parts: Parts, tmp_path: 
     assert rates == [0.08, 0.04, 0.04]
 
 
-def test_predictions_are_in_the_order_of_the_samples_whatever_the_batch(parts: Parts) -> None:
-    network = build_network(
-        specify_network(Training(network={"name": "conv"}, epochs=1).network, parts.train)
-    )
-    whole = predict(network, parts.test, CPU, batch_size=360)
-    torch.testing.assert_close(predict(network, parts.test, CPU, batch_size=7), whole, rtol=1e-4, atol=1e-5)
-    network.eval()
-    with torch.inference_mode():
-        torch.testing.assert_close(network(parts.test[123][0][None])[0], whole[123], rtol=1e-4, atol=1e-5)
-
-
 def test_frozen_parameters_are_left_to_themselves() -> None:
     network = nn.Linear(3, 2)
     network.bias.requires_grad_(False)
     optimizer = make_optimizer(network, Training(network={"name": "linear"}, epochs=1), CPU)
     assert [parameter.shape for parameter in optimizer.param_groups[0]["params"]] == [(2, 3)]
-
-
-def test_a_device_can_be_named() -> None:
-    assert pick_device("cpu") == CPU
-    assert pick_device("auto").type in ("cpu", "cuda", "mps")
 
 
 def test_a_checkpoint_that_is_none_is_named_with_the_way_out(parts: Parts, tmp_path: Path) -> None:
@@ -183,12 +170,6 @@ def test_a_torn_last_line_of_metrics_is_dropped(parts: Parts, tmp_path: Path) ->
     assert [json.loads(line)["epoch"] for line in (tmp_path / METRICS).read_text().splitlines()] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("name", ["nonsense", "cuda:99"])
-def test_a_device_that_is_not_there_is_said(name: str) -> None:
-    with pytest.raises(DeviceError, match=f"--device {name}: cannot be used here"):
-        pick_device(name)
-
-
 def test_compiled_steps_lead_to_the_same_weights_and_say_how_long_the_first_took(
     parts: Parts, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,3 +182,32 @@ def test_compiled_steps_lead_to_the_same_weights_and_say_how_long_the_first_took
     assert set(compiled) == set(plain)
     for name, value in plain.items():
         torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-4)
+
+
+# The loss while an epoch runs
+
+
+def test_each_line_is_the_mean_of_the_steps_since_the_last(capsys: pytest.CaptureFixture[str]) -> None:
+    running = RunningLoss(epoch=2, every=3)
+    for loss in (1.0, 2.0, 6.0, 4.0, 4.0, 1.0, 9.0):
+        running.add(torch.tensor(loss, requires_grad=True))
+    assert running.lines == [{"step": 3, "loss": 3.0}, {"step": 6, "loss": 3.0}]
+    assert capsys.readouterr().out == "[2, 3] loss 3.000\n[2, 6] loss 3.000\n"
+
+
+def test_without_a_number_of_steps_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    running = RunningLoss(epoch=1, every=None)
+    running.add(torch.tensor(1.0))
+    assert running.lines == []
+    assert not capsys.readouterr().out
+
+
+def test_lines_of_training_are_kept_by_epoch_and_change_nothing(tmp_path: Path) -> None:
+    plain, _ = make_teacher(recipe("teacher.epochs=2"), tmp_path / "plain", CPU)
+    said, _ = make_teacher(recipe("teacher.epochs=2", "teacher.log_every=10"), tmp_path / "said", CPU)
+    assert said.weights_sha256 == plain.weights_sha256
+    assert said.folder.name == plain.folder.name, "what is only printed makes no other run"
+    lines = [json.loads(line) for line in (said.folder / METRICS).read_text().splitlines()]
+    assert [[found["step"] for found in line["running"]] for line in lines] == [[10, 20]] * 2  # of 23 steps
+    assert lines[1]["running"][-1]["loss"] < lines[0]["running"][0]["loss"]
+    assert "running" not in (plain.folder / METRICS).read_text()

@@ -23,7 +23,7 @@ from decant.cache import (
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.errors import DataError
-from decant.pipeline.training.on_device import ResidentData, fits
+from decant.pipeline.training.on_device import DeviceData, fits_on_device
 from decant.pipeline.views import ViewedData, geometry
 
 CPU = torch.device("cpu")
@@ -65,7 +65,7 @@ def keys(views: int = V) -> np.ndarray[Any, Any]:
 def test_a_batch_is_the_same_bytes(tmp_path: Path, augment: list[dict[str, Any]], dtype: str) -> None:
     data = viewed(augment)
     labelled = SoftLabelDataset(data, cached(tmp_path, data, dtype))
-    resident = ResidentData(labelled, CPU)
+    resident = DeviceData(labelled, CPU)
     assert len(resident) == len(labelled)
     for ours, theirs in zip(resident.batch(keys()), labelled.batch(keys()), strict=True):
         assert ours.dtype == theirs.dtype
@@ -78,7 +78,7 @@ def test_every_outcome_and_several_teachers_are_the_same_too(tmp_path: Path) -> 
     caches = [cached(tmp_path, data, teacher=name) for name in ("one", "three")]
     for mean in ("probabilities", "separate"):
         labelled = SoftLabelDataset(data, Ensemble(caches, mean, temperature=2.0))  # type: ignore[arg-type]
-        resident = ResidentData(labelled, CPU)
+        resident = DeviceData(labelled, CPU)
         for ours, theirs in zip(resident.batch(keys(50)), labelled.batch(keys(50)), strict=True):
             assert torch.equal(ours, theirs)
 
@@ -86,12 +86,12 @@ def test_every_outcome_and_several_teachers_are_the_same_too(tmp_path: Path) -> 
 def test_what_the_teacher_did_not_see_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = viewed(PLAIN)
     cache = cached(tmp_path, data)
-    resident = ResidentData(SoftLabelDataset(data, cache), CPU)
+    resident = DeviceData(SoftLabelDataset(data, cache), CPU)
     resident.batch(keys())
     relabelled = viewed(PLAIN)
     relabelled.data.labels[41] = 0 if relabelled.data.labels[41] else 1
     with pytest.raises(MismatchError, match="sample 41: its label"):
-        ResidentData(SoftLabelDataset(relabelled, cache), CPU)
+        DeviceData(SoftLabelDataset(relabelled, cache), CPU)
     data.data.inputs[:] ^= 1  # type: ignore[attr-defined]
     with pytest.raises(MismatchError, match="not what the teacher saw"):
         resident.batch(keys())
@@ -101,7 +101,7 @@ def test_every_input_is_checked_where_that_is_asked_for(tmp_path: Path) -> None:
     data = viewed(PLAIN)
     cache = cached(tmp_path, data)
     sampled, whole = (
-        ResidentData(SoftLabelDataset(data, cache, check_inputs=check), CPU)  # type: ignore[arg-type]
+        DeviceData(SoftLabelDataset(data, cache, check_inputs=check), CPU)  # type: ignore[arg-type]
         for check in ("sample", "all")
     )
     changed = keys()[-1, 0]
@@ -123,7 +123,7 @@ def test_a_device_that_makes_other_views_is_refused(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(geometry, "flip", other)
     with pytest.raises(DataError, match=r"cpu makes other views .* set cache.table = \"mapped\""):
-        ResidentData(labelled, CPU)
+        DeviceData(labelled, CPU)
 
 
 def test_a_damaged_cache_is_refused(tmp_path: Path) -> None:
@@ -135,12 +135,12 @@ def test_a_damaged_cache_is_refused(tmp_path: Path) -> None:
     path.chmod(0o644)
     path.write_bytes(content)
     with pytest.raises(CorruptError, match="view 2"):
-        ResidentData(SoftLabelDataset(data, LogitCache.open(path)), CPU)
+        DeviceData(SoftLabelDataset(data, LogitCache.open(path)), CPU)
 
 
 def test_only_an_array_can_move_and_only_a_gpu_is_worth_it(tmp_path: Path) -> None:
     data = viewed(PLAIN)
     labelled = SoftLabelDataset(data, cached(tmp_path, data))
-    assert not fits(labelled, CPU)
+    assert not fits_on_device(labelled, CPU)
     with pytest.raises(TypeError, match="an array through its views"):
-        ResidentData(SoftLabelDataset([(0, 0)] * N, labelled.cache), CPU)  # type: ignore[arg-type]
+        DeviceData(SoftLabelDataset([(0, 0)] * N, labelled.cache), CPU)  # type: ignore[arg-type]

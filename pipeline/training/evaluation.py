@@ -1,0 +1,39 @@
+"""A network's logits on a dataset, and its metrics there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from decant.pipeline.training.device import autocast, to_device
+from decant.pipeline.training.loading import OrderedKeys, default_workers, loader
+from decant.pipeline.training.metrics import Metrics, measure
+from decant.pipeline.views import ViewedData
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module,
+    data: ViewedData,
+    device: torch.device,
+    precision: str = "float32",
+    batch_size: int = 512,
+) -> Tensor:
+    """(N, C) float32 logits of view 0 of every sample, in order, with the network in evaluation mode."""
+    network.eval()
+    batches = loader(data, OrderedKeys(len(data), batch_size), default_workers(data.data.lazy))
+    with autocast(device, precision):
+        outputs = [network(to_device(inputs, device)).float().cpu() for inputs, _ in batches]
+    return torch.cat(outputs)
+
+
+def evaluate(
+    network: nn.Module,
+    data: ViewedData,
+    device: torch.device,
+    precision: str = "float32",
+    teacher_logits: Tensor | None = None,
+) -> Metrics:
+    """The metrics of a network on view 0 of every sample; with the teacher's logits (N, C) agreement is one of them."""
+    logits = predict(network, data, device, precision)
+    return measure(logits, torch.from_numpy(data.data.labels), teacher_logits)
