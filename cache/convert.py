@@ -1,27 +1,31 @@
-"""Logits from elsewhere into a cache, and out of one as .npy."""
+"""Caches made from other tables and other caches: import, export, merge, and copies of whole views."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.errors import MismatchError, ValueRefusedError
+from decant.cache.ensemble import Ensemble, require_agreement
+from decant.cache.errors import CacheError, MismatchError, ValueRefusedError
 from decant.cache.io.files import replacing
 from decant.cache.manifest import Manifest
 from decant.cache.reader import LogitCache
-from decant.cache.source import row_chunks
+from decant.cache.source import LogitSource, row_chunks
 from decant.cache.store.local import Store
 from decant.cache.writer import LogitCacheWriter
+
+MergeMode = Literal["mean-logits", "mean-probabilities", "stack-views"]
+"""How caches become one: by the mean of their logits, by that of their probabilities, or view after view."""
 
 
 def import_logits(
     store: Store,
-    logits: NDArray[Any],
+    logits: NDArray[np.floating],
     labels: NDArray[Any] | None,
     *,
     teacher: Mapping[str, Any],
@@ -29,31 +33,33 @@ def import_logits(
     views: Mapping[str, Any] | None = None,
     dtype: str = "float16",
 ) -> Path:
-    """Publishes (N, C) or (V, N, C) logits from elsewhere as a cache of `store`; the same ones are found, not
-    written again. `labels` are (N,) integers, or (N, T) floats, the targets of a regression.
+    """Publishes logits (N, C) or (V, N, C) from elsewhere as a cache of `store`, and returns its path; a second import
+    of the same logits finds the first. `labels` are (N,) integers, or (N, T) float targets of a regression.
 
-    `teacher`, `data` and `views` are the stated provenance; the identity also gets the SHA-256 of the logits,
-    so that two imports under one name stay two caches. Raises ValueRefusedError for a wrong shape or values
-    that must not be stored, MismatchError where `data` or `views` speak of another length or count.
+    `teacher`, `data` and `views` say where the logits are from; the identity also has the SHA-256 of the logits, so
+    that two imports under one name stay two caches. Raises ValueRefusedError for a wrong shape or for values that
+    cannot be stored, MismatchError where `data` or `views` state another length or count.
+
+    >>> import tempfile
+    >>> store = Store(tempfile.mkdtemp())
+    >>> logits = np.eye(3, dtype=np.float32)
+    >>> path = import_logits(store, logits, np.arange(3), teacher={"network": "mine"}, data={"name": "toy"})
+    >>> LogitCache.open(path)
+    LogitCache('...toy-mine-....h5': 1 views × 3 samples × 3 outputs, float16, key ...)
     """
     table = logits[None] if logits.ndim == 2 else logits
     if table.ndim != 3 or not table.size or table.dtype.kind != "f":
         raise ValueRefusedError(
             f"logits: expected (N, C) or (V, N, C) floats, found {logits.shape} {logits.dtype}"
         )
-    targets = (
-        labels.shape[1] if labels is not None and labels.ndim == 2 and labels.dtype.kind == "f" else None
-    )
-    if labels is not None and targets is None and labels.shape != table.shape[1:2]:
-        raise ValueRefusedError(f"labels: expected ({table.shape[1]},), found {labels.shape}")
-    if labels is not None and len(labels) != table.shape[1]:
-        raise ValueRefusedError(f"labels: expected {table.shape[1]:,} rows of targets, found {len(labels):,}")
-    _require("data.length", data.get("length"), table.shape[1])
-    _require("views.count", (views or {}).get("count"), table.shape[0])
+    num_views, num_samples, num_outputs = table.shape
+    targets = _num_targets(labels, num_samples)
+    _require("data.length", data.get("length"), num_samples)
+    _require("views.count", (views or {}).get("count"), num_views)
     manifest = Manifest.build(
-        num_views=table.shape[0],
-        num_samples=table.shape[1],
-        num_outputs=table.shape[2],
+        num_views=num_views,
+        num_samples=num_samples,
+        num_outputs=num_outputs,
         num_targets=targets,
         dtype=dtype,
         teacher={**teacher, "logits_sha256": _sha256(table)},
@@ -62,21 +68,50 @@ def import_logits(
         encoding={"teacher_precision": "unknown"},
     )
     with store.building(manifest) as path:
-        found = store.find(manifest)
-        if found is not None:
-            return found
-        with LogitCacheWriter(path, manifest) as writer:
-            for view in range(table.shape[0]):
-                for rows in row_chunks(table.shape[1]):
-                    writer.write(
-                        rows, table[view, rows], labels=None if labels is None else labels[rows], view=view
-                    )
-            return writer.publish()
+        return store.find(manifest) or _write_table(path, manifest, table, labels)
+
+
+def _write_table(
+    path: Path, manifest: Manifest, table: NDArray[np.floating], labels: NDArray[Any] | None
+) -> Path:
+    with LogitCacheWriter(path, manifest) as writer:
+        for view in range(len(table)):
+            for rows in row_chunks(manifest.num_samples):
+                some = None if labels is None else labels[rows]
+                writer.write(rows, table[view, rows], labels=some, view=view)
+        return writer.publish()
+
+
+def _num_targets(labels: NDArray[Any] | None, num_samples: int) -> int | None:
+    """T where the labels are regression targets (N, T). Raises ValueRefusedError for another shape."""
+    if labels is None:
+        return None
+    targets = labels.shape[1] if labels.ndim == 2 and labels.dtype.kind == "f" else None
+    if targets is None and labels.shape != (num_samples,):
+        raise ValueRefusedError(f"labels: expected ({num_samples},), found {labels.shape}")
+    if len(labels) != num_samples:
+        raise ValueRefusedError(f"labels: expected {num_samples:,} rows of targets, found {len(labels):,}")
+    return targets
+
+
+def _require(field: str, stated: Any, found: int) -> None:
+    """What is stated of the data or views, where it is, must be what the table has."""
+    if stated is not None and stated != found:
+        raise MismatchError(f"logits: {field}: expected {stated:,} as the data have it, found {found:,}")
+
+
+def _sha256(table: NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{table.shape} {table.dtype.str}".encode())
+    for view in table:
+        for rows in row_chunks(len(view)):
+            digest.update(np.ascontiguousarray(view[rows]).data)
+    return digest.hexdigest()
 
 
 def export_logits(cache: LogitCache, path: Path, view: int | None = None) -> tuple[int, ...]:
-    """Writes the logits of one view (N, C), or of all (V, N, C), as .npy, every block checked; the shape that
-    was written. `path` comes to be whole or not at all.
+    """Writes the logits of one view (N, C), or of all views (V, N, C), as a .npy file; returns the shape.
+
+    Every block is checked, and `path` gets the whole file or is left as it was. Raises CorruptError.
     """
     with replacing(path) as draft:
         return _export(cache, draft, view)
@@ -98,15 +133,65 @@ def _export(cache: LogitCache, path: Path, view: int | None) -> tuple[int, ...]:
     return shape
 
 
-def _require(field: str, stated: Any, found: int) -> None:
-    """What is stated of the data or views, where it is, must be what the table has."""
-    if stated is not None and stated != found:
-        raise MismatchError(f"logits: {field}: expected {stated:,} as the data have it, found {found:,}")
+def merge(store: Store, caches: Sequence[LogitCache], how: MergeMode) -> Path:
+    """Publishes one cache made from several in `store`, or finds it there; returns its path.
+
+    "mean-logits" and "mean-probabilities" are the means of `Ensemble` at T = 1, over caches of the same data and
+    views. "stack-views" puts the views of each cache after those of the one before; all must have the same teacher,
+    data and encoding. Raises MismatchError, naming every field that differs.
+    """
+    if how not in get_args(MergeMode):
+        raise ValueError(f"how: expected {', '.join(get_args(MergeMode))}, found {how!r}")
+    if how == "stack-views":
+        require_agreement(caches, ("teacher", "data", "encoding"))
+        manifest = _stacked(caches)
+        sources: list[tuple[LogitSource, int]] = [
+            (cache, view) for cache in caches for view in range(cache.num_views)
+        ]
+    else:
+        ensemble = Ensemble(caches, "logits" if how == "mean-logits" else "probabilities")
+        manifest = ensemble.manifest
+        sources = [(ensemble, view) for view in range(ensemble.num_views)]
+    with store.building(manifest) as path:
+        return store.find(manifest) or _write(path, manifest, sources)
 
 
-def _sha256(table: NDArray[Any]) -> str:
-    digest = hashlib.sha256(f"{table.shape} {table.dtype.str}".encode())
-    for view in table:
-        for rows in row_chunks(len(view)):
-            digest.update(np.ascontiguousarray(view[rows]).data)
-    return digest.hexdigest()
+def _write(path: Path, manifest: Manifest, sources: Sequence[tuple[LogitSource, int]]) -> Path:
+    """`sources` has the cache and its view that each view comes from."""
+    with LogitCacheWriter(path, manifest) as writer:
+        for view, (source, inner) in enumerate(sources):
+            copy_view(writer, view, source, inner)
+        return writer.publish()
+
+
+def _stacked(caches: Sequence[LogitCache]) -> Manifest:
+    views = [dict(cache.manifest.identity["views"]) for cache in caches]
+    count = sum(cache.num_views for cache in caches)
+    identity = {**caches[0].manifest.identity, "views": {"count": count, "stacked": views}}
+    return Manifest(identity, {"from": [cache.path.name for cache in caches]})
+
+
+def copy_view(writer: LogitCacheWriter, view: int, source: LogitSource, inner: int) -> None:
+    """Copies view `inner` of `source` into view `view` of what is written. Raises CorruptError at damaged rows."""
+    for rows in row_chunks(writer.manifest.num_samples):
+        # Reading the logits checks the blocks that the other columns lie in too.
+        logits = source.logits(rows, inner)
+        checksums = source.input_crc32[inner, rows]
+        writer.write(rows, logits, labels=source.labels[rows], input_crc32=checksums, view=view)
+
+
+def take_over_views(writer: LogitCacheWriter, store: Store) -> int:
+    """Copies the views that caches of the store have already: caches whose identity differs in the number of views
+    alone. Returns how many views were copied; copying stops at the first damaged row of a cache.
+    """
+    taken = 0
+    for path in store.with_other_views(writer.manifest):
+        try:
+            source = LogitCache.open(path)
+            for view in range(min(source.num_views, writer.manifest.num_views)):
+                if not writer.is_written(view).all():
+                    copy_view(writer, view, source, view)
+                    taken += 1
+        except CacheError:
+            continue
+    return taken

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from decant.cache import LogitCache, LogitCacheWriter, Manifest, Store
-from decant.cache.copying import take_over_views
+from decant.cache.convert import take_over_views
 from decant.cache.format.tables import expected_size
 from decant.cache.statistics import RegressionSummary, summarize
 from decant.pipeline.config.recipe import Recipe

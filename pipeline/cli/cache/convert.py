@@ -115,7 +115,7 @@ def export(name: str, output: Path, view: int | None, store: Store) -> None:
 @store_option
 def merge(names: Sequence[str], how: Any, store: Store) -> None:
     """Merge caches of the same data into one."""
-    from decant.cache.merge import merge as merge_caches
+    from decant.cache.convert import merge as merge_caches
     from decant.cache.reader import LogitCache
 
     made = merge_caches(store, [LogitCache.open(store.resolve(name)) for name in names], how)
