@@ -1,10 +1,9 @@
 """The decoded pack: the images of a part, decoded once, in one file that every process maps into memory.
 
-A page with key and shape, the pixels (N, C, H, W) uint8, then a table with an entry a block of images: 0 while
-the block is unwritten, else 2³² + CRC-32 of its bytes. Until every block is written and synced the file is
-`NAME.pack.partial`; then it takes its name and is never written again. A build that was killed goes on with
-the blocks that it lacks. Of two builders one builds and the other waits; where there are no locks both write
-the same bytes to the same places.
+A page with key and shape, the pixels (N, C, H, W) uint8, then a table with an entry for each block of images
+(`decant.cache.io.blockfile`). Until every block is written and synced the file is `NAME.pack.partial`; then it takes
+its name and is never written again. A build that was killed goes on with the blocks that it lacks. Of two builders one
+builds and the other waits; where there are no locks both write the same bytes to the same places.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import contextlib
 import mmap
 import os
 import sys
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.errors import StorageError
-from decant.cache.format.blocks import WRITTEN
-from decant.cache.io.files import read_all, reserve, storage_error, sync_folder, write_all
+from decant.cache.io.blockfile import BlockChecks, BlockFile
+from decant.cache.io.files import storage_error, sync_folder
 from decant.cache.io.locks import claim, exclusive, lock_path
 from decant.cache.io.partial import PARTIAL
 from decant.pipeline.data.samples import spread
@@ -77,13 +75,14 @@ class Layout:
         return -(-self.count // self.per_block)
 
     @property
-    def table_offset(self) -> int:
+    def entries_offset(self) -> int:
+        """Where the table with an entry a block begins."""
         return self.offset(self.count)
 
     @property
     def size(self) -> int:
         """Bytes of the whole file."""
-        return self.table_offset + 8 * self.num_blocks
+        return self.entries_offset + 8 * self.num_blocks
 
     def offset(self, index: int) -> int:
         """Where image `index` begins."""
@@ -92,6 +91,11 @@ class Layout:
     def bounds(self, block: int) -> tuple[int, int]:
         """First image and end image of a block."""
         return block * self.per_block, min(self.count, (block + 1) * self.per_block)
+
+    def ranges(self, block: int) -> tuple[tuple[int, int]]:
+        """The bytes of a block, as one range: first byte and end."""
+        first, end = self.bounds(block)
+        return ((self.offset(first), self.offset(end)),)
 
 
 class Pack:
@@ -112,30 +116,25 @@ class Pack:
             os.close(fd)
         if mapped[:_PAGE] != layout.header:
             raise self._damaged("its first page names other images, or another version of the format")
-        self._table = np.frombuffer(mapped, "<u8", offset=layout.table_offset)
-        if not self._table.all():
-            raise self._damaged(f"{np.count_nonzero(self._table == 0):,} blocks were never written")
+        content = memoryview(mapped)
+        self._checks = BlockChecks(layout, lambda first, end: content[first:end])
+        unwritten = np.count_nonzero(self._checks.entries == 0)
+        if unwritten:
+            raise self._damaged(f"{unwritten:,} blocks were never written")
         pixels = np.frombuffer(mapped, np.uint8, layout.count * layout.image_bytes, _PAGE)
         self._pixels = pixels.reshape(layout.count, *layout.image_shape)
-        self._checked, self._all_checked = np.zeros(layout.num_blocks, bool), False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Pack, (self.path, self.layout)
 
     def images(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
         """(B, C, H, W): a copy. Raises DamagedError where they are not as they were written."""
-        if not self._all_checked:
-            blocks = np.unique(indices // self.layout.per_block)
-            for block in blocks[~self._checked[blocks]].tolist():
-                self._check(block)
-            self._all_checked = bool(self._checked.all())
+        if not self._checks.all_sound:
+            block = self._checks.first_damaged(indices // self.layout.per_block)
+            if block is not None:
+                first, end = self.layout.bounds(block)
+                raise self._damaged(f"images {first:,} to {end - 1:,} are not as they were written")
         return self._pixels[indices]
-
-    def _check(self, block: int) -> None:
-        first, end = self.layout.bounds(block)
-        if WRITTEN + zlib.crc32(self._pixels[first:end].data) != self._table[block]:
-            raise self._damaged(f"images {first:,} to {end - 1:,} are not as they were written")
-        self._checked[block] = True
 
     def _damaged(self, why: str) -> DamagedError:
         return DamagedError(
@@ -201,9 +200,10 @@ def _build(path: Path, layout: Layout, decode: Decode, confirm: Callable[[], Non
     fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         claim(fd)  # so that nobody collects it as left behind
-        _fill(fd, layout, _begun(fd, layout, unfinished), decode, description, unfinished)
+        file = BlockFile(fd, layout, unfinished)
+        _fill(file, layout, _begun(file, layout.header), decode, description)
         confirm()
-        os.fsync(fd)
+        file.sync()
         with contextlib.suppress(FileNotFoundError):  # without locks, another builder may have been quicker
             os.rename(unfinished, path)  # from here on there is a pack: every block is written and synced
         sync_folder(path.parent)
@@ -216,44 +216,32 @@ def _build(path: Path, layout: Layout, decode: Decode, confirm: Callable[[], Non
         os.close(fd)
 
 
-def _begun(fd: int, layout: Layout, path: Path) -> NDArray[np.uint64]:
-    """The table of a partial file, with 0 for what is still to be written; the file is made ready if need be."""
-    if os.fstat(fd).st_size != layout.size or read_all(fd, _PAGE, 0, path) != layout.header:
-        os.ftruncate(fd, 0)
+def _begun(file: BlockFile, header: bytes) -> NDArray[np.uint64]:
+    """The entries of an unfinished file, 0 for what is still to be written; the file is made ready if need be."""
+    if not file.was_created(header):
         try:
-            reserve(fd, layout.size, path)
+            file.create(header)
         except StorageError:
-            path.unlink()  # what room there was is free again
+            file.path.unlink()  # what room there was is free again
             raise
-        write_all(fd, layout.header, 0, path)
-        return np.zeros(layout.num_blocks, "<u8")
-    table = np.frombuffer(read_all(fd, 8 * layout.num_blocks, layout.table_offset, path), "<u8").copy()
-    for block in np.flatnonzero(table).tolist():
-        first, end = layout.bounds(block)
-        pixels = read_all(fd, (end - first) * layout.image_bytes, layout.offset(first), path)
-        if table[block] != WRITTEN + zlib.crc32(pixels):
-            table[block] = 0
-    return table
+    entries = file.read_entries()
+    file.forget_damaged(entries)
+    return entries
 
 
 def _fill(
-    fd: int, layout: Layout, table: NDArray[np.uint64], decode: Decode, description: str, path: Path
+    file: BlockFile, layout: Layout, entries: NDArray[np.uint64], decode: Decode, description: str
 ) -> None:
-    """Decodes and writes every block that `table` lacks, on all cores: the decoder lets go of the
-    interpreter's lock.
-    """
+    """Decodes and writes every block that has no entry, on all cores: the decoder lets go of the interpreter's lock."""
 
     def write(block: int) -> int:
         first, end = layout.bounds(block)
-        pixels = np.ascontiguousarray(decode(np.arange(first, end)))
-        write_all(fd, pixels.data, layout.offset(first), path)
-        entry = np.array([WRITTEN + zlib.crc32(pixels.data)], "<u8")
-        write_all(fd, entry.data, layout.table_offset + 8 * block, path)
+        file.write_block(block, np.ascontiguousarray(decode(np.arange(first, end))).data)
         return end - first
 
-    missing = np.flatnonzero(table == 0).tolist()
+    missing = np.flatnonzero(entries == 0).tolist()
     with progress(description, layout.count) as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
-        written = (layout.bounds(block) for block in np.flatnonzero(table).tolist())
+        written = (layout.bounds(block) for block in np.flatnonzero(entries).tolist())
         advance(sum(end - first for first, end in written))
         for start in range(0, len(missing), _BLOCKS_AT_ONCE):  # a task for each of all would fill the memory
             for count in pool.map(write, missing[start : start + _BLOCKS_AT_ONCE]):

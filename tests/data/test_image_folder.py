@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from decant.cache import StorageError
+from decant.cache.io import blockfile
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
-from decant.pipeline.data import image_folder, image_pack, load
+from decant.pipeline.data import image_folder, load
 from decant.pipeline.data.samples import LabelledData, Split
 from decant.pipeline.errors import DataError
 from decant.pipeline.training.loading import OrderedKeys, loader
@@ -359,7 +360,7 @@ def test_a_full_disk_is_no_pack_or_an_error(
     def refuse(fd: int, size: int, path: Path) -> None:
         raise StorageError(f"{path}: reserving {size:,} bytes: No space left on device")
 
-    monkeypatch.setattr(image_pack, "reserve", refuse)
+    monkeypatch.setattr(blockfile, "reserve", refuse)
     keep("packed", monkeypatch)
     assert type(read(write_folder(tmp_path))).__name__ == "ArrayData"
     assert "No space left on device; the images are decoded without a pack" in capsys.readouterr().err

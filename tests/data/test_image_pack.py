@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import multiprocessing
 import os
 import pickle
@@ -67,6 +68,11 @@ def test_a_pack_is_the_images_in_any_order(shape: tuple[int, ...], count: int, p
     order = np.random.default_rng(1).integers(0, count, 3 * count)
     assert np.array_equal(pack.images(order), images[order])
     assert np.array_equal(pack.images(np.arange(count)), images)
+
+
+def test_the_bytes_of_a_pack_are_those_of_format_1(path: Path) -> None:
+    digest = hashlib.sha256(build(path).path.read_bytes()).hexdigest()
+    assert digest == "5490efc577761c15b1229aaa8ffa875dbaba5849e11d0dc1f00eb32bbd1fe41f"
 
 
 def test_what_is_read_is_a_copy(path: Path) -> None:
@@ -161,7 +167,9 @@ def test_an_unfinished_file_is_not_trusted(place: str, path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         find_or_build(path, LAYOUT, Decoder(), changed, "decoding")
-    offset = {"pixels": LAYOUT.offset(25), "table": LAYOUT.table_offset + 8, "header": 15, "end": None}[place]
+    offset = {"pixels": LAYOUT.offset(25), "table": LAYOUT.entries_offset + 8, "header": 15, "end": None}[
+        place
+    ]
     flip(partial_path(path), offset)
     decode = Decoder()
     assert np.array_equal(build(path, decode).images(np.arange(400)), IMAGES)
@@ -246,7 +254,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "too long": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
     "of another key": lambda path: flip(path, len(b"decoded-pack 1\n")),
     "of another format": lambda path: flip(path, 0),
-    "never written in part": lambda path: write_at(path, LAYOUT.table_offset + 8, bytes(8)),
+    "never written in part": lambda path: write_at(path, LAYOUT.entries_offset + 8, bytes(8)),
     "all zeros": lambda path: path.write_bytes(bytes(LAYOUT.size)),
     "of other pixels": one_bit_of_every_image,
     "of other pixels with right checksums": lambda path: (

@@ -1,0 +1,211 @@
+"""Files that are filled in place, block by block: reserved whole, resumed after a kill, checked when they are read.
+
+A block is one or several byte ranges of the file. A table in the file has an entry for each block: 0 while the block is
+unwritten, else 2³² + the CRC-32 of its bytes. The entry is written after the bytes. So a block that a kill cut short,
+that never reached the disk or that changed there is told from a sound one: its entry is 0 or does not agree.
+
+Cache files and packs of decoded images are such files; each says in a `BlockLayout` where its blocks lie.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decant.cache.io.files import read_all, reserve, storage_error, write_all
+
+WRITTEN = 1 << 32  # an entry is WRITTEN + the CRC-32 of the block's bytes, and so never 0
+
+ReadBytes = Callable[[int, int], bytes | memoryview]
+"""(first byte, end) of a file → those bytes."""
+
+
+class BlockLayout(Protocol):
+    """Where the blocks of a file and their entries lie."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks in the file, numbered from 0."""
+
+    @property
+    def entries_offset(self) -> int:
+        """The first byte of the table of entries, (num_blocks,) `<u8`."""
+
+    def ranges(self, block: int) -> Iterable[tuple[int, int]]:
+        """(first byte, end) of each range of a block, in the order in which its checksum runs over them."""
+
+
+def expected_entry(layout: BlockLayout, read: ReadBytes, block: int) -> int:
+    """The entry that a block must have for the bytes that `read` finds.
+
+    >>> class TwoBytes:  # a block of two ranges of one byte each, then its entry
+    ...     size, num_blocks, entries_offset = 10, 1, 2
+    ...     def ranges(self, block):
+    ...         return (0, 1), (1, 2)
+    >>> expected_entry(TwoBytes(), lambda first, end: b"ab"[first:end], 0) == WRITTEN + zlib.crc32(b"ab")
+    True
+    """
+    crc = 0
+    for first, end in layout.ranges(block):
+        crc = zlib.crc32(read(first, end), crc)
+    return WRITTEN + crc
+
+
+def damaged_blocks(layout: BlockLayout, read: ReadBytes, entries: NDArray[np.uint64]) -> list[int]:
+    """Every written block whose bytes do not agree with its entry. entries: (num_blocks,).
+
+    >>> class OneByte:
+    ...     size, num_blocks, entries_offset = 9, 1, 1
+    ...     def ranges(self, block):
+    ...         return ((0, 1),)
+    >>> damaged_blocks(OneByte(), lambda first, end: b"a", np.array([WRITTEN + zlib.crc32(b"b")], "u8"))
+    [0]
+    """
+    written = np.flatnonzero(entries).tolist()
+    return [block for block in written if expected_entry(layout, read, block) != int(entries[block])]
+
+
+class BlockFile:
+    """The file of a layout that `fd` has open, to read and write; it neither opens nor closes the file.
+
+    Several threads, or processes, may write into one file if they write different blocks.
+
+    >>> import tempfile
+    >>> class Letters:  # three blocks of four bytes after a header of eight, then the entries
+    ...     size, num_blocks, entries_offset = 44, 3, 20
+    ...     def ranges(self, block):
+    ...         return ((8 + 4 * block, 12 + 4 * block),)
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     blocks = BlockFile(file.fileno(), Letters(), Path(file.name))
+    ...     blocks.create(header=b"letters\\n")
+    ...     blocks.write_block(1, b"abcd")
+    ...     blocks.write(12, b"A")  # as if a kill had cut it short
+    ...     entries = blocks.read_entries()
+    ...     blocks.forget_damaged(entries), entries.tolist()
+    ([1], [0, 0, 0])
+    """
+
+    def __init__(self, fd: int, layout: BlockLayout, path: Path) -> None:
+        """`path` is for messages, and what `sync` removes when it fails."""
+        self.fd, self.layout, self.path = fd, layout, path
+
+    def create(self, header: bytes) -> None:
+        """Empties the file, reserves all its space and writes its first bytes. Raises StorageError where there is no
+        room.
+        """
+        os.ftruncate(self.fd, 0)
+        reserve(self.fd, self.layout.size, self.path)
+        self.write(0, header)
+
+    def was_created(self, header: bytes) -> bool:
+        """Whether the file has the layout's size and begins with `header`."""
+        whole = os.fstat(self.fd).st_size == self.layout.size
+        return whole and self.read(0, len(header)) == header
+
+    def read(self, first: int, end: int) -> bytes:
+        """Bytes `first` to `end` − 1. Raises StorageError."""
+        return read_all(self.fd, end - first, first, self.path)
+
+    def write(self, first: int, content: bytes | memoryview) -> None:
+        """Writes from byte `first` on. Raises StorageError."""
+        write_all(self.fd, content, first, self.path)
+
+    def read_entries(self) -> NDArray[np.uint64]:
+        """(num_blocks,): the table of entries, a copy."""
+        first = self.layout.entries_offset
+        return np.frombuffer(self.read(first, first + 8 * self.layout.num_blocks), "<u8").copy()
+
+    def write_entry(self, block: int, entry: int) -> None:
+        """Marks a block as written, or with 0 as unwritten."""
+        self.write(self.layout.entries_offset + 8 * block, entry.to_bytes(8, "little"))
+
+    def write_block(self, block: int, content: bytes | memoryview) -> None:
+        """Writes the bytes of a block, its ranges one after the other, and then its entry."""
+        rest = memoryview(content).cast("B")
+        for first, end in self.layout.ranges(block):
+            self.write(first, rest[: end - first])
+            rest = rest[end - first :]
+        self.write_entry(block, WRITTEN + zlib.crc32(content))
+
+    def finish_block(self, block: int) -> int:
+        """Reads back a block whose bytes were written by `write`, and writes its entry; returns that."""
+        entry = expected_entry(self.layout, self.read, block)
+        self.write_entry(block, entry)
+        return entry
+
+    def forget_damaged(self, entries: NDArray[np.uint64]) -> list[int]:
+        """Reads every written block, and marks those that do not agree with `entries` as unwritten, in the file and in
+        `entries` (num_blocks,); returns them. So does whoever goes on with a file after a kill.
+        """
+        damaged = damaged_blocks(self.layout, self.read, entries)
+        for block in damaged:
+            self.write_entry(block, 0)
+            entries[block] = 0
+        return damaged
+
+    def sync(self) -> None:
+        """Makes what was written durable. Raises StorageError where that fails, and then removes the file: after a
+        failed sync nobody knows which pages are on the disk, and a second one would not tell.
+        """
+        try:
+            os.fsync(self.fd)
+        except OSError as error:
+            self.path.unlink(missing_ok=True)
+            doing = "syncing; what was written cannot be trusted and is dropped"
+            raise storage_error(error, self.path, doing) from error
+
+
+class BlockChecks:
+    """Which blocks of a file that is only read have been checked: each is when it is first needed.
+
+    >>> class OneByte:
+    ...     size, num_blocks, entries_offset = 9, 1, 1
+    ...     def ranges(self, block):
+    ...         return ((0, 1),)
+    >>> content = b"a" + (WRITTEN + zlib.crc32(b"a")).to_bytes(8, "little")
+    >>> checks = BlockChecks(OneByte(), lambda first, end: content[first:end])
+    >>> checks.first_damaged(np.array([0, 0])), checks.all_sound
+    (None, True)
+    """
+
+    def __init__(self, layout: BlockLayout, read: ReadBytes, *, trusted: bool = False) -> None:
+        """`trusted` blocks are taken as they are, until `check_all` is called."""
+        self._layout, self._read = layout, read
+        first = layout.entries_offset
+        self.entries: NDArray[np.uint64] = np.frombuffer(read(first, first + 8 * layout.num_blocks), "<u8")
+        """(num_blocks,): 0 for a block that was never written."""
+        self._pending = np.full(layout.num_blocks, not trusted)
+        self.all_sound = trusted
+        """Whether there is nothing left to check."""
+
+    def first_damaged(self, blocks: NDArray[np.integer]) -> int | None:
+        """Checks those of `blocks`, in any order and number, that were not checked before.
+
+        Returns the first that does not agree with its entry; None where all do.
+        """
+        pending = np.unique(blocks[self._pending[blocks]]).tolist()
+        for block in pending:
+            if expected_entry(self._layout, self._read, block) != int(self.entries[block]):
+                return int(block)
+            self._pending[block] = False
+        if pending:
+            self.all_sound = not self._pending.any()
+        return None
+
+    def check_all(self) -> list[int]:
+        """Checks every block, whatever was checked before; those that do not agree with their entries."""
+        damaged = damaged_blocks(self._layout, self._read, self.entries)
+        self._pending[:] = False
+        self._pending[damaged] = True  # so that whoever needs one finds it damaged
+        self.all_sound = not damaged
+        return damaged
