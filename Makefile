@@ -11,7 +11,7 @@ DECANT := $(VENV)/bin/decant
 RUN     = --recipe $(RECIPE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser check format bench bench-compare bench-objectives study teacher cache-logits student evaluate report clean
+.PHONY: help demo test docs browser check format bench bench-compare bench-objectives study teacher cache-logits student evaluate report clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ demo: $(READY) ## the main job on the embedded digits: teacher, cache, students,
 
 test: $(READY) ## the whole suite
 	$(VENV)/bin/python -m pytest
+
+docs: $(READY) ## the documentation as a site: site/index.html
+	$(VENV)/bin/python -m mkdocs build --strict --quiet
 
 browser: $(READY) ## a Chromium for the tests of the report's page, where there is none
 	@for name in chromium chromium-browser google-chrome chrome; do \
@@ -76,5 +79,5 @@ report: student ## the table, the curves and the page, making what is missing
 	$(DECANT) report $(RUN)
 
 clean: ## remove the environment and tools' leftovers; runs, caches and data stay
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

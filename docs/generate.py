@@ -125,7 +125,7 @@ def tree() -> str:
             parts = path.parent.relative_to(ROOT).parts
             found = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
             shown = f"{'    ' * (len(parts) - 1)}{parts[-1]}/"
-            said = re.split(r"(?<=[.:])\s", " ".join(found.split("\n\n")[0].split()))[0].removesuffix(":")
+            said = " ".join(found.split("\n\n")[0].split()).split(". ")[0].removesuffix(".")
             lines.append(f"{shown:<24}{said}".rstrip())
     return "\n".join(["```text", *lines, "```"])
 
@@ -258,7 +258,7 @@ def _defaults(values: Mapping[str, Any]) -> str:
 
 
 def _command(path: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=path)
+    context = click.Context(command, info_name=path, help_option_names=["-h", "--help"])
     usage = " ".join([path, *command.collect_usage_pieces(context)])
     rows = []
     for parameter in command.get_params(context):
@@ -278,9 +278,10 @@ def _name(name: str, value: Any) -> str:
     title = f"## decant.{name} {{ #{name} }}"
     if not isinstance(value, type):
         return "\n\n".join([title, _signature(name, value), _docstring(value)])
-    parts = [title, _signature(name, value), _docstring(value)]
-    if "__init__" in vars(value) and value.__init__.__doc__:  # type: ignore[misc]
-        parts.append(_docstring(value.__init__))  # type: ignore[misc]
+    parts = [title, _docstring(value)]
+    if not hasattr(value, "open") and not issubclass(value, Exception):  # those are made by `open`, or raised
+        made = _docstring(value.__init__) if value.__init__.__doc__ else ""  # type: ignore[misc]
+        parts += [_signature(name, value), made if "__init__" in vars(value) else ""]
     for key, member in vars(value).items():
         shown = member.__func__ if isinstance(member, classmethod | staticmethod) else member
         if not key.startswith("_") and (callable(shown) or isinstance(shown, property)):
@@ -300,9 +301,12 @@ def _signature(name: str, value: Any) -> str:
         text = str(inspect.signature(value))
     except (TypeError, ValueError):
         return ""
-    text = text.replace("(self, ", "(").replace("(self)", "()").replace("(cls, ", "(").replace("'", "")
-    if len(text) > 80:
-        text = re.sub(r", (?=[\w*/]+(?::|,|\)|$))", ",\n    ", text).replace("(", "(\n    ", 1)
+    text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)  # annotations, which are strings in the code
+    text = text.replace("(self, ", "(").replace("(self)", "()").removesuffix(" -> None" * isinstance(value, type))
+    if len(name + text) > 80:
+        inner, arrow, returned = text.removeprefix("(").rpartition(")")
+        inner = re.sub(r", (?=[\w*/]+(?::|,|$))", ",\n    ", inner)
+        text = f"(\n    {inner},\n{arrow}{returned}"
     return f"```python\n{name}{text}\n```"
 
 

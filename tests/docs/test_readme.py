@@ -1,0 +1,41 @@
+"""The README is short, and shows what is tested elsewhere."""
+
+from __future__ import annotations
+
+import re
+
+from tests.deploy.test_export import EXAMPLE
+from tests.helpers.caches import ROOT
+from tests.helpers.documents import PAGES, blocks
+
+README = ROOT / "README.md"
+
+
+def test_it_has_at_most_150_lines() -> None:
+    assert len(README.read_text("utf-8").splitlines()) <= 150
+
+
+def test_a_loop_of_another_project_takes_ten_lines() -> None:
+    code = next(block.code for block in blocks(README) if block.language == "python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+
+
+def test_its_links_lead_to_files() -> None:
+    links = re.findall(r"\]\(([^)#]+)", README.read_text("utf-8"))
+    assert len(links) > 8
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
+def test_the_lines_that_classify_an_image_are_those_that_are_tested() -> None:
+    assert EXAMPLE in (ROOT / "docs/guides/export.md").read_text("utf-8")
+
+
+def test_what_is_not_run_is_counted() -> None:
+    reasons = [
+        f"{block.page.name}: {block.reason_not_to_run}"
+        for page in PAGES
+        for block in blocks(page)
+        if block.reason_not_to_run
+    ]
+    assert len(reasons) == 15, "\n".join(reasons)
+    assert all(re.search(r"installs|downloads|sets up|hour|minutes|start-up", reason) for reason in reasons)

@@ -1,0 +1,128 @@
+"""The site builds, fetches nothing, and its reference names everything that the code has."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import decant
+from decant.pipeline.config.settings import Settings
+from tests.helpers.caches import ROOT
+
+needs_mkdocs = pytest.mark.skipif(
+    importlib.util.find_spec("material") is None, reason="the extra `docs` is not installed"
+)
+_LOADED = {"src", "srcset", "data", "poster"}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built with every warning an error."""
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    """docs/generate.py."""
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs/generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Loads(HTMLParser):
+    """Collects what a page has a browser fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in _LOADED or (tag == "link" and name == "href"):
+                self.found.append(value or "")
+
+
+@needs_mkdocs
+def test_no_page_fetches_anything_from_elsewhere(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        loads = Loads()
+        loads.feed(page.read_text("utf-8"))
+        assert loads.found
+        assert [found for found in loads.found if re.match(r"(https?:)?//", found)] == [], page
+    for style in site.rglob("*.css"):
+        assert not re.search(r"url\(\s*['\"]?(https?:)?//", style.read_text("utf-8")), style
+
+
+@needs_mkdocs
+def test_no_marker_of_a_table_is_left(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        assert "<!-- generated" not in page.read_text("utf-8"), page
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = set(re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE))
+    assert navigation == {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+
+
+def test_every_table_is_on_a_page(generate: ModuleType) -> None:
+    markers = {
+        name
+        for path in (ROOT / "docs").rglob("*.md")
+        for name in re.findall(r"<!-- generated: (\w+) -->", path.read_text("utf-8"))
+    }
+    assert markers == set(generate.TABLES)
+
+
+def test_every_setting_is_named_and_said_what_for(generate: ModuleType) -> None:
+    table = generate.settings()
+    for path, model in generate.sections():
+        assert f"## `[{path}]`" in table
+        about = generate.described(model)
+        for key, field in model.model_fields.items():
+            assert f"| `{field.alias or key}` |" in table, f"{path}.{key}"
+            assert about.get(key), f"{path}.{key} has no docstring"
+    assert {path.partition(".")[0] for path, _ in generate.sections()} == set(Settings.model_fields)
+
+
+def test_every_objective_operation_command_and_name_is_there(generate: ModuleType) -> None:
+    from decant.pipeline.config.catalogue import catalogue
+
+    objectives, operations, commands = generate.objectives(), generate.operations(), generate.commands()
+    assert [entry.name for entry in catalogue() if f"| `{entry.name}` |" not in objectives] == []
+    tags = [generate.tag(model, "op") for model in generate.operation_models()]
+    assert len(tags) >= 12
+    assert [tag for tag in tags if f"| `{tag}` |" not in operations] == []
+    paths = [path for path, _ in generate.walk(generate.command_line, "decant")]
+    assert len(paths) >= 18
+    assert [path for path in paths if f"## {path} {{" not in commands] == []
+    api = generate.api()
+    assert [name for name in decant.__all__ if f"## decant.{name} {{" not in api] == []
+
+
+def test_every_folder_of_the_code_is_said_what_for(generate: ModuleType) -> None:
+    lines = [line for line in generate.tree().splitlines() if "/" in line]
+    assert len(lines) > 15
+    assert [line for line in lines if not line.partition("/")[2].strip()] == []
