@@ -34,7 +34,7 @@ test: $(READY) ## the whole suite
 	$(VENV)/bin/python -m pytest
 
 docs: $(READY) ## the documentation as a site: site/index.html
-	$(VENV)/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
 
 browser: $(READY) ## a Chromium for the tests of the report's page, where there is none
 	@for name in chromium chromium-browser google-chrome chrome; do \

@@ -48,7 +48,9 @@ def settings() -> str:
     parts = []
     for path, model in sections():
         if model in shown:
-            parts.append(f"{_heading(path)}\n\n{_said(Settings, path)} It has the keys of `[{shown[model]}]`.")
+            parts.append(
+                f"{_heading(path)}\n\n{_said(Settings, path)} It has the keys of `[{shown[model]}]`."
+            )
         else:
             parts.append(_section(path, model))
         shown.setdefault(model, path)
@@ -79,11 +81,7 @@ def operations() -> str:
     """Everything that `views.augment` may list."""
     rows = []
     for model in operation_models():
-        keys = [
-            _setting(model, key, field)
-            for key, field in model.model_fields.items()
-            if key != "op"
-        ]
+        keys = [_setting(model, key, field) for key, field in model.model_fields.items() if key != "op"]
         rows.append((f"`{tag(model, 'op')}`", _one_line(model.__doc__), "<br>".join(keys)))
     return _table(("`op`", "what it does", "settings and defaults"), rows)
 
@@ -272,7 +270,9 @@ def _command(path: str, command: click.Command) -> str:
 
 def _name(name: str, value: Any) -> str:
     if isinstance(value, ModuleType):
-        inner = [one for one in getattr(value, "__all__", ()) if one[0].isupper() or callable(getattr(value, one))]
+        inner = [
+            one for one in getattr(value, "__all__", ()) if one[0].isupper() or callable(getattr(value, one))
+        ]
         members = [_member(f"{name}.{one}", getattr(value, one)) for one in inner]
         return "\n\n".join([f"## decant.{name} {{ #{name} }}", _docstring(value), *members])
     title = f"## decant.{name} {{ #{name} }}"
@@ -302,7 +302,11 @@ def _signature(name: str, value: Any) -> str:
     except (TypeError, ValueError):
         return ""
     text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)  # annotations, which are strings in the code
-    text = text.replace("(self, ", "(").replace("(self)", "()").removesuffix(" -> None" * isinstance(value, type))
+    text = (
+        text.replace("(self, ", "(")
+        .replace("(self)", "()")
+        .removesuffix(" -> None" * isinstance(value, type))
+    )
     if len(name + text) > 80:
         inner, arrow, returned = text.removeprefix("(").rpartition(")")
         inner = re.sub(r", (?=[\w*/]+(?::|,|$))", ",\n    ", inner)

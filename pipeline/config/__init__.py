@@ -1,0 +1,1 @@
+"""A recipe: a TOML file, read into frozen settings, with every mistake named by its path."""

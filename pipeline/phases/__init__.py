@@ -1,0 +1,1 @@
+"""The phases: teacher, cache-logits, student and evaluate, each a function of a recipe and its folders."""

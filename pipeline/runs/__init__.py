@@ -1,0 +1,1 @@
+"""Run folders: what a finished network leaves, and how it is opened again."""

@@ -1,0 +1,1 @@
+"""What the rooms share: progress bars, and code that a recipe names."""

@@ -6,7 +6,7 @@ import ast
 import re
 from functools import cache
 
-from tests.helpers.caches import ROOT
+from tests.helpers.processes import ROOT
 
 PAGE = (ROOT / "docs/what-can-go-wrong.md").read_text("utf-8")
 _FEWEST = 12

@@ -10,7 +10,7 @@ import zlib
 import h5py
 
 from decant.cache import LogitCache
-from tests.helpers.caches import ROOT
+from tests.helpers.processes import ROOT
 
 PAGE = (ROOT / "docs/file-format.md").read_text("utf-8").partition("## Test vectors")[2]
 FILE = ROOT / "tests/golden/v1.h5"

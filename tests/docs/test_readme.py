@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from tests.deploy.test_export import EXAMPLE
-from tests.helpers.caches import ROOT
 from tests.helpers.documents import PAGES, blocks
+from tests.helpers.processes import ROOT
 
 README = ROOT / "README.md"
 

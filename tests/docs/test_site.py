@@ -15,7 +15,7 @@ import pytest
 
 import decant
 from decant.pipeline.config.settings import Settings
-from tests.helpers.caches import ROOT
+from tests.helpers.processes import ROOT
 
 needs_mkdocs = pytest.mark.skipif(
     importlib.util.find_spec("material") is None, reason="the extra `docs` is not installed"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.caches import ROOT
 from tests.helpers.documents import PAGES, blocks, reading
+from tests.helpers.processes import ROOT
 
 NOT_RUN = Counter[str]()
 """How many blocks of each page are not run."""

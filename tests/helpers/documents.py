@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.caches import ROOT
+from tests.helpers.processes import ROOT
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 _BLOCK = re.compile(r"^```(?P<language>\w+)(?P<options>[^\n]*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -220,6 +220,7 @@ def _decant(words: list[str]) -> tuple[int, str]:
 def _merged(whole: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     """The sections of `whole`, with the keys of `part` in place of theirs."""
     both = {
-        key: {**whole.get(key, {}), **value} if isinstance(value, dict) else value for key, value in part.items()
+        key: {**whole.get(key, {}), **value} if isinstance(value, dict) else value
+        for key, value in part.items()
     }
     return {**whole, **both}
