@@ -1,11 +1,9 @@
-"""`decant cache …` through the real command."""
+"""`decant cache …` in processes of its own."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ import pytest
 
 from decant.cache import Store
 from decant.pipeline.data import image_pack
-from tests.helpers.commands import TINY, decant, refused, succeed, tiny
+from tests.helpers.commands import TINY, decant, decant_anew, follow, refused, succeed, tiny
+from tests.helpers.processes import finished, python
 from tests.helpers.shells import shell
 
 COMMANDS = ["ls", "info", "verify", "diff", "path", "import", "export", "merge", "gc"]
@@ -51,20 +50,27 @@ def caches(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, tmp_path: Path) -> None:
-    assert "Options:" in succeed(decant("cache", command, "--help", cwd=tmp_path))
+    assert "Options:" in succeed(decant_anew("cache", command, "--help", cwd=tmp_path))
 
 
 def test_no_command_for_files_imports_torch(made: Path) -> None:
-    for words in (["ls"], ["info", caches(made)[0]], ["verify", caches(made)[0]], ["gc"]):
-        script = (
-            "import sys; sys.argv = ['decant', 'cache', *sys.argv[1:]]\n"
-            "from decant.pipeline.cli.main import main\n"
-            "try: main()\nfinally: print('torch' in sys.modules, file=sys.stderr)"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", script, *words], cwd=made, capture_output=True, text=True, check=True
-        )
-        assert done.stderr.strip().endswith("False"), words
+    name = caches(made)[0]
+    every = (
+        ["ls"],
+        ["info", name],
+        ["verify", name],
+        ["diff", name, name],
+        ["export", name, "logits.npy"],
+        ["gc"],
+    )
+    script = (
+        "import json, sys\n"
+        "from decant.pipeline.cli.main import decant\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    decant.main(['cache', *words], standalone_mode=False)\n"
+        "    assert 'torch' not in sys.modules, words"
+    )
+    finished(python(script, json.dumps(every), cwd=made))
 
 
 def test_ls_lists_and_json_is_for_programs(made: Path) -> None:
@@ -160,7 +166,7 @@ def test_caches_that_differ_in_their_teacher_alone_can_be_merged_as_diff_says(
 
 
 def test_path_is_for_scripts(made: Path) -> None:
-    path = succeed(decant("cache", "path", *TINY, cwd=made))
+    path = succeed(decant_anew("cache", "path", *TINY, cwd=made))
     assert Path(path.removesuffix("\n")).is_file(), "nothing else is said"
     assert "run: decant cache-logits" in refused(decant("cache", "path", "--set", "teacher.seed=7", cwd=made))
 
@@ -185,7 +191,7 @@ def test_a_student_learns_from_imported_and_from_merged_logits(made: Path, tmp_p
         "--set=student.seeds=1",
     )
     said = succeed(decant("cache", "import", "logits.npy", *of, *store, cwd=tmp_path))
-    assert "distilled" in shell(following(said), tmp_path)
+    assert "distilled" in follow(following(said), tmp_path)
 
 
 def test_logits_of_data_of_ones_own_lead_to_a_look_at_them(tmp_path: Path) -> None:

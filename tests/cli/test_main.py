@@ -1,4 +1,4 @@
-"""The real command in a real process: help, what it says, and every mistake that a person can make."""
+"""The command in a process of its own: help, what it says, and every mistake that a person can make."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from decant.pipeline.cli import main
-from tests.helpers.commands import TINY, decant, only, refused, start, succeed, tiny
+from tests.helpers.commands import TINY, decant, decant_anew, only, refused, start, succeed, tiny
 from tests.helpers.processes import PATIENCE, wait_until
 
 COMMANDS = ["teacher", "cache-logits", "student", "evaluate", "report"]
@@ -46,7 +46,7 @@ def folder_run(phase: str, root: Path, *words: str, cwd: Path) -> subprocess.Com
 
 @pytest.mark.parametrize("command", [*COMMANDS, "objectives", "export", "predict"])
 def test_every_command_and_every_option_has_help(command: str, tmp_path: Path) -> None:
-    text = succeed(decant(command, "--help", cwd=tmp_path))
+    text = succeed(decant_anew(command, "--help", cwd=tmp_path))
     options = text.split("Options:")[1].splitlines()
     for place, line in enumerate(options):
         if line.strip().startswith("-"):

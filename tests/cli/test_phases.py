@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from decant.pipeline.cli.main import decant
-from tests.helpers.commands import TINY, only
+from tests.helpers.commands import TINY, follow, only
 from tests.helpers.shells import colours, shell, terminal
 
 Document = Callable[..., tuple[Any, str]]
@@ -92,7 +92,7 @@ def test_a_dry_run_tells_a_program_what_it_would_cost(made: Path, document: Docu
     assert told["pays_after_epochs"] == told["seconds"] / told["live_seconds_an_epoch"]
     assert told["student_epochs"] == 4
     assert not (made / told["path"]).exists()
-    shell(following(said), made)
+    follow(following(said), made)
     assert (made / told["path"]).stat().st_size >= told["bytes"]
     (made / told["path"]).unlink()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -72,6 +73,13 @@ def decant_anew(*words: str | Path, cwd: Path, **env: str) -> subprocess.Complet
         timeout=PATIENCE,
         check=False,
     )
+
+
+def follow(line: str, cwd: Path) -> str:
+    """The output of a `decant …` that a message names, which must work; its words are split as a shell splits them."""
+    command, *words = shlex.split(line)
+    assert command == "decant", line
+    return succeed(decant(*words, cwd=cwd))
 
 
 def tiny(phase: str, *words: str, cwd: Path, seeds: int = 1, **env: str) -> subprocess.CompletedProcess[str]:

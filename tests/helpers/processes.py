@@ -15,10 +15,13 @@ PATIENCE = 600
 """Seconds until what does not come is taken for stuck: far more than a slow, busy machine needs."""
 
 
-def python(script: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+def python(
+    script: str, *arguments: object, cwd: Path | None = None, **environment: str
+) -> subprocess.Popen[str]:
     """A script in a process of its own, which can import what a test can."""
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", script, *map(str, arguments)],
+        cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

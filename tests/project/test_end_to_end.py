@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from decant.cache import LogitCache
-from tests.helpers.commands import TINY, decant, only, start, succeed
+from tests.helpers.commands import TINY, decant, decant_anew, only, start, succeed
+from tests.helpers.processes import ROOT, wait_until
 
-ROOT = Path(__file__).parents[2]
 MANY_VIEWS = (
     "--set",
     "views.count=48",
@@ -103,9 +103,7 @@ def test_of_two_builders_one_builds_and_the_other_waits_and_says_for_whom(tmp_pa
     )
     succeed(decant("teacher", *TINY, *views, cwd=tmp_path))
     first = start("cache-logits", *TINY, *views, cwd=tmp_path)
-    while not list(tmp_path.glob("caches/*.partial")):
-        assert first.poll() is None, first.communicate()
-        time.sleep(0.01)
+    wait_until(lambda: list(tmp_path.glob("caches/*.partial")), first)
     first.send_signal(signal.SIGSTOP)  # until the second one waits
     second = start("cache-logits", *TINY, *views, cwd=tmp_path)
     assert second.stderr is not None
@@ -126,7 +124,8 @@ def test_make_student_makes_what_it_needs_in_order(tmp_path: Path) -> None:
         [*TINY, "--set student.seeds=1", f"--runs={tmp_path / 'runs'} --store={tmp_path / 'store'}"]
     )
     made = subprocess.run(
-        ["make", "student", f"VENV={environment}", f"ARGS={arguments}"],
+        # -o: the environment that the tests run in is not set up again, whatever its age
+        ["make", "-o", f"{environment}/.ready", "student", f"VENV={environment}", f"ARGS={arguments}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -165,4 +164,6 @@ def test_everything_is_the_same_through_python_m_and_through_the_script(tmp_path
     if not script.exists():
         pytest.skip("the distribution is not installed here")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout == succeed(decant("--version", cwd=tmp_path)).replace("python -m pipeline", "decant")
+    assert done.stdout == succeed(decant_anew("--version", cwd=tmp_path)).replace(
+        "python -m pipeline", "decant"
+    )

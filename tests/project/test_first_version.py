@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import decant, succeed
+from tests.helpers.commands import decant_anew, only, succeed
 from tests.helpers.processes import ROOT
 
 MADE = ROOT / "tests/golden/first-version"
@@ -28,7 +28,7 @@ def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("phase", ["teacher", "cache-logits", "student"])
 def test_every_phase_finds_what_the_first_version_made(first_version: Path, phase: str) -> None:
     before = {path: path.read_bytes() for path in first_version.rglob("*") if path.is_file()}
-    said = succeed(decant(phase, "--recipe", "small.toml", cwd=first_version))
+    said = succeed(decant_anew(phase, "--recipe", "small.toml", cwd=first_version))
     assert "found" in said
     assert "made" not in said
     after = {path: path.read_bytes() for path in first_version.rglob("*") if path.is_file()}
@@ -40,5 +40,20 @@ def test_every_phase_finds_what_the_first_version_made(first_version: Path, phas
 
 
 def test_the_status_of_the_first_version_is_done(first_version: Path) -> None:
-    said = succeed(decant("status", "--recipe", "small.toml", cwd=first_version))
+    said = succeed(decant_anew("status", "--recipe", "small.toml", cwd=first_version))
     assert said.count("done") == 4, said
+
+
+def test_what_the_first_version_made_is_measured_exported_and_asked_for(first_version: Path) -> None:
+    """By commands that no other test starts in a process that has imported nothing yet."""
+    recipe, run = ("--recipe", "small.toml"), only(first_version, "runs/small/student-mlp-kd-*/seed-0")
+    for words, says in (
+        (("evaluate", *recipe), "distilled"),
+        (("export", run, "--formats", "pt2"), "export.json"),
+        (("cache", "export", "b5780e88", "logits.npy"), "logits.npy"),
+        (
+            ("cache", "import", "logits.npy", "--teacher", "t", "--data", "d", "--store", "s"),
+            "next: decant cache info",
+        ),
+    ):
+        assert says in succeed(decant_anew(*words, cwd=first_version)), words
