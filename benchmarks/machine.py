@@ -24,7 +24,8 @@ def describe() -> dict[str, Any]:
         "system": platform.platform(),
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("decant", "torch", "numpy", "h5py")},
+            "decant": version("decant-kd"),
+            **{name: version(name) for name in ("torch", "numpy", "h5py")},
         },
     }
 
