@@ -1,11 +1,10 @@
-"""A recipe: a TOML file, read, overridden with `--set`, validated, and worded about when it is wrong."""
+"""A recipe: a TOML file, read, overridden with `--set` and validated."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import shlex
-import textwrap
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
+from decant.pipeline.config.messages import problems_in_words
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.errors import RecipeError, nearest
 
@@ -129,8 +129,7 @@ def _validate(content: dict[str, Any], source: str) -> Settings:
         # Through JSON, in which a list may stand for a tuple while every other type stays exact.
         return Settings.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        problems = dict.fromkeys(_word(problem) for problem in error.errors(include_url=False))
-        raise RecipeError(f"{source}: " + "; ".join(problems)) from None
+        raise RecipeError(f"{source}: {problems_in_words(error)}") from None
 
 
 def _dates(value: Any, path: str = "") -> Iterator[str]:
@@ -143,97 +142,3 @@ def _dates(value: Any, path: str = "") -> Iterator[str]:
             yield from _dates(inner, f"{path}[{place}]")
     elif isinstance(value, (datetime.date, datetime.time)):
         yield path
-
-
-def _word(problem: Any) -> str:
-    """One of pydantic's errors, for a person: the path in the file, what is allowed there, what was found."""
-    if not problem["loc"]:  # what sections say of each other names its own place
-        return str(problem["ctx"]["error"])
-    *parents, last = problem["loc"]
-    path, schema = _place(problem["loc"])
-    match problem["type"]:
-        case "extra_forbidden":
-            known = _place(parents, table=True)[1]["properties"]
-            return f"{path}: unknown {'key' if parents else 'section'}; {nearest(str(last), known)}"
-        case "missing":
-            return f"{path}: missing"
-        case "value_error":
-            return f"{path}.{problem['ctx']['error']}"
-        case "union_tag_not_found":
-            choice = schema["discriminator"]
-            return f"{path}.{choice['propertyName']}: missing; known: {', '.join(choice['mapping'])}"
-        case "union_tag_invalid":
-            choice = schema["discriminator"]
-            what = {"name": "objective", "op": "operation"}[choice["propertyName"]]
-            tag, own = problem["ctx"]["tag"], " (or package.module:function)" if what == "objective" else ""
-            return (
-                f"{path}.{choice['propertyName']}: unknown {what} {tag!r}; "
-                f"{nearest(tag, choice['mapping'])}{own}"
-            )
-        case _:
-            found = json.dumps(problem["input"], ensure_ascii=False)
-            return f"{path}: expected {_expected(schema)}, found {textwrap.shorten(found, 80)}"
-
-
-def _place(loc: Sequence[str | int], table: bool = False) -> tuple[str, dict[str, Any]]:
-    """The path as a person writes it, and the JSON Schema of what may stand there: of several, the first, or the first
-    table where it is one that is meant.
-
-    pydantic puts the name of an objective or operation into the path of what is wrong inside it.
-    """
-    whole = Settings.model_json_schema()
-    path, schema = "", whole
-    for place, part in enumerate(loc):
-        if "anyOf" in schema:
-            break  # what follows is pydantic's name for one of the choices
-        if "discriminator" in schema:
-            schema = {"$ref": schema["discriminator"]["mapping"][part]}
-        elif isinstance(part, int):
-            path, schema = f"{path}[{part}]", schema["items"]
-        else:
-            path, schema = f"{path}.{part}" if path else part, schema.get("properties", {}).get(part, {})
-        choices = [_definition(choice, whole) for choice in schema.get("anyOf", [schema])]
-        choices = [choice for choice in choices if choice.get("type") != "null"]
-        tables = [choice for choice in choices if "properties" in choice or "discriminator" in choice]
-        if len(choices) > 1 and not tables:
-            schema = {"anyOf": choices}
-        else:
-            schema = (tables if tables and (table or place + 1 < len(loc)) else choices)[0]
-    return path, schema
-
-
-def _definition(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
-    """What a reference refers to; any other schema as it is."""
-    return whole["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
-
-
-_TYPES = {
-    "integer": "a whole number",
-    "number": "a number",
-    "string": "text",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "a table",
-}
-_BOUNDS = {
-    "minimum": "at least",
-    "exclusiveMinimum": "above",
-    "maximum": "at most",
-    "exclusiveMaximum": "below",
-}
-
-
-def _expected(schema: dict[str, Any]) -> str:
-    """What a schema allows, in words: the type with its range, or the choices."""
-    if "enum" in schema:
-        return f"one of {', '.join(schema['enum'])}"
-    if "discriminator" in schema:
-        return f"a table with `{schema['discriminator']['propertyName']}`"
-    if schema.get("title") == "Network":
-        return "a name, or a table with `name`"
-    if "anyOf" in schema:
-        return " or ".join(_expected(choice) for choice in schema["anyOf"])
-    if "const" in schema:
-        return json.dumps(schema["const"])
-    bounds = [f"{word} {schema[bound]:,}" for bound, word in _BOUNDS.items() if bound in schema]
-    return " ".join([_TYPES[schema["type"]], " and ".join(bounds)]).strip()

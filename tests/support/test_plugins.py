@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import hashlib
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 
 from decant.pipeline.errors import DataError, ModelError, RecipeError
-from decant.pipeline.support import plugins
 from decant.pipeline.support.plugins import Plugin, optional, source_sha256
 
 SOURCE = """
@@ -91,10 +89,6 @@ def test_the_digest_is_of_the_file_whether_or_not_its_function_is_there() -> Non
     assert source_sha256("users_code:double") == source_sha256("users_code:gone") == expected
     assert "users_code" not in sys.modules
     assert source_sha256("nobodys:f") is source_sha256("no.such.package:f") is source_sha256(":f") is None
-
-
-def test_the_example_runs() -> None:
-    assert doctest.testmod(plugins) == (0, 2)
 
 
 # Libraries that are extras

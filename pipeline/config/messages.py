@@ -1,0 +1,124 @@
+"""What is wrong with a recipe, in words: the path in the file, what is allowed there, and what was found."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from decant.pipeline.config.settings import Settings
+from decant.pipeline.errors import nearest
+
+Schema = dict[str, Any]
+"""A JSON Schema, or a part of one."""
+
+
+def problems_in_words(error: ValidationError) -> str:
+    """All that is wrong with a recipe, one line.
+
+    >>> recipe = {"data": {"name": "digits"}, "teacher": {"network": "conv", "epochs": 1}, "studnet": {}}
+    >>> try:
+    ...     Settings.model_validate(recipe)
+    ... except ValidationError as error:
+    ...     problems_in_words(error)
+    'student: missing; studnet: unknown section; did you mean student?'
+    """
+    return "; ".join(dict.fromkeys(_in_words(problem) for problem in error.errors(include_url=False)))
+
+
+def _in_words(problem: ErrorDetails) -> str:
+    """One of pydantic's errors."""
+    if not problem["loc"]:  # a check across sections names the keys itself
+        return str(problem["ctx"]["error"])
+    *parents, last = problem["loc"]
+    path, schema = _locate(problem["loc"])
+    match problem["type"]:
+        case "extra_forbidden":
+            known = _locate(parents, table=True)[1]["properties"]
+            return f"{path}: unknown {'key' if parents else 'section'}; {nearest(str(last), known)}"
+        case "missing":
+            return f"{path}: missing"
+        case "value_error":
+            return f"{path}.{problem['ctx']['error']}"
+        case "union_tag_not_found":
+            choice = schema["discriminator"]
+            return f"{path}.{choice['propertyName']}: missing; known: {', '.join(choice['mapping'])}"
+        case "union_tag_invalid":
+            choice = schema["discriminator"]
+            what = {"name": "objective", "op": "operation"}[choice["propertyName"]]
+            tag, own = problem["ctx"]["tag"], " (or package.module:function)" if what == "objective" else ""
+            return (
+                f"{path}.{choice['propertyName']}: unknown {what} {tag!r}; "
+                f"{nearest(tag, choice['mapping'])}{own}"
+            )
+        case _:
+            found = json.dumps(problem["input"], ensure_ascii=False)
+            return f"{path}: expected {_expected(schema)}, found {textwrap.shorten(found, 80)}"
+
+
+def _locate(loc: Sequence[str | int], table: bool = False) -> tuple[str, Schema]:
+    """The path as it is written in a recipe, and the JSON Schema of the value there: of several, the first, or the
+    first table where `table` is true or the path goes on inside.
+
+    pydantic adds the name of an objective or operation to the path of a problem inside it.
+    """
+    whole = Settings.model_json_schema()
+    path, schema = "", whole
+    for depth, part in enumerate(loc):
+        if "anyOf" in schema:
+            break  # what follows is pydantic's name for one of the choices
+        if "discriminator" in schema:
+            schema = {"$ref": schema["discriminator"]["mapping"][part]}
+        elif isinstance(part, int):
+            path, schema = f"{path}[{part}]", schema["items"]
+        else:
+            path, schema = f"{path}.{part}" if path else part, schema.get("properties", {}).get(part, {})
+        choices = [_definition(choice, whole) for choice in schema.get("anyOf", [schema])]
+        choices = [choice for choice in choices if choice.get("type") != "null"]
+        tables = [choice for choice in choices if "properties" in choice or "discriminator" in choice]
+        if len(choices) > 1 and not tables:
+            schema = {"anyOf": choices}
+        else:
+            schema = (tables if tables and (table or depth + 1 < len(loc)) else choices)[0]
+    return path, schema
+
+
+def _definition(schema: Schema, whole: Schema) -> Schema:
+    """The schema that a reference points to; any other schema as it is."""
+    return whole["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+
+
+_TYPES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+_BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
+}
+
+
+def _expected(schema: Schema) -> str:
+    """What a schema allows, in words: the type with its range, or the choices."""
+    if "enum" in schema:
+        return f"one of {', '.join(schema['enum'])}"
+    if "discriminator" in schema:
+        return f"a table with `{schema['discriminator']['propertyName']}`"
+    if schema.get("title") == "Network":
+        return "a name, or a table with `name`"
+    if "anyOf" in schema:
+        return " or ".join(_expected(choice) for choice in schema["anyOf"])
+    if "const" in schema:
+        return json.dumps(schema["const"])
+    bounds = [f"{word} {schema[bound]:,}" for bound, word in _BOUNDS.items() if bound in schema]
+    return " ".join([_TYPES[schema["type"]], " and ".join(bounds)]).strip()

@@ -1,0 +1,22 @@
+"""The examples in the docstrings of both packages run as they are written."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+
+import pytest
+
+from tests.project.test_architecture import sources
+
+WITH_EXAMPLES = [name for name, path in sources().items() if ">>> " in path.read_text("utf-8")]
+
+
+def test_there_are_examples() -> None:
+    assert WITH_EXAMPLES
+
+
+@pytest.mark.parametrize("module", WITH_EXAMPLES)
+def test_examples_run(module: str) -> None:
+    failed, tried = doctest.testmod(importlib.import_module(module))
+    assert (failed, tried > 0) == (0, True)
