@@ -92,7 +92,7 @@ def expected_size(manifest: Manifest) -> int:
     """Bytes of the tables of a cache with this manifest, without its header of some tens of KiB.
 
     >>> expected_size(Manifest.build(num_samples=50_000, num_outputs=100, num_views=4))
-    41206280
+    41206312
     """
     return sum(Table(0, *spec).nbytes for spec in expected_tables(manifest).values())
 
