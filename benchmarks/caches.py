@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.conditions import Conditions
-from decant.cache import LogitCache, LogitCacheWriter, Manifest
-from decant.cache.format.tables import expected_size
+from decant.cache import LogitCache, LogitCacheWriter, Manifest, expected_size
 
 _AT_ONCE = 10_000
 

@@ -11,8 +11,7 @@ from benchmarks.conditions import Conditions
 from benchmarks.measurement import Measurement, Unit
 from benchmarks.reading import BATCH
 from benchmarks.timing import compare, timed
-from decant.cache import LogitCache
-from decant.cache.reader import Verify
+from decant.cache import LogitCache, Verify
 
 
 def measure(conditions: Conditions) -> Iterator[Measurement]:

@@ -1,7 +1,22 @@
 """A soft-label cache: one HDF5 file with a teacher's logits for every sample and view, safe to share.
 
-`SoftLabelDataset` needs torch and is imported when it is first asked for; everything else needs only NumPy
-and h5py.
+errors.py      what can be wrong with a cache
+manifest.py    what a cache holds and where it came from; its key
+encodings/     how the logits of a row are stored
+format/        the file: HDF5 header, tables, blocks and checksums
+io/            atomic writes, locks, unfinished files
+writer.py      rows in, and validation.py, what may be stored
+reader.py      rows out, and placement.py, where they are read from
+source.py      what soft labels are read from; ensemble.py, several teachers as one
+keys.py        the keys of a dataset; inputs.py, the checksums of its inputs
+dataset.py     soft labels for PyTorch: the one module that imports torch
+statistics.py  what the logits are like
+convert.py     import, export, merge
+store/         a directory of caches that experiments share
+unfinished.py  how far a cache is that is being written
+
+Other packages import from here, and from `cache.io` what they write with themselves. `SoftLabelDataset` needs torch
+and is imported when it is first used; everything else needs NumPy and h5py.
 """
 
 from __future__ import annotations
@@ -13,10 +28,12 @@ if __name__ == "cache":  # found by its folder's name, inside the repository
 
     use_import_package("cache")
 
+from decant.cache.convert import export_logits, import_logits, merge_caches, take_over_views
 from decant.cache.ensemble import Ensemble
 from decant.cache.errors import (
     CacheError,
     CorruptError,
+    Difference,
     FormatError,
     IncompleteError,
     MismatchError,
@@ -24,41 +41,73 @@ from decant.cache.errors import (
     StorageError,
     ValueRefusedError,
 )
+from decant.cache.format.tables import expected_size
 from decant.cache.inputs import CheckInputs, each_input, input_crc32, one_input
 from decant.cache.keys import Key, Keys, split_keys
-from decant.cache.manifest import Manifest
-from decant.cache.reader import LogitCache
+from decant.cache.manifest import Manifest, class_list, differences, require_equal
+from decant.cache.reader import LogitCache, Verify
 from decant.cache.source import LogitSource, row_chunks
+from decant.cache.statistics import (
+    RegressionSummary,
+    Summary,
+    calibration_error,
+    regression_errors,
+    softmax,
+    summarize,
+)
+from decant.cache.store.gc import Leftover, leftovers, remove_leftover
 from decant.cache.store.local import Store
+from decant.cache.unfinished import Unfinished, find_unfinished
 from decant.cache.writer import LogitCacheWriter
 
 if TYPE_CHECKING:
-    from decant.cache.dataset import SoftLabelDataset
+    from decant.cache.dataset import SoftLabelDataset as SoftLabelDataset
 
 __all__ = [
     "CacheError",
     "CheckInputs",
     "CorruptError",
+    "Difference",
     "Ensemble",
     "FormatError",
     "IncompleteError",
     "Key",
     "Keys",
+    "Leftover",
     "LogitCache",
     "LogitCacheWriter",
     "LogitSource",
     "Manifest",
     "MismatchError",
     "NewerFormatError",
+    "RegressionSummary",
     "SoftLabelDataset",
     "StorageError",
     "Store",
+    "Summary",
+    "Unfinished",
     "ValueRefusedError",
+    "Verify",
+    "calibration_error",
+    "class_list",
+    "differences",
     "each_input",
+    "expected_size",
+    "export_logits",
+    "find_unfinished",
+    "import_logits",
     "input_crc32",
+    "leftovers",
+    "merge_caches",
     "one_input",
+    "regression_errors",
+    "remove_leftover",
+    "require_equal",
     "row_chunks",
+    "softmax",
     "split_keys",
+    "summarize",
+    "take_over_views",
 ]
 
 

@@ -133,7 +133,7 @@ def _export(cache: LogitCache, path: Path, view: int | None) -> tuple[int, ...]:
     return shape
 
 
-def merge(store: Store, caches: Sequence[LogitCache], how: MergeMode) -> Path:
+def merge_caches(store: Store, caches: Sequence[LogitCache], how: MergeMode) -> Path:
     """Publishes one cache made from several in `store`, or finds it there; returns its path.
 
     "mean-logits" and "mean-probabilities" are the means of `Ensemble` at T = 1, over caches of the same data and

@@ -27,7 +27,7 @@ class Leftover:
 
 
 def leftovers(store: Store, unused_days: float, also: Sequence[str] = ()) -> Iterator[Leftover]:
-    """What `remove` would remove: never a file that a process is known to use or to write.
+    """What `remove_leftover` would remove: never a file that a process is known to use or to write.
 
     store: its caches are looked through, and the files that the patterns `also` find below its folder, as
     "packs/*.pack"; they must be built, locked and used as caches are (`decant.cache.io`).
@@ -54,7 +54,7 @@ def leftovers(store: Store, unused_days: float, also: Sequence[str] = ()) -> Ite
             yield Leftover(path, _allocated(path), f"unfinished, and left alone for {idle:,.1f} days")
 
 
-def remove(leftover: Leftover) -> bool:
+def remove_leftover(leftover: Leftover) -> bool:
     """Removes it unless somebody began to use it in the meantime; whether it is gone. Raises StorageError."""
     try:
         if leftover.path.name.endswith((PARTIAL, DRAFT)):

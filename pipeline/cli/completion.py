@@ -43,7 +43,7 @@ def settings(context: Context, parameter: Parameter, incomplete: str) -> list[Co
 
 def caches(context: Context, parameter: Parameter, incomplete: str) -> list[CompletionItem]:
     """The files of the store."""
-    from decant.cache.store.local import Store
+    from decant.cache import Store
 
     names = (path.name for path in Store(context.params.get("store")).paths())
     return _beginning(names, incomplete)

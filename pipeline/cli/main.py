@@ -42,7 +42,7 @@ def main() -> None:
 
 def _expected(error: Exception) -> bool:
     """Whether an error is of a kind that is worded for a person."""
-    from decant.cache.errors import CacheError
+    from decant.cache import CacheError
     from decant.pipeline.errors import PipelineError
 
     return isinstance(error, (PipelineError, CacheError, OSError))

@@ -19,7 +19,7 @@ import click
 from decant.pipeline.cli import completion
 
 if TYPE_CHECKING:
-    from decant.cache.store.local import Store
+    from decant.cache import Store
 
 _USUAL = {"runs": "runs", "store": None, "device": "auto"}
 _STDOUT = "decant.pipeline.cli.options.stdout"
@@ -65,7 +65,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
     @functools.wraps(command)
     def wrapped(recipe: str, overrides: Sequence[str], **rest: Any) -> Any:
-        from decant.cache.store.local import Store
+        from decant.cache import Store
         from decant.pipeline.config.recipe import load
 
         where = {name: rest.pop(name) for name in _USUAL}
@@ -86,7 +86,7 @@ def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
     @_store
     @functools.wraps(command)
     def wrapped(store: str | None, **rest: Any) -> Any:
-        from decant.cache.store.local import Store
+        from decant.cache import Store
 
         return command(store=Store(store), **rest)
 
@@ -118,7 +118,7 @@ def print_json(document: Any, indent: int | None = 2) -> None:
 
 def command_line(*words: str | Path, store: Store | None = None) -> str:
     """A command to copy, for a message; with --store for a store that is not the usual one."""
-    from decant.cache.store.local import Store
+    from decant.cache import Store
 
     where = () if store is None or store.root == Store().root else ("--store", store.root)
     return shlex.join(["decant", *map(str, (*words, *where))])

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.errors import StorageError
-from decant.cache.store.local import Store
+from decant.cache import StorageError, Store
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data import image_pack
 from decant.pipeline.data.image_decode import alike, decode, decoder

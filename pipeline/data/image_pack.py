@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.errors import StorageError
+from decant.cache import StorageError
 from decant.cache.io.blockfile import BlockChecks, BlockFile
 from decant.cache.io.files import storage_error, sync_folder
 from decant.cache.io.locks import claim, exclusive, lock_path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from decant.cache.manifest import class_list
+from decant.cache import class_list
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data.builtin import DATASETS, Source
 from decant.pipeline.data.external import from_function

@@ -13,10 +13,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from decant.cache import LogitCache, LogitCacheWriter, Manifest, Store
-from decant.cache.convert import take_over_views
-from decant.cache.format.tables import expected_size
-from decant.cache.statistics import RegressionSummary, summarize
+from decant.cache import (
+    LogitCache,
+    LogitCacheWriter,
+    Manifest,
+    RegressionSummary,
+    Store,
+    expected_size,
+    summarize,
+    take_over_views,
+)
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import CacheSettings
 from decant.pipeline.data import load

@@ -18,9 +18,10 @@ from decant.cache import (
     MismatchError,
     SoftLabelDataset,
     Store,
+    Verify,
+    differences,
+    require_equal,
 )
-from decant.cache.manifest import differences, require_equal
-from decant.cache.reader import Verify
 from decant.pipeline.config.annealing import Scheduled
 from decant.pipeline.config.objectives import Custom
 from decant.pipeline.config.recipe import Recipe

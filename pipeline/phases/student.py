@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from decant.cache import CheckInputs, LogitSource, Store
+from decant.cache import CheckInputs, LogitSource, Store, Verify
 from decant.cache.io.usage import using
-from decant.cache.reader import Verify
 from decant.pipeline import objectives
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data.samples import has_labels, task_of

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from decant.cache import Difference, differences
 from decant.cache.io.files import write_atomically
-from decant.cache.manifest import Difference, differences
 from decant.pipeline.config.recipe import Recipe
 
 RECIPE = "recipe.toml"

@@ -8,13 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from decant.cache.errors import FormatError
-from decant.cache.format.blocks import StoredRows
-from decant.cache.format.hdf5 import check
-from decant.cache.io.locks import in_use
-from decant.cache.io.partial import begun
+from decant.cache import find_unfinished
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import epoch_seconds
 
@@ -43,29 +37,8 @@ def epochs(folder: Path, total: int, seed: int | None = None) -> Progress:
 
 
 def rows(path: Path) -> tuple[Progress, bool] | None:
-    """The written rows of the unfinished file of the cache at `path`, and whether a process is at it; of several files
-    the one that somebody is at, or else the fullest; None without any. Raises FormatError where none is sound.
+    """The written rows of the unfinished file of the cache at `path`, and whether a process writes it; None where there
+    is none. Raises FormatError where it is damaged.
     """
-    found, damaged = [], None
-    for partial in begun(path) if path.parent.is_dir() else ():
-        try:
-            with open(partial, "rb") as file:
-                layout = check(file, str(partial))
-                found.append((in_use(file.fileno()), *_written(StoredRows(file.fileno(), layout, partial))))
-        except FormatError as error:
-            damaged = type(error)(f"{error}; delete it and run the command again")
-        except (FileNotFoundError, PermissionError):  # just finished, or another person's
-            continue
-    if not found and damaged is not None:
-        raise damaged
-    if not found:
-        return None
-    running, written, total = max(found)
-    return Progress(written, total, "rows"), running
-
-
-def _written(stored: StoredRows) -> tuple[int, int]:
-    """Rows of written blocks, and all rows."""
-    samples, entries = stored.blocks.num_samples, stored.read_entries()
-    bounds = np.minimum(np.arange(stored.blocks.per_view + 1) * stored.blocks.rows, samples)
-    return int(np.where(entries, np.diff(bounds), 0).sum()), stored.blocks.num_views * samples
+    found = find_unfinished(path)
+    return None if found is None else (Progress(found.rows, found.total, "rows"), found.running)

@@ -6,9 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from decant.cache import CacheError, LogitCache, Store
-from decant.cache.errors import Difference
-from decant.cache.manifest import differences
+from decant.cache import CacheError, Difference, LogitCache, Store, differences
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data.samples import LabelledData
 from decant.pipeline.phases import plan

@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from decant.cache import CacheError, LogitCache, Manifest, Store
-from decant.cache.errors import Difference
-from decant.cache.manifest import require_equal
+from decant.cache import CacheError, Difference, LogitCache, Manifest, Store, require_equal
 from decant.pipeline.config.tasks import headline
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.runs.locks import holder

@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from torch import Tensor
 
-from decant.cache import statistics
+from decant import cache
 from decant.pipeline.objectives import NO_LABEL, cross_entropy
 
 
@@ -43,8 +43,8 @@ def measure(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None
 
 
 def errors(outputs: Tensor, targets: Tensor) -> Metrics:
-    """Mean squared and absolute error, and R²: see `cache.statistics.Errors`."""
-    found = statistics.regression_errors([(outputs.float().numpy(), targets.numpy())])
+    """Mean squared and absolute error, and R²: see `cache.regression_errors`."""
+    found = cache.regression_errors([(outputs.float().numpy(), targets.numpy())])
     metrics = Metrics()
     if found is not None:
         metrics["mse"], metrics["mae"] = found.mse, found.mae
@@ -62,6 +62,6 @@ def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
 
 
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Expected calibration error of softmax(logits): see `cache.statistics.calibration_error`."""
+    """Expected calibration error of softmax(logits): see `cache.calibration_error`."""
     confidence, answer = logits.float().softmax(1).max(1)
-    return statistics.calibration_error(confidence.numpy(), (answer == labels).double().numpy(), bins)
+    return cache.calibration_error(confidence.numpy(), (answer == labels).double().numpy(), bins)

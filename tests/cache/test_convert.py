@@ -19,7 +19,7 @@ from decant.cache import (
     Store,
     ValueRefusedError,
 )
-from decant.cache.convert import copy_view, export_logits, import_logits, merge, take_over_views
+from decant.cache.convert import copy_view, export_logits, import_logits, merge_caches, take_over_views
 from decant.cache.statistics import softmax
 from tests.helpers.caches import answers, build, holds_the_answers, manifest, write_missing
 
@@ -125,7 +125,7 @@ def caches(store: Store, count: int = 3) -> list[LogitCache]:
 
 def test_the_mean_of_logits_is_that(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    merged = LogitCache.open(merge(store, caches(store), "mean-logits"))
+    merged = LogitCache.open(merge_caches(store, caches(store), "mean-logits"))
     for view in range(2):
         np.testing.assert_allclose(
             merged.logits(slice(None), view), TABLES[:, view].mean(0), rtol=1e-5, atol=1e-6
@@ -136,7 +136,7 @@ def test_the_mean_of_logits_is_that(tmp_path: Path) -> None:
 
 def test_the_mean_of_probabilities_is_what_a_softmax_of_the_merged_gives(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    merged = LogitCache.open(merge(store, caches(store), "mean-probabilities"))
+    merged = LogitCache.open(merge_caches(store, caches(store), "mean-probabilities"))
     expected = softmax(TABLES[:, 1].astype(np.float64)).mean(0)
     np.testing.assert_allclose(softmax(merged.logits(slice(None), 1)), expected, rtol=1e-5)
 
@@ -145,7 +145,7 @@ def test_stacked_views_come_one_after_the_other(tmp_path: Path) -> None:
     store = Store(tmp_path)
     first = LogitCache.open(build(tmp_path / "one.h5", manifest(num_views=2, views={"seed": 0})))
     second = LogitCache.open(build(tmp_path / "two.h5", manifest(num_views=1, views={"seed": 1})))
-    stacked = LogitCache.open(merge(store, [first, second], "stack-views"))
+    stacked = LogitCache.open(merge_caches(store, [first, second], "stack-views"))
     assert stacked.num_views == 3
     for view, (source, inner) in enumerate([(first, 0), (first, 1), (second, 0)]):
         assert np.array_equal(stacked.logits(slice(None), view), source.logits(slice(None), inner))
@@ -155,12 +155,14 @@ def test_stacked_views_come_one_after_the_other(tmp_path: Path) -> None:
 def test_views_of_different_teachers_are_not_stacked(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(MismatchError, match=r"teacher\.network"):
-        merge(store, caches(store, 2), "stack-views")
+        merge_caches(store, caches(store, 2), "stack-views")
 
 
 def test_a_second_merge_finds_the_first(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert merge(store, caches(store), "mean-logits") == merge(store, caches(store), "mean-logits")
+    assert merge_caches(store, caches(store), "mean-logits") == merge_caches(
+        store, caches(store), "mean-logits"
+    )
     assert len(store.paths()) == 4
 
 
@@ -171,14 +173,14 @@ def test_caches_of_different_data_are_not_merged(tmp_path: Path) -> None:
         import_logits(store, TABLES[0], TABLE_LABELS, teacher={"network": "x"}, data={"name": "other"})
     )
     with pytest.raises(MismatchError, match=r"data\.name: expected 'some', found 'other'"):
-        merge(store, [mine, other], "mean-logits")
+        merge_caches(store, [mine, other], "mean-logits")
     with pytest.raises(MismatchError, match="two caches or more"):
-        merge(store, [mine], "mean-logits")
+        merge_caches(store, [mine], "mean-logits")
     relabelled = LogitCache.open(
         import_logits(store, TABLES[1], TABLE_LABELS[::-1].copy(), teacher={"network": "x"}, data=TABLE_DATA)
     )
     with pytest.raises(MismatchError, match="labels"):
-        merge(store, [mine, relabelled], "mean-logits")
+        merge_caches(store, [mine, relabelled], "mean-logits")
 
 
 def damage(path: Path, view: int) -> None:

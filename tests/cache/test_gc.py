@@ -10,7 +10,7 @@ import pytest
 
 from decant.cache import LogitCacheWriter, Store
 from decant.cache.io import usage
-from decant.cache.store.gc import DAY, leftovers, remove
+from decant.cache.store.gc import DAY, leftovers, remove_leftover
 from tests.helpers.caches import build, manifest
 
 
@@ -51,7 +51,7 @@ def test_other_files_of_the_store_go_as_caches_do(store: Store) -> None:
     found = list(leftovers(store, unused_days=30, also=["packs/*.pack"]))
     assert list(leftovers(store, unused_days=30)) == [], "only what the caller names"
     assert [leftover.path for leftover in found] == [old, unfinished]
-    assert all(remove(leftover) for leftover in found)
+    assert all(remove_leftover(leftover) for leftover in found)
     assert [path.exists() for path in (old, new, unfinished)] == [False, True, False]
 
 
@@ -59,7 +59,7 @@ def test_listing_removes_nothing_and_removing_removes_one(store: Store) -> None:
     old, other = make(store, 40), make(store, 40, seed=1)
     found = list(leftovers(store, unused_days=30))
     assert old.exists()
-    assert [remove(leftover) for leftover in found if leftover.path == old] == [True]
+    assert [remove_leftover(leftover) for leftover in found if leftover.path == old] == [True]
     assert not old.exists()
     assert other.exists()
 
@@ -70,7 +70,7 @@ def test_a_cache_in_use_is_neither_listed_nor_removed(store: Store) -> None:
     with usage.using(old):
         age(old, 40)
         assert list(leftovers(store, unused_days=0)) == []
-        assert not remove(leftover)
+        assert not remove_leftover(leftover)
     assert old.exists()
 
 

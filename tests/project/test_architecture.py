@@ -25,15 +25,19 @@ def sources() -> dict[str, Path]:
     return modules
 
 
-def imports(path: Path, known: set[str]) -> set[str]:
-    """Every module that a file imports at any depth of its code, except for type checkers only."""
+def imports(path: Path, known: set[str], typing: bool = False) -> set[str]:
+    """Every module that a file imports at any depth of its code; with `typing` also for type checkers only."""
     tree = ast.parse(path.read_text("utf-8"))
-    typing_only = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
+    typing_only = (
+        set()
+        if typing
+        else {
+            id(inner)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            for inner in ast.walk(node)
+        }
+    )
     names = set()
     for node in ast.walk(tree):
         if id(node) in typing_only:
@@ -81,6 +85,23 @@ def test_only_the_dataset_of_the_cache_imports_torch() -> None:
         if name.startswith("decant.cache") and any(other.split(".")[0] == "torch" for other in imported)
     }
     assert having == {"decant.cache.dataset"}
+
+
+def test_the_pipeline_imports_of_the_cache_what_the_package_offers_and_io() -> None:
+    """Also for types: what a module of the cache is called, and what it holds, is the cache's own business."""
+    for name, path in sources().items():
+        if name.startswith("decant.pipeline"):
+            inner = {
+                other for other in imports(path, set(sources()), typing=True) if "decant.cache." in other
+            }
+            assert {other for other in inner if not other.startswith("decant.cache.io")} == set(), name
+
+
+def test_what_the_cache_offers_is_there() -> None:
+    from decant import cache as package
+
+    assert package.__all__ == sorted(package.__all__, key=lambda name: (name.islower(), name))
+    assert all(getattr(package, name) is not None for name in package.__all__)
 
 
 @pytest.mark.parametrize("builder", ["decant.pipeline.phases.teacher", "decant.pipeline.phases.cache_logits"])

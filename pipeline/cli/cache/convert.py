@@ -22,8 +22,7 @@ from decant.pipeline.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from decant.cache.store.gc import Leftover
-    from decant.cache.store.local import Store
+    from decant.cache import Leftover, Store
 
 
 @click.command("import")
@@ -62,7 +61,7 @@ def import_table(
     store: Store,
 ) -> None:
     """Make a cache of LOGITS from elsewhere: FILE.npy, FILE.pt or FILE.h5:DATASET, (N, C) or (V, N, C)."""
-    from decant.cache.convert import import_logits
+    from decant.cache import import_logits
     from decant.pipeline.data.array_files import read_table
 
     if (data is None) == (recipe is None):
@@ -91,8 +90,7 @@ def import_table(
 @store_option
 def export(name: str, output: Path, view: int | None, store: Store) -> None:
     """Write the logits of a cache to OUTPUT, a .npy file, every block checked."""
-    from decant.cache.convert import export_logits
-    from decant.cache.reader import LogitCache
+    from decant.cache import LogitCache, export_logits
 
     if output.suffix != ".npy":
         raise click.UsageError(f"{output}: what is written is .npy; give it a name that ends so")
@@ -115,8 +113,7 @@ def export(name: str, output: Path, view: int | None, store: Store) -> None:
 @store_option
 def merge(names: Sequence[str], how: Any, store: Store) -> None:
     """Merge caches of the same data into one."""
-    from decant.cache.convert import merge as merge_caches
-    from decant.cache.reader import LogitCache
+    from decant.cache import LogitCache, merge_caches
 
     made = merge_caches(store, [LogitCache.open(store.resolve(name)) for name in names], how)
     click.echo(f"made {made}")
@@ -138,12 +135,12 @@ def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> No
     """List, and with --delete remove, caches that nobody uses and what dead builders left; never one
     that a student run uses.
     """
-    from decant.cache.store.gc import leftovers, remove
+    from decant.cache import leftovers, remove_leftover
     from decant.pipeline.data.image_pack import IN_STORE
 
     found, total = [], 0
     for leftover in leftovers(store, unused_days, also=[IN_STORE]):
-        removed = delete and remove(leftover)
+        removed = delete and remove_leftover(leftover)
         total += leftover.bytes if removed or not delete else 0
         _say_leftover(leftover, delete, removed)
         found.append({**asdict(leftover), "done": removed})

@@ -25,9 +25,7 @@ from decant.pipeline.cli.options import (
 from decant.pipeline.config.tasks import FIGURES
 
 if TYPE_CHECKING:
-    from decant.cache.errors import Difference
-    from decant.cache.statistics import RegressionSummary, Summary
-    from decant.cache.store.local import Store
+    from decant.cache import Difference, RegressionSummary, Store, Summary
     from decant.pipeline.config.recipe import Recipe
 
 
@@ -54,8 +52,7 @@ def list_caches(store: Store, as_json: bool) -> None:
 @as_json
 def info(name: str, store: Store, as_json: bool) -> None:
     """Show what a cache holds and where it came from, with the teacher's figures from the file."""
-    from decant.cache.reader import LogitCache
-    from decant.cache.statistics import summarize
+    from decant.cache import LogitCache, summarize
 
     opened = LogitCache.open(store.resolve(name))
     summary = summarize(opened, limit=20_000)
@@ -81,8 +78,7 @@ def info(name: str, store: Store, as_json: bool) -> None:
 @as_json
 def diff(one: str, other: str, store: Store, as_json: bool) -> None:
     """Show every field in which two caches differ; exit code 1 if any does."""
-    from decant.cache.manifest import differences
-    from decant.cache.reader import LogitCache
+    from decant.cache import LogitCache, differences
 
     opened = [LogitCache.open(store.resolve(name)) for name in (one, other)]
     first, second = opened
@@ -110,9 +106,8 @@ def path(recipe: Recipe, base: Path, store: Store, device: str) -> None:
 
 def _listed(path: Path) -> dict[str, Any]:
     """A row of `ls`; a file that is not sound has only its name and what is wrong."""
-    from decant.cache.errors import CacheError
+    from decant.cache import CacheError, LogitCache
     from decant.cache.io import usage
-    from decant.cache.reader import LogitCache
 
     try:
         opened = LogitCache.open(path, verify="off")
@@ -159,7 +154,7 @@ def _of_two_teachers(found: Sequence[Difference]) -> bool:
 
 def _said(summary: Summary | RegressionSummary) -> list[str]:
     """What the figures of a cache come to, in lines."""
-    from decant.cache.statistics import RegressionSummary
+    from decant.cache import RegressionSummary
 
     if isinstance(summary, RegressionSummary):
         found = summary._asdict()

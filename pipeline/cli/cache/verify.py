@@ -14,7 +14,7 @@ from decant.pipeline.cli import completion
 from decant.pipeline.cli.options import as_json, command_line, print_json, recipe_options
 
 if TYPE_CHECKING:
-    from decant.cache.store.local import Store
+    from decant.cache import Store
     from decant.pipeline.config.recipe import Recipe
     from decant.pipeline.phases.verify import Comparison
 
@@ -93,8 +93,7 @@ def _say_compared(found: Comparison) -> None:
 
 
 def _problems(path: Path) -> list[str]:
-    from decant.cache.errors import CacheError
-    from decant.cache.reader import LogitCache
+    from decant.cache import CacheError, LogitCache
 
     try:
         return LogitCache.open(path).verify()

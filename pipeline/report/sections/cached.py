@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache import CacheError, LogitSource, row_chunks
-from decant.cache.statistics import softmax
+from decant.cache import CacheError, LogitSource, row_chunks, softmax
 from decant.pipeline.errors import PipelineError
 from decant.pipeline.report import charts
 from decant.pipeline.report.page import Section, seconds

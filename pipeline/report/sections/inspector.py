@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from decant.cache import CacheError, LogitSource
-from decant.cache.statistics import softmax
+from decant.cache import CacheError, LogitSource, softmax
 from decant.pipeline.data.samples import spread
 from decant.pipeline.errors import PipelineError
 from decant.pipeline.report.page import Section

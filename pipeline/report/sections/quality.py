@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from decant.cache.statistics import calibration_error, softmax
+from decant.cache import calibration_error, softmax
 from decant.pipeline.config.tasks import FIGURES
 from decant.pipeline.data.samples import has_labels
 from decant.pipeline.errors import PipelineError

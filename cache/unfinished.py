@@ -1,0 +1,50 @@
+"""How far the unfinished file of a cache is, as the disk shows it. Nothing is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from decant.cache.errors import FormatError
+from decant.cache.format.blocks import StoredRows
+from decant.cache.format.hdf5 import check
+from decant.cache.io.locks import in_use
+from decant.cache.io.partial import begun
+
+
+class Unfinished(NamedTuple):
+    """A cache that is being written, or whose writer has ended before it was complete."""
+
+    running: bool
+    """Whether a process is known to write it."""
+    rows: int
+    """Rows of complete blocks, all views together."""
+    total: int
+    """Rows that the cache is to have: V·N."""
+
+
+def find_unfinished(path: Path) -> Unfinished | None:
+    """The unfinished file of the cache at `path`; of several the one that a process writes, or else the fullest.
+
+    None where there is none. Raises FormatError where none of several is sound.
+
+    >>> find_unfinished(Path("caches/nothing-begun.h5")) is None
+    True
+    """
+    found: list[Unfinished] = []
+    damaged: FormatError | None = None
+    for partial in begun(path) if path.parent.is_dir() else ():
+        try:
+            with open(partial, "rb") as file:
+                layout = check(file, str(partial))
+                stored = StoredRows(file.fileno(), layout, partial)
+                rows = stored.blocks.count_samples(stored.read_entries())
+                total = layout.manifest.num_views * layout.manifest.num_samples
+                found.append(Unfinished(in_use(file.fileno()), rows, total))
+        except FormatError as error:
+            damaged = type(error)(f"{error}; delete it and run the command again")
+        except (FileNotFoundError, PermissionError):  # just finished, or another person's
+            continue
+    if not found and damaged is not None:
+        raise damaged
+    return max(found, default=None)
