@@ -21,7 +21,8 @@ from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.networks.weights import save_weights
 from decant.pipeline.phases.cache_logits import cache_logits
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.device import autocast
@@ -51,17 +52,17 @@ def phase_one(
 ) -> tuple[Timed, Timed]:
     base = conditions.folder / f"caching-{device.type}"
     recipe = _recipe(conditions, base, count, precision)
-    parts = Parts.load(recipe.settings)
-    spec = specify_network(recipe.settings.teacher.network, parts.train)
+    splits = Splits.load(recipe.settings)
+    spec = specify_network(recipe.settings.teacher.network, splits.student_train)
     save_weights(base / "teacher.safetensors", build_network(spec, conditions.seed), {})
-    result, _ = make_teacher(recipe, base, device)
+    result, _ = make_teacher(Plan.of(recipe, base), device)
     network = load_network(result).to(device).to(memory_format=torch.channels_last).eval()
     keys = OrderedKeys(count, recipe.settings.cache.batch_size)
-    batches = [parts.train.batch(key)[0].to(device) for key in keys]
+    batches = [splits.student_train.batch(key)[0].to(device) for key in keys]
 
     def phase() -> float:
         with tempfile.TemporaryDirectory(dir=conditions.folder) as store:
-            made = cache_logits(recipe, base, Store(Path(store)), device, lambda holder: None)
+            made = cache_logits(Plan.of(recipe, base, Store(Path(store))), device, lambda holder: None)
         assert made.seconds is not None
         assert made.rows == count
         return made.seconds

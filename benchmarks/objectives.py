@@ -20,6 +20,7 @@ from decant.cache import Store
 from decant.pipeline.config.objectives import names_for
 from decant.pipeline.config.recipe import Recipe, load
 from decant.pipeline.phases.cache_logits import cache_logits
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.report import learnt
@@ -66,9 +67,9 @@ def measure(folder: Path, seeds: int, overrides: Sequence[str] = ()) -> list[Out
         recipe = _recipe(name, seeds, overrides)
         store = Store(folder / "caches")
         for one in recipe.by_teacher:
-            make_teacher(one, folder, CPU)
-            cache_logits(one, folder, store, CPU, print)
-        results = [result for result, _ in train_students(recipe, folder, store, CPU)]
+            make_teacher(Plan.of(one, folder), CPU)
+            cache_logits(Plan.of(one, folder, store), CPU, print)
+        results = [result for result, _ in train_students(Plan.of(recipe, folder, store), CPU)]
         print(f"{name}: done", flush=True)
         if not outcomes:
             outcomes.append(_outcome(LABELS, [result for result in results if result.kind == "labels"]))

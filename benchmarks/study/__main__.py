@@ -20,8 +20,9 @@ from benchmarks.study import figure, table
 from benchmarks.study.arms import Arm, LiveTeacher, arms
 from decant.cache import Store
 from decant.pipeline.config.recipe import Recipe, load
-from decant.pipeline.phases.datasets import Parts
-from decant.pipeline.phases.job import carry_out, finished
+from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.job import load_result_on, train_network
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import load_test_logits
@@ -56,8 +57,8 @@ def main() -> None:
 
 def measure(recipe: Recipe, counts: tuple[int | str, ...], patience: int, base: Path) -> dict[str, Any]:
     """Every figure of the study of a recipe, as plain JSON."""
-    store, parts = Store(base / "caches"), Parts.load(recipe.settings)
-    teacher, _ = make_teacher(recipe, base, CPU)
+    store, splits = Store(base / "caches"), Splits.load(recipe.settings)
+    teacher, _ = make_teacher(Plan.of(recipe, base), CPU)
     on_test = torch.from_numpy(load_test_logits(teacher.folder))
     settings, kept = recipe.settings.student, _Kept(base / "study.jsonl")
     for seed in range(settings.seed, settings.seed + settings.seeds):
@@ -65,12 +66,12 @@ def measure(recipe: Recipe, counts: tuple[int | str, ...], patience: int, base: 
             student = settings.model_copy(update={"seed": seed, "epochs": epochs})
             chosen = Recipe(recipe.name, recipe.settings.model_copy(update={"student": student}))
             for arm in arms(chosen, counts, base, store, teacher):
-                found = finished(arm.job.folder, parts.test, CPU, on_test)
-                result = found or carry_out(arm.job, chosen, parts.test, CPU, on_test)
+                found = load_result_on(arm.job.folder, splits.test, CPU, on_test)
+                result = found or train_network(arm.job, chosen, splits.test, CPU, on_test)
                 kept.add(str(arm.job.folder), _run(arm, result, schedule, epochs), new=found is None)
     return {
         "recipe": recipe.name,
-        "samples": len(parts.train),
+        "samples": len(splits.student_train),
         "student": str(settings.network),
         "teacher": {
             "network": str(teacher.network),

@@ -20,10 +20,11 @@ from decant.pipeline import objectives
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings, ViewsSettings
 from decant.pipeline.networks.spec import specify_network
-from decant.pipeline.phases import plan
 from decant.pipeline.phases.cache_logits import Cached, cache_logits
-from decant.pipeline.phases.datasets import Parts
-from decant.pipeline.phases.job import Job
+from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.fingerprints import fingerprints
+from decant.pipeline.phases.job import TrainingJob
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher_pass import teacher_logits
 from decant.pipeline.runs.folders import student_folder
 from decant.pipeline.runs.result import Result
@@ -38,7 +39,7 @@ class Arm:
     """One way of teaching."""
 
     name: str
-    job: Job
+    job: TrainingJob
     cached: Cached | None = None
     """Its cache, where it has one."""
 
@@ -83,22 +84,21 @@ def arms(
 ) -> Iterator[Arm]:
     """Every way, with the recipe's epochs and seed; builds the caches that are missing."""
     cpu, settings = torch.device("cpu"), recipe.settings.student
-    parts = Parts.load(recipe.settings)
+    splits = Splits.load(recipe.settings)
     views = recipe.settings.views
     if "all" in counts:  # which draws as a live teacher's views do, and so shares every pixel with them
         views = views.model_copy(update={"count": "all"})
-    live = ViewedData(parts.train.data, views)
+    live = ViewedData(splits.student_train.data, views)
 
-    def job(name: str, kind: Any, data: Any, criterion: Criterion, view: Any) -> Job:
-        question = {
+    def job(name: str, kind: Any, data: Any, criterion: Criterion, view: Any) -> TrainingJob:
+        decisive = {
             "arm": name,
-            "views": plan.of_views(views, parts.train.data),
-            "data": plan.of_data(parts.train.data),
+            **fingerprints(views, splits.student_train.data),
             "teacher": teacher.weights_sha256,
         }
-        folder = student_folder(base, settings, kind, question) / f"seed-{settings.seed}"
-        spec = specify_network(settings.network, parts.train)
-        return Job(
+        folder = student_folder(base, settings, kind, decisive) / f"seed-{settings.seed}"
+        spec = specify_network(settings.network, splits.student_train)
+        return TrainingJob(
             kind=kind, spec=spec, settings=settings, data=data, criterion=criterion, views=view, folder=folder
         )
 
@@ -107,13 +107,13 @@ def arms(
 
     network = load_network(teacher).to(memory_format=torch.channels_last)
     yield Arm("labels only", job("labels only", "labels", live, labels_only, live.live_views))
-    images = ViewedData(parts.train.data, views.model_copy(update={"augment": (), "count": 1}))
+    images = ViewedData(splits.student_train.data, views.model_copy(update={"augment": (), "count": 1}))
     fixed = FixedLogits(live, predict(network, images, cpu, recipe.settings.cache.precision))
     yield Arm("fixed logits, augmented inputs", job("fixed", "distilled", fixed, distil, live.live_views))
     for count in counts:
         counted = replace(recipe, settings=_with_count(recipe.settings, count))
-        cached = cache_logits(counted, base, store, cpu, lambda holder: None)
-        viewed = ViewedData(parts.train.data, counted.settings.views)
+        cached = cache_logits(Plan.of(counted, base, store), cpu, lambda holder: None)
+        viewed = ViewedData(splits.student_train.data, counted.settings.views)
         data = SoftLabelDataset(viewed, cached.cache)
         yield Arm(f"V = {count}", job(f"V={count}", "distilled", data, distil, viewed.cached_views), cached)
     taught = LiveTeacher(live, network, recipe.settings.cache.precision)

@@ -13,7 +13,9 @@ from decant.pipeline.config.tasks import figures, headline
 
 if TYPE_CHECKING:
     from decant.pipeline.config.recipe import Recipe
-    from decant.pipeline.phases.cache_logits import Cached, Estimate
+    from decant.pipeline.phases.cache_logits import Cached
+    from decant.pipeline.phases.cost import Estimate
+    from decant.pipeline.phases.plan import Plan
     from decant.pipeline.runs.result import Result
 
 
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 @as_json
 def teacher(recipe: Recipe, base: Path, store: Any, device: str, as_json: bool) -> None:
     """Train the teacher, or take the weights that the recipe names."""
-    made = [_make_teacher(one, base, device) for one in _own_teachers(recipe)]
+    from decant.pipeline.phases.plan import Plan
+
+    made = [_make_teacher(plan, device) for plan in _plans_of_teachers(Plan.of(recipe, base, store))]
     click.echo(f"next: {recipe.command('cache-logits' if made else 'student')}")
     if as_json:
         print_json(made)
@@ -36,12 +40,14 @@ def teacher(recipe: Recipe, base: Path, store: Any, device: str, as_json: bool) 
 @as_json
 def cache_logits(recipe: Recipe, base: Path, store: Any, device: str, dry_run: bool, as_json: bool) -> None:
     """Run the teacher once over the data and store its logits."""
-    look_at = _estimate if dry_run else _make_cache
-    own = [look_at(one, base, store, device) for one in _own_teachers(recipe)]
-    missing = dry_run and not all(cache["exists"] for cache in own)
+    from decant.pipeline.phases.plan import Plan
+
+    make = _estimate if dry_run else _make_cache
+    caches = [make(plan, device) for plan in _plans_of_teachers(Plan.of(recipe, base, store))]
+    missing = dry_run and not all(cache["exists"] for cache in caches)
     click.echo(f"next: {recipe.command('cache-logits' if missing else 'student')}")
     if as_json:
-        print_json(own)
+        print_json(caches)
 
 
 @click.command()
@@ -65,14 +71,13 @@ def student(
     recipe: Recipe, base: Path, store: Any, device: str, verify: Any, check_views: Any, as_json: bool
 ) -> None:
     """Train students from the cache, and on labels alone."""
+    from decant.pipeline.phases.plan import Plan
     from decant.pipeline.phases.student import train_students
     from decant.pipeline.report import compare, format_cells, headings
     from decant.pipeline.training.device import pick_device
 
-    students = []
-    for result, found in train_students(
-        recipe, base, store, pick_device(device), verify=verify, check_inputs=check_views
-    ):
+    plan, students = Plan.of(recipe, base, store), []
+    for result, found in train_students(plan, pick_device(device), verify=verify, check_inputs=check_views):
         _say_result(result, found)
         students.append(result)
     rows = compare(recipe, base, students)
@@ -91,9 +96,10 @@ def student(
 def evaluate(recipe: Recipe, base: Path, store: Any, device: str, as_json: bool) -> None:
     """Measure every finished network again, from its weights, on the test part."""
     from decant.pipeline.phases.evaluate import evaluate_runs
+    from decant.pipeline.phases.plan import Plan
     from decant.pipeline.training.device import pick_device
 
-    results = list(evaluate_runs(recipe, base, pick_device(device)))
+    results = list(evaluate_runs(Plan.of(recipe, base, store), pick_device(device)))
     if as_json:
         print_json([{**_network(result), **_run(result)} for result in results])
     else:
@@ -111,11 +117,11 @@ def evaluate(recipe: Recipe, base: Path, store: Any, device: str, as_json: bool)
     click.echo(f"next: {recipe.command('report')}")
 
 
-def _own_teachers(recipe: Recipe) -> tuple[Recipe, ...]:
-    """A recipe for each teacher; none where it names its cache, which is said."""
-    given = recipe.settings.cache.from_
+def _plans_of_teachers(plan: Plan) -> tuple[Plan, ...]:
+    """A plan for each teacher; none if the recipe names its cache, which is printed."""
+    given = plan.settings.cache.from_
     if given is None:
-        return recipe.by_teacher
+        return plan.by_teacher
     names = given if isinstance(given, str) else ", ".join(given)
     click.echo(f"cache.from is {names}: no teacher and no cache of this recipe's own are needed")
     return ()
@@ -155,24 +161,24 @@ def _say_result(result: Result, found: bool) -> None:
     )
 
 
-def _make_teacher(recipe: Recipe, base: Path, device: str) -> dict[str, Any]:
-    """Makes or finds a teacher, and words it; the same for a program."""
+def _make_teacher(plan: Plan, device: str) -> dict[str, Any]:
+    """Makes or finds a teacher and prints it; returns the same for `--json`."""
     from decant.pipeline.phases.teacher import make_teacher
     from decant.pipeline.training.device import pick_device
 
-    result, found = make_teacher(recipe, base, pick_device(device))
+    result, found = make_teacher(plan, pick_device(device))
     _say_result(result, found)
     return {**_network(result), **_run(result), "found": found}
 
 
-def _make_cache(recipe: Recipe, base: Path, store: Any, device: str) -> dict[str, Any]:
-    """Makes or finds a cache, and words it; the same for a program."""
+def _make_cache(plan: Plan, device: str) -> dict[str, Any]:
+    """Makes or finds a cache and prints it; returns the same for `--json`."""
     from decant.pipeline.phases import cache_logits as phase
     from decant.pipeline.runs.notes import remember_cache
     from decant.pipeline.training.device import pick_device
 
-    cached = phase.cache_logits(recipe, base, store, pick_device(device), _say_waiting)
-    remember_cache(recipe, base, cached.cache.path)
+    cached = phase.cache_logits(plan, pick_device(device), _say_waiting)
+    remember_cache(plan.recipe, plan.base, cached.cache.path)
     _say_cache(cached)
     cache = cached.cache
     return {
@@ -192,12 +198,12 @@ def _make_cache(recipe: Recipe, base: Path, store: Any, device: str) -> dict[str
     }
 
 
-def _estimate(recipe: Recipe, base: Path, store: Any, device: str) -> dict[str, Any]:
-    """What a cache would cost, worded; the same for a program."""
-    from decant.pipeline.phases.cache_logits import estimate
+def _estimate(plan: Plan, device: str) -> dict[str, Any]:
+    """Prints what a cache would cost; returns the same for `--json`."""
+    from decant.pipeline.phases.cost import estimate
     from decant.pipeline.training.device import pick_device
 
-    cost = estimate(recipe, base, store, pick_device(device))
+    cost = estimate(plan, pick_device(device))
     _say_estimate(cost)
     return {**asdict(cost), "pays_after_epochs": cost.pays_after_epochs}
 

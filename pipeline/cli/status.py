@@ -45,9 +45,10 @@ def status(
     Nothing is made. A stale phase was made with other settings, which are named. With --watch --json every change is
     one line.
     """
+    from decant.pipeline.phases.plan import Plan
     from decant.pipeline.status import Overview
 
-    overview = Overview(recipe, base, store)
+    overview = Overview(Plan.of(recipe, base, store, decode_images=False))
     if watch:
         with contextlib.suppress(KeyboardInterrupt), _screen(recipe, as_json) as show:
             _follow(overview, show, every)

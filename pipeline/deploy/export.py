@@ -20,7 +20,7 @@ from decant.pipeline.deploy.deployable import OPSET, Deployable, Description, de
 from decant.pipeline.deploy.formats import to_onnx, to_pt2
 from decant.pipeline.deploy.quantisation import calibration_inputs, quantise
 from decant.pipeline.errors import DamagedError, ModelError
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.runs.json_files import read_json, write_json
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.open import FinishedRun
@@ -63,19 +63,19 @@ def export_run(
     cannot be exported, or a format that was asked for has its libraries missing.
     """
     formats, left_out = _possible(formats)
-    parts = Parts.load(run.recipe.settings)
+    splits = Splits.load(run.recipe.settings)
     deployable = Deployable(load_network(run.result), probabilities)
-    inputs, labels = _test_samples(run, parts, samples)
-    classes = tuple(run.result.classes or parts.train.data.classes)
+    inputs, labels = _test_samples(run, splits, samples)
+    classes = tuple(run.result.classes or splits.student_train.data.classes)
     description = describe(run, inputs[:1], classes, probabilities)
     with runtimes.one_thread():
         run_network = runtimes.in_pytorch(deployable)
         expected = np.concatenate([run_network(batch.numpy()) for batch in inputs.split(64)])
-        labels = labels if has_labels(parts.test.data) else _own_answers(run, expected)
+        labels = labels if has_labels(splits.test.data) else _own_answers(run, expected)
         tried = Samples(inputs.numpy(), labels, expected)
         size = (run.folder / WEIGHTS).stat().st_size
         rows = [check("network", f"PyTorch {torch.__version__}", size, run_network, tried)]
-        contents = _make(formats, run, deployable, parts, description, calibration)
+        contents = _make(formats, run, deployable, splits, description, calibration)
         for name, content in contents.items():
             rows.append(check(name, _runtime_name(name), len(content), _load(name, content), tried))
     problems = [
@@ -120,12 +120,12 @@ def _possible(formats: Sequence[str] | None) -> tuple[tuple[str, ...], str | Non
     return asked, None
 
 
-def _test_samples(run: FinishedRun, parts: Parts, count: int) -> tuple[torch.Tensor, Any]:
+def _test_samples(run: FinishedRun, splits: Splits, count: int) -> tuple[torch.Tensor, Any]:
     """Inputs and labels of test samples, spread evenly. Raises ModelError where they are no arrays of one shape, or
     not what the network takes.
     """
-    indices = spread(len(parts.test), count)
-    inputs, labels = parts.test.batch(np.stack([indices, np.zeros_like(indices)], axis=1))
+    indices = spread(len(splits.test), count)
+    inputs, labels = splits.test.batch(np.stack([indices, np.zeros_like(indices)], axis=1))
     if not isinstance(inputs, torch.Tensor):
         raise ModelError(f"{run.folder}: learnt from texts; images and feature vectors can be exported")
     if tuple(inputs.shape[1:]) != run.result.network.input_shape:
@@ -145,12 +145,12 @@ def _make(
     formats: Sequence[str],
     run: FinishedRun,
     deployable: Deployable,
-    parts: Parts,
+    splits: Splits,
     description: Description,
     calibration: int,
 ) -> dict[str, bytes]:
     """Format → the bytes of its file."""
-    two, _ = parts.test.batch([0, 0])  # a batch of one would be taken for a batch that is always one
+    two, _ = splits.test.batch([0, 0])  # a batch of one would be taken for a batch that is always one
     made = {}
     try:
         program = trace(deployable, two)
@@ -161,7 +161,7 @@ def _make(
             if "onnx" in formats:
                 made["onnx"] = onnx
             if "int8" in formats:
-                inputs = calibration_inputs(parts.train, calibration)
+                inputs = calibration_inputs(splits.student_train, calibration)
                 made["int8"] = quantise(onnx, inputs, description)
     except ModelError as error:
         raise ModelError(f"{run.folder}: {error}") from error

@@ -1,42 +1,42 @@
-"""Finished networks, measured again from their files: what `decant evaluate` does."""
+"""`decant evaluate`: finished networks, measured again from their weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
-from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data.samples import num_outputs
 from decant.pipeline.errors import NotMadeError
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.result import Result, find_results
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.evaluation import predict
 from decant.pipeline.training.metrics import measure
 
 
-def evaluate_runs(recipe: Recipe, base: Path, device: torch.device) -> Iterator[Result]:
-    """Every finished network of a recipe, with metrics on the test part worked out afresh from its weights.
+def evaluate_runs(plan: Plan, device: torch.device) -> Iterator[Result]:
+    """Yields every finished network of a recipe, teachers first, with metrics computed from its weights.
 
-    What is there of other data, whose inputs or number of outputs these do not have, is left out. A distilled
-    student's agreement is with the teacher that it learnt from, where that one is beside it. Raises
-    NotMadeError where nothing is finished.
+    Networks whose inputs or number of outputs are not those of the data are left out. A distilled student's agreement
+    is with the teacher that it was trained from, if that teacher is in the run folder. Raises NotMadeError if no
+    network is finished.
     """
-    parts = Parts.load(recipe.settings)
-    test, outputs = parts.test, num_outputs(parts.train.data)
-    finished = [
+    splits = plan.splits
+    test, outputs = splits.test, num_outputs(splits.student_train.data)
+    of_these_data = [
         result
-        for result in find_results(base, recipe.settings.data)
+        for result in find_results(plan.base, plan.settings.data)
         if (result.network.input_shape, result.network.num_classes) == (test.data.input_shape, outputs)
     ]
-    if not finished:
-        raise NotMadeError(f"{base}: no finished network of these data; run: {recipe.command('teacher')}")
-    labels, of_teachers = torch.from_numpy(test.data.labels), dict[str, torch.Tensor]()
-    for result in finished:  # teachers come first
+    if not of_these_data:
+        raise NotMadeError(
+            f"{plan.base}: no finished network of these data; run: {plan.recipe.command('teacher')}"
+        )
+    labels, by_teacher = torch.from_numpy(test.data.labels), dict[str, torch.Tensor]()
+    for result in of_these_data:
         logits = predict(load_network(result).to(device), test, device)
         if result.kind == "teacher":
-            of_teachers[result.weights_sha256] = logits
-        yield replace(result, metrics=measure(logits, labels, of_teachers.get(result.teacher or "")))
+            by_teacher[result.weights_sha256] = logits
+        yield replace(result, metrics=measure(logits, labels, by_teacher.get(result.teacher or "")))

@@ -1,6 +1,4 @@
-"""One network from nothing to finished: built, trained, measured on the test part, saved, and then said to be
-finished.
-"""
+"""Training one network: built, trained, measured on the test split and saved; `result.json` is written last."""
 
 from __future__ import annotations
 
@@ -35,8 +33,8 @@ from decant.pipeline.views import ViewedData
 
 
 @dataclass(frozen=True)
-class Job:
-    """What decides a network: where it learns, from what, how, and where it is kept."""
+class TrainingJob:
+    """Everything that decides a network: its spec, what it is trained on and how, and the folder that it is kept in."""
 
     kind: Kind
     spec: NetworkSpec
@@ -44,26 +42,27 @@ class Job:
     data: BatchedData
     criterion: Criterion
     views: EpochViews
-    """Which view of each sample an epoch sees."""
+    """Which view of each sample an epoch has."""
     folder: Path
     lazy: bool = False
-    """Whether `data` decode files, so that workers are worth their start."""
+    """Whether `data` decode files, so that worker processes pay off."""
     begin_with: str | None = None
-    """A file of weights; None for fresh ones from the seed."""
+    """A file of initial weights; None draws them from the seed."""
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """What a distilled student's result says of where it learnt: objective, cache, teacher, baseline."""
+    """Fields of a distilled student's result that name what it is trained from: objective, cache, teacher, baseline."""
 
 
-def finished(
+def load_result_on(
     folder: Path, test: ViewedData, device: torch.device, teacher_logits: Tensor | None = None
 ) -> Result | None:
-    """The finished network of a folder, measured again where the test part is not the one that it was
-    measured on; None where none is finished.
+    """The finished network of a folder, with metrics on this test split; None if none is finished.
+
+    If its metrics are of another test split, the network is loaded, measured again, and its result is saved.
     """
     result = load_result(folder)
     if result is None or result.test_sha256 == test.data.digest():
         return result
-    logits = _test_logits(folder, load_network(result).to(device), test, device)
+    logits = _save_test_logits(folder, load_network(result).to(device), test, device)
     result = replace(
         result,
         metrics=measure(logits, torch.from_numpy(test.data.labels), teacher_logits),
@@ -73,24 +72,27 @@ def finished(
     return result
 
 
-def carry_out(
-    job: Job, recipe: Recipe, test: ViewedData, device: torch.device, teacher_logits: Tensor | None = None
+def train_network(
+    job: TrainingJob,
+    recipe: Recipe,
+    test: ViewedData,
+    device: torch.device,
+    teacher_logits: Tensor | None = None,
 ) -> Result:
-    """The finished network of `job`, from its checkpoint when it was interrupted; `teacher_logits` are on the
-    test part.
+    """Trains the network of a job, from its checkpoint if training was interrupted, and returns its result.
 
-    Leaves weights, test logits (N, C) float32, metrics and the resolved recipe in the folder; `result.json`
-    comes last. Raises BusyError while another process is at it.
+    `teacher_logits` (N, C) are of the test split, for the agreement. The folder then has the weights, the logits on
+    the test split, the metrics of each epoch, the resolved recipe, and the result. Raises BusyError while another
+    process is training the same network.
     """
     with alone_with(job.folder):
-        found = finished(
-            job.folder, test, device, teacher_logits
-        )  # another process may have made it meanwhile
-        return found or _train(job, recipe, test, device, teacher_logits)
+        # Another process may have finished it since the caller looked.
+        result = load_result_on(job.folder, test, device, teacher_logits)
+        return result or _train(job, recipe, test, device, teacher_logits)
 
 
 def _train(
-    job: Job, recipe: Recipe, test: ViewedData, device: torch.device, teacher_logits: Tensor | None
+    job: TrainingJob, recipe: Recipe, test: ViewedData, device: torch.device, teacher_logits: Tensor | None
 ) -> Result:
     network = build_network(job.spec, job.settings.seed)
     if job.begin_with is not None:
@@ -108,7 +110,20 @@ def _train(
         lazy=job.lazy,
         description=f"{job.kind} {job.spec}, seed {job.settings.seed}",
     )
-    logits = _test_logits(job.folder, network, test, device)
+    result = _save_network(job, network, test, device, teacher_logits)
+    (job.folder / CHECKPOINT).unlink(missing_ok=True)
+    return result
+
+
+def _save_network(
+    job: TrainingJob,
+    network: nn.Module,
+    test: ViewedData,
+    device: torch.device,
+    teacher_logits: Tensor | None,
+) -> Result:
+    """Saves test logits, weights and then the result of a trained network."""
+    logits = _save_test_logits(job.folder, network, test, device)
     size, digest = save_network(job.folder, network, job.spec)
     first, _ = test.batch([0])
     result = Result(
@@ -123,25 +138,24 @@ def _train(
         seconds=trained_seconds(job.folder),
         latency_ms=latency(network, first, device).median,
         latency_on=device_name(device),
-        classes=_classes(job, test),
+        classes=_class_names(job, test),
         input_dtype=None if isinstance(first, dict) else str(first.dtype).removeprefix("torch."),
         folder=job.folder,
         **job.origin,
     )
     result.save()
-    (job.folder / CHECKPOINT).unlink(missing_ok=True)
     return result
 
 
-def _classes(job: Job, test: ViewedData) -> list[str] | None:
-    """Class names by label, or their numbers where the data name none; None of a regression."""
+def _class_names(job: TrainingJob, test: ViewedData) -> list[str] | None:
+    """Class names by label, or the labels as text if the data have no names; None for a regression."""
     if task_of(test.data) == "regression":
         return None
     return list(class_names(test.data.classes, job.spec.num_classes))
 
 
-def _test_logits(folder: Path, network: nn.Module, test: ViewedData, device: torch.device) -> Tensor:
-    """(N, C) float32 on the test part, kept beside the weights."""
+def _save_test_logits(folder: Path, network: nn.Module, test: ViewedData, device: torch.device) -> Tensor:
+    """Computes and saves the logits (N, C) float32 on the test split."""
     logits = predict(network, test, device)
     save_test_logits(folder, logits)
     return logits

@@ -1,90 +1,122 @@
-"""What a cache is asked for: the manifest that a recipe, its data and its teacher lead to.
+"""What a recipe leads to: its data, and where its teacher, its cache and its students lie.
 
-Phase one builds the cache of this manifest; phase two works it out again from what it is about to train on,
-and takes no other.
+Every phase, `status` and `report` get this from a plan, so that they cannot disagree.
 """
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
-
-from decant.cache import Manifest
-from decant.pipeline import data as datasets
-from decant.pipeline.config.recipe import Recipe, load
-from decant.pipeline.config.settings import CacheSettings, ViewsSettings
-from decant.pipeline.data.held_out import divide
-from decant.pipeline.data.samples import LabelledData, num_targets
+from decant.cache import Manifest, Store
+from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.config.settings import Settings
 from decant.pipeline.errors import NotMadeError
-from decant.pipeline.runs.folders import teacher_folder
-from decant.pipeline.runs.result import Result, load_result
+from decant.pipeline.phases.datasets import RecipeData, Splits
+from decant.pipeline.phases.fingerprints import cache_manifest
+from decant.pipeline.runs.folders import student_folder, teacher_folder
+from decant.pipeline.runs.result import Kind, Result, load_result
 
-_DECIDE_PIXELS = ("torch", "torchvision", "numpy", "pillow")  # libraries whose change may change an input
 
+@dataclass(frozen=True)
+class Plan:
+    """The data, folders and cache of a recipe. Nothing is read or computed before it is needed, and all of it once.
 
-def of_views(settings: ViewsSettings, data: LabelledData) -> dict[str, Any]:
-    """Count and recipe of the views, and the shape that they are made from. What decides nothing is left out:
-    the seed without augmentation, a `resize` that is `size`.
+    >>> from decant.pipeline.config.recipe import load
+    >>> plan = Plan.of(load("digits"), Path("runs/digits"))
+    >>> plan.teacher_folder.name.rpartition("-")[0]
+    'teacher-conv'
+    >>> len(plan.data.student_data)
+    1437
     """
-    return {
-        "count": settings.num_views,
-        "shape": list(data.input_shape),
-        "resize": settings.resize if settings.resize != settings.size else None,
-        "seed": settings.seed if settings.augment else None,
-        "augment": [operation.model_dump(mode="json") for operation in settings.augment],
-        **({"enumerated": True} if settings.count == "all" else {}),
-    }
 
+    recipe: Recipe
+    base: Path
+    """The run folder of the recipe."""
+    store: Store
+    data: RecipeData
 
-def of_data(data: LabelledData) -> dict[str, Any]:
-    """Name, split, length, class list and content of the data."""
-    return {**datasets.identity(data), "length": len(data), "targets": num_targets(data)}
+    @classmethod
+    def of(
+        cls, recipe: Recipe, base: Path, store: Store | None = None, *, decode_images: bool = True
+    ) -> Plan:
+        """The plan of a recipe, with runs in `base` and caches in `store`, by default the usual one.
 
+        `decode_images` false is for callers that look at no input: see `RecipeData`.
+        """
+        return cls(recipe, base, store or Store(), RecipeData(recipe.settings, decode_images))
 
-def of_cache(data: LabelledData, views: ViewsSettings, teacher: Result, settings: CacheSettings) -> Manifest:
-    """The manifest of this teacher's logits on these data through these views."""
-    return Manifest.build(
-        num_samples=len(data),
-        num_outputs=teacher.network.num_classes,
-        num_views=views.num_views,
-        num_targets=num_targets(data),
-        dtype=settings.dtype,
-        teacher={
-            "network": {"name": teacher.network.name, "args": teacher.network.args},
-            "weights_sha256": teacher.weights_sha256,
-        },
-        data=of_data(data),
-        views=of_views(views, data),
-        encoding={"teacher_precision": settings.precision},
-        info={
-            "batch_size": settings.batch_size,
-            "python": platform.python_version(),
-            "versions": {name: metadata.version(name) for name in _DECIDE_PIXELS},
-        },
-    )
+    @property
+    def settings(self) -> Settings:
+        """The settings of the recipe."""
+        return self.recipe.settings
 
+    @cached_property
+    def by_teacher(self) -> tuple[Plan, ...]:
+        """A plan for each teacher of the recipe, whose `teacher…`, `manifest` and `cache…` are of that one; all of
+        them share the data.
+        """
+        return tuple(replace(self, recipe=recipe) for recipe in self.recipe.by_teacher)
 
-def find_teacher(recipe: Recipe, base: Path, views: Mapping[str, Any], data: Mapping[str, Any]) -> Result:
-    """The finished teacher. Raises NotMadeError, naming the command that makes it."""
-    folder = teacher_folder(base, recipe.settings.teacher, {"views": views, "data": data})
-    result = load_result(folder)
-    if result is None:
-        state = (
-            "is not finished" if folder.exists() else "has not been trained with these settings on these data"
+    @property
+    def splits(self) -> Splits:
+        """The data through their views. Raises DataError and RecipeError, as `RecipeData.splits` does."""
+        return self.data.splits
+
+    @cached_property
+    def teacher_folder(self) -> Path:
+        """The run folder of the teacher, whether it exists or not."""
+        return teacher_folder(self.base, self.settings.teacher, self.data.teacher_fingerprints)
+
+    def load_teacher(self) -> Result | None:
+        """The teacher as it is now; None if it is not finished. Raises DamagedError."""
+        return load_result(self.teacher_folder)
+
+    @cached_property
+    def teacher(self) -> Result:
+        """The finished teacher. Raises NotMadeError, with the command that makes it, and DamagedError."""
+        result = self.load_teacher()
+        if result is None:
+            state = (
+                "is not finished"
+                if self.teacher_folder.exists()
+                else "has not been trained with these settings on these data"
+            )
+            raise NotMadeError(
+                f"{self.teacher_folder}: the teacher {state}; run: {self.recipe.command('teacher')}"
+            )
+        return result
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest of the finished teacher's cache. Raises as `teacher` does."""
+        return self.manifest_of(self.teacher)
+
+    def manifest_of(self, teacher: Result) -> Manifest:
+        """The manifest of the cache that any other teacher would lead to."""
+        return cache_manifest(self.data.student_data, self.settings.views, teacher, self.settings.cache)
+
+    def find_cache(self) -> Path | None:
+        """The published cache; None if it has not been built. Raises as `teacher` does."""
+        return self.store.find(self.manifest)
+
+    def not_built(self) -> NotMadeError:
+        """The error to raise if there is no cache: where it would lie, and the command that builds it."""
+        path, command = self.store.path(self.manifest), self.recipe.command("cache-logits")
+        return NotMadeError(f"{path}: not built yet; run: {command}")
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the students."""
+        student = self.settings.student
+        return range(student.seed, student.seed + student.seeds)
+
+    def student_folder(self, kind: Kind, cache_key: str | None = None) -> Path:
+        """The folder of the students of one kind, which has a folder a seed. `cache_key` is of the cache that
+        distilled students are trained from.
+        """
+        cache = {} if cache_key is None else {"cache": cache_key}
+        return student_folder(
+            self.base, self.settings.student, kind, {**self.data.student_fingerprints, **cache}
         )
-        raise NotMadeError(f"{folder}: the teacher {state}; run: {recipe.command('teacher')}")
-    return result
-
-
-def of_recipe(name_or_file: str, overrides: Sequence[str]) -> tuple[dict[str, Any], NDArray[Any]]:
-    """The `data` and `views` sections of what a recipe's students learn from, and its labels (N,) or targets
-    (N, T): what imported logits are of.
-    """
-    settings = load(name_or_file, overrides).settings
-    _, data = divide(settings, datasets.load(settings.data, settings.views, "train"))
-    return {"data": of_data(data), "views": of_views(settings.views, data)}, data.labels

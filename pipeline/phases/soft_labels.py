@@ -1,5 +1,5 @@
-"""What a student learns from: the cache or caches of its teachers, found or given, checked, and read from where they
-are quickest.
+"""What a student is trained from: the cache or caches of its teachers, opened, checked against the data and views, and
+placed where reading is fastest.
 """
 
 from __future__ import annotations
@@ -14,105 +14,61 @@ from decant.cache import (
     Ensemble,
     LogitCache,
     LogitSource,
-    Manifest,
     MismatchError,
     SoftLabelDataset,
-    Store,
     Verify,
     differences,
     require_equal,
 )
 from decant.pipeline.config.annealing import Scheduled
 from decant.pipeline.config.objectives import Custom
-from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings
-from decant.pipeline.data.samples import ArrayData, LabelledData, num_outputs
+from decant.pipeline.data.samples import ArrayData, num_outputs
 from decant.pipeline.errors import NotMadeError, RecipeError
-from decant.pipeline.phases import plan
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.training.loading import BatchedData
 from decant.pipeline.training.on_device import DeviceData, fits_on_device
 
+_MOST_DIFFERENCES = 6  # that a message lists
 
-def open_cache(
-    recipe: Recipe, parts: Parts, base: Path, store: Store, verify: Verify = "lazy"
-) -> LogitSource:
-    """The cache that these data, views and teacher ask for, or the caches of both teachers together; or the
-    recipe's own `cache.from`, once data and views agree.
+
+def open_cache(plan: Plan, verify: Verify = "lazy") -> LogitSource:
+    """Opens the cache that students are trained from: the one of the recipe's teacher, those of both its teachers, or
+    the files that `cache.from` names.
+
+    Raises NotMadeError, with the command, if a teacher or cache is missing; FileNotFoundError for a file of
+    `cache.from` that is; MismatchError if a cache is of other data or views; and CacheError for damage.
     """
-    settings = recipe.settings
-    if settings.cache.from_ is not None:
-        return together(recipe, given_caches(recipe, parts.train.data, verify))
-    return together(recipe, [_own_cache(one, parts, base, store, verify) for one in recipe.by_teacher])
+    if plan.settings.cache.from_ is not None:
+        return combine(plan.settings, open_given_caches(plan, verify))
+    return combine(plan.settings, [_open_planned_cache(each, verify) for each in plan.by_teacher])
 
 
-def read(
-    settings: Settings,
-    parts: Parts,
-    cache: LogitSource,
-    check_inputs: CheckInputs,
-    device: torch.device,
-) -> BatchedData:
-    """What distilled students learn from: through the file or its copy in memory, or all of it on the device."""
-    labelled = SoftLabelDataset(parts.train, cache, check_inputs=check_inputs)
-    table = settings.cache.table
-    if table == "device" and not isinstance(parts.train.data, ArrayData):
-        raise RecipeError(
-            'cache.table: "device" holds inputs that are one array in memory, and these are read from files; set '
-            '"auto", "mapped" or "ram"'
-        )
-    if table == "device" or (table == "auto" and check_inputs != "all" and fits_on_device(labelled, device)):
-        return DeviceData(labelled, device)
-    return labelled
-
-
-def _own_cache(recipe: Recipe, parts: Parts, base: Path, store: Store, verify: Verify) -> LogitCache:
-    """The cache of the recipe's own teacher. Raises NotMadeError, naming the command."""
-    settings, data = recipe.settings, parts.train.data
-    learnt_from = parts.teacher.data
-    views = plan.of_views(settings.views, learnt_from)
-    teacher = plan.find_teacher(recipe, base, views, plan.of_data(learnt_from))
-    manifest = plan.of_cache(data, settings.views, teacher, settings.cache)
-    path = store.find(manifest)
-    if path is None:
-        raise NotMadeError(
-            f"{store.path(manifest)}: not built yet; run: {recipe.command('cache-logits')}"
-            f"{_nearest(store, manifest)}"
-        )
-    cache = _open(path, settings, verify)
-    require_equal(
-        manifest.identity,
-        cache.manifest.identity,
-        subject=f"{path}: is not a cache of what this student trains on",
-        hint=f"Build the right one with: {recipe.command('cache-logits')}",
-    )
-    return cache
-
-
-def given_caches(recipe: Recipe, data: LabelledData, verify: Verify) -> list[LogitCache]:
-    """The recipe's own `cache.from`, once data, views and classes agree with what is trained on."""
-    settings = recipe.settings
+def open_given_caches(plan: Plan, verify: Verify) -> list[LogitCache]:
+    """Opens the files of `cache.from`, in order. Raises MismatchError if one is of other data, views or classes."""
+    settings = plan.settings
     names = (settings.cache.from_,) if isinstance(settings.cache.from_, str) else settings.cache.from_ or ()
     caches = [_open(name, settings, verify) for name in names]
     for cache in caches:
         require_equal(
-            {"data": plan.of_data(data), "views": plan.of_views(settings.views, data)},
+            plan.data.student_fingerprints,
             cache.manifest.identity,
             subject=f"{cache.path}: is not a cache of what this student trains on",
-            hint=f"Build the right one with: {recipe.command('cache-logits', without='cache.from')}",
+            hint=f"Build the right one with: {plan.recipe.command('cache-logits', without='cache.from')}",
             sections=("data", "views"),
         )
-        _require_outputs(cache, num_outputs(data))
+        _require_outputs(cache, num_outputs(plan.data.student_data))
     return caches
 
 
-def together(recipe: Recipe, caches: list[LogitCache]) -> LogitSource:
-    """One cache as it is; several averaged, a regression's as they are, or kept apart where the objective tells them
-    apart.
+def combine(settings: Settings, caches: list[LogitCache]) -> LogitSource:
+    """One cache as it is, or an ensemble of several: averaged as `cache.ensemble` says (the outputs of a regression
+    always as they are), or kept separate for an objective that needs each teacher's logits.
+
+    Raises RecipeError where softmaxes would be averaged at a temperature that is a schedule.
     """
     if len(caches) == 1:
         return caches[0]
-    settings = recipe.settings
     if settings.separate_caches:
         return Ensemble(caches, "separate")
     if caches[0].manifest.num_targets is not None:
@@ -121,8 +77,61 @@ def together(recipe: Recipe, caches: list[LogitCache]) -> LogitSource:
     return Ensemble(caches, settings.cache.ensemble, temperature, settings.cache.weights)
 
 
+def training_dataset(
+    plan: Plan, cache: LogitSource, check_inputs: CheckInputs, device: torch.device
+) -> BatchedData:
+    """The dataset that distilled students are trained on, of (input, label, teacher_logits): read from the file or a
+    copy in memory, or held on the device as a whole, as `cache.table` says.
+
+    Raises RecipeError if inputs that are read from files are to be held on the device.
+    """
+    student_train = plan.splits.student_train
+    dataset = SoftLabelDataset(student_train, cache, check_inputs=check_inputs)
+    table = plan.settings.cache.table
+    if table == "device" and not isinstance(student_train.data, ArrayData):
+        raise RecipeError(
+            'cache.table: "device" holds inputs that are one array in memory, and these are read from files; set '
+            '"auto", "mapped" or "ram"'
+        )
+    if table == "device" or (table == "auto" and check_inputs != "all" and fits_on_device(dataset, device)):
+        return DeviceData(dataset, device)
+    return dataset
+
+
+def _open_planned_cache(plan: Plan, verify: Verify) -> LogitCache:
+    """Opens the cache of the plan's teacher. Raises NotMadeError, with the command, if it has not been built."""
+    path = plan.find_cache()
+    if path is None:
+        raise NotMadeError(f"{plan.not_built()}{_nearest_cache(plan)}")
+    cache = _open(path, plan.settings, verify)
+    require_equal(
+        plan.manifest.identity,
+        cache.manifest.identity,
+        subject=f"{path}: is not a cache of what this student trains on",
+        hint=f"Build the right one with: {plan.recipe.command('cache-logits')}",
+    )
+    return cache
+
+
+def _nearest_cache(plan: Plan) -> str:
+    """The end of a message: the cache in the store that differs in the fewest fields, and those fields."""
+    others = []
+    for path in plan.store.paths():
+        try:
+            identity = LogitCache.open(path, verify="off").manifest.identity
+        except CacheError:
+            continue
+        different = differences(plan.manifest.identity, identity)
+        others.append((len(different), path, different))
+    if not others:
+        return ""
+    _, path, different = min(others)
+    fields = "".join(f"\n  {difference}" for difference in different[:_MOST_DIFFERENCES])
+    return f"\nThe nearest there, {path}, differs in:{fields}"
+
+
 def _ensemble_temperature(settings: Settings) -> float:
-    """Where softmaxes are averaged. Raises RecipeError where the objective's temperature is a schedule."""
+    """The temperature at which softmaxes are averaged: the objective's. Raises RecipeError if that is a schedule."""
     temperature = getattr(settings.student.objective, "temperature", 1.0)
     if settings.cache.ensemble == "logits" or isinstance(settings.student.objective, Custom):
         return 1.0
@@ -141,24 +150,7 @@ def _require_outputs(cache: LogitCache, expected: int) -> None:
         )
 
 
-def _nearest(store: Store, manifest: Manifest) -> str:
-    """How the most similar cache of the store differs, for somebody who thought it was the one."""
-    others = []
-    for path in store.paths():
-        try:
-            found = LogitCache.open(path, verify="off").manifest.identity
-        except CacheError:
-            continue
-        others.append((len(different := differences(manifest.identity, found)), path, different))
-    if not others:
-        return ""
-    _, path, different = min(others)
-    return f"\nThe nearest there, {path}, differs in:" + "".join(
-        f"\n  {difference}" for difference in different[:6]
-    )
-
-
 def _open(path: str | Path, settings: Settings, verify: Verify) -> LogitCache:
-    """A cache, its table where `cache.table` says; what goes to the device is read from the file once."""
+    """Opens a cache with its table where `cache.table` says. A table for the device is mapped, and copied later."""
     table = settings.cache.table
     return LogitCache.open(path, verify=verify, table="mapped" if table == "device" else table)

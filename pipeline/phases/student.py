@@ -1,6 +1,6 @@
 """Phase two: cache file × data × views → student.
 
-Nothing here, nor in anything that it imports, builds or loads a teacher.
+Neither this module nor anything that it imports builds or runs a teacher.
 """
 
 from __future__ import annotations
@@ -8,124 +8,105 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from decant.cache import CheckInputs, LogitSource, Store, Verify
+from decant.cache import CheckInputs, LogitSource, Verify
 from decant.cache.io.usage import using
 from decant.pipeline import objectives
-from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data.samples import has_labels, task_of
 from decant.pipeline.networks.spec import NetworkSpec, specify_network
-from decant.pipeline.phases import plan, soft_labels
-from decant.pipeline.phases.datasets import Parts
-from decant.pipeline.phases.job import Job, carry_out, finished
-from decant.pipeline.runs.folders import student_folder, teacher_folder
-from decant.pipeline.runs.result import Result, load_result
+from decant.pipeline.phases import soft_labels
+from decant.pipeline.phases.job import TrainingJob, load_result_on, train_network
+from decant.pipeline.phases.plan import Plan
+from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.training.loading import BatchedData
 
 
 def train_students(
-    recipe: Recipe,
-    base: Path,
-    store: Store,
-    device: torch.device,
-    *,
-    verify: Verify = "lazy",
-    check_inputs: CheckInputs = "sample",
+    plan: Plan, device: torch.device, *, verify: Verify = "lazy", check_inputs: CheckInputs = "sample"
 ) -> Iterator[tuple[Result, bool]]:
-    """Trains the recipe's students, seed after seed, on labels alone and from the cache; yields each network
-    as it is finished, and whether it was there already.
+    """Trains the students of a recipe, seed after seed, on labels alone and from the cache.
 
-    Both kinds share network, initialisation, order, views, epochs and schedule. Raises NotMadeError, naming
-    the command, where the cache has not been built, and MismatchError where the one that is given is of other
-    data or views.
+    Yields each network when it is finished, and whether it was finished before. Both kinds have the same network,
+    initial weights, order of samples, views, epochs and schedule. Raises as `soft_labels.open_cache` does.
     """
-    settings = recipe.settings.student
-    parts = Parts.load(recipe.settings)
-    cache = soft_labels.open_cache(recipe, parts, base, store, verify)
-    teacher_logits = _teacher_on_test(recipe, parts, base, cache)
-    spec = specify_network(settings.network, parts.train)
-    learnt_from = soft_labels.read(recipe.settings, parts, cache, check_inputs, device)
+    splits = plan.splits
+    cache = soft_labels.open_cache(plan, verify)
+    teacher_logits = _teacher_logits_on_test(plan, cache)
+    spec = specify_network(plan.settings.student.network, splits.student_train)
+    training_data = soft_labels.training_dataset(plan, cache, check_inputs, device)
     with contextlib.ExitStack() as stack:
         for member in cache.members:
             stack.enter_context(using(member.path))
-        for seed in range(settings.seed, settings.seed + settings.seeds):
-            for job in _jobs(recipe, parts, base, cache, spec, seed, learnt_from):
-                # A labels-only student serves many teachers: what it agrees with is not its to say.
-                agree_with = teacher_logits if job.kind == "distilled" else None
-                found = finished(job.folder, parts.test, device, agree_with)
-                yield found or carry_out(job, recipe, parts.test, device, agree_with), found is not None
+        for seed in plan.seeds:
+            for job in jobs_for_seed(plan, cache, spec, training_data, seed):
+                # Several teachers share a labels-only student, so its agreement with one of them is not recorded.
+                compared_with = teacher_logits if job.kind == "distilled" else None
+                result = load_result_on(job.folder, splits.test, device, compared_with)
+                if result is not None:
+                    yield result, True
+                else:
+                    yield train_network(job, plan.recipe, splits.test, device, compared_with), False
 
 
-def _jobs(
-    recipe: Recipe,
-    parts: Parts,
-    base: Path,
-    cache: LogitSource,
-    spec: NetworkSpec,
-    seed: int,
-    learnt_from: BatchedData,
-) -> list[Job]:
-    """The networks of one seed: the labels-only student where it is wanted and there are labels, then
-    the distilled one.
+def jobs_for_seed(
+    plan: Plan, cache: LogitSource, spec: NetworkSpec, training_data: BatchedData, seed: int
+) -> list[TrainingJob]:
+    """The students of one seed: on labels alone, if the recipe has a baseline and the data have labels, and distilled
+    from `training_data`.
     """
-    settings = recipe.settings.student.model_copy(update={"seed": seed})
-    inputs = {
-        "views": plan.of_views(recipe.settings.views, parts.train.data),
-        "data": plan.of_data(parts.train.data),
-    }
-    labels_only = Job(
+    settings = plan.settings.student.model_copy(update={"seed": seed})
+    train = plan.splits.student_train
+    labels_only = TrainingJob(
         kind="labels",
         spec=spec,
         settings=settings,
-        data=parts.train,
-        criterion=objectives.from_labels(settings.label_smoothing, task_of(parts.train.data)),
-        views=parts.train.cached_views,
-        folder=student_folder(base, settings, "labels", inputs) / f"seed-{seed}",
-        lazy=parts.train.data.lazy,
+        data=train,
+        criterion=objectives.from_labels(settings.label_smoothing, task_of(train.data)),
+        views=train.cached_views,
+        folder=plan.student_folder("labels") / f"seed-{seed}",
+        lazy=train.data.lazy,
     )
     distilled = replace(
         labels_only,
         kind="distilled",
-        data=learnt_from,
+        data=training_data,
         criterion=objectives.from_cache(settings.objective, settings.label_smoothing),
-        folder=student_folder(base, settings, "distilled", {**inputs, "cache": cache.manifest.key})
-        / f"seed-{seed}",
+        folder=plan.student_folder("distilled", cache.manifest.key) / f"seed-{seed}",
         origin={
             "objective": settings.objective.model_dump(mode="json", by_alias=True),
             "cache": cache.manifest.key,
-            "teacher": cache.manifest.identity["teacher"].get("weights_sha256"),
-            "teachers": _weights_of_several(cache),
+            "teacher": _teacher_sha256(cache),
+            "teachers": _sha256_of_several(cache),
             "baseline": labels_only.folder.parent.name,
         },
     )
-    labelled = has_labels(parts.train.data)
-    return [labels_only, distilled] if settings.baseline and labelled else [distilled]
+    return [labels_only, distilled] if settings.baseline and has_labels(train.data) else [distilled]
 
 
-def _weights_of_several(cache: LogitSource) -> list[str] | None:
-    """The SHA-256 of the weights of each teacher of an ensemble, of those that are known."""
+def _teacher_sha256(cache: LogitSource) -> str | None:
+    """The SHA-256 of the weights of the teacher that a cache is of; None of an ensemble, or if it is not known."""
+    weights: str | None = cache.manifest.identity["teacher"].get("weights_sha256")
+    return weights
+
+
+def _sha256_of_several(cache: LogitSource) -> list[str] | None:
+    """The same of each teacher of an ensemble, of those that are known; None for a single cache."""
     if len(cache.members) == 1:
         return None
-    found = (member.manifest.identity["teacher"].get("weights_sha256") for member in cache.members)
-    return [weights for weights in found if weights is not None]
+    of_each = (_teacher_sha256(member) for member in cache.members)
+    return [weights for weights in of_each if weights is not None]
 
 
-def _teacher_on_test(recipe: Recipe, parts: Parts, base: Path, cache: LogitSource) -> Tensor | None:
-    """(N, C) logits on the test part that the teacher left whose logits the cache holds; None where only its
-    cache is at hand.
+def _teacher_logits_on_test(plan: Plan, cache: LogitSource) -> Tensor | None:
+    """The logits (N, C) on the test split of the teacher that the cache is of, as its run saved them; None if that
+    teacher is not in the run folder, or was measured on another test split.
     """
-    data = parts.teacher.data
-    views = plan.of_views(recipe.settings.views, data)
-    teacher = load_result(
-        teacher_folder(base, recipe.settings.teacher, {"views": views, "data": plan.of_data(data)})
-    )
-    learnt_from = cache.manifest.identity["teacher"].get("weights_sha256")
-    if teacher is None or teacher.weights_sha256 != learnt_from:
+    teacher = plan.load_teacher()
+    if teacher is None or teacher.weights_sha256 != _teacher_sha256(cache):
         return None
-    logits = load_test_logits(teacher.folder)
-    return torch.from_numpy(logits) if teacher.test_sha256 == parts.test.data.digest() else None
+    logits = torch.from_numpy(load_test_logits(teacher.folder))
+    return logits if teacher.test_sha256 == plan.splits.test.data.digest() else None

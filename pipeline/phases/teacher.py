@@ -2,51 +2,43 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data.samples import has_labels, task_of
 from decant.pipeline.errors import DataError
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.objectives import from_labels
-from decant.pipeline.phases import plan
-from decant.pipeline.phases.datasets import Parts
-from decant.pipeline.phases.job import Job, carry_out, finished
-from decant.pipeline.runs.folders import teacher_folder
+from decant.pipeline.phases.job import TrainingJob, load_result_on, train_network
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.result import Result
 
 
-def make_teacher(recipe: Recipe, base: Path, device: torch.device) -> tuple[Result, bool]:
-    """The teacher of a recipe, and whether it was there already.
+def make_teacher(plan: Plan, device: torch.device) -> tuple[Result, bool]:
+    """Returns the teacher of a recipe, and whether it was finished before.
 
-    Trains it, or takes the weights that the recipe names; goes on from the last epoch after a kill. Each
-    epoch sees a view of its own. Beside its weights it leaves its logits on the test part, so that students
-    can be compared with it while it is not loaded. Raises DataError where there are no labels to train it on.
+    Trains it, or takes the weights that the recipe names. Training that was interrupted goes on from the last epoch.
+    Each epoch has a view of its own. The teacher's logits on the test split are saved beside its weights, so that
+    students can be compared with it without loading it. Raises DataError if no sample has a label to train on.
     """
-    settings = recipe.settings.teacher
-    parts = Parts.load(recipe.settings)
-    train = parts.teacher
-    views, data = plan.of_views(recipe.settings.views, train.data), plan.of_data(train.data)
-    folder = teacher_folder(base, settings, {"views": views, "data": data})
-    found = finished(folder, parts.test, device)
-    if found is not None:
-        return found, True
+    settings = plan.settings.teacher
+    train, test = plan.splits.teacher_train, plan.splits.test
+    result = load_result_on(plan.teacher_folder, test, device)
+    if result is not None:
+        return result, True
     if settings.epochs and not has_labels(train.data):
         raise DataError(
             f"{train.data.name}: train: no sample has a label, so no teacher can be trained on it; take one "
             "as it is, with teacher.weights and teacher.epochs = 0"
         )
-    job = Job(
+    job = TrainingJob(
         kind="teacher",
         spec=specify_network(settings.network, train),
         settings=settings,
         data=train,
         criterion=from_labels(settings.label_smoothing, task_of(train.data)),
         views=train.live_views,
-        folder=folder,
+        folder=plan.teacher_folder,
         lazy=train.data.lazy,
         begin_with=settings.weights,
     )
-    return carry_out(job, recipe, parts.test, device), False
+    return train_network(job, plan.recipe, test, device), False

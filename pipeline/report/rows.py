@@ -132,8 +132,8 @@ def headings(rows: Sequence[Row]) -> tuple[str, ...]:
 def rows_of(found: Iterable[Result]) -> tuple[Row, ...]:
     """A row for each question, teachers first; in it its seeds."""
     order = {"teacher": 0, "labels": 1, "distilled": 2}
-    in_order = sorted(found, key=lambda result: (order[result.kind], _question(result), result.seed))
-    groups = [tuple(seeds) for _, seeds in groupby(in_order, key=_question)]
+    in_order = sorted(found, key=lambda result: (order[result.kind], str(result.seeds_folder), result.seed))
+    groups = [tuple(seeds) for _, seeds in groupby(in_order, key=lambda result: result.seeds_folder)]
     return tuple(Row(seeds, headline(seeds[0].metrics)) for seeds in groups)
 
 
@@ -183,10 +183,6 @@ def markdown_table(title: str, rows: Sequence[Row]) -> str:
         f"Milliseconds: batch 1; {', '.join(machines) or 'not measured'}."
     )
     return "\n".join([*lines, "", note, *(f"\n{gain}." for gain in gains(rows)), ""])
-
-
-def _question(result: Result) -> str:
-    return str(result.folder if result.kind == "teacher" else result.folder.parent)
 
 
 def learnt(result: Result) -> str:

@@ -21,7 +21,8 @@ from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data.samples import has_labels
 from decant.pipeline.errors import DataError, NotMadeError, PipelineError
 from decant.pipeline.phases import soft_labels
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.report.rows import Row, rows_of
 from decant.pipeline.runs.open import FinishedRun, class_names, open_run
 from decant.pipeline.runs.result import Result, find_results
@@ -54,14 +55,14 @@ class Subject:
         called = [f"{row.name}, {row.kind}" for row in self.rows]
         often = Counter(called)
         return [
-            f"{name}, {_question_folder(row.first).name.rpartition('-')[2]}" if often[name] > 1 else name
+            f"{name}, {row.first.seeds_folder.name.rpartition('-')[2]}" if often[name] > 1 else name
             for name, row in zip(called, self.rows, strict=True)
         ]
 
     @property
     def base(self) -> Path:
         """The run folder of the recipe of the focus."""
-        return _question_folder(self.focus.result).parent
+        return self.focus.result.seeds_folder.parent
 
     @cached_property
     def teachers(self) -> tuple[Result, ...]:
@@ -103,14 +104,20 @@ class Subject:
         return {name: result for name, result in named.items() if result is not None}
 
     @cached_property
-    def parts(self) -> Parts:
-        """The data of the focus, through its views. Raises DataError where they are not what it was measured on."""
-        parts = Parts.load(self.focus.recipe.settings)
-        if parts.test.data.digest() != self.focus.result.test_sha256:
+    def plan(self) -> Plan:
+        """What the recipe of the focus leads to. Raises DataError if the focus was measured on another test split."""
+        plan = Plan.of(self.focus.recipe, self.base, self.store)
+        test = plan.splits.test.data
+        if test.digest() != self.focus.result.test_sha256:
             raise DataError(
-                f"{parts.test.data.name}: the test part is not the one that {self.focus.folder} was measured on"
+                f"{test.name}: the test part is not the one that {self.focus.folder} was measured on"
             )
-        return parts
+        return plan
+
+    @property
+    def splits(self) -> Splits:
+        """The data of the focus, through its views. Raises as `plan` does."""
+        return self.plan.splits
 
     @cached_property
     def cache(self) -> LogitSource:
@@ -118,12 +125,12 @@ class Subject:
         focus = self.focus.result
         if focus.kind != "distilled":
             raise NotMadeError(f"{focus.folder}: learnt from labels alone, and so from no cache")
-        found = soft_labels.open_cache(self.focus.recipe, self.parts, self.base, self.store)
-        if found.manifest.key != focus.cache:
+        cache = soft_labels.open_cache(self.plan)
+        if cache.manifest.key != focus.cache:
             raise NotMadeError(
-                f"{found.path}: is not the cache that {focus.folder} learnt from, whose key is {focus.cache}"
+                f"{cache.path}: is not the cache that {focus.folder} learnt from, whose key is {focus.cache}"
             )
-        return found
+        return cache
 
     @property
     def temperature(self) -> float:
@@ -140,13 +147,13 @@ class Subject:
         """Why the labels do not say what the views of the focus show; None where they do."""
         if any(isinstance(one, Mixing) for one in self.focus.recipe.settings.views.augment):
             return "the views mix samples, each of which has a label of its own"
-        return None if has_labels(self.parts.train.data) else "the samples have no labels"
+        return None if has_labels(self.splits.student_train.data) else "the samples have no labels"
 
     @property
     def classes(self) -> tuple[str, ...]:
         """A name for each class; those that are called alike have their numbers beside them."""
         count = self.focus.result.network.num_classes
-        names = class_names(self.parts.train.data.classes, count)
+        names = class_names(self.splits.student_train.data.classes, count)
         often = Counter(names)
         return tuple(f"{name} ({label})" if often[name] > 1 else name for label, name in enumerate(names))
 
@@ -154,12 +161,12 @@ class Subject:
         """(N, C) of a network on the test part, as its run left them; worked out again where they are gone or damaged.
         Raises WeightsError where those are gone too.
         """
-        shape = len(self.parts.test), result.network.num_classes
+        shape = len(self.splits.test), result.network.num_classes
         with contextlib.suppress(OSError, ValueError, EOFError):
             found = load_test_logits(result.folder)
             if found.shape == shape:
                 return np.asarray(found, np.float32)
-        return predict(load_network(result).to(self.device), self.parts.test, self.device).numpy()
+        return predict(load_network(result).to(self.device), self.splits.test, self.device).numpy()
 
 
 def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) -> Subject:
@@ -234,14 +241,9 @@ def _most_looked_at(found: Sequence[Result]) -> list[Result]:
     return [result for result in found if result.kind == kind]
 
 
-def _question_folder(result: Result) -> Path:
-    """The folder of a network and of those that differ in the seed alone."""
-    return result.folder if result.kind == "teacher" else result.folder.parent
-
-
 def _opened(result: Result, name: str | None) -> FinishedRun:
     """A run with the recipe that it kept, under the name of the folder that recipes' runs lie in."""
     opened = open_run(result.folder)
-    above = _question_folder(result).parent
+    above = result.seeds_folder.parent
     options: tuple[Any, ...] = ("--recipe", str(result.folder / "recipe.toml"))
     return replace(opened, recipe=replace(opened.recipe, name=name or above.name, options=options))

@@ -59,6 +59,11 @@ class Result:
     """Of the inputs that it takes, such as uint8 for images; None for texts, and for runs of older versions."""
     folder: Path = field(default=Path(), compare=False)
 
+    @property
+    def seeds_folder(self) -> Path:
+        """The folder of the networks that differ in the seed alone: of a student the one above its own."""
+        return self.folder if self.kind == "teacher" else self.folder.parent
+
     def save(self) -> None:
         """Writes `result.json`, which makes the network a finished one."""
         content = asdict(self)

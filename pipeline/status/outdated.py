@@ -1,4 +1,4 @@
-"""What a run folder still holds of other settings: of each kind the nearest, and the settings in which it differs."""
+"""What other settings have made: of each kind the nearest, and the settings in which it differs."""
 
 from __future__ import annotations
 
@@ -6,104 +6,104 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from decant.cache import CacheError, Difference, LogitCache, Store, differences
+from decant.cache import CacheError, Difference, LogitCache, differences
 from decant.pipeline.config.recipe import Recipe
-from decant.pipeline.data.samples import LabelledData
-from decant.pipeline.phases import plan
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.result import Kind, Result
 from decant.pipeline.runs.saved_recipe import changed_settings
 
-_DECIDING: dict[Kind, tuple[str, ...]] = {
+_DECISIVE: dict[Kind, tuple[str, ...]] = {
     "teacher": ("data", "views", "teacher"),
     "labels": ("data", "views", "student"),
     "distilled": ("data", "views", "teacher", "knowledge", "cache", "student"),
 }
-_INDIFFERENT: dict[Kind, tuple[str, ...]] = {  # settings of those sections that decide nothing
+_NOT_DECISIVE: dict[Kind, tuple[str, ...]] = {  # settings of those sections that change nothing
     "teacher": ("views.count",),
     "labels": ("student.objective",),
 }
-_OF_TEACHERS = ("teacher", "knowledge", "cache.dtype", "cache.precision")  # idle beside cache.from
+_OF_TEACHERS = ("teacher", "knowledge", "cache.dtype", "cache.precision")  # unused beside cache.from
 _SETTINGS = {"encoding.dtype": "cache.dtype", "encoding.teacher_precision": "cache.precision"}
 
 
 @dataclass(frozen=True)
 class Outdated:
-    """Something finished that other settings made."""
+    """A finished network or cache that other settings made."""
 
     path: Path
     changed: tuple[Difference, ...]
-    """Expected is what the recipe says, found what that was made with; none where the data or a file changed."""
+    """Expected is the recipe's value, found the one that it was made with; empty if the data or a file changed."""
 
 
 def nearest_teacher(
-    recipe: Recipe, place: int, results: Iterable[Result], current: Collection[Path]
+    recipe: Recipe, position: int, results: Iterable[Result], current: Collection[Path]
 ) -> Outdated | None:
-    """For the teacher at `place` of the recipe's; `current` are the run folders of all of them."""
-    folders = [
+    """For the teacher at `position` of the recipe's teachers; `current` are the run folders of all of them."""
+    others = [
         result.folder for result in results if result.kind == "teacher" and result.folder not in current
     ]
-    return _nearest((folder, _of_teacher(recipe, place, folder)) for folder in folders)
+    return _nearest((folder, _changed_teacher(recipe, position, folder)) for folder in others)
 
 
-def nearest_cache(
-    recipe: Recipe, place: int, results: Iterable[Result], data: LabelledData, store: Store
-) -> Outdated | None:
-    """For the cache of the teacher at `place`: of those in the store that a teacher under the run folder answered."""
-    settings, found = recipe.settings, []
+def nearest_cache(plan: Plan, position: int, results: Iterable[Result]) -> Outdated | None:
+    """For the cache of the teacher at `position`: the nearest in the store whose teacher lies in the run folder."""
+    candidates = []
     teachers = [result for result in results if result.kind == "teacher"]
-    for path in store.paths():
+    for path in plan.store.paths():
         try:
-            held = LogitCache.open(path, verify="off").manifest.identity
+            identity = LogitCache.open(path, verify="off").manifest.identity
         except (CacheError, OSError):
             continue
         for teacher in teachers:
-            if teacher.weights_sha256 == held["teacher"].get("weights_sha256"):
-                of_teacher = _of_teacher(recipe, place, teacher.folder)
-                asked = plan.of_cache(data, settings.views, teacher, settings.cache).identity
+            if teacher.weights_sha256 == identity["teacher"].get("weights_sha256"):
+                of_teacher = _changed_teacher(plan.recipe, position, teacher.folder)
+                planned = plan.by_teacher[position].manifest_of(teacher).identity
                 others = [
                     other._replace(field=_SETTINGS.get(other.field, other.field))
-                    for other in differences(asked, held, ("views", "encoding"))
+                    for other in differences(planned, identity, ("views", "encoding"))
                 ]
-                found.append((path, None if of_teacher is None else [*of_teacher, *others]))
-    return _nearest(found)
+                candidates.append((path, None if of_teacher is None else [*of_teacher, *others]))
+    return _nearest(candidates)
 
 
 def nearest_students(
     recipe: Recipe, kind: Kind, results: Iterable[Result], current: Path | None
 ) -> Outdated | None:
-    """For the students of one kind; `current` is their folder, where it is known."""
-    folders = {result.folder.parent: result.folder for result in results if result.kind == kind}
+    """For the students of one kind; `current` is their folder, None if it is not known."""
+    folders = {result.seeds_folder: result.folder for result in results if result.kind == kind}
     folders = {parent: folder for parent, folder in folders.items() if parent != current}
-    idle = _OF_TEACHERS if recipe.settings.cache.from_ is not None else ()
-    return _nearest((parent, _changed(recipe, folder, kind, idle)) for parent, folder in folders.items())
+    unused = _OF_TEACHERS if recipe.settings.cache.from_ is not None else ()
+    return _nearest((parent, _changed(recipe, folder, kind, unused)) for parent, folder in folders.items())
 
 
-def _of_teacher(recipe: Recipe, place: int, folder: Path) -> list[Difference] | None:
-    """How the teacher of a folder differs from the one at `place`; None where it is nearer to another one."""
-    by_place = [_changed(one, folder, "teacher") for one in recipe.by_teacher]
-    if any(found is None for found in by_place):
+def _changed_teacher(recipe: Recipe, position: int, folder: Path) -> list[Difference] | None:
+    """How the teacher of a folder differs from the one at `position`; None if another one of the recipe's teachers is
+    nearer.
+    """
+    by_position = [_changed(each, folder, "teacher") for each in recipe.by_teacher]
+    if any(changed is None for changed in by_position):
         return None
-    fewest = min(len(found or ()) for found in by_place)
-    found = by_place[place] or []
-    if len(found) > fewest:
+    fewest = min(len(changed or ()) for changed in by_position)
+    changed = by_position[position] or []
+    if len(changed) > fewest:
         return None
-    if place == 0:
-        return found
-    return [one._replace(field=one.field.replace("teacher.", "knowledge.", 1)) for one in found]
+    if position == 0:
+        return changed
+    return [each._replace(field=each.field.replace("teacher.", "knowledge.", 1)) for each in changed]
 
 
-def _changed(recipe: Recipe, folder: Path, kind: Kind, idle: Sequence[str] = ()) -> list[Difference] | None:
-    found = changed_settings(recipe, folder, _DECIDING[kind])
-    if found is None:
+def _changed(recipe: Recipe, folder: Path, kind: Kind, unused: Sequence[str] = ()) -> list[Difference] | None:
+    """The settings that decide networks of this kind and differ; None if the folder has no readable recipe."""
+    changed = changed_settings(recipe, folder, _DECISIVE[kind])
+    if changed is None:
         return None
-    return [one for one in found if not one.field.startswith((*_INDIFFERENT.get(kind, ()), *idle))]
+    return [each for each in changed if not each.field.startswith((*_NOT_DECISIVE.get(kind, ()), *unused))]
 
 
-def _nearest(found: Iterable[tuple[Path, Sequence[Difference] | None]]) -> Outdated | None:
-    """The one that differs in the fewest settings; each is told once."""
+def _nearest(candidates: Iterable[tuple[Path, Sequence[Difference] | None]]) -> Outdated | None:
+    """The one that differs in the fewest settings, each of which is listed once."""
     known = [
-        Outdated(path, tuple({one.field: one for one in changed}.values()))
-        for path, changed in found
+        Outdated(path, tuple({each.field: each for each in changed}.values()))
+        for path, changed in candidates
         if changed is not None
     ]
-    return min(known, key=lambda one: (len(one.changed), one.path), default=None)
+    return min(known, key=lambda outdated: (len(outdated.changed), outdated.path), default=None)

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from decant.cache import CacheError, LogitCache, Manifest, MismatchError, Store
+from decant.cache import CacheError, LogitCache, MismatchError
 from decant.pipeline.config.recipe import Recipe
-from decant.pipeline.data import describe
 from decant.pipeline.data.builtin import TORCHVISION
-from decant.pipeline.data.held_out import divide
-from decant.pipeline.data.samples import LabelledData, has_labels
-from decant.pipeline.phases import plan, soft_labels
-from decant.pipeline.runs.folders import student_folder, teacher_folder
+from decant.pipeline.data.samples import has_labels
+from decant.pipeline.phases import soft_labels
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.result import Kind, Result, find_results
-from decant.pipeline.status.outdated import (
-    Outdated,
-    nearest_cache,
-    nearest_students,
-    nearest_teacher,
-)
+from decant.pipeline.status.outdated import Outdated, nearest_cache, nearest_students, nearest_teacher
 from decant.pipeline.status.phase_state import (
     Phase,
     perhaps_stale,
@@ -51,134 +42,100 @@ def next_command(recipe: Recipe, phases: Sequence[Phase]) -> tuple[str, bool]:
 
 @dataclass(frozen=True)
 class Overview:
-    """The phases of a recipe, to be looked at again and again; its data are read once."""
+    """The phases of a plan, which may be asked for again and again; its data are read once."""
 
-    recipe: Recipe
-    base: Path
-    store: Store
+    plan: Plan
 
     def phases(self) -> tuple[Phase, ...]:
         """Every phase, in the order in which they are made. Raises DataError and RecipeError."""
-        settings, results = self.recipe.settings, tuple(find_results(self.base, skip_damaged=True))
+        plan, settings = self.plan, self.plan.settings
+        results = tuple(find_results(plan.base, skip_damaged=True))
         if settings.cache.from_ is not None:
             given = settings.cache.from_
             caches = [self._given(name) for name in ((given,) if isinstance(given, str) else given)]
             return (*caches, *self._students([], caches, results))
-        places = range(settings.num_teachers)
-        if settings.data.name in TORCHVISION and not self.base.is_dir():
-            return self._nothing(places)  # to read such data may be to download them
-        teachers = [self._teacher(place, results) for place in places]
-        caches = [self._cache(place, teachers[place], results) for place in places]
+        positions = range(settings.num_teachers)
+        if settings.data.name in TORCHVISION and not plan.base.is_dir():
+            return self._nothing(positions)  # to read such data may be to download them
+        teachers = [self._teacher(position, results) for position in positions]
+        caches = [self._cache(position, teachers[position], results) for position in positions]
         return (*teachers, *caches, *self._students(teachers, caches, results))
 
-    @cached_property
-    def _divided(self) -> tuple[LabelledData, LabelledData]:
-        """What the teacher learns from, and what it is cached on."""
-        settings = self.recipe.settings
-        return divide(settings, describe(settings.data, settings.views, "train"))
-
-    @property
-    def _data(self) -> LabelledData:
-        """What students learn from."""
-        return self._divided[1]
-
-    @cached_property
-    def _teacher_folders(self) -> tuple[Path, ...]:
-        data = self._divided[0]
-        views, content = plan.of_views(self.recipe.settings.views, data), plan.of_data(data)
-        return tuple(
-            teacher_folder(self.base, one.settings.teacher, {"views": views, "data": content})
-            for one in self.recipe.by_teacher
-        )
-
-    @cached_property
-    def _inputs(self) -> dict[str, Any]:
-        """What students of either kind learn from, beside labels and logits."""
-        data = self._data
-        return {"views": plan.of_views(self.recipe.settings.views, data), "data": plan.of_data(data)}
-
-    def _nothing(self, places: range) -> tuple[Phase, ...]:
+    def _nothing(self, positions: range) -> tuple[Phase, ...]:
         """Every phase, before anything was run."""
-        asked = self.recipe.settings.student
-        kinds: tuple[Kind, ...] = ("labels", "distilled") if asked.baseline else ("distilled",)
+        student = self.plan.settings.student
+        kinds: tuple[Kind, ...] = ("labels", "distilled") if student.baseline else ("distilled",)
         return (
-            *(Phase(_TEACHERS[place], "teacher") for place in places),
-            *(Phase(_CACHES[place], "cache-logits") for place in places),
-            *(Phase(_STUDENTS[kind], "student", seeds=asked.seeds) for kind in kinds),
+            *(Phase(_TEACHERS[position], "teacher") for position in positions),
+            *(Phase(_CACHES[position], "cache-logits") for position in positions),
+            *(Phase(_STUDENTS[kind], "student", seeds=student.seeds) for kind in kinds),
         )
 
-    def _teacher(self, place: int, results: Sequence[Result]) -> Phase:
-        total = self.recipe.by_teacher[place].settings.teacher.epochs
-        here = with_network(Phase(_TEACHERS[place], "teacher"), self._teacher_folders[place], total)
-        return perhaps_stale(here, nearest_teacher(self.recipe, place, results, self._teacher_folders))
+    def _teacher(self, position: int, results: Sequence[Result]) -> Phase:
+        plan = self.plan.by_teacher[position]
+        epochs = plan.settings.teacher.epochs
+        phase = with_network(Phase(_TEACHERS[position], "teacher"), plan.teacher_folder, epochs)
+        current = [each.teacher_folder for each in self.plan.by_teacher]
+        return perhaps_stale(phase, nearest_teacher(self.plan.recipe, position, results, current))
 
-    def _cache(self, place: int, teacher: Phase, results: Sequence[Result]) -> Phase:
-        here, data = Phase(_CACHES[place], "cache-logits"), self._data
-        found = nearest_cache(self.recipe, place, results, data, self.store)
+    def _cache(self, position: int, teacher: Phase, results: Sequence[Result]) -> Phase:
+        phase = Phase(_CACHES[position], "cache-logits")
+        outdated = nearest_cache(self.plan, position, results)
         if not teacher.results:
-            return perhaps_stale(here, found, teacher)
-        return perhaps_stale(with_cache(here, self.store, self._manifest(teacher.results[0])), found)
-
-    def _manifest(self, teacher: Result) -> Manifest:
-        settings = self.recipe.settings
-        return plan.of_cache(self._data, settings.views, teacher, settings.cache)
+            return perhaps_stale(phase, outdated, teacher)
+        manifest = self.plan.manifest_of(teacher.results[0])
+        return perhaps_stale(with_cache(phase, self.plan.store, manifest), outdated)
 
     def _given(self, name: str) -> Phase:
         """A file of `cache.from`: whether it opens, and is of these data and views."""
-        here, settings = Phase("cache", "student", Path(name)), self.recipe.settings
-        only = settings.cache.model_copy(update={"from_": name, "table": "mapped"})
-        one = replace(self.recipe, settings=settings.model_copy(update={"cache": only}))
+        phase, settings = Phase("cache", "student", Path(name)), self.plan.settings
+        alone = settings.cache.model_copy(update={"from_": name, "table": "mapped"})
+        recipe = replace(self.plan.recipe, settings=settings.model_copy(update={"cache": alone}))
         try:
-            (cache,) = soft_labels.given_caches(one, self._data, "off")
+            (cache,) = soft_labels.open_given_caches(replace(self.plan, recipe=recipe), "off")
         except FileNotFoundError as error:
-            return replace(here, detail=str(error))
+            return replace(phase, detail=str(error))
         except MismatchError as error:
-            found = Outdated(Path(name), error.differences)
-            return replace(
-                here, state="stale", outdated=found, detail=str(error).partition("\n")[0].removesuffix(":")
-            )
+            outdated = Outdated(Path(name), error.differences)
+            detail = str(error).partition("\n")[0].removesuffix(":")
+            return replace(phase, state="stale", outdated=outdated, detail=detail)
         except (CacheError, OSError) as error:
-            return replace(here, state="damaged", detail=str(error))
-        return with_opened(here, cache)
+            return replace(phase, state="damaged", detail=str(error))
+        return with_opened(phase, cache)
 
     def _students(
         self, teachers: Sequence[Phase], caches: Sequence[Phase], results: Sequence[Result]
     ) -> list[Phase]:
-        """The labels-only students where they are wanted and there are labels, then the distilled ones."""
-        before = next((phase for phase in (*teachers, *caches) if phase.state != "done"), None)
+        """The labels-only students, if there is a baseline and the data have labels, then the distilled ones."""
+        unfinished = next((phase for phase in (*teachers, *caches) if phase.state != "done"), None)
         key, detail = None, ""
         try:
-            key = self._learnt_from(teachers, caches)
-        except (CacheError, FileNotFoundError) as error:  # files that do not go together, or are gone by now
+            key = self._cache_key(teachers, caches)
+        except (CacheError, FileNotFoundError) as error:  # caches that do not fit together, or just deleted
             detail = str(error)
-        question = None if key is None else {**self._inputs, "cache": key}
-        distilled = self._kind("distilled", question, results, before)
+        folder = None if key is None else self.plan.student_folder("distilled", key)
+        distilled = self._students_of("distilled", folder, results, unfinished)
         distilled = replace(distilled, detail=detail or distilled.detail)
-        if self.recipe.settings.student.baseline and has_labels(self._data):
-            return [self._kind("labels", self._inputs, results), distilled]
+        if self.plan.settings.student.baseline and has_labels(self.plan.data.student_data):
+            labels_only = self._students_of("labels", self.plan.student_folder("labels"), results)
+            return [labels_only, distilled]
         return [distilled]
 
-    def _learnt_from(self, teachers: Sequence[Phase], caches: Sequence[Phase]) -> str | None:
-        """The key of what distilled students learn from; None while it cannot be known."""
+    def _cache_key(self, teachers: Sequence[Phase], caches: Sequence[Phase]) -> str | None:
+        """The key of what distilled students are trained from; None while it is not known."""
         if all(cache.state == "done" for cache in caches):
             opened = [LogitCache.open(str(cache.path), verify="off") for cache in caches]
-            return soft_labels.together(self.recipe, opened).manifest.key
+            return soft_labels.combine(self.plan.settings, opened).manifest.key
         if len(teachers) == 1 and teachers[0].results:
-            return self._manifest(teachers[0].results[0]).key
+            return self.plan.manifest_of(teachers[0].results[0]).key
         return None
 
-    def _kind(
-        self,
-        kind: Kind,
-        question: dict[str, Any] | None,
-        results: Sequence[Result],
-        before: Phase | None = None,
+    def _students_of(
+        self, kind: Kind, folder: Path | None, results: Sequence[Result], unfinished: Phase | None = None
     ) -> Phase:
-        """The students of one kind; `question` decides their folder, where it is known."""
-        asked, folder = self.recipe.settings.student, None
-        here = Phase(_STUDENTS[kind], "student", seeds=asked.seeds)
-        if question is not None:
-            folder = student_folder(self.base, asked, kind, question)
-            seeds = range(asked.seed, asked.seed + asked.seeds)
-            here = with_students(here, folder, seeds, asked.epochs)
-        return perhaps_stale(here, nearest_students(self.recipe, kind, results, folder), before)
+        """The students of one kind; `folder` is None while it is not known."""
+        student = self.plan.settings.student
+        phase = Phase(_STUDENTS[kind], "student", seeds=student.seeds)
+        if folder is not None:
+            phase = with_students(phase, folder, self.plan.seeds, student.epochs)
+        return perhaps_stale(phase, nearest_students(self.plan.recipe, kind, results, folder), unfinished)

@@ -15,6 +15,7 @@ from decant.pipeline.cli.main import decant
 from decant.pipeline.config.recipe import load
 from decant.pipeline.deploy import export
 from decant.pipeline.deploy.check import Checked
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.json_files import read_json
 from tests.helpers.shells import shell
@@ -81,7 +82,7 @@ def test_an_exported_network_can_be_asked_as_the_last_line_says(run: Path, tmp_p
 
 
 def test_an_exported_regression_is_not_asked_about_images(tmp_path: Path) -> None:
-    regression = make_teacher(load("regression", ["teacher.epochs=1"]), tmp_path, CPU)[0].folder
+    regression = make_teacher(Plan.of(load("regression", ["teacher.epochs=1"]), tmp_path), CPU)[0].folder
     done = invoke("export", regression, "--formats", "pt2")
     assert done.exit_code == 0, done.output
     assert "next:" not in done.stdout

@@ -11,6 +11,7 @@ from PIL import Image
 
 from decant.cache import Store
 from decant.pipeline.errors import DataError, NotMadeError
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.report.output import Report, make_report
 from decant.pipeline.report.subject import of_recipe, of_runs
@@ -131,7 +132,7 @@ def test_seeds_that_were_measured_unlike_often_share_a_curve(tmp_path: Path) -> 
     build_cache(tmp_path)
     store = Store(tmp_path / "caches")
     for words in (("student.evaluate_every=1",), ("student.evaluate_every=2", "student.seeds=2")):
-        list(train_students(recipe(*words), tmp_path / "runs", store, CPU))
+        list(train_students(Plan.of(recipe(*words), tmp_path / "runs", store), CPU))
     assert (
         make_report(of_recipe(recipe(), tmp_path / "runs", store, CPU), tmp_path / "out").curves is not None
     )

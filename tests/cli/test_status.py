@@ -23,6 +23,7 @@ from decant.cache import Store
 from decant.pipeline.cli.main import decant as commands
 from decant.pipeline.cli.status import _duration
 from decant.pipeline.phases.cache_logits import cache_logits
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.result import RESULT
@@ -45,8 +46,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the small recipe's teacher and cache have been made."""
     folder, one = tmp_path_factory.mktemp("taught"), recipe()
-    make_teacher(one, folder / "runs/digits", CPU)
-    cache_logits(one, folder / "runs/digits", Store(folder / "caches"), CPU, print)
+    make_teacher(Plan.of(one, folder / "runs/digits"), CPU)
+    cache_logits(Plan.of(one, folder / "runs/digits", Store(folder / "caches")), CPU, print)
     return folder
 
 
@@ -54,7 +55,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of it in which the students have been made too."""
     folder = shutil.copytree(taught, tmp_path_factory.mktemp("finished") / "here")
-    list(train_students(recipe(), folder / "runs/digits", Store(folder / "caches"), CPU))
+    list(train_students(Plan.of(recipe(), folder / "runs/digits", Store(folder / "caches")), CPU))
     return folder
 
 

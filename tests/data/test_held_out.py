@@ -14,8 +14,10 @@ from decant.pipeline.config.recipe import load
 from decant.pipeline.data.samples import NO_LABEL
 from decant.pipeline.errors import DataError, RecipeError
 from decant.pipeline.networks.build import build_network
-from decant.pipeline.phases import job, plan
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases import job
+from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.fingerprints import data_fingerprint
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import load_network
@@ -26,8 +28,8 @@ SHARE = "data.transfer.share=0.2"
 UNLABELLED = ("data.transfer.labels=false",)
 
 
-def parts(*overrides: str) -> Parts:
-    return Parts.load(recipe(*overrides).settings)
+def splits(*overrides: str) -> Splits:
+    return Splits.load(recipe(*overrides).settings)
 
 
 def rows(part: Any) -> set[bytes]:
@@ -35,24 +37,24 @@ def rows(part: Any) -> set[bytes]:
 
 
 def students(folder: Path, *overrides: str) -> list[Result]:
-    made = train_students(recipe(*overrides), folder / "runs", Store(folder / "caches"), CPU)
+    made = train_students(Plan.of(recipe(*overrides), folder / "runs", Store(folder / "caches")), CPU)
     return [result for result, _ in made]
 
 
 def test_without_a_transfer_set_teacher_and_students_learn_from_the_same() -> None:
-    found = parts()
-    assert found.teacher.data is found.train.data
-    assert found.train.data.split == "train"
+    found = splits()
+    assert found.teacher_train.data is found.student_train.data
+    assert found.student_train.data.split == "train"
 
 
 def test_the_parts_share_no_sample_and_are_all_of_the_training_part() -> None:
-    whole, found = parts().train, parts(SHARE)
-    assert (len(found.teacher), len(found.train)) == (1150, 287)
-    taught, transferred = found.teacher.data.indices, found.train.data.indices  # type: ignore[attr-defined]
+    whole, found = splits().student_train, splits(SHARE)
+    assert (len(found.teacher_train), len(found.student_train)) == (1150, 287)
+    taught, transferred = found.teacher_train.data.indices, found.student_train.data.indices  # type: ignore[attr-defined]
     assert not set(taught) & set(transferred)
     assert sorted([*taught, *transferred]) == list(range(len(whole)))
-    assert not rows(found.teacher) & rows(found.train), "these digits have no two alike"
-    for part, chosen in ((found.teacher, taught), (found.train, transferred)):
+    assert not rows(found.teacher_train) & rows(found.student_train), "these digits have no two alike"
+    for part, chosen in ((found.teacher_train, taught), (found.student_train, transferred)):
         assert np.array_equal(part.data.raw(np.array([3, 1])), whole.data.raw(chosen[[3, 1]]))
         assert np.array_equal(part.data.labels, whole.data.labels[chosen])
         assert part.data.classes == whole.data.classes
@@ -60,7 +62,7 @@ def test_the_parts_share_no_sample_and_are_all_of_the_training_part() -> None:
 
 def test_the_seed_decides_which_samples_are_held_out() -> None:
     one, again, other = (
-        parts(SHARE, *seed).train.data.digest() for seed in ((), (), ("data.transfer.seed=1",))
+        splits(SHARE, *seed).student_train.data.digest() for seed in ((), (), ("data.transfer.seed=1",))
     )
     assert one == again != other
 
@@ -69,22 +71,22 @@ def test_what_a_digest_is_of_is_samples_and_labels() -> None:
     digests = {
         found.data.digest()
         for found in (
-            parts(SHARE).train,
-            parts(SHARE).teacher,
-            parts(SHARE, *UNLABELLED).train,
-            parts("data.transfer.share=0.3").train,
-            parts().train,
+            splits(SHARE).student_train,
+            splits(SHARE).teacher_train,
+            splits(SHARE, *UNLABELLED).student_train,
+            splits("data.transfer.share=0.3").student_train,
+            splits().student_train,
         )
     }
     assert len(digests) == 5
 
 
 def test_the_cache_is_of_the_transfer_set_and_says_so(tmp_path: Path) -> None:
-    cache, found = build_cache(tmp_path, SHARE, "cache.dtype=float32"), parts(SHARE)
+    cache, found = build_cache(tmp_path, SHARE, "cache.dtype=float32"), splits(SHARE)
     data = cache.manifest.identity["data"]
     assert (data["split"], data["length"]) == ("transfer", 287)
-    assert data == plan.of_data(found.train.data)
-    live = predict(load_network(teach(tmp_path, SHARE)), found.train, CPU).numpy()
+    assert data == data_fingerprint(found.student_train.data)
+    live = predict(load_network(teach(tmp_path, SHARE)), found.student_train, CPU).numpy()
     np.testing.assert_allclose(cache.logits(slice(None)), live, rtol=1e-3, atol=1e-3)
 
 
@@ -98,7 +100,7 @@ def test_the_teacher_is_trained_on_nothing_else(tmp_path: Path, monkeypatch: pyt
     """Every input that the network takes while it is trained is one of its own part."""
     import torch
 
-    seen, found = set[bytes](), parts(SHARE)
+    seen, found = set[bytes](), splits(SHARE)
     build = build_network
 
     def watched(spec: Any, seed: int = 0) -> torch.nn.Module:
@@ -112,7 +114,7 @@ def test_the_teacher_is_trained_on_nothing_else(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(job, "build_network", watched)
     teach(tmp_path, SHARE)
-    assert seen == rows(found.teacher)
+    assert seen == rows(found.teacher_train)
 
 
 def test_students_learn_from_it_with_and_without_labels(tmp_path: Path) -> None:
@@ -140,9 +142,9 @@ def write(root: Path, part: str, *classes: str) -> None:
             )
 
 
-def folder(root: Path, *overrides: str) -> Parts:
+def folder(root: Path, *overrides: str) -> Splits:
     here = ("data.name=imagefolder", f"data.root={root}", "data.transfer.part=more", "data.pack=never")
-    return Parts.load(load("digits", [*here, *overrides]).settings)
+    return Splits.load(load("digits", [*here, *overrides]).settings)
 
 
 def test_a_part_of_its_own_may_be_without_labels(tmp_path: Path) -> None:
@@ -150,9 +152,9 @@ def test_a_part_of_its_own_may_be_without_labels(tmp_path: Path) -> None:
         write(tmp_path, part, "cat", "dog")
     write(tmp_path, "more", "any")
     found = folder(tmp_path, *UNLABELLED)
-    assert (len(found.teacher), len(found.train)) == (6, 3)
-    assert found.train.data.labels.tolist() == [-1, -1, -1]
-    assert found.train.data.classes == ("cat", "dog")
+    assert (len(found.teacher_train), len(found.student_train)) == (6, 3)
+    assert found.student_train.data.labels.tolist() == [-1, -1, -1]
+    assert found.student_train.data.classes == ("cat", "dog")
     with pytest.raises(
         DataError, match="train and more parts have different classes: any, cat, dog; if these"
     ):
@@ -162,7 +164,7 @@ def test_a_part_of_its_own_may_be_without_labels(tmp_path: Path) -> None:
 def test_a_part_of_its_own_may_have_labels(tmp_path: Path) -> None:
     for part in ("train", "test", "more"):
         write(tmp_path, part, "cat", "dog")
-    assert folder(tmp_path).train.data.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert folder(tmp_path).student_train.data.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def unnamed(root: str, split: str) -> list[tuple[Any, int]]:
@@ -175,22 +177,22 @@ def targets(root: str, split: str) -> list[tuple[Any, Any]]:
 
 
 def test_a_part_in_which_a_class_does_not_come_up_has_as_many() -> None:
-    found = parts(f"data.name={__name__}:unnamed", SHARE)
-    assert {len(part.data.classes) for part in (found.teacher, found.train)} == {5}
+    found = splits(f"data.name={__name__}:unnamed", SHARE)
+    assert {len(part.data.classes) for part in (found.teacher_train, found.student_train)} == {5}
 
 
 def test_hidden_targets_of_a_regression_are_nan() -> None:
     settings = load("regression", [f"data.name={__name__}:targets", SHARE, *UNLABELLED]).settings
-    found = Parts.load(settings)
-    assert found.train.data.labels.shape == (4, 2)
-    assert np.isnan(found.train.data.labels).all()
-    assert not np.isnan(found.teacher.data.labels).any()
+    found = Splits.load(settings)
+    assert found.student_train.data.labels.shape == (4, 2)
+    assert np.isnan(found.student_train.data.labels).all()
+    assert not np.isnan(found.teacher_train.data.labels).any()
 
 
 def test_a_share_that_leaves_nobody_anything_is_refused() -> None:
     for share, said in (("1e-06", "1,437 to the teacher and 0"), ("0.9999", "0 to the teacher and 1,437")):
         with pytest.raises(DataError, match=rf"data\.transfer\.share: {share}.*leaves {said}"):
-            parts(f"data.transfer.share={share}")
+            splits(f"data.transfer.share={share}")
 
 
 @pytest.mark.parametrize(

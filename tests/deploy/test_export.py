@@ -28,7 +28,8 @@ from decant.pipeline.deploy.formats import METADATA
 from decant.pipeline.deploy.predict import Predictor
 from decant.pipeline.deploy.quantisation import calibration_inputs
 from decant.pipeline.errors import ModelError
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.json_files import read_json
 from decant.pipeline.runs.open import FinishedRun, open_run
@@ -71,7 +72,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedRun]:
     (folder / "striped_for_export.py").write_text(OWN_DATA, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        yield open_run(make_teacher(load("digits", SETTINGS), folder / "runs", CPU)[0].folder)
+        yield open_run(make_teacher(Plan.of(load("digits", SETTINGS), folder / "runs"), CPU)[0].folder)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def session(run: FinishedRun, name: str) -> Any:
 
 
 def images_of(run: FinishedRun) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    test = Parts.load(run.recipe.settings).test
+    test = Splits.load(run.recipe.settings).test
     inputs, labels = test.batch(range(len(test)))
     return inputs.numpy(), labels.numpy()
 
@@ -305,7 +306,7 @@ def test_what_was_made_before_stays_in_the_summary(
 
 
 def test_calibration_goes_through_the_views_of_training(run: FinishedRun) -> None:
-    train = Parts.load(run.recipe.settings).train
+    train = Splits.load(run.recipe.settings).student_train
     inputs = calibration_inputs(train, 9)
     indices = np.linspace(0, 89, 9).astype(int)
     expected = [train[int(index), view % 3][0].numpy() for view, index in enumerate(indices)]
@@ -342,10 +343,10 @@ print(json.loads(session.get_modelmeta().custom_metadata_map["classes"])[logits.
 
 @needs_onnx
 def test_a_regression_of_features_is_exported_too(tmp_path: Path) -> None:
-    taught = make_teacher(load("regression", ["teacher.epochs=3"]), tmp_path, CPU)[0]
+    taught = make_teacher(Plan.of(load("regression", ["teacher.epochs=3"]), tmp_path), CPU)[0]
     run = open_run(taught.folder)
     made = export_run(run, max_loss=10)
-    test = Parts.load(run.recipe.settings).test
+    test = Splits.load(run.recipe.settings).test
     inputs, targets = test.batch(range(len(test)))
     (outputs,) = session(run, "student.onnx").run(["outputs"], {"features": inputs.numpy()})
     assert made.rows[2].figure == "R²"
@@ -361,14 +362,14 @@ def test_samples_without_labels_are_held_against_the_network_itself(
     run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = replace(run, result=replace(run.result, folder=_copy(run.folder, tmp_path)))
-    load_parts = Parts.load
+    load_parts = Splits.load
 
-    def unlabelled(settings: Any) -> Parts:
-        parts = load_parts(settings)
-        parts.test.data.labels = np.full(len(parts.test), -1)
-        return parts
+    def unlabelled(settings: Any) -> Splits:
+        splits = load_parts(settings)
+        splits.test.data.labels = np.full(len(splits.test), -1)
+        return splits
 
-    monkeypatch.setattr(export.Parts, "load", unlabelled)
+    monkeypatch.setattr(export.Splits, "load", unlabelled)
     made = export_run(elsewhere, ["pt2"])
     assert [row.value for row in made.rows] == [1.0, 1.0]
 

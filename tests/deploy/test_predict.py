@@ -17,7 +17,8 @@ from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.deploy import predict
 from decant.pipeline.deploy.predict import Predictor
 from decant.pipeline.errors import ModelError
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.open import FinishedRun, open_run
 from decant.pipeline.runs.saved_network import load_network
@@ -52,7 +53,7 @@ def coloured(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
         "teacher.network={ name = 'conv', width = 4 }",
         "teacher.epochs=2",
     ]
-    return open_run(make_teacher(load("digits", settings), folder / "runs", CPU)[0].folder)
+    return open_run(make_teacher(Plan.of(load("digits", settings), folder / "runs"), CPU)[0].folder)
 
 
 def softmax(run: FinishedRun, inputs: torch.Tensor) -> torch.Tensor:
@@ -62,7 +63,7 @@ def softmax(run: FinishedRun, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def test_probabilities_are_the_softmax_of_the_network(run: FinishedRun, tmp_path: Path) -> None:
-    inputs, _ = Parts.load(run.recipe.settings).test.batch([0, 5])
+    inputs, _ = Splits.load(run.recipe.settings).test.batch([0, 5])
     files = [tmp_path / f"{place}.png" for place in range(2)]
     for file, image in zip(files, inputs, strict=True):
         Image.fromarray(image[0].numpy()).save(file)
@@ -82,7 +83,7 @@ def test_all_classes_are_given_where_more_are_asked_for(run: FinishedRun, tmp_pa
 
 
 def test_a_file_becomes_the_pixels_that_the_data_have(coloured: FinishedRun) -> None:
-    test = Parts.load(coloured.recipe.settings).test
+    test = Splits.load(coloured.recipe.settings).test
     root = Path(coloured.recipe.settings.data.root)
     predictor = Predictor.of(coloured)
     for index, file in enumerate(sorted(root.glob("val/*/*.png"))):
@@ -195,7 +196,7 @@ def test_float_arrays_are_no_images(run: FinishedRun, monkeypatch: pytest.Monkey
 
 
 def test_a_network_that_takes_no_images_is_refused(tmp_path: Path) -> None:
-    regression = make_teacher(load("regression", ["teacher.epochs=1"]), tmp_path, CPU)[0]
+    regression = make_teacher(Plan.of(load("regression", ["teacher.epochs=1"]), tmp_path), CPU)[0]
     with pytest.raises(ModelError, match="a regression, which has no classes"):
         Predictor.of(open_run(regression.folder))
     run = open_run(teach(tmp_path, "teacher.epochs=1").folder)

@@ -9,6 +9,7 @@ import torch
 from decant.cache import LogitCache, Store
 from decant.pipeline.config.recipe import Recipe, load
 from decant.pipeline.phases.cache_logits import cache_logits
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.result import Result
@@ -25,21 +26,21 @@ def recipe(*overrides: str) -> Recipe:
 
 def teach(folder: Path, *overrides: str) -> Result:
     """The finished teacher of `recipe(*overrides)` in `folder/runs`."""
-    return make_teacher(recipe(*overrides), folder / "runs", CPU)[0]
+    return make_teacher(Plan.of(recipe(*overrides), folder / "runs"), CPU)[0]
 
 
 def build_cache(folder: Path, *overrides: str) -> LogitCache:
     """Its cache in `folder/caches`; the teacher is made first."""
     teach(folder, *overrides)
-    return cache_logits(recipe(*overrides), folder / "runs", Store(folder / "caches"), CPU, print).cache
+    return cache_logits(
+        Plan.of(recipe(*overrides), folder / "runs", Store(folder / "caches")), CPU, print
+    ).cache
 
 
 def students(folder: Path, *overrides: str, check_inputs: str = "all") -> list[Result]:
     """Every network of phase two, labels-only first."""
     made = train_students(
-        recipe(*overrides),
-        folder / "runs",
-        Store(folder / "caches"),
+        Plan.of(recipe(*overrides), folder / "runs", Store(folder / "caches")),
         CPU,
         check_inputs=check_inputs,  # type: ignore[arg-type]
     )

@@ -16,6 +16,7 @@ from PIL import Image
 from decant.cache import Store
 from decant.pipeline.config.recipe import Recipe, load
 from decant.pipeline.phases.cache_logits import cache_logits
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.report.page import Section
@@ -57,9 +58,9 @@ def made(folder: Path, *words: str, name: str = "digits") -> Subject:
     """Every phase of a recipe, and what a page of it is of."""
     recipe, store = load(name, [*SHORT, *words]), Store(folder / "caches")
     for one in recipe.by_teacher if recipe.settings.cache.from_ is None else ():
-        make_teacher(one, folder / "runs", CPU)
-        cache_logits(one, folder / "runs", store, CPU, print)
-    list(train_students(recipe, folder / "runs", store, CPU))
+        make_teacher(Plan.of(one, folder / "runs"), CPU)
+        cache_logits(Plan.of(one, folder / "runs", store), CPU, print)
+    list(train_students(Plan.of(recipe, folder / "runs", store), CPU))
     return of_recipe(recipe, folder / "runs", store, CPU)
 
 

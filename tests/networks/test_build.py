@@ -13,7 +13,7 @@ from decant.pipeline.errors import ModelError, WeightsError
 from decant.pipeline.networks.build import build_network, num_parameters
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.networks.weights import weights_sha256
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.runs.saved_network import WEIGHTS, load_network
 from tests.helpers.small import recipe, teach
 
@@ -39,7 +39,7 @@ def test_altered_weights_are_refused(tmp_path: Path) -> None:
 
 def test_the_seed_decides_the_initial_weights() -> None:
     settings = recipe().settings
-    spec = specify_network(settings.student.network, Parts.load(settings).train)
+    spec = specify_network(settings.student.network, Splits.load(settings).student_train)
     first, again, other = build_network(spec, 3), build_network(spec, 3), build_network(spec, 4)
     digests = [weights_sha256(network.state_dict()) for network in (first, again, other)]
     assert digests[0] == digests[1] != digests[2]
@@ -47,7 +47,7 @@ def test_the_seed_decides_the_initial_weights() -> None:
 
 def test_inputs_are_normalised_by_the_statistics_of_the_training_part() -> None:
     settings = recipe().settings
-    train = Parts.load(settings).train
+    train = Splits.load(settings).student_train
     spec = specify_network(settings.student.network, train)
     scaled = torch.from_numpy(train.data.raw(range(len(train)))).double() / 255  # type: ignore[arg-type]
     assert spec.mean == pytest.approx([float(scaled.mean())], abs=1e-5)
@@ -56,7 +56,7 @@ def test_inputs_are_normalised_by_the_statistics_of_the_training_part() -> None:
 
 def test_a_mean_and_std_among_the_arguments_are_those_of_weights_from_elsewhere() -> None:
     settings = recipe("student.network.mean=[0.5]", "student.network.std=[1]").settings
-    spec = specify_network(settings.student.network, Parts.load(settings).train)
+    spec = specify_network(settings.student.network, Splits.load(settings).student_train)
     assert (spec.mean, spec.std) == ((0.5,), (1.0,))
     assert spec.args == {"hidden": 32, "layers": 1}, "the builder is not asked for them"
 
@@ -65,4 +65,4 @@ def test_a_mean_and_std_among_the_arguments_are_those_of_weights_from_elsewhere(
 def test_a_mean_that_is_no_list_of_numbers_is_refused(value: str) -> None:
     settings = recipe(f"student.network.mean={value}").settings
     with pytest.raises(ModelError, match=r"network 'mlp': mean: expected a list, a number a channel, got"):
-        specify_network(settings.student.network, Parts.load(settings).train)
+        specify_network(settings.student.network, Splits.load(settings).student_train)

@@ -17,6 +17,7 @@ from decant.pipeline.config.objectives import BUILTIN, Builtin, Objective, name_
 from decant.pipeline.config.settings import Training
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives import FUNCTIONS, Terms, build, cross_entropy, from_labels, kd
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.soft_labels import _ensemble_temperature
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.training.epoch_log import METRICS
@@ -194,7 +195,7 @@ def test_the_loop_tells_the_progress_and_means_the_terms_over_the_samples() -> N
 
 def test_what_a_student_learns_is_logged_beside_its_loss(tmp_path: Path) -> None:
     build_cache(tmp_path)
-    made = train_students(recipe(), tmp_path / "runs", Store(tmp_path / "caches"), CPU)
+    made = train_students(Plan.of(recipe(), tmp_path / "runs", Store(tmp_path / "caches")), CPU)
     alone, distilled = (
         [json.loads(line) for line in (result.folder / METRICS).read_text().splitlines()]
         for result, _ in made

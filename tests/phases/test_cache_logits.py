@@ -10,8 +10,10 @@ import torch
 
 from decant.cache import LogitCache, Store, input_crc32
 from decant.pipeline.errors import NotMadeError, WeightsError
-from decant.pipeline.phases.cache_logits import cache_logits, estimate, time_teacher
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.cache_logits import cache_logits
+from decant.pipeline.phases.cost import estimate, time_teacher
+from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.notes import Pass, pass_of, remember_pass
 from decant.pipeline.runs.saved_network import WEIGHTS, load_network
@@ -25,7 +27,7 @@ def test_the_cached_row_of_a_sample_is_the_teachers_output_for_it(tmp_path: Path
     options = (*VIEWS, f"cache.batch_size={batch_size}", 'cache.dtype="float32"')
     cache = build_cache(tmp_path, *options)
     network = load_network(teach(tmp_path, *options)).eval()
-    viewed = Parts.load(recipe(*options).settings).train
+    viewed = Splits.load(recipe(*options).settings).student_train
     chosen = np.random.default_rng(0).integers(0, len(viewed), 50).tolist()
     for view in range(2):
         inputs = torch.stack([viewed[index, view][0] for index in chosen])
@@ -36,7 +38,7 @@ def test_the_cached_row_of_a_sample_is_the_teachers_output_for_it(tmp_path: Path
 
 def test_views_labels_and_checksums_are_those_of_the_data(tmp_path: Path) -> None:
     cache = build_cache(tmp_path, *VIEWS)
-    viewed = Parts.load(recipe(*VIEWS).settings).train
+    viewed = Splits.load(recipe(*VIEWS).settings).student_train
     assert np.array_equal(cache.labels, viewed.data.labels)
     for index, view in [(0, 0), (0, 1), (1436, 1), (700, 0)]:
         assert cache.input_crc32[view, index] == input_crc32(viewed[index, view][0])
@@ -53,7 +55,7 @@ def test_a_second_call_finds_the_file_and_loads_no_teacher(tmp_path: Path) -> No
     cache = build_cache(tmp_path)
     teacher = teach(tmp_path)
     (teacher.folder / WEIGHTS).write_bytes(b"not weights at all")
-    again = cache_logits(recipe(), tmp_path / "runs", Store(tmp_path / "caches"), CPU, print)
+    again = cache_logits(Plan.of(recipe(), tmp_path / "runs", Store(tmp_path / "caches")), CPU, print)
     assert again.seconds is None
     assert again.cache.path == cache.path
     assert again.metrics["top1"] > 0.2, "two epochs are better than chance"
@@ -63,17 +65,17 @@ def test_weights_that_are_not_the_ones_that_were_trained_are_refused(tmp_path: P
     teacher, other = teach(tmp_path), teach(tmp_path, "teacher.seed=1")
     (teacher.folder / WEIGHTS).write_bytes((other.folder / WEIGHTS).read_bytes())
     with pytest.raises(WeightsError, match="not the weights that"):
-        cache_logits(recipe(), tmp_path / "runs", Store(tmp_path / "caches"), CPU, print)
+        cache_logits(Plan.of(recipe(), tmp_path / "runs", Store(tmp_path / "caches")), CPU, print)
 
 
 def test_without_a_teacher_the_command_that_makes_one_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotMadeError, match=r"run: decant teacher --set teacher\.network\.width=4"):
-        cache_logits(recipe(), tmp_path / "runs", Store(tmp_path / "caches"), CPU, print)
+        cache_logits(Plan.of(recipe(), tmp_path / "runs", Store(tmp_path / "caches")), CPU, print)
 
 
 def test_an_estimate_does_no_work_and_knows_the_size(tmp_path: Path) -> None:
     teach(tmp_path, *VIEWS)
-    cost = estimate(recipe(*VIEWS), tmp_path / "runs", Store(tmp_path / "caches"), CPU)
+    cost = estimate(Plan.of(recipe(*VIEWS), tmp_path / "runs", Store(tmp_path / "caches")), CPU)
     assert not cost.exists
     assert not list(tmp_path.glob("caches/*"))
     assert cost.seconds > 2 * cost.live_seconds_an_epoch > 0, (
@@ -82,19 +84,19 @@ def test_an_estimate_does_no_work_and_knows_the_size(tmp_path: Path) -> None:
     assert cost.pays_after_epochs == pytest.approx(cost.seconds / cost.live_seconds_an_epoch)
     made = build_cache(tmp_path, *VIEWS)
     assert 0 < made.path.stat().st_size - cost.bytes < 100_000  # the header, and the gaps up to a page
-    assert estimate(recipe(*VIEWS), tmp_path / "runs", Store(tmp_path / "caches"), CPU).exists
+    assert estimate(Plan.of(recipe(*VIEWS), tmp_path / "runs", Store(tmp_path / "caches")), CPU).exists
 
 
 def test_what_the_pass_took_is_noted_by_who_made_the_file_and_not_by_who_found_it(tmp_path: Path) -> None:
     teach(tmp_path, *VIEWS)
     runs, store = tmp_path / "runs", Store(tmp_path / "caches")
-    made = cache_logits(recipe(*VIEWS), runs, store, CPU, print)
+    made = cache_logits(Plan.of(recipe(*VIEWS), runs, store), CPU, print)
     assert made.seconds is not None
     noted = pass_of(runs, made.cache.manifest.key)
     assert noted == Pass(made.seconds, 2 * 1437, 0, device_name(CPU))
     other = Pass(7.0, 1, 0, "abacus")
     remember_pass(runs, made.cache.manifest.key, other)
-    cache_logits(recipe(*VIEWS), runs, store, CPU, print)
+    cache_logits(Plan.of(recipe(*VIEWS), runs, store), CPU, print)
     assert pass_of(runs, made.cache.manifest.key) == other
 
 
@@ -103,7 +105,7 @@ def test_timing_the_teacher_runs_a_few_batches_of_the_caches_size(tmp_path: Path
     network = load_network(teach(tmp_path, *options))
     seen: list[int] = []
     network.register_forward_hook(lambda module, inputs, outputs: seen.append(len(outputs)))
-    viewed = Parts.load(recipe(*options).settings).train
+    viewed = Splits.load(recipe(*options).settings).student_train
     found = time_teacher(network, viewed, recipe(*options).settings.cache, CPU, batches=3)
     assert seen == [100] * 4
     assert found.loading > 0
@@ -117,24 +119,26 @@ def test_more_views_take_over_those_that_are_there(tmp_path: Path) -> None:
     build_cache(tmp_path, *GROWING, "views.count=2")
     asked = recipe(*GROWING, "views.count=5")
     store = Store(tmp_path / "caches")
-    assert estimate(asked, tmp_path / "runs", store, CPU).views_taken_over == 2
-    made = cache_logits(asked, tmp_path / "runs", store, CPU, print)
+    assert estimate(Plan.of(asked, tmp_path / "runs", store), CPU).views_taken_over == 2
+    made = cache_logits(Plan.of(asked, tmp_path / "runs", store), CPU, print)
     assert (made.views_taken_over, made.rows) == (2, 3 * 1437)
     noted = pass_of(tmp_path / "runs", made.cache.manifest.key)
     assert noted is not None
     assert (noted.views_taken_over, noted.rows) == (2, 3 * 1437)
-    afresh = cache_logits(asked, tmp_path / "runs", Store(tmp_path / "other"), CPU, print)
+    afresh = cache_logits(Plan.of(asked, tmp_path / "runs", Store(tmp_path / "other")), CPU, print)
     assert (afresh.views_taken_over, afresh.rows) == (0, 5 * 1437)
     assert afresh.cache.path.read_bytes() == made.cache.path.read_bytes()
 
 
 def test_fewer_views_need_no_teacher_at_all(tmp_path: Path) -> None:
     build_cache(tmp_path, *GROWING, "views.count=3")
-    fewer = estimate(recipe(*GROWING, "views.count=2"), tmp_path / "runs", Store(tmp_path / "caches"), CPU)
+    fewer = estimate(
+        Plan.of(recipe(*GROWING, "views.count=2"), tmp_path / "runs", Store(tmp_path / "caches")), CPU
+    )
     assert (fewer.views_taken_over, fewer.seconds) == (2, 0.0)
     (teach(tmp_path, *GROWING).folder / WEIGHTS).write_bytes(b"whoever reads this fails")
     asked = recipe(*GROWING, "views.count=2")
-    made = cache_logits(asked, tmp_path / "runs", Store(tmp_path / "caches"), CPU, print)
+    made = cache_logits(Plan.of(asked, tmp_path / "runs", Store(tmp_path / "caches")), CPU, print)
     assert (made.views_taken_over, made.rows, made.cache.num_views) == (2, 0, 2)
     assert made.cache.verify() == []
 
@@ -150,7 +154,7 @@ def test_every_outcome_is_cached_once_and_by_the_same_teacher(tmp_path: Path) ->
 def test_mixed_samples_are_cached_with_the_label_of_their_own(tmp_path: Path) -> None:
     options = ("views.count=2", 'views.augment=[{op="flip"}, {op="mixup", alpha=1.0}]')
     cache = build_cache(tmp_path, *options, 'cache.dtype="float32"')
-    viewed = Parts.load(recipe(*options).settings).train
+    viewed = Splits.load(recipe(*options).settings).student_train
     assert np.array_equal(cache.labels, viewed.data.labels)
     network = load_network(teach(tmp_path, *options)).eval()
     keys = np.array([[3, 0], [3, 1], [1000, 1]])
@@ -166,7 +170,7 @@ def test_a_cached_logit_is_the_live_one_rounded_to_float16(tmp_path: Path) -> No
     cache = build_cache(tmp_path, *options)
     full = build_cache(tmp_path, *options, 'cache.dtype="float32"')
     network = load_network(teach(tmp_path, *options)).eval()
-    viewed = Parts.load(recipe(*options).settings).train
+    viewed = Splits.load(recipe(*options).settings).student_train
     random = np.random.default_rng(0)
     indices, views = random.integers(0, 1437, 1000), random.integers(0, 9, 1000)
     with torch.inference_mode():

@@ -12,31 +12,32 @@ from PIL import Image
 
 from decant.pipeline.config.recipe import load
 from decant.pipeline.errors import DataError
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.datasets import Splits
 
 
-def parts(*overrides: str) -> Parts:
-    return Parts.load(load("digits", overrides).settings)
+def splits(*overrides: str) -> Splits:
+    return Splits.load(load("digits", overrides).settings)
 
 
 def refusal(*overrides: str) -> str:
     with pytest.raises(DataError) as caught:
-        parts(*overrides)
+        splits(*overrides)
     assert "\n" not in str(caught.value), "an error is one line"
     return str(caught.value)
 
 
 def test_the_test_part_is_as_it_is_whatever_the_views() -> None:
-    found = parts("views.count=4", 'views.augment=[{op="flip", p=1.0}]')
+    found = splits("views.count=4", 'views.augment=[{op="flip", p=1.0}]')
     raw = found.test.data.raw(np.arange(20))
     for view in (0, 3):
         keys = np.stack([np.arange(20), np.full(20, view)], axis=1)
         assert torch.equal(found.test.batch(keys)[0], torch.from_numpy(raw))
         assert torch.equal(
-            found.train.batch(keys)[0], torch.from_numpy(found.train.data.raw(np.arange(20))).flip(-1)
+            found.student_train.batch(keys)[0],
+            torch.from_numpy(found.student_train.data.raw(np.arange(20))).flip(-1),
         )
-    assert (found.train.settings.count, found.test.settings.count) == (4, 1)
-    assert (found.train.data.split, found.test.data.split) == ("train", "test")
+    assert (found.student_train.settings.count, found.test.settings.count) == (4, 1)
+    assert (found.student_train.data.split, found.test.data.split) == ("train", "test")
 
 
 def write(root: Path, part: str, *classes: str, side: int = 4) -> None:
@@ -57,7 +58,7 @@ def test_parts_of_different_shapes_do_not_belong_together(tmp_path: Path) -> Non
     write(tmp_path, "test", "cat", "dog", side=5)
     here = ("data.name=imagefolder", f"data.root={tmp_path}")
     assert "train inputs are (3, 4, 4), test inputs (3, 5, 5); set views.size" in refusal(*here)
-    assert parts(*here, "views.size=4").test.data.input_shape == (3, 4, 4)
+    assert splits(*here, "views.size=4").test.data.input_shape == (3, 4, 4)
 
 
 def features(root: str, split: str) -> list[tuple[Any, int]]:
@@ -80,8 +81,8 @@ def test_images_alone_can_be_augmented() -> None:
 
 
 def test_where_a_crop_sets_the_size_the_test_part_is_cropped_in_the_middle() -> None:
-    found = parts('views.augment=[{op="random-resized-crop", size=6}, {op="flip"}]')
-    assert found.train.input_shape == found.test.input_shape == (1, 6, 6)
-    assert found.train.data.input_shape == (1, 8, 8)
+    found = splits('views.augment=[{op="random-resized-crop", size=6}, {op="flip"}]')
+    assert found.student_train.input_shape == found.test.input_shape == (1, 6, 6)
+    assert found.student_train.data.input_shape == (1, 8, 8)
     whole = found.test.data.raw(np.array([3]))[0]
     assert np.array_equal(found.test[3][0].numpy(), whole[:, 1:7, 1:7])

@@ -10,11 +10,12 @@ import pytest
 
 from decant.pipeline.config.recipe import load
 from decant.pipeline.errors import BusyError
-from decant.pipeline.phases.datasets import Parts
-from decant.pipeline.phases.job import finished
+from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.job import load_result_on
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.locks import alone_with
-from decant.pipeline.runs.result import RESULT, load_result
+from decant.pipeline.runs.result import RESULT, Result, load_result
 from decant.pipeline.runs.saved_logits import TEST_LOGITS
 from decant.pipeline.runs.saved_network import WEIGHTS
 from decant.pipeline.runs.saved_recipe import RECIPE
@@ -49,52 +50,51 @@ def test_a_line_of_metrics_has_loss_rate_time_and_what_the_test_part_says(tmp_pa
     assert {"top1", "top5", "loss", "ece"} == lines[-1]["test"].keys()
 
 
-def test_a_result_names_its_classes_and_what_its_inputs_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parts = Parts.load(recipe().settings)
-    monkeypatch.setattr(Parts, "load", lambda settings: parts)
+def test_a_result_names_its_classes_and_what_its_inputs_are(tmp_path: Path) -> None:
+    def taught(folder: Path, classes: tuple[str, ...]) -> Result:
+        plan = Plan.of(recipe("teacher.epochs=1"), folder)
+        for split in (plan.splits.teacher_train, plan.splits.test):
+            split.data.classes = classes
+        return make_teacher(plan, CPU)[0]
+
     names = ("zero", "one", "two", "3", "vier", "ünf", "6", "7", "8", "9")
-    parts.train.data.classes = parts.test.data.classes = names
-    named = teach(tmp_path / "named", "teacher.epochs=1")
+    named = taught(tmp_path / "named", names)
     assert load_result(named.folder) == named
     assert named.classes == list(names)
     assert named.input_dtype == "uint8"
-    parts.train.data.classes = parts.test.data.classes = ()
-    assert teach(tmp_path / "numbered", "teacher.epochs=1").classes == [str(label) for label in range(10)]
+    assert taught(tmp_path / "numbered", ()).classes == [str(label) for label in range(10)]
 
 
 def test_a_regression_has_no_classes(tmp_path: Path) -> None:
-    made = make_teacher(load("regression", ["teacher.epochs=1"]), tmp_path, CPU)[0]
+    made = make_teacher(Plan.of(load("regression", ["teacher.epochs=1"]), tmp_path), CPU)[0]
     assert (made.classes, made.input_dtype) == (None, "float32")
 
 
-@pytest.mark.parametrize("lazy", ["train", "test"])
+@pytest.mark.parametrize("split", ["teacher_train", "test"])
 def test_training_has_workers_where_the_training_data_decode_files(
-    lazy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = Parts.load(recipe().settings)
-    getattr(parts, lazy).data.lazy = True
-    monkeypatch.setattr(Parts, "load", lambda settings: parts)
+    plan = Plan.of(recipe(), tmp_path)
+    getattr(plan.splits, split).data.lazy = True
     asked: list[bool] = []
     monkeypatch.setattr(loop, "default_workers", lambda lazy: asked.append(lazy) or 0)
-    teach(tmp_path)
-    assert asked[0] is (lazy == "train")
+    make_teacher(plan, CPU)
+    assert asked[0] is (split == "teacher_train")
 
 
 def test_a_network_is_measured_again_when_the_test_part_is_another_and_not_trained_again(
     tmp_path: Path,
 ) -> None:
     made = teach(tmp_path)
-    test = Parts.load(recipe().settings).test
-    assert finished(made.folder, test, CPU) == made
+    test = Splits.load(recipe().settings).test
+    assert load_result_on(made.folder, test, CPU) == made
     test.data.labels = np.roll(test.data.labels, 1)
     test.data.__dict__.pop("_digest", None)  # a dataset of other labels, not this one changed under way
-    again = finished(made.folder, test, CPU)
+    again = load_result_on(made.folder, test, CPU)
     assert again is not None
     assert again.weights_sha256 == made.weights_sha256
     assert again.metrics["top1"] < 0.5 * made.metrics["top1"]
-    assert finished(made.folder, test, CPU) == again
+    assert load_result_on(made.folder, test, CPU) == again
 
 
 def test_two_processes_do_not_train_one_network(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a cache is asked for: the same question gives the same key, any other question another."""
+"""What a recipe leads to: a key for every teacher, data, views and encoding, and the folders of what is made."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from decant.cache import Manifest
+from decant.cache import Manifest, Store
 from decant.pipeline.config.recipe import load as load_recipe
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.data import load
 from decant.pipeline.data.samples import ArrayData
+from decant.pipeline.errors import NotMadeError
 from decant.pipeline.networks.spec import NetworkSpec
-from decant.pipeline.phases import plan
+from decant.pipeline.phases import datasets
+from decant.pipeline.phases.fingerprints import cache_manifest, data_fingerprint, views_fingerprint
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.result import Result
+from tests.helpers.small import build_cache, recipe, students
 
 AUGMENTED = ("views.count=3", 'views.augment=[{op="flip"}, {op="pad-crop", padding=2}]')
 
@@ -33,7 +37,7 @@ def manifest(*overrides: str, of: Result | None = None, data: ArrayData | None =
     given = settings(*overrides)
     data = data or load(given.data, given.views, "train")  # type: ignore[assignment]
     assert data is not None
-    return plan.of_cache(data, given.views, of or teacher(), given.cache)
+    return cache_manifest(data, given.views, of or teacher(), given.cache)
 
 
 def small(
@@ -47,8 +51,8 @@ def test_the_sections_that_a_student_works_out_are_those_of_the_manifest() -> No
     given = settings(*AUGMENTED)
     data = load(given.data, given.views, "train")
     found = manifest(*AUGMENTED).identity
-    assert found["data"] == plan.of_data(data)
-    assert found["views"] == plan.of_views(given.views, data)
+    assert found["data"] == data_fingerprint(data)
+    assert found["views"] == views_fingerprint(given.views, data)
 
 
 def test_the_manifest_survives_its_file() -> None:
@@ -124,3 +128,54 @@ def test_what_was_running_is_recorded_and_is_no_part_of_the_key() -> None:
     assert found.info["batch_size"] == 7
     assert set(found.info["versions"]) == {"torch", "torchvision", "numpy", "pillow"}
     assert "batch_size" not in str(found.identity)
+
+
+def test_a_teacher_that_is_not_finished_is_not_found_but_named(tmp_path: Path) -> None:
+    plan = Plan.of(recipe(), tmp_path)
+    assert plan.load_teacher() is None
+    with pytest.raises(NotMadeError, match="has not been trained with these settings on these data"):
+        _ = plan.teacher
+    plan.teacher_folder.mkdir(parents=True)
+    with pytest.raises(NotMadeError, match="is not finished; run: decant teacher"):
+        _ = plan.manifest
+
+
+def test_a_plan_says_where_every_phase_puts_what_it_makes(tmp_path: Path) -> None:
+    built = build_cache(tmp_path)
+    made = students(tmp_path)
+    plan = Plan.of(recipe(), tmp_path / "runs", Store(tmp_path / "caches"))
+    assert plan.teacher.folder == plan.teacher_folder
+    assert plan.find_cache() == built.path
+    assert plan.manifest.key == built.manifest.key
+    folders = [plan.student_folder("labels"), plan.student_folder("distilled", built.manifest.key)]
+    assert [result.folder for result in made] == [folder / "seed-0" for folder in folders]
+    assert list(plan.seeds) == [0]
+
+
+def test_the_plans_of_two_teachers_share_the_data_and_nothing_of_the_teachers(tmp_path: Path) -> None:
+    both = Plan.of(recipe("knowledge.network.name=linear", "knowledge.epochs=1"), tmp_path)
+    first, second = both.by_teacher
+    assert first.data is second.data is both.data
+    assert first.teacher_folder == both.teacher_folder
+    assert first.teacher_folder.name.startswith("teacher-conv-")
+    assert second.teacher_folder.name.startswith("teacher-linear-")
+
+
+def test_a_plan_reads_the_training_data_once_and_the_test_split_when_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def counted(data: Any, views: Any, split: str) -> Any:
+        read.append(split)
+        return load(data, views, split)
+
+    monkeypatch.setattr(datasets, "load", counted)
+    plan = Plan.of(recipe(), tmp_path)
+    assert read == []
+    assert plan.teacher_folder.parent == tmp_path
+    assert plan.student_folder("labels").parent == tmp_path
+    assert read == ["train"]
+    assert plan.splits.student_train.data is plan.data.student_data
+    assert plan.splits.teacher_train.data is plan.data.teacher_data
+    assert read == ["train", "test"]

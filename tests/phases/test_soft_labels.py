@@ -13,11 +13,11 @@ from decant.cache import Ensemble, LogitCacheWriter, Manifest, MismatchError, St
 from decant.pipeline.config.recipe import load
 from decant.pipeline.data.samples import LabelledData
 from decant.pipeline.errors import NotMadeError, RecipeError
-from decant.pipeline.phases import plan
 from decant.pipeline.phases.cache_logits import cache_logits
-from decant.pipeline.phases.datasets import Parts
-from decant.pipeline.phases.soft_labels import open_cache
-from decant.pipeline.phases.soft_labels import read as soft_labels
+from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.fingerprints import data_fingerprint, views_fingerprint
+from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.soft_labels import open_cache, training_dataset
 from decant.pipeline.phases.teacher import make_teacher
 from tests.helpers.small import CPU, VIEWS, build_cache, recipe, students, teach
 
@@ -70,7 +70,7 @@ def test_several_teachers_teach_together(tmp_path: Path) -> None:
 
 def opened(folder: Path, *overrides: str) -> Ensemble:
     chosen = recipe(*overrides)
-    cache = open_cache(chosen, Parts.load(chosen.settings), folder / "runs", Store(folder / "caches"))
+    cache = open_cache(Plan.of(chosen, folder / "runs", Store(folder / "caches")))
     assert isinstance(cache, Ensemble)
     return cache
 
@@ -95,8 +95,8 @@ def test_a_second_teacher_has_a_cache_of_its_own_and_comes_second(tmp_path: Path
     with pytest.raises(NotMadeError, match="run: decant teacher"):
         opened(tmp_path, *second)
     for one in chosen.by_teacher:
-        make_teacher(one, tmp_path / "runs", CPU)
-        cache_logits(one, tmp_path / "runs", store, CPU, print)
+        make_teacher(Plan.of(one, tmp_path / "runs"), CPU)
+        cache_logits(Plan.of(one, tmp_path / "runs", store), CPU, print)
     found = opened(tmp_path, *second)
     names = [cache.manifest.identity["teacher"]["network"]["name"] for cache in found.caches]
     assert (names, found.mean) == (["conv", "linear"], "probabilities")
@@ -105,7 +105,7 @@ def test_a_second_teacher_has_a_cache_of_its_own_and_comes_second(tmp_path: Path
 
 def open_alone(folder: Path) -> Path:
     alone = recipe()
-    return open_cache(alone, Parts.load(alone.settings), folder / "runs", Store(folder / "caches")).path
+    return open_cache(Plan.of(alone, folder / "runs", Store(folder / "caches"))).path
 
 
 def test_caches_stay_apart_for_an_objective_that_tells_them_apart(tmp_path: Path) -> None:
@@ -152,14 +152,16 @@ def test_teachers_that_do_not_go_together_are_refused_before_anything_is_made(
 def outputs_of(folder: Path, name: str, scale: float) -> str:
     """A cache of a regression, filled by hand."""
     settings = load("regression").settings
-    data = Parts.load(settings).train.data
+    data = Splits.load(settings).student_train.data
     manifest = Manifest.build(
         num_samples=len(data),
         num_outputs=1,
         num_targets=1,
         teacher={"network": name},
-        data={key: value for key, value in plan.of_data(data).items() if key not in ("length", "targets")},
-        views=plan.of_views(settings.views, data),
+        data={
+            key: value for key, value in data_fingerprint(data).items() if key not in ("length", "targets")
+        },
+        views=views_fingerprint(settings.views, data),
     )
     with LogitCacheWriter(folder / f"{name}.h5", manifest) as writer:
         rows = np.arange(len(data))
@@ -170,7 +172,7 @@ def outputs_of(folder: Path, name: str, scale: float) -> str:
 def test_outputs_of_a_regression_are_averaged_as_they_are(tmp_path: Path) -> None:
     two = [outputs_of(tmp_path, name, scale) for name, scale in (("one", 3.0), ("other", 7.0))]
     chosen = load("regression", [f"cache.from={two!r}", "cache.weights=[3, 1]"])
-    cache = open_cache(chosen, Parts.load(chosen.settings), tmp_path, Store(tmp_path))
+    cache = open_cache(Plan.of(chosen, tmp_path, Store(tmp_path)))
     np.testing.assert_allclose(cache.logits([0, 1]), 4.0)
 
 
@@ -205,8 +207,8 @@ class FilesOf:
 
 def test_files_cannot_be_moved_to_the_device_whole(tmp_path: Path) -> None:
     build_cache(tmp_path)
-    parts = Parts.load(recipe().settings)
-    parts.train.data = FilesOf(parts.train.data)
-    cache = open_cache(recipe(), Parts.load(recipe().settings), tmp_path / "runs", Store(tmp_path / "caches"))
+    plan = Plan.of(recipe("cache.table=device"), tmp_path / "runs", Store(tmp_path / "caches"))
+    cache = open_cache(plan)
+    plan.splits.student_train.data = FilesOf(plan.splits.student_train.data)
     with pytest.raises(RecipeError, match=r'cache\.table: "device" holds inputs that are one array'):
-        soft_labels(recipe("cache.table=device").settings, parts, cache, "sample", CPU)
+        training_dataset(plan, cache, "sample", CPU)

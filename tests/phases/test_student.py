@@ -12,10 +12,10 @@ from torch import Tensor
 from decant.cache import CacheError, CorruptError, SoftLabelDataset, Store
 from decant.cache.io import usage
 from decant.pipeline.networks.spec import specify_network
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.soft_labels import open_cache
-from decant.pipeline.phases.student import _jobs as student_jobs
-from decant.pipeline.phases.student import train_students
+from decant.pipeline.phases.student import jobs_for_seed, train_students
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import WEIGHTS, load_network
 from tests.helpers.small import CPU, VIEWS, build_cache, recipe, students, teach
@@ -53,9 +53,7 @@ def test_agreement_with_the_teacher_is_known_though_it_is_not_loaded(tmp_path: P
     distilled = students(tmp_path)[1]
     teacher = load_network(teach(tmp_path)).eval()
     student = load_network(distilled).eval()
-    from decant.pipeline.phases.datasets import Parts
-
-    test = Parts.load(recipe().settings).test
+    test = Splits.load(recipe().settings).test
     inputs = torch.from_numpy(test.data.raw(np.arange(len(test))))
     with torch.inference_mode():
         expected = float((student(inputs).argmax(1) == teacher(inputs).argmax(1)).double().mean())
@@ -66,7 +64,7 @@ def test_what_is_finished_is_found_and_left_alone(tmp_path: Path) -> None:
     build_cache(tmp_path)
     first = students(tmp_path)
     before = {result.folder: (result.folder / WEIGHTS).stat().st_mtime_ns for result in first}
-    again = list(train_students(recipe(), tmp_path / "runs", Store(tmp_path / "caches"), CPU))
+    again = list(train_students(Plan.of(recipe(), tmp_path / "runs", Store(tmp_path / "caches")), CPU))
     assert [found for _, found in again] == [True, True]
     assert {result.folder: (result.folder / WEIGHTS).stat().st_mtime_ns for result, _ in again} == before
 
@@ -83,7 +81,9 @@ def test_changed_settings_make_other_students_and_keep_the_first(tmp_path: Path)
 def test_more_seeds_add_to_those_that_are_there(tmp_path: Path) -> None:
     build_cache(tmp_path)
     students(tmp_path)
-    made = list(train_students(recipe("student.seeds=2"), tmp_path / "runs", Store(tmp_path / "caches"), CPU))
+    made = list(
+        train_students(Plan.of(recipe("student.seeds=2"), tmp_path / "runs", Store(tmp_path / "caches")), CPU)
+    )
     assert [(result.seed, found) for result, found in made] == [(0, True), (0, True), (1, False), (1, False)]
 
 
@@ -121,13 +121,11 @@ def test_agreement_is_never_with_a_teacher_that_it_did_not_learn_from(tmp_path: 
 
 def test_without_any_label_there_is_no_baseline(tmp_path: Path) -> None:
     build_cache(tmp_path)
-    parts = Parts.load(recipe().settings)
-    cache = open_cache(recipe(), parts, tmp_path / "runs", Store(tmp_path / "caches"))
-    parts.train.data.labels[:] = -1
-    spec = specify_network(recipe().settings.student.network, parts.train)
-    jobs = student_jobs(
-        recipe(), parts, tmp_path / "runs", cache, spec, 0, SoftLabelDataset(parts.train, cache)
-    )
+    plan = Plan.of(recipe(), tmp_path / "runs", Store(tmp_path / "caches"))
+    cache, train = open_cache(plan), plan.splits.student_train
+    train.data.labels[:] = -1
+    spec = specify_network(recipe().settings.student.network, train)
+    jobs = jobs_for_seed(plan, cache, spec, SoftLabelDataset(train, cache), 0)
     assert [job.kind for job in jobs] == ["distilled"]
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from decant.pipeline.errors import DataError, WeightsError
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.saved_logits import TEST_LOGITS
 from decant.pipeline.runs.saved_network import WEIGHTS, load_network
@@ -19,9 +20,9 @@ from tests.helpers.small import CPU, recipe, teach
 
 
 def test_a_teacher_is_made_once_and_then_found(tmp_path: Path) -> None:
-    first, found = make_teacher(recipe(), tmp_path, CPU)
+    first, found = make_teacher(Plan.of(recipe(), tmp_path), CPU)
     assert not found
-    again, found = make_teacher(recipe(), tmp_path, CPU)
+    again, found = make_teacher(Plan.of(recipe(), tmp_path), CPU)
     assert found
     assert again == first
 
@@ -29,7 +30,7 @@ def test_a_teacher_is_made_once_and_then_found(tmp_path: Path) -> None:
 def test_it_leaves_its_logits_on_the_test_part(tmp_path: Path) -> None:
     result = teach(tmp_path)
     left = np.load(result.folder / TEST_LOGITS)
-    test = Parts.load(recipe().settings).test
+    test = Splits.load(recipe().settings).test
     assert left.shape == (360, 10)
     torch.testing.assert_close(torch.from_numpy(left), predict(load_network(result), test, CPU))
     assert result.metrics["top1"] == pytest.approx(float((left.argmax(1) == test.data.labels).mean()))
@@ -60,9 +61,8 @@ def test_weights_that_do_not_fit_are_refused_and_leave_nothing_that_looks_finish
     assert not list((tmp_path / "other").glob("**/result.json"))
 
 
-def test_a_teacher_is_not_trained_without_a_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = Parts.load(recipe().settings)
-    parts.train.data.labels[:] = -1
-    monkeypatch.setattr(Parts, "load", lambda settings: parts)
+def test_a_teacher_is_not_trained_without_a_label(tmp_path: Path) -> None:
+    plan = Plan.of(recipe(), tmp_path)
+    plan.splits.teacher_train.data.labels[:] = -1
     with pytest.raises(DataError, match="no sample has a label"):
-        teach(tmp_path)
+        make_teacher(plan, CPU)

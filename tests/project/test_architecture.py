@@ -1,5 +1,5 @@
-"""The direction of the imports, read from the sources: cache below pipeline, torch in one module of cache only, and no
-way from phase two to code that builds or runs a teacher.
+"""The direction of the imports, read from the sources: cache below pipeline, the rooms of pipeline in layers, torch in
+one module of cache only, and no way from phase two to code that builds or runs a teacher.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ def imports(path: Path, known: set[str], typing: bool = False) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-            names.add(str(node.module))
+            modules = {f"{node.module}.{alias.name}" for alias in node.names} & known
+            names |= modules
+            if len(modules) < len(node.names):  # what is imported is not modules alone
+                names.add(str(node.module))
     return {name for name in names if name in known or name.split(".")[0] != "decant"}
 
 
@@ -104,10 +106,56 @@ def test_what_the_cache_offers_is_there() -> None:
     assert all(getattr(package, name) is not None for name in package.__all__)
 
 
-@pytest.mark.parametrize("builder", ["decant.pipeline.phases.teacher", "decant.pipeline.phases.cache_logits"])
-def test_phase_two_reaches_no_code_that_builds_or_runs_a_teacher(builder: str) -> None:
-    assert builder in sources()
-    assert builder not in reachable("decant.pipeline.phases.student")
+@pytest.mark.parametrize("name", ["teacher", "cache_logits", "teacher_pass", "cost"])
+def test_phase_two_reaches_no_code_that_builds_or_runs_a_teacher(name: str) -> None:
+    module = f"decant.pipeline.phases.{name}"
+    assert module in sources()
+    assert module not in reachable("decant.pipeline.phases.student")
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    for name, imported in graph().items():
+        for other in imported & set(sources()):
+            if not name.startswith(f"{other}."):  # a module of a package may come from the package's own file
+                assert name not in reachable(other), f"{name} imports {other}, which leads back to it"
+
+
+LAYERS = (
+    ("cli",),
+    ("report",),
+    ("status", "deploy"),
+    ("phases",),
+    ("runs",),
+    ("training",),
+    ("networks", "objectives"),
+    ("views",),
+    ("data",),
+    ("config",),
+    ("support",),
+    ("errors",),
+)
+"""The rooms of `pipeline/`, from the top down: a room imports rooms below it alone."""
+
+
+def room(module: str) -> str:
+    """`phases` for decant.pipeline.phases.plan."""
+    return module.split(".")[2]
+
+
+def test_every_room_of_the_pipeline_imports_rooms_below_it_alone() -> None:
+    layer = {name: number for number, names in enumerate(LAYERS) for name in names}
+    modules = [name for name in sources() if name.startswith("decant.pipeline.")]
+    found = {room(name) for name in modules} - {"__main__"}
+    assert found == set(layer), "a new room needs a place in LAYERS"
+    upward = {
+        f"{name} imports {other}"
+        for name in modules
+        if room(name) != "__main__"
+        for other in graph()[name]
+        if other.startswith("decant.pipeline.") and room(other) != room(name)
+        if layer[room(other)] <= layer[room(name)]
+    }
+    assert not upward, "\n".join(sorted(upward))
 
 
 def test_the_command_line_imports_nothing_heavy_before_a_command_runs() -> None:

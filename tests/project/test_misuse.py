@@ -15,6 +15,7 @@ from decant.cache import LogitCache, MismatchError, NewerFormatError, Store
 from decant.pipeline.config.recipe import Recipe, load
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.cache_logits import cache_logits
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.saved_network import WEIGHTS
@@ -51,7 +52,7 @@ class Place:
                 for index in range(4):
                     pixels = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
                     Image.fromarray(pixels).save(folder / "images" / part / name / f"{index}.bmp")
-        self.teacher, _ = make_teacher(self.recipe(), folder / "runs", CPU)
+        self.teacher, _ = make_teacher(Plan.of(self.recipe(), folder / "runs"), CPU)
         self.cache = self.build()
 
     @property
@@ -63,12 +64,16 @@ class Place:
 
     def build(self, *overrides: str) -> LogitCache:
         store = Store(self.folder / "store")
-        return cache_logits(self.recipe(*overrides), self.folder / "runs", store, CPU, print).cache
+        return cache_logits(Plan.of(self.recipe(*overrides), self.folder / "runs", store), CPU, print).cache
 
     def study(self, *overrides: str) -> None:
         """Phase two with `overrides`."""
         store = Store(self.folder / "store")
-        list(train_students(self.recipe(*overrides), self.folder / "runs", store, CPU, check_inputs="all"))
+        list(
+            train_students(
+                Plan.of(self.recipe(*overrides), self.folder / "runs", store), CPU, check_inputs="all"
+            )
+        )
 
     def study_given(self, *overrides: str) -> None:
         """Phase two with the cache given by its path, whatever its key."""
@@ -82,7 +87,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def another_teacher(place: Place) -> None:
-    make_teacher(place.recipe("teacher.seed=1"), place.folder / "runs", CPU)
+    make_teacher(Plan.of(place.recipe("teacher.seed=1"), place.folder / "runs"), CPU)
     place.study("teacher.seed=1")
 
 
@@ -92,7 +97,7 @@ def a_teacher_one_weight_apart(place: Place) -> None:
     state[name].view(-1)[0] += 1e-6
     save_file(state, place.folder / "apart.safetensors")
     apart = (f"teacher.weights={str(place.folder / 'apart.safetensors')!r}", "teacher.epochs=0")
-    make_teacher(place.recipe(*apart), place.folder / "runs", CPU)
+    make_teacher(Plan.of(place.recipe(*apart), place.folder / "runs"), CPU)
     place.study(*apart)
 
 

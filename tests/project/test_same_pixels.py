@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 
 from decant.cache import MismatchError, Store
 from decant.pipeline.data.samples import ArrayData
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.views import geometry
 from tests.helpers.small import CPU, build_cache, recipe
@@ -33,7 +34,9 @@ SHIFTED = ("views.count=2", 'views.augment=[{op="pad-crop", padding=1}]')
 def train(folder: Path, *options: str, check: Any = "sample") -> None:
     one_epoch = (*options, "student.epochs=1", "student.baseline=false")
     list(
-        train_students(recipe(*one_epoch), folder / "runs", Store(folder / "caches"), CPU, check_inputs=check)
+        train_students(
+            Plan.of(recipe(*one_epoch), folder / "runs", Store(folder / "caches")), CPU, check_inputs=check
+        )
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from decant.cache import Ensemble
 from decant.pipeline.errors import NotMadeError
-from decant.pipeline.phases.cache_logits import SampleSeconds
+from decant.pipeline.phases.cost import SampleSeconds
 from decant.pipeline.report.output import make_report
 from decant.pipeline.report.sections import cost
 from decant.pipeline.report.subject import Subject, of_recipe, of_runs

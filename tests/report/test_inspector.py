@@ -85,11 +85,11 @@ def test_numbers_are_shown_as_numbers() -> None:
 
 
 def test_the_files_of_an_image_folder_are_those_of_its_samples(tmp_path: Path) -> None:
-    from decant.pipeline.phases.datasets import Parts
+    from decant.pipeline.phases.datasets import Splits
 
     settings = folder_of(write_images(tmp_path, *FILES)).settings
-    parts = Parts.load(settings)
-    for part, data in (("train", parts.train), ("test", parts.test)):
+    splits = Splits.load(settings)
+    for part, data in (("train", splits.student_train), ("test", splits.test)):
         found = sample_display.shown_of(data, settings)
         for index in range(5):
             path = Path(found.file(index))
@@ -98,7 +98,7 @@ def test_the_files_of_an_image_folder_are_those_of_its_samples(tmp_path: Path) -
                 assert np.array_equal(np.asarray(image).transpose(2, 0, 1), data[index][0].numpy()), index
             assert found.sample(index, 1)["file"] == str(path)
     transfer = folder_of(tmp_path, "data.transfer.share=0.4").settings
-    found = sample_display.shown_of(Parts.load(transfer).train, transfer)
+    found = sample_display.shown_of(Splits.load(transfer).student_train, transfer)
     assert found.file(0) == ""
     assert "file" not in found.sample(0, 1)
 
@@ -116,14 +116,14 @@ def test_the_inspector_has_the_cached_logits_and_the_student_s_own_outputs(subje
     for sample in section.data["samples"]:
         index = sample["index"]
         keys = [(index, view) for view in range(2)]
-        inputs, _ = subject.parts.train.batch(keys)
+        inputs, _ = subject.splits.student_train.batch(keys)
         with torch.inference_mode():
             answer = network(inputs).numpy()
         teacher = np.stack([subject.cache.logits(index, view) for view in range(2)])
         assert np.array_equal(decoded(sample["teacherOutputs"], 3), teacher)
         np.testing.assert_allclose(decoded(sample["studentOutputs"], 3), answer, rtol=1e-5, atol=1e-6)
         shares = torch.from_numpy(teacher.astype(np.float64)).softmax(1).numpy()
-        assert sample["label"] == subject.parts.train.data.labels[index]
+        assert sample["label"] == subject.splits.student_train.data.labels[index]
         assert sample["answer"] == shares.mean(0).argmax()
         assert sample["viewAnswer"] == teacher[0].argmax()
         assert sample["student"] == answer[0].argmax()

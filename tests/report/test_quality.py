@@ -91,7 +91,7 @@ def test_a_test_part_may_be_labelled_in_part(tmp_path: Path) -> None:
     shown_rows = {record["row"] for record in records(section, "confusion0")}
     assert shown_rows == {"red", "crane (1)"}, "a label without samples has no shares"
     student = subject.test_logits(subject.focus.result).argmax(1)
-    labels = subject.parts.test.data.labels
+    labels = subject.splits.test.data.labels
     assert section.content["errors"][-1][1] == str(int((student != labels)[labels >= 0].sum()))
 
 
@@ -101,7 +101,7 @@ def test_without_labels_on_the_test_part_that_is_said(tmp_path: Path) -> None:
 
 
 def test_gains_by_class_are_differences_of_accuracy(subject: Subject) -> None:
-    labels = subject.parts.test.data.labels
+    labels = subject.splits.test.data.labels
     right = {
         which: np.array(
             [(subject.test_logits(result).argmax(1) == labels)[labels == one].mean() for one in range(3)]
@@ -193,6 +193,6 @@ def test_outputs_of_a_regression_are_drawn_against_a_target_that_is_known(tmp_pa
     section = quality.quality(subject)
     assert section.content["target"] == "target 2 of 2"
     found = [one for one in records(section, "against") if one["series"] == "student"]
-    targets = subject.parts.test.data.labels[:, 1]
+    targets = subject.splits.test.data.labels[:, 1]
     np.testing.assert_allclose([one["x"] for one in found], targets)
     np.testing.assert_allclose([one["y"] for one in found], subject.test_logits(subject.focus.result)[:, 1])

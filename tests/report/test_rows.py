@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from decant.cache import Store
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.report import Row, compare, format_cells, gains, learnt, rows_of
 from decant.pipeline.report.rows import markdown_table
@@ -25,7 +26,7 @@ SEEDS = ("student.seeds=3",)
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     build_cache(folder, *SEEDS)
-    list(train_students(recipe(*SEEDS), folder / "runs", Store(folder / "caches"), CPU))
+    list(train_students(Plan.of(recipe(*SEEDS), folder / "runs", Store(folder / "caches")), CPU))
     return folder / "runs"
 
 
@@ -118,13 +119,15 @@ def test_students_are_compared_with_the_teachers_that_they_learnt_from(tmp_path:
     paths = [str(build_cache(tmp_path, f"teacher.seed={seed}").path) for seed in (0, 1, 2)]
     store = Store(tmp_path / "caches")
     two = recipe(f"cache.from={paths[:2]!r}")
-    made = [result for result, _ in train_students(two, tmp_path / "runs", store, CPU)]
+    made = [result for result, _ in train_students(Plan.of(two, tmp_path / "runs", store), CPU)]
     rows = compare(two, tmp_path / "runs", made)
     assert [row.first.kind for row in rows] == ["teacher", "teacher", "labels", "distilled"]
     assert {row.first.weights_sha256 for row in rows[:2]} == set(made[1].teachers or ())
     alone = recipe(f"cache.from={paths[2]!r}")
     rows = compare(
-        alone, tmp_path / "runs", [r for r, _ in train_students(alone, tmp_path / "runs", store, CPU)]
+        alone,
+        tmp_path / "runs",
+        [r for r, _ in train_students(Plan.of(alone, tmp_path / "runs", store), CPU)],
     )
     assert (rows[0].first.kind, rows[0].first.seed) == ("teacher", 2)
     assert len(rows) == 3

@@ -16,7 +16,7 @@ from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.text import TextData
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import NetworkSpec
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.runs.footprint import (
     BATCH_SIZES,
     FOOTPRINT,
@@ -159,7 +159,7 @@ def test_measuring_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture(scope="module")
 def test_part() -> ViewedData:
-    return Parts.load(recipe().settings).test
+    return Splits.load(recipe().settings).test
 
 
 @pytest.fixture(scope="module")

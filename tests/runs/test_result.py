@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from decant.pipeline.errors import DamagedError, NotMadeError
-from decant.pipeline.phases.plan import find_teacher
+from decant.pipeline.errors import DamagedError
 from decant.pipeline.runs.folders import as_folder_name, student_folder, teacher_folder
 from decant.pipeline.runs.result import RESULT, find_results, load_result
 from decant.pipeline.runs.saved_recipe import changed_settings, save_recipe
@@ -113,14 +112,6 @@ def test_a_result_of_an_older_version_is_read_without_what_it_does_not_say(tmp_p
     del content["classes"], content["input_dtype"]
     (made.folder / RESULT).write_text(json.dumps(content), "utf-8")
     assert load_result(made.folder) == replace(made, classes=None, input_dtype=None)
-
-
-def test_a_teacher_that_is_not_finished_is_not_found_but_named(tmp_path: Path) -> None:
-    with pytest.raises(NotMadeError, match="has not been trained with these settings on these data"):
-        find_teacher(recipe(), tmp_path, VIEWS, DATA)
-    teacher_folder(tmp_path, recipe().settings.teacher, {"views": VIEWS, "data": DATA}).mkdir(parents=True)
-    with pytest.raises(NotMadeError, match="is not finished; run: decant teacher"):
-        find_teacher(recipe(), tmp_path, VIEWS, DATA)
 
 
 def test_a_folder_has_a_name_that_every_system_takes() -> None:

@@ -11,7 +11,7 @@ import pytest
 from decant.cache import Store
 from decant.cache.convert import import_logits
 from decant.pipeline.config.recipe import Recipe
-from decant.pipeline.data import load
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.result import RESULT, Result, find_results
 from decant.pipeline.runs.saved_recipe import save_recipe
 from decant.pipeline.status.outdated import (
@@ -48,9 +48,8 @@ def teacher(folder: Path, *overrides: str, current: tuple[Path, ...] = ()) -> Ou
 
 
 def cache(folder: Path, *overrides: str, place: int = 0) -> Outdated | None:
-    one = recipe(*overrides)
-    data = load(one.settings.data, one.settings.views, "train")
-    return nearest_cache(one, place, all_results(folder / "runs"), data, Store(folder / "caches"))
+    plan = Plan.of(recipe(*overrides), folder / "runs", Store(folder / "caches"))
+    return nearest_cache(plan, place, all_results(folder / "runs"))
 
 
 def test_of_several_teachers_the_one_that_differs_least_is_told(folder: Path) -> None:
@@ -86,9 +85,8 @@ def test_a_cache_of_somebody_elses_is_not_of_this_run_folder(folder: Path, tmp_p
         Store(tmp_path), logits, np.zeros(1437, np.int64), teacher={"name": "x"}, data={"name": "digits"}
     )
     (tmp_path / "broken.h5").write_bytes(b"")
-    one = recipe()
-    data = load(one.settings.data, one.settings.views, "train")
-    assert nearest_cache(one, 0, all_results(folder / "runs"), data, Store(tmp_path)) is None
+    plan = Plan.of(recipe(), folder / "runs", Store(tmp_path))
+    assert nearest_cache(plan, 0, all_results(folder / "runs")) is None
 
 
 def test_of_students_what_they_learn_from_is_told_too(folder: Path) -> None:

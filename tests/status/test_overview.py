@@ -20,8 +20,9 @@ from PIL import Image
 from decant.cache import Store
 from decant.cache.convert import import_logits
 from decant.pipeline.config.recipe import Recipe, load
-from decant.pipeline.phases import plan
 from decant.pipeline.phases.cache_logits import cache_logits
+from decant.pipeline.phases.datasets import RecipeData
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.result import RESULT
@@ -29,7 +30,7 @@ from decant.pipeline.status import Overview, next_command
 from decant.pipeline.status.phase_state import Phase
 from tests.helpers.commands import only, start
 from tests.helpers.processes import wait_until
-from tests.helpers.small import CPU, SETTINGS, recipe
+from tests.helpers.small import CPU, recipe
 
 SEEDS = "student.seeds=2"
 MANY_VIEWS = ("views.count=4000", 'views.augment=[{op="flip"}]')
@@ -37,7 +38,7 @@ TWO = ('knowledge.network={name="mlp", hidden=8, layers=1}', "knowledge.epochs=1
 
 
 def overview(folder: Path, one: Recipe) -> Overview:
-    return Overview(one, folder / "runs/digits", Store(folder / "caches"))
+    return Overview(Plan.of(one, folder / "runs/digits", Store(folder / "caches"), decode_images=False))
 
 
 def look(folder: Path, *overrides: str) -> dict[str, Phase]:
@@ -54,11 +55,11 @@ def make(folder: Path, one: Recipe, *phases: str) -> None:
     base, store = folder / "runs/digits", Store(folder / "caches")
     for each in one.by_teacher:
         if "teacher" in phases or not phases:
-            make_teacher(each, base, CPU)
+            make_teacher(Plan.of(each, base), CPU)
         if "cache-logits" in phases or not phases:
-            cache_logits(each, base, store, CPU, print)
+            cache_logits(Plan.of(each, base, store), CPU, print)
     if "student" in phases or not phases:
-        list(train_students(one, base, store, CPU))
+        list(train_students(Plan.of(one, base, store), CPU))
 
 
 def everything_in(folder: Path) -> dict[Path, tuple[int, int, int]]:
@@ -232,7 +233,9 @@ def test_data_that_would_be_downloaded_are_not_read_before_there_is_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = Overview(load("cifar10"), Path("runs/cifar10"), Store("caches")).phases()
+    found = Overview(
+        Plan.of(load("cifar10"), Path("runs/cifar10"), Store("caches"), decode_images=False)
+    ).phases()
     assert [phase.name for phase in found] == [*look(tmp_path)]
     assert {phase.state for phase in found} == {"missing"}
     assert list(tmp_path.iterdir()) == []
@@ -282,13 +285,18 @@ def test_a_given_cache_that_is_gone_or_damaged_or_of_other_views_is_said(made: P
     assert "cut short" in damaged.detail
     assert "views.count: expected 2, found 1" in map(str, other.changed)
     assert distilled.state == "stale"
-    assert next_command(several.recipe, several.phases())[0].startswith("decant student")
+    assert next_command(several.plan.recipe, several.phases())[0].startswith("decant student")
 
 
 def test_given_caches_that_do_not_go_together_are_said(made: Path, tmp_path: Path) -> None:
-    of, labels = plan.of_recipe("digits", SETTINGS)
+    data = RecipeData(recipe().settings)
+    labels = data.student_data.labels
     other = import_logits(
-        Store(tmp_path), np.zeros((len(labels), 10), np.float32), labels[::-1], teacher={"name": "x"}, **of
+        Store(tmp_path),
+        np.zeros((len(labels), 10), np.float32),
+        labels[::-1],
+        teacher={"name": "x"},
+        **data.student_fingerprints,
     )
     names = json.dumps([str(only(made, "caches/*.h5")), str(other)])
     first, second, _, distilled = overview(made, recipe(f"cache.from={names}")).phases()
@@ -308,7 +316,7 @@ def test_each_of_two_teachers_has_its_phases(tmp_path: Path) -> None:
         "distilled students",
     ]
     assert [phase.name for phase in overview(tmp_path, one).phases()] == names
-    make_teacher(one, tmp_path / "runs/digits", CPU)
+    make_teacher(Plan.of(one, tmp_path / "runs/digits"), CPU)
     assert states(tmp_path, *TWO) == ["done", *["missing"] * 5], "the first is not an older second"
     make(tmp_path, one)
     assert states(tmp_path, *TWO) == ["done"] * 6

@@ -20,9 +20,10 @@ from decant.pipeline.config.recipe import Recipe, load
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases.cache_logits import cache_logits
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.soft_labels import open_cache
-from decant.pipeline.phases.student import _jobs, train_students
+from decant.pipeline.phases.student import jobs_for_seed, train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import load_network
@@ -84,9 +85,9 @@ def run(folder: Path, name: str, *overrides: str) -> System:
     recipe, store = load(name, [*SMALL, *overrides]), Store(folder / "caches")
     teachers = []
     for one in recipe.by_teacher:
-        teachers.append(make_teacher(one, folder / "runs", CPU)[0])
-        cache_logits(one, folder / "runs", store, CPU, print)
-    students = [result for result, _ in train_students(recipe, folder / "runs", store, CPU)]
+        teachers.append(make_teacher(Plan.of(one, folder / "runs"), CPU)[0])
+        cache_logits(Plan.of(one, folder / "runs", store), CPU, print)
+    students = [result for result, _ in train_students(Plan.of(recipe, folder / "runs", store), CPU)]
     first = json.loads((students[-1].folder / METRICS).read_text().splitlines()[0])
     return System(teachers, students, first["loss"], *_first_batch(recipe, folder, store, teachers))
 
@@ -94,12 +95,12 @@ def run(folder: Path, name: str, *overrides: str) -> System:
 def _first_batch(
     recipe: Recipe, folder: Path, store: Store, teachers: Sequence[Result]
 ) -> tuple[Array, list[Array], NDArray[np.int64]]:
-    parts, settings = Parts.load(recipe.settings), recipe.settings.student
-    cache = open_cache(recipe, parts, folder / "runs", store)
-    spec = specify_network(settings.network, parts.train)
-    soft_labels = SoftLabelDataset(parts.train, cache, check_inputs="all")
-    job = _jobs(recipe, parts, folder / "runs", cache, spec, settings.seed, soft_labels)[-1]
-    keys = next(iter(ShuffledKeys(len(parts.train), settings.batch_size, settings.seed, job.views)))
+    plan, settings = Plan.of(recipe, folder / "runs", store), recipe.settings.student
+    cache, train = open_cache(plan), plan.splits.student_train
+    spec = specify_network(settings.network, train)
+    training_data = SoftLabelDataset(train, cache, check_inputs="all")
+    job = jobs_for_seed(plan, cache, spec, training_data, settings.seed)[-1]
+    keys = next(iter(ShuffledKeys(len(train), settings.batch_size, settings.seed, job.views)))
     inputs, labels, _ = job.data.batch(keys)
     network = build_network(spec, settings.seed).train().to(memory_format=torch.channels_last)
     with torch.no_grad():
@@ -163,12 +164,11 @@ def test_caches_that_are_given_are_teacher_and_knowledge_in_their_order(tmp_path
     made = run(tmp_path, "general", *settings)
     store = Store(tmp_path / "caches")
     recipe = load("general", [*SMALL, *settings])
-    parts = Parts.load(recipe.settings)
-    paths = [str(cache.path) for cache in open_cache(recipe, parts, tmp_path / "runs", store).caches]  # type: ignore[union-attr]
+    paths = [str(cache.path) for cache in open_cache(Plan.of(recipe, tmp_path / "runs", store)).caches]  # type: ignore[union-attr]
 
     def weights(*names: str) -> str:
         given = load("general", [*SMALL, *settings, f"cache.from={list(names)!r}"])
-        ((result, _),) = train_students(given, tmp_path / "runs", store, CPU)
+        ((result, _),) = train_students(Plan.of(given, tmp_path / "runs", store), CPU)
         return result.weights_sha256
 
     assert weights(*paths) == made.students[0].weights_sha256
@@ -261,7 +261,7 @@ def test_a_teacher_in_a_pth_of_the_tutorial_is_taken_with_its_normalisation(tmp_
     )
     given = f"teacher.weights={tmp_path / 'cifar_net.pth'}"
     found = run(tmp_path / "ours", "lenet-cifar10", PLAIN, given, "teacher.epochs=0")
-    test = Parts.load(load("lenet-cifar10", [*SMALL, PLAIN]).settings).test
+    test = Splits.load(load("lenet-cifar10", [*SMALL, PLAIN]).settings).test
     taken = load_network(found.teachers[0])
     assert taken.get_buffer("preprocess.mean").tolist() == [0.5] * 3
     assert torch.equal(predict(taken, test, CPU), predict(theirs, test, CPU))

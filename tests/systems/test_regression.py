@@ -22,8 +22,9 @@ from decant.pipeline.errors import DataError, RecipeError
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases.cache_logits import cache_logits
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.evaluate import evaluate_runs
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.soft_labels import open_cache
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
@@ -45,17 +46,19 @@ def recipe(*overrides: str) -> Recipe:
 
 
 def teach(folder: Path, *overrides: str) -> Result:
-    return make_teacher(recipe(*overrides), folder / "runs", CPU)[0]
+    return make_teacher(Plan.of(recipe(*overrides), folder / "runs"), CPU)[0]
 
 
 def build_cache(folder: Path, *overrides: str) -> LogitCache:
     teach(folder, *overrides)
-    return cache_logits(recipe(*overrides), folder / "runs", Store(folder / "caches"), CPU, print).cache
+    return cache_logits(
+        Plan.of(recipe(*overrides), folder / "runs", Store(folder / "caches")), CPU, print
+    ).cache
 
 
 def students(folder: Path, *overrides: str) -> list[Result]:
     made = train_students(
-        recipe(*overrides), folder / "runs", Store(folder / "caches"), CPU, check_inputs="all"
+        Plan.of(recipe(*overrides), folder / "runs", Store(folder / "caches")), CPU, check_inputs="all"
     )
     return [result for result, _ in made]
 
@@ -84,8 +87,14 @@ def test_the_recipe_is_the_system_to_the_number() -> None:
     sizes = {
         part: [tuple(tensor.shape) for name, tensor in built.state_dict().items() if name.endswith("weight")]
         for part, built in (
-            ("teacher", build_network(specify_network(shipped.teacher.network, Parts.load(shipped).train))),
-            ("student", build_network(specify_network(shipped.student.network, Parts.load(shipped).train))),
+            (
+                "teacher",
+                build_network(specify_network(shipped.teacher.network, Splits.load(shipped).student_train)),
+            ),
+            (
+                "student",
+                build_network(specify_network(shipped.student.network, Splits.load(shipped).student_train)),
+            ),
         )
     }
     assert sizes == {"teacher": [(20, 10), (1, 20)], "student": [(10, 10), (1, 10)]}
@@ -98,7 +107,7 @@ def test_the_cache_holds_the_teachers_outputs_and_the_targets(
     chain: tuple[Path, LogitCache, list[Result]],
 ) -> None:
     folder, cache, _ = chain
-    data = Parts.load(recipe().settings).train.data
+    data = Splits.load(recipe().settings).student_train.data
     teacher = load_network(teach(folder)).state_dict()
     assert (cache.num_samples, cache.num_outputs, cache.manifest.num_targets) == (353, 1, 1)
     assert np.allclose(cache.logits(slice(None)), outputs(teacher, data.raw(np.arange(353))), atol=1e-5)
@@ -109,11 +118,14 @@ def test_the_first_loss_of_each_network_is_worked_out_longhand(tmp_path: Path) -
     """One batch an epoch: the loss of the first is that of the initial weights, whatever the order."""
     cache = build_cache(tmp_path, *WHOLE)
     settings = recipe(*WHOLE).settings
-    parts = Parts.load(settings)
-    inputs, targets = parts.train.data.raw(np.arange(353)), parts.train.data.labels.astype(np.float64)
+    splits = Splits.load(settings)
+    inputs, targets = (
+        splits.student_train.data.raw(np.arange(353)),
+        splits.student_train.data.labels.astype(np.float64),
+    )
     found = {result.kind: result for result in students(tmp_path, *WHOLE, "student.seeds=1")}
     initial = {
-        kind: outputs(build_network(specify_network(network, parts.train), 0).state_dict(), inputs)
+        kind: outputs(build_network(specify_network(network, splits.student_train), 0).state_dict(), inputs)
         for kind, network in (("teacher", settings.teacher.network), ("student", settings.student.network))
     }
     hard = np.mean((initial["student"] - targets) ** 2)
@@ -130,7 +142,7 @@ def test_the_first_loss_of_each_network_is_worked_out_longhand(tmp_path: Path) -
 
 def test_what_is_measured_is_what_scikit_learn_says(chain: tuple[Path, LogitCache, list[Result]]) -> None:
     folder, _, made = chain
-    targets = Parts.load(recipe().settings).test.data.labels
+    targets = Splits.load(recipe().settings).test.data.labels
     for result in [teach(folder), *made]:
         found = np.load(result.folder / TEST_LOGITS)
         assert result.metrics == {
@@ -138,7 +150,7 @@ def test_what_is_measured_is_what_scikit_learn_says(chain: tuple[Path, LogitCach
             "mae": pytest.approx(mean_absolute_error(targets, found), rel=1e-5),
             "r2": pytest.approx(r2_score(targets, found), rel=1e-4),
         }
-    again = list(evaluate_runs(recipe(), folder / "runs", CPU))
+    again = list(evaluate_runs(Plan.of(recipe(), folder / "runs"), CPU))
     assert [result.metrics for result in again] == [result.metrics for result in [teach(folder), *made]][
         :1
     ] + [result.metrics for kind in ("labels", "distilled") for result in made if result.kind == kind]
@@ -161,7 +173,7 @@ def test_what_a_person_reads_speaks_of_errors_alone(chain: tuple[Path, LogitCach
 
 def test_a_target_that_has_changed_is_found(chain: tuple[Path, LogitCache, list[Result]]) -> None:
     _, cache, _ = chain
-    train = Parts.load(recipe().settings).train
+    train = Splits.load(recipe().settings).student_train
     train.data.labels[7] += 0.5
     with pytest.raises(MismatchError, match="sample 7: its label is"):
         SoftLabelDataset(train, cache).batch([6, 7, 8])
@@ -170,7 +182,7 @@ def test_a_target_that_has_changed_is_found(chain: tuple[Path, LogitCache, list[
 def test_caches_of_several_teachers_given_by_path_are_averaged_as_they_are(tmp_path: Path) -> None:
     caches = [build_cache(tmp_path, f"teacher.seed={seed}") for seed in (0, 1)]
     given = f"cache.from={[str(cache.path) for cache in caches]!r}"
-    together = open_cache(recipe(given), Parts.load(recipe().settings), tmp_path, Store(tmp_path / "caches"))
+    together = open_cache(Plan.of(recipe(given), tmp_path, Store(tmp_path / "caches")))
     mean = np.mean([cache.logits(slice(None)) for cache in caches], axis=0)
     assert np.allclose(together.logits(slice(None)), mean, atol=1e-6)
 
@@ -241,16 +253,16 @@ def test_a_persons_own_targets_may_be_several_and_unknown(tmp_path: Path) -> Non
 )
 def test_a_loss_that_is_not_for_such_labels_is_refused(name: str, overrides: Any, says: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        Parts.load(load(name, overrides).settings)
+        Splits.load(load(name, overrides).settings)
     assert str(caught.value).startswith(says)
 
 
 def test_parts_of_two_tasks_do_not_belong_together() -> None:
     with pytest.raises(DataError, match=r"train labels are floats \(4, 1\), test labels integers \(4,\)"):
-        Parts.load(recipe(f"data.name={__name__}:classes_and_targets").settings)
+        Splits.load(recipe(f"data.name={__name__}:classes_and_targets").settings)
 
 
 def test_targets_are_not_mixed() -> None:
     mixed = (f"data.name={__name__}:features", "views.count=2", 'views.augment=[{op="mixup"}]')
     with pytest.raises(DataError, match="mixup and cutmix mix class labels"):
-        Parts.load(recipe(*mixed).settings)
+        Splits.load(recipe(*mixed).settings)

@@ -26,8 +26,9 @@ from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases import teacher_pass
 from decant.pipeline.phases.cache_logits import cache_logits
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.evaluate import evaluate_runs
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.result import Result, load_result
@@ -219,7 +220,7 @@ def test_texts_are_not_augmented(tmp_path: Path) -> None:
     write(write(tmp_path, "train", *ROWS), "test", *ROWS)
     settings = [f"data.root={tmp_path}", 'views.augment=[{op="flip"}]', "views.count=2"]
     with pytest.raises(DataError, match=r"views\.augment: flip: works on images, and text is texts"):
-        Parts.load(load_recipe("text", settings).settings)
+        Splits.load(load_recipe("text", settings).settings)
 
 
 @pytest.mark.parametrize(
@@ -264,17 +265,19 @@ def recipe(folder: Path, *overrides: str) -> Recipe:
 
 
 def teach(folder: Path, *overrides: str, runs: Path | None = None) -> Result:
-    return make_teacher(recipe(folder, *overrides), runs or folder / "runs", CPU)[0]
+    return make_teacher(Plan.of(recipe(folder, *overrides), runs or folder / "runs"), CPU)[0]
 
 
 def build_cache(folder: Path, *overrides: str) -> LogitCache:
     teach(folder, *overrides)
-    made = cache_logits(recipe(folder, *overrides), folder / "runs", Store(folder / "caches"), CPU, print)
+    made = cache_logits(
+        Plan.of(recipe(folder, *overrides), folder / "runs", Store(folder / "caches")), CPU, print
+    )
     return made.cache
 
 
 def train_part(folder: Path) -> Any:
-    return Parts.load(recipe(folder).settings).train
+    return Splits.load(recipe(folder).settings).student_train
 
 
 def test_tokens_are_those_of_the_tokenizer(folder: Path) -> None:
@@ -297,10 +300,15 @@ def test_a_teacher_learns_and_its_students_learn_from_its_cache(folder: Path) ->
     assert (cache.num_samples, cache.num_classes, cache.num_views) == (300, 2, 1)
     assert teach(folder).metrics["top1"] > 0.9
     made = list(
-        train_students(recipe(folder), folder / "runs", Store(folder / "caches"), CPU, check_inputs="all")
+        train_students(
+            Plan.of(recipe(folder), folder / "runs", Store(folder / "caches")), CPU, check_inputs="all"
+        )
     )
     assert [result.kind for result, _ in made] == ["labels", "distilled"]
-    again = {result.folder: result.metrics for result in evaluate_runs(recipe(folder), folder / "runs", CPU)}
+    again = {
+        result.folder: result.metrics
+        for result in evaluate_runs(Plan.of(recipe(folder), folder / "runs"), CPU)
+    }
     for result, _ in made:
         assert again[result.folder] == result.metrics
         assert (result.latency_ms or 0) > 0
@@ -336,7 +344,9 @@ def test_cached_logits_are_the_teachers_whatever_the_batch_was_padded_to(folder:
 def test_checksums_are_the_same_for_any_batches_and_order(folder: Path, tmp_path: Path) -> None:
     cache = build_cache(folder)
     store = Store(tmp_path)
-    other = cache_logits(recipe(folder, "cache.batch_size=7"), folder / "runs", store, CPU, print).cache
+    other = cache_logits(
+        Plan.of(recipe(folder, "cache.batch_size=7"), folder / "runs", store), CPU, print
+    ).cache
     assert np.array_equal(other.input_crc32, cache.input_crc32)
     viewed = train_part(folder)
     assert [input_crc32(viewed[index][0]) for index in range(300)] == cache.input_crc32[0].tolist()
@@ -373,9 +383,9 @@ def test_a_pass_that_was_stopped_ends_in_the_same_file(
 
     monkeypatch.setattr(teacher_pass, "forward", stopping)
     with pytest.raises(KeyboardInterrupt):
-        cache_logits(recipe(folder), folder / "runs", Store(tmp_path), CPU, print)
+        cache_logits(Plan.of(recipe(folder), folder / "runs", Store(tmp_path)), CPU, print)
     monkeypatch.undo()
-    resumed = cache_logits(recipe(folder), folder / "runs", Store(tmp_path), CPU, print)
+    resumed = cache_logits(Plan.of(recipe(folder), folder / "runs", Store(tmp_path)), CPU, print)
     assert resumed.rows <= 300
     assert resumed.cache.path.read_bytes() == whole.read_bytes()
 
@@ -402,10 +412,10 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(
 
 
 def test_a_transfer_set_of_texts_is_texts(folder: Path) -> None:
-    parts = Parts.load(recipe(folder, "data.transfer.share=0.4").settings)
-    assert (len(parts.teacher), len(parts.train)) == (180, 120)
-    assert vocabulary(parts.train.data) == vocabulary(parts.test.data)
-    assert set(parts.train.batch([0, 1])[0]) == {"input_ids", "attention_mask"}
+    splits = Splits.load(recipe(folder, "data.transfer.share=0.4").settings)
+    assert (len(splits.teacher_train), len(splits.student_train)) == (180, 120)
+    assert vocabulary(splits.student_train.data) == vocabulary(splits.test.data)
+    assert set(splits.student_train.batch([0, 1])[0]) == {"input_ids", "attention_mask"}
 
 
 def pretrained(folder: Path, classes: tuple[str, ...] = ("a", "b", "c"), **sizes: Any) -> Path:
@@ -450,7 +460,7 @@ def test_a_classifier_from_a_folder_is_read_once_and_needed_no_more(
         assert name.startswith("classifier.") or torch.equal(own, tensor.float()), name
     assert state["body.classifier.weight"].shape == (2, 16), "a fresh last layer, for the classes of the data"
     runs, store = tmp_path / "runs", Store(tmp_path / "caches")
-    assert cache_logits(recipe(folder, *options), runs, store, CPU, print).rows == 300
+    assert cache_logits(Plan.of(recipe(folder, *options), runs, store), CPU, print).rows == 300
     said = capfd.readouterr()
     assert said.err == "", "the library says nothing"
 
@@ -566,9 +576,9 @@ def test_weights_that_could_run_code_are_not_read(folder: Path, tmp_path: Path) 
 def test_a_network_for_texts_is_not_for_images() -> None:
     digits = load_recipe("digits", ["teacher.network=bert"])
     with pytest.raises(ModelError, match="network 'bert': takes texts, and digits has none"):
-        specify_network(digits.settings.teacher.network, Parts.load(digits.settings).train)
+        specify_network(digits.settings.teacher.network, Splits.load(digits.settings).student_train)
 
 
 def test_a_tokenizer_that_is_not_there_is_named(folder: Path) -> None:
     with pytest.raises(DataError, match=r"data\.tokenizer '/nowhere/at/all': cannot be loaded"):
-        Parts.load(recipe(folder, "data.tokenizer=/nowhere/at/all").settings)
+        Splits.load(recipe(folder, "data.tokenizer=/nowhere/at/all").settings)

@@ -17,7 +17,8 @@ from decant.pipeline.errors import DamagedError
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.objectives import cross_entropy
-from decant.pipeline.phases.datasets import Parts
+from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import METRICS, trained_seconds
@@ -28,8 +29,8 @@ from tests.helpers.small import CPU, recipe
 
 
 @pytest.fixture(scope="module")
-def parts() -> Parts:
-    return Parts.load(recipe("views.count=3", 'views.augment=[{op="flip"}]').settings)
+def splits() -> Splits:
+    return Splits.load(recipe("views.count=3", 'views.augment=[{op="flip"}]').settings)
 
 
 class Stopped(Exception):
@@ -37,13 +38,13 @@ class Stopped(Exception):
 
 
 def run(
-    parts: Parts, folder: Path, stop_after: int | None = None, network: str = "conv", **settings: Any
+    splits: Splits, folder: Path, stop_after: int | None = None, network: str = "conv", **settings: Any
 ) -> dict[str, Tensor]:
     """Trains a small network; its weights. `stop_after` raises in the middle of the epoch after that many."""
     chosen = Training(
         **{"network": {"name": network}, "epochs": 3, "batch_size": 128, "lr": 0.05, **settings}
     )
-    net = build_network(specify_network(chosen.network, parts.train), chosen.seed)
+    net = build_network(specify_network(chosen.network, splits.student_train), chosen.seed)
     calls = 0
 
     def criterion(outputs: Tensor, labels: Tensor, progress: float) -> Tensor:
@@ -58,11 +59,11 @@ def run(
 
     train(
         net,
-        parts.train,
+        splits.student_train,
         criterion,
         chosen,
         folder,
-        views=parts.train.cached_views,
+        views=splits.student_train.cached_views,
         evaluate_on=evaluate_on,
         device=CPU,
     )
@@ -75,56 +76,56 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_a_run_stopped_within_an_epoch_ends_with_the_very_weights_of_one_that_was_not(
-    parts: Parts, tmp_path: Path, optimizer: Any
+    splits: Splits, tmp_path: Path, optimizer: Any
 ) -> None:
-    whole = run(parts, tmp_path / "whole", optimizer=optimizer, lr=0.01)
+    whole = run(splits, tmp_path / "whole", optimizer=optimizer, lr=0.01)
     with pytest.raises(Stopped):
-        run(parts, tmp_path / "stopped", stop_after=2, optimizer=optimizer, lr=0.01)
+        run(splits, tmp_path / "stopped", stop_after=2, optimizer=optimizer, lr=0.01)
     assert (tmp_path / "stopped" / CHECKPOINT).exists()
-    resumed = run(parts, tmp_path / "stopped", optimizer=optimizer, lr=0.01)
+    resumed = run(splits, tmp_path / "stopped", optimizer=optimizer, lr=0.01)
     assert same(whole, resumed)
 
 
-def test_a_resumed_run_has_one_line_of_metrics_an_epoch(parts: Parts, tmp_path: Path) -> None:
+def test_a_resumed_run_has_one_line_of_metrics_an_epoch(splits: Splits, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        run(parts, tmp_path, stop_after=1)
+        run(splits, tmp_path, stop_after=1)
     with open(tmp_path / METRICS, "a") as file:  # a line whose checkpoint was never written
         file.write(json.dumps({"epoch": 2, "loss": 0.0, "seconds": 1e9}) + "\n")
-    run(parts, tmp_path)
+    run(splits, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert trained_seconds(tmp_path) == pytest.approx(sum(line["seconds"] for line in lines))
     assert trained_seconds(tmp_path) < 1e8
 
 
-def test_the_seed_decides_the_weights(parts: Parts, tmp_path: Path) -> None:
-    first, again = run(parts, tmp_path / "a", seed=7), run(parts, tmp_path / "b", seed=7)
-    other = run(parts, tmp_path / "c", seed=8)
+def test_the_seed_decides_the_weights(splits: Splits, tmp_path: Path) -> None:
+    first, again = run(splits, tmp_path / "a", seed=7), run(splits, tmp_path / "b", seed=7)
+    other = run(splits, tmp_path / "c", seed=8)
     assert same(first, again)
     assert not same(first, other)
 
 
-def test_training_lowers_the_loss(parts: Parts, tmp_path: Path) -> None:
-    run(parts, tmp_path, epochs=6)
+def test_training_lowers_the_loss(splits: Splits, tmp_path: Path) -> None:
+    run(splits, tmp_path, epochs=6)
     losses = [json.loads(line)["loss"] for line in (tmp_path / METRICS).read_text().splitlines()]
     assert losses[-1] < 0.5 * losses[0], losses
 
 
-def test_memory_format_does_not_change_what_is_learnt(parts: Parts, tmp_path: Path) -> None:
-    last = run(parts, tmp_path / "last", channels_last=True, epochs=1)
-    first = run(parts, tmp_path / "first", channels_last=False, epochs=1)
+def test_memory_format_does_not_change_what_is_learnt(splits: Splits, tmp_path: Path) -> None:
+    last = run(splits, tmp_path / "last", channels_last=True, epochs=1)
+    first = run(splits, tmp_path / "first", channels_last=False, epochs=1)
     for name in last:
         torch.testing.assert_close(last[name], first[name], rtol=1e-2, atol=1e-3)
 
 
-def test_bfloat16_trains_and_keeps_weights_in_float32(parts: Parts, tmp_path: Path) -> None:
-    state = run(parts, tmp_path, precision="bfloat16", epochs=2)
+def test_bfloat16_trains_and_keeps_weights_in_float32(splits: Splits, tmp_path: Path) -> None:
+    state = run(splits, tmp_path, precision="bfloat16", epochs=2)
     assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
     losses = [json.loads(line)["loss"] for line in (tmp_path / METRICS).read_text().splitlines()]
     assert losses[1] < losses[0]
 
 
-def test_clipping_bounds_what_a_step_changes(parts: Parts, tmp_path: Path) -> None:
+def test_clipping_bounds_what_a_step_changes(splits: Splits, tmp_path: Path) -> None:
     common: dict[str, Any] = {
         "network": "linear",
         "epochs": 1,
@@ -133,15 +134,15 @@ def test_clipping_bounds_what_a_step_changes(parts: Parts, tmp_path: Path) -> No
         "lr": 1.0,
     }
     start = build_network(
-        specify_network(Training(network={"name": "linear"}, epochs=1).network, parts.train)
+        specify_network(Training(network={"name": "linear"}, epochs=1).network, splits.student_train)
     )
-    end = run(parts, tmp_path, clip_norm=1e-4, schedule="constant", **common)
+    end = run(splits, tmp_path, clip_norm=1e-4, schedule="constant", **common)
     moved = sum(float((end[name] - value).pow(2).sum()) for name, value in start.state_dict().items()) ** 0.5
     assert 0 < moved <= 12 * 1e-4 * 1.001, f"moved {moved:.2e}, 12 steps of at most 1e-4 each"
 
 
-def test_the_rate_of_the_schedule_reaches_the_optimizer(parts: Parts, tmp_path: Path) -> None:
-    run(parts, tmp_path, schedule="step", milestones=(1,), gamma=0.5, lr=0.08)
+def test_the_rate_of_the_schedule_reaches_the_optimizer(splits: Splits, tmp_path: Path) -> None:
+    run(splits, tmp_path, schedule="step", milestones=(1,), gamma=0.5, lr=0.08)
     rates = [json.loads(line)["lr"] for line in (tmp_path / METRICS).read_text().splitlines()]
     assert rates == [0.08, 0.04, 0.04]
 
@@ -153,31 +154,31 @@ def test_frozen_parameters_are_left_to_themselves() -> None:
     assert [parameter.shape for parameter in optimizer.param_groups[0]["params"]] == [(2, 3)]
 
 
-def test_a_checkpoint_that_is_none_is_named_with_the_way_out(parts: Parts, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_none_is_named_with_the_way_out(splits: Splits, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        run(parts, tmp_path, stop_after=1)
+        run(splits, tmp_path, stop_after=1)
     (tmp_path / CHECKPOINT).write_bytes((tmp_path / CHECKPOINT).read_bytes()[:500])
     with pytest.raises(DamagedError, match=r"checkpoint\.pt: not a checkpoint .*; delete it"):
-        run(parts, tmp_path)
+        run(splits, tmp_path)
 
 
-def test_a_torn_last_line_of_metrics_is_dropped(parts: Parts, tmp_path: Path) -> None:
+def test_a_torn_last_line_of_metrics_is_dropped(splits: Splits, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        run(parts, tmp_path, stop_after=1)
+        run(splits, tmp_path, stop_after=1)
     with open(tmp_path / METRICS, "a") as file:
         file.write('{"epoch": 2, "lo')
-    run(parts, tmp_path)
+    run(splits, tmp_path)
     assert [json.loads(line)["epoch"] for line in (tmp_path / METRICS).read_text().splitlines()] == [1, 2, 3]
 
 
 def test_compiled_steps_lead_to_the_same_weights_and_say_how_long_the_first_took(
-    parts: Parts, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    splits: Splits, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Traced for real; what is traced is run as it is, since building it in C++ takes a minute."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    plain = run(parts, tmp_path / "plain", network="mlp", epochs=1)
+    plain = run(splits, tmp_path / "plain", network="mlp", epochs=1)
     assert "compile" not in capsys.readouterr().out
-    compiled = run(parts, tmp_path / "compiled", network="mlp", epochs=1, compile=True)
+    compiled = run(splits, tmp_path / "compiled", network="mlp", epochs=1, compile=True)
     assert re.search(r"torch\.compile: the first step took \d+\.\d s", capsys.readouterr().out)
     assert set(compiled) == set(plain)
     for name, value in plain.items():
@@ -203,8 +204,10 @@ def test_without_a_number_of_steps_nothing_is_said(capsys: pytest.CaptureFixture
 
 
 def test_lines_of_training_are_kept_by_epoch_and_change_nothing(tmp_path: Path) -> None:
-    plain, _ = make_teacher(recipe("teacher.epochs=2"), tmp_path / "plain", CPU)
-    said, _ = make_teacher(recipe("teacher.epochs=2", "teacher.log_every=10"), tmp_path / "said", CPU)
+    plain, _ = make_teacher(Plan.of(recipe("teacher.epochs=2"), tmp_path / "plain"), CPU)
+    said, _ = make_teacher(
+        Plan.of(recipe("teacher.epochs=2", "teacher.log_every=10"), tmp_path / "said"), CPU
+    )
     assert said.weights_sha256 == plain.weights_sha256
     assert said.folder.name == plain.folder.name, "what is only printed makes no other run"
     lines = [json.loads(line) for line in (said.folder / METRICS).read_text().splitlines()]

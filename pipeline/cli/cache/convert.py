@@ -69,11 +69,13 @@ def import_table(
     about: dict[str, Any] = {"data": {"name": data}, "views": None}
     answers = None if labels is None else read_table(labels)
     if recipe is not None:
-        from decant.pipeline.phases.plan import of_recipe
+        from decant.pipeline.config.recipe import load
+        from decant.pipeline.phases.datasets import RecipeData
 
         find_modules_beside(recipe)
-        about, own = of_recipe(recipe, overrides)
-        answers = own if answers is None else answers
+        of_recipe = RecipeData(load(recipe, overrides).settings)
+        about = of_recipe.student_fingerprints
+        answers = of_recipe.student_data.labels if answers is None else answers
     made = import_logits(
         store, read_table(logits), answers, teacher={"network": teacher}, dtype=dtype, **about
     )

@@ -71,10 +71,11 @@ def _check_bytes(names: Sequence[str], store: Store, as_json: bool) -> bool:
 
 def _check_rows(recipe: Recipe, base: Path, store: Store, rows: int, device: str, as_json: bool) -> bool:
     """Words how far the recipe's cache is from what its teacher says now; whether that can be."""
+    from decant.pipeline.phases.plan import Plan
     from decant.pipeline.phases.verify import compare_with_teacher
     from decant.pipeline.training.device import pick_device
 
-    found = compare_with_teacher(recipe, base, store, rows, pick_device(device))
+    found = compare_with_teacher(Plan.of(recipe, base, store), rows, pick_device(device))
     _say_compared(found)
     if as_json:
         print_json({**asdict(found), "agrees": found.agrees})

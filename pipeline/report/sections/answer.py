@@ -64,7 +64,7 @@ def _measure(subject: Subject) -> tuple[Footprints, str | None]:
     by_network: dict[str, Footprint] = {}
     found, problem = dict[Path, Footprint](), None
     try:
-        test = subject.parts.test
+        test = subject.splits.test
     except PipelineError as error:
         return {}, str(error)
     for result in track(subject.results, "measuring speed and memory"):

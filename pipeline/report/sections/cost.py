@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from decant.cache import CacheError, LogitCache
 from decant.pipeline.errors import NotMadeError, PipelineError
-from decant.pipeline.phases.cache_logits import time_teacher
+from decant.pipeline.phases.cost import time_teacher
 from decant.pipeline.report import charts
 from decant.pipeline.report.page import Section, seconds
 from decant.pipeline.report.subject import Subject
@@ -94,7 +94,7 @@ def teaching(subject: Subject) -> Teaching:
     """What the teacher of the focus costs, or all of them together. Raises NotMadeError where cache or teacher are not
     there.
     """
-    settings, viewed = subject.focus.recipe.settings, subject.parts.train
+    settings, viewed = subject.focus.recipe.settings, subject.splits.student_train
     workers = max(1, default_workers(viewed.data.lazy))
     taken, computing, ways = 0.0, 0.0, set[str]()
     for member in subject.cache.members:

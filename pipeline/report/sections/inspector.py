@@ -48,7 +48,7 @@ def inspector(subject: Subject) -> Section:
         cache = subject.cache
         if cache.manifest.num_targets is not None:
             return Section(name, title, missing="a regression has no soft labels of classes")
-        viewed, network = subject.parts.train, load_network(subject.focus.result).to(subject.device)
+        viewed, network = subject.splits.student_train, load_network(subject.focus.result).to(subject.device)
         judged = judge(cache)
         if subject.unlabelled:
             judged = replace(judged, thresholds=np.full_like(judged.thresholds, np.inf))
@@ -105,7 +105,7 @@ def _samples(
     for index, reason in chosen.items():
         rows, every = np.full(views, index), np.arange(views)
         teacher = _teacher_outputs(subject.cache, rows, every)
-        student = _outputs(network, subject.parts.train, rows, every, subject.device)
+        student = _outputs(network, subject.splits.student_train, rows, every, subject.device)
         label = int(judged.labels[index])
         sample = {
             "index": index,

@@ -31,12 +31,12 @@ def quality(subject: Subject) -> Section:
     """
     name, title = "quality", "Where they are right"
     try:
-        labels = subject.parts.test.data.labels
+        labels = subject.splits.test.data.labels
         left = {which: subject.test_logits(result) for which, result in subject.compared.items()}
         names = subject.classes
     except (PipelineError, OSError) as error:
         return Section(name, title, missing=str(error))
-    if not has_labels(subject.parts.test.data):
+    if not has_labels(subject.splits.test.data):
         what = "targets" if labels.dtype.kind == "f" else "labels"
         return Section(name, title, missing=f"the test part has no {what}")
     logits = {which: found for which, found in left.items() if np.isfinite(found).all()}

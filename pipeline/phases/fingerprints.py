@@ -1,0 +1,68 @@
+"""Fingerprints of data and views, and the manifest of a cache that is built from them.
+
+Phase one builds the cache of a manifest. Phase two computes the manifest again from what it is about to train on, and
+accepts no other cache.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any
+
+from decant.cache import Manifest
+from decant.pipeline import data as datasets
+from decant.pipeline.config.settings import CacheSettings, ViewsSettings
+from decant.pipeline.data.samples import LabelledData, num_targets
+from decant.pipeline.runs.result import Result
+
+_DECIDE_PIXELS = ("torch", "torchvision", "numpy", "pillow")  # libraries whose versions may change an input
+
+
+def fingerprints(views: ViewsSettings, data: LabelledData) -> dict[str, Any]:
+    """The sections `data` and `views` of a manifest: what identifies these data through these views."""
+    return {"data": data_fingerprint(data), "views": views_fingerprint(views, data)}
+
+
+def data_fingerprint(data: LabelledData) -> dict[str, Any]:
+    """Name, split, length, class list and digest of the content."""
+    return {**datasets.identity(data), "length": len(data), "targets": num_targets(data)}
+
+
+def views_fingerprint(settings: ViewsSettings, data: LabelledData) -> dict[str, Any]:
+    """Number of views, operations, and the shape of the inputs that they are applied to.
+
+    Settings without effect are left out: the seed if there is no augmentation, `resize` if it is `size`.
+    """
+    return {
+        "count": settings.num_views,
+        "shape": list(data.input_shape),
+        "resize": settings.resize if settings.resize != settings.size else None,
+        "seed": settings.seed if settings.augment else None,
+        "augment": [operation.model_dump(mode="json") for operation in settings.augment],
+        **({"enumerated": True} if settings.count == "all" else {}),
+    }
+
+
+def cache_manifest(
+    data: LabelledData, views: ViewsSettings, teacher: Result, settings: CacheSettings
+) -> Manifest:
+    """The manifest of the teacher's logits on these data through these views."""
+    return Manifest.build(
+        num_samples=len(data),
+        num_outputs=teacher.network.num_classes,
+        num_views=views.num_views,
+        num_targets=num_targets(data),
+        dtype=settings.dtype,
+        teacher={
+            "network": {"name": teacher.network.name, "args": teacher.network.args},
+            "weights_sha256": teacher.weights_sha256,
+        },
+        encoding={"teacher_precision": settings.precision},
+        info={
+            "batch_size": settings.batch_size,
+            "python": platform.python_version(),
+            "versions": {name: metadata.version(name) for name in _DECIDE_PIXELS},
+        },
+        **fingerprints(views, data),
+    )
