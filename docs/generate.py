@@ -252,7 +252,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _defaults(values: Mapping[str, Any]) -> str:
-    return "<br>".join(f"`{key} = {json.dumps(value)}`" for key, value in values.items())
+    return "<br>".join(f"`{key} = {json.dumps(value)}`".replace(" ", "\xa0") for key, value in values.items())
 
 
 def _command(path: str, command: click.Command) -> str:
