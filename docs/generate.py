@@ -117,15 +117,13 @@ def api() -> str:
 
 def tree() -> str:
     """Every folder of the two packages, with the first sentence of its docstring."""
-    lines = []
+    rows = []
     for top in ("cache", "pipeline"):
         for path in sorted((ROOT / top).rglob("__init__.py")):
-            parts = path.parent.relative_to(ROOT).parts
             found = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
-            shown = f"{'    ' * (len(parts) - 1)}{parts[-1]}/"
             said = " ".join(found.split("\n\n")[0].split()).split(". ")[0].removesuffix(".")
-            lines.append(f"{shown:<24}{said}".rstrip())
-    return "\n".join(["```text", *lines, "```"])
+            rows.append((f"`{path.parent.relative_to(ROOT)}/`", said))
+    return _table(("folder", "what is in it"), rows)
 
 
 TABLES = {
