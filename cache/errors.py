@@ -13,15 +13,15 @@ CacheError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Difference(NamedTuple):
     """One field in which two identities differ; a side that lacks the field has None."""
 
     field: str
-    expected: Any
-    found: Any
+    expected: object
+    found: object
 
     def __str__(self) -> str:
         return f"{self.field}: expected {shorten(self.expected)}, found {shorten(self.found)}"
@@ -66,7 +66,7 @@ class StorageError(CacheError):
     """The disk: no space, a failed write or sync, a lock."""
 
 
-def shorten(value: Any, limit: int = 80) -> str:
+def shorten(value: object, limit: int = 80) -> str:
     """A value for a message, cut at `limit` characters; None reads as "nothing"."""
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -190,13 +190,13 @@ def class_list(names: Sequence[str]) -> list[str] | dict[str, Any]:
     return {"count": len(names), "sha256": hashlib.sha256(encoded).hexdigest(), "first": list(names[:3])}
 
 
-def _canonical(content: Any) -> bytes:
+def _canonical(content: object) -> bytes:
     return json.dumps(
         content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     ).encode()
 
 
-def _compare(path: str, ours: Any, theirs: Any) -> Iterator[Difference]:
+def _compare(path: str, ours: object, theirs: object) -> Iterator[Difference]:
     """Walks both sides down to the leaves that differ; a side without a field counts as None."""
     if _canonical(ours) == _canonical(theirs):
         return
@@ -216,9 +216,9 @@ def _compare(path: str, ours: Any, theirs: Any) -> Iterator[Difference]:
         yield Difference(path, ours, theirs)
 
 
-def _too_deep(content: Any, levels: int = _MAX_DEPTH) -> bool:
+def _too_deep(content: object, levels: int = _MAX_DEPTH) -> bool:
     """Whether tables and lists are nested more than `levels` deep."""
-    inner = content.values() if isinstance(content, Mapping) else content
     if isinstance(content, (str, bytes)) or not isinstance(content, (Mapping, Sequence)):
         return False
+    inner = content.values() if isinstance(content, Mapping) else content
     return levels == 0 or any(_too_deep(value, levels - 1) for value in inner)

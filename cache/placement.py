@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,7 @@ def on_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
         lines = [line.split() for line in mounts.read_text("utf-8", "surrogateescape").splitlines()]
     except OSError:
         return False
-    above: Any = {path.absolute(), *path.absolute().parents}
+    above = {path.absolute(), *path.absolute().parents}
     kinds = [(len(place), kind) for _, place, kind, *_ in lines if Path(_unescaped(place)) in above]
     kind = max(kinds, default=(0, ""))[1]
     return kind in _NETWORK or kind.startswith("fuse.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -177,7 +178,7 @@ class LogitCache:
         shape = f"{self.num_views} views × {self.num_samples:,} samples × {self.num_outputs:,} outputs"
         return f"LogitCache({str(self.path)!r}: {shape}, {self.manifest.dtype}, key {self.manifest.key[:16]})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[..., LogitCache], tuple[Path, str, Verify]]:
         return _reopen, (self.path.absolute(), self.manifest.key, self.verify_mode)
 
     def _in_all_views(self, rows: NDArray[Any], view: ArrayLike) -> NDArray[np.intp]:

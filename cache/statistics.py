@@ -92,11 +92,7 @@ def regression_errors(chunks: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> Er
     """Errors of (outputs, targets), both (B, T), a chunk at a time; a target that is NaN is none. None where none is
     known.
     """
-    count: Any = 0  # this and the next are (T,) after the first chunk
-    squared: Any = 0.0
-    absolute: Any = 0.0
-    mean: Any = 0.0
-    spread: Any = 0.0
+    count = squared = absolute = mean = spread = np.zeros(())  # each is (T,) after the first chunk
     for outputs, targets in chunks:
         known = ~np.isnan(targets)
         values = np.where(known, targets, 0).astype(np.float64)

@@ -6,9 +6,9 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,7 +76,7 @@ class LogitCacheWriter:
     ) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[..., LogitCacheWriter], tuple[Path, Path, Manifest]]:
         return _join, (self.path.absolute(), self.partial.absolute(), self.manifest)
 
     def close(self) -> None:
@@ -87,7 +87,8 @@ class LogitCacheWriter:
 
     def is_written(self, view: int = 0) -> NDArray[np.bool_]:
         """(N,) bool: the rows of `view` that are stored; a resumed pass skips them."""
-        return self._filled[view].copy()
+        written: NDArray[np.bool_] = self._filled[view]
+        return written.copy()
 
     def write(
         self,
@@ -161,7 +162,7 @@ class LogitCacheWriter:
         self.blocks = self._stored.blocks
         self._entries = self._stored.read_entries()
         filled = np.repeat(self._entries != 0, self.blocks.rows, axis=1)
-        self._filled = np.ascontiguousarray(filled[:, : self.blocks.num_samples])
+        self._filled: NDArray[np.bool_] = np.ascontiguousarray(filled[:, : self.blocks.num_samples])
 
     def _store(self, batch: Batch) -> None:
         """Writes the rows that are not stored yet, and then the entries of the blocks that are whole with them."""

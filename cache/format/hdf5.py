@@ -15,7 +15,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -109,7 +109,7 @@ class _Header:
         found, self._at = self._bytes[self._at : end], end
         return found
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: bytearray | memoryview) -> int:
         found = self.read(len(buffer))
         buffer[: len(found)] = found
         return len(found)
