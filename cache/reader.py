@@ -15,6 +15,7 @@ from decant.cache.errors import CorruptError, FormatError, IncompleteError, Mism
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.tables import Layout
+from decant.cache.io.blockfile import BlockChecks, ReadBytes
 from decant.cache.io.partial import PARTIAL
 from decant.cache.manifest import Manifest
 from decant.cache.placement import Residence, advise, read_whole, resolve
@@ -60,8 +61,8 @@ class LogitCache:
                 f"{path}: {len(missing):,} of {entries.size:,} blocks are not written, "
                 f"the first is {self._blocks.name(*missing[0].tolist())}; it was never published"
             )
-        self._unverified = np.full(entries.shape, verify != "off")
-        self._all_verified = verify == "off"
+        read = _reader(checked, mapped, held)
+        self._checks = BlockChecks(self._blocks, read, trusted=verify == "off")
         if verify == "open":
             problems = self.verify()
             if problems:
@@ -154,7 +155,7 @@ class LogitCache:
             one_view, tables = view, self._views[view]
         else:
             raise IndexError(f"view {view}: the cache has {len(self._views)}")
-        if not self._all_verified:
+        if not self._checks.all_sound:
             self._verify_rows(rows, one_view)
         try:
             encoded = {name: table.take(rows, axis=0) for name, table in tables.items()}
@@ -164,12 +165,8 @@ class LogitCache:
 
     def verify(self) -> list[str]:
         """Checks every block; a list of problems, empty when the cache is sound."""
-        damaged = self._blocks.damaged(self._read, self._tables["blocks"])
-        self._unverified[:] = False
-        for place in damaged:
-            self._unverified[place] = True  # whatever the mode: reading it raises
-        self._all_verified = not damaged
-        return [f"{self._blocks.name(*place)} is not as it was written" for place in damaged]
+        damaged = [self._name(number) for number in self._checks.check_all()]
+        return [f"{name} is not as it was written" for name in damaged]
 
     def __len__(self) -> int:
         return self.num_samples
@@ -197,23 +194,15 @@ class LogitCache:
         else:
             samples = _from_start(rows, self.num_samples)
             views = np.full_like(samples, view)
-        pending = np.ravel_multi_index((views, samples >> self._blocks.shift), self._unverified.shape)
-        pending = np.unique(pending[self._unverified.ravel()[pending]])
-        for place in pending.tolist():
-            view, block = divmod(place, self._blocks.per_view)
-            if self._blocks.entry(self._read, view, block) != int(self._tables["blocks"][view, block]):
-                raise CorruptError(
-                    f"{self.path}: {self._blocks.name(view, block)} is not as it was written; "
-                    "`decant cache verify` lists all damage; fetch or build the file again"
-                )
-            self._unverified[view, block] = False
-        if len(pending):
-            self._all_verified = not self._unverified.any()
+        number = self._checks.first_damaged(views * self._blocks.per_view + (samples >> self._blocks.shift))
+        if number is not None:
+            raise CorruptError(
+                f"{self.path}: {self._name(number)} is not as it was written; "
+                "`decant cache verify` lists all damage; fetch or build the file again"
+            )
 
-    def _read(self, table: str, view: int, first: int, end: int) -> memoryview:
-        rows = self._tables[table].reshape(-1, *self._blocks.columns[table].shape)
-        start, stop = self._blocks.place(table, view, first), self._blocks.place(table, view, end)
-        return np.ascontiguousarray(rows[start:stop]).data.cast("B")
+    def _name(self, number: int) -> str:
+        return self._blocks.name(*divmod(number, self._blocks.per_view))
 
 
 def _encoded_bytes(layout: Layout) -> tuple[int, int]:
@@ -232,6 +221,17 @@ def _arrays(layout: Layout, mapped: mmap.mmap, held: NDArray[np.uint8] | None) -
             content, offset = held, offset - _encoded_bytes(layout)[0]
         arrays[name] = np.frombuffer(content, table.dtype, count, offset).reshape(table.shape)
     return arrays
+
+
+def _reader(layout: Layout, mapped: mmap.mmap, held: NDArray[np.uint8] | None) -> ReadBytes:
+    """Reads bytes of the file where its rows are read from: from the mapped file, or `held`."""
+    content = memoryview(mapped)
+    if held is None:
+        return lambda first, end: content[first:end]
+    (start, stop), encoded = _encoded_bytes(layout), held.data
+    return lambda first, end: (
+        encoded[first - start : end - start] if start <= first < stop else content[first:end]
+    )
 
 
 def _as_rows(indices: ArrayLike | slice, samples: int) -> NDArray[Any]:

@@ -83,7 +83,7 @@ class LogitCacheWriter:
         """Lets go of the file; what is written stays for the next writer."""
         if self._fd >= 0:
             os.close(self._fd)
-            self._fd = self._stored.fd = -1
+            self._fd = self._stored.file.fd = -1
 
     def is_written(self, view: int = 0) -> NDArray[np.bool_]:
         """(N,) bool: the rows of `view` that are stored; a resumed pass skips them."""
@@ -124,7 +124,11 @@ class LogitCacheWriter:
                 f"{self.partial}: {len(missing):,} of {self._entries.size:,} blocks are not written, "
                 f"the first is {self.blocks.name(*missing[0].tolist())}"
             )
-        self._sync()
+        try:
+            self._stored.file.sync()
+        except StorageError:
+            self.close()
+            raise
         damaged = self._forget_damaged()
         if damaged:
             raise StorageError(
@@ -176,14 +180,14 @@ class LogitCacheWriter:
         for block in np.unique(rows[fresh] >> self.blocks.shift).tolist():
             first, end = self.blocks.bounds(block)
             if self._filled[view, first:end].all():
-                self._entries[view, block] = entry = self._stored.entry(view, block)
-                self._stored.write_entry(view, block, entry)
+                self._entries[view, block] = self._stored.finish_block(view, block)
 
     def _forget_damaged(self) -> list[tuple[int, int]]:
         """Marks every block that is not as it was written as unwritten; returns those (view, block)."""
-        damaged = self.blocks.damaged(self._stored.read, self._entries)
-        for place in damaged:
-            self._forget(*place)
+        damaged = self._stored.forget_damaged(self._entries)
+        for view, block in damaged:
+            first, end = self.blocks.bounds(block)
+            self._filled[view, first:end] = False
         return damaged
 
     def _forget(self, view: int, block: int) -> None:
@@ -227,17 +231,6 @@ class LogitCacheWriter:
                     raise ValueRefusedError(
                         f"sample {row}, view {view}: already stored with other {table}{where}"
                     )
-
-    def _sync(self) -> None:
-        try:
-            os.fsync(self._fd)
-        except OSError as error:
-            # After a failed sync nobody knows which pages are on the disk, and a second one would not tell.
-            self.close()
-            self.partial.unlink(missing_ok=True)
-            raise storage_error(
-                error, self.partial, "syncing; what was written cannot be trusted and is dropped"
-            ) from error
 
     def _give_name(self) -> None:
         """The step that publishes: `PATH` comes to be whole or not at all, and never replaces another's

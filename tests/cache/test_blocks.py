@@ -11,15 +11,19 @@ import h5py
 import numpy as np
 import pytest
 
-from decant.cache.format.blocks import WRITTEN, Blocks, StoredRows
+from decant.cache.format.blocks import Blocks, StoredRows
 from decant.cache.format.hdf5 import create
 from decant.cache.format.tables import Layout, Table, expected_tables, rows_per_block
+from decant.cache.io.blockfile import WRITTEN, damaged_blocks, expected_entry
 from tests.helpers.caches import answers, manifest
 
 
 def blocks_of(num_samples: int, num_outputs: int, num_views: int = 1) -> Blocks:
     of = manifest(num_samples, num_outputs, num_views)
-    tables = {name: Table(0, shape, dtype) for name, (shape, dtype) in expected_tables(of).items()}
+    tables, end = {}, 4096
+    for name, (shape, dtype) in expected_tables(of).items():
+        tables[name] = Table(end, shape, dtype)
+        end = -(-tables[name].end // 4096) * 4096
     return Blocks(Layout(of, tables))
 
 
@@ -41,27 +45,42 @@ def test_a_block_comes_near_64_kib(num_outputs: int, rows: int) -> None:
 
 def test_any_changed_byte_changes_the_entry() -> None:
     blocks, given = blocks_of(5, 3), answers(manifest(5, 3))
-    tables = {name: bytearray(column.tobytes()) for name, column in given.items()}
-    tables["labels"] = bytearray(given["labels"].astype("<i8").tobytes())
+    content = bytearray(blocks.size)
+    places = set()
+    for table, column in given.items():
+        first, encoded = blocks.offset(table, 0, 0), column.astype(blocks.columns[table].dtype).tobytes()
+        content[first : first + len(encoded)] = encoded
+        places |= set(range(first, first + len(encoded)))
 
-    def read(table: str, view: int, first: int, end: int) -> bytes:
-        width = len(tables[table]) // 5
-        return bytes(tables[table][first * width : end * width])
+    def read(first: int, end: int) -> bytes:
+        return bytes(content[first:end])
 
-    sound = blocks.entry(read, 0, 0)
+    sound = expected_entry(blocks, read, 0)
     assert sound >= WRITTEN, "an entry is never 0, which says unwritten"
-    for table, content in tables.items():
-        for place in range(len(content)):
-            content[place] ^= 1
-            assert blocks.entry(read, 0, 0) != sound, f"{table}, byte {place}"
-            assert blocks.damaged(read, np.array([[sound]], "u8")) == [(0, 0)]
-            content[place] ^= 1
-    assert blocks.damaged(read, np.array([[sound]], "u8")) == []
+    for place in places:
+        content[place] ^= 1
+        assert expected_entry(blocks, read, 0) != sound, f"byte {place}"
+        assert damaged_blocks(blocks, read, np.array([sound], "u8")) == [0]
+        content[place] ^= 1
+    assert damaged_blocks(blocks, read, np.array([sound], "u8")) == []
+
+
+def test_every_byte_of_every_row_is_in_a_block_and_rows_of_views_in_one(tmp_path: Path) -> None:
+    blocks = blocks_of(70, 1000, 3)
+    counts = np.zeros(blocks.size, int)
+    for number in range(blocks.num_blocks):
+        for first, end in blocks.ranges(number):
+            counts[first:end] += 1
+    for name, table in blocks.layout.tables.items():
+        times = {"labels": 3, "blocks": 0, "seal": 0}.get(name, 1)  # the labels belong to every view
+        assert set(counts[table.offset : table.end].tolist()) == {times}, name
+        counts[table.offset : table.end] = 0
+    assert not counts.any(), "no block has a byte between the tables"
 
 
 def test_an_unwritten_block_is_not_damaged() -> None:
     blocks = blocks_of(100, 1000, 2)
-    assert blocks.damaged(lambda *_: b"whatever", np.zeros((2, 4), "u8")) == []
+    assert damaged_blocks(blocks, lambda *_: b"whatever", np.zeros(8, "u8")) == []
 
 
 def test_a_block_is_named_by_its_rows() -> None:
