@@ -76,4 +76,10 @@ def _check_positive(**sizes: int) -> None:
             raise ModelError(f"{name} must be 1 or more, got {size}")
 
 
-NETWORKS: dict[str, Builder] = {"conv": _conv, "conv-pool": _conv_pool, "linear": _linear, "mlp": _mlp}
+NETWORKS: dict[str, Builder] = {
+    "conv": _conv,
+    "conv-pool": _conv_pool,
+    "linear": _linear,
+    "mlp": _mlp,
+}
+"""By the name that a recipe gives."""
