@@ -1,4 +1,4 @@
-"""Several teachers as one: caches of the same data and views, read together."""
+"""Several teachers as one: caches of the same data and views, whose logits are averaged as they are read."""
 
 from __future__ import annotations
 
@@ -16,14 +16,27 @@ from decant.cache.reader import LogitCache
 from decant.cache.statistics import softmax
 
 Mean = Literal["logits", "probabilities", "separate"]
+"""What is averaged; "separate" averages nothing."""
 
 
 class Ensemble:
-    """Reads like one `LogitCache`; its logits are the mean over its K teachers, weighted where `weights` are given.
+    """Reads like one `LogitCache`; its logits are the mean over K teachers, weighted where `weights` are given.
 
-    mean="logits" averages logits. mean="probabilities" averages softmaxes at `temperature` T and gives
-    T·log of the mean, so that softmax(logits / T) is exactly that mean: an objective at T learns from it.
-    mean="separate" averages nothing: logits are (B, K, C), in the order of `caches`.
+    mean="logits" averages logits. mean="probabilities" averages softmaxes at `temperature` T and returns T·log of the
+    mean, so that softmax(logits / T) is exactly that mean (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural
+    Network" (2015), section 1). mean="separate" averages nothing: logits are (B, K, C), in the order of `caches`.
+
+    >>> import tempfile
+    >>> from decant.cache import Store, import_logits
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> store, labels, data = Store(folder.name), np.arange(2), {"name": "toy"}
+    >>> one, other = np.float32([[4, 0], [0, 4]]), np.float32([[0, 0], [0, 8]])
+    >>> paths = [import_logits(store, logits, labels, teacher={}, data=data) for logits in (one, other)]
+    >>> ensemble = Ensemble([LogitCache.open(path) for path in paths], mean="logits")
+    >>> ensemble.logits([0, 1])
+    array([[2., 0.],
+           [0., 6.]], dtype=float32)
+    >>> folder.cleanup()
     """
 
     def __init__(
@@ -33,10 +46,10 @@ class Ensemble:
         temperature: float = 1.0,
         weights: Sequence[float] | None = None,
     ) -> None:
-        """`weights` are one a cache, and count by their share of the sum; None weighs all alike.
+        """`weights` has one number per cache, which counts by its share of the sum; None weighs all alike.
 
-        Raises MismatchError, naming every field, unless all caches are of the same data, views, classes and
-        labels, and ValueError for a `mean` or `weights` that cannot be.
+        Raises MismatchError, naming every field, unless all caches have the same data, views, classes and labels;
+        ValueError for a `mean` or `weights` that cannot be.
         """
         if mean not in get_args(Mean):
             raise ValueError(f"mean: expected {', '.join(get_args(Mean))}, found {mean!r}")
@@ -88,8 +101,9 @@ class Ensemble:
         return self._recorded.input_crc32
 
     def logits(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> NDArray[np.floating]:
-        """(B, C) float32: the mean over the teachers; or (B, K, C), of each. Indices, views and errors are those
-        of `LogitCache.logits`.
+        """(B, C) float32: the mean over the teachers; with mean="separate" (B, K, C), those of each.
+
+        Takes the indices and views of `LogitCache.logits`, and raises what that raises.
         """
         tables = [cache.logits(indices, view).astype(np.float32) for cache in self.caches]
         if self.mean == "separate":
@@ -133,7 +147,7 @@ def _shares(weights: Sequence[float], count: int, mean: Mean) -> tuple[float, ..
 def _manifest(
     caches: Sequence[LogitCache], mean: Mean, temperature: float, weights: tuple[float, ...] | None
 ) -> Manifest:
-    """The question that the mean answers: whose, at what temperature and weights, of what."""
+    """The identity of the mean: of which teachers, at what temperature and with what weights."""
     identity: dict[str, Any] = {name: dict(section) for name, section in caches[0].manifest.identity.items()}
     identity["teacher"] = {
         "outputs": caches[0].num_outputs,

@@ -1,13 +1,22 @@
-"""What can be wrong with a cache.
+"""Everything that can be wrong with a cache.
 
 CacheError
-├── FormatError            not a cache file, or one whose structure is damaged or not what the format says
+├── FormatError            not a cache file, or a file whose structure is damaged or breaks a rule of the format
 │   └── NewerFormatError   written by a later version of the format
-├── IncompleteError        a file whose rows are not all written
-├── CorruptError           a block whose bytes are not the ones that were written
+├── IncompleteError        not all rows are written
+├── CorruptError           the bytes of a block are not those that were written
 ├── MismatchError          a sound cache, but of another teacher, other data or other views
-├── ValueRefusedError      rows that must not be stored: NaN, overflow, a wrong shape, an index twice
+├── ValueRefusedError      rows that cannot be stored: NaN, overflow, a wrong shape, an index given twice
 └── StorageError           the disk: no space, a failed write or sync, a lock
+
+A message names the file, the field, the expected and the found value, and what to run.
+
+>>> import decant
+>>> try:
+...     decant.LogitCache.open(decant.__file__)
+... except decant.CacheError as error:
+...     print(f"{type(error).__name__}: {error}")
+FormatError: ...: not an HDF5 file, so not a cache
 """
 
 from __future__ import annotations
@@ -17,7 +26,11 @@ from typing import NamedTuple
 
 
 class Difference(NamedTuple):
-    """One field in which two identities differ; a side that lacks the field has None."""
+    """One field in which two identities differ; None where one of them lacks the field.
+
+    >>> print(Difference("data.length", 60000, 50000))
+    data.length: expected 60000, found 50000
+    """
 
     field: str
     expected: object
@@ -28,11 +41,11 @@ class Difference(NamedTuple):
 
 
 class CacheError(Exception):
-    """The parent of everything that this package raises about a cache; its text is for a person to read."""
+    """The parent of all errors about a cache."""
 
 
 class FormatError(CacheError):
-    """Not a cache file, or one whose structure is damaged or not what the format says."""
+    """Not a cache file, or a file whose structure is damaged or breaks a rule of the format."""
 
 
 class NewerFormatError(FormatError):
@@ -40,15 +53,18 @@ class NewerFormatError(FormatError):
 
 
 class IncompleteError(CacheError):
-    """A file whose rows are not all written."""
+    """Not all rows are written."""
 
 
 class CorruptError(CacheError):
-    """A block whose bytes are not the ones that were written."""
+    """The bytes of a block are not those that were written."""
 
 
 class MismatchError(CacheError):
-    """A sound cache of something else. `differences` has every field that differs, with both values."""
+    """A sound cache, but of another teacher, other data or other views.
+
+    `differences` holds every field that differs, with both values.
+    """
 
     def __init__(self, message: str, differences: Sequence[Difference] = ()) -> None:
         super().__init__(message)
@@ -59,7 +75,7 @@ class MismatchError(CacheError):
 
 
 class ValueRefusedError(CacheError):
-    """Rows that must not be stored: NaN, overflow, a wrong shape, an index twice."""
+    """Rows that cannot be stored: NaN, overflow, a wrong shape, an index given twice."""
 
 
 class StorageError(CacheError):

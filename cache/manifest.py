@@ -1,8 +1,8 @@
-"""What a cache holds and where it came from.
+"""The manifest of a cache: what it holds and where that came from.
 
-A manifest has two parts. `identity` is the question that the logits answer: which teacher, over which data,
-through which views, stored how. The key of a cache is the SHA-256 of its identity, so the same question finds
-the same file. `info` is what else is worth knowing (batch size, device, versions); it is no part of the key.
+A manifest has two parts. `identity` says which teacher, which data, which views and which encoding the logits are of.
+The key of a cache is the SHA-256 of its identity: whoever wants the same logits finds the same file. `info` records
+what else is worth knowing (batch size, device, versions), and is no part of the key.
 """
 
 from __future__ import annotations
@@ -27,8 +27,17 @@ _LIMITS = {"views": 2**24, "samples": 2**40, "outputs": 2**24}
 
 @dataclass(frozen=True)
 class Manifest:
-    """`identity` and `info`, both plain JSON. Raises FormatError where identity lacks what the layout
-    needs.
+    """`identity` and `info` of a cache, both plain JSON.
+
+    Raises FormatError where `identity` lacks a size or the encoding, or holds what cannot be.
+
+    >>> manifest = Manifest.build(num_samples=50_000, num_outputs=100, num_views=4, data={"name": "cifar100"})
+    >>> manifest.num_samples, manifest.num_views, manifest.dtype
+    (50000, 4, dtype('float16'))
+    >>> manifest.key[:16]
+    'b7b21d0c2250e562'
+    >>> Manifest.from_json(manifest.to_json()) == manifest
+    True
     """
 
     identity: Mapping[str, Any]
@@ -67,10 +76,16 @@ class Manifest:
         encoding: Encoding | Mapping[str, Any] | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> Manifest:
-        """A manifest from the sizes of the tables and whatever else identifies teacher, data, views and
-        encoding.
+        """Makes a manifest from the sizes of the tables, and what else identifies teacher, data, views and encoding.
 
-        `num_targets` is None for integer labels (N,), or T for float targets (N, T).
+        num_targets: None for integer labels (N,), T for float targets (N, T). encoding: an `Encoding`, as
+        `decant.encodings.Dense("float32")`; or other fields of `identity.encoding`, beside which `dtype` (by default
+        "float16") is the dtype of dense logits. Raises FormatError; ValueError for an `Encoding` with a `dtype` beside.
+
+        >>> from decant.cache.encodings import Dense
+        >>> one = Manifest.build(num_samples=10, num_outputs=2, dtype="float32")
+        >>> one == Manifest.build(num_samples=10, num_outputs=2, encoding=Dense("float32"))
+        True
         """
         if isinstance(encoding, Encoding):
             if dtype is not None:
@@ -88,7 +103,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: bytes) -> Manifest:
-        """Reads canonical JSON and nothing else: no NaN, no key twice, no other spelling of the same."""
+        """Reads what `to_json` writes. Raises FormatError for anything else: NaN, a key twice, other spacing."""
         try:
             content = json.loads(text.decode("ascii"))
             canonical = _canonical(content)
@@ -110,7 +125,7 @@ class Manifest:
             raise FormatError(f"manifest: not expressible as JSON ({error})") from None
 
     def with_views(self, count: int) -> Manifest:
-        """The same question for another number of views."""
+        """A copy with another number of views."""
         return Manifest({**self.identity, "views": {**self.identity["views"], "count": count}}, self.info)
 
     @property
@@ -120,14 +135,17 @@ class Manifest:
 
     @property
     def num_views(self) -> int:
+        """V."""
         return self._size("views", "count", _LIMITS["views"])
 
     @property
     def num_samples(self) -> int:
+        """N."""
         return self._size("data", "length", _LIMITS["samples"])
 
     @property
     def num_outputs(self) -> int:
+        """C: classes, or outputs of a regression."""
         return self._size("teacher", "outputs", _LIMITS["outputs"])
 
     @property
@@ -159,7 +177,13 @@ class Manifest:
 def differences(
     expected: Mapping[str, Any], found: Mapping[str, Any], sections: Sequence[str] = SECTIONS
 ) -> list[Difference]:
-    """Every field of `sections` in which two identities differ, by name; none if their keys agree."""
+    """Every field of `sections` in which two identities differ, in order of their names; none if their keys agree.
+
+    >>> first = Manifest.build(num_samples=10, num_outputs=2, views={"seed": 0}).identity
+    >>> second = Manifest.build(num_samples=10, num_outputs=2, views={"seed": 1}).identity
+    >>> print(*differences(first, second))
+    views.seed: expected 0, found 1
+    """
     return [
         difference
         for name in sorted(sections)
@@ -175,7 +199,10 @@ def require_equal(
     hint: str,
     sections: Sequence[str] = SECTIONS,
 ) -> None:
-    """Raises MismatchError, with every differing field, both values and then `hint`, if any differs."""
+    """Raises MismatchError where two identities differ in `sections`.
+
+    The message begins with `subject`, names every field that differs with both values, and ends with `hint`.
+    """
     different = differences(expected, found, sections)
     if different:
         lines = "".join(f"\n  {difference}" for difference in different)
@@ -183,7 +210,11 @@ def require_equal(
 
 
 def class_list(names: Sequence[str]) -> list[str] | dict[str, Any]:
-    """Class names as an identity holds them: in full, or as count and digest where they are too many."""
+    """Class names as an identity holds them: in full, or as count and SHA-256 where they are too long for a header.
+
+    >>> class_list(["cat", "dog"])
+    ['cat', 'dog']
+    """
     encoded = _canonical(list(names))
     if len(encoded) <= _MAX_NAMES:
         return list(names)

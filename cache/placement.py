@@ -1,4 +1,4 @@
-"""Where a table of logits is read from: the file, mapped into memory, or a copy of it in memory."""
+"""Where encoded logits are read from: the file, mapped into memory, or a copy in memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Residence = Literal["auto", "mapped", "ram"]
-"""The mapped file, a copy in memory, or (auto) a copy of what fits and lies on a network mount, else the file."""
+Placement = Literal["auto", "mapped", "ram"]
+"""The mapped file, or a copy in memory; "auto" copies what lies on a network mount and fits into half of the memory."""
 
 _PIECE = 64 << 20  # bytes of one sequential read
 _NETWORK = {
@@ -30,15 +30,15 @@ _NETWORK = {
 }
 
 
-def resolve(residence: Residence, path: Path, nbytes: int) -> Literal["mapped", "ram"]:
-    """What `auto` means for a table of `nbytes` in the file at `path`."""
-    if residence != "auto":
-        return residence
+def resolve(placement: Placement, path: Path, nbytes: int) -> Literal["mapped", "ram"]:
+    """What "auto" means for tables of `nbytes` in the file at `path`."""
+    if placement != "auto":
+        return placement
     return "ram" if on_network(path) and nbytes <= available_memory() // 2 else "mapped"
 
 
 def read_whole(fd: int, offset: int, nbytes: int) -> NDArray[np.uint8]:
-    """(nbytes,) from `offset`, in reads as large as a network mount likes them. Raises OSError, EOFError."""
+    """Reads (nbytes,) from `offset` on, in pieces large enough for a network mount. Raises OSError, EOFError."""
     content = np.empty(nbytes, np.uint8)
     done = 0
     while done < nbytes:
@@ -50,15 +50,13 @@ def read_whole(fd: int, offset: int, nbytes: int) -> NDArray[np.uint8]:
 
 
 def advise(mapped: mmap.mmap) -> None:
-    """Where a file does not fit beside what else is in memory, has the system read the pages that are asked for and
-    none around them.
-    """
+    """Turns read-ahead off for a file larger than half of the memory that is free: rows are read at random."""
     if len(mapped) > available_memory() // 2 and hasattr(mmap, "MADV_RANDOM"):
         mapped.madvise(mmap.MADV_RANDOM)
 
 
 def available_memory() -> int:
-    """Bytes that can be had without swapping."""
+    """Bytes of memory that can be used without swapping."""
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         return int(fields["MemAvailable"].split()[0]) * 1024
@@ -67,9 +65,7 @@ def available_memory() -> int:
 
 
 def on_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
-    """Whether the file lies on a network file system, by the mount point nearest above it; False where that is not
-    known.
-    """
+    """Whether the file lies on a network file system, by the nearest mount point above it; False where not known."""
     try:
         lines = [line.split() for line in mounts.read_text("utf-8", "surrogateescape").splitlines()]
     except OSError:

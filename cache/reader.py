@@ -18,7 +18,7 @@ from decant.cache.format.tables import Layout
 from decant.cache.io.blockfile import BlockChecks, ReadBytes
 from decant.cache.io.partial import PARTIAL
 from decant.cache.manifest import Manifest
-from decant.cache.placement import Residence, advise, read_whole, resolve
+from decant.cache.placement import Placement, advise, read_whole, resolve
 
 _INTP = np.dtype(np.intp)
 
@@ -70,7 +70,7 @@ class LogitCache:
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], *, verify: Verify = "lazy", table: Residence = "mapped"
+        cls, path: str | os.PathLike[str], *, verify: Verify = "lazy", table: Placement = "mapped"
     ) -> LogitCache:
         """Checks the file, then maps it, or reads the logits into memory with `table="ram"`; rows are the same
         bytes. Raises FormatError for a file that is not a sound cache, IncompleteError for one that is not
@@ -78,7 +78,7 @@ class LogitCache:
         """
         if verify not in get_args(Verify):
             raise ValueError(f"verify: expected open, lazy or off, found {verify!r}")
-        if table not in get_args(Residence):
+        if table not in get_args(Placement):
             raise ValueError(f"table: expected auto, mapped or ram, found {table!r}")
         path = Path(path)
         if path.name.endswith(PARTIAL):

@@ -1,5 +1,5 @@
-"""What the teacher's outputs in a cache are like: how right, how sure and how spread the soft labels are, or how far
-a regression is from its targets; in NumPy alone.
+"""Statistics of the outputs in a cache, with NumPy alone: accuracy, calibration and entropy of soft labels, errors of a
+regression.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from decant.cache.source import row_chunks
 
 
 class Summary(NamedTuple):
-    """Of the rows of a cache, all views together; shares are in 0..1, None where no label tells."""
+    """Statistics of soft labels over the rows of all views; shares are in 0..1, None where there is no label."""
 
     rows: int
-    """How many were read."""
+    """The number of rows that were read."""
     top1: float | None
     calibration_error: float | None
     confidence: float
@@ -29,17 +29,17 @@ class Summary(NamedTuple):
 
 
 class RegressionSummary(NamedTuple):
-    """Of the rows of a cache of a regression, all views together; None where no target tells."""
+    """Statistics of a regression's outputs over the rows of all views; None where there is no target."""
 
     rows: int
-    """How many were read."""
+    """The number of rows that were read."""
     mse: float | None
     mae: float | None
     r2: float | None
 
 
 class Errors(NamedTuple):
-    """How far outputs are from targets, over the targets that are known."""
+    """Errors of outputs over all targets that are not NaN."""
 
     mse: float
     """Mean squared error."""
@@ -50,7 +50,7 @@ class Errors(NamedTuple):
 
 
 def summarize(cache: LogitCache, limit: int | None = None) -> Summary | RegressionSummary:
-    """Reads every row, or `limit` of them at even distances through the file. Raises CorruptError."""
+    """Statistics of all rows of a cache, or of `limit` rows at even distances through the file. Raises CorruptError."""
     total = cache.num_views * cache.num_samples
     chosen = (
         np.arange(total)
@@ -89,8 +89,10 @@ def _summarize_regression(cache: LogitCache, chosen: NDArray[np.intp]) -> Regres
 
 
 def regression_errors(chunks: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> Errors | None:
-    """Errors of (outputs, targets), both (B, T), a chunk at a time; a target that is NaN is none. None where none is
-    known.
+    """Errors over chunks of (outputs, targets), both (B, T); NaN targets do not count. None where no target counts.
+
+    >>> regression_errors([(np.array([[1.0], [3.0]]), np.array([[1.0], [2.0]]))])
+    Errors(mse=0.5, mae=0.5, r2=-1.0)
     """
     count = squared = absolute = mean = spread = np.zeros(())  # each is (T,) after the first chunk
     for outputs, targets in chunks:
@@ -114,7 +116,11 @@ def regression_errors(chunks: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> Er
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.floating]:
-    """exp(z/T) / Σ exp(z/T) along the last axis, in the dtype of `logits`; safe for large ones."""
+    """exp(z/T) / Σ exp(z/T) along the last axis, in the dtype of `logits`; does not overflow.
+
+    >>> softmax(np.array([1000.0, 1000.0]))
+    array([0.5, 0.5])
+    """
     scaled = logits / temperature
     powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     result: NDArray[np.floating] = powers / powers.sum(axis=-1, keepdims=True)
@@ -125,8 +131,11 @@ def calibration_error(confidence: NDArray[np.floating], right: NDArray[np.floati
     """Expected calibration error: |accuracy − confidence| over equal bins of confidence, weighted by their
     size.
 
-    confidence (N,) in 0..1, right (N,) 0 or 1; NaN where any confidence is. Guo, Pleiss, Sun, Weinberger, "On
+    confidence (N,) in 0..1, right (N,) 0 or 1; NaN where any confidence is NaN. Guo, Pleiss, Sun, Weinberger, "On
     Calibration of Modern Neural Networks" (2017), equation 3.
+
+    >>> round(calibration_error(np.array([0.9, 0.9]), np.array([1.0, 0.0])), 3)
+    0.4
     """
     if np.isnan(confidence).any():
         return math.nan
