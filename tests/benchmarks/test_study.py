@@ -10,9 +10,9 @@ from pathlib import Path
 from tests.helpers.processes import PATIENCE, ROOT
 
 SMALL = {
-    "teacher.epochs": 6,
+    "teacher.epochs": 4,
     "teacher.network.width": 8,
-    "student.epochs": 2,
+    "student.epochs": 1,
     "student.seeds": 2,
     "student.network.width": 4,
 }
@@ -36,7 +36,7 @@ def test_every_way_is_taught_with_every_seed_and_schedule_and_found_again(tmp_pa
     made = json.loads((tmp_path / "study-digits.json").read_text())
     ways = ["labels only", "fixed logits, augmented inputs", "V = 1", "V = 3", "V = all", "live teacher"]
     assert [run["arm"] for run in made["runs"]] == 4 * ways
-    assert [run["epochs"] for run in made["runs"]] == 2 * (6 * [2] + 6 * [10])
+    assert [run["epochs"] for run in made["runs"]] == 2 * (6 * [1] + 6 * [5])
     assert {run["views"] for run in made["runs"]} == {None, 1, 3, 9}
     for name in ways:
         assert f"| {name} |" in done.stdout

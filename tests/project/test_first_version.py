@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import decant_anew, only, succeed
+from tests.helpers.commands import decant, decant_anew, only, succeed
 from tests.helpers.processes import ROOT
 
 MADE = ROOT / "tests/golden/first-version"
@@ -40,7 +40,7 @@ def test_every_phase_finds_what_the_first_version_made(first_version: Path, phas
 
 
 def test_the_status_of_the_first_version_is_done(first_version: Path) -> None:
-    said = succeed(decant_anew("status", "--recipe", "small.toml", cwd=first_version))
+    said = succeed(decant("status", "--recipe", "small.toml", cwd=first_version))
     assert said.count("done") == 4, said
 
 
