@@ -5,10 +5,12 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from decant.cache.format.tables import Layout, Table
 
 Placement = Literal["auto", "mapped", "ram"]
 """The mapped file, or a copy in memory; "auto" copies what lies on a network mount and fits into half of the memory."""
@@ -28,6 +30,31 @@ _NETWORK = {
     "9p",
     "virtiofs",
 }
+
+
+class Content:
+    """The bytes of a cache file: the file mapped into memory and, where so placed, a copy of the encoded logits."""
+
+    def __init__(self, file: BinaryIO, layout: Layout, path: Path, placement: Placement) -> None:
+        """Maps the file, and copies what `placement` says. Raises OSError, EOFError."""
+        self._mapped = mmap.mmap(file.fileno(), layout.size, prot=mmap.PROT_READ)
+        encoded = [layout.tables[name] for name in layout.encoded]
+        self._start, self._end = encoded[0].offset, encoded[-1].end
+        self._copy: NDArray[np.uint8] | None = None
+        if resolve(placement, path, self._end - self._start) == "ram":
+            self._copy = read_whole(file.fileno(), self._start, self._end - self._start)
+        else:
+            advise(self._mapped)
+
+    def read(self, first: int, end: int) -> memoryview:
+        """Bytes `first` to `end` − 1 of the file, without a copy."""
+        if self._copy is not None and self._start <= first < self._end:
+            return self._copy[first - self._start : end - self._start].data
+        return memoryview(self._mapped)[first:end]
+
+    def array(self, table: Table) -> NDArray[Any]:
+        """A table as an array over these bytes."""
+        return np.frombuffer(self.read(table.offset, table.end), table.dtype).reshape(table.shape)
 
 
 def resolve(placement: Placement, path: Path, nbytes: int) -> Literal["mapped", "ram"]:

@@ -1,8 +1,7 @@
-"""LogitCache: rows out."""
+"""LogitCache: reads the rows of a published cache."""
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +14,10 @@ from decant.cache.errors import CorruptError, FormatError, IncompleteError, Mism
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.tables import Layout
-from decant.cache.io.blockfile import BlockChecks, ReadBytes
+from decant.cache.io.blockfile import BlockChecks
 from decant.cache.io.partial import PARTIAL
 from decant.cache.manifest import Manifest
-from decant.cache.placement import Placement, advise, read_whole, resolve
+from decant.cache.placement import Content, Placement
 
 _INTP = np.dtype(np.intp)
 
@@ -29,27 +28,34 @@ Verify = Literal["open", "lazy", "off"]
 class LogitCache:
     """A published cache, mapped into memory: reading a row costs what indexing an array costs.
 
-    Holds no HDF5 handle. Forked workers share its pages; a pickled one maps the same
-    path again and refuses another file that has taken its place.
+    `LogitCache.open` makes one. It holds no HDF5 handle. Forked workers share its pages; unpickled in another process,
+    it maps the same path again, and refuses another cache that has taken its place.
+
+    >>> import tempfile
+    >>> from decant.cache import Store, import_logits
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> logits = np.arange(8, dtype=np.float16).reshape(4, 2)
+    >>> path = import_logits(Store(folder.name), logits, np.array([0, 1, 1, 0]), teacher={}, data={"name": "toy"})
+    >>> cache = LogitCache.open(path)
+    >>> cache.num_samples, cache.num_views, cache.num_classes, cache.labels.tolist()
+    (4, 1, 2, [0, 1, 1, 0])
+    >>> cache.logits([3, 0])
+    array([[6., 7.],
+           [0., 1.]], dtype=float16)
+    >>> cache.verify()
+    []
+    >>> folder.cleanup()
     """
 
-    def __init__(
-        self,
-        path: Path,
-        checked: Layout,
-        mapped: mmap.mmap,
-        verify: Verify,
-        held: NDArray[np.uint8] | None = None,
-    ) -> None:
-        """`held` are the bytes of the encoding's tables where they are read from memory."""
+    def __init__(self, path: Path, layout: Layout, content: Content, verify: Verify) -> None:
+        """For `open`: takes the checked layout of the file and its bytes."""
         self.path = path
-        self.manifest: Manifest = checked.manifest
+        self.manifest: Manifest = layout.manifest
         self.verify_mode = verify
-        self._mapped = mapped  # kept: its address tells two mappings apart, its life is that of the tables
-        self._tables = _arrays(checked, mapped, held)
-        self._blocks = Blocks(checked)
-        self._encoding = checked.manifest.encoding
-        encoded = {name: self._tables[name] for name in checked.encoded}
+        self._tables = {name: content.array(table) for name, table in layout.tables.items()}
+        self._blocks = Blocks(layout)
+        self._encoding = layout.manifest.encoding
+        encoded = {name: self._tables[name] for name in layout.encoded}
         self._views = [
             {name: table[view] for name, table in encoded.items()} for view in range(self.num_views)
         ]
@@ -61,8 +67,7 @@ class LogitCache:
                 f"{path}: {len(missing):,} of {entries.size:,} blocks are not written, "
                 f"the first is {self._blocks.name(*missing[0].tolist())}; it was never published"
             )
-        read = _reader(checked, mapped, held)
-        self._checks = BlockChecks(self._blocks, read, trusted=verify == "off")
+        self._checks = BlockChecks(self._blocks, content.read, trusted=verify == "off")
         if verify == "open":
             problems = self.verify()
             if problems:
@@ -72,9 +77,11 @@ class LogitCache:
     def open(
         cls, path: str | os.PathLike[str], *, verify: Verify = "lazy", table: Placement = "mapped"
     ) -> LogitCache:
-        """Checks the file, then maps it, or reads the logits into memory with `table="ram"`; rows are the same
-        bytes. Raises FormatError for a file that is not a sound cache, IncompleteError for one that is not
-        wholly written, CorruptError with `verify="open"` for altered blocks, FileNotFoundError.
+        """Checks the structure of the file and maps it into memory; table="ram" copies the logits into memory instead.
+
+        verify: when the checksums of blocks are checked: "lazy" checks each when it is first read, "open" checks all
+        now, "off" none. Raises FormatError for a file that is not a sound cache, IncompleteError for one with unwritten
+        rows, CorruptError with verify="open" for altered blocks, FileNotFoundError where there is no file.
         """
         if verify not in get_args(Verify):
             raise ValueError(f"verify: expected open, lazy or off, found {verify!r}")
@@ -89,13 +96,8 @@ class LogitCache:
             problem = FormatError if path.exists() else FileNotFoundError
             raise problem(f"{path}: {'not a file' if path.exists() else 'no such cache'}")
         with open(path, "rb") as file:
-            checked = hdf5.check(file, str(path))
-            mapped = mmap.mmap(file.fileno(), checked.size, prot=mmap.PROT_READ)
-            start, end = _encoded_bytes(checked)
-            if resolve(table, path, end - start) == "ram":
-                return cls(path, checked, mapped, verify, read_whole(file.fileno(), start, end - start))
-        advise(mapped)
-        return cls(path, checked, mapped, verify)
+            layout = hdf5.check(file, str(path))
+            return cls(path, layout, Content(file, layout, path, table), verify)
 
     @property
     def members(self) -> tuple[LogitCache, ...]:
@@ -126,7 +128,7 @@ class LogitCache:
     def labels(self) -> NDArray[Any]:
         """(N,) int64, −1 where there is none; or (N, T) float32 regression targets. Read-only.
 
-        Their blocks are checked by `verify` and as `logits` reads them, not here.
+        Checksums are checked by `verify` and by `logits`, not here.
         """
         return self._tables["labels"]
 
@@ -138,12 +140,11 @@ class LogitCache:
         return self._tables["input_crc32"]
 
     def logits(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> NDArray[np.floating]:
-        """Rows of raw teacher outputs, a copy in the stored dtype.
+        """Returns raw teacher outputs (B, C), a copy in the dtype of the manifest; (C,) for a single integer.
 
-        indices (B,): numpy's rules (integers, negative ones from the end, a boolean mask (N,), a slice);
-        view: one for all, or (B,) integers. Returns (B, C) float16 or float32; (C,) for a single integer.
-        Raises IndexError out of range, and CorruptError when a block that is read for the first time is not
-        as it was written.
+        indices: (B,) integers (negative ones count from the end), a boolean mask (N,) or a slice. view: one for all
+        samples, or (B,) integers. Raises IndexError for an index or a view out of range, CorruptError where a block
+        that is read for the first time is not as it was written.
         """
         if type(indices) is np.ndarray and indices.dtype is _INTP:
             rows = cast("NDArray[np.intp]", indices)  # the usual case, at the cost of `take`
@@ -164,7 +165,7 @@ class LogitCache:
         return self._encoding.decode(encoded)
 
     def verify(self) -> list[str]:
-        """Checks every block; a list of problems, empty when the cache is sound."""
+        """Checks every block; returns a list of problems, empty for a sound cache."""
         damaged = [self._name(number) for number in self._checks.check_all()]
         return [f"{name} is not as it was written" for name in damaged]
 
@@ -179,7 +180,7 @@ class LogitCache:
         return _reopen, (self.path.absolute(), self.manifest.key, self.verify_mode)
 
     def _in_all_views(self, rows: NDArray[Any], view: ArrayLike) -> NDArray[np.intp]:
-        """Row numbers in tables of all views, (V·N, …), for a view a row."""
+        """Row numbers in the tables of all views, (V·N, …), with a view for each row."""
         views = np.asarray(view)
         if views.dtype.kind not in "iu" or views.shape not in ((), rows.shape):
             raise IndexError(f"view: expected an integer or {rows.shape}, found {views.shape} {views.dtype}")
@@ -188,7 +189,7 @@ class LogitCache:
         return _from_start(rows, self.num_samples) + views.astype(np.intp, copy=False) * self.num_samples
 
     def _verify_rows(self, rows: NDArray[np.intp], view: int | None) -> None:
-        """Checks the blocks of rows that were not read before; with no view, of rows of all views' table."""
+        """Checks the blocks of these rows that were not checked before; with no view, rows count through all views."""
         if view is None:
             views, samples = np.divmod(rows, self.num_samples)
         else:
@@ -205,37 +206,8 @@ class LogitCache:
         return self._blocks.name(*divmod(number, self._blocks.per_view))
 
 
-def _encoded_bytes(layout: Layout) -> tuple[int, int]:
-    """First byte and end of the encoding's tables in the file."""
-    tables = [layout.tables[name] for name in layout.encoded]
-    return tables[0].offset, tables[-1].end
-
-
-def _arrays(layout: Layout, mapped: mmap.mmap, held: NDArray[np.uint8] | None) -> dict[str, NDArray[Any]]:
-    """Every table as an array over the mapped file, or over `held` where the table is among the encoding's."""
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, table in layout.tables.items():
-        content: mmap.mmap | NDArray[np.uint8] = mapped
-        offset, count = table.offset, table.nbytes // table.dtype.itemsize
-        if held is not None and name in layout.encoded:
-            content, offset = held, offset - _encoded_bytes(layout)[0]
-        arrays[name] = np.frombuffer(content, table.dtype, count, offset).reshape(table.shape)
-    return arrays
-
-
-def _reader(layout: Layout, mapped: mmap.mmap, held: NDArray[np.uint8] | None) -> ReadBytes:
-    """Reads bytes of the file where its rows are read from: from the mapped file, or `held`."""
-    content = memoryview(mapped)
-    if held is None:
-        return lambda first, end: content[first:end]
-    (start, stop), encoded = _encoded_bytes(layout), held.data
-    return lambda first, end: (
-        encoded[first - start : end - start] if start <= first < stop else content[first:end]
-    )
-
-
 def _as_rows(indices: ArrayLike | slice, samples: int) -> NDArray[Any]:
-    """Integers, not yet known to be in range, from whatever numpy indexes with."""
+    """Integers from whatever NumPy indexes with; still to be checked for their range."""
     if isinstance(indices, slice):
         return np.arange(*indices.indices(samples))
     rows = np.asarray(indices)
@@ -251,7 +223,7 @@ def _as_rows(indices: ArrayLike | slice, samples: int) -> NDArray[Any]:
 
 
 def _from_start(rows: NDArray[np.intp], samples: int) -> NDArray[np.intp]:
-    """Rows in 0..N−1; negative ones count from the end."""
+    """Rows in 0..N−1, of which negative ones counted from the end. Raises IndexError."""
     if rows.size and not -samples <= rows.min() <= rows.max() < samples:
         raise _outside(rows, samples)
     return np.where(rows < 0, rows + samples, rows)

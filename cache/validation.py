@@ -17,7 +17,7 @@ from decant.cache.manifest import Manifest
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of some samples of one view that may be stored: an array for each table."""
+    """Rows that can be stored, of some samples of one view: an array for each table."""
 
     samples: NDArray[np.int64]
     """(B,), all different."""
@@ -37,7 +37,7 @@ def check_batch(
     input_crc32: ArrayLike | None,
     view: int,
 ) -> Batch:
-    """The arguments of `LogitCacheWriter.write` as the tables have them. Raises ValueRefusedError."""
+    """Makes rows of the tables from the arguments of `LogitCacheWriter.write`. Raises ValueRefusedError."""
     view = check_view(manifest, view)
     samples = check_indices(manifest, indices, view)
     given = check_logits(manifest, samples, logits)
@@ -54,7 +54,7 @@ def check_batch(
 
 
 def check_view(manifest: Manifest, view: int) -> int:
-    """`view` in 0..V−1, or ValueRefusedError."""
+    """Returns `view` as an integer in 0..V−1. Raises ValueRefusedError."""
     try:
         found = operator.index(view)
     except TypeError:
@@ -65,7 +65,7 @@ def check_view(manifest: Manifest, view: int) -> int:
 
 
 def check_indices(manifest: Manifest, indices: ArrayLike, view: int) -> NDArray[np.int64]:
-    """(B,) different indices in 0..N−1, or ValueRefusedError."""
+    """Returns the indices as (B,) integers, all different and in 0..N−1. Raises ValueRefusedError."""
     rows = _array("indices", indices)
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
         raise ValueRefusedError(f"indices: expected (B,) integers, found {rows.shape} {rows.dtype}")
@@ -81,7 +81,7 @@ def check_indices(manifest: Manifest, indices: ArrayLike, view: int) -> NDArray[
 
 
 def check_logits(manifest: Manifest, samples: NDArray[np.int64], logits: ArrayLike) -> NDArray[np.floating]:
-    """(B, C) floats, or ValueRefusedError; their values are for the encoding to check."""
+    """Returns the logits as (B, C) floats, whose values the encoding checks. Raises ValueRefusedError."""
     given, shape = _array("logits", logits), (len(samples), manifest.num_outputs)
     if given.shape != shape or given.dtype.kind != "f":
         raise ValueRefusedError(f"logits: expected {shape} floats, found {given.shape} {given.dtype}")
@@ -91,7 +91,7 @@ def check_logits(manifest: Manifest, samples: NDArray[np.int64], logits: ArrayLi
 def check_labels(
     manifest: Manifest, rows: NDArray[np.int64], labels: ArrayLike | None, view: int
 ) -> NDArray[Any]:
-    """(B,) int64, or (B, T) float32 for regression; −1 or NaN where there is none."""
+    """Returns the labels as (B,) int64, or (B, T) float32 for regression; −1 or NaN where there is none."""
     if labels is None:
         labels = -1 if manifest.num_targets is None else np.nan
     return _column(manifest, rows, labels, "labels", view)
@@ -100,15 +100,16 @@ def check_labels(
 def check_input_crc32(
     manifest: Manifest, rows: NDArray[np.int64], crc32: ArrayLike | None, view: int
 ) -> NDArray[Any]:
-    """(B,) uint32, 0 where it is not recorded."""
+    """Returns the checksums as (B,) uint32, 0 where none is recorded."""
     return _column(manifest, rows, 0 if crc32 is None else crc32, "input_crc32", view)
 
 
 def _column(
     manifest: Manifest, rows: NDArray[np.int64], given: ArrayLike, table: str, view: int
 ) -> NDArray[Any]:
-    """`given` as the table stores it, one row a sample, no value changed by the cast; one scalar fills every
-    row.
+    """`given` in shape and dtype of the table, a row for each sample; a scalar fills all rows.
+
+    Raises ValueRefusedError where the cast would change a value.
     """
     column = columns(manifest)[table]
     shape, dtype = (len(rows), *column.shape), column.dtype

@@ -1,4 +1,4 @@
-"""LogitCacheWriter: rows in, sealed file out."""
+"""LogitCacheWriter: takes rows in any order, and publishes a whole, checked file."""
 
 from __future__ import annotations
 
@@ -27,23 +27,35 @@ _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class LogitCacheWriter:
-    """Writes the rows of one cache, in any order, into a partial file beside `PATH`; `publish` turns that
-    into `PATH`.
+    """Writes the rows of one cache, in any order, into a partial file beside `path`; `publish` turns that into `path`.
 
-    Opening it again after a kill goes on where it was. The invariant that makes this safe: a block's entry in
-    `blocks` is written only after all of the block's rows are in the file, and `PATH` comes to be, in one
-    step, only after every block has been read back, agrees with its entry and is synced. Two builders never
-    write into one file (`cache.io.partial`), so none is needed to hold the other off; `Store.building` does, to
-    spare the second one the work.
+    A writer that is opened again after a kill goes on where it was. The invariant behind that: the entry of a block in
+    `blocks` is written after all rows of the block are in the file, and `path` appears, in one step, after every block
+    was read back, agrees with its entry and is synced. Two builders never write into one file (`cache.io.partial`), so
+    they need not exclude each other; `Store.building` does so to save the second one the work.
 
-    Pickled, it writes into the same file: so the ranks of one job share it, if they write disjoint blocks.
+    Unpickled in another process, it writes into the same file: ranks of one job share it if they write disjoint blocks.
+
+    >>> import tempfile
+    >>> from decant.cache import LogitCache
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> manifest = Manifest.build(num_samples=3, num_outputs=2)
+    >>> with LogitCacheWriter(Path(folder.name, "toy.h5"), manifest) as writer:
+    ...     writer.write([2, 0], np.ones((2, 2)), labels=[1, 0])
+    ...     print(writer.is_written())
+    ...     writer.write([1], np.zeros((1, 2)), labels=[1])
+    ...     path = writer.publish()
+    [ True False  True]
+    >>> LogitCache.open(path).logits(slice(None)).tolist()
+    [[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]
+    >>> folder.cleanup()
     """
 
     def __init__(self, path: str | os.PathLike[str], manifest: Manifest) -> None:
-        """Begins a partial file with all its space reserved, or goes on with the one that is there.
+        """Begins a partial file and reserves all its space, or goes on with the partial file that is there.
 
-        Raises StorageError where the space is missing, MismatchError where the partial file answers another
-        question, FormatError where it is damaged, CacheError where `path` is published.
+        Raises StorageError where the disk lacks the space, MismatchError where the partial file has another identity,
+        FormatError where it is damaged, CacheError where `path` is published already.
         """
         self.path = Path(path)
         try:
@@ -80,13 +92,13 @@ class LogitCacheWriter:
         return _join, (self.path.absolute(), self.partial.absolute(), self.manifest)
 
     def close(self) -> None:
-        """Lets go of the file; what is written stays for the next writer."""
+        """Closes the file; what is written stays for the next writer."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = self._stored.file.fd = -1
 
     def is_written(self, view: int = 0) -> NDArray[np.bool_]:
-        """(N,) bool: the rows of `view` that are stored; a resumed pass skips them."""
+        """(N,) bool: which rows of `view` are stored; a resumed pass over the data skips those."""
         written: NDArray[np.bool_] = self._filled[view]
         return written.copy()
 
@@ -101,21 +113,21 @@ class LogitCacheWriter:
     ) -> None:
         """Stores rows of raw teacher outputs.
 
-        indices (B,) int, each in 0..N−1; logits (B, C) float; labels (B,) int, or (B, T) float for
-        regression, −1 or NaN where there is none (the default); input_crc32 (B,) uint32, 0 where it is not
-        recorded (the default). Raises ValueRefusedError, naming sample and view, for NaN, Inf, float16
-        overflow, a wrong shape, an index out of range, or an index that is stored already with other values;
-        StorageError where the disk refuses.
+        indices: (B,) integers in 0..N−1. logits: (B, C) floats. labels: (B,) integers, or (B, T) floats for regression;
+        −1 or NaN where there is none, the default. input_crc32: (B,) uint32, see `decant.input_crc32`; 0 where none is
+        recorded, the default.
+
+        Raises ValueRefusedError, naming sample and view, for NaN, Inf, float16 overflow, a wrong shape, an index out of
+        range, or an index that is stored already with other values; StorageError where the disk fails.
         """
         self._store(validation.check_batch(self.manifest, indices, logits, labels, input_crc32, view))
 
     def publish(self) -> Path:
-        """Checks every block, syncs the file and gives it its published name; returns that path.
+        """Syncs the file, checks every block and gives the file its published name; returns that path.
 
-        Raises IncompleteError, naming the first missing block, while rows are missing; StorageError where a
-        block does not read back as it was written, or the sync fails: then nothing is published, and a failed
-        sync is not tried again. Where another builder of the same cache was first, its file stays and this
-        one's is dropped.
+        Raises IncompleteError, naming the first missing block, while rows are missing; StorageError where a block does
+        not read back as it was written, or the sync fails: then nothing is published, and a failed sync is not tried
+        again. Where another builder of the same cache was first, its file stays and this one is dropped.
         """
         self._entries = self._stored.read_entries()  # other ranks may have written into the same file
         missing = np.argwhere(self._entries == 0)
@@ -197,9 +209,7 @@ class LogitCacheWriter:
         self._filled[view, first:end] = False
 
     def _take_over(self, other: Path) -> None:
-        """Copies the sound blocks of another builder's file, and removes its name unless that builder is
-        known to live.
-        """
+        """Copies the sound blocks of another builder's file, and removes that file unless its builder still runs."""
         unusable = (FormatError, PermissionError, FileNotFoundError)
         with contextlib.suppress(*unusable), open(other, "rb") as file:
             self._copy(StoredRows(file.fileno(), _check_begun(other, self.manifest), other))
@@ -207,7 +217,7 @@ class LogitCacheWriter:
                 other.unlink(missing_ok=True)
 
     def _copy(self, source: StoredRows) -> None:
-        """Writes the blocks that are whole in `source` and not here."""
+        """Copies the blocks that are written in `source` and not here."""
         theirs = source.read_entries()
         for view, block in np.argwhere((theirs != 0) & (self._entries == 0)).tolist():
             first, end = self.blocks.bounds(block)
@@ -220,7 +230,7 @@ class LogitCacheWriter:
                 self._forget(view, block)
 
     def _check_repeats(self, batch: Batch) -> None:
-        """A row that is stored must be given again with the very same bytes, and its label in every view."""
+        """Raises ValueRefusedError where a row is stored already with other bytes, or its label for another view."""
         view, filled = batch.view, self._filled[:, batch.samples]
         for place in np.flatnonzero(filled.any(axis=0)).tolist():
             row = int(batch.samples[place])
@@ -233,9 +243,7 @@ class LogitCacheWriter:
                     )
 
     def _give_name(self) -> None:
-        """The step that publishes: `PATH` comes to be whole or not at all, and never replaces another's
-        file.
-        """
+        """The step that publishes: `path` appears whole or not at all, and never replaces another builder's file."""
         try:
             os.link(self.partial, self.path)
         except FileExistsError:
@@ -253,7 +261,7 @@ class LogitCacheWriter:
 
 
 def _check_begun(path: Path, manifest: Manifest) -> Layout:
-    """The layout of a file that must answer the same question, or FormatError or MismatchError."""
+    """The layout of a file that must have the same identity. Raises FormatError, MismatchError."""
     with open(path, "rb") as file:
         try:
             found = hdf5.check(file, str(path))
