@@ -278,7 +278,7 @@ def _name(name: str, value: Any) -> str:
         return "\n\n".join([title, _signature(name, value), _docstring(value)])
     parts = [title, _docstring(value)]
     if not hasattr(value, "open") and not issubclass(value, Exception):  # those are made by `open`, or raised
-        made = _docstring(value.__init__) if value.__init__.__doc__ else ""  # type: ignore[misc]
+        made = _docstring(value.__init__) if value.__init__.__doc__ else ""
         parts += [_signature(name, value), made if "__init__" in vars(value) else ""]
     for key, member in vars(value).items():
         shown = member.__func__ if isinstance(member, classmethod | staticmethod) else member
