@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.documents import PAGES, blocks, reading
 from tests.helpers.processes import ROOT
-
-NOT_RUN = Counter[str]()
-"""How many blocks of each page are not run."""
 
 
 @pytest.fixture(scope="module")
