@@ -1,0 +1,14 @@
+"""A store for the packs that a test makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the caches, with no packs yet."""
+    monkeypatch.setenv("DECANT_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
