@@ -1,0 +1,204 @@
+"""Files of blocks: what is not as it was written is found, in every kind of such files, and nothing else is refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from decant.cache import CacheError, StorageError
+from decant.cache.io.blockfile import WRITTEN, BlockChecks, BlockFile, expected_entry
+from decant.pipeline.errors import DamagedError
+from tests.helpers.block_files import KINDS, Kind, entries
+
+
+@pytest.fixture(params=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]()
+
+
+def stop_before_publishing(kind: Kind, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An unfinished file whose blocks are all written."""
+
+    def stop(file: BlockFile) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BlockFile, "sync", stop)
+        with pytest.raises(KeyboardInterrupt):
+            kind.build(root)
+    (unfinished,) = kind.unfinished(root)
+    return unfinished
+
+
+def flip(path: Path, place: int) -> None:
+    """One bit of a byte changed."""
+    path.chmod(0o644)
+    with open(path, "r+b") as file:
+        before = os.pread(file.fileno(), 1, place)[0]
+        os.pwrite(file.fileno(), bytes([before ^ 16]), place)
+
+
+def places(kind: Kind, path: Path) -> list[int]:
+    """The first and last byte of every range of every block, and a byte of every entry."""
+    layout = kind.layout(path)
+    found = [
+        place
+        for block in range(layout.num_blocks)
+        for first, end in layout.ranges(block)
+        for place in (first, end - 1)
+    ]
+    return sorted({*found, *(layout.entries_offset + 8 * block for block in range(layout.num_blocks))})
+
+
+# What lies in them
+
+
+def test_every_entry_is_that_of_its_bytes(kind: Kind, tmp_path: Path) -> None:
+    path = kind.build(tmp_path)
+    layout, content = kind.layout(path), path.read_bytes()
+    assert len(content) == layout.size
+    found = np.frombuffer(content, "<u8", layout.num_blocks, layout.entries_offset)
+    assert found.tolist() == [
+        expected_entry(layout, lambda first, end: content[first:end], block)
+        for block in range(layout.num_blocks)
+    ]
+    assert (found >= WRITTEN).all()
+
+
+# What is not as it was written
+
+
+def test_a_bit_that_changed_while_nobody_built_is_written_anew(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "never").mkdir()
+    expected = kind.build(tmp_path / "never").read_bytes()
+    (tmp_path / "measured").mkdir()
+    changed = places(kind, stop_before_publishing(kind, tmp_path / "measured", monkeypatch))
+    assert len(changed) > 10
+    for place in changed:
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        flip(stop_before_publishing(kind, folder, monkeypatch), place)
+        assert kind.build(folder).read_bytes() == expected, f"byte {place:,}"
+
+
+def test_a_bit_that_changed_once_published_is_refused_by_whoever_reads_it(kind: Kind, tmp_path: Path) -> None:
+    path = kind.build(tmp_path)
+    assert kind.is_sound(path)
+    for place in places(kind, path):
+        flip(path, place)
+        with pytest.raises(
+            (CacheError, DamagedError), match=r"not as it was written|not as they were written"
+        ):
+            kind.is_sound(path)
+        flip(path, place)
+    assert kind.is_sound(path)
+
+
+def test_a_block_that_was_never_written_is_refused(kind: Kind, tmp_path: Path) -> None:
+    path = kind.build(tmp_path)
+    path.chmod(0o644)
+    layout = kind.layout(path)
+    with open(path, "r+b") as file:
+        BlockFile(file.fileno(), layout, path).write_entry(layout.num_blocks - 1, 0)
+    with pytest.raises((CacheError, DamagedError), match=r"not written|never written"):
+        kind.is_sound(path)
+
+
+# A disk that fails
+
+
+def test_a_sync_that_fails_is_not_tried_again_and_leaves_nothing(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_sync, calls = os.fsync, []
+
+    def fail(fd: int) -> None:
+        if os.fstat(fd).st_size and not calls and all_written():
+            calls.append(fd)
+            raise OSError(errno.EIO, "Input/output error")
+        really_sync(fd)
+
+    def all_written() -> bool:
+        return any(entries(kind, found).all() for found in kind.unfinished(tmp_path))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError, match="syncing; what was written cannot be trusted"):
+        kind.build(tmp_path)
+    assert len(calls) == 1
+    assert kind.unfinished(tmp_path) == []
+    assert not kind.path(tmp_path).exists()
+    assert kind.is_sound(kind.build(tmp_path))
+
+
+# Checking lazily
+
+
+class Bytes:
+    """Eight blocks of one byte, then their entries."""
+
+    size, num_blocks, entries_offset = 72, 8, 8
+
+    def ranges(self, block: int) -> list[tuple[int, int]]:
+        return [(block, block + 1)]
+
+
+def content_of(data: bytes) -> bytearray:
+    entries = [expected_entry(Bytes(), lambda first, end: data[first:end], block) for block in range(8)]
+    return bytearray(data + b"".join(entry.to_bytes(8, "little") for entry in entries))
+
+
+def checks_of(content: bytearray, trusted: bool = False) -> tuple[BlockChecks, list[int]]:
+    """The checks, and the first bytes that they read."""
+    read = list[int]()
+
+    def note(first: int, end: int) -> bytes:
+        read.append(first)
+        return bytes(content[first:end])
+
+    checks = BlockChecks(Bytes(), note, trusted=trusted)
+    assert read == [8], "the entries"
+    read.clear()
+    return checks, read
+
+
+def test_a_block_is_checked_once_and_only_when_it_is_needed() -> None:
+    checks, read = checks_of(content_of(b"abcdefgh"))
+    assert checks.first_damaged(np.array([5, 2, 5, 2])) is None
+    assert sorted(read) == [2, 5]
+    assert checks.first_damaged(np.array([2, 3])) is None
+    assert sorted(read) == [2, 3, 5]
+    assert not checks.all_sound
+    assert checks.first_damaged(np.arange(8)) is None
+    assert checks.all_sound
+    assert sorted(read) == list(range(8))
+
+
+def test_a_damaged_block_is_found_each_time_and_others_are_read() -> None:
+    content = content_of(b"abcdefgh")
+    content[3] ^= 1
+    checks, _ = checks_of(content)
+    for _ in range(2):
+        assert checks.first_damaged(np.arange(8)) == 3
+        assert checks.first_damaged(np.array([0, 1, 2, 4])) is None
+    assert checks.check_all() == [3]
+    assert not checks.all_sound
+    content[3] ^= 1
+    assert checks.check_all() == []
+    assert checks.all_sound
+
+
+def test_trusted_blocks_are_not_read_until_all_are_checked() -> None:
+    content = content_of(b"abcdefgh")
+    content[3] ^= 1
+    checks, read = checks_of(content, trusted=True)
+    assert checks.all_sound
+    assert checks.first_damaged(np.arange(8)) is None
+    assert read == []
+    assert checks.check_all() == [3]
+    assert checks.first_damaged(np.array([3])) == 3
