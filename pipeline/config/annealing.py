@@ -31,14 +31,14 @@ def _number_or_schedule(**bounds: float) -> WrapValidator:
     def read(value: Any, _: Callable[[Any], Any]) -> float | Scheduled:
         if not isinstance(value, (dict, Scheduled)):
             return number.validate_python(value)
-        found = Scheduled.model_validate(value)
-        for end, at in (("from", found.from_), ("to", found.to)):
+        scheduled = Scheduled.model_validate(value)
+        for end, at in (("from", scheduled.from_), ("to", scheduled.to)):
             try:
                 number.validate_python(at)
             except ValidationError as error:
                 allowed = error.errors()[0]["msg"].removeprefix("Input should be ")
                 raise ValueError(f"{end}: must be {allowed}, found {at:g}") from None
-        return found
+        return scheduled
 
     return WrapValidator(read)
 

@@ -48,9 +48,9 @@ class Recipe:
     def command(self, phase: str, without: str | None = None) -> str:
         """The command that runs a phase of this recipe, for a message; `without` leaves out one --set."""
         words = list(self.options)
-        for place in range(len(words) - 2, -1, -1):
-            if words[place] == "--set" and words[place + 1].partition("=")[0].strip() == without:
-                del words[place : place + 2]
+        for index in range(len(words) - 2, -1, -1):
+            if words[index] == "--set" and words[index + 1].partition("=")[0].strip() == without:
+                del words[index : index + 2]
         return shlex.join(["decant", phase, *words])
 
 
@@ -138,7 +138,7 @@ def _dates(value: Any, path: str = "") -> Iterator[str]:
         for key, inner in value.items():
             yield from _dates(inner, f"{path}.{key}" if path else key)
     elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            yield from _dates(inner, f"{path}[{place}]")
+        for index, inner in enumerate(value):
+            yield from _dates(inner, f"{path}[{index}]")
     elif isinstance(value, (datetime.date, datetime.time)):
         yield path

@@ -27,8 +27,8 @@ class Figure(NamedTuple):
         """The figure of these metrics, as they hold it; None where there is none, or no number, as of a training that
         diverged.
         """
-        found: float | None = metrics.get(self.key)
-        return found if found is not None and math.isfinite(found) else None
+        value: float | None = metrics.get(self.key)
+        return value if value is not None and math.isfinite(value) else None
 
     def text(self, metrics: Mapping[str, Any]) -> str:
         """The figure of these metrics; a dash where there is none."""

@@ -42,9 +42,9 @@ def _tensor(path: Path) -> NDArray[Any]:
     import torch
 
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        tensor = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise DataError(f"{path}: not a file of one tensor") from error
-    if not isinstance(found, torch.Tensor):
-        raise DataError(f"{path}: expected one tensor, found {type(found).__name__}")
-    return found.float().numpy() if found.is_floating_point() else found.numpy()
+    if not isinstance(tensor, torch.Tensor):
+        raise DataError(f"{path}: expected one tensor, found {type(tensor).__name__}")
+    return tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()

@@ -38,13 +38,13 @@ def from_function(settings: DataSettings, views: ViewsSettings, split: Split) ->
         data.labels = as_labels([as_label(target) for target in targets], f"{settings.name}: {split}")
         return data
     inputs = np.empty((len(data) if fits else 0, *data.input_shape), data.first.dtype)
-    found: list[Label] = []
+    found_labels: list[Label] = []
     for index in track(range(len(data)), f"reading {settings.name}"):
         value, label = data.sample(index)
-        found.append(label)
+        found_labels.append(label)
         if fits:
             inputs[index] = value
-    data.labels = labels = as_labels(found, f"{settings.name}: {split}")
+    data.labels = labels = as_labels(found_labels, f"{settings.name}: {split}")
     return ArrayData(settings.name, split, inputs, labels, classes) if fits else data
 
 

@@ -22,18 +22,18 @@ def as_label(value: Any) -> Label:
     """
     if value is None:
         return None
-    found = np.asarray(value)
-    if found.dtype.kind == "f" and found.ndim <= 1:
-        return found.astype(np.float32).reshape(-1)
+    array = np.asarray(value)
+    if array.dtype.kind == "f" and array.ndim <= 1:
+        return array.astype(np.float32).reshape(-1)
     return operator.index(value)
 
 
-def as_labels(found: Sequence[Label], where: str) -> NDArray[Any]:
+def as_labels(per_sample: Sequence[Label], where: str) -> NDArray[Any]:
     """(N,) int64 of classes, −1 for none; (N, T) float32 of targets, NaN for none.
 
     Raises DataError, beginning with `where`, where samples differ in kind or number of targets.
     """
-    known = [(index, label) for index, label in enumerate(found) if label is not None]
+    known = [(index, label) for index, label in enumerate(per_sample) if label is not None]
     kind = _worded(known[0][1]) if known else "a class"
     odd = next(((index, label) for index, label in known if _worded(label) != kind), None)
     if odd is not None:
@@ -42,9 +42,9 @@ def as_labels(found: Sequence[Label], where: str) -> NDArray[Any]:
         )
     first = known[0][1] if known else NO_LABEL
     labels: NDArray[Any] = (
-        np.full((len(found), len(first)), np.nan, np.float32)
+        np.full((len(per_sample), len(first)), np.nan, np.float32)
         if isinstance(first, np.ndarray)
-        else np.full(len(found), NO_LABEL)
+        else np.full(len(per_sample), NO_LABEL)
     )
     for index, label in known:
         labels[index] = label

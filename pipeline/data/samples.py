@@ -104,8 +104,8 @@ def num_outputs(data: LabelledData) -> int:
 
 def vocabulary(data: LabelledData) -> int | None:
     """How many tokens texts are made of; None of data that are no texts."""
-    found: int | None = getattr(data, "vocabulary", None)
-    return found
+    size: int | None = getattr(data, "vocabulary", None)
+    return size
 
 
 def has_labels(data: LabelledData) -> bool:

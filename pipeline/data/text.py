@@ -56,10 +56,10 @@ class TextData:
         """`input_ids` and `attention_mask` (1 for a token, 0 for padding), both (B, longest)."""
         starts = self.starts[:-1][indices]
         lengths = self.starts[1:][indices] - starts
-        places = np.arange(lengths.max(initial=1))
-        mask = places < lengths[:, None]
+        positions = np.arange(lengths.max(initial=1))
+        mask = positions < lengths[:, None]
         ids = np.full(mask.shape, self.padding, np.int64)
-        ids[mask] = self.ids[(starts[:, None] + places)[mask]]
+        ids[mask] = self.ids[(starts[:, None] + positions)[mask]]
         return {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
 
     def digest(self) -> str:
@@ -129,12 +129,12 @@ def _read(path: Path) -> Iterator[Row]:
     """The rows of a file. Raises DataError, naming the row, counted from 1 without a header."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            found: Iterable[Any] = (
+            rows: Iterable[Any] = (
                 (json.loads(line) for line in file if line.strip())
                 if path.suffix == ".jsonl"
                 else csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
             )
-            for number, row in enumerate(found, start=1):
+            for number, row in enumerate(rows, start=1):
                 yield _row(row, f"{path}: row {number}")
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
@@ -161,19 +161,19 @@ def _classes(rows: Sequence[Row], path: Path) -> tuple[str, ...]:
 
 
 def _labels(rows: Sequence[Row], classes: Sequence[str], path: Path) -> NDArray[np.int64]:
-    place = {name: index for index, name in enumerate(classes)}
+    index_of = {name: index for index, name in enumerate(classes)}
     numbered = all(map(_is_integer, classes))
     labels = np.full(len(rows), NO_LABEL)
     for number, row in enumerate(rows, start=1):
         if row.label is None:
             continue
         name = str(int(row.label)) if numbered and _is_integer(row.label) else str(row.label)
-        if name not in place:
+        if name not in index_of:
             raise DataError(
                 f"{path}: row {number}: label {row.label!r} is none of the {len(classes)} classes of the training "
                 f"part: {', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}"
             )
-        labels[number - 1] = place[name]
+        labels[number - 1] = index_of[name]
     return labels
 
 
@@ -193,9 +193,9 @@ def _tokenizer(name: str) -> Any:
 
 def _tokenised(texts: Sequence[str], tokenizer: Any, max_length: int) -> list[NDArray[np.int32]]:
     """The token ids of each text, with the special tokens that the tokenizer adds, cut at `max_length`."""
-    found: list[NDArray[np.int32]] = []
+    tokens: list[NDArray[np.int32]] = []
     for start in track(range(0, len(texts), _TOGETHER), "tokenising"):
         some = list(texts[start : start + _TOGETHER])
         ids = tokenizer(some, truncation=True, max_length=max_length)["input_ids"]
-        found += [np.array(row, np.int32) for row in ids]
-    return found
+        tokens += [np.array(row, np.int32) for row in ids]
+    return tokens

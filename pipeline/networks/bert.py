@@ -77,14 +77,17 @@ def describe(
         raise ModelError(
             f"takes {positions:,} tokens at most; set data.max_length, which is {input_shape[0]:,}"
         )
-    theirs = [str(config.id2label[place]) for place in sorted(config.id2label)]
+    theirs = [str(config.id2label[label]) for label in sorted(config.id2label)]
     if _plain(theirs) != _plain(classes) and sorted(_plain(theirs)) == sorted(_plain(classes)):
         raise ModelError(
             f"has the classes {', '.join(theirs)}, and the data {', '.join(classes)}; write labels as integers from 0, "
             "in the order of the network"
         )
-    found = json.loads(config.to_json_string(use_diff=False))
-    return {**{key: found[key] for key in sorted(found) if key not in _UNTOLD}, "num_labels": num_classes}
+    settings = json.loads(config.to_json_string(use_diff=False))
+    return {
+        **{key: settings[key] for key in sorted(settings) if key not in _UNTOLD},
+        "num_labels": num_classes,
+    }
 
 
 def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> nn.Module:

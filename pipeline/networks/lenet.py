@@ -23,9 +23,9 @@ class LeNet(nn.Module):
         self.conv2 = nn.Conv2d(6, 16, 5)
         height, width = (((side - 4) // 2 - 4) // 2 for side in input_shape[1:])
         widths = (16 * height * width, *hidden, num_classes)
-        self.names = [f"fc{place + 1}" for place in range(len(hidden) + 1)]
-        for place, name in enumerate(self.names):
-            self.add_module(name, nn.Linear(widths[place], widths[place + 1]))
+        self.names = [f"fc{layer + 1}" for layer in range(len(hidden) + 1)]
+        for layer, name in enumerate(self.names):
+            self.add_module(name, nn.Linear(widths[layer], widths[layer + 1]))
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)

@@ -25,8 +25,8 @@ class TextNetwork(nn.Module):
         self.body = body
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        found = self.body(**inputs)
-        logits: Tensor = found if isinstance(found, Tensor) else found.logits
+        output = self.body(**inputs)
+        logits: Tensor = output if isinstance(output, Tensor) else output.logits
         return logits
 
 
@@ -51,17 +51,17 @@ def arguments(
             f"network {name!r}: takes images or features, and the data are texts; write bert, "
             f"{_ELSEWHERE}FOLDER_OR_HUB or package.module:function"
         )
-    found = {**args, "vocabulary": vocabulary}
+    complete = {**args, "vocabulary": vocabulary}
     if name.startswith(_ELSEWHERE):
         if args:
             raise ModelError(f"network {name!r}: unknown argument {next(iter(args))!r}; it takes none")
         try:
-            found["config"] = bert.describe(
+            complete["config"] = bert.describe(
                 name.removeprefix(_ELSEWHERE), num_classes, classes, vocabulary, input_shape
             )
         except ModelError as error:
             raise ModelError(f"network {name!r}: {error}") from error.__cause__
-    return found
+    return complete
 
 
 def build(

@@ -101,7 +101,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         # Many published checkpoints hold the training script's options: a Namespace of plain values.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign is None:
@@ -110,21 +110,21 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} was not loaded: {reason}") from error
     except Exception as error:  # what is no pickle at all ends in any error of the machine that reads it
         raise WeightsError(f"{path} is not a readable torch file") from error
-    state = _unwrap(found)
+    state = _unwrap(content)
     if not state:
-        keys = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+        keys = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise WeightsError(f"{path} holds no state dict; found {keys or 'nothing'}")
     return state
 
 
-def _unwrap(found: object) -> dict[str, Tensor]:
+def _unwrap(content: object) -> dict[str, Tensor]:
     """The tensors of a state dict, however deep it lies under the usual keys; empty when there is none."""
-    if not isinstance(found, Mapping):
+    if not isinstance(content, Mapping):
         return {}
     for key in _NESTED_UNDER:
-        if isinstance(found.get(key), Mapping):
-            return _unwrap(found[key])
-    return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+        if isinstance(content.get(key), Mapping):
+            return _unwrap(content[key])
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def _named_like(own: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -96,7 +96,7 @@ def _targets(labels: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _split(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     """((P, 2), (P, C − 1)): logits of the target class against the rest as one, and of each of the rest."""
-    places = torch.arange(logits.shape[1] - 1, device=logits.device)
-    others = logits.gather(1, places + (places >= classes[:, None]))
+    positions = torch.arange(logits.shape[1] - 1, device=logits.device)
+    others = logits.gather(1, positions + (positions >= classes[:, None]))
     target = logits.gather(1, classes[:, None])
     return torch.cat([target, others.logsumexp(dim=1, keepdim=True)], dim=1), others

@@ -41,9 +41,9 @@ def general(
     0.2169
     """
     if teacher_logits.ndim != 3 or teacher_logits.shape[1] != 2:
-        found = teacher_logits.shape[1] if teacher_logits.ndim == 3 else 1
+        num_caches = teacher_logits.shape[1] if teacher_logits.ndim == 3 else 1
         raise RecipeError(
-            f"student.objective: general learns from two caches, found {found}; set "
+            f"student.objective: general learns from two caches, found {num_caches}; set "
             "cache.from = [TEACHER, KNOWLEDGE]"
         )
     divergences = []

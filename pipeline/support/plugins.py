@@ -40,12 +40,12 @@ class Plugin:
             module = importlib.import_module(module_name)
         except Exception as error:  # importing runs the module, which may raise anything
             raise self.refusal(f"cannot be imported ({_words(error)})") from error
-        found = getattr(module, name, None)
-        if found is None:
+        value = getattr(module, name, None)
+        if value is None:
             raise self.refusal(f"module {module_name} has no {name!r}{_suggestion(name, module)}")
-        if not callable(found):
-            raise self.refusal(f"{name} is not callable, it is of type {type(found).__name__}")
-        return found
+        if not callable(value):
+            raise self.refusal(f"{name} is not callable, it is of type {type(value).__name__}")
+        return value
 
     def check_arguments(self, function: Callable[..., Any], *positional: str, **keywords: Any) -> None:
         """Raises `error` where `function` cannot be called with so many positional arguments, which the message calls
@@ -71,8 +71,8 @@ def source_sha256(name: str) -> str | None:
     is no such file. Nothing but the packages around the module is imported.
     """
     try:
-        found = importlib.util.find_spec(name.partition(":")[0])
-        return None if found is None else hashlib.sha256(Path(str(found.origin)).read_bytes()).hexdigest()
+        spec = importlib.util.find_spec(name.partition(":")[0])
+        return None if spec is None else hashlib.sha256(Path(str(spec.origin)).read_bytes()).hexdigest()
     except (ImportError, ValueError, OSError):
         return None
 

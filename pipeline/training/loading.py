@@ -54,8 +54,8 @@ class ShuffledKeys(Sampler[Keys]):
     def __iter__(self) -> Iterator[Keys]:
         order = np.random.Generator(np.random.Philox(key=[self.seed, self.epoch])).permutation(self.length)
         keys = np.stack([order, self.views(order, self.epoch)], axis=1)
-        for place in range(len(self)):
-            yield keys[place * self.batch_size : (place + 1) * self.batch_size]
+        for batch in range(len(self)):
+            yield keys[batch * self.batch_size : (batch + 1) * self.batch_size]
 
 
 class OrderedKeys(Sampler[Keys]):

@@ -44,12 +44,12 @@ def measure(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None
 
 def errors(outputs: Tensor, targets: Tensor) -> Metrics:
     """Mean squared and absolute error, and R²: see `cache.regression_errors`."""
-    found = cache.regression_errors([(outputs.float().numpy(), targets.numpy())])
+    errors_found = cache.regression_errors([(outputs.float().numpy(), targets.numpy())])
     metrics = Metrics()
-    if found is not None:
-        metrics["mse"], metrics["mae"] = found.mse, found.mae
-        if found.r2 is not None:
-            metrics["r2"] = found.r2
+    if errors_found is not None:
+        metrics["mse"], metrics["mae"] = errors_found.mse, errors_found.mae
+        if errors_found.r2 is not None:
+            metrics["r2"] = errors_found.r2
     return metrics
 
 

@@ -33,8 +33,8 @@ def draw_box(
     width = np.rint(np.sqrt(area * share * aspect)).astype(np.int64)
     fits = (height >= 1) & (height <= largest[0]) & (width >= 1) & (width <= largest[1])
     rows, first = np.arange(len(bits)), fits.argmax(axis=1)
-    found = fits[rows, first]
-    return height[rows, first] * found, width[rows, first] * found
+    any_fits = fits[rows, first]
+    return height[rows, first] * any_fits, width[rows, first] * any_fits
 
 
 def place_box(bits: Bits, shape: tuple[int, int], height: Draw, width: Draw) -> tuple[Draw, Draw]:
@@ -49,7 +49,7 @@ def log_uniform(fraction: NDArray[np.uint64], low: float, high: float) -> NDArra
     rounded alike on every machine, exponentials are not.
     """
     power, root = np.full(fraction.shape, low, np.float64), high / low
-    for place in range(31, -1, -1):
+    for bit in range(31, -1, -1):
         root = math.sqrt(root)
-        power *= np.where(fraction >> np.uint64(place) & np.uint64(1), root, 1.0)
+        power *= np.where(fraction >> np.uint64(bit) & np.uint64(1), root, 1.0)
     return power

@@ -37,9 +37,9 @@ def color_jitter(
     steps: list[tuple[Any, Draw, int]] = [(_brightness, brightness, ONE), (_contrast, contrast, ONE)]
     if images.shape[1] == 3:
         steps += [(_saturation, saturation, ONE), (_hue, hue, 0)]
-    for place in range(4):
+    for step in range(4):
         for which, (adjust, values, neutral) in enumerate(steps):
-            chosen = np.flatnonzero((order[:, place] == which) & (values != neutral))
+            chosen = np.flatnonzero((order[:, step] == which) & (values != neutral))
             if len(chosen):
                 samples = beside(chosen, images)
                 images[samples] = adjust(images[samples], values[chosen])
@@ -56,9 +56,9 @@ def jitter(
     """
     changed = chance(bits[:, 8], p)
     values = []
-    for place, strength in enumerate((brightness, contrast, saturation)):
+    for draw, strength in enumerate((brightness, contrast, saturation)):
         low, high = round(max(0.0, 1 - strength) * ONE), round((1 + strength) * ONE)
-        values.append(np.where(changed, low + below(bits[:, place], high - low + 1), ONE))
+        values.append(np.where(changed, low + below(bits[:, draw], high - low + 1), ONE))
     most = round(hue * ONE)
     turn = np.where(changed, below(bits[:, 3], 2 * most + 1) - most, 0)
     return values[0], values[1], values[2], turn, np.argsort(bits[:, 4:8], axis=1, kind="stable")
@@ -69,7 +69,7 @@ def grey(images: Images) -> Images:
     images = int32(images)
     if images.shape[1] == 1:
         return images
-    red, green, blue = (images[:, place : place + 1] for place in range(3))
+    red, green, blue = (images[:, channel : channel + 1] for channel in range(3))
     return 19_595 * red + 38_470 * green + 7_471 * blue + ONE // 2 >> 16
 
 
@@ -95,7 +95,7 @@ def _hue(images: Images, turn: Draw) -> Images:
     Red is at 0, green at 2, blue at 4 of its six sides, and an angle in −1 … 5.
     """
     namespace = array_api_compat.array_namespace(images)
-    red, green, blue = (int32(images[:, place]) for place in range(3))
+    red, green, blue = (int32(images[:, channel]) for channel in range(3))
     high = namespace.maximum(namespace.maximum(red, green), blue)
     low = namespace.minimum(namespace.minimum(red, green), blue)
     spread = high - low

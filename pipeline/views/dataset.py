@@ -107,12 +107,12 @@ class ViewedData(Dataset[tuple[Any, Any]]):
     ) -> tuple[Any, NDArray[Any]]:
         """Inputs and labels after the first `count` operations."""
         images, labels = self.data.raw(indices), self._labels(indices)
-        for place, operation in enumerate(self.settings.augment[:count]):
-            bits = choices(self.settings.seed, indices, views, place)
+        for step, operation in enumerate(self.settings.augment[:count]):
+            bits = choices(self.settings.seed, indices, views, step)
             if self.settings.count == "all":
-                images = enumeration.enact(self.settings, place, images, views)
+                images = enumeration.enact(self.settings, step, images, views)
             elif isinstance(operation, Mixing):
-                partners, theirs = self._after(place, mixing.partner(bits, len(self)), views)
+                partners, theirs = self._after(step, mixing.partner(bits, len(self)), views)
                 images, share = operations.mix(operation, images, partners, bits)
                 labels = _shares(share) * labels + _shares(1 - share) * theirs
             else:
@@ -126,8 +126,8 @@ class ViewedData(Dataset[tuple[Any, Any]]):
     def _check(self) -> tuple[int, ...]:
         """The shape of an input after all operations. Raises DataError where one of them cannot take it."""
         first, view = np.zeros(1, np.int64), np.zeros(1, np.int64)
-        for place, operation in enumerate(self.settings.augment):
-            images, _ = self._after(place, first, view)
+        for step, operation in enumerate(self.settings.augment):
+            images, _ = self._after(step, first, view)
             reason = operations.unsupported(operation, images.shape[1:], images.dtype)
             if reason is not None:
                 raise DataError(f"views.augment: {operation.op}: {reason} (data: {self.data.name})")

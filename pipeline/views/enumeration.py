@@ -18,23 +18,23 @@ from decant.pipeline.views.arrays import Images
 from decant.pipeline.views.hashing import choices
 
 
-def enact(settings: ViewsSettings, place: int, images: Images, views: NDArray[np.integer]) -> Images:
+def enact(settings: ViewsSettings, step: int, images: Images, views: NDArray[np.integer]) -> Images:
     """Images (B, C, H, W) after what operation `place` does in each of the enumerated views (B,)."""
-    operation = settings.augment[place]
-    chosen = views.astype(np.int64) // _radix(settings, place) % (operation.num_outcomes or 1)
+    operation = settings.augment[step]
+    chosen = views.astype(np.int64) // _radix(settings, step) % (operation.num_outcomes or 1)
     return operations.enact(cast("Countable", operation), images, chosen)
 
 
 def drawn(settings: ViewsSettings, indices: NDArray[np.integer], epoch: int) -> NDArray[np.int64]:
     """(B,): the enumerated view of each sample that is pixel for pixel its hashed view `epoch`."""
     views = np.zeros(len(indices), np.int64)
-    for place, operation in enumerate(settings.augment):
-        bits = choices(settings.seed, indices, np.full(len(indices), epoch), place)
-        views += _radix(settings, place) * operations.outcome(cast("Countable", operation), bits)
+    for step, operation in enumerate(settings.augment):
+        bits = choices(settings.seed, indices, np.full(len(indices), epoch), step)
+        views += _radix(settings, step) * operations.outcome(cast("Countable", operation), bits)
     return views
 
 
-def _radix(settings: ViewsSettings, place: int) -> int:
+def _radix(settings: ViewsSettings, step: int) -> int:
     return int(
-        np.prod([operation.num_outcomes or 1 for operation in settings.augment[:place]], dtype=np.int64)
+        np.prod([operation.num_outcomes or 1 for operation in settings.augment[:step]], dtype=np.int64)
     )

@@ -71,15 +71,15 @@ def resolve(name: str, args: dict[str, Any]) -> Function:
     or it does not take `args`. What a class draws when it is built is the same each time.
     """
     plugin = Plugin(name, f"views.augment: {name}", RecipeError)
-    found = _of_torchvision(plugin) if name.startswith("torchvision:") else plugin.load()
-    if not isinstance(found, type):
-        plugin.check_arguments(found, "image", **args)
-        return partial(found, **args)
-    plugin.check_arguments(found, **args)
+    transform = _of_torchvision(plugin) if name.startswith("torchvision:") else plugin.load()
+    if not isinstance(transform, type):
+        plugin.check_arguments(transform, "image", **args)
+        return partial(transform, **args)
+    plugin.check_arguments(transform, **args)
     try:
         with _generators_kept():
             _seed([0, 0, 0])
-            return found(**args)
+            return transform(**args)
     except Exception as error:  # a constructor may raise anything
         raise plugin.wrong_arguments(error, **args) from error
 

@@ -129,8 +129,8 @@ def _interpolated(lines: Images, start: Draw, extent: Draw, size: int) -> Images
     """(B, L, …) → (B, size, …) int32, 2048 times the value: lines `start` … `start` + `extent` − 1 scaled."""
     one = 1 << _WEIGHT_BITS
     centres = (2 * np.arange(size) + 1) * extent[:, None] - size  # of the new lines, in 1 / (2·size) old ones
-    places = np.maximum((centres * one + size) // (2 * size), 0)
-    before, weight = places >> _WEIGHT_BITS, places & one - 1
+    positions = np.maximum((centres * one + size) // (2 * size), 0)
+    before, weight = positions >> _WEIGHT_BITS, positions & one - 1
     after = np.minimum(before + 1, extent[:, None] - 1)
     weights = beside(weight.astype(np.int32)[:, :, None, None], lines)
     first = int32(_lines(lines, start[:, None] + before))
@@ -138,9 +138,9 @@ def _interpolated(lines: Images, start: Draw, extent: Draw, size: int) -> Images
     return first * (one - weights) + second * weights
 
 
-def _lines(lines: Images, places: Draw) -> Images:
+def _lines(lines: Images, positions: Draw) -> Images:
     """(B, L, …) and (B, L') → (B, L', …): of each sample the lines at its own places."""
-    return lines[beside(np.arange(len(places))[:, None], lines), beside(places, lines)]
+    return lines[beside(np.arange(len(positions))[:, None], lines), beside(positions, lines)]
 
 
 def _middle(shape: tuple[int, int], ratio: Sequence[float]) -> tuple[int, int, int, int]:

@@ -70,9 +70,9 @@ def cutmix_box(bits: Bits, shape: tuple[int, int], alpha: float, p: float = 1.0)
     """
     cut = np.sqrt((ONE - mixup_weight(bits, alpha, p)) / ONE)
     starts, extents = [], []
-    for place, side in enumerate(shape):
+    for axis, side in enumerate(shape):
         extent = (side * cut).astype(np.int64)
-        start = below(bits[:, 3 + place], side) - extent // 2
+        start = below(bits[:, 3 + axis], side) - extent // 2
         starts.append(start.clip(0, side))
         extents.append((start + extent).clip(0, side) - starts[-1])
     return starts[0], starts[1], extents[0], extents[1]
