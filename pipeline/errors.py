@@ -1,4 +1,4 @@
-"""What a person can get wrong, as exceptions; `decant` prints each as one line and exits with 1.
+"""The exceptions of `pipeline`; the command line prints each as one line and exits with 1.
 
 PipelineError
 ├── RecipeError     a recipe that cannot be read, or a value in it that cannot be right
@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 
 class PipelineError(Exception):
-    """The parent of every mistake that `pipeline` reports; its text is one line for a person to read."""
+    """The base of every exception of `pipeline`; its message is one line that says what to do."""
 
 
 class RecipeError(PipelineError):

@@ -1,4 +1,4 @@
-"""Numbers of a recipe that may change while a student trains. Imports nothing heavy."""
+"""Settings that may follow a schedule while a student trains. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ class Scheduled(Section):
     schedule: Literal["linear", "cosine"] = "linear"
 
     def at(self, progress: float) -> float:
-        """The number when the share `progress` of the training, in 0..1, is done."""
+        """The number at `progress`, the share of the training that is done, in 0..1.
+
+        >>> Scheduled.model_validate({"from": 8.0, "to": 2.0}).at(0.5)
+        5.0
+        """
         share = progress if self.schedule == "linear" else (1 - math.cos(math.pi * progress)) / 2
         return self.from_ + (self.to - self.from_) * share
 
 
 def _number_or_schedule(**bounds: float) -> WrapValidator:
-    """Reads a number within `bounds`, or a table whose both ends are."""
+    """Validates a number within `bounds`, or a schedule whose both ends are."""
     number = TypeAdapter(Annotated[float, Field(strict=True, allow_inf_nan=False, **bounds)])
 
     def read(value: Any, _: Callable[[Any], Any]) -> float | Scheduled:
@@ -52,5 +56,5 @@ Temperature = Annotated[Annotated[float, Field(gt=0)] | Scheduled, _number_or_sc
 
 
 def at(value: Any, progress: float) -> Any:
-    """The value of a setting when the share `progress` of the training is done."""
+    """The value of a setting at `progress`, the share of the training that is done."""
     return value.at(progress) if isinstance(value, Scheduled) else value

@@ -1,4 +1,4 @@
-"""What `views.augment` may list: one frozen class an operation, with the range of every value, what it works on and the
+"""The operations of `views.augment`, a frozen class each: the range of every value, the images that it takes, and the
 function that does it. Imports nothing heavy.
 """
 
@@ -38,7 +38,7 @@ class Operation(Section):
 
     @property
     def output_size(self) -> int | None:
-        """Height and width of what it gives; None where that is the size of its input."""
+        """Height and width of its output; None where they are those of its input."""
         return None
 
     def misfit(self, height: int, width: int) -> str | None:
@@ -227,8 +227,8 @@ class CutMix(Mixing):
 
 
 class Transform(Operation):
-    """A transform of torchvision (`torchvision:ElasticTransform`) or one's own (`package.module:callable`);
-    what else is written beside the name are its arguments.
+    """A transform of torchvision (`torchvision:ElasticTransform`) or of the user's (`package.module:callable`); the
+    keys beside the name are its arguments.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -239,7 +239,7 @@ class Transform(Operation):
 
     @property
     def args(self) -> dict[str, Any]:
-        """What is written beside the name."""
+        """The keys beside the name."""
         return dict(self.model_extra or {})
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What a person is told of the objectives, from what a recipe may say of them. Imports nothing heavy."""
+"""The table of objectives that `decant objectives` prints, made from their settings. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ from decant.pipeline.config.objectives import BUILTIN, Builtin, name_of
 
 
 class Entry(NamedTuple):
-    """What a person is told of an objective."""
+    """A row of the table."""
 
     name: str
     formula: str
     use: str
     defaults: dict[str, Any]
-    """Its own settings, then the switch that most have."""
+    """The settings of this objective alone, then `standardize`, which most have."""
     source: str
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """A row of a table."""
+        """The row as text."""
         defaults = ", ".join(f"{key} {_shown(value)}" for key, value in self.defaults.items())
         return (self.name, self.formula, self.use, defaults, self.source)
 
 
 def catalogue() -> list[Entry]:
-    """Every objective that ships, and one's own."""
+    """Every objective that ships, and a function of the user's.
+
+    >>> catalogue()[0].cells[:2]
+    ('kd', '(1 − alpha)·CE + alpha·T²·KL(teacher ‖ student)')
+    """
     entries = [
         Entry(name_of(kind), _formula(kind), kind.use, _defaults(kind), kind.source) for kind in BUILTIN
     ]

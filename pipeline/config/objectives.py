@@ -37,7 +37,7 @@ class Builtin(Section):
     source: ClassVar[str]
     """Whose it is."""
     task: ClassVar[Task] = "classification"
-    """What it is a loss of."""
+    """The task whose outputs it is a loss of."""
     separate_caches: ClassVar[bool] = False
     """Whether it is given the logits of several caches as (B, K, C) and not their mean (B, C)."""
 
@@ -246,7 +246,7 @@ class Regression(Builtin):
 
 
 class Custom(BaseModel):
-    """A function of one's own, `package.module:function`, and its arguments."""
+    """A function of the user's, `package.module:function`, and its arguments."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
@@ -254,7 +254,7 @@ class Custom(BaseModel):
 
     @property
     def args(self) -> dict[str, Any]:
-        """What is written beside the name."""
+        """The keys beside the name."""
         return dict(self.model_extra or {})
 
 
@@ -276,7 +276,7 @@ if TYPE_CHECKING:
     Objective = Builtin | Custom
 else:
     Objective = Annotated[one_of(BUILTIN, "name") | Custom, WrapValidator(_objective)]
-"""Any of the objectives above, or a function of one's own."""
+"""Any of the objectives above, or a function of the user's."""
 
 
 def names_for(task: Task) -> list[str]:
@@ -285,5 +285,5 @@ def names_for(task: Task) -> list[str]:
 
 
 def name_of(kind: type[Builtin]) -> str:
-    """What a recipe calls an objective."""
+    """The name of an objective in a recipe."""
     return str(get_args(kind.model_fields["name"].annotation)[0])

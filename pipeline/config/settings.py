@@ -1,4 +1,4 @@
-"""What a recipe may say: one frozen class a section, with the range of every value. Imports nothing heavy."""
+"""The sections of a recipe, a frozen class each, with the range of every value. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Network(BaseModel):
 
     @property
     def args(self) -> dict[str, Any]:
-        """What is written beside the name."""
+        """The keys beside the name."""
         return dict(self.model_extra or {})
 
     def __str__(self) -> str:
@@ -38,12 +38,14 @@ NetworkField = Annotated[Network, BeforeValidator(_network)]
 
 
 class TransferSettings(Section):
-    """`data.transfer`: what the teacher is cached on and students learn from, apart from what it learnt from."""
+    """`data.transfer`: samples that the teacher is not trained on; its logits are cached for them, and students
+    train on them.
+    """
 
     share: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Of the training part, held out from the teacher."""
     part: Annotated[str, Field(min_length=1)] | None = None
-    """Or a part of its own: the folder of that name beside train/, or what one's own function gives for it."""
+    """Or a part of its own: the folder of that name beside train/, or what a function of your own returns for it."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Which samples the share is."""
     labels: bool = True
@@ -267,7 +269,7 @@ class Settings(Section):
     views: ViewsSettings = ViewsSettings()
     teacher: TeacherSettings
     knowledge: TeacherSettings | None = None
-    """A second teacher, with a cache of its own; like the first it is not asked for where cache.from is given."""
+    """A second teacher, with a cache of its own; like the first it is not needed where cache.from is given."""
     cache: CacheSettings = CacheSettings()
     student: StudentSettings
 

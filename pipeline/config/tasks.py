@@ -1,4 +1,4 @@
-"""What can be learnt from data, and the figures that say how well. Imports nothing heavy."""
+"""The tasks, classification and regression, and the metrics of each. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Figure(NamedTuple):
 
     @property
     def scale(self) -> float:
-        """What a value is multiplied by to be shown."""
+        """The factor that a value is multiplied by when it is shown."""
         return 100.0 if self.percent else 1.0
 
     def value(self, metrics: Mapping[str, Any]) -> float | None:

@@ -1,4 +1,4 @@
-"""A dataset of one's own, `package.module:function`: any map-style dataset of (input, label)."""
+"""A dataset of the user's, `package.module:function`: any map-style dataset of (input, label)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class SampleData:
 
     @cached_property
     def first(self) -> NDArray[Any]:
-        """The input that all others must be like."""
+        """The input whose shape and dtype all others must have."""
         return self._read(0)[0]
 
     @property
@@ -93,7 +93,7 @@ class SampleData:
 
     @cached_property
     def _digest(self) -> str:
-        """Of the labels, and of a fixed set of probes: all would take a pass over the data."""
+        """Of the labels and of a fixed set of samples; all of them would take a pass over the data."""
         inputs = self.raw(spread(len(self), _PROBES))
         digest = hashlib.sha256(f"{len(self)} {inputs.shape} {inputs.dtype.str}".encode())
         digest.update(self.labels.data)
@@ -112,7 +112,7 @@ class SampleData:
 
 
 def _call(settings: DataSettings, split: Split) -> Any:
-    """The dataset that one's own function returns. Raises DataError where there is no such function, or it fails."""
+    """The dataset that the function returns. Raises DataError where there is no such function, or it fails."""
     plugin = Plugin(settings.name, f"data.name {settings.name!r}", DataError)
     function = plugin.load()
     plugin.check_arguments(function, root=settings.root, split=split)

@@ -1,4 +1,6 @@
-"""The transfer set: what a teacher is cached on and students learn from, where it learnt from other samples itself."""
+"""The transfer set: samples that the teacher is not trained on, for which its logits are cached and on which students
+train.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +55,8 @@ class SomeOf:
 
 
 def divide(settings: Settings, train: LabelledData) -> tuple[LabelledData, LabelledData]:
-    """What the teacher learns from and what students learn from: twice the training part, unless there is
-    `data.transfer`. Raises DataError where that cannot be had.
+    """(the data that the teacher is trained on, the data that students are trained on): twice the training part,
+    unless the recipe has `data.transfer`. Raises DataError where the parts cannot be made.
     """
     transfer = settings.data.transfer
     if transfer is None:

@@ -1,4 +1,4 @@
-"""An image file, or somebody's image or array → pixels as the data hold them: decoded, scaled, cropped."""
+"""An image file, a PIL image or an array → an array (C, H, W): decoded, scaled, cropped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def decode(path: Path, views: ViewsSettings) -> NDArray[np.uint8]:
 
 
 def decoder() -> str:
-    """What `decode` runs on: another one may give other pixels of the same file."""
+    """The libraries that `decode` uses, with their versions: others may give other pixels of the same file."""
     libraries = [f"{name} {features.version(name)}" for name in ("jpg", "libjpeg_turbo", "webp", "libtiff")]
     return ", ".join([f"Pillow {__version__}", *libraries, platform.machine()])
 
@@ -58,7 +58,7 @@ def to_array(value: Any, views: ViewsSettings) -> NDArray[Any]:
 
 
 def alike(value: NDArray[Any], first: NDArray[Any], name: object) -> NDArray[Any]:
-    """The input, once it is known to have the shape and type of the first."""
+    """The input. Raises DataError where shape or dtype differ from those of the first."""
     if (value.shape, value.dtype) != (first.shape, first.dtype):
         raise DataError(
             f"{name}: {value.dtype} {value.shape}, where the first is {first.dtype} {first.shape}; all must be "

@@ -46,12 +46,12 @@ def image_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> 
 
 
 def listed_images(settings: DataSettings, views: ViewsSettings, split: Split) -> FileData:
-    """The same, each file decoded when it is asked for, and not before."""
-    folder, classes, found = _listed(settings, split)
-    paths = [path for path, _ in found]
-    labels = np.array([label for _, label in found], dtype=np.int64)
+    """The same samples; each file is decoded when it is read, and not before."""
+    folder, classes, files = _listed(settings, split)
+    paths = [path for path, _ in files]
+    labels = np.array([label for _, label in files], dtype=np.int64)
     digest = hashlib.sha256()
-    for path, label in found:
+    for path, label in files:
         line = f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0{label}\n"
         digest.update(os.fsencode(line))  # a name need not be text
     return FileData("imagefolder", split, paths, labels, classes, digest.hexdigest(), views)
@@ -64,7 +64,7 @@ def image_files(settings: DataSettings, split: Split) -> list[Path]:
 
 @dataclass
 class FileData:
-    """Image files, decoded as they are asked for."""
+    """Image files, each decoded when it is read."""
 
     name: str
     split: Split
@@ -81,7 +81,7 @@ class FileData:
 
     @cached_property
     def first(self) -> NDArray[np.uint8]:
-        """The image that all others must be like."""
+        """The image whose shape all others must have."""
         return decode(self.paths[0], self.views)
 
     @property
@@ -96,18 +96,18 @@ class FileData:
         return self.content
 
     def pixels_key(self) -> str:
-        """SHA-256 of what the pixels are a function of: the files and when each was last changed, the size that
-        they are brought to, and the decoder.
+        """SHA-256 of all that decides the pixels: the files and when each was last changed, the size that they are
+        brought to, and the decoder.
 
         The time of change is the inode's, which no program can set back as it can that of modification.
         """
         times = hashlib.sha256()
         for path in self.paths:
-            found = path.stat()
-            times.update(f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\n".encode())
+            status = path.stat()
+            times.update(f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode())
         resize = None if self.views.resize == self.views.size else self.views.resize
-        question = [self.content, times.hexdigest(), self.views.size, resize, decoder()]
-        return hashlib.sha256(json.dumps(question).encode()).hexdigest()
+        decisive = [self.content, times.hexdigest(), self.views.size, resize, decoder()]
+        return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
 
 @dataclass
@@ -138,9 +138,9 @@ class PackedData:
 
 
 def _packed(files: FileData, wanted: str) -> PackedData | None:
-    """The files' pack; None where it is not wanted, not worth its making, or cannot be made, which is said.
+    """The files' pack; None where it is not wanted, is too small to be worth it, or cannot be made, which is printed.
 
-    Raises what is in the way where `wanted` is "always".
+    Where `wanted` is "always", the error that prevents it is raised.
     """
     if wanted == "never" or (wanted == "auto" and len(files) < WORTH_PACKING):
         return None
@@ -189,7 +189,7 @@ def _memory() -> int:
 def _held(files: FileData) -> ArrayData:
     """Every file decoded into one array."""
     inputs = np.empty((len(files), *files.input_shape), np.uint8)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoder lets go of the interpreter's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoder releases the interpreter's lock
         decoded = pool.map(partial(decode, views=files.views), files.paths)
         for index, image in enumerate(track(decoded, f"decoding {files.split} images", total=len(files))):
             inputs[index] = alike(image, files.first, files.paths[index])
@@ -201,10 +201,10 @@ def _listed(settings: DataSettings, split: Split) -> tuple[Path, tuple[str, ...]
     folder = _part_folder(Path(settings.root), split)
     with os.scandir(folder) as entries:
         classes = tuple(sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name)))
-    found = [(path, label) for label, name in enumerate(classes) for path in _images(folder / name)]
-    if not found:
+    files = [(path, label) for label, name in enumerate(classes) for path in _images(folder / name)]
+    if not files:
         raise DataError(f"{folder}: no images in class folders (CLASS/NAME.jpg and the like)")
-    return folder, classes, found
+    return folder, classes, files
 
 
 def _part_folder(root: Path, split: Split) -> Path:

@@ -1,4 +1,4 @@
-"""Labels from anywhere, as the phases have them: classes counted from 0, or the targets of a regression."""
+"""Labels of any form → classes counted from 0, or the targets of a regression."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ Label = int | NDArray[np.float32] | None
 
 
 def as_label(value: Any) -> Label:
-    """A sample's label: an integer is a class; a float, or a row of floats, targets; None is none. Raises
+    """A sample's label: an integer is a class; a float, or a row of floats, targets; None is no label. Raises
     TypeError for anything else.
+
+    >>> as_label(3), as_label(0.5), as_label(None)
+    (3, array([0.5], dtype=float32), None)
     """
     if value is None:
         return None
@@ -34,11 +37,11 @@ def as_labels(per_sample: Sequence[Label], where: str) -> NDArray[Any]:
     Raises DataError, beginning with `where`, where samples differ in kind or number of targets.
     """
     known = [(index, label) for index, label in enumerate(per_sample) if label is not None]
-    kind = _worded(known[0][1]) if known else "a class"
-    odd = next(((index, label) for index, label in known if _worded(label) != kind), None)
+    kind = _kind(known[0][1]) if known else "a class"
+    odd = next(((index, label) for index, label in known if _kind(label) != kind), None)
     if odd is not None:
         raise DataError(
-            f"{where}: sample {odd[0]}: its label is {_worded(odd[1])}, that of sample {known[0][0]} {kind}"
+            f"{where}: sample {odd[0]}: its label is {_kind(odd[1])}, that of sample {known[0][0]} {kind}"
         )
     first = known[0][1] if known else NO_LABEL
     labels: NDArray[Any] = (
@@ -59,7 +62,7 @@ def is_label(stored: NDArray[Any], label: Label) -> bool:
 
 
 def check_labels(data: LabelledData) -> None:
-    """Raises DataError, worded for a person, for labels that no phase can work with."""
+    """Raises DataError for labels that no phase can use."""
     where = f"{data.name}: {data.split}"
     if task_of(data) == "regression":
         _check_targets(data, where)
@@ -92,5 +95,5 @@ def _check_targets(data: LabelledData, where: str) -> None:
         )
 
 
-def _worded(label: Label) -> str:
+def _kind(label: Label) -> str:
     return f"a row of {len(label)} floats" if isinstance(label, np.ndarray) else "a class"

@@ -1,4 +1,4 @@
-"""A dataset by name → `LabelledData`, checked, with what identifies it."""
+"""A dataset by name → `LabelledData`, checked, and its identity."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ def load(settings: DataSettings, views: ViewsSettings, split: Split) -> Labelled
     """The `split` part of a dataset, every image brought to `views.size` where that is given.
 
     Names: digits; diabetes; cifar10, cifar100, mnist, fashion-mnist, svhn (downloaded to `root` when absent);
-    imagefolder; text; `package.module:function`. Raises DataError, worded for a person.
+    imagefolder; text; `package.module:function`. Raises DataError.
+
+    >>> from decant.pipeline.config.settings import DataSettings, ViewsSettings
+    >>> train = load(DataSettings(name="digits"), ViewsSettings(), "train")
+    >>> len(train), train.input_shape, train.classes[:3]
+    (1437, (1, 8, 8), ('0', '1', '2'))
+
     """
     if ":" in settings.name:
         data = from_function(settings, views, split)
@@ -36,7 +42,7 @@ def load(settings: DataSettings, views: ViewsSettings, split: Split) -> Labelled
 
 
 def describe(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
-    """The same data, for those who ask for labels, shape and digest alone: no image file is decoded but the first, and
+    """The same data where only labels, shape and digest are needed: of image files only the first is decoded, and
     nothing is written.
     """
     if settings.name != "imagefolder":
@@ -47,7 +53,7 @@ def describe(settings: DataSettings, views: ViewsSettings, split: Split) -> Labe
 
 
 def identity(data: LabelledData) -> dict[str, Any]:
-    """What a cache of these data says of them, beside their length."""
+    """What the manifest of a cache holds of the data, beside their length."""
     return {
         "name": data.name,
         "split": data.split,

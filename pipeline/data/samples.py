@@ -1,4 +1,4 @@
-"""What the phases ask of data, whatever the source: a fixed order of inputs of one shape, labels, and a digest.
+"""The interface of every dataset: inputs of one shape in a fixed order, labels, and a digest.
 
 Inputs are uint8 images (C, H, W), float features (F,), or texts of at most L tokens. Labels say the task:
 integers (N,) are classes, floats (N, T) the targets of a regression. A part that fits in memory is held as one
@@ -25,7 +25,7 @@ MAX_ARRAY_BYTES = 4 << 30  # a part that is larger than this is not held in memo
 
 
 class LabelledData(Protocol):
-    """What the phases ask of data."""
+    """A part of a dataset, as every phase uses it."""
 
     name: str
     split: Split
@@ -59,7 +59,7 @@ class ArrayData:
     labels: NDArray[Any]
     classes: tuple[str, ...]
     content: str | None = None
-    """The digest where something nearer the source gives it: an image folder's list of files."""
+    """The digest, where it is not of the array: of an image folder's list of files."""
 
     lazy = False
 
@@ -86,7 +86,7 @@ class ArrayData:
 
 
 def task_of(data: LabelledData) -> Task:
-    """What is learnt from the data: classes, or numbers where labels are floats."""
+    """The task of the data: regression where labels are floats, else classification."""
     return "regression" if data.labels.dtype.kind == "f" else "classification"
 
 

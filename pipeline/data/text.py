@@ -40,7 +40,7 @@ class TextData:
     """How many tokens there are."""
     max_length: int
     padding: int
-    """The token that fills up what is shorter than the longest of its batch."""
+    """The token that texts shorter than the longest of their batch are padded with."""
 
     lazy = False
 
@@ -49,7 +49,7 @@ class TextData:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(L,): what no text is longer than."""
+        """(L,): the largest number of tokens."""
         return (self.max_length,)
 
     def raw(self, indices: NDArray[np.integer]) -> dict[str, NDArray[np.int64]]:

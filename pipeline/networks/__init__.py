@@ -1,4 +1,4 @@
-"""Networks: the ones that ship, those of torchvision and timm, one's own.
+"""Networks: the ones that ship, those of torchvision and timm, and functions of the user's.
 
 registry.py      name → network, its arguments checked;  build.py  the network of a recipe or of a finished run
 preprocess.py    the first layer: uint8 pixels or float features → normalised float32

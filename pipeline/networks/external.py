@@ -1,9 +1,9 @@
-"""Networks from elsewhere: torchvision:NAME, timm:NAME, and package.module:function for one's own.
+"""Networks from elsewhere: torchvision:NAME, timm:NAME, and package.module:function.
 
 torchvision's are made for images of 224 × 224; `stem_stride = 1` has the first convolution keep the size of small ones.
 
-Pretrained networks bring the mean, standard deviation and image size that they were trained with. Whatever
-is built is tried on one batch of zeros, so that a network which cannot take the data says so here.
+Pretrained networks have the mean, standard deviation and image size that they were trained with. Every network is tried
+on one batch of zeros, so that one which cannot take the data is refused here.
 """
 
 from __future__ import annotations
@@ -165,5 +165,5 @@ def _try_once(network: Network, num_classes: int, input_shape: Shape) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of another library says, without its details."""
+    """The first line of an error of another library."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""The first layer of every network: from what a dataset yields to what a network computes with.
+"""The first layer of every network: uint8 pixels or float features → normalised float32.
 
 Normalisation belongs to the network and is saved with its weights, so a teacher and a student that
 normalise differently read the same pixels.

@@ -22,7 +22,7 @@ _NETWORKS: dict[str, Builder] = {
 
 
 def names() -> list[str]:
-    """The networks that ship, sorted; `build` also takes those of torchvision, timm and one's own."""
+    """The networks that ship, sorted; `build` also takes those of torchvision and timm, and functions of the user's."""
     return sorted(_NETWORKS)
 
 

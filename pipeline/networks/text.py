@@ -31,7 +31,7 @@ class TextNetwork(nn.Module):
 
 
 def is_for_texts(name: str) -> bool:
-    """Whether a network takes texts and nothing else; what one's own function takes is not known."""
+    """Whether a network takes texts and nothing else; of a function of the user's that is not known."""
     return name == "bert" or name.startswith(_ELSEWHERE)
 
 

@@ -108,7 +108,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
             raise WeightsError(f"{path} is not a readable torch file") from error
         reason = f"it holds {foreign[1]}, and unpickling that could run code; save its state dict alone"
         raise WeightsError(f"{path} was not loaded: {reason}") from error
-    except Exception as error:  # what is no pickle at all ends in any error of the machine that reads it
+    except Exception as error:  # a file that is no pickle may end in any error of what reads it
         raise WeightsError(f"{path} is not a readable torch file") from error
     state = _unwrap(content)
     if not state:

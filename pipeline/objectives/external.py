@@ -1,4 +1,4 @@
-"""An objective of one's own, `package.module:function`."""
+"""An objective of the user's, `package.module:function`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What labels say of the student."""
+"""The cross-entropy with labels, and what every objective does with labels: mixed ones, missing ones, weights."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ FUNCTIONS: dict[str, Callable[..., Terms]] = {
 def build(settings: Objective, label_smoothing: float = 0.0) -> Loss:
     """The loss that a recipe's `[student.objective]` describes; its schedules follow `progress`.
 
-    `label_smoothing` goes to the cross-entropy where there is one. Raises RecipeError for a function of one's own
+    `label_smoothing` goes to the cross-entropy where there is one. Raises RecipeError for a function of the user's
     that cannot be called, and for two label smoothings.
 
     >>> import torch

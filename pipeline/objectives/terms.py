@@ -1,4 +1,4 @@
-"""What every objective takes and gives.
+"""The arguments and the result that all objectives have in common.
 
 Student logits are (B, C), raw, of any float dtype, and teacher logits too, or (B, K, C) where several caches
 are told apart. Labels are (B,) int64 with −1 for none, or (B, C) mixed labels: rows of shares that sum to 1, or of
@@ -19,14 +19,14 @@ _LEAST_DEVIATION = 1e-3
 
 
 class Terms(NamedTuple):
-    """What an objective comes to, as scalars."""
+    """The value of an objective and its two terms, scalars."""
 
     total: Tensor
-    """What is minimised."""
+    """The loss, which is minimised."""
     hard: Tensor | None = None
-    """What the labels say of the student, before its weight; None where labels have no part."""
+    """The term of the labels, before its weight; None where the objective has none."""
     soft: Tensor | None = None
-    """What the teacher says of the student, before its weight; None where the teacher has no part."""
+    """The term of the teacher, before its weight; None where the objective has none."""
 
 
 Loss = Callable[..., Terms]
@@ -34,14 +34,14 @@ Loss = Callable[..., Terms]
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """In float32 at least."""
+    """The logits in float32, or in float64 where they are that."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def prepare_logits(
     student_logits: Tensor, teacher_logits: Tensor, standardize: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Both (B, C) in float32 at least, as z-scores where the recipe says so. Raises RecipeError for other
+    """Both (B, C) in float32 at least, as z-scores where `standardize` is true. Raises RecipeError for other
     shapes.
     """
     if teacher_logits.shape != student_logits.shape or student_logits.ndim != 2:

@@ -31,7 +31,7 @@ class _Rate(ProgressColumn):
 
 @contextlib.contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function that is told how many more are done."""
+    """Yields a function that adds a number of finished items to the bar."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

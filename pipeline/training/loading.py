@@ -1,5 +1,5 @@
-"""Batches for the training loop: a sampler hands out (index, view) keys, a dataset turns a whole batch of
-keys into tensors.
+"""Batches for training and evaluation: a sampler yields (index, view) keys, a dataset turns a whole batch of keys into
+tensors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Keys = NDArray[np.int64]
 
 
 class BatchedData(Protocol):
-    """What a loader asks of a dataset."""
+    """A dataset that makes whole batches."""
 
     def __len__(self) -> int: ...
 
@@ -95,13 +95,13 @@ def _in_order(batch: int, batch_size: int, length: int, view: int) -> Keys:
 
 
 class _Batches(Dataset[tuple[Any, ...]]):
-    """A dataset whose items are whole batches, so that a DataLoader's workers make them in one call."""
+    """A dataset whose items are whole batches, so that a worker of a DataLoader makes each in one call."""
 
     def __init__(self, data: BatchedData) -> None:
         self.data = data
 
     def __getitem__(self, keys: Keys) -> Any:
-        """The batch, or what is wrong with it: an error that a worker raised would come with its traceback."""
+        """The batch, or the error instead: raised in a worker, it would lose its type and gain a traceback."""
         try:
             return self.data.batch(keys)
         except (PipelineError, CacheError) as error:
@@ -109,7 +109,7 @@ class _Batches(Dataset[tuple[Any, ...]]):
 
 
 class _Loader(DataLoader[tuple[Any, ...]]):
-    """Raises in this process what is wrong with a batch, in the words that it has in any."""
+    """Raises the errors that workers return, in this process."""
 
     def __iter__(self) -> Any:
         for batch in super().__iter__():
@@ -121,8 +121,8 @@ class _Loader(DataLoader[tuple[Any, ...]]):
 def loader(
     data: BatchedData, keys: Sampler[Keys], workers: int = 0, pin_memory: bool = False
 ) -> DataLoader[tuple[Any, ...]]:
-    """A DataLoader over the batches of `keys`; workers stay alive from epoch to epoch and need no telling of
-    it. Nothing is drawn from the generators of the process.
+    """A DataLoader over the batches of `keys`; workers stay alive from epoch to epoch, and need not be told
+    of a new one. Nothing is drawn from the generators of the process.
     """
     return _Loader(
         _Batches(data),

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step, so that a resumed run needs to remember nothing."""
+"""The learning-rate schedules: a pure function of the step, so that a resumed run needs no state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def learning_rate(step: int, steps_per_epoch: int, settings: Training) -> float:
     """The rate of optimiser step `step` (from 0): linear warm-up, then the schedule over the remaining steps.
 
     one-cycle (Smith, Topin, 2018) rises over its first 30 % and falls to nearly 0, both along a cosine; it
-    brings its own warm-up.
+    has its own warm-up.
     """
     warmup = settings.warmup_epochs * steps_per_epoch
     if step < warmup:

@@ -1,4 +1,4 @@
-"""What is measured of a network: pure functions of logits (N, C) and labels (N,), or of outputs and targets (N, T)."""
+"""The metrics of a network: pure functions of logits (N, C) and labels (N,), or of outputs and targets (N, T)."""
 
 from __future__ import annotations
 

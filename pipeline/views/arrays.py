@@ -1,7 +1,7 @@
-"""What the pixel operations share: NumPy arrays and torch tensors alike, and fixed-point arithmetic.
+"""Arithmetic of the pixel operations: fixed-point, on NumPy arrays and torch tensors alike.
 
-Images are (B, C, H, W), a NumPy array or a torch tensor on any device; what is drawn for them (offsets, sizes,
-factors) is always NumPy. Pixels are computed in 32-bit integers, so every device gives the same bytes.
+Images are (B, C, H, W), a NumPy array or a torch tensor on any device; random parameters (offsets, sizes,
+factors) are always NumPy arrays. Pixels are computed in 32-bit integers, so every device gives the same bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Random boxes in an image: what random-resized-crop keeps and random-erasing fills."""
+"""Random boxes in an image, which random-resized-crop keeps and random-erasing fills."""
 
 from __future__ import annotations
 

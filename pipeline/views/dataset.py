@@ -75,8 +75,8 @@ class ViewedData(Dataset[tuple[Any, Any]]):
         return views
 
     def cached_views(self, indices: NDArray[np.integer], epoch: int) -> NDArray[np.integer]:
-        """The view of each sample that a student sees in an epoch: epoch mod V; of `"all"`, the one that is
-        what a live teacher would see.
+        """The view of each sample that a student sees in an epoch: epoch mod V; with `"all"`, the one that a live
+        teacher would see.
         """
         if self.settings.count == "all":
             return enumeration.drawn(self.settings, indices, epoch)

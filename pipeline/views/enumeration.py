@@ -19,7 +19,7 @@ from decant.pipeline.views.hashing import choices
 
 
 def enact(settings: ViewsSettings, step: int, images: Images, views: NDArray[np.integer]) -> Images:
-    """Images (B, C, H, W) after what operation `place` does in each of the enumerated views (B,)."""
+    """Images (B, C, H, W) after operation number `step` of each of the enumerated views (B,)."""
     operation = settings.augment[step]
     chosen = views.astype(np.int64) // _radix(settings, step) % (operation.num_outcomes or 1)
     return operations.enact(cast("Countable", operation), images, chosen)

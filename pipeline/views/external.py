@@ -1,4 +1,4 @@
-"""Transforms that draw from the global generators: run on one image at a time, under seeds from the hash."""
+"""Transforms that use the global random generators: run on one image at a time, with seeds from the hash."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def _apply_named(name: str, args: dict[str, Any], images: Images, bits: Bits) ->
 def seeded(function: Function, images: Images, bits: Bits, name: str) -> Images:
     """`function` on each image (B, C, H, W) uint8, its seeds from bits (B, 16): (B, C', H', W') uint8.
 
-    torch's generator of the CPU, NumPy's global one and Python's are seeded before each image, and are
-    afterwards as they were, also after an error. What draws from others, or remembers earlier images, is not
+    torch's generator of the CPU, NumPy's global one and Python's are seeded before each image, and afterwards
+    restored, also after an error. A transform that uses other generators, or keeps state between images, is not
     repeatable. Raises DataError, naming the transform by `name`, where it fails or gives anything else.
     """
     if not len(images):
@@ -67,8 +67,8 @@ def resolve(name: str, args: dict[str, Any]) -> Function:
     """What `torchvision:NAME` or `package.module:callable` stands for: a class is built with `args`, a function
     is called with the image and `args`.
 
-    The names of torchvision are those of its transforms.v2. Raises RecipeError where there is no such thing,
-    or it does not take `args`. What a class draws when it is built is the same each time.
+    The names of torchvision are those of its transforms.v2. Raises RecipeError where there is no such transform,
+    or it does not take `args`. A class that draws random numbers when it is built draws the same ones each time.
     """
     plugin = Plugin(name, f"views.augment: {name}", RecipeError)
     transform = _of_torchvision(plugin) if name.startswith("torchvision:") else plugin.load()
@@ -86,7 +86,7 @@ def resolve(name: str, args: dict[str, Any]) -> Function:
 
 @contextmanager
 def _generators_kept() -> Iterator[None]:
-    """The three global generators are afterwards as they were."""
+    """Restores the three global generators at the end."""
     torch_state = torch.default_generator.get_state()
     numpy_state = np.random.get_state()  # noqa: NPY002
     python_state = random.getstate()
@@ -108,7 +108,7 @@ def _one(function: Function, image: torch.Tensor, bits: list[int], name: str) ->
     _seed(bits)
     try:
         result = function(image)
-    except Exception as error:  # it is a person's code: anything can come of it
+    except Exception as error:  # the user's code may raise anything
         raise DataError(
             f"views.augment: {name}: failed on an image {tuple(image.shape)} ({type(error).__name__}: {error})"
         ) from error

@@ -83,7 +83,7 @@ def flip(images: Images, mirrored: NDArray[np.bool_]) -> Images:
 
 
 def center_crop(images: Images, size: int) -> Images:
-    """The size × size pixels in the middle; what is cut off more by one is the bottom or the right.
+    """The size × size pixels in the middle; where the margins differ by one, that of the bottom or right is larger.
 
     (B, C, H, W) of any dtype → (B, C, size, size).
     """

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Bits = NDArray[np.uint64]
 
 COUNTERS = 16
-"""Draws that one operation has for one view of one sample."""
+"""Random numbers that one operation gets for one view of one sample."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
