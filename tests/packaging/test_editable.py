@@ -91,7 +91,8 @@ def test_make_takes_over_an_environment_of_the_old_distribution(tmp_path: Path) 
 
     tree = copy_sources(tmp_path / "tree")
     variables = (f"VENV={tmp_path / 'venv'}", f"PYTHON={sys.executable}")
-    offline = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}  # pip reads the latter as "none"
+    offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1"}
+    offline["PIP_NO_BUILD_ISOLATION"] = "0"  # which pip reads as "no isolation"
     run("make", *variables, tmp_path / "venv/.ready", cwd=tree, **offline)
     assert run(command, "--version", cwd=tmp_path).stdout == f"decant, version {PROJECT['version']}\n"
     script = "from importlib.metadata import distributions as all; print(*(one.name for one in all()))"
