@@ -1,8 +1,12 @@
-"""What a person types. A command parses, calls one function and words the result; nothing heavy is imported before it
-runs.
+"""The command line. A command parses its options, calls one function and prints the result; torch, NumPy and h5py are
+imported when it runs.
 
-phases.py   decant teacher, cache-logits, student and evaluate
-status.py   decant status;  report.py  decant report;  deploy.py  decant export and predict
-cache/      decant cache: show, verify, convert
-options.py  what commands have in common: recipe and places, tables, JSON;  completion.py  what a shell offers
+main.py        the group `decant`, and how errors are shown
+phases.py      decant teacher, cache-logits, student, evaluate
+status.py      decant status
+report.py      decant report
+deploy.py      decant export, predict
+cache/         decant cache: ls, info, diff, path (show.py); verify (verify.py); import, export, merge, gc (convert.py)
+options.py     options that commands share; tables and JSON
+completion.py  shell completion of recipes, settings, caches and runs
 """

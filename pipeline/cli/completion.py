@@ -1,6 +1,4 @@
-"""What a shell offers for an unfinished word, where click itself does not know. Imports nothing heavy before it is
-asked, and never torch.
-"""
+"""Shell completion of recipes, settings, caches and runs. Never imports torch, so that a shell answers at once."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ _RUNS = Path("runs")
 
 
 def recipes(context: Context, parameter: Parameter, incomplete: str) -> list[CompletionItem]:
-    """The recipes that ship and the .toml files of the folder that the word is in."""
+    """Shipped recipes, and the .toml files in the folder that the word names."""
     from decant.pipeline.config.recipe import shipped
 
     typed = Path(incomplete)
@@ -25,7 +23,7 @@ def recipes(context: Context, parameter: Parameter, incomplete: str) -> list[Com
 
 
 def settings(context: Context, parameter: Parameter, incomplete: str) -> list[CompletionItem]:
-    """`section.key=` of every setting; behind the last one that fits also its choices, or what the recipe has there."""
+    """`section.key=` of every setting; where only one fits, also its choices, or else the recipe's value."""
     from decant.pipeline.config.settings import Settings
 
     schema = Settings.model_json_schema()
@@ -42,7 +40,7 @@ def settings(context: Context, parameter: Parameter, incomplete: str) -> list[Co
 
 
 def caches(context: Context, parameter: Parameter, incomplete: str) -> list[CompletionItem]:
-    """The files of the store."""
+    """Names of the caches in the store."""
     from decant.cache import Store
 
     names = (path.name for path in Store(context.params.get("store")).paths())
@@ -50,31 +48,31 @@ def caches(context: Context, parameter: Parameter, incomplete: str) -> list[Comp
 
 
 def runs(context: Context, parameter: Parameter, incomplete: str) -> list[CompletionItem]:
-    """Folders of finished runs below `runs`."""
-    found = sorted(str(path.parent) for path in _RUNS.glob("**/result.json"))
-    return _beginning(found, incomplete, otherwise="dir")
+    """Folders of finished runs in `runs/`."""
+    folders = sorted(str(path.parent) for path in _RUNS.glob("**/result.json"))
+    return _beginning(folders, incomplete, otherwise="dir")
 
 
 def files(context: Context, parameter: Parameter, incomplete: str) -> list[CompletionItem]:
-    """What the shell itself knows."""
+    """Files, completed by the shell itself."""
     return [CompletionItem(incomplete, type="file")]
 
 
 def folders(context: Context, parameter: Parameter, incomplete: str) -> list[CompletionItem]:
-    """What the shell itself knows."""
+    """Folders, completed by the shell itself."""
     return [CompletionItem(incomplete, type="dir")]
 
 
 def _beginning(words: Iterable[str], incomplete: str, otherwise: str = "file") -> list[CompletionItem]:
-    """The words that begin so; where none does, the shell's own files or folders."""
-    found = [CompletionItem(word) for word in words if word.startswith(incomplete)]
-    return found or [CompletionItem(incomplete, type=otherwise)]
+    """The words that begin with `incomplete`; where none does, files or folders, completed by the shell."""
+    items = [CompletionItem(word) for word in words if word.startswith(incomplete)]
+    return items or [CompletionItem(incomplete, type=otherwise)]
 
 
 def _settings(
     schema: Mapping[str, Any], definitions: Mapping[str, Any], path: str = ""
 ) -> Iterator[tuple[str, list[str]]]:
-    """Each setting of a JSON Schema by its path, and what may stand there where that can be listed."""
+    """Yields (path, choices) for each setting of a JSON Schema; no choices where they cannot be listed."""
     if "$ref" in schema:
         schema = definitions[schema["$ref"].rpartition("/")[2]]
     alternatives = schema.get("anyOf") or schema.get("oneOf")
@@ -93,7 +91,7 @@ def _settings(
 
 
 def _value(recipe: str | None, path: str) -> list[str]:
-    """What a recipe has at a setting: nothing, or one number or word."""
+    """The value of a setting in a recipe, as a list of one; empty where it is a table, a list or absent."""
     from decant.pipeline.config.recipe import DEFAULT, load
     from decant.pipeline.errors import PipelineError
 

@@ -1,11 +1,11 @@
-"""`decant export` and `decant predict`: what a person does with a finished network."""
+"""`decant export` and `decant predict`: a finished network as files for other runtimes, and its predictions."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,7 +21,7 @@ _run = click.argument("run", metavar="RUN", type=click.Path(path_type=Path), she
 
 
 def _formats(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """Names with commas between them; None where none are given. Raises BadParameter for others."""
+    """Parses format names separated by commas; None where the option is not given. Raises BadParameter."""
     if value is None:
         return None
     names = tuple(name.strip() for name in value.split(","))
@@ -37,45 +37,61 @@ def _formats(context: click.Context, parameter: click.Parameter, value: str | No
     "--formats",
     callback=_formats,
     metavar="NAMES",
-    help="Of pt2 (torch.export), onnx and int8 (ONNX in 8 bits), with commas.  [default: all that can be made]",
+    help="Formats, separated by commas: pt2 (torch.export), onnx, int8 (ONNX in 8 bits).  "
+    "[default: all whose libraries are installed]",
 )
-@click.option("--probabilities", is_flag=True, help="Files give probabilities in place of logits.")
+@click.option("--probabilities", is_flag=True, help="Output probabilities instead of logits.")
 @click.option(
     "--calibration",
     type=click.IntRange(1),
     default=512,
     show_default=True,
-    help="Training views that the ranges of int8 are taken from.",
+    help="Number of training views from which the int8 ranges are computed.",
 )
 @click.option(
     "--samples",
     type=click.IntRange(1),
     default=1000,
     show_default=True,
-    help="Test samples that each file is checked on, at most.",
+    help="Check each file on at most this many test samples.",
 )
 @click.option(
     "--max-loss",
     type=click.FloatRange(0),
     default=2.0,
     show_default=True,
-    help="Points of top-1 that int8 may lose; of a regression, hundredths of R².",
+    help="Points of top-1 accuracy that int8 may lose; for a regression, hundredths of R².",
 )
 @as_json
-def export(run: Path, as_json: bool, **options: Any) -> None:
-    """Write the network of a run as files that run without Decant, each checked in its own runtime.
+def export(
+    run: Path,
+    formats: tuple[str, ...] | None,
+    probabilities: bool,
+    calibration: int,
+    samples: int,
+    max_loss: float,
+    as_json: bool,
+) -> None:
+    """Export the network of a run to files that run without Decant, and check each in its own runtime.
 
-    RUN is a run's folder. The files lie in RUN/export.
+    RUN is the folder of a run. The files are written to RUN/export.
     """
     from decant.pipeline.deploy import export_run
     from decant.pipeline.runs.open import open_run
 
     opened = open_run(run)
-    exported = export_run(opened, **options)
+    exported = export_run(
+        opened,
+        formats,
+        probabilities=probabilities,
+        calibration=calibration,
+        samples=samples,
+        max_loss=max_loss,
+    )
     if as_json:
         print_json(asdict(exported))
     else:
-        _say_exported(exported)
+        _print_exported(exported)
     if exported.problems:
         for problem in exported.problems:
             click.echo(f"decant: {run}: {problem}", err=True)
@@ -89,40 +105,47 @@ def export(run: Path, as_json: bool, **options: Any) -> None:
 @click.command()
 @_run
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="How many classes a file.")
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Number of classes to print for each file.",
+)
 @as_json
 def predict(run: Path, images: tuple[Path, ...], top: int, as_json: bool) -> None:
-    """Print the likeliest classes of image files.
+    """Print the most likely classes of image files.
 
-    RUN is the folder of a run, whose network is asked. Exit code 1 if a file cannot be read; the others are done.
+    RUN is the folder of a run; its network predicts the classes. Exit code 1 if a file cannot be read; the others
+    are classified all the same.
     """
-    from decant.pipeline.deploy.predict import Predictor
+    from decant.pipeline.deploy.predict import Prediction, Predictor
     from decant.pipeline.runs.open import open_run
 
     predictor = Predictor.of(open_run(run))
     if predictor.names_missing is not None:
         click.echo(predictor.names_missing, err=True)
-    found = []
+    predictions = list[Prediction]()
     for prediction in predictor.predict(images, top):
-        found.append(prediction)
+        predictions.append(prediction)
         if prediction.problem is not None:
             click.echo(f"decant: {prediction.problem}", err=True)
         elif not as_json:
             likeliest = ", ".join(f"{name} {percent(share)}" for name, share in prediction.classes)
             click.echo(printable(f"{prediction.file}: {likeliest}"))
     if as_json:
-        print_json([one.as_json() for one in found])
-    if any(prediction.problem is not None for prediction in found):
+        print_json([prediction.as_json() for prediction in predictions])
+    if any(prediction.problem is not None for prediction in predictions):
         sys.exit(1)
 
 
 def _takes_images(run: FinishedRun) -> bool:
-    """Whether `decant predict` can ask its network."""
+    """Whether `decant predict` can use the network of a run."""
     shape, pixels = run.result.network.input_shape, run.result.input_dtype in ("uint8", None)
     return pixels and not run.is_regression and len(shape) == 3 and shape[0] in (1, 3)
 
 
-def _say_exported(exported: Exported) -> None:
+def _print_exported(exported: Exported) -> None:
     from decant.pipeline.deploy.check import HEADINGS
 
     print_table(HEADINGS, [row.cells() for row in exported.rows])

@@ -1,6 +1,4 @@
-"""`decant`: every command, and what becomes of a mistake. A command parses, calls one function and words the result;
-nothing heavy is imported before it runs.
-"""
+"""The group `decant` with every command, and how an error is shown."""
 
 from __future__ import annotations
 
@@ -20,9 +18,9 @@ from decant.pipeline.cli.status import status
 
 
 def main() -> None:
-    """Runs the command line; a mistake that a person can make is one clear message and exit code 1."""
+    """Runs the command line. An error that a user can cause is one message and exit code 1, without a traceback."""
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where a recipe's own module:function may lie
+        sys.path.append(os.getcwd())  # where a recipe's package.module:function may be
     try:
         code = decant.main(prog_name="decant", standalone_mode=False)
     except click.exceptions.Abort:
@@ -41,7 +39,7 @@ def main() -> None:
 
 
 def _expected(error: Exception) -> bool:
-    """Whether an error is of a kind that is worded for a person."""
+    """Whether an error is of a kind whose message is written for users."""
     from decant.cache import CacheError
     from decant.pipeline.errors import PipelineError
 
@@ -60,7 +58,7 @@ def _interrupted() -> None:
 def decant() -> None:
     """Distil a network without running the teacher twice.
 
-    Its logits are cached once, in a file that can be shared; students train from the file.
+    The teacher's logits are cached once, in a file that can be shared; students train from the file.
     """
 
 
@@ -78,7 +76,7 @@ decant.add_command(predict)
 @decant.command()
 @as_json
 def objectives(as_json: bool) -> None:
-    """List what a student can learn from, with formulas and defaults."""
+    """List the objectives of students, with formulas and defaults."""
     from decant.pipeline.config.catalogue import Entry, catalogue
 
     if as_json:

@@ -1,4 +1,4 @@
-"""What the commands have in common: the options for recipe and places, and how a table or JSON is printed."""
+"""Options that commands share (recipe, folders, device, JSON), and how a table or JSON is printed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STDOUT = "decant.pipeline.cli.options.stdout"
 _store = click.option(
     "--store",
     shell_complete=completion.folders,
-    help="Where caches are kept.  [default: $DECANT_STORE, or caches]",
+    help="Folder of caches.  [default: $DECANT_STORE, or caches]",
 )
 
 
@@ -40,9 +40,9 @@ overrides_option = click.option(
 )
 
 
-def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--recipe, --set, --runs, --store and --device, handed on as `recipe`, `base` (its run folder), `store`,
-    `device`.
+def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds --recipe, --set, --runs, --store and --device, which the command gets as `recipe`, `base` (its run folder),
+    `store` and `device`.
     """
 
     @click.option(
@@ -51,7 +51,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default="digits",
         show_default=True,
         shell_complete=completion.recipes,
-        help="A recipe's name, or a .toml file.",
+        help="A shipped recipe, or a .toml file.",
     )
     @overrides_option
     @click.option(
@@ -59,12 +59,14 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default="runs",
         show_default=True,
         shell_complete=completion.folders,
-        help="Where runs are kept.",
+        help="Folder of runs.",
     )
     @_store
-    @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+    @click.option(
+        "--device", default="auto", show_default=True, help="Device to run on: auto, cpu, cuda, cuda:1, mps."
+    )
     @functools.wraps(command)
-    def wrapped(recipe: str, overrides: Sequence[str], **rest: Any) -> Any:
+    def wrapped(recipe: str, overrides: Sequence[str], **rest: Any) -> None:
         from decant.cache import Store
         from decant.pipeline.config.recipe import load
 
@@ -75,49 +77,49 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         loaded = load(recipe, overrides)
         loaded = replace(loaded, options=(*loaded.options, *_given(where)))
         base = Path(where["runs"]) / loaded.name
-        return command(recipe=loaded, base=base, store=Store(where["store"]), device=where["device"], **rest)
+        command(recipe=loaded, base=base, store=Store(where["store"]), device=where["device"], **rest)
 
     return wrapped
 
 
-def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--store, handed on as a `Store`."""
+def store_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds --store, which the command gets as a `Store`."""
 
     @_store
     @functools.wraps(command)
-    def wrapped(store: str | None, **rest: Any) -> Any:
+    def wrapped(store: str | None, **rest: Any) -> None:
         from decant.cache import Store
 
-        return command(store=Store(store), **rest)
+        command(store=Store(store), **rest)
 
     return wrapped
 
 
-def as_json(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--json, handed on as `as_json`. With it stdout holds what the command gives to `print_json` and nothing else:
-    whatever is printed on the way goes to stderr.
+def as_json(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds --json, which the command gets as `as_json`. With it, stdout holds only what `print_json` prints; everything
+    else goes to stderr.
     """
 
     @click.option("--json", "as_json", is_flag=True, help="Print JSON for a program instead of text.")
     @functools.wraps(command)
-    def wrapped(as_json: bool, **rest: Any) -> Any:
+    def wrapped(as_json: bool, **rest: Any) -> None:
         click.get_current_context().meta[_STDOUT] = sys.stdout
         with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
-            return command(as_json=as_json, **rest)
+            command(as_json=as_json, **rest)
 
     return wrapped
 
 
 def print_json(document: Any, indent: int | None = 2) -> None:
-    """The one document of a command with `as_json`; with `indent` None it is a line, of which there may be several.
-    A path is its text; a number that is not finite is null.
+    """Prints a document of a command with `as_json`; with `indent` None it is one line. Paths are written as text,
+    numbers that are not finite as null.
     """
     text = json.dumps(_plain(document), indent=indent, default=os.fspath, allow_nan=False)
     click.echo(text, file=click.get_current_context().meta[_STDOUT])
 
 
 def command_line(*words: str | Path, store: Store | None = None) -> str:
-    """A command to copy, for a message; with --store for a store that is not the usual one."""
+    """A command to copy, for a message; with --store where the store is not the default one."""
     from decant.cache import Store
 
     where = () if store is None or store.root == Store().root else ("--store", store.root)
@@ -125,7 +127,7 @@ def command_line(*words: str | Path, store: Store | None = None) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on the terminal; elsewhere as wide as it needs."""
+    """Prints a table: as wide as the terminal, or elsewhere at least 200 columns wide."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -141,12 +143,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def printable(text: str) -> str:
-    """Text from a file that a person was sent, without what a terminal would obey."""
+    """Text from a file of unknown origin, without the control characters that a terminal would obey."""
     return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def find_modules_beside(recipe: str) -> None:
-    """Lets `module:function` in a recipe's file name a module that lies in the file's folder."""
+    """Puts the folder of a recipe's file on `sys.path`, so that `module:function` finds modules beside the file."""
     if recipe.endswith(".toml"):
         folder = str(Path(recipe).absolute().parent)
         if folder not in sys.path:
@@ -154,12 +156,12 @@ def find_modules_beside(recipe: str) -> None:
 
 
 def percent(share: float | None) -> str:
-    """A share in 0..1 as a person reads it; a dash where there is none."""
+    """A share in 0..1 in percent; a dash where there is none."""
     return "–" if share is None else f"{100 * share:.2f} %"
 
 
 def _plain(value: Any) -> Any:
-    """The same without numbers that JSON does not know."""
+    """The same document with null for numbers that are not finite."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -168,7 +170,7 @@ def _plain(value: Any) -> Any:
 
 
 def _given(where: dict[str, str | None]) -> list[str]:
-    """The options of a command line that are not as they would be without it."""
+    """The options that differ from their defaults, as words of a command line."""
     return [
         word
         for name, value in where.items()

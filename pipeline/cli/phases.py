@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -12,6 +12,7 @@ from decant.pipeline.cli.options import as_json, percent, print_json, print_tabl
 from decant.pipeline.config.tasks import figures, headline
 
 if TYPE_CHECKING:
+    from decant.cache import Store
     from decant.pipeline.config.recipe import Recipe
     from decant.pipeline.phases.cache_logits import Cached
     from decant.pipeline.phases.cost import Estimate
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.command()
 @recipe_options
 @as_json
-def teacher(recipe: Recipe, base: Path, store: Any, device: str, as_json: bool) -> None:
+def teacher(recipe: Recipe, base: Path, store: Store, device: str, as_json: bool) -> None:
     """Train the teacher, or take the weights that the recipe names."""
     from decant.pipeline.phases.plan import Plan
 
@@ -35,10 +36,12 @@ def teacher(recipe: Recipe, base: Path, store: Any, device: str, as_json: bool) 
 @click.command("cache-logits")
 @recipe_options
 @click.option(
-    "--dry-run", is_flag=True, help="Only say what the cache would cost, and when it pays for itself."
+    "--dry-run",
+    is_flag=True,
+    help="Print what the cache would cost and when it pays for itself, and make nothing.",
 )
 @as_json
-def cache_logits(recipe: Recipe, base: Path, store: Any, device: str, dry_run: bool, as_json: bool) -> None:
+def cache_logits(recipe: Recipe, base: Path, store: Store, device: str, dry_run: bool, as_json: bool) -> None:
     """Run the teacher once over the data and store its logits."""
     from decant.pipeline.phases.plan import Plan
 
@@ -57,18 +60,24 @@ def cache_logits(recipe: Recipe, base: Path, store: Any, device: str, dry_run: b
     type=click.Choice(["open", "lazy", "off"]),
     default="lazy",
     show_default=True,
-    help="When the cache's checksums are checked: all on opening, each block when first read, or never.",
+    help="When to check the cache's checksums: all on opening, each block when it is first read, or never.",
 )
 @click.option(
     "--check-views",
     type=click.Choice(["sample", "all", "off"]),
     default="sample",
     show_default=True,
-    help="Whose pixels are compared with what the teacher saw: one input a batch, every input, or none.",
+    help="Which inputs to compare with those of the teacher, by checksum: one of each batch, all, or none.",
 )
 @as_json
 def student(
-    recipe: Recipe, base: Path, store: Any, device: str, verify: Any, check_views: Any, as_json: bool
+    recipe: Recipe,
+    base: Path,
+    store: Store,
+    device: str,
+    verify: Literal["open", "lazy", "off"],
+    check_views: Literal["sample", "all", "off"],
+    as_json: bool,
 ) -> None:
     """Train students from the cache, and on labels alone."""
     from decant.pipeline.phases.plan import Plan
@@ -78,7 +87,7 @@ def student(
 
     plan, students = Plan.of(recipe, base, store), []
     for result, found in train_students(plan, pick_device(device), verify=verify, check_inputs=check_views):
-        _say_result(result, found)
+        _print_result(result, found)
         students.append(result)
     rows = compare(recipe, base, students)
     if as_json:
@@ -93,7 +102,7 @@ def student(
 @click.command()
 @recipe_options
 @as_json
-def evaluate(recipe: Recipe, base: Path, store: Any, device: str, as_json: bool) -> None:
+def evaluate(recipe: Recipe, base: Path, store: Store, device: str, as_json: bool) -> None:
     """Measure every finished network again, from its weights, on the test part."""
     from decant.pipeline.phases.evaluate import evaluate_runs
     from decant.pipeline.phases.plan import Plan
@@ -128,7 +137,7 @@ def _plans_of_teachers(plan: Plan) -> tuple[Plan, ...]:
 
 
 def _network(result: Result) -> dict[str, Any]:
-    """What the networks of all seeds have in common, for a program."""
+    """The JSON of what the runs of all seeds have in common."""
     return {
         "network": {"name": result.network.name, "args": result.network.args},
         "kind": result.kind,
@@ -139,7 +148,7 @@ def _network(result: Result) -> dict[str, Any]:
 
 
 def _run(result: Result) -> dict[str, Any]:
-    """What each seed has of its own, for a program."""
+    """The JSON of one run."""
     return {
         "seed": result.seed,
         "metrics": result.metrics,
@@ -149,7 +158,7 @@ def _run(result: Result) -> dict[str, Any]:
     }
 
 
-def _say_result(result: Result, found: bool) -> None:
+def _print_result(result: Result, found: bool) -> None:
     state = "found" if found else "made"
     agreement = result.metrics.get("agreement")
     agrees = "" if agreement is None else f", agrees with the teacher on {percent(agreement)}"
@@ -167,7 +176,7 @@ def _make_teacher(plan: Plan, device: str) -> dict[str, Any]:
     from decant.pipeline.training.device import pick_device
 
     result, found = make_teacher(plan, pick_device(device))
-    _say_result(result, found)
+    _print_result(result, found)
     return {**_network(result), **_run(result), "found": found}
 
 
@@ -177,9 +186,9 @@ def _make_cache(plan: Plan, device: str) -> dict[str, Any]:
     from decant.pipeline.runs.notes import remember_cache
     from decant.pipeline.training.device import pick_device
 
-    cached = phase.cache_logits(plan, pick_device(device), _say_waiting)
+    cached = phase.cache_logits(plan, pick_device(device), _print_waiting)
     remember_cache(plan.recipe, plan.base, cached.cache.path)
-    _say_cache(cached)
+    _print_cache(cached)
     cache = cached.cache
     return {
         "path": cache.path,
@@ -204,11 +213,11 @@ def _estimate(plan: Plan, device: str) -> dict[str, Any]:
     from decant.pipeline.training.device import pick_device
 
     cost = estimate(plan, pick_device(device))
-    _say_estimate(cost)
+    _print_estimate(cost)
     return {**asdict(cost), "pays_after_epochs": cost.pays_after_epochs}
 
 
-def _say_cache(cached: Cached) -> None:
+def _print_cache(cached: Cached) -> None:
     cache = cached.cache
     if cached.seconds is None:
         click.echo(f"found {cache.path}: nothing to do, no teacher was loaded")
@@ -225,7 +234,7 @@ def _say_cache(cached: Cached) -> None:
     )
 
 
-def _say_estimate(cost: Estimate) -> None:
+def _print_estimate(cost: Estimate) -> None:
     if cost.exists:
         click.echo(f"found {cost.path}: nothing to do")
     else:
@@ -244,5 +253,5 @@ def _taken_over(made: Cached | Estimate) -> str:
     return f"; {views:,} views taken over from a cache with another number of them" if views else ""
 
 
-def _say_waiting(holder: str) -> None:
+def _print_waiting(holder: str) -> None:
     click.echo(f"waiting: {holder} is building this cache", err=True)

@@ -1,11 +1,11 @@
-"""`decant report`: what a person looks at."""
+"""`decant report`: the table, the page and the pictures of finished networks."""
 
 from __future__ import annotations
 
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +13,7 @@ from decant.pipeline.cli import completion
 from decant.pipeline.cli.options import as_json, print_json, print_table, recipe_options
 
 if TYPE_CHECKING:
+    from decant.cache import Store
     from decant.pipeline.config.recipe import Recipe
     from decant.pipeline.report.output import Report
     from decant.pipeline.report.subject import Subject
@@ -26,15 +27,17 @@ if TYPE_CHECKING:
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
-    help="The folder to write into.  [default: the recipe's run folder; RUN; the current folder for several]",
+    help="Folder to write to.  [default: the recipe's run folder; RUN; the current folder for several RUNs]",
 )
-@click.option("--tensorboard", is_flag=True, help="Write every run's curves as TensorBoard event files too.")
+@click.option(
+    "--tensorboard", is_flag=True, help="Also write the curves of every run as TensorBoard event files."
+)
 @as_json
 def report(
     paths: tuple[Path, ...],
     recipe: Recipe,
     base: Path,
-    store: Any,
+    store: Store,
     device: str,
     output: Path | None,
     tensorboard: bool,
@@ -42,8 +45,8 @@ def report(
 ) -> None:
     """Compare networks: a table, curves, and one page that opens in any browser.
 
-    RUN is a run's folder, or a folder of runs; without any, it is all runs of the recipe. Leaves report.html,
-    report.md and curves.png.
+    RUN is the folder of a run, or a folder of runs; without RUN, all runs of the recipe are compared. Writes
+    report.md, and with the extra `report` report.html and curves.png.
     """
     from decant.pipeline.report.output import make_report
 
@@ -53,15 +56,15 @@ def report(
     if as_json:
         print_json({**made.as_json(), "tensorboard": events})
     else:
-        _say_report(made)
+        _print_report(made)
         if events:
             click.echo(f"made {len(events):,} folders of events; next: {_tensorboard(events)}")
 
 
 def _subject(
-    paths: tuple[Path, ...], recipe: Recipe, base: Path, store: Any, device: str
+    paths: tuple[Path, ...], recipe: Recipe, base: Path, store: Store, device: str
 ) -> tuple[Subject, Path]:
-    """What the report is of, and the folder that it belongs into."""
+    """The networks to report, and the default folder to write to."""
     from decant.pipeline.report.subject import of_recipe, of_runs
     from decant.pipeline.training.device import pick_device
 
@@ -83,7 +86,7 @@ def _tensorboard(events: list[Path]) -> str:
     return shlex.join(["tensorboard", "--logdir", os.path.commonpath(events)])
 
 
-def _say_report(made: Report) -> None:
+def _print_report(made: Report) -> None:
     from decant.pipeline.report import format_cells, headings
 
     print_table(headings(made.rows), [format_cells(row) for row in made.rows])

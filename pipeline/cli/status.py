@@ -18,6 +18,7 @@ from decant.pipeline.cli.options import as_json, print_json, printable, recipe_o
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from decant.cache import Store
     from decant.pipeline.config.recipe import Recipe
     from decant.pipeline.status import Overview, Phase
 
@@ -27,23 +28,23 @@ _UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 
 @click.command()
 @recipe_options
-@click.option("--watch", is_flag=True, help="Look again until everything is done, or Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Keep printing until every phase is done, or Ctrl-C.")
 @click.option(
     "--every",
     type=click.FloatRange(min=0.1),
     default=2.0,
     show_default=True,
     metavar="SECONDS",
-    help="Time between two looks of --watch.",
+    help="Interval of --watch.",
 )
 @as_json
 def status(
-    recipe: Recipe, base: Path, store: Any, device: str, watch: bool, every: float, as_json: bool
+    recipe: Recipe, base: Path, store: Store, device: str, watch: bool, every: float, as_json: bool
 ) -> None:
-    """Say which phases are done, running, interrupted, stale or missing.
+    """Show which phases are done, running, interrupted, stale or missing.
 
-    Nothing is made. A stale phase was made with other settings, which are named. With --watch --json every change is
-    one line.
+    Makes nothing. A stale phase was made with other settings, which are listed. With --watch --json, each change is
+    one line of JSON.
     """
     from decant.pipeline.phases.plan import Plan
     from decant.pipeline.status import Overview
@@ -55,35 +56,35 @@ def status(
     elif as_json:
         print_json(_as_json(recipe, overview.phases()))
     else:
-        _print(_worded(recipe, overview.phases()))
+        _print(_format(recipe, overview.phases()))
 
 
 def _follow(overview: Overview, show: Callable[[Sequence[Phase]], None], every: float) -> None:
-    """Shows the phases whenever they have changed, until all are done."""
+    """Calls `show` whenever the phases have changed, until all are done."""
     shown: Sequence[Phase] = ()
     while True:
-        found = overview.phases()
-        if found != shown:
-            show(found)
-        if all(phase.state == "done" for phase in found):
+        phases = overview.phases()
+        if phases != shown:
+            show(phases)
+        if all(phase.state == "done" for phase in phases):
             return
-        shown = found
+        shown = phases
         time.sleep(every)
 
 
 @contextlib.contextmanager
 def _screen(recipe: Recipe, as_json: bool) -> Iterator[Callable[[Sequence[Phase]], None]]:
-    """Yields what shows phases: as a line of JSON, in place on a terminal, or else below what was shown before."""
+    """Yields a function that shows the phases: as a line of JSON, in place on a terminal, or else below each other."""
     from rich.console import Console
     from rich.live import Live
 
     if as_json:
         yield lambda phases: print_json(_as_json(recipe, phases), indent=None)
     elif not sys.stdout.isatty() or Console().is_dumb_terminal:
-        yield lambda phases: _print(_worded(recipe, phases), end="\n\n")
+        yield lambda phases: _print(_format(recipe, phases), end="\n\n")
     else:
         with Live(auto_refresh=False) as live:
-            yield lambda phases: live.update(_worded(recipe, phases), refresh=True)
+            yield lambda phases: live.update(_format(recipe, phases), refresh=True)
 
 
 def _print(text: Text, end: str = "\n") -> None:
@@ -92,8 +93,8 @@ def _print(text: Text, end: str = "\n") -> None:
     Console().print(text, end=end, soft_wrap=True)
 
 
-def _worded(recipe: Recipe, phases: Sequence[Phase]) -> Text:
-    """A line a phase, what belongs to it below, and the next command."""
+def _format(recipe: Recipe, phases: Sequence[Phase]) -> Text:
+    """One line for each phase with its details below, and the next command."""
     from rich.text import Text
 
     from decant.pipeline.status import next_command
@@ -111,7 +112,7 @@ def _worded(recipe: Recipe, phases: Sequence[Phase]) -> Text:
 
 
 def _lines(phase: Phase) -> Iterator[str]:
-    """What is said of a phase beside its name and state; the first line may be empty."""
+    """The details of a phase beside its name and state, line by line; the first line may be empty."""
     seeds = "" if phase.seeds is None else f"{len(phase.results):,} of {phase.seeds:,} seeds"
     known = [seeds, phase.figure, _progress(phase), phase.holder]
     if phase.state == "done":
@@ -129,22 +130,22 @@ def _lines(phase: Phase) -> Iterator[str]:
 
 
 def _progress(phase: Phase) -> str:
-    found = phase.progress
-    if found is None:
+    progress = phase.progress
+    if progress is None:
         return ""
-    seed = "" if found.seed is None else f"seed {found.seed}: "
+    seed = "" if progress.seed is None else f"seed {progress.seed}: "
     left = _left(phase)
-    said = "" if left is None else f", about {_duration(left)} left"
-    return f"{seed}{found.done:,} of {found.total:,} {found.unit}{said}"
+    remaining = "" if left is None else f", about {_duration(left)} left"
+    return f"{seed}{progress.done:,} of {progress.total:,} {progress.unit}{remaining}"
 
 
 def _left(phase: Phase) -> float | None:
-    """Seconds that are left of what is running."""
+    """Seconds left of a running phase; None of any other."""
     return phase.progress.seconds_left if phase.progress and phase.state == "running" else None
 
 
 def _duration(seconds: float) -> str:
-    """In the largest unit of which there is more than one."""
+    """A duration in the largest unit of which there are two or more."""
     size, unit = next((one for one in _UNITS if seconds >= 2 * one[0]), _UNITS[-1])
     return f"{seconds / size:,.0f} {unit}"
 
@@ -156,7 +157,7 @@ def _as_json(recipe: Recipe, phases: Sequence[Phase]) -> dict[str, Any]:
 
 
 def _entry(phase: Phase) -> dict[str, Any]:
-    """A phase as a program reads it; what is not known or does not apply is null."""
+    """The JSON of a phase; what is not known or does not apply is null."""
     when = None if phase.finished is None else datetime.fromtimestamp(phase.finished, UTC)
     return {
         "name": phase.name,

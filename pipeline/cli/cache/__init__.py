@@ -1,9 +1,8 @@
-"""`decant cache`: what a person does with cache files. No command imports torch, but for a .pt file or a
-teacher.
+"""`decant cache`: commands for cache files. None imports torch, except to read a .pt file or to run a teacher.
 
-show.py      what is in a store and in a cache
-verify.py    whether a cache is what was written, and what its teacher says
-convert.py   caches made of other tables and caches, tables made of caches, and what can go
+show.py      ls, info, diff, path: what a store and a cache hold
+verify.py    verify: whether a cache is intact, and agrees with its teacher
+convert.py   import, export, merge, gc: caches from arrays and other caches, arrays from caches, unused files
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from decant.pipeline.cli.cache.verify import verify
 
 @click.group("cache")
 def cache() -> None:
-    """Look at cache files, check them, convert them, clear them away.
+    """Show, check, convert and remove cache files.
 
     A CACHE is a path, a file's name in the store, or the first digits of a key.
     """

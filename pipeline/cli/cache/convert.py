@@ -1,13 +1,11 @@
-"""Caches made of other tables and caches, tables made of caches, and what can go: `decant cache import`, `export`,
-`merge` and `gc`.
-"""
+"""`decant cache import`, `export`, `merge` and `gc`: caches from arrays or caches, arrays from caches, unused files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -30,16 +28,16 @@ if TYPE_CHECKING:
 @click.option(
     "--labels", shell_complete=completion.files, help="Labels (N,): FILE.npy, FILE.pt or FILE.h5:DATASET."
 )
-@click.option("--teacher", required=True, help="Which network the logits are of, in words.")
+@click.option("--teacher", required=True, help="A name for the network that the logits come from.")
 @click.option(
     "--data",
-    help="Which data they are of, in words; or else --recipe, whose data and views they are then of.",
+    help="A name for the data that the logits belong to; or give --recipe instead.",
 )
 @click.option(
     "--recipe",
     "-r",
     shell_complete=completion.recipes,
-    help="The recipe whose training data, in their order, and views the logits are of.",
+    help="The recipe whose training data, in their order, and views the logits belong to.",
 )
 @overrides_option
 @click.option(
@@ -47,7 +45,7 @@ if TYPE_CHECKING:
     type=click.Choice(["float16", "float32"]),
     default="float16",
     show_default=True,
-    help="As stored.",
+    help="Type to store the logits in.",
 )
 @store_option
 def import_table(
@@ -60,7 +58,7 @@ def import_table(
     dtype: str,
     store: Store,
 ) -> None:
-    """Make a cache of LOGITS from elsewhere: FILE.npy, FILE.pt or FILE.h5:DATASET, (N, C) or (V, N, C)."""
+    """Make a cache from LOGITS of another program: FILE.npy, FILE.pt or FILE.h5:DATASET, (N, C) or (V, N, C)."""
     from decant.cache import import_logits
     from decant.pipeline.data.array_files import read_table
 
@@ -91,7 +89,7 @@ def import_table(
 )
 @store_option
 def export(name: str, output: Path, view: int | None, store: Store) -> None:
-    """Write the logits of a cache to OUTPUT, a .npy file, every block checked."""
+    """Check every block of a cache and write its logits to OUTPUT, a .npy file."""
     from decant.cache import LogitCache, export_logits
 
     if output.suffix != ".npy":
@@ -110,10 +108,12 @@ def export(name: str, output: Path, view: int | None, store: Store) -> None:
     type=click.Choice(["mean-logits", "mean-probabilities", "stack-views"]),
     default="mean-logits",
     show_default=True,
-    help="Average teachers' logits, or their softmaxes at T = 1; or put the views of one teacher after each other.",
+    help="Average the teachers' logits, or their softmax at T = 1; or stack the views of one teacher.",
 )
 @store_option
-def merge(names: Sequence[str], how: Any, store: Store) -> None:
+def merge(
+    names: Sequence[str], how: Literal["mean-logits", "mean-probabilities", "stack-views"], store: Store
+) -> None:
     """Merge caches of the same data into one."""
     from decant.cache import LogitCache, merge_caches
 
@@ -128,14 +128,15 @@ def merge(names: Sequence[str], how: Any, store: Store) -> None:
     type=click.FloatRange(0),
     default=30.0,
     show_default=True,
-    help="How long unused is too long.",
+    help="Days without use after which a cache counts as unused.",
 )
-@click.option("--delete", is_flag=True, help="Really remove the files; without it they are only listed.")
+@click.option("--delete", is_flag=True, help="Remove the files; without it they are only listed.")
 @store_option
 @as_json
 def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> None:
-    """List, and with --delete remove, caches that nobody uses and what dead builders left; never one
-    that a student run uses.
+    """List, and with --delete remove, unused caches and the partial files of dead processes.
+
+    A cache that a student's run uses is never removed.
     """
     from decant.cache import leftovers, remove_leftover
     from decant.pipeline.data.image_pack import IN_STORE
@@ -144,7 +145,7 @@ def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> No
     for leftover in leftovers(store, unused_days, also=[IN_STORE]):
         removed = delete and remove_leftover(leftover)
         total += leftover.bytes if removed or not delete else 0
-        _say_leftover(leftover, delete, removed)
+        _print_leftover(leftover, delete, removed)
         found.append({**asdict(leftover), "done": removed})
     again = "" if delete or not total else "; run it with --delete to do so"
     click.echo(f"{total:,} bytes {'freed' if delete else 'would be freed'}{again}")
@@ -156,13 +157,13 @@ def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> No
 
 
 def _after_importing(made: Path, recipe: str | None, overrides: Sequence[str], store: Store) -> str:
-    """Students of the recipe that it is of; without one a look at it."""
+    """The next command: `student` of the recipe that the logits belong to, or else `cache info`."""
     if recipe is None:
         return command_line("cache", "info", made)
     words = [word for setting in (*overrides, f"cache.from={made}") for word in ("--set", setting)]
     return command_line("student", "--recipe", recipe, *words, store=store)
 
 
-def _say_leftover(leftover: Leftover, delete: bool, removed: bool) -> None:
+def _print_leftover(leftover: Leftover, delete: bool, removed: bool) -> None:
     done = "would remove" if not delete else "removed" if removed else "in use, kept"
     click.echo(f"{done} {leftover.path}: {leftover.bytes:,} bytes, {leftover.reason}")

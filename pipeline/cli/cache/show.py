@@ -1,4 +1,4 @@
-"""What is in a store and in a cache: `decant cache ls`, `info`, `diff` and `path`."""
+"""`decant cache ls`, `info`, `diff` and `path`: what a store and a cache hold."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def list_caches(store: Store, as_json: bool) -> None:
         click.echo(f"no caches in {store.root}")
     else:
         columns = ("name", "teacher", "data", "views", "classes", "size", "age", "uses")
-        shown = [_for_a_person(row) for row in rows]
+        shown = [_with_units(row) for row in rows]
         print_table(columns, [[_cell(row.get(column)) for column in columns] for row in shown])
     click.echo(f"next: {_after_listing(rows, store)}")
 
@@ -51,7 +51,7 @@ def list_caches(store: Store, as_json: bool) -> None:
 @store_option
 @as_json
 def info(name: str, store: Store, as_json: bool) -> None:
-    """Show what a cache holds and where it came from, with the teacher's figures from the file."""
+    """Show what a cache holds and where it comes from, with the teacher's metrics computed from the file."""
     from decant.cache import LogitCache, summarize
 
     opened = LogitCache.open(store.resolve(name))
@@ -66,7 +66,7 @@ def info(name: str, store: Store, as_json: bool) -> None:
             for field, value in content.items():
                 click.echo(f"  {section}.{field}: {_short(value)}")
         click.echo(f"  of {summary.rows:,} rows (views and samples at even distances, or all):")
-        for line in _said(summary):
+        for line in _summary_lines(summary):
             click.echo(f"    {line}")
     click.echo(f"next: {command_line('cache', 'verify', opened.path)}")
 
@@ -77,7 +77,7 @@ def info(name: str, store: Store, as_json: bool) -> None:
 @store_option
 @as_json
 def diff(one: str, other: str, store: Store, as_json: bool) -> None:
-    """Show every field in which two caches differ; exit code 1 if any does."""
+    """Show every field in which two caches differ; exit code 1 if there is one."""
     from decant.cache import LogitCache, differences
 
     opened = [LogitCache.open(store.resolve(name)) for name in (one, other)]
@@ -98,14 +98,14 @@ def diff(one: str, other: str, store: Store, as_json: bool) -> None:
 @click.command("path")
 @recipe_options
 def path(recipe: Recipe, base: Path, store: Store, device: str) -> None:
-    """Print the path of a recipe's cache, for scripts: the one that cache-logits last made or found for it."""
+    """Print the path of a recipe's cache, for scripts: the one that cache-logits last made or found."""
     from decant.pipeline.runs.notes import cache_path
 
     click.echo(cache_path(recipe, base))
 
 
 def _listed(path: Path) -> dict[str, Any]:
-    """A row of `ls`; a file that is not sound has only its name and what is wrong."""
+    """A row of `ls`; a damaged file has only its name and the problem."""
     from decant.cache import CacheError, LogitCache
     from decant.cache.io import usage
 
@@ -130,15 +130,15 @@ def _listed(path: Path) -> dict[str, Any]:
     }
 
 
-def _for_a_person(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of `ls` with its numbers in units."""
+def _with_units(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `ls` with size and age in units."""
     if "bytes" not in row:
         return dict(row)
     return {**row, "size": f"{row['bytes']:,} B", "age": _age(row["seconds_old"])}
 
 
 def _after_listing(rows: Sequence[Mapping[str, Any]], store: Store) -> str:
-    """A look at the youngest cache; at what is wrong where none is sound; without any, the way to one."""
+    """The next command: `info` of the newest cache, `verify` where all are damaged, `teacher` where there is none."""
     sound = [row for row in rows if "bytes" in row]
     if sound:
         youngest = min(sound, key=lambda row: row["seconds_old"])
@@ -148,12 +148,12 @@ def _after_listing(rows: Sequence[Mapping[str, Any]], store: Store) -> str:
 
 
 def _of_two_teachers(found: Sequence[Difference]) -> bool:
-    """Whether caches that differ so are of the same data and views, and can be merged."""
+    """Whether caches with these differences are of the same data and views, and can be merged."""
     return bool(found) and all(difference.field.startswith("teacher.") for difference in found)
 
 
-def _said(summary: Summary | RegressionSummary) -> list[str]:
-    """What the figures of a cache come to, in lines."""
+def _summary_lines(summary: Summary | RegressionSummary) -> list[str]:
+    """The metrics of a cache, one line for each group."""
     from decant.cache import RegressionSummary
 
     if isinstance(summary, RegressionSummary):
@@ -167,7 +167,7 @@ def _said(summary: Summary | RegressionSummary) -> list[str]:
 
 
 def _teacher(identity: Mapping[str, Any]) -> str | None:
-    """Whose logits a cache holds, in a word or two."""
+    """A short name of the teacher of a cache."""
     if "mean" in identity:
         return f"mean {identity['mean']} of {len(identity['of'])}"
     network = identity.get("network")

@@ -1,4 +1,4 @@
-"""Whether a cache is what was written, and what its teacher says: `decant cache verify`."""
+"""`decant cache verify`: whether a cache is intact, and agrees with its teacher."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "--against-teacher",
     type=click.IntRange(1),
     metavar="N",
-    help="Run the recipe's teacher on N random rows too.",
+    help="Run the recipe's teacher on N random rows and compare its logits with the cache.",
 )
 @recipe_options
 @as_json
@@ -38,7 +38,7 @@ def verify(
     device: str,
     as_json: bool,
 ) -> None:
-    """Check every byte of caches, or of all in the store; exit code 1 if anything is wrong."""
+    """Check every byte of caches, or of all caches in the store; exit code 1 if one is damaged."""
     if against_teacher is None:
         sound = _check_bytes(names, store, as_json)
     elif names:
@@ -50,7 +50,7 @@ def verify(
 
 
 def _check_bytes(names: Sequence[str], store: Store, as_json: bool) -> bool:
-    """Words what is wrong with each cache; whether nothing is."""
+    """Prints the problems of each cache. Returns whether there are none."""
     paths = [store.resolve(name) for name in names] or store.paths()
     if not paths:
         click.echo(f"no caches in {store.root}")
@@ -70,13 +70,13 @@ def _check_bytes(names: Sequence[str], store: Store, as_json: bool) -> bool:
 
 
 def _check_rows(recipe: Recipe, base: Path, store: Store, rows: int, device: str, as_json: bool) -> bool:
-    """Words how far the recipe's cache is from what its teacher says now; whether that can be."""
+    """Prints how far the recipe's cache is from its teacher's logits now. Returns whether they agree."""
     from decant.pipeline.phases.plan import Plan
     from decant.pipeline.phases.verify import compare_with_teacher
     from decant.pipeline.training.device import pick_device
 
     found = compare_with_teacher(Plan.of(recipe, base, store), rows, pick_device(device))
-    _say_compared(found)
+    _print_comparison(found)
     if as_json:
         print_json({**asdict(found), "agrees": found.agrees})
     if found.agrees:
@@ -84,7 +84,7 @@ def _check_rows(recipe: Recipe, base: Path, store: Store, rows: int, device: str
     return found.agrees
 
 
-def _say_compared(found: Comparison) -> None:
+def _print_comparison(found: Comparison) -> None:
     click.echo(
         f"{found.path}: {found.rows:,} rows run again: largest difference {found.largest:.3g}, of which "
         f"rounding to {found.dtype} explains {found.rounding:.3g}"
