@@ -41,11 +41,13 @@ def import_logits(
     cannot be stored, MismatchError where `data` or `views` state another length or count.
 
     >>> import tempfile
-    >>> store = Store(tempfile.mkdtemp())
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> store = Store(folder.name)
     >>> logits = np.eye(3, dtype=np.float32)
     >>> path = import_logits(store, logits, np.arange(3), teacher={"network": "mine"}, data={"name": "toy"})
     >>> LogitCache.open(path)
     LogitCache('...toy-mine-....h5': 1 views × 3 samples × 3 outputs, float16, key ...)
+    >>> folder.cleanup()
     """
     table = logits[None] if logits.ndim == 2 else logits
     if table.ndim != 3 or not table.size or table.dtype.kind != "f":
@@ -112,6 +114,15 @@ def export_logits(cache: LogitCache, path: Path, view: int | None = None) -> tup
     """Writes the logits of one view (N, C), or of all views (V, N, C), as a .npy file; returns the shape.
 
     Every block is checked, and `path` gets the whole file or is left as it was. Raises CorruptError.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = import_logits(Store(folder.name), np.eye(3), None, teacher={}, data={"name": "toy"})
+    >>> export_logits(LogitCache.open(path), Path(folder.name, "logits.npy"))
+    (1, 3, 3)
+    >>> np.load(Path(folder.name, "logits.npy")).dtype
+    dtype('float16')
+    >>> folder.cleanup()
     """
     with replacing(path) as draft:
         return _export(cache, draft, view)
@@ -139,6 +150,15 @@ def merge_caches(store: Store, caches: Sequence[LogitCache], how: MergeMode) -> 
     "mean-logits" and "mean-probabilities" are the means of `Ensemble` at T = 1, over caches of the same data and
     views. "stack-views" puts the views of each cache after those of the one before; all must have the same teacher,
     data and encoding. Raises MismatchError, naming every field that differs.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> store, data = Store(folder.name), {"name": "toy"}
+    >>> paths = [import_logits(store, logits, None, teacher={}, data=data) for logits in (np.eye(2), 3 * np.eye(2))]
+    >>> merged = merge_caches(store, [LogitCache.open(path) for path in paths], "mean-logits")
+    >>> LogitCache.open(merged).logits([0, 1]).tolist()
+    [[2.0, 0.0], [0.0, 2.0]]
+    >>> folder.cleanup()
     """
     if how not in get_args(MergeMode):
         raise ValueError(f"how: expected {', '.join(get_args(MergeMode))}, found {how!r}")
@@ -183,6 +203,17 @@ def copy_view(writer: LogitCacheWriter, view: int, source: LogitSource, inner: i
 def take_over_views(writer: LogitCacheWriter, store: Store) -> int:
     """Copies the views that caches of the store have already: caches whose identity differs in the number of views
     alone. Returns how many views were copied; copying stops at the first damaged row of a cache.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> store, one = Store(folder.name), Manifest.build(num_samples=2, num_outputs=2)
+    >>> with LogitCacheWriter(store.path(one), one) as writer:
+    ...     writer.write([0, 1], np.eye(2))
+    ...     path = writer.publish()
+    >>> with LogitCacheWriter(store.path(one.with_views(3)), one.with_views(3)) as writer:
+    ...     take_over_views(writer, store), writer.is_written(0).all(), writer.is_written(1).any()
+    (1, np.True_, np.False_)
+    >>> folder.cleanup()
     """
     taken = 0
     for path in store.with_other_views(writer.manifest):

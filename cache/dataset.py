@@ -1,4 +1,4 @@
-"""SoftLabelDataset: a dataset and a cache of it → (input, label, teacher_logits), never misaligned."""
+"""SoftLabelDataset: joins the samples of a dataset with their cached logits, and refuses what does not belong together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from decant.cache.source import LogitSource
 
 
 class MapDataset(Protocol):
-    """What is asked of a dataset: a length, and (input, label) by index."""
+    """What a dataset needs: a length, and (input, label) by index."""
 
     def __len__(self) -> int: ...
 
@@ -30,10 +30,24 @@ class MapDataset(Protocol):
 class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
     """A map-style dataset of (input, label, teacher_logits).
 
-    `dataset[i]` gives (input, label) of the sample that the cache has as i; where the cache has several views
-    it is asked for `dataset[i, v]`. A `Subset` of the cached data is followed through its indices. A dataset
-    with a method `batch(keys) → (inputs, labels)` is read a whole batch at a time by `batch`, which is the
-    fast way in. Labels that differ from the cached ones, and inputs whose CRC-32 does, raise MismatchError.
+    dataset: `dataset[i]` is (input, label) of sample i of the cache; where the cache has several views, `dataset[i, v]`
+    is that of view v. A `torch.utils.data.Subset` of the cached data is followed through its indices. A dataset with a
+    method `batch(keys) → (inputs, labels)` is read a whole batch at a time by `batch`, the faster way.
+
+    A label that differs from the cached one, or an input whose CRC-32 does, raises MismatchError.
+
+    >>> import tempfile
+    >>> from torch.utils.data import TensorDataset
+    >>> from decant.cache import Store, import_logits
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> logits = np.float32([[3, 0], [0, 3], [1, 2]])
+    >>> path = import_logits(Store(folder.name), logits, np.array([0, 1, 1]), teacher={}, data={"name": "toy"})
+    >>> data = TensorDataset(torch.zeros(3, 1, 4, 4), torch.tensor([0, 1, 1]))
+    >>> train = SoftLabelDataset(data, LogitCache.open(path))
+    >>> image, label, teacher_logits = train[2]
+    >>> image.shape, int(label), teacher_logits
+    (torch.Size([1, 4, 4]), 1, tensor([1., 2.]))
+    >>> folder.cleanup()
     """
 
     def __init__(
@@ -43,8 +57,8 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         *,
         check_inputs: CheckInputs = "sample",
     ) -> None:
-        """Several caches are an `Ensemble` of them: the mean of their softmaxes at T = 1; make one for
-        another mean.
+        """Several caches are read as an `Ensemble` with the mean of their softmaxes at T = 1; pass an `Ensemble` for
+        another mean. check_inputs: see `CheckInputs`.
 
         Raises MismatchError unless the dataset, or what it is a Subset of, is as long as the cache.
         """
@@ -68,7 +82,7 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Any, Any, torch.Tensor]]:
-        """One tuple a key, for a DataLoader's collation; the logits are gathered in one call."""
+        """A tuple for each key, for a DataLoader to collate; the logits are read in one call."""
         indices, views = split_keys(keys, len(self))
         if self.cache.num_views == 1:
             pairs = [self.dataset[index] for index in indices.tolist()]
@@ -80,7 +94,7 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         return list(zip(inputs, labels, logits, strict=True))
 
     def batch(self, keys: Keys) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(inputs (B, …), labels (B,), teacher_logits (B, C) float32) from the dataset's own `batch`."""
+        """(inputs (B, …), labels (B,), teacher_logits (B, C) float32), with the dataset's own `batch`."""
         indices, views = split_keys(keys, len(self))
         source, places = self._source(indices)
         as_given = places is indices and isinstance(keys, np.ndarray) and keys.ndim == 2
@@ -90,9 +104,7 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
     def _logits(
         self, indices: NDArray[np.intp], views: NDArray[np.intp], inputs: Any, labels: Any
     ) -> torch.Tensor:
-        """(B, C) float32, or (B, K, C) of an ensemble that averages nothing, once labels and inputs are known to be
-        the cached ones.
-        """
+        """(B, C) float32, or (B, K, C) of an ensemble that averages nothing, once labels and inputs are checked."""
         rows = indices if self._indices is None else self._indices[indices]
         logits = self.cache.logits(rows, views if self.cache.num_views > 1 or views.any() else 0)
         # That has checked the blocks of these rows, and so their labels and input checksums.
@@ -101,13 +113,13 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         return torch.from_numpy(logits).float()  # which torch does 20 times as fast as numpy
 
     def _source(self, indices: NDArray[np.intp]) -> tuple[Any, NDArray[np.intp]]:
-        """What takes (index, view), as a Subset does not: the dataset or its root; and the indices there."""
+        """The dataset, or for a Subset its root, which takes (index, view) as no Subset does; and the indices there."""
         if self._indices is None:
             return self.dataset, indices
         return _root(self.dataset), self._indices[indices]
 
     def check_labels(self, rows: NDArray[np.intp], labels: Any) -> None:
-        """Raises MismatchError where the labels of these samples of the cache are not the cached ones."""
+        """Raises MismatchError where labels differ from those that the cache has of these samples `rows` (B,)."""
         given, cached = np.asarray(labels), self.cache.labels[rows]
         kinds = "f" if cached.dtype.kind == "f" else "iub"
         if given.shape != cached.shape or given.dtype.kind not in kinds:
@@ -138,9 +150,7 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
                 )
 
     def _likely_cause(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any) -> str:
-        """What probably changed since the teacher's pass, by how many inputs differ and by the versions that
-        the cache remembers.
-        """
+        """What probably changed since the teacher's pass: by how many inputs differ, and by the recorded versions."""
         cached = self.cache.input_crc32[views, rows]
         pairs = zip(each_input(inputs), cached.tolist(), strict=True)
         different = sum(input_crc32(value) != crc for value, crc in pairs)
@@ -159,7 +169,7 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
 
 
 def _installed(name: str) -> str | None:
-    """The version of a library here, without how it was built."""
+    """The version of an installed library, without its build; None where it is not installed."""
     try:
         return metadata.version(name).partition("+")[0]
     except metadata.PackageNotFoundError:

@@ -30,7 +30,11 @@ def one_input(inputs: Any, place: int) -> Any:
 
 
 def each_input(inputs: Any) -> Iterator[Any]:
-    """Every input of a batch, in order."""
+    """Every input of a batch, in order.
+
+    >>> list(each_input({"input_ids": [[5, 6], [7, 8]]}))
+    [{'input_ids': [5, 6]}, {'input_ids': [7, 8]}]
+    """
     length = len(next(iter(inputs.values()), ())) if isinstance(inputs, Mapping) else len(inputs)
     return (one_input(inputs, place) for place in range(length))
 

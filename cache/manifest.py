@@ -202,6 +202,15 @@ def require_equal(
     """Raises MismatchError where two identities differ in `sections`.
 
     The message begins with `subject`, names every field that differs with both values, and ends with `hint`.
+
+    >>> first = Manifest.build(num_samples=10, num_outputs=2).identity
+    >>> second = Manifest.build(num_samples=20, num_outputs=2).identity
+    >>> require_equal(first, second, subject="toy.h5: other data", hint="Build it again.")
+    Traceback (most recent call last):
+        ...
+    decant.cache.errors.MismatchError: toy.h5: other data:
+      data.length: expected 10, found 20
+    Build it again.
     """
     different = differences(expected, found, sections)
     if different:

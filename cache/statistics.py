@@ -50,7 +50,18 @@ class Errors(NamedTuple):
 
 
 def summarize(cache: LogitCache, limit: int | None = None) -> Summary | RegressionSummary:
-    """Statistics of all rows of a cache, or of `limit` rows at even distances through the file. Raises CorruptError."""
+    """Statistics of all rows of a cache, or of `limit` rows at even distances through the file. Raises CorruptError.
+
+    >>> import tempfile
+    >>> from decant.cache import Store, import_logits
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> logits, labels = np.float32([[9, 0], [9, 0]]), np.array([0, 1])
+    >>> cache = LogitCache.open(import_logits(Store(folder.name), logits, labels, teacher={}, data={"name": "toy"}))
+    >>> found = summarize(cache)
+    >>> found.rows, found.top1, round(found.confidence, 3)
+    (2, 0.5, 1.0)
+    >>> folder.cleanup()
+    """
     total = cache.num_views * cache.num_samples
     chosen = (
         np.arange(total)

@@ -28,8 +28,14 @@ def find_unfinished(path: Path) -> Unfinished | None:
 
     None where there is none. Raises FormatError where none of several is sound.
 
-    >>> find_unfinished(Path("caches/nothing-begun.h5")) is None
-    True
+    >>> import tempfile
+    >>> from decant.cache import LogitCacheWriter, Manifest
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "toy.h5")
+    >>> with LogitCacheWriter(path, Manifest.build(num_samples=100, num_outputs=10)):
+    ...     find_unfinished(path)
+    Unfinished(running=True, rows=0, total=100)
+    >>> folder.cleanup()
     """
     found: list[Unfinished] = []
     damaged: FormatError | None = None

@@ -36,7 +36,7 @@ _MAX_SIZE = 1 << 60
 
 
 def create(path: str | os.PathLike[str], manifest: Manifest) -> Layout:
-    """Creates the sealed file, every table at its final place and empty. `path` must not exist."""
+    """Creates the file with its header sealed and every table empty at its final place. `path` must not exist."""
     if expected_size(manifest) > _MAX_SIZE:  # libhdf5 would count it modulo 2⁶⁴
         raise FormatError(f"{path}: {expected_size(manifest):,} bytes are more than a file can have")
     text = manifest.to_json()
@@ -67,9 +67,9 @@ def create(path: str | os.PathLike[str], manifest: Manifest) -> Layout:
 
 
 def check(file: BinaryIO, path: str) -> Layout:
-    """The layout of an open file, or FormatError: everything is checked, no row is read.
+    """Checks the structure of an open file and returns its layout; reads no row. Raises FormatError.
 
-    Checks, in order: the seal (no HDF5 is parsed before the header's digest holds), the attributes, then each
+    Checks in this order: the seal (no HDF5 is parsed before the header's digest holds), the attributes, then each
     table's name, link, storage, shape, dtype and place against the manifest, then the file's size and the
     gaps between tables.
     """
@@ -90,7 +90,7 @@ def check(file: BinaryIO, path: str) -> Layout:
 
 
 class _Header:
-    """The file as libhdf5 may see it: its length, and the header's bytes; nothing else can be read."""
+    """The file as libhdf5 sees it: its length and the bytes of the header, and nothing else."""
 
     def __init__(self, fd: int, length: int, size: int) -> None:
         self._bytes, self._size, self._at = os.pread(fd, length, 0), size, 0
@@ -125,7 +125,7 @@ class _Header:
 
 
 def _check_seal(fd: int, size: int, path: str) -> int:
-    """The header's length, once its digest agrees with the seal at the end of the file."""
+    """The length of the header, whose SHA-256 agrees with the seal at the end of the file."""
     start = os.pread(fd, 64, 0)
     if not start.startswith(_SIGNATURE):
         raise FormatError(f"{path}: not an HDF5 file, so not a cache")
@@ -142,7 +142,7 @@ def _check_seal(fd: int, size: int, path: str) -> int:
 
 
 def _check_links(hdf: h5py.File, names: list[str], path: str) -> None:
-    """The root group must hold the tables and nothing else; a soft or external link is not followed."""
+    """Raises FormatError unless the root group holds the tables and nothing else, by hard links."""
     if len(hdf.id) != len(names) or set(hdf.id) != {name.encode() for name in names}:
         raise FormatError(f"{path}: must hold exactly the tables {', '.join(names)}")
     for name in names:
@@ -166,7 +166,7 @@ def _read_manifest(hdf: h5py.File, path: str) -> Manifest:
 
 
 def _read_attribute(hdf: h5py.File, name: str, limit: int, kind: int) -> bytes:
-    """A scalar attribute's bytes; its type and size are checked before a byte of it is read."""
+    """The bytes of a scalar attribute, whose type and size are checked before it is read."""
     if not h5a.exists(hdf.id, name.encode()):
         raise FormatError(f"attribute `{name}` is missing: not a soft-label cache")
     attribute = h5a.open(hdf.id, name.encode())
@@ -191,7 +191,7 @@ def _create_table(file: h5py.File, name: str, spec: TableSpec) -> None:
 
 
 def _table_of(hdf: h5py.File, name: str, spec: TableSpec) -> Table:
-    """Where a table lies, once it is plain contiguous storage of exactly this shape and dtype."""
+    """Where a table lies. Raises FormatError unless it is plain contiguous storage of this shape and dtype."""
     opened = h5o.open(hdf.id, name.encode())
     if not isinstance(opened, h5d.DatasetID):
         raise FormatError(f"`{name}` is not a dataset")
@@ -212,7 +212,7 @@ def _table_of(hdf: h5py.File, name: str, spec: TableSpec) -> Table:
 
 
 def _check_places(fd: int, tables: Mapping[str, Table], header: int, size: int, path: str) -> None:
-    """The tables follow the header in order, on page boundaries, only zeros between, and end the file."""
+    """Raises FormatError unless tables follow the header in order, page by page, with zeros between, to the end."""
     end = header
     for place, (name, table) in enumerate(tables.items()):
         if (

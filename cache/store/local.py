@@ -20,10 +20,22 @@ _KEY_DIGITS = 16  # of the key's 64, in a file's name; the whole key is checked 
 
 
 class Store:
-    """Published files are immutable and named so that a person recognises them: DATA-SPLIT-NETWORK-KEY.h5."""
+    """A directory of published caches, named DATA-SPLIT-NETWORK-KEY.h5 and never changed.
+
+    >>> import tempfile, numpy as np
+    >>> from decant.cache import import_logits
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> store = Store(folder.name)
+    >>> path = import_logits(store, np.eye(2, dtype="f4"), None, teacher={"network": "vgg8"}, data={"name": "toy"})
+    >>> path.name, store.resolve(path.stem[-16:]) == path
+    ('toy-vgg8-dea47acc191b786d.h5', True)
+    >>> store.find(LogitCache.open(path).manifest) == path
+    True
+    >>> folder.cleanup()
+    """
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
-        """`root` defaults to $DECANT_STORE, then to `caches`."""
+        """`root` defaults to $DECANT_STORE, then to "caches"."""
         self.root = Path(root or os.environ.get("DECANT_STORE") or "caches")
 
     def path(self, manifest: Manifest) -> Path:
@@ -39,10 +51,9 @@ class Store:
         return self.root / f"{readable or 'cache'}-{manifest.key[:_KEY_DIGITS]}{SUFFIX}"
 
     def find(self, manifest: Manifest) -> Path | None:
-        """The published file that answers the same question, under whatever readable name; None when there is
-        none.
+        """The published file with the key of `manifest`, whatever the rest of its name; None where there is none.
 
-        Where its builder was killed just after publishing it, what that left behind is removed.
+        Removes what a builder left behind that was killed just after publishing the file.
         """
         found = self.published(manifest)
         if found:
@@ -50,7 +61,7 @@ class Store:
         return found
 
     def published(self, manifest: Manifest) -> Path | None:
-        """As `find`, and nothing is removed."""
+        """As `find`, but removes nothing."""
         return min(self.root.glob(f"*-{manifest.key[:_KEY_DIGITS]}{SUFFIX}"), default=None)
 
     def paths(self) -> list[Path]:
@@ -58,7 +69,7 @@ class Store:
         return sorted(self.root.glob(f"*{SUFFIX}"))
 
     def with_other_views(self, manifest: Manifest) -> list[Path]:
-        """Published files that answer the same question for another number of views, most views first."""
+        """Published files whose identity differs in the number of views alone, those with most views first."""
         found = []
         for path in self.paths():
             try:
@@ -73,7 +84,7 @@ class Store:
         return [path for _, path in sorted(found)]
 
     def resolve(self, name: str | os.PathLike[str]) -> Path:
-        """A cache by its path, its file's name in the store, or the first digits of its key.
+        """The path of a cache from its path, its file's name in the store, or the first digits of its key.
 
         Raises FileNotFoundError where there is none, MismatchError where several fit.
         """
@@ -96,11 +107,10 @@ class Store:
     def building(
         self, manifest: Manifest, waiting: Callable[[str], None] = lambda holder: None
     ) -> Iterator[Path]:
-        """Holds the right to build this cache; yields the path to publish at.
+        """Excludes other builders of this cache until the end; yields the path to publish at.
 
-        While another process builds it, calls `waiting` once with who that is, and waits. The caller looks
-        with `find` again once inside: the other may have finished. A dead process holds nothing. Raises
-        StorageError where the folder cannot be written.
+        While another process builds it, calls `waiting` once with the name of that process, and waits for it. Call
+        `find` again inside: the other may have finished. Raises StorageError where the folder cannot be written.
         """
         path = self.path(manifest)
         try:
@@ -112,5 +122,5 @@ class Store:
 
 
 def _plain(word: str) -> str:
-    """A word as file names have it on every system."""
+    """A word with only the characters that file names may have on every system."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", word).strip("-.")[:40]
