@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from decant.pipeline.cli.options import as_json, percent, print_json, print_table, recipe_options
-from decant.pipeline.config.tasks import figures, headline
+from decant.pipeline.config.tasks import formats, headline
 
 if TYPE_CHECKING:
     from decant.cache import Store
@@ -112,7 +112,7 @@ def evaluate(recipe: Recipe, base: Path, store: Store, device: str, as_json: boo
     if as_json:
         print_json([{**_network(result), **_run(result)} for result in results])
     else:
-        shown = figures(results[0].metrics)
+        shown = formats(results[0].metrics)
         rows = [
             (
                 str(found.network),

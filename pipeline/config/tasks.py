@@ -9,12 +9,18 @@ from typing import Any, Literal, NamedTuple
 Task = Literal["classification", "regression"]
 
 
-class Figure(NamedTuple):
-    """A metric as a person reads it."""
+class MetricFormat(NamedTuple):
+    """How a metric is printed.
+
+    >>> accuracy = MetricFormat("top1", "top-1", percent=True)
+    >>> accuracy.with_spread(0.9312, 0.004), accuracy.difference(0.012), accuracy.plain(0.9312)
+    ('93.12 ± 0.40 %', '+1.20 points', '93.12')
+    """
 
     key: str
-    """What `Metrics` call it."""
+    """Its key in `Metrics`."""
     name: str
+    """Its name in a table."""
     percent: bool = False
     """Whether it is a share in 0..1 that is shown in percent, and a difference of two in points."""
 
@@ -24,28 +30,26 @@ class Figure(NamedTuple):
         return 100.0 if self.percent else 1.0
 
     def value(self, metrics: Mapping[str, Any]) -> float | None:
-        """The figure of these metrics, as they hold it; None where there is none, or no number, as of a training that
-        diverged.
-        """
+        """The value among these metrics; None where it is missing or not finite, as after a training that diverged."""
         value: float | None = metrics.get(self.key)
         return value if value is not None and math.isfinite(value) else None
 
     def text(self, metrics: Mapping[str, Any]) -> str:
-        """The figure of these metrics; a dash where there is none."""
+        """The value among these metrics with its unit; a dash where there is none."""
         value = self.value(metrics)
-        return "–" if value is None else self.worded(value)
+        return "–" if value is None else self.with_spread(value)
 
-    def worded(self, value: float, spread: float | None = None) -> str:
-        """A value, with its standard deviation where there is one."""
+    def with_spread(self, value: float, spread: float | None = None) -> str:
+        """A value with its unit, and its standard deviation where there is one."""
         unit = " %" if self.percent else ""
-        return self.number(value) + ("" if spread is None else f" ± {self.number(spread)}") + unit
+        return self.plain(value) + ("" if spread is None else f" ± {self.plain(spread)}") + unit
 
-    def gain(self, difference: float) -> str:
-        """A difference of two values."""
+    def difference(self, difference: float) -> str:
+        """The difference of two values, with its sign: in points where the metric is a percentage."""
         sign = "+" if difference >= 0 else "-"
-        return f"{sign}{self.number(abs(difference))} {'points' if self.percent else self.name}"
+        return f"{sign}{self.plain(abs(difference))} {'points' if self.percent else self.name}"
 
-    def number(self, value: float) -> str:
+    def plain(self, value: float) -> str:
         """A value without its unit."""
         return f"{self.scale * value:.{2 if self.percent else 4}f}"
 
@@ -55,24 +59,24 @@ class Figure(NamedTuple):
         return f"{self.name}, %" if self.percent else self.name
 
 
-FIGURES: dict[Task, tuple[Figure, ...]] = {
+FORMATS: dict[Task, tuple[MetricFormat, ...]] = {
     "classification": (
-        Figure("top1", "top-1", percent=True),
-        Figure("top5", "top-5", percent=True),
-        Figure("loss", "loss"),
-        Figure("ece", "calibration error", percent=True),
-        Figure("agreement", "agreement", percent=True),
+        MetricFormat("top1", "top-1", percent=True),
+        MetricFormat("top5", "top-5", percent=True),
+        MetricFormat("loss", "loss"),
+        MetricFormat("ece", "calibration error", percent=True),
+        MetricFormat("agreement", "agreement", percent=True),
     ),
-    "regression": (Figure("r2", "R²"), Figure("mse", "MSE"), Figure("mae", "MAE")),
+    "regression": (MetricFormat("r2", "R²"), MetricFormat("mse", "MSE"), MetricFormat("mae", "MAE")),
 }
-"""Of each task, the one that networks are compared by first; of that, more is better."""
+"""The metrics of each task, first the one that networks are compared by, of which more is better."""
 
 
-def figures(metrics: Mapping[str, Any]) -> tuple[Figure, ...]:
-    """What is shown of these metrics."""
-    return FIGURES["regression" if "mse" in metrics else "classification"]
+def formats(metrics: Mapping[str, Any]) -> tuple[MetricFormat, ...]:
+    """The metrics of the task that these values are of."""
+    return FORMATS["regression" if "mse" in metrics else "classification"]
 
 
-def headline(metrics: Mapping[str, Any]) -> Figure:
-    """What networks with such metrics are compared by."""
-    return figures(metrics)[0]
+def headline(metrics: Mapping[str, Any]) -> MetricFormat:
+    """The metric that networks with these values are compared by."""
+    return formats(metrics)[0]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from decant.pipeline.config.tasks import FIGURES, headline
+from decant.pipeline.config.tasks import FORMATS, headline
 from decant.pipeline.deploy.runtimes import Runtime
 from decant.pipeline.runs.latency import timed
 from decant.pipeline.training.metrics import measure
@@ -57,13 +57,13 @@ class Checked:
 
     def cells(self) -> tuple[str, ...]:
         """A row of the table, in the order of HEADINGS."""
-        figures = {figure.name: figure for task in FIGURES.values() for figure in task}
+        figures = {figure.name: figure for task in FORMATS.values() for figure in task}
         return (
             self.name,
             self.runtime,
             f"{self.bytes:,}",
             f"{self.largest_difference:.2g}",
-            "–" if self.value is None else f"{self.figure} {figures[self.figure].worded(self.value)}",
+            "–" if self.value is None else f"{self.figure} {figures[self.figure].with_spread(self.value)}",
             f"{self.latency_ms:.3f}",
             f"{self.latency_p95_ms:.3f}",
         )

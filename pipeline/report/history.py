@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decant.pipeline.config.tasks import Figure
+from decant.pipeline.config.tasks import MetricFormat
 from decant.pipeline.report.rows import Row
 from decant.pipeline.runs.result import Result
 from decant.pipeline.training.epoch_log import Epoch, read_epochs
@@ -30,7 +30,7 @@ class Quantity:
         return self.spans_magnitudes and all(min(curve.low) > 0 for curve in drawn.values())
 
 
-def quantities(figure: Figure) -> tuple[Quantity, ...]:
+def quantities(figure: MetricFormat) -> tuple[Quantity, ...]:
     """All that are followed, the figure that networks are compared by first."""
 
     def tested(line: Epoch) -> float | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from decant.pipeline.config.recipe import Recipe
-from decant.pipeline.config.tasks import Figure, headline
+from decant.pipeline.config.tasks import MetricFormat, headline
 from decant.pipeline.runs.result import Result, find_results
 
 
@@ -20,7 +20,7 @@ class Row:
 
     results: tuple[Result, ...]
     """One a seed."""
-    figure: Figure
+    figure: MetricFormat
     """What networks of this task are compared by."""
 
     @property
@@ -63,7 +63,7 @@ class Row:
         if not self.values:
             return "–"
         of = "" if len(self.values) == len(self.results) else f" of {len(self.results)}"
-        return f"{self.figure.worded(self.mean, self.spread)} (n = {len(self.values)}{of})"
+        return f"{self.figure.with_spread(self.mean, self.spread)} (n = {len(self.values)}{of})"
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,14 @@ class Gain:
         """The mean gain, or loss, in words."""
         figure = self.student.figure
         if self.mean < 0:
-            return f"{figure.gain(-self.mean).removeprefix('+')} below labels only"
-        return f"{figure.gain(self.mean)} over labels only"
+            return f"{figure.difference(-self.mean).removeprefix('+')} below labels only"
+        return f"{figure.difference(self.mean)} over labels only"
 
     def __str__(self) -> str:
         figure = self.student.figure
         line = f"{self.student.name}, {self.student.kind}: {self.amount}"
         if self.error is not None:
-            line += f" (standard error {figure.number(self.error)})"
+            line += f" (standard error {figure.plain(self.error)})"
         if self.teacher is not None and self.teacher.values and self.student.mean > self.teacher.mean:
             return f"{line}, and it passes the teacher"
         closed = "" if self.share is None else f", {100 * self.share:.0f} % of the gap to the teacher closed"

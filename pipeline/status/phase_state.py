@@ -58,7 +58,7 @@ class Phase:
         shown = headline(self.results[0].metrics)
         values = [value for one in self.results if (value := shown.value(one.metrics)) is not None]
         spread = statistics.stdev(values) if len(values) > 1 else None
-        return f"{shown.name} {shown.worded(statistics.fmean(values), spread)}" if values else ""
+        return f"{shown.name} {shown.with_spread(statistics.fmean(values), spread)}" if values else ""
 
 
 def with_network(here: Phase, folder: Path, total: int, seed: int | None = None) -> Phase:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from decant.pipeline.config.tasks import FIGURES, Figure, figures, headline
+from decant.pipeline.config.tasks import FORMATS, MetricFormat, formats, headline
 
-TOP1, R2 = FIGURES["classification"][0], FIGURES["regression"][0]
+TOP1, R2 = FORMATS["classification"][0], FORMATS["regression"][0]
 
 
 def test_each_task_has_a_figure_that_its_networks_are_compared_by() -> None:
@@ -14,7 +14,7 @@ def test_each_task_has_a_figure_that_its_networks_are_compared_by() -> None:
     assert headline({"r2": 0.4, "mse": 0.6, "mae": 0.5}) == R2
     assert headline({"mse": 0.6, "mae": 0.5}) == R2, "R² of targets that do not vary is not known"
     assert headline({}) == TOP1
-    assert [figure.name for figure in figures({"mse": 0.0})] == ["R²", "MSE", "MAE"]
+    assert [figure.name for figure in formats({"mse": 0.0})] == ["R²", "MSE", "MAE"]
 
 
 @pytest.mark.parametrize(
@@ -24,11 +24,11 @@ def test_each_task_has_a_figure_that_its_networks_are_compared_by() -> None:
         (R2, "0.3456", "0.3456 ± 0.0120", "-0.0120 R²", "R²"),
     ],
 )
-def test_a_figure_in_words(figure: Figure, text: str, with_spread: str, gain: str, axis: str) -> None:
+def test_a_figure_in_words(figure: MetricFormat, text: str, with_spread: str, gain: str, axis: str) -> None:
     assert figure.text({figure.key: 0.34559}) == text
-    assert figure.worded(0.34559, 0.012) == with_spread
-    assert figure.gain(-0.012) == gain
-    assert figure.gain(0.012) == gain.replace("-", "+")
+    assert figure.with_spread(0.34559, 0.012) == with_spread
+    assert figure.difference(-0.012) == gain
+    assert figure.difference(0.012) == gain.replace("-", "+")
     assert figure.axis == axis
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decant.pipeline.config.tasks import FIGURES
+from decant.pipeline.config.tasks import FORMATS
 from decant.pipeline.report import history
 from decant.pipeline.report.sections.curves import points
 from decant.pipeline.training.epoch_log import METRICS
 from tests.helpers.subjects import noted
 
-TOP1 = FIGURES["classification"][0]
+TOP1 = FORMATS["classification"][0]
 
 
 LOSS = next(one for one in history.quantities(TOP1) if one.key == "loss")

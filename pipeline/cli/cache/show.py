@@ -22,7 +22,7 @@ from decant.pipeline.cli.options import (
     recipe_options,
     store_option,
 )
-from decant.pipeline.config.tasks import FIGURES
+from decant.pipeline.config.tasks import FORMATS
 
 if TYPE_CHECKING:
     from decant.cache import Difference, RegressionSummary, Store, Summary
@@ -158,7 +158,7 @@ def _summary_lines(summary: Summary | RegressionSummary) -> list[str]:
 
     if isinstance(summary, RegressionSummary):
         found = summary._asdict()
-        shown = (f"{figure.name} {figure.text(found)}" for figure in FIGURES["regression"])
+        shown = (f"{figure.name} {figure.text(found)}" for figure in FORMATS["regression"])
         return [f"the teacher's {', '.join(shown)}"]
     return [
         f"the teacher's top-1 {percent(summary.top1)}, calibration error {percent(summary.calibration_error)}",

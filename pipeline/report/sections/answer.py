@@ -84,16 +84,16 @@ def _lead(gain: Gain, footprints: Footprints) -> str:
     alone = replace(
         gain.alone, results=tuple(one for one in gain.alone.results if one.seed in student.by_seed)
     )
-    error = "" if gain.error is None else f"; standard error of the gain {figure.number(gain.error)}"
+    error = "" if gain.error is None else f"; standard error of the gain {figure.plain(gain.error)}"
     seeds = "" if student.spread is None else f" (mean ± standard deviation of {len(student.values)} seeds)"
-    reached = figure.worded(student.mean, student.spread)
+    reached = figure.with_spread(student.mean, student.spread)
     lead = (
         f"{student.name} reaches {reached} test {figure.name} from the cache{seeds}: "
-        f"{gain.amount} ({figure.worded(alone.mean, alone.spread)}{error})."
+        f"{gain.amount} ({figure.with_spread(alone.mean, alone.spread)}{error})."
     )
     if teacher is None or not teacher.values:
         return lead
-    lead += f" The teacher, {teacher.name}, has {figure.worded(teacher.mean, teacher.spread)}"
+    lead += f" The teacher, {teacher.name}, has {figure.with_spread(teacher.mean, teacher.spread)}"
     if student.mean > teacher.mean:
         lead += ", which the student passes"
     elif gain.share is not None:

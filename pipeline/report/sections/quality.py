@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from decant.cache import calibration_error, softmax
-from decant.pipeline.config.tasks import FIGURES
+from decant.pipeline.config.tasks import FORMATS
 from decant.pipeline.data.samples import has_labels
 from decant.pipeline.errors import PipelineError
 from decant.pipeline.report import charts
@@ -205,7 +205,7 @@ def _most_changed(gained: Mapping[str, NDArray[np.float64]], count: int) -> list
 
 def _errors(outputs: Mapping[str, NDArray[np.float32]], targets: NDArray[np.floating]) -> dict[str, Any]:
     """A table of the figures of a regression."""
-    shown = FIGURES["regression"]
+    shown = FORMATS["regression"]
     measured = {
         which: errors(torch.from_numpy(found), torch.from_numpy(targets)) for which, found in outputs.items()
     }
