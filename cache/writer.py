@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from collections.abc import Callable
@@ -22,8 +21,6 @@ from decant.cache.io import locks, partial
 from decant.cache.io.files import replacing, reserve, storage_error, sync_folder
 from decant.cache.manifest import Manifest, require_equal
 from decant.cache.validation import Batch
-
-_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class LogitCacheWriter:
@@ -148,7 +145,10 @@ class LogitCacheWriter:
             )
         with contextlib.suppress(PermissionError):  # another person's file, in a folder that several write to
             os.fchmod(self._fd, stat.S_IMODE(os.fstat(self._fd).st_mode) & ~0o222)
-        self._give_name()
+        if not partial.publish(self.partial, self.path):
+            with LogitCacheWriter(self.path, self.manifest) as again:
+                again._copy(self._stored)
+                again.publish()
         self.close()
         _check_begun(self.path, self.manifest)
         partial.remove_all(self.path)
@@ -241,23 +241,6 @@ class LogitCacheWriter:
                     raise ValueRefusedError(
                         f"sample {row}, view {view}: already stored with other {table}{where}"
                     )
-
-    def _give_name(self) -> None:
-        """The step that publishes: `path` appears whole or not at all, and never replaces another builder's file."""
-        try:
-            os.link(self.partial, self.path)
-        except FileExistsError:
-            pass
-        except FileNotFoundError:
-            # A builder that could not tell that this one lives has taken its blocks and removed its name.
-            if not self.path.exists():
-                with LogitCacheWriter(self.path, self.manifest) as again:
-                    again._copy(self._stored)
-                    again.publish()
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS or self.path.exists():
-                raise storage_error(error, self.path, "publishing") from error
-            os.rename(self.partial, self.path)
 
 
 def _check_begun(path: Path, manifest: Manifest) -> Layout:

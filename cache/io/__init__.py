@@ -1,1 +1,10 @@
-"""Files that several processes share: written whole or not at all, locked, counted."""
+"""Files that several processes share: replaced or filled in place, locked, used and removed.
+
+files.py      replacing a file in one step; reading, writing, reserving and syncing, with errors that say what to do
+locks.py      the locks between processes
+blockfile.py  files of checksummed blocks: filled in place, resumed, checked when they are read
+partial.py    the unfinished file of a cache: its name, who may write into it, how it is published
+usage.py      who uses a published file
+
+Nothing in here knows what is in a file. `pipeline` writes its own files with it: weights, results, checkpoints, packs.
+"""

@@ -73,8 +73,16 @@ def replacing(path: Path) -> Iterator[Path]:
 def reserve(fd: int, size: int, path: Path) -> None:
     """Makes sure that all `size` bytes of the file can be written, before any work is spent on them.
 
-    Raises StorageError when the disk lacks the room. Where the system cannot reserve (macOS, some network
-    mounts), the free space is compared instead.
+    fd: the open file, which then has `size` bytes; what is written in it stays. path: its name, for messages. Raises
+    StorageError when the disk lacks the room. Where the system cannot reserve (macOS, some network mounts), the free
+    space is compared instead.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     reserve(file.fileno(), 1 << 60, Path(file.name))  # doctest: +ELLIPSIS, +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+        ...
+    StorageError: ... free ...
     """
     try:
         if hasattr(os, "posix_fallocate"):
@@ -92,7 +100,16 @@ def reserve(fd: int, size: int, path: Path) -> None:
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int, path: Path) -> None:
-    """`os.pwrite` until every byte is written. Raises StorageError on a full disk or a failed write."""
+    """Writes every byte of `data` from byte `offset` of the open file on; `os.pwrite` may stop early.
+
+    Raises StorageError, naming `path`, on a full disk or a failed write.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     write_all(file.fileno(), b"rows", 2, Path(file.name))
+    ...     read_all(file.fileno(), 10, 0, Path(file.name))
+    b'\\x00\\x00rows'
+    """
     view = memoryview(data).cast("B")
     while view:
         try:
@@ -103,8 +120,14 @@ def write_all(fd: int, data: bytes | memoryview, offset: int, path: Path) -> Non
 
 
 def read_all(fd: int, count: int, offset: int, path: Path) -> bytes:
-    """`count` bytes from `offset` on, fewer only at the end of the file. Raises StorageError on a failed
-    read.
+    """Reads `count` bytes from byte `offset` of the open file on, fewer only at its end.
+
+    Raises StorageError, naming `path`, on a failed read.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     read_all(file.fileno(), 10, 0, Path(file.name))
+    b''
     """
     parts = []
     while count:
@@ -120,7 +143,10 @@ def read_all(fd: int, count: int, offset: int, path: Path) -> bytes:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a name in `folder` durable. Raises StorageError where that fails."""
+    """Makes new names in `folder`, as of files that were renamed, durable. Raises StorageError where that fails.
+
+    >>> sync_folder(Path("."))
+    """
     try:
         fd = os.open(folder, os.O_RDONLY)
         try:
@@ -133,7 +159,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def storage_error(error: OSError, path: Path, doing: str) -> StorageError:
-    """A disk's refusal in words, with what to do about it."""
+    """An error of the disk as one that names the file, what was being done, and what to do about it.
+
+    >>> full = OSError(errno.ENOSPC, "No space left on device")
+    >>> print(storage_error(full, Path("digits.h5"), "writing"))
+    digits.h5: writing: No space left on device; free some space and run the same command again, it goes on from here
+    """
     why = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         why += "; free some space and run the same command again, it goes on from here"

@@ -1,15 +1,15 @@
-"""The unfinished file of a cache: what it is called, and who may write into it.
+"""The unfinished file of a cache: its name, who may write into it, and how it is published.
 
-While `PATH` is built, its rows are in `PATH.MACHINE-TOKEN.partial`. Two builders of one cache must never
-write into one file, also where locks do not exist or do not reach from one machine to the next. So a file has
-one builder: whoever holds its lock on the machine that began it. Any other builder only reads it, and copies
-its sound blocks into a file of its own; a name is never given to a second file, so nobody can publish another
-builder's.
+While `PATH` is built, its rows are in `PATH.MACHINE-TOKEN.partial`. Two builders of one cache must never write into one
+file, also where locks do not exist or do not reach from one machine to the next. So an unfinished file has one builder:
+the process that holds its lock on the machine that began it. Any other builder only reads it, and copies its sound
+blocks into a file of its own. No two files ever have the same name, so nobody can publish the file of another builder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -19,29 +19,59 @@ import uuid
 from functools import cache
 from pathlib import Path
 
-from decant.cache.io.files import DRAFT
+from decant.cache.io.files import DRAFT, storage_error
 from decant.cache.io.locks import claim
 
 PARTIAL = ".partial"
+"""Ends the name of an unfinished file."""
+
+_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 def new_name(path: Path) -> Path:
-    """A name that no other partial file of `path` has had or will have."""
+    """A name for an unfinished file of `path` that no other has had or will have.
+
+    >>> new_name(Path("digits.h5")).name.startswith(f"digits.h5.{machine()}-")
+    True
+    """
     return path.with_name(f"{path.name}.{machine()}-{secrets.token_hex(4)}{PARTIAL}")
 
 
 def begun(path: Path) -> list[Path]:
-    """Every unfinished file of `path`, whoever began it."""
-    return _named(path, PARTIAL)
+    """Every unfinished file of `path`, whoever began it.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "digits.h5")
+    >>> new_name(path).touch()
+    >>> [found.suffix for found in begun(path)], begun(Path(folder.name, "other.h5"))
+    (['.partial'], [])
+    >>> folder.cleanup()
+    """
+    return _beside(path, rf"\.[\w-]+{re.escape(PARTIAL)}")
 
 
 def hold(path: Path) -> tuple[Path, int] | None:
-    """A partial file that this machine began and nobody writes: its name, and it, opened and locked."""
+    """An unfinished file that this machine began and no process writes: its name, and a descriptor that has its lock.
+    None where there is none.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "digits.h5")
+    >>> print(hold(path))
+    None
+    >>> new_name(path).touch()
+    >>> found, fd = hold(path)
+    >>> print(hold(path))  # it is held
+    None
+    >>> os.close(fd)
+    >>> folder.cleanup()
+    """
     for found in begun(path):
         if found.name.removeprefix(f"{path.name}.").startswith(f"{machine()}-"):
             with contextlib.suppress(
                 PermissionError, FileNotFoundError
-            ):  # another person's, or just finished
+            ):  # another person's, or just published
                 if not os.access(found, os.W_OK):  # its builder was killed when it was about to publish it
                     found.chmod(stat.S_IMODE(found.stat().st_mode) | stat.S_IWUSR)
                 fd = os.open(found, os.O_RDWR | os.O_CLOEXEC)
@@ -51,25 +81,81 @@ def hold(path: Path) -> tuple[Path, int] | None:
     return None
 
 
+def publish(unfinished: Path, path: Path) -> bool:
+    """The step that publishes a whole, synced file: `path` appears in one step, and never replaces another file.
+
+    Where `path` is there already, that stays. False where `unfinished` lost its name before: a builder that could not
+    tell that this one lives has copied its blocks, and has not published yet. Raises StorageError.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "digits.h5")
+    >>> unfinished = new_name(path)
+    >>> publish(unfinished, path)
+    False
+    >>> unfinished.touch()
+    >>> publish(unfinished, path), path.exists()
+    (True, True)
+    >>> folder.cleanup()
+    """
+    try:
+        os.link(unfinished, path)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        return path.exists()
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS or path.exists():
+            raise storage_error(error, path, "publishing") from error
+        os.rename(unfinished, path)
+    return True
+
+
 def remove_all(path: Path) -> None:
-    """Removes what is left of building `path`, once that is published; its own second name last."""
+    """Removes what is left of building `path`, once that is published; its own second name last.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "digits.h5")
+    >>> new_name(path).touch()
+    >>> remove_all(path)
+    >>> begun(path)
+    []
+    >>> folder.cleanup()
+    """
     second = _second_names(path)
     others = [found for found in begun(path) if found not in second]
-    for found in [*_named(path, DRAFT), *others, *second]:
+    for found in [*_drafts(path), *others, *second]:
         with contextlib.suppress(OSError):  # another person's, in a folder that protects it
             found.unlink(missing_ok=True)
 
 
 def finish_publishing(path: Path) -> None:
-    """Removes what is left where the builder of `path` was killed just after publishing it."""
+    """Removes what is left where the builder of `path` was killed just after publishing it.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "digits.h5")
+    >>> path.touch()
+    >>> os.link(path, new_name(path))
+    >>> finish_publishing(path)
+    >>> begun(path)
+    []
+    >>> folder.cleanup()
+    """
     if _second_names(path):
         remove_all(path)
 
 
-def _named(path: Path, suffix: str) -> list[Path]:
-    """Files `PATH.MACHINE-TOKEN.partial`, or the drafts that such a file was until its header was whole."""
-    named = re.compile(re.escape(path.name) + rf"\.[\w-]+({re.escape(PARTIAL)}\.\w+)?{re.escape(suffix)}")
-    return sorted(found for found in path.parent.iterdir() if named.fullmatch(found.name))
+def _drafts(path: Path) -> list[Path]:
+    """What unfinished files were until their headers were whole."""
+    return _beside(path, rf"\.[\w-]+({re.escape(PARTIAL)}\.\w+)?{re.escape(DRAFT)}")
+
+
+def _beside(path: Path, ending: str) -> list[Path]:
+    """Files whose names are that of `path` and then what the pattern `ending` matches."""
+    pattern = re.compile(re.escape(path.name) + ending)
+    return sorted(found for found in path.parent.iterdir() if pattern.fullmatch(found.name))
 
 
 def _second_names(path: Path) -> list[Path]:
@@ -84,7 +170,11 @@ def _second_names(path: Path) -> list[Path]:
 
 @cache
 def machine() -> str:
-    """This machine as partial files have it: the host's name, and its network address if it has one."""
+    r"""This machine as the names of unfinished files have it: the host's name, and its network address if it has one.
+
+    >>> re.fullmatch(r"\w+", machine()) is not None
+    True
+    """
     host, node = re.sub(r"\W+", "_", socket.gethostname(), flags=re.ASCII)[:40], uuid.getnode()
     invented = node >> 40 & 1  # what uuid does where there is no address; it changes from process to process
     return host if invented else f"{host}_{node:012x}"

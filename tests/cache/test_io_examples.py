@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
+import subprocess
+import sys
 
 import pytest
 
@@ -19,3 +22,21 @@ MODULES = [f"decant.cache.io.{found.name}" for found in pkgutil.iter_modules(dec
 def test_examples_run(name: str) -> None:
     module = importlib.import_module(name)
     assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_function_has_an_example(name: str) -> None:
+    module = importlib.import_module(name)
+    public = [
+        found
+        for label, found in vars(module).items()
+        if not label.startswith("_") and inspect.isfunction(found) and found.__module__ == name
+    ]
+    assert public, name
+    assert [found.__name__ for found in public if ">>>" not in (found.__doc__ or "")] == []
+
+
+def test_importing_it_loads_no_torch() -> None:
+    script = f"import sys, {', '.join(MODULES)}; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
