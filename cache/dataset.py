@@ -1,4 +1,4 @@
-"""SoftLabelDataset: joins the samples of a dataset with their cached logits, and refuses what does not belong together."""
+"""SoftLabelDataset: joins the samples of a dataset with their cached logits, and refuses a cache of something else."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def leftovers(store: Store, unused_days: float, also: Sequence[str] = ()) -> Ite
 
 
 def remove_leftover(leftover: Leftover) -> bool:
-    """Removes the file unless somebody began to use it in the meantime; returns whether it is gone. Raises StorageError.
+    """Removes the file unless a process has begun to use it; returns whether it is gone. Raises StorageError.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
