@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from decant.pipeline.config.augmentations import Augmentation, CenterCrop
 from decant.pipeline.config.objectives import KD, Builtin, Objective
@@ -210,9 +218,30 @@ class TeacherSettings(Training):
     """`[teacher]`: the large network, trained here, given as a file, or pretrained by its library."""
 
     weights: str | None = None
-    """A .safetensors, .pth or .pt file to begin with."""
+    """A file of weights to begin with: safetensors, torch.save, TorchScript, a Lightning checkpoint, an index of
+    shards, or a folder of one of these. The state dict in it is found by names and shapes; averaged weights are
+    preferred to raw ones. A last layer of another number of classes begins anew where `epochs` are given, and is
+    refused where not. Inputs are normalised by the data's own statistics, unless `network` has the `mean` and `std`
+    that the weights were trained with.
+    """
+    weights_key: Annotated[str, Field(min_length=1)] | None = None
+    """Where in `weights` the state dict lies, as a dotted path: `"model"`, `"model_ema"`, `"model.student"`, or `"."`
+    for the top. None looks for it.
+    """
     epochs: Annotated[int, Field(ge=0)] = 0
     """0 takes the network as its weights are."""
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`weights_key` is left out where it is not given, so that no older run has another name."""
+        written = handler(self)
+        return {name: value for name, value in written.items() if name != "weights_key" or value is not None}
+
+    @model_validator(mode="after")
+    def _has_place_of_weights(self) -> TeacherSettings:
+        if self.weights_key is not None and self.weights is None:
+            raise ValueError("weights_key: is a place in the file `weights`, which is missing")
+        return self
 
     @model_validator(mode="after")
     def _has_weights(self) -> TeacherSettings:

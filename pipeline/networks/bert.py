@@ -90,9 +90,10 @@ def describe(
     }
 
 
-def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> nn.Module:
+def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> tuple[nn.Module, str]:
     """The classifier with the weights that lie in a folder or on the hub, as safetensors, and a fresh last layer where
-    its classes are others; with `fetch` false it is built from `config` alone, and no weights are looked for.
+    its classes are others; with `fetch` false it is built from `config` alone, and no weights are looked for. With it
+    why there is a fresh layer, or an empty text.
 
     Raises WeightsError where weights cannot be had. No code of the folder or hub is run.
     """
@@ -101,15 +102,29 @@ def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> nn.Module:
     made = transformers.AutoConfig.for_model(held.pop("model_type"), **held)
     kind = transformers.AutoModelForSequenceClassification
     if not fetch:
-        return _built(kind.from_config, made)
+        return _built(kind.from_config, made), ""
     try:
         with _quiet(transformers):
-            body: nn.Module = kind.from_pretrained(
-                name, config=made, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True
+            body, info = kind.from_pretrained(
+                name,
+                config=made,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
     except (OSError, ValueError, KeyError) as error:
         raise WeightsError(f"cannot fetch its weights: {_one_line(error)}") from error
-    return body.float()
+    return body.float(), _fresh_layers(info, config["num_labels"])
+
+
+def _fresh_layers(info: dict[str, Any], num_classes: int) -> str:
+    """Why layers begin untrained, by what the library says of a loading: they are missing, or of other classes."""
+    other = [(name, theirs[0]) for name, theirs, _ in info["mismatched_keys"]]
+    if other:
+        return f"{other[0][0]} is of {other[0][1]:,} classes, and the data have {num_classes:,}"
+    missing = sorted(info["missing_keys"])
+    return f"{missing[0]} is not among them" if missing else ""
 
 
 def _plain(names: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ on one batch of zeros, so that one which cannot take the data is refused here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,10 +65,13 @@ def _torchvision(
     if stem_stride is not None:
         raise ModelError("stem_stride: pretrained weights bring the image size that they were trained with")
     body = _call(torchvision.models.get_model, name, {**args, "weights": weights})
-    _replace_head(body, len(weights.meta["categories"]), num_classes)
+    pretrained_classes = len(weights.meta["categories"])
+    _replace_head(body, pretrained_classes, num_classes)
     transforms = weights.transforms()
     height, width = (*transforms.crop_size, *transforms.crop_size)[:2]  # one number is a square
-    return Network(Preprocess(transforms.mean, transforms.std, (height, width)), body)
+    network = Network(Preprocess(transforms.mean, transforms.std, (height, width)), body)
+    network.untrained_head = _untrained_head(pretrained_classes, num_classes)
+    return network
 
 
 def _torchvision_weights(name: str, weights: object) -> Any:
@@ -76,6 +80,8 @@ def _torchvision_weights(name: str, weights: object) -> Any:
         return None
     known = torchvision.models.get_model_weights(name).__members__  # DEFAULT is an alias among them
     member = str(weights).rpartition(".")[2]
+    if member not in known and Path(str(weights)).is_file():
+        raise ModelError(f"weights: {weights} is a file; give it as teacher.weights, beside the network")
     if member not in known:
         raise ModelError(f"no weights {weights!r}; {nearest(member, known)}")
     return known[member]
@@ -124,7 +130,18 @@ def _timm(
         if len(config["mean"]) != channels:
             raise ModelError(f"pretrained for {len(config['mean'])} channels, the data has {channels}")
         preprocess = Preprocess(config["mean"], config["std"], config["input_size"][1:])
-    return Network(preprocess, body)
+    network = Network(preprocess, body)
+    if args.get("pretrained"):
+        pretrained: Any = body.pretrained_cfg
+        network.untrained_head = _untrained_head(pretrained["num_classes"], num_classes)
+    return network
+
+
+def _untrained_head(pretrained_classes: int, num_classes: int) -> str:
+    """Why a pretrained network has a last layer that was never trained; empty where it has none."""
+    if pretrained_classes == num_classes:
+        return ""
+    return f"it is of {pretrained_classes:,} classes, and the data have {num_classes:,}"
 
 
 def from_function(name: str, num_classes: int, input_shape: Shape, args: dict[str, Any]) -> nn.Module:

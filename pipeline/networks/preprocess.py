@@ -63,6 +63,9 @@ class Preprocess(nn.Module):
 class Network(nn.Module):
     """`body(preprocess(inputs))`: (B, C, H, W) uint8 or (B, F) float → logits (B, num_classes)."""
 
+    untrained_head = ""
+    """Why the last layer of pretrained weights was replaced; empty where it was not."""
+
     def __init__(self, preprocess: Preprocess, body: nn.Module) -> None:
         super().__init__()
         self.preprocess = preprocess

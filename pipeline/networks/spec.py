@@ -11,6 +11,8 @@ from decant.pipeline.errors import ModelError
 from decant.pipeline.networks import text
 from decant.pipeline.views import ViewedData
 
+_RESERVED = ("num_classes", "input_shape", "vocabulary", "fetch")
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
@@ -44,6 +46,12 @@ def specify_network(network: Network, viewed: ViewedData) -> NetworkSpec:
     elsewhere need. Texts are not normalised. Raises ModelError.
     """
     args, tokens = network.args, vocabulary(viewed.data)
+    reserved = next((name for name in _RESERVED if name in args), None)
+    if reserved is not None:
+        raise ModelError(
+            f"network {network.name!r}: {reserved}: is a reserved argument, given by the data "
+            f"({num_outputs(viewed.data):,} outputs, inputs of shape {viewed.input_shape}); leave it out"
+        )
     if tokens is not None:
         outputs = num_outputs(viewed.data)
         args = text.arguments(network.name, args, outputs, viewed.data.classes, viewed.input_shape, tokens)

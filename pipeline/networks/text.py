@@ -20,6 +20,9 @@ _REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, Ke
 class TextNetwork(nn.Module):
     """`body(input_ids=…, attention_mask=…)`, both (B, L) int64 → logits (B, num_classes)."""
 
+    untrained_head = ""
+    """Why the last layer of pretrained weights was replaced; empty where it was not."""
+
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
@@ -78,9 +81,10 @@ def build(
     Weights are drawn from torch's global generator, but for those of `transformers:`, which are fetched unless `fetch`
     is false. Raises ModelError and WeightsError.
     """
+    untrained = ""
     try:
         if name.startswith(_ELSEWHERE):
-            body = bert.from_elsewhere(name.removeprefix(_ELSEWHERE), args["config"], fetch)
+            body, untrained = bert.from_elsewhere(name.removeprefix(_ELSEWHERE), args["config"], fetch)
         elif ":" in name:
             args = {**args, "vocabulary": vocabulary}
             body = external.from_function(name, num_classes, input_shape, args)
@@ -88,6 +92,7 @@ def build(
             check_arguments(bert.bert, args)
             body = bert.bert(input_shape, num_classes, vocabulary, **args)
         network = TextNetwork(body)
+        network.untrained_head = untrained
         _try_once(network, num_classes, input_shape)
         return network
     except (ModelError, WeightsError) as error:

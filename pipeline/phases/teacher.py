@@ -39,6 +39,5 @@ def make_teacher(plan: Plan, device: torch.device) -> tuple[Result, bool]:
         views=train.live_views,
         folder=plan.teacher_folder,
         lazy=train.data.lazy,
-        begin_with=settings.weights,
     )
     return train_network(job, plan.recipe, test, device), False

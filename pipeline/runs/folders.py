@@ -18,6 +18,7 @@ from decant.pipeline.config.settings import StudentSettings, TeacherSettings
 from decant.pipeline.runs.result import Kind
 from decant.pipeline.runs.saved_recipe import LOGGING_ONLY, NOT_DECISIVE
 from decant.pipeline.support.plugins import source_sha256
+from decant.pipeline.support.weight_files import content_sha256
 
 
 def teacher_folder(base: Path, settings: TeacherSettings, fingerprints: Mapping[str, Any]) -> Path:
@@ -28,7 +29,7 @@ def teacher_folder(base: Path, settings: TeacherSettings, fingerprints: Mapping[
     """
     decisive = {
         "settings": settings.model_dump(mode="json", exclude={*LOGGING_ONLY, "weights"}),
-        "weights": None if settings.weights is None else _file_sha256(settings.weights),
+        "weights": None if settings.weights is None else content_sha256(Path(settings.weights)),
         "views": {
             name: value
             for name, value in fingerprints["views"].items()
@@ -63,11 +64,6 @@ def as_folder_name(name: str) -> str:
     'torchvision-resnet50'
     """
     return re.sub(r"[^A-Za-z0-9._+]+", "-", name).strip("-.")
-
-
-def _file_sha256(path: str) -> str | None:
-    """The SHA-256 of a weights file, whatever its name; None if there is no such file, which loading it reports."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else None
 
 
 def _digest(decisive: Mapping[str, Any]) -> str:

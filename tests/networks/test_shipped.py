@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from decant.pipeline.networks.foreign_weights import load_foreign_weights
 from decant.pipeline.networks.registry import build, names
-from decant.pipeline.networks.weights import load_weights
 from tests.helpers.networks import build_for, pixels, refusal
 
 PUBLISHED_PARAMETERS = {  # at 100 classes and 3 channels
@@ -171,7 +171,7 @@ def test_the_tutorials_weights_give_its_logits(tmp_path: Path) -> None:
     theirs = Tutorial()
     torch.save(theirs.state_dict(), tmp_path / "cifar_net.pth")
     ours = build("lenet", 10, input_shape=(3, 32, 32), mean=[0.5] * 3, std=[0.5] * 3)
-    load_weights(ours, tmp_path / "cifar_net.pth")
+    load_foreign_weights(ours, tmp_path / "cifar_net.pth")
     images = pixels(4, 3, 32, 32)
     with torch.no_grad():
         expected = theirs((images / 255 - 0.5) / 0.5)  # ToTensor, Normalize

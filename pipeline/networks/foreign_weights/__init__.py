@@ -1,0 +1,16 @@
+"""Weights that users bring: files of any usual form and layout, found by content and matched by name and shape.
+
+loading.py         the one function that the phases call: what is taken, left out, said and refused
+matching.py        the names of a file against the names of a network
+tensors.py         every tensor of a checkpoint by its path, however deep it lies
+reading.py         safetensors, torch's formats and TorchScript → nested containers of tensors
+signatures.py      what a file is by its first bytes, and what to do where it is no weights
+pickled_types.py   the harmless types that may lie beside weights; none of them is ever built
+values.py          dtypes, NaN, and what else the tensors themselves may have wrong
+"""
+
+from __future__ import annotations
+
+from decant.pipeline.networks.foreign_weights.loading import LoadedWeights, load_foreign_weights
+
+__all__ = ["LoadedWeights", "load_foreign_weights"]

@@ -1,0 +1,134 @@
+"""Files of weights read as nested containers of tensors, whatever their form; nothing in them is ever run."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+import re
+import warnings
+import zipfile
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from decant.pipeline.errors import WeightsError
+from decant.pipeline.networks.foreign_weights.pickled_types import allowed
+from decant.pipeline.networks.foreign_weights.signatures import NotWeightsError, form_of
+from decant.pipeline.support.weight_files import weight_files
+
+_CLAIMED = {
+    ".safetensors": "safetensors",
+    ".pth": "torch",
+    ".pt": "torch",
+    ".bin": "torch",
+    ".tar": "torch",
+    ".ckpt": "torch",
+}
+
+
+def read_checkpoint(path: Path) -> object:
+    """What lies in a file, in the shards of an index, or in a folder of either: nested containers of tensors and plain
+    values.
+
+    The form is told by the content, not by the ending: safetensors, either format of `torch.save`, or TorchScript.
+    Raises WeightsError where there is no such file, or it is unreadable, holds code, or is something else.
+    """
+    files = weight_files(path)
+    if len(files) == 1:
+        return _read(files[0])
+    merged: dict[object, object] = {}
+    for file in files:
+        content = _read(file)
+        if not isinstance(content, dict):
+            raise WeightsError(f"{file}: a shard must hold a state dict, found {type(content).__name__}")
+        merged.update(content)
+    return merged
+
+
+def _read(path: Path) -> object:
+    claimed = _CLAIMED.get(path.suffix.lower(), "weights")
+    try:
+        form = form_of(path)
+        match form:
+            case "safetensors":
+                claimed = form
+                return safetensors.torch.load_file(path)
+            case "torchscript":
+                return _read_torchscript(path)
+            case _:
+                return _read_pickled(path)
+    except NotWeightsError as error:
+        raise WeightsError(f"{path} is not a readable {claimed} file: it is {error}") from None
+    except WeightsError:
+        raise
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a damaged file ends in any error of the machinery that reads it
+        size = path.stat().st_size
+        reason = f"it is damaged or cut short ({size:,} bytes): {_one_line(error)}"
+        raise WeightsError(f"{path} is not a readable {claimed} file: {reason}") from error
+
+
+def _read_pickled(path: Path) -> object:
+    with allowed(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            names = _refused_types(path, error)
+            if not names:
+                raise
+            raise WeightsError(
+                f"{path} was not loaded: it holds {names}, and unpickling that could run code; "
+                "where the file comes from, save its state dict alone: torch.save(network.state_dict(), FILE)"
+            ) from error
+
+
+def _read_torchscript(path: Path) -> object:
+    """The modules of a TorchScript archive as `ScriptObject`, with their tensors by name.
+
+    Only the archive's pickle and the storages that it refers to are copied, into an archive that `torch.load` reads
+    with `weights_only`: its code is neither compiled nor run, which torch.jit.load would do.
+    """
+    copied = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copied, "w", zipfile.ZIP_STORED) as target:
+        for member in archive.infolist():
+            inner = member.filename.partition("/")[2]
+            if inner.startswith("data/") or inner in ("data.pkl", "version", "byteorder", ".format_version"):
+                if member.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError(f"{member.filename} is compressed")
+                target.writestr(f"archive/{inner}", archive.read(member))
+        types = _types_in(archive.read(next(n for n in archive.namelist() if n.endswith("/data.pkl"))))
+    own = tuple(name for name in types if name.startswith(("__torch__.", "torch.jit._pickle.")))
+    copied.seek(0)
+    with allowed(own), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(copied, map_location="cpu", weights_only=True)
+
+
+def _types_in(pickled: bytes) -> list[str]:
+    """Full names of the globals that a pickle asks for."""
+    found = (str(arg).replace(" ", ".") for op, arg, _ in pickletools.genops(pickled) if op.name == "GLOBAL")
+    return sorted(set(found))
+
+
+def _refused_types(path: Path, error: pickle.UnpicklingError) -> str:
+    """The types for which a file was refused, at most three of them named; empty where it was refused for another
+    reason.
+    """
+    first = re.search(r"GLOBAL (\S+)", str(error))
+    if first is None:
+        return ""
+    try:
+        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # of the legacy format the list is not to be had
+        names = []
+    if first[1] not in names and f"builtins.{first[1]}" not in names:
+        return first[1]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more types" if len(names) > 3 else "")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
