@@ -14,7 +14,10 @@ from types import ModuleType
 import pytest
 
 import decant
+from decant.pipeline.config.catalogue import catalogue
+from decant.pipeline.config.recipe import shipped
 from decant.pipeline.config.settings import Settings
+from decant.pipeline.networks import registry
 from tests.helpers.processes import ROOT
 
 needs_mkdocs = pytest.mark.skipif(
@@ -97,32 +100,52 @@ def test_every_table_is_on_a_page(generate: ModuleType) -> None:
 
 
 def test_every_setting_is_named_and_said_what_for(generate: ModuleType) -> None:
-    table = generate.settings()
-    for path, model in generate.sections():
+    from reference_tables import recipe
+
+    table = generate.TABLES["settings"]()
+    for path, model in recipe.sections():
         assert f"## `[{path}]`" in table
-        about = generate.described(model)
+        about = recipe.described(model)
         for key, field in model.model_fields.items():
             assert f"| `{field.alias or key}` |" in table, f"{path}.{key}"
             assert about.get(key), f"{path}.{key} has no docstring"
-    assert {path.partition(".")[0] for path, _ in generate.sections()} == set(Settings.model_fields)
+    assert {path.partition(".")[0] for path, _ in recipe.sections()} == set(Settings.model_fields)
 
 
-def test_every_objective_operation_command_and_name_is_there(generate: ModuleType) -> None:
-    from decant.pipeline.config.catalogue import catalogue
+def names(table: str) -> list[str]:
+    """The first cell of every row."""
+    return re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
 
-    objectives, operations, commands = generate.objectives(), generate.operations(), generate.commands()
-    assert [entry.name for entry in catalogue() if f"| `{entry.name}` |" not in objectives] == []
-    tags = [generate.tag(model, "op") for model in generate.operation_models()]
-    assert len(tags) >= 12
-    assert [tag for tag in tags if f"| `{tag}` |" not in operations] == []
-    paths = [path for path, _ in generate.walk(generate.command_line, "decant")]
+
+def test_every_objective_operation_recipe_and_network_is_named(generate: ModuleType) -> None:
+    from reference_tables import recipe
+
+    made = {
+        name: names(generate.TABLES[name]()) for name in ("objectives", "operations", "recipes", "networks")
+    }
+    assert made["objectives"] == [entry.name for entry in catalogue()]
+    assert made["operations"] == [recipe.tag(model, "op") for model in recipe.operation_models()]
+    assert made["recipes"] == shipped()
+    assert made["networks"] == registry.names()
+    assert min(map(len, made.values())) >= 11
+
+
+def test_every_command_and_public_name_has_its_heading(generate: ModuleType) -> None:
+    from reference_tables import commands
+
+    table = generate.TABLES["commands"]()
+    paths = [path for path, _ in commands.walk(commands.command_line, "decant")]
     assert len(paths) >= 18
-    assert [path for path in paths if f"## {path} {{" not in commands] == []
-    api = generate.api()
+    assert [path for path in paths if f"## {path} {{" not in table] == []
+    api = generate.TABLES["api"]()
     assert [name for name in decant.__all__ if f"## decant.{name} {{" not in api] == []
 
 
-def test_every_folder_of_the_code_is_said_what_for(generate: ModuleType) -> None:
-    rows = re.findall(r"^\| `([\w/]+)/` \|(.*)\|$", generate.tree(), re.MULTILINE)
+def test_every_message_and_folder_of_the_code_is_there(generate: ModuleType) -> None:
+    messages = generate.TABLES["messages"]()
+    assert messages.count("\n| `` ") > 150
+    for said in ("the header does not agree with its seal", "epochs: 0 leaves the network untrained"):
+        assert said in messages
+    rows = re.findall(r"^\| `([\w/]+)/` \|(.*)\|$", generate.TABLES["tree"](), re.MULTILINE)
     assert len(rows) > 15
     assert [folder for folder, said in rows if not said.strip()] == []
