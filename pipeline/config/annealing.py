@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError, WrapValidator
 
 from decant.pipeline.config.sections import Section
+
+Setting = TypeVar("Setting")
 
 
 class Scheduled(Section):
@@ -55,6 +57,6 @@ Weight = Annotated[Annotated[float, Field(ge=0)] | Scheduled, _number_or_schedul
 Temperature = Annotated[Annotated[float, Field(gt=0)] | Scheduled, _number_or_schedule(gt=0)]
 
 
-def at(value: Any, progress: float) -> Any:
+def at(value: Setting | Scheduled, progress: float) -> Setting | float:
     """The value of a setting at `progress`, the share of the training that is done."""
     return value.at(progress) if isinstance(value, Scheduled) else value

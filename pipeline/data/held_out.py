@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from decant.pipeline.config.settings import Settings, TransferSettings
 from decant.pipeline.data import load
-from decant.pipeline.data.samples import NO_LABEL, LabelledData, num_classes, vocabulary
+from decant.pipeline.data.samples import NO_LABEL, LabelledData, RawInputs, num_classes, vocabulary
 from decant.pipeline.errors import DataError
 
 
@@ -43,7 +43,7 @@ class SomeOf:
     def vocabulary(self) -> int | None:
         return vocabulary(self.whole)
 
-    def raw(self, indices: NDArray[np.integer]) -> Any:
+    def raw(self, indices: NDArray[np.integer]) -> RawInputs:
         return self.whole.raw(self.indices[indices])
 
     def digest(self) -> str:

@@ -20,6 +20,8 @@ from decant.pipeline.errors import DataError
 
 Split = str
 """`train`, `test`, or the name that a transfer set has."""
+RawInputs = Any
+"""(B, …) array of images or features; of texts a dictionary {name: (B, longest)}. Which one, `vocabulary` tells."""
 NO_LABEL = -1
 MAX_ARRAY_BYTES = 4 << 30  # a part that is larger than this is not held in memory
 
@@ -42,7 +44,7 @@ class LabelledData(Protocol):
     def input_shape(self) -> tuple[int, ...]:
         """(C, H, W) of images, (F,) of features, (L,) of texts."""
 
-    def raw(self, indices: NDArray[np.integer]) -> Any:
+    def raw(self, indices: NDArray[np.integer]) -> RawInputs:
         """(B, …): the inputs themselves, a copy, before any view; of texts {name: (B, longest)}."""
 
     def digest(self) -> str:
