@@ -18,7 +18,7 @@ import torch
 
 from decant.cache import Store
 from decant.pipeline.config.objectives import names_for
-from decant.pipeline.config.recipe import Recipe, load
+from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
@@ -104,12 +104,12 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
 def _recipe(objective: str, seeds: int, overrides: Sequence[str]) -> Recipe:
     words = [f"student.objective={objective}", f"student.seeds={seeds}", *overrides]
     words.append("student.evaluate_every=1000000")  # the last epoch alone
-    return load("digits", [*words, *(_twin(overrides) if objective == "general" else [])])
+    return load_recipe("digits", [*words, *(_twin(overrides) if objective == "general" else [])])
 
 
 def _twin(overrides: Sequence[str]) -> list[str]:
     """What makes the knowledge of `general` a teacher that differs in its seed alone."""
-    teacher = load("digits", overrides).settings.teacher
+    teacher = load_recipe("digits", overrides).settings.teacher
     network = "".join(f", {name} = {value}" for name, value in teacher.network.args.items())
     values = teacher.model_dump(exclude_none=True, exclude={"network", "seed", "milestones"})
     return [

@@ -19,7 +19,7 @@ import torch
 from benchmarks.study import figure, table
 from benchmarks.study.arms import Arm, LiveTeacher, arms
 from decant.cache import Store
-from decant.pipeline.config.recipe import Recipe, load
+from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.job import load_result_on, train_network
 from decant.pipeline.phases.plan import Plan
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs, caches and results go")
     options = parser.parse_args()
     own = HERE / f"{options.recipe}.toml"
-    recipe = load(str(own) if own.is_file() else options.recipe, options.overrides)
+    recipe = load_recipe(str(own) if own.is_file() else options.recipe, options.overrides)
     counts = tuple(word if word == "all" else int(word) for word in options.views)
     made = measure(recipe, counts, options.patience, options.out / f"study-{recipe.name}")
     print(table.markdown(made))

@@ -92,11 +92,11 @@ def _settings(
 
 def _value(recipe: str | None, path: str) -> list[str]:
     """The value of a setting in a recipe, as a list of one; empty where it is a table, a list or absent."""
-    from decant.pipeline.config.recipe import DEFAULT, load
+    from decant.pipeline.config.recipe import DEFAULT, load_recipe
     from decant.pipeline.errors import PipelineError
 
     try:
-        value: Any = load(recipe or DEFAULT).settings.model_dump(mode="json", by_alias=True)
+        value: Any = load_recipe(recipe or DEFAULT).settings.model_dump(mode="json", by_alias=True)
     except PipelineError:
         return []
     for key in path.split("."):

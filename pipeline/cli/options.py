@@ -68,13 +68,13 @@ def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(recipe: str, overrides: Sequence[str], **rest: Any) -> None:
         from decant.cache import Store
-        from decant.pipeline.config.recipe import load
+        from decant.pipeline.config.recipe import load_recipe
 
         where = {name: rest.pop(name) for name in _USUAL}
         if where["store"]:
             os.environ["DECANT_STORE"] = where["store"]  # packs of decoded images go there too
         find_modules_beside(recipe)
-        loaded = load(recipe, overrides)
+        loaded = load_recipe(recipe, overrides)
         loaded = replace(loaded, options=(*loaded.options, *_given(where)))
         base = Path(where["runs"]) / loaded.name
         command(recipe=loaded, base=base, store=Store(where["store"]), device=where["device"], **rest)

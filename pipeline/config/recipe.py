@@ -62,7 +62,7 @@ def shipped() -> list[str]:
     )
 
 
-def load(name_or_file: str = DEFAULT, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(name_or_file: str = DEFAULT, overrides: Sequence[str] = ()) -> Recipe:
     """Reads a shipped recipe by name or any TOML file by path; `overrides` are `section.key=value`.
 
     Raises RecipeError, naming the path in the file, what is allowed there and what was found.

@@ -12,6 +12,6 @@ held_out.py      samples that the teacher is not trained on
 
 from __future__ import annotations
 
-from decant.pipeline.data.registry import describe, identity, load
+from decant.pipeline.data.registry import describe_data, identity, load_data
 
-__all__ = ["describe", "identity", "load"]
+__all__ = ["describe_data", "identity", "load_data"]

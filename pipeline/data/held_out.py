@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.pipeline.config.settings import Settings, TransferSettings
-from decant.pipeline.data import load
+from decant.pipeline.data import load_data
 from decant.pipeline.data.samples import NO_LABEL, LabelledData, RawInputs, num_classes, vocabulary
 from decant.pipeline.errors import DataError
 
@@ -88,7 +88,7 @@ def _drawn(length: int, transfer: TransferSettings) -> NDArray[np.int64]:
 
 def _own_part(settings: Settings, transfer: TransferSettings, train: LabelledData) -> LabelledData:
     """The part of the source that `data.transfer.part` names, with the classes of the training part."""
-    own = load(settings.data, settings.views, str(transfer.part))
+    own = load_data(settings.data, settings.views, str(transfer.part))
     if own.input_shape != train.input_shape:
         raise DataError(
             f"{train.name}: train inputs are {train.input_shape}, {transfer.part} inputs {own.input_shape}; "

@@ -17,7 +17,7 @@ from decant.pipeline.errors import DataError, nearest
 _SOURCES: dict[str, Source] = {**DATASETS, "imagefolder": image_folder, "text": text_folder}
 
 
-def load(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
+def load_data(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
     """The `split` part of a dataset, every image brought to `views.size` where that is given.
 
     Names: digits; diabetes; cifar10, cifar100, mnist, fashion-mnist, svhn (downloaded to `root` when absent);
@@ -41,12 +41,12 @@ def load(settings: DataSettings, views: ViewsSettings, split: Split) -> Labelled
     return data
 
 
-def describe(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
+def describe_data(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
     """The same data where only labels, shape and digest are needed: of image files only the first is decoded, and
     nothing is written.
     """
     if settings.name != "imagefolder":
-        return load(settings, views, split)
+        return load_data(settings, views, split)
     data = listed_images(settings, views, split)
     _check(data)
     return data

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from decant.pipeline.config.settings import ViewsSettings
-from decant.pipeline.data import load
+from decant.pipeline.data import load_data
 from decant.pipeline.data.image_decode import decode
 from decant.pipeline.data.samples import ArrayData, LabelledData
 from decant.pipeline.errors import DataError, ModelError
@@ -120,7 +120,7 @@ def _class_names(run: FinishedRun) -> tuple[tuple[str, ...], str | None]:
         return tuple(run.result.classes), None
     settings, count = run.recipe.settings, run.result.network.num_classes
     try:
-        data = load(settings.data.model_copy(update={"pack": "never"}), settings.views, "test")
+        data = load_data(settings.data.model_copy(update={"pack": "never"}), settings.views, "test")
         first: Any = data.raw(np.zeros(1, np.int64))
     except DataError as error:
         return class_names((), count), f"classes are shown by number: {error}"

@@ -55,7 +55,7 @@ def bert(
     return _built(transformers.BertForSequenceClassification, config)
 
 
-def describe(
+def read_configuration(
     name: str, num_classes: int, classes: Sequence[str], vocabulary: int, input_shape: Shape
 ) -> dict[str, Any]:
     """The configuration of a classifier in a folder or on the hub, for so many classes: with it the network is built

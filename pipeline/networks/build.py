@@ -21,8 +21,10 @@ def build_network(spec: NetworkSpec, seed: int = 0, fetch: bool = True) -> nn.Mo
     """
     torch.manual_seed(seed)
     if "vocabulary" in spec.args:
-        return text.build(spec.name, spec.num_classes, input_shape=spec.input_shape, fetch=fetch, **spec.args)
-    return registry.build(
+        return text.build_text_network(
+            spec.name, spec.num_classes, input_shape=spec.input_shape, fetch=fetch, **spec.args
+        )
+    return registry.build_by_name(
         spec.name, spec.num_classes, input_shape=spec.input_shape, mean=spec.mean, std=spec.std, **spec.args
     )
 

@@ -24,7 +24,7 @@ from decant.pipeline.support.plugins import Plugin, optional
 _REFUSALS = (TypeError, ValueError, RuntimeError, AssertionError, IndexError, KeyError, NotImplementedError)
 
 
-def build(
+def build_external(
     name: str, num_classes: int, *, input_shape: Shape, preprocess: Preprocess, args: dict[str, Any]
 ) -> Network:
     """The network that `name` (SOURCE:NAME) stands for, behind `preprocess` or what its own weights ask for.

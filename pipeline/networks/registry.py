@@ -22,11 +22,11 @@ _NETWORKS: dict[str, Builder] = {
 
 
 def names() -> list[str]:
-    """The networks that ship, sorted; `build` also takes those of torchvision and timm, and functions of the user's."""
+    """The networks that ship, sorted; `build_by_name` also takes those of torchvision and timm, and functions of the user's."""
     return sorted(_NETWORKS)
 
 
-def build(
+def build_by_name(
     name: str,
     num_classes: int,
     *,
@@ -48,7 +48,7 @@ def build(
         _check_problem(num_classes, input_shape, mean)
         if ":" in name:
             preprocess = Preprocess(mean, std)
-            return external.build(
+            return external.build_external(
                 name, num_classes, input_shape=input_shape, preprocess=preprocess, args=args
             )
         builder = _find(name)

@@ -59,7 +59,7 @@ def arguments(
         if args:
             raise ModelError(f"network {name!r}: unknown argument {next(iter(args))!r}; it takes none")
         try:
-            complete["config"] = bert.describe(
+            complete["config"] = bert.read_configuration(
                 name.removeprefix(_ELSEWHERE), num_classes, classes, vocabulary, input_shape
             )
         except ModelError as error:
@@ -67,7 +67,7 @@ def arguments(
     return complete
 
 
-def build(
+def build_text_network(
     name: str,
     num_classes: int,
     *,

@@ -8,7 +8,7 @@ from typing import Any
 
 from decant.pipeline.config.objectives import Custom, names_for
 from decant.pipeline.config.settings import Settings
-from decant.pipeline.data import describe, load
+from decant.pipeline.data import describe_data, load_data
 from decant.pipeline.data.held_out import divide
 from decant.pipeline.data.samples import LabelledData, num_classes, num_targets, task_of
 from decant.pipeline.errors import DataError, RecipeError
@@ -44,7 +44,7 @@ class RecipeData:
 
     @cached_property
     def _train(self) -> LabelledData:
-        read = load if self.decode_images else describe
+        read = load_data if self.decode_images else describe_data
         return read(self.settings.data, self.settings.views, "train")
 
     @cached_property
@@ -81,7 +81,7 @@ class RecipeData:
         """All splits. Raises DataError where they do not fit together, and RecipeError where the recipe's losses are
         not for such labels.
         """
-        train, test = self._train, load(self.settings.data, self.settings.views, "test")
+        train, test = self._train, load_data(self.settings.data, self.settings.views, "test")
         _check_shapes(train, test)
         _check_labels(train, test)
         _check_losses(self.settings, train)

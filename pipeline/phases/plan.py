@@ -23,8 +23,8 @@ from decant.pipeline.runs.result import Kind, Result, load_result
 class Plan:
     """The data, folders and cache of a recipe. Nothing is read or computed before it is needed, and all of it once.
 
-    >>> from decant.pipeline.config.recipe import load
-    >>> plan = Plan.of(load("digits"), Path("runs/digits"))
+    >>> from decant.pipeline.config.recipe import load_recipe
+    >>> plan = Plan.of(load_recipe("digits"), Path("runs/digits"))
     >>> plan.teacher_folder.name.rpartition("-")[0]
     'teacher-conv'
     >>> len(plan.data.student_data)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from decant.pipeline.config.recipe import Recipe, load
+from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.errors import DamagedError, NotMadeError
 from decant.pipeline.runs.result import RESULT, Result, load_result
 from decant.pipeline.runs.saved_recipe import RECIPE
@@ -42,7 +42,7 @@ def open_run(path: Path) -> FinishedRun:
         raise NotMadeError(f"{path}: {_instead(folder)}")
     if not (folder / RECIPE).is_file():
         raise DamagedError(f"{folder}: {RECIPE} is missing, which says how its data are read")
-    return FinishedRun(result, load(str(folder / RECIPE)))
+    return FinishedRun(result, load_recipe(str(folder / RECIPE)))
 
 
 def class_names(classes: Sequence[str], count: int) -> tuple[str, ...]:

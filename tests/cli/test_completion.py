@@ -10,7 +10,7 @@ import click
 import pytest
 
 from decant.pipeline.cli import completion
-from decant.pipeline.config.recipe import load, shipped
+from decant.pipeline.config.recipe import load_recipe, shipped
 from decant.pipeline.errors import RecipeError
 from tests.helpers.commands import only
 from tests.helpers.shells import shell
@@ -115,14 +115,14 @@ def test_every_setting_of_every_shipped_recipe_is_offered() -> None:
         return found
 
     for name in shipped():
-        settings = load(name).settings.model_dump(mode="json", by_alias=True, exclude_none=True)
+        settings = load_recipe(name).settings.model_dump(mode="json", by_alias=True, exclude_none=True)
         assert expected(settings) <= names, expected(settings) - names
 
 
 def test_no_setting_is_offered_that_a_recipe_does_not_know() -> None:
     def problem(word: str) -> str:
         try:
-            load("general", [f"{word}[[]]"])
+            load_recipe("general", [f"{word}[[]]"])
         except RecipeError as error:
             return str(error)
         return ""

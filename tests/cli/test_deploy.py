@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from decant.pipeline.cli.main import decant
-from decant.pipeline.config.recipe import load
+from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.deploy import export
 from decant.pipeline.deploy.check import Checked
 from decant.pipeline.phases.plan import Plan
@@ -82,7 +82,9 @@ def test_an_exported_network_can_be_asked_as_the_last_line_says(run: Path, tmp_p
 
 
 def test_an_exported_regression_is_not_asked_about_images(tmp_path: Path) -> None:
-    regression = make_teacher(Plan.of(load("regression", ["teacher.epochs=1"]), tmp_path), CPU)[0].folder
+    regression = make_teacher(Plan.of(load_recipe("regression", ["teacher.epochs=1"]), tmp_path), CPU)[
+        0
+    ].folder
     done = invoke("export", regression, "--formats", "pt2")
     assert done.exit_code == 0, done.output
     assert "next:" not in done.stdout

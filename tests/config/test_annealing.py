@@ -8,7 +8,7 @@ import pytest
 import tomli_w
 
 from decant.pipeline.config.annealing import Scheduled, at
-from decant.pipeline.config.recipe import load
+from decant.pipeline.config.recipe import load_recipe
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
@@ -20,7 +20,7 @@ def test_a_schedule_begins_and_ends_where_it_says(schedule: Any) -> None:
 
 
 def test_a_number_stays_a_number_and_a_schedule_a_table_in_the_resolved_recipe() -> None:
-    recipe = load("digits", ["student.objective.temperature={from=8, to=2.5}"])
+    recipe = load_recipe("digits", ["student.objective.temperature={from=8, to=2.5}"])
     found = recipe.settings.model_dump(mode="json", by_alias=True)["student"]["objective"]
     assert found == {
         "name": "kd",

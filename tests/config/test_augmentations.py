@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from decant.pipeline.config.augmentations import Augmentation
-from decant.pipeline.config.recipe import load
+from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.errors import RecipeError
 
 DEFAULTS: list[tuple[str, dict[str, Any]]] = [
@@ -42,7 +42,7 @@ DEFAULTS: list[tuple[str, dict[str, Any]]] = [
 
 def parsed(table: str) -> Any:
     """The operation that a recipe with `{table}` in its list has."""
-    (operation,) = load("digits", [f"views.augment=[{{{table}}}]"]).settings.views.augment
+    (operation,) = load_recipe("digits", [f"views.augment=[{{{table}}}]"]).settings.views.augment
     return operation
 
 
@@ -67,10 +67,10 @@ def test_whole_numbers_are_the_floats_that_they_equal() -> None:
 
 @pytest.mark.parametrize(("table", "_"), DEFAULTS)
 def test_an_operation_reads_back_from_the_resolved_recipe(table: str, _: Any, tmp_path: Any) -> None:
-    recipe = load("digits", [f"views.augment=[{{{table}}}]"])
+    recipe = load_recipe("digits", [f"views.augment=[{{{table}}}]"])
     file = tmp_path / "again.toml"
     file.write_text(recipe.to_toml(), "utf-8")
-    assert load(str(file)).settings == recipe.settings
+    assert load_recipe(str(file)).settings == recipe.settings
 
 
 REFUSED = [

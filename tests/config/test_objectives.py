@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from decant.pipeline.config.objectives import BUILTIN, Custom, name_of, names_for
-from decant.pipeline.config.recipe import load
+from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.errors import RecipeError
 
 NAMES = [name_of(kind) for kind in BUILTIN]
 
 
 def objective(*overrides: str) -> Any:
-    return load(
+    return load_recipe(
         "digits", [f"student.objective{override}" for override in overrides]
     ).settings.student.objective
 
@@ -28,10 +28,10 @@ def refusal(*overrides: str) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_alone_takes_the_defaults_and_reads_back(name: str, tmp_path: Any) -> None:
     second = ["knowledge.network=conv", "knowledge.epochs=1"] if name == "general" else []
-    recipe = load("digits", [f"student.objective={name}", *second])
+    recipe = load_recipe("digits", [f"student.objective={name}", *second])
     assert recipe.settings.student.objective.name == name
     (tmp_path / "again.toml").write_text(recipe.to_toml(), encoding="utf-8")
-    assert load(str(tmp_path / "again.toml")).settings == recipe.settings
+    assert load_recipe(str(tmp_path / "again.toml")).settings == recipe.settings
 
 
 def test_a_switch_that_is_off_leaves_a_run_its_name_and_one_that_is_on_does_not() -> None:

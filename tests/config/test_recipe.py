@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from decant.pipeline.config.recipe import DEFAULT, load, shipped
+from decant.pipeline.config.recipe import DEFAULT, load_recipe, shipped
 from decant.pipeline.errors import RecipeError
 
 SMALL = """
@@ -48,7 +48,7 @@ def write(folder: Path, content: str | bytes, name: str = "mine.toml") -> str:
 
 def refusal(name_or_file: str = DEFAULT, overrides: Sequence[str] = ()) -> str:
     with pytest.raises(RecipeError) as caught:
-        load(name_or_file, overrides)
+        load_recipe(name_or_file, overrides)
     assert "\n" not in str(caught.value), "an error is one line"
     return str(caught.value)
 
@@ -58,12 +58,12 @@ def refusal(name_or_file: str = DEFAULT, overrides: Sequence[str] = ()) -> str:
 
 def test_the_promised_recipes_ship() -> None:
     assert {"digits", "cifar10", "cifar100", "imagefolder", "imagenet"} <= set(shipped())
-    assert load().name == DEFAULT == "digits"
+    assert load_recipe().name == DEFAULT == "digits"
 
 
 @pytest.mark.parametrize("name", shipped())
 def test_every_shipped_recipe_is_valid(name: str) -> None:
-    recipe = load(name)
+    recipe = load_recipe(name)
     assert recipe.name == name
     assert recipe.settings.student.epochs >= 1
 
@@ -71,8 +71,8 @@ def test_every_shipped_recipe_is_valid(name: str) -> None:
 @pytest.mark.parametrize("name", shipped())
 def test_the_resolved_form_reads_back_as_the_same_settings(name: str, tmp_path: Path) -> None:
     for overrides in ((), FULL):
-        recipe = load(name, overrides)
-        again = load(write(tmp_path, recipe.to_toml(), f"{name}.toml"))
+        recipe = load_recipe(name, overrides)
+        again = load_recipe(write(tmp_path, recipe.to_toml(), f"{name}.toml"))
         assert again.settings == recipe.settings
         assert again.name == recipe.name
         assert again.to_toml() == recipe.to_toml()
@@ -80,7 +80,7 @@ def test_the_resolved_form_reads_back_as_the_same_settings(name: str, tmp_path: 
 
 def test_the_resolved_form_says_every_setting_that_has_a_value(tmp_path: Path) -> None:
     content = tomllib.loads(
-        load(write(tmp_path, SMALL), ["cache.from=a.h5", "student.network.width=8"]).to_toml()
+        load_recipe(write(tmp_path, SMALL), ["cache.from=a.h5", "student.network.width=8"]).to_toml()
     )
     assert list(content) == ["data", "views", "teacher", "cache", "student"]
     assert content["student"]["momentum"] == 0.9
@@ -94,14 +94,14 @@ def test_the_resolved_form_says_every_setting_that_has_a_value(tmp_path: Path) -
 
 
 def test_a_file_is_read_wherever_it_lies_and_names_its_run(tmp_path: Path) -> None:
-    recipe = load(write(tmp_path, SMALL, "über uns.toml"))
+    recipe = load_recipe(write(tmp_path, SMALL, "über uns.toml"))
     assert recipe.name == "über uns"
     assert (recipe.settings.teacher.epochs, recipe.settings.student.epochs) == (3, 40)
 
 
 @pytest.mark.parametrize("content", [SMALL.replace("\n", "\r\n").encode(), b"\xef\xbb\xbf" + SMALL.encode()])
 def test_a_file_as_windows_writes_it_is_the_same_recipe(content: bytes, tmp_path: Path) -> None:
-    assert load(write(tmp_path, content)).settings == load(write(tmp_path, SMALL)).settings
+    assert load_recipe(write(tmp_path, content)).settings == load_recipe(write(tmp_path, SMALL)).settings
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
@@ -233,7 +233,7 @@ def test_a_long_value_is_not_repeated_whole() -> None:
 def test_a_setting_is_overridden_with_a_value_of_toml_or_a_bare_word(
     override: str, path: str, value: Any, tmp_path: Path
 ) -> None:
-    found: Any = load(write(tmp_path, SMALL), [override]).settings
+    found: Any = load_recipe(write(tmp_path, SMALL), [override]).settings
     for name in path.split("."):
         found = getattr(found, name)
     assert found == value
@@ -242,7 +242,7 @@ def test_a_setting_is_overridden_with_a_value_of_toml_or_a_bare_word(
 
 def test_a_name_alone_takes_arguments(tmp_path: Path) -> None:
     path = write(tmp_path, SMALL)
-    settings = load(
+    settings = load_recipe(
         path, ["student.network.width=8", "teacher.network=mlp", "teacher.network.width=9"]
     ).settings
     assert str(settings.student.network) == "linear width=8"
@@ -250,7 +250,7 @@ def test_a_name_alone_takes_arguments(tmp_path: Path) -> None:
 
 
 def test_overrides_are_taken_in_their_order() -> None:
-    assert load(overrides=["student.epochs=5", "student.epochs=6"]).settings.student.epochs == 6
+    assert load_recipe(overrides=["student.epochs=5", "student.epochs=6"]).settings.student.epochs == 6
 
 
 @pytest.mark.parametrize(
@@ -272,25 +272,28 @@ def test_an_override_into_what_is_no_table_is_refused() -> None:
 
 def test_the_command_repeats_the_recipe_and_its_overrides_as_a_shell_reads_them() -> None:
     overrides = ["data.root=/my data/it's", 'views.augment=[{op="flip"}]', "student.epochs=5"]
-    words = shlex.split(load("cifar10", overrides).command("cache-logits"))
+    words = shlex.split(load_recipe("cifar10", overrides).command("cache-logits"))
     assert words[:4] == ["decant", "cache-logits", "--recipe", "cifar10"]
     assert words[4:] == [word for override in overrides for word in ("--set", override)]
-    assert load().command("teacher") == "decant teacher"
+    assert load_recipe().command("teacher") == "decant teacher"
 
 
 def test_the_command_leads_to_the_same_settings(tmp_path: Path) -> None:
-    recipe = load(write(tmp_path, SMALL, "a b.toml"), FULL)
+    recipe = load_recipe(write(tmp_path, SMALL, "a b.toml"), FULL)
     words = shlex.split(recipe.command("student"))
-    assert load(words[3], words[5::2]).settings == recipe.settings
+    assert load_recipe(words[3], words[5::2]).settings == recipe.settings
 
 
 def test_a_recipe_in_toml_of_another_writer_is_the_same(tmp_path: Path) -> None:
     content = tomllib.loads(SMALL)
-    assert load(write(tmp_path, tomli_w.dumps(content))).settings == load(write(tmp_path, SMALL)).settings
+    assert (
+        load_recipe(write(tmp_path, tomli_w.dumps(content))).settings
+        == load_recipe(write(tmp_path, SMALL)).settings
+    )
 
 
 def test_a_command_can_be_named_without_one_of_its_settings() -> None:
-    recipe = load("digits", ["cache.from=a.h5", "student.epochs=3"])
+    recipe = load_recipe("digits", ["cache.from=a.h5", "student.epochs=3"])
     assert (
         recipe.command("cache-logits", without="cache.from") == "decant cache-logits --set student.epochs=3"
     )

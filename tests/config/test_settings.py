@@ -168,7 +168,7 @@ def test_nothing_in_a_section_can_be_set_afterwards() -> None:
 
 
 def test_reading_settings_imports_nothing_heavy() -> None:
-    script = "import sys, decant.pipeline.config.recipe as r; r.load()\n"
+    script = "import sys, decant.pipeline.config.recipe as r; r.load_recipe()\n"
     script += "print({'torch', 'numpy', 'rich', 'h5py'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_diabetes
 
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
-from decant.pipeline.data import builtin, identity, load
+from decant.pipeline.data import builtin, identity, load_data
 from decant.pipeline.data.samples import LabelledData, Split, has_labels, num_outputs, num_targets, task_of
 from decant.pipeline.errors import DataError
 
@@ -25,7 +25,7 @@ PLAIN = ViewsSettings()
 
 
 def read(name: str, root: Path | str = "data", split: Split = "train", **views: Any) -> LabelledData:
-    return load(DataSettings(name=name, root=str(root)), ViewsSettings(**views), split)
+    return load_data(DataSettings(name=name, root=str(root)), ViewsSettings(**views), split)
 
 
 def everything(data: LabelledData) -> NDArray[Any]:
@@ -94,7 +94,7 @@ def test_digits_are_scaled_to_views_size() -> None:
 
 
 def diabetes(split: Split) -> LabelledData:
-    return load(DataSettings(name="diabetes"), ViewsSettings(), split)
+    return load_data(DataSettings(name="diabetes"), ViewsSettings(), split)
 
 
 def test_each_patient_is_in_one_part_with_the_features_as_they_come() -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
-from decant.pipeline.data import external, load
+from decant.pipeline.data import external, load_data
 from decant.pipeline.data.samples import NO_LABEL, LabelledData, Split
 from decant.pipeline.errors import DataError
 
@@ -22,7 +22,7 @@ PLAIN = ViewsSettings()
 
 
 def read(name: str, root: Path | str = "data", split: Split = "train", **views: Any) -> LabelledData:
-    return load(DataSettings(name=name, root=str(root)), ViewsSettings(**views), split)
+    return load_data(DataSettings(name=name, root=str(root)), ViewsSettings(**views), split)
 
 
 def everything(data: LabelledData) -> NDArray[Any]:

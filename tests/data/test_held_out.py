@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from decant.cache import MismatchError, Store
-from decant.pipeline.config.recipe import load
+from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.data.samples import NO_LABEL
 from decant.pipeline.errors import DataError, RecipeError
 from decant.pipeline.networks.build import build_network
@@ -144,7 +144,7 @@ def write(root: Path, part: str, *classes: str) -> None:
 
 def folder(root: Path, *overrides: str) -> Splits:
     here = ("data.name=imagefolder", f"data.root={root}", "data.transfer.part=more", "data.pack=never")
-    return Splits.load(load("digits", [*here, *overrides]).settings)
+    return Splits.load(load_recipe("digits", [*here, *overrides]).settings)
 
 
 def test_a_part_of_its_own_may_be_without_labels(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_part_in_which_a_class_does_not_come_up_has_as_many() -> None:
 
 
 def test_hidden_targets_of_a_regression_are_nan() -> None:
-    settings = load("regression", [f"data.name={__name__}:targets", SHARE, *UNLABELLED]).settings
+    settings = load_recipe("regression", [f"data.name={__name__}:targets", SHARE, *UNLABELLED]).settings
     found = Splits.load(settings)
     assert found.student_train.data.labels.shape == (4, 2)
     assert np.isnan(found.student_train.data.labels).all()

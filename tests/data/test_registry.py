@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
-from decant.pipeline.data import describe, identity, load
+from decant.pipeline.data import describe_data, identity, load_data
 from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.errors import DataError
 
@@ -29,12 +29,12 @@ def pixels(count: int = 20) -> NDArray[np.uint8]:
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(DataError) as caught:
-        load(DataSettings(name="cifar"), PLAIN, "train")
+        load_data(DataSettings(name="cifar"), PLAIN, "train")
     assert str(caught.value).startswith("unknown dataset 'cifar'; did you mean cifar10 or cifar100?")
     with pytest.raises(
         DataError, match="known: cifar10, cifar100, diabetes, digits, fashion-mnist, imagefolder, mnist, svhn"
     ):
-        load(DataSettings(name="zzzzz"), PLAIN, "train")
+        load_data(DataSettings(name="zzzzz"), PLAIN, "train")
 
 
 # The digest
@@ -53,15 +53,15 @@ def test_image_files_are_described_without_being_decoded(tmp_path: Path) -> None
             (tmp_path / split / name).mkdir(parents=True)
             Image.fromarray(pixels(1)[0].transpose(1, 2, 0)).save(tmp_path / split / name / "0.png")
     settings = DataSettings(name="imagefolder", root=str(tmp_path))
-    loaded, described = (take(settings, PLAIN, "train") for take in (load, describe))
+    loaded, described = (take(settings, PLAIN, "train") for take in (load_data, describe_data))
     assert described.digest() == loaded.digest()
     assert described.input_shape == loaded.input_shape
     assert np.array_equal(described.labels, loaded.labels)
     second = tmp_path / "train/b/0.png"
     second.write_bytes(b"?" * second.stat().st_size)
-    assert describe(settings, PLAIN, "train").digest() == loaded.digest()
+    assert describe_data(settings, PLAIN, "train").digest() == loaded.digest()
     with pytest.raises(DataError):
-        load(settings, PLAIN, "train")
+        load_data(settings, PLAIN, "train")
 
 
 # The class count
@@ -110,4 +110,4 @@ def none(root: str, split: str) -> Samples:
 )
 def test_labels_are_classes_counted_from_0(function: str, says: str) -> None:
     with pytest.raises(DataError, match=says):
-        load(DataSettings(name=f"{__name__}:{function}"), PLAIN, "train")
+        load_data(DataSettings(name=f"{__name__}:{function}"), PLAIN, "train")

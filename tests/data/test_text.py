@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from decant.pipeline.config.recipe import load as load_recipe
+from decant.pipeline.config.recipe import load_data as load_recipe
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
-from decant.pipeline.data import load
+from decant.pipeline.data import load_data
 from decant.pipeline.data.samples import num_classes, vocabulary
 from decant.pipeline.data.text import TextData
 from decant.pipeline.errors import DataError, RecipeError
@@ -41,7 +41,7 @@ def words(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(folder: Path, split: Any = "train", **settings: Any) -> TextData:
-    found = load(
+    found = load_data(
         DataSettings(name="text", root=str(folder), tokenizer="any", **settings), ViewsSettings(), split
     )
     assert isinstance(found, TextData)

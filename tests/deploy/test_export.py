@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from decant.pipeline.config.recipe import load
+from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.deploy import Exported, export, export_run
 from decant.pipeline.deploy.check import Checked
 from decant.pipeline.deploy.deployable import Deployable, trace
@@ -72,7 +72,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedRun]:
     (folder / "striped_for_export.py").write_text(OWN_DATA, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        yield open_run(make_teacher(Plan.of(load("digits", SETTINGS), folder / "runs"), CPU)[0].folder)
+        yield open_run(make_teacher(Plan.of(load_recipe("digits", SETTINGS), folder / "runs"), CPU)[0].folder)
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +343,7 @@ print(json.loads(session.get_modelmeta().custom_metadata_map["classes"])[logits.
 
 @needs_onnx
 def test_a_regression_of_features_is_exported_too(tmp_path: Path) -> None:
-    taught = make_teacher(Plan.of(load("regression", ["teacher.epochs=3"]), tmp_path), CPU)[0]
+    taught = make_teacher(Plan.of(load_recipe("regression", ["teacher.epochs=3"]), tmp_path), CPU)[0]
     run = open_run(taught.folder)
     made = export_run(run, max_loss=10)
     test = Splits.load(run.recipe.settings).test

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from decant.pipeline.config.recipe import load
+from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.image_decode import decode
 from decant.pipeline.data.samples import ArrayData
@@ -53,7 +53,7 @@ def coloured(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
         "teacher.network={ name = 'conv', width = 4 }",
         "teacher.epochs=2",
     ]
-    return open_run(make_teacher(Plan.of(load("digits", settings), folder / "runs"), CPU)[0].folder)
+    return open_run(make_teacher(Plan.of(load_recipe("digits", settings), folder / "runs"), CPU)[0].folder)
 
 
 def softmax(run: FinishedRun, inputs: torch.Tensor) -> torch.Tensor:
@@ -196,7 +196,7 @@ def test_float_arrays_are_no_images(run: FinishedRun, monkeypatch: pytest.Monkey
 
 
 def test_a_network_that_takes_no_images_is_refused(tmp_path: Path) -> None:
-    regression = make_teacher(Plan.of(load("regression", ["teacher.epochs=1"]), tmp_path), CPU)[0]
+    regression = make_teacher(Plan.of(load_recipe("regression", ["teacher.epochs=1"]), tmp_path), CPU)[0]
     with pytest.raises(ModelError, match="a regression, which has no classes"):
         Predictor.of(open_run(regression.folder))
     run = open_run(teach(tmp_path, "teacher.epochs=1").folder)

@@ -117,7 +117,7 @@ class Reader:
 
         import tomli_w
 
-        from decant.pipeline.config.recipe import load
+        from decant.pipeline.config.recipe import load_recipe
 
         path = self.folder / (block.title or "shown.toml")
         content = tomllib.loads(block.code)
@@ -125,7 +125,7 @@ class Reader:
             whole = tomllib.loads((ROOT / "pipeline/config/recipes/digits.toml").read_text("utf-8"))
             content = content if whole.keys() <= content.keys() else _merged(whole, content)
             path.write_text(tomli_w.dumps(content), "utf-8")
-        load(str(path))
+        load_recipe(str(path))
 
     def _command(self, command: str, code: int) -> None:
         loop = re.fullmatch(r"for (\w+) in ([^;]+); do (.*); *done", command)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
-from decant.pipeline.data import image_folder, load
+from decant.pipeline.data import image_folder, load_data
 from decant.pipeline.data.samples import LabelledData, Split
 from decant.pipeline.errors import DataError
 
@@ -26,7 +26,9 @@ def keep(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read(root: Path, split: Split = "train", pack: Any = "auto", **views: Any) -> LabelledData:
     """A part of the image folder."""
-    return load(DataSettings(name="imagefolder", root=str(root), pack=pack), ViewsSettings(**views), split)
+    return load_data(
+        DataSettings(name="imagefolder", root=str(root), pack=pack), ViewsSettings(**views), split
+    )
 
 
 def everything(data: LabelledData) -> NDArray[Any]:

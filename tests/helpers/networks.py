@@ -10,13 +10,15 @@ from torch import Tensor
 
 from decant.pipeline.errors import ModelError
 from decant.pipeline.networks import Network
-from decant.pipeline.networks.registry import build
+from decant.pipeline.networks.registry import build_by_name
 
 
 def build_for(name: str, input_shape: tuple[int, ...], num_classes: int = 10, **args: Any) -> Network:
     """A network by its name, for inputs of a shape."""
     size = input_shape[0]
-    return build(name, num_classes, input_shape=input_shape, mean=[0.5] * size, std=[0.25] * size, **args)
+    return build_by_name(
+        name, num_classes, input_shape=input_shape, mean=[0.5] * size, std=[0.25] * size, **args
+    )
 
 
 def pixels(*shape: int) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from decant.cache import LogitCache, Store
-from decant.pipeline.config.recipe import Recipe, load
+from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
@@ -21,7 +21,7 @@ SETTINGS = ("teacher.network.width=4", "teacher.epochs=3", "student.epochs=2", "
 
 def recipe(*overrides: str) -> Recipe:
     """The digits recipe with two epochs a network."""
-    return load("digits", [*SETTINGS, *overrides])
+    return load_recipe("digits", [*SETTINGS, *overrides])
 
 
 def teach(folder: Path, *overrides: str) -> Result:

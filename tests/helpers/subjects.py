@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from decant.cache import Store
-from decant.pipeline.config.recipe import Recipe, load
+from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
@@ -56,7 +56,7 @@ VIEWS = ("views.count=2", 'views.augment=[{op="pad-crop", padding=1}]')
 
 def made(folder: Path, *words: str, name: str = "digits") -> Subject:
     """Every phase of a recipe, and what a page of it is of."""
-    recipe, store = load(name, [*SHORT, *words]), Store(folder / "caches")
+    recipe, store = load_recipe(name, [*SHORT, *words]), Store(folder / "caches")
     for one in recipe.by_teacher if recipe.settings.cache.from_ is None else ():
         make_teacher(Plan.of(one, folder / "runs"), CPU)
         cache_logits(Plan.of(one, folder / "runs", store), CPU, print)
@@ -99,7 +99,7 @@ FILES = ("cat/b.png", "cat/a.png", "dog/1.png", "cat/more/c.png", "dog/=2.png")
 def folder_of(root: Path, *words: str) -> Recipe:
     """A small recipe of an image folder."""
     here = ("data.name=imagefolder", f"data.root={str(root)!r}", "data.pack=never")
-    return load("digits", [*SHORT, *here, "teacher.network=linear", "student.network=linear", *words])
+    return load_recipe("digits", [*SHORT, *here, "teacher.network=linear", "student.network=linear", *words])
 
 
 def regression(folder: Path) -> Subject:

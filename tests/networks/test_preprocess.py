@@ -8,7 +8,7 @@ from torch import nn
 
 from decant.pipeline.errors import ModelError
 from decant.pipeline.networks import Preprocess
-from decant.pipeline.networks.registry import build
+from decant.pipeline.networks.registry import build_by_name
 from tests.helpers.networks import pixels
 
 # Preprocessing
@@ -57,7 +57,7 @@ def test_resizing_is_bilinear_and_antialiased_and_commutes_with_normalising(size
 
 
 def test_mean_and_std_are_saved_with_the_weights() -> None:
-    network = build("linear", 2, input_shape=(2,), mean=[1.0, 2.0], std=[3.0, 4.0])
+    network = build_by_name("linear", 2, input_shape=(2,), mean=[1.0, 2.0], std=[3.0, 4.0])
     state = network.state_dict()
     assert state["preprocess.mean"].tolist() == [1.0, 2.0]
     assert state["preprocess.std"].tolist() == [3.0, 4.0]
@@ -80,4 +80,4 @@ def test_a_mean_or_std_that_cannot_be_right_is_refused(
     mean: list[float], std: list[float], said: str
 ) -> None:
     with pytest.raises(ModelError, match=said):
-        build("resnet20", 10, input_shape=(3, 32, 32), mean=mean, std=std)
+        build_by_name("resnet20", 10, input_shape=(3, 32, 32), mean=mean, std=std)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from decant.pipeline.networks.foreign_weights import load_foreign_weights
-from decant.pipeline.networks.registry import build, names
+from decant.pipeline.networks.registry import build_by_name, names
 from tests.helpers.networks import build_for, pixels, refusal
 
 PUBLISHED_PARAMETERS = {  # at 100 classes and 3 channels
@@ -170,7 +170,7 @@ class Tutorial(nn.Module):
 def test_the_tutorials_weights_give_its_logits(tmp_path: Path) -> None:
     theirs = Tutorial()
     torch.save(theirs.state_dict(), tmp_path / "cifar_net.pth")
-    ours = build("lenet", 10, input_shape=(3, 32, 32), mean=[0.5] * 3, std=[0.5] * 3)
+    ours = build_by_name("lenet", 10, input_shape=(3, 32, 32), mean=[0.5] * 3, std=[0.5] * 3)
     load_foreign_weights(ours, tmp_path / "cifar_net.pth")
     images = pixels(4, 3, 32, 32)
     with torch.no_grad():

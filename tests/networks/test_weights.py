@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from decant.pipeline.errors import WeightsError
 from decant.pipeline.networks import Network
-from decant.pipeline.networks.registry import build
+from decant.pipeline.networks.registry import build_by_name
 from decant.pipeline.networks.weights import load_weights, save_weights, weights_sha256
 
 
@@ -28,7 +28,7 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 def network(seed: int = 0, num_classes: int = 10, width: int = 4) -> Network:
     torch.manual_seed(seed)
-    return build("conv", num_classes, input_shape=(1, 8, 8), mean=[0.3], std=[0.4], width=width)
+    return build_by_name("conv", num_classes, input_shape=(1, 8, 8), mean=[0.3], std=[0.4], width=width)
 
 
 def same(first: nn.Module, second: nn.Module) -> bool:

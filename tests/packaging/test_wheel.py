@@ -108,7 +108,7 @@ def test_a_distribution_with_a_package_called_pipeline_is_left_alone(
             "import decant.pipeline.errors, decant.pipeline.config.recipe as recipe, pipeline\n"
             "assert pipeline.OWNER == 'another distribution'\n"
             "assert decant.pipeline.errors.PipelineError\n"
-            "print(recipe.load('digits').name)"
+            "print(recipe.load_recipe('digits').name)"
         )
         assert installed.run("-c", script, cwd=tmp_path).stdout == "digits\n"
     finally:

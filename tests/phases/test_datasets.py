@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from decant.pipeline.config.recipe import load
+from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.errors import DataError
 from decant.pipeline.phases.datasets import Splits
 
 
 def splits(*overrides: str) -> Splits:
-    return Splits.load(load("digits", overrides).settings)
+    return Splits.load(load_recipe("digits", overrides).settings)
 
 
 def refusal(*overrides: str) -> str:

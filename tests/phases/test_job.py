@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decant.pipeline.config.recipe import load
+from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.errors import BusyError
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.job import load_result_on
@@ -39,7 +39,7 @@ def test_the_result_is_written_last(tmp_path: Path) -> None:
 
 def test_the_saved_recipe_is_the_one_that_was_run(tmp_path: Path) -> None:
     folder = teach(tmp_path, "teacher.lr=0.007").folder
-    assert load(str(folder / RECIPE)).settings.teacher.lr == 0.007
+    assert load_recipe(str(folder / RECIPE)).settings.teacher.lr == 0.007
 
 
 def test_a_line_of_metrics_has_loss_rate_time_and_what_the_test_part_says(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_result_names_its_classes_and_what_its_inputs_are(tmp_path: Path) -> N
 
 
 def test_a_regression_has_no_classes(tmp_path: Path) -> None:
-    made = make_teacher(Plan.of(load("regression", ["teacher.epochs=1"]), tmp_path), CPU)[0]
+    made = make_teacher(Plan.of(load_recipe("regression", ["teacher.epochs=1"]), tmp_path), CPU)[0]
     assert (made.classes, made.input_dtype) == (None, "float32")
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from decant.cache import Manifest, Store
-from decant.pipeline.config.recipe import load as load_recipe
+from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.config.settings import Settings
-from decant.pipeline.data import load
+from decant.pipeline.data import load_data
 from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.networks.spec import NetworkSpec
@@ -35,7 +35,7 @@ def teacher(weights: str = "ab" * 32, name: str = "conv", **args: Any) -> Result
 
 def manifest(*overrides: str, of: Result | None = None, data: ArrayData | None = None) -> Manifest:
     given = settings(*overrides)
-    data = data or load(given.data, given.views, "train")  # type: ignore[assignment]
+    data = data or load_data(given.data, given.views, "train")  # type: ignore[assignment]
     assert data is not None
     return cache_manifest(data, given.views, of or teacher(), given.cache)
 
@@ -49,7 +49,7 @@ def small(
 
 def test_the_sections_that_a_student_works_out_are_those_of_the_manifest() -> None:
     given = settings(*AUGMENTED)
-    data = load(given.data, given.views, "train")
+    data = load_data(given.data, given.views, "train")
     found = manifest(*AUGMENTED).identity
     assert found["data"] == data_fingerprint(data)
     assert found["views"] == views_fingerprint(given.views, data)
@@ -168,7 +168,7 @@ def test_a_plan_reads_the_training_data_once_and_the_test_split_when_it_is_neede
 
     def counted(data: Any, views: Any, split: str) -> Any:
         read.append(split)
-        return load(data, views, split)
+        return load_data(data, views, split)
 
     monkeypatch.setattr(datasets, "load", counted)
     plan = Plan.of(recipe(), tmp_path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from decant.cache import Ensemble, LogitCacheWriter, Manifest, MismatchError, Store
-from decant.pipeline.config.recipe import load
+from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.data.samples import LabelledData
 from decant.pipeline.errors import NotMadeError, RecipeError
 from decant.pipeline.phases.cache_logits import cache_logits
@@ -151,7 +151,7 @@ def test_teachers_that_do_not_go_together_are_refused_before_anything_is_made(
 
 def outputs_of(folder: Path, name: str, scale: float) -> str:
     """A cache of a regression, filled by hand."""
-    settings = load("regression").settings
+    settings = load_recipe("regression").settings
     data = Splits.load(settings).student_train.data
     manifest = Manifest.build(
         num_samples=len(data),
@@ -171,7 +171,7 @@ def outputs_of(folder: Path, name: str, scale: float) -> str:
 
 def test_outputs_of_a_regression_are_averaged_as_they_are(tmp_path: Path) -> None:
     two = [outputs_of(tmp_path, name, scale) for name, scale in (("one", 3.0), ("other", 7.0))]
-    chosen = load("regression", [f"cache.from={two!r}", "cache.weights=[3, 1]"])
+    chosen = load_recipe("regression", [f"cache.from={two!r}", "cache.weights=[3, 1]"])
     cache = open_cache(Plan.of(chosen, tmp_path, Store(tmp_path)))
     np.testing.assert_allclose(cache.logits([0, 1]), 4.0)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from decant.cache import LogitCache, MismatchError, NewerFormatError, Store
-from decant.pipeline.config.recipe import Recipe, load
+from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.plan import Plan
@@ -60,7 +60,7 @@ class Place:
         return self.folder / "images/train"
 
     def recipe(self, *overrides: str) -> Recipe:
-        return load(str(self.folder / "r.toml"), overrides)
+        return load_recipe(str(self.folder / "r.toml"), overrides)
 
     def build(self, *overrides: str) -> LogitCache:
         store = Store(self.folder / "store")

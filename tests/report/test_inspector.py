@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from decant.pipeline.config.recipe import load
+from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.report.sections import inspector, sample_display
 from decant.pipeline.report.sections.sample_choice import judge
@@ -33,7 +33,7 @@ def viewed(inputs: NDArray[Any], *operations: dict[str, Any], count: int = 1) ->
     return ViewedData(data, ViewsSettings(count=count, augment=operations))  # type: ignore[arg-type]
 
 
-OTHER = load("digits").settings
+OTHER = load_recipe("digits").settings
 
 
 def pixels(address: str) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from decant.cache import Store
 from decant.cache.convert import import_logits
-from decant.pipeline.config.recipe import Recipe, load
+from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.datasets import RecipeData
 from decant.pipeline.phases.plan import Plan
@@ -203,7 +203,7 @@ def own_recipe(folder: Path) -> Recipe:
         f'[data]\nname = "own_rows:digits"\n[teacher]\nnetwork = {network}\nepochs = 1\n'
         f"[student]\nnetwork = {network}\nepochs = 1\n"
     )
-    return load(str(folder / "digits.toml"))
+    return load_recipe(str(folder / "digits.toml"))
 
 
 def test_data_of_other_content_make_everything_stale_though_no_setting_differs(
@@ -234,7 +234,7 @@ def test_data_that_would_be_downloaded_are_not_read_before_there_is_a_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     found = Overview(
-        Plan.of(load("cifar10"), Path("runs/cifar10"), Store("caches"), decode_images=False)
+        Plan.of(load_recipe("cifar10"), Path("runs/cifar10"), Store("caches"), decode_images=False)
     ).phases()
     assert [phase.name for phase in found] == [*look(tmp_path)]
     assert {phase.state for phase in found} == {"missing"}

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from decant.cache import SoftLabelDataset, Store
-from decant.pipeline.config.recipe import Recipe, load
+from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases.cache_logits import cache_logits
@@ -82,7 +82,7 @@ class System:
 
 def run(folder: Path, name: str, *overrides: str) -> System:
     """Every phase of a recipe."""
-    recipe, store = load(name, [*SMALL, *overrides]), Store(folder / "caches")
+    recipe, store = load_recipe(name, [*SMALL, *overrides]), Store(folder / "caches")
     teachers = []
     for one in recipe.by_teacher:
         teachers.append(make_teacher(Plan.of(one, folder / "runs"), CPU)[0])
@@ -163,11 +163,11 @@ def test_caches_that_are_given_are_teacher_and_knowledge_in_their_order(tmp_path
     settings = (*TWO, *WEIGHTS, "student.network=linear", "student.baseline=false")
     made = run(tmp_path, "general", *settings)
     store = Store(tmp_path / "caches")
-    recipe = load("general", [*SMALL, *settings])
+    recipe = load_recipe("general", [*SMALL, *settings])
     paths = [str(cache.path) for cache in open_cache(Plan.of(recipe, tmp_path / "runs", store)).caches]  # type: ignore[union-attr]
 
     def weights(*names: str) -> str:
-        given = load("general", [*SMALL, *settings, f"cache.from={list(names)!r}"])
+        given = load_recipe("general", [*SMALL, *settings, f"cache.from={list(names)!r}"])
         ((result, _),) = train_students(Plan.of(given, tmp_path / "runs", store), CPU)
         return result.weights_sha256
 
@@ -261,7 +261,7 @@ def test_a_teacher_in_a_pth_of_the_tutorial_is_taken_with_its_normalisation(tmp_
     )
     given = f"teacher.weights={tmp_path / 'cifar_net.pth'}"
     found = run(tmp_path / "ours", "lenet-cifar10", PLAIN, given, "teacher.epochs=0")
-    test = Splits.load(load("lenet-cifar10", [*SMALL, PLAIN]).settings).test
+    test = Splits.load(load_recipe("lenet-cifar10", [*SMALL, PLAIN]).settings).test
     taken = load_network(found.teachers[0])
     assert taken.get_buffer("preprocess.mean").tolist() == [0.5] * 3
     assert torch.equal(predict(taken, test, CPU), predict(theirs, test, CPU))
@@ -270,5 +270,5 @@ def test_a_teacher_in_a_pth_of_the_tutorial_is_taken_with_its_normalisation(tmp_
 
 def test_every_system_ships() -> None:
     for name in ("general", "soft-transfer", "transfer-set", "lenet-cifar10"):
-        settings: Any = load(name).settings
+        settings: Any = load_recipe(name).settings
         assert settings.data.name == "cifar10"

@@ -17,7 +17,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from decant.cache import LogitCache, MismatchError, SoftLabelDataset, Store
 from decant.pipeline.cli.main import decant
-from decant.pipeline.config.recipe import Recipe, load
+from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.errors import DataError, RecipeError
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
@@ -42,7 +42,7 @@ WHOLE = ("teacher.batch_size=400", "student.batch_size=400")
 
 
 def recipe(*overrides: str) -> Recipe:
-    return load("regression", [*SMALL, *overrides])
+    return load_recipe("regression", [*SMALL, *overrides])
 
 
 def teach(folder: Path, *overrides: str) -> Result:
@@ -83,7 +83,7 @@ def first_epoch(result: Result) -> dict[str, float]:
 
 
 def test_the_recipe_is_the_system_to_the_number() -> None:
-    shipped = load("regression").settings
+    shipped = load_recipe("regression").settings
     sizes = {
         part: [tuple(tensor.shape) for name, tensor in built.state_dict().items() if name.endswith("weight")]
         for part, built in (
@@ -253,7 +253,7 @@ def test_a_persons_own_targets_may_be_several_and_unknown(tmp_path: Path) -> Non
 )
 def test_a_loss_that_is_not_for_such_labels_is_refused(name: str, overrides: Any, says: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        Splits.load(load(name, overrides).settings)
+        Splits.load(load_recipe(name, overrides).settings)
     assert str(caught.value).startswith(says)
 
 

@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from decant.cache import LogitCache, MismatchError, SoftLabelDataset, Store, input_crc32
-from decant.pipeline.config.recipe import Recipe
-from decant.pipeline.config.recipe import load as load_recipe
+from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.data import identity
 from decant.pipeline.data.samples import LabelledData, vocabulary
 from decant.pipeline.errors import DataError, ModelError, PipelineError, WeightsError

@@ -67,11 +67,11 @@ def import_table(
     about: dict[str, Any] = {"data": {"name": data}, "views": None}
     answers = None if labels is None else read_table(labels)
     if recipe is not None:
-        from decant.pipeline.config.recipe import load
+        from decant.pipeline.config.recipe import load_recipe
         from decant.pipeline.phases.datasets import RecipeData
 
         find_modules_beside(recipe)
-        of_recipe = RecipeData(load(recipe, overrides).settings)
+        of_recipe = RecipeData(load_recipe(recipe, overrides).settings)
         about = of_recipe.student_fingerprints
         answers = of_recipe.student_data.labels if answers is None else answers
     made = import_logits(
