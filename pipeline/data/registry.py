@@ -24,7 +24,7 @@ def load_data(settings: DataSettings, views: ViewsSettings, split: Split) -> Lab
     imagefolder; text; `package.module:function`. Raises DataError.
 
     >>> from decant.pipeline.config.settings import DataSettings, ViewsSettings
-    >>> train = load(DataSettings(name="digits"), ViewsSettings(), "train")
+    >>> train = load_data(DataSettings(name="digits"), ViewsSettings(), "train")
     >>> len(train), train.input_shape, train.classes[:3]
     (1437, (1, 8, 8), ('0', '1', '2'))
 

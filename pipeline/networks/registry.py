@@ -22,7 +22,7 @@ _NETWORKS: dict[str, Builder] = {
 
 
 def names() -> list[str]:
-    """The networks that ship, sorted; `build_by_name` also takes those of torchvision and timm, and functions of the user's."""
+    """The networks that ship, sorted. `build_by_name` also takes those of torchvision and timm, and the user's own."""
     return sorted(_NETWORKS)
 
 

@@ -179,7 +179,7 @@ def test_data_that_have_changed_name_no_class_of_an_older_run(
 ) -> None:
     pixels, labels = np.zeros((1, 1, 8, 8), np.uint8), np.zeros(1, np.int64)
     changed = ArrayData("digits", "test", pixels, labels, ("one", "other"))
-    monkeypatch.setattr(predict, "load", lambda *given: changed)
+    monkeypatch.setattr(predict, "load_data", lambda *given: changed)
     assert Predictor.of(older(run)).classes == tuple("0123456789")
 
 

@@ -170,7 +170,7 @@ def test_a_plan_reads_the_training_data_once_and_the_test_split_when_it_is_neede
         read.append(split)
         return load_data(data, views, split)
 
-    monkeypatch.setattr(datasets, "load", counted)
+    monkeypatch.setattr(datasets, "load_data", counted)
     plan = Plan.of(recipe(), tmp_path)
     assert read == []
     assert plan.teacher_folder.parent == tmp_path
