@@ -1,11 +1,19 @@
-"""Objectives as a recipe writes them: names, schedules, functions of one's own, what is refused."""
+"""Objectives as a recipe writes them: names, schedules, functions of one's own, what is refused, what is listed."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
+import tomli_w
+from click.testing import CliRunner
 
+from decant.pipeline.cli.main import decant
+from decant.pipeline.config.annealing import Scheduled, at
+from decant.pipeline.config.catalogue import catalogue
 from decant.pipeline.config.objectives import BUILTIN, Custom, name_of, names_for
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.errors import RecipeError
@@ -82,3 +90,56 @@ def test_a_mistake_is_named_with_its_path(overrides: list[str], says: str) -> No
 def test_each_objective_is_of_one_task() -> None:
     assert names_for("regression") == ["regression"]
     assert [*names_for("classification"), "regression"] == NAMES
+
+
+# Numbers that change while a student trains
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_schedule_begins_and_ends_where_it_says(schedule: Any) -> None:
+    value = Scheduled(**{"from": 8.0, "to": 2.0}, schedule=schedule)
+    assert (value.at(0.0), value.at(0.5), value.at(1.0)) == pytest.approx((8.0, 5.0, 2.0))
+    assert value.at(0.25) == pytest.approx({"linear": 6.5, "cosine": 8 - 6 * 0.1464466094}[schedule])
+    assert (at(value, 1.0), at(3.0, 1.0), at("kl", 1.0)) == (2.0, 3.0, "kl")
+
+
+def test_a_number_stays_a_number_and_a_schedule_a_table_in_the_resolved_recipe() -> None:
+    recipe = load_recipe("digits", ["student.objective.temperature={from=8, to=2.5}"])
+    found = recipe.settings.model_dump(mode="json", by_alias=True)["student"]["objective"]
+    assert found == {
+        "name": "kd",
+        "alpha": 0.9,
+        "temperature": {"from": 8.0, "to": 2.5, "schedule": "linear"},
+    }
+    assert tomli_w.dumps({"objective": found}) in recipe.to_toml().replace("student.objective", "objective")
+
+
+# The list of them
+
+
+def test_the_command_lists_every_objective_with_its_formula_and_defaults() -> None:
+    shown = CliRunner().invoke(decant, ["objectives"], catch_exceptions=False, terminal_width=200).output
+    for entry in catalogue():
+        assert f"\n  {entry.name} " in shown
+    assert "alpha 0.9" in shown
+    kinds = {kind.__name__ for kind in BUILTIN}
+    assert len(kinds) == len({entry.formula for entry in catalogue()}) - 1
+
+
+def test_a_program_is_told_the_defaults_as_values() -> None:
+    done = CliRunner().invoke(decant, ["objectives", "--json"], catch_exceptions=False)
+    told = {entry["name"]: entry for entry in json.loads(done.stdout)}
+    assert told.keys() == {entry.name for entry in catalogue()}
+    kd = [("alpha", 0.9), ("temperature", 4.0), ("standardize", False)]
+    assert list(told["kd"]["defaults"].items()) == kd, "its own first"
+    assert told["package.module:function"]["defaults"] == {}
+    assert all(entry["formula"] and entry["use"] and entry["source"] for entry in told.values())
+
+
+def test_the_list_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, decant.pipeline.config.catalogue as c; c.catalogue(); "
+        "print({'torch', 'numpy', 'h5py'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

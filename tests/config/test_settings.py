@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from decant.pipeline.config.augmentations import Flip, PadCrop
+from decant.pipeline.config.sections import Count, Section, Share
 from decant.pipeline.config.settings import (
     KD,
     CacheSettings,
@@ -24,6 +25,7 @@ from decant.pipeline.config.settings import (
     TeacherSettings,
     ViewsSettings,
 )
+from decant.pipeline.config.tasks import FORMATS, MetricFormat, formats, headline
 
 STUDENT = {"network": "conv", "epochs": 10}
 TEACHER = {"network": "conv", "epochs": 10}
@@ -172,3 +174,69 @@ def test_reading_settings_imports_nothing_heavy() -> None:
     script += "print({'torch', 'numpy', 'rich', 'h5py'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# What every section has in common
+
+
+class Example(Section):
+    count: Count = 1
+    share: Share = 0.5
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"cuont": 1},
+        {"count": "1"},
+        {"count": 1.0},
+        {"count": 0},
+        {"share": 1.1},
+        {"share": float("nan")},
+        {"share": True},
+    ],
+)
+def test_what_is_unknown_or_of_another_type_or_range_is_an_error(given: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Example.model_validate(given)
+
+
+def test_a_whole_number_may_stand_for_a_share_and_nothing_changes_afterwards() -> None:
+    made = Example.model_validate({"share": 1})
+    assert made.share == 1.0
+    with pytest.raises(ValidationError):
+        made.count = 2
+
+
+# The figures of each task in words
+
+
+TOP1, R2 = FORMATS["classification"][0], FORMATS["regression"][0]
+
+
+def test_each_task_has_a_figure_that_its_networks_are_compared_by() -> None:
+    assert headline({"top1": 0.9, "loss": 0.3}) == TOP1
+    assert headline({"r2": 0.4, "mse": 0.6, "mae": 0.5}) == R2
+    assert headline({"mse": 0.6, "mae": 0.5}) == R2, "R² of targets that do not vary is not known"
+    assert headline({}) == TOP1
+    assert [figure.name for figure in formats({"mse": 0.0})] == ["R²", "MSE", "MAE"]
+
+
+@pytest.mark.parametrize(
+    ("figure", "text", "with_spread", "gain", "axis"),
+    [
+        (TOP1, "34.56 %", "34.56 ± 1.20 %", "-1.20 points", "top-1, %"),
+        (R2, "0.3456", "0.3456 ± 0.0120", "-0.0120 R²", "R²"),
+    ],
+)
+def test_a_figure_in_words(figure: MetricFormat, text: str, with_spread: str, gain: str, axis: str) -> None:
+    assert figure.text({figure.key: 0.34559}) == text
+    assert figure.with_spread(0.34559, 0.012) == with_spread
+    assert figure.difference(-0.012) == gain
+    assert figure.difference(0.012) == gain.replace("-", "+")
+    assert figure.axis == axis
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    assert TOP1.text({}) == R2.text({"r2": None}) == "–"
+    assert R2.value({"mse": 1.0}) is None

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
-from decant.pipeline.data import describe, external, identity, load
+from decant.pipeline.data import describe_data, external, identity, load_data
 from decant.pipeline.data.registry import _SOURCES
 from decant.pipeline.data.samples import LabelledData, num_targets
 from decant.pipeline.phases.datasets import Splits
@@ -79,7 +79,7 @@ def pair(
     """The data read twice."""
     if request.param in SOURCES:
         settings = SOURCES[request.param].read(tmp_path, monkeypatch)
-        one, other = (load(settings, ViewsSettings(), "train") for _ in range(2))
+        one, other = (load_data(settings, ViewsSettings(), "train") for _ in range(2))
         return one, other
     known = "false" if "without" in request.param else "true"
     words = ("data.transfer.share=0.2", f"data.transfer.labels={known}")
@@ -157,10 +157,10 @@ def test_both_parts_go_together_and_can_be_described_unread(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = SOURCES[name].read(tmp_path, monkeypatch)
-    train, test = (load(settings, ViewsSettings(), split) for split in ("train", "test"))
+    train, test = (load_data(settings, ViewsSettings(), split) for split in ("train", "test"))
     assert (train.classes, train.input_shape) == (test.classes, test.input_shape)
     assert (train.split, test.split) == ("train", "test")
     assert identity(train) != identity(test)
-    described = describe(settings, ViewsSettings(), "train")
+    described = describe_data(settings, ViewsSettings(), "train")
     assert (identity(described), described.input_shape) == (identity(train), train.input_shape)
     assert np.array_equal(described.labels, train.labels)

@@ -9,11 +9,7 @@ import torch
 from torch import Tensor
 
 from decant.pipeline.config.objectives import BUILTIN
-from decant.pipeline.objectives import (
-    FUNCTIONS,
-    NO_LABEL,
-    Terms,
-)
+from decant.pipeline.objectives import FUNCTIONS, NO_LABEL, Terms
 
 DEFAULTS = {
     name: {

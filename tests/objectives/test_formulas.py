@@ -11,23 +11,9 @@ import torch
 from torch import Tensor
 
 from decant.pipeline.errors import DataError, RecipeError
-from decant.pipeline.objectives import (
-    Terms,
-    kd,
-    regression,
-    squared_error,
-)
+from decant.pipeline.objectives import Terms, kd, regression, squared_error
 from tests.helpers import longhand
-from tests.helpers.problems import (
-    CLASSIFYING,
-    DEFAULTS,
-    SMOOTHED,
-    SOFTMAX,
-    WEIGHTS,
-    found,
-    mixed,
-    problem,
-)
+from tests.helpers.problems import CLASSIFYING, DEFAULTS, SMOOTHED, SOFTMAX, WEIGHTS, found, mixed, problem
 
 
 def same(terms: Terms, expected: longhand.Found, tolerance: float = 1e-6) -> None:

@@ -14,12 +14,7 @@ from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.result import RESULT, Result, find_results
 from decant.pipeline.runs.saved_recipe import save_recipe
-from decant.pipeline.status.outdated import (
-    Outdated,
-    nearest_cache,
-    nearest_students,
-    nearest_teacher,
-)
+from decant.pipeline.status.outdated import Outdated, nearest_cache, nearest_students, nearest_teacher
 from tests.helpers.small import VIEWS, build_cache, recipe, students, teach
 
 KNOWLEDGE = ('knowledge.network={name="mlp", hidden=8, layers=1}', "knowledge.epochs=1", "knowledge.lr=0.02")

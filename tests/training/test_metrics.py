@@ -7,8 +7,14 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
+from decant.pipeline.config.settings import Training
+from decant.pipeline.networks.build import build_network
+from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.objectives import NO_LABEL
+from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.training.evaluation import predict
 from decant.pipeline.training.metrics import calibration_error, measure, top_k
+from tests.helpers.small import CPU, recipe
 
 
 def answers(count: int = 500, classes: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,3 +127,16 @@ def test_of_targets_errors_are_measured_and_nothing_of_classes() -> None:
         "mse": pytest.approx(23 / 6),
         "mae": pytest.approx(9 / 6),
     }
+
+
+# The logits that are measured
+
+
+def test_predictions_are_in_the_order_of_the_samples_whatever_the_batch() -> None:
+    test = Splits.load(recipe().settings).test
+    network = build_network(specify_network(Training(network={"name": "conv"}, epochs=1).network, test))
+    whole = predict(network, test, CPU, batch_size=360)
+    torch.testing.assert_close(predict(network, test, CPU, batch_size=7), whole, rtol=1e-4, atol=1e-5)
+    network.eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(network(test[123][0][None])[0], whole[123], rtol=1e-4, atol=1e-5)
