@@ -119,7 +119,7 @@ class Ensemble:
 def require_agreement(caches: Sequence[LogitCache], sections: Sequence[str]) -> None:
     """Raises MismatchError unless there are two caches or more with equal `sections`, classes and labels."""
     if len(caches) < 2:
-        raise MismatchError("it takes two caches or more")
+        raise MismatchError(f"caches: expected two caches or more, found {len(caches)}")
     first = caches[0]
     for other in caches[1:]:
         require_equal(
@@ -138,7 +138,7 @@ def _shares(weights: Sequence[float], count: int, mean: Mean) -> tuple[float, ..
     if mean == "separate":
         raise ValueError('weights: belong to a mean, and mean = "separate" is none')
     if len(weights) != count:
-        raise ValueError(f"weights: expected one a cache, {count}, found {len(weights)}")
+        raise ValueError(f"weights: expected {count}, one for each cache, found {len(weights)}")
     if min(weights) < 0 or not 0 < sum(weights) < math.inf:
         raise ValueError(f"weights: must be 0 or more, and not all 0, found {list(weights)}")
     return tuple(weight / sum(weights) for weight in weights)

@@ -253,8 +253,8 @@ def _check_begun(path: Path, manifest: Manifest) -> Layout:
     require_equal(
         manifest.identity,
         found.manifest.identity,
-        subject=f"{path}: was begun for another question",
-        hint="Delete it, or go on with what it was begun for.",
+        subject=f"{path}: was begun with another identity",
+        hint="Delete it, or go on with the settings that it was begun with.",
     )
     return found
 

@@ -132,8 +132,8 @@ def test_a_teacher_that_weighs_nothing_has_no_say_and_equal_weights_change_nothi
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        ([1.0], "expected one a cache, 2, found 1"),
-        ([1.0, 1.0, 1.0], "expected one a cache, 2, found 3"),
+        ([1.0], "expected 2, one for each cache, found 1"),
+        ([1.0, 1.0, 1.0], "expected 2, one for each cache, found 3"),
         ([1.0, -0.5], "must be 0 or more, and not all 0"),
         ([0.0, 0.0], "must be 0 or more, and not all 0"),
         ([1.0, float("nan")], "must be 0 or more, and not all 0"),

@@ -156,7 +156,7 @@ def test_a_file_that_a_rank_still_writes_is_left_to_it(tmp_path: Path) -> None:
 def test_a_partial_file_of_another_question_is_refused(tmp_path: Path) -> None:
     LogitCacheWriter(tmp_path / "cache.h5", manifest()).close()
     with pytest.raises(
-        MismatchError, match=r"begun for another question(.|\n)*views.count: expected 3, found 2"
+        MismatchError, match=r"begun with another identity(.|\n)*views.count: expected 3, found 2"
     ):
         LogitCacheWriter(tmp_path / "cache.h5", manifest(num_views=3))
     assert len(partials(tmp_path / "cache.h5")) == 1, "the refused one leaves nothing"
@@ -175,7 +175,7 @@ def test_another_answer_at_the_published_name_is_not_taken_for_ours(tmp_path: Pa
     with LogitCacheWriter(path, manifest()) as writer:
         write_missing(writer)
         build(tmp_path / "other.h5", manifest(num_views=1)).rename(path)
-        with pytest.raises(MismatchError, match="another question"):
+        with pytest.raises(MismatchError, match="another identity"):
             writer.publish()
     assert len(partials(path)) == 1, "the work is kept"
 
