@@ -26,6 +26,7 @@ from benchmarks import (
 )
 from benchmarks.conditions import Conditions, LeftOut
 from benchmarks.measurement import Measurement, table
+from decant.cache.io.files import write_atomically
 
 ROWS: dict[int, Callable[[Conditions], Iterator[Measurement]]] = {
     1: reading.against_memory,
@@ -67,8 +68,7 @@ def main() -> None:
         "rows": [row.as_dict() for row in found],
         "left_out": left_out,
     }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_atomically(options.json, (json.dumps(made, indent=2, ensure_ascii=False) + "\n").encode())
     print(table(found))
     for row, reason in left_out.items():
         print(f"row {row} left out: {reason}")

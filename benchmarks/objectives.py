@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from decant.cache import Store
+from decant.cache.io.files import write_atomically
 from decant.pipeline.config.objectives import names_for
 from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.phases.cache_logits import cache_logits
@@ -138,9 +139,9 @@ def main() -> None:
     overrides = [] if options.epochs is None else [f"student.epochs={options.epochs}"]
     outcomes = measure(options.folder, options.seeds, overrides)
     table = markdown(outcomes)
-    (options.folder / "objectives.md").write_text(table + "\n")
+    write_atomically(options.folder / "objectives.md", f"{table}\n".encode())
     figures = json.dumps([asdict(outcome) for outcome in outcomes], indent=2)
-    (options.folder / "objectives.json").write_text(figures)
+    write_atomically(options.folder / "objectives.json", figures.encode())
     print(f"{table}\nmade {options.folder / 'objectives.md'} and objectives.json")
 
 

@@ -19,6 +19,7 @@ import torch
 from benchmarks.study import figure, table
 from benchmarks.study.arms import Arm, LiveTeacher, arms
 from decant.cache import Store
+from decant.cache.io.files import write_atomically
 from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.job import load_result_on, train_network
@@ -50,7 +51,7 @@ def main() -> None:
     made = measure(recipe, counts, options.patience, options.out / f"study-{recipe.name}")
     print(table.markdown(made))
     path = options.out / f"study-{recipe.name}.json"
-    path.write_text(json.dumps(made, indent=1))
+    write_atomically(path, json.dumps(made, indent=1).encode())
     figure.draw([made], path.with_suffix(".png"))
     print(f"made {path} and {path.with_suffix('.png')}")
 

@@ -9,6 +9,7 @@ Cache files and packs of decoded images are such files; each says in a `BlockLay
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from collections.abc import Callable, Iterable
@@ -18,7 +19,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.io.files import read_all, reserve, storage_error, write_all
+from decant.cache.errors import IncompleteError
+from decant.cache.io.files import read_all, reserve, storage_error, sync_folder, write_all
 
 WRITTEN = 1 << 32  # an entry is WRITTEN + the CRC-32 of the block's bytes, and so never 0
 
@@ -85,18 +87,19 @@ class BlockFile:
     ...     size, num_blocks, entries_offset = 44, 3, 20
     ...     def ranges(self, block):
     ...         return ((8 + 4 * block, 12 + 4 * block),)
-    >>> with tempfile.NamedTemporaryFile() as file:
-    ...     blocks = BlockFile(file.fileno(), Letters(), Path(file.name))
-    ...     blocks.create(header=b"letters\\n")
-    ...     blocks.write_block(1, b"abcd")
-    ...     blocks.write(12, b"A")  # as if a kill had cut it short
-    ...     entries = blocks.read_entries()
-    ...     blocks.forget_damaged(entries), entries.tolist()
+    >>> file = tempfile.NamedTemporaryFile()
+    >>> blocks = BlockFile(file.fileno(), Letters(), Path(file.name))
+    >>> blocks.create(header=b"letters")
+    >>> blocks.write_block(1, b"abcd")
+    >>> blocks.write(12, b"A")  # as if a kill had cut the block short
+    >>> entries = blocks.read_entries()
+    >>> blocks.forget_damaged(entries), entries.tolist()
     ([1], [0, 0, 0])
+    >>> file.close()
     """
 
     def __init__(self, fd: int, layout: BlockLayout, path: Path) -> None:
-        """`path` is for messages, and what `sync` removes when it fails."""
+        """`path` is for messages, and what `sync` removes when it fails and `publish` renames."""
         self.fd, self.layout, self.path = fd, layout, path
 
     def create(self, header: bytes) -> None:
@@ -163,6 +166,24 @@ class BlockFile:
             self.path.unlink(missing_ok=True)
             doing = "syncing; what was written cannot be trusted and is dropped"
             raise storage_error(error, self.path, doing) from error
+
+    def publish(self, path: Path) -> None:
+        """Syncs the file and gives it the name `path`, in place of a file that has it, and protects it from writing.
+
+        Raises IncompleteError while a block is unwritten, StorageError as `sync` does. Where the file has lost its name
+        another builder, who wrote the same bytes into it, has published it.
+        """
+        unwritten = int(np.count_nonzero(self.read_entries() == 0))
+        if unwritten:
+            raise IncompleteError(
+                f"{self.path}: {unwritten:,} of {self.layout.num_blocks:,} blocks are not written"
+            )
+        self.sync()
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path, path)  # the step that publishes: every block is written and synced
+        sync_folder(path.parent)
+        with contextlib.suppress(OSError):  # another person's
+            path.chmod(path.stat().st_mode & 0o444)
 
 
 class BlockChecks:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from decant.cache import StorageError
 from decant.cache.io.blockfile import BlockChecks, BlockFile
-from decant.cache.io.files import storage_error, sync_folder
+from decant.cache.io.files import storage_error
 from decant.cache.io.locks import claim, exclusive, lock_path
 from decant.cache.io.partial import PARTIAL
 from decant.pipeline.data.samples import spread
@@ -203,12 +203,7 @@ def _build(path: Path, layout: Layout, decode: Decode, confirm: Callable[[], Non
         file = BlockFile(fd, layout, unfinished)
         _fill(file, layout, _begun(file, layout.header), decode, description)
         confirm()
-        file.sync()
-        with contextlib.suppress(FileNotFoundError):  # without locks, another builder may have been quicker
-            os.rename(unfinished, path)  # from here on there is a pack: every block is written and synced
-        sync_folder(path.parent)
-        with contextlib.suppress(OSError):
-            path.chmod(path.stat().st_mode & 0o444)
+        file.publish(path)
     except DataError:
         unfinished.unlink(missing_ok=True)  # images that are put right are others, with another key
         raise

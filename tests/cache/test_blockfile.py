@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decant.cache import CacheError, StorageError
+from decant.cache import CacheError, IncompleteError, StorageError
 from decant.cache.io.blockfile import WRITTEN, BlockChecks, BlockFile, expected_entry
 from decant.pipeline.errors import DamagedError
 from tests.helpers.block_files import KINDS, Kind, entries
@@ -136,7 +136,7 @@ def test_a_sync_that_fails_is_not_tried_again_and_leaves_nothing(
     assert kind.is_sound(kind.build(tmp_path))
 
 
-# Checking lazily
+# Publishing
 
 
 class Bytes:
@@ -151,6 +151,57 @@ class Bytes:
 def content_of(data: bytes) -> bytearray:
     entries = [expected_entry(Bytes(), lambda first, end: data[first:end], block) for block in range(8)]
     return bytearray(data + b"".join(entry.to_bytes(8, "little") for entry in entries))
+
+
+def begin(path: Path, header: bytes = b"") -> BlockFile:
+    """A file of eight blocks of one byte, open for the test."""
+    file = BlockFile(os.open(path, os.O_RDWR | os.O_CREAT), Bytes(), path)
+    file.create(header)
+    return file
+
+
+def test_a_file_is_published_once_every_block_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "letters"
+    path.write_bytes(b"from before")
+    file = begin(tmp_path / "letters.partial")
+    for block in range(8):
+        with pytest.raises(
+            IncompleteError, match=f"letters.partial: {8 - block} of 8 blocks are not written"
+        ):
+            file.publish(path)
+        assert path.read_bytes() == b"from before"
+        file.write_block(block, b"abcdefgh"[block : block + 1])
+    file.publish(path)
+    os.close(file.fd)
+    assert path.read_bytes() == content_of(b"abcdefgh")
+    assert [found.name for found in tmp_path.iterdir()] == ["letters"]
+    assert path.stat().st_mode & 0o222 == 0
+
+
+def test_what_another_builder_has_published_from_the_same_file_stays(tmp_path: Path) -> None:
+    """Where there are no locks, two builders write the same bytes into one file."""
+    path, begun = tmp_path / "letters", tmp_path / "letters.partial"
+    first = begin(begun)
+    second = BlockFile(os.open(begun, os.O_RDWR), Bytes(), begun)
+    for block in range(8):
+        for file in (first, second):
+            file.write_block(block, b"abcdefgh"[block : block + 1])
+    first.publish(path)
+    second.publish(path)
+    assert path.read_bytes() == content_of(b"abcdefgh")
+
+
+def test_a_file_is_gone_on_with_only_where_its_size_and_header_are_right(tmp_path: Path) -> None:
+    path = tmp_path / "letters"
+    file = begin(path, b"ab")
+    assert file.was_created(b"ab")
+    assert not file.was_created(b"ax")
+    os.truncate(path, 71)
+    assert not file.was_created(b"ab")
+    os.close(file.fd)
+
+
+# Checking lazily
 
 
 def checks_of(content: bytearray, trusted: bool = False) -> tuple[BlockChecks, list[int]]:
