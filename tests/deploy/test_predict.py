@@ -157,7 +157,7 @@ def test_the_data_are_not_needed(
     root = Path(coloured.recipe.settings.data.root)
     file = next(root.glob("val/*/*.png"))
     expected = list(Predictor.of(older(coloured)).predict([file]))
-    monkeypatch.delattr(predict, "load")
+    monkeypatch.delattr(predict, "load_data")
     predictor = Predictor.of(without_data(coloured, tmp_path))
     assert predictor.classes == ("dark", "ünd <b>bright")
     assert predictor.names_missing is None
@@ -189,7 +189,7 @@ def test_float_arrays_are_no_images(run: FinishedRun, monkeypatch: pytest.Monkey
         Predictor.of(floats)
     pixels, labels = np.zeros((1, 1, 8, 8), np.float32), np.zeros(1, np.int64)
     monkeypatch.setattr(
-        predict, "load", lambda *given: ArrayData("digits", "test", pixels, labels, tuple("0123456789"))
+        predict, "load_data", lambda *given: ArrayData("digits", "test", pixels, labels, tuple("0123456789"))
     )
     with pytest.raises(ModelError, match="learnt from float32 arrays, which no image file has"):
         Predictor.of(older(run))
