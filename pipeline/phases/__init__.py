@@ -1,1 +1,12 @@
-"""The phases: teacher, cache-logits, student and evaluate, each a function of a recipe and its folders."""
+"""The phases: teacher, cache-logits, student and evaluate, each a function of a plan and a device.
+
+plan.py          what a recipe leads to: its data, and where teacher, cache and students lie
+datasets.py      the splits of its data, through their views
+fingerprints.py  what identifies data and views, and the manifest of a cache
+teacher.py       data → teacher
+cache_logits.py  teacher × data → cache;  teacher_pass.py  the teacher's pass over the data
+cost.py          what a cache would cost;  verify.py  a cache compared with its teacher
+student.py       cache × data → students;  soft_labels.py  the cache, opened, checked and placed
+job.py           the training of one network, for teacher and students
+evaluate.py      finished networks, measured again
+"""

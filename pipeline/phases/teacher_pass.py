@@ -29,10 +29,10 @@ def fill(
     settings: CacheSettings,
     device: torch.device,
 ) -> int:
-    """Writes every row that is missing; how many those were. Raises what the writer raises.
+    """Computes and writes every missing row, and returns their number. Raises what the writer raises.
 
-    Batch b of a view is always samples b·B to (b+1)·B − 1, so that a pass that was killed computes what is
-    missing from the same batches, and ends in the same file.
+    Batch b of a view always has samples b·B to (b+1)·B − 1. A pass that was killed therefore computes missing rows
+    from the same batches, and ends in the same file.
     """
     network.to(device).to(memory_format=torch.channels_last)
     written = np.stack([writer.is_written(view) for view in range(writer.manifest.num_views)])
@@ -63,7 +63,7 @@ def fill(
 
 @torch.inference_mode()
 def forward(network: nn.Module, inputs: Inputs, device: torch.device, precision: str) -> Tensor:
-    """(B, C) raw outputs of the teacher in evaluation mode, on the device, which may still be computing them."""
+    """Raw outputs (B, C) of the teacher in evaluation mode, on the device. Does not wait for a GPU to compute them."""
     network.eval()
     with autocast(device, precision):
         return network(to_device(inputs, device, channels_last=True))
@@ -72,5 +72,5 @@ def forward(network: nn.Module, inputs: Inputs, device: torch.device, precision:
 def teacher_logits(
     network: nn.Module, inputs: Inputs, device: torch.device, precision: str
 ) -> NDArray[np.float32]:
-    """(B, C) float32 raw outputs of the teacher in evaluation mode."""
+    """Raw outputs (B, C) float32 of the teacher in evaluation mode, on the host."""
     return forward(network, inputs, device, precision).float().cpu().numpy()

@@ -1,5 +1,6 @@
-"""What a finished network costs to run: multiply-adds, latency and memory, measured once a machine and kept in
-RUN/footprint.json.
+"""The footprint of a finished network: multiply-adds, latency and memory of a forward pass.
+
+It is measured once on each kind of machine, and saved in RUN/footprint.json.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ BATCH_SIZES = (1, 32)
 
 @dataclass(frozen=True)
 class BatchCost:
-    """What one forward pass of a batch takes."""
+    """The cost of a forward pass of one batch."""
 
     size: int
     latency_ms: float
@@ -44,37 +45,38 @@ class BatchCost:
 
 @dataclass(frozen=True)
 class Footprint:
-    """A network's costs in evaluation mode and float32, on inputs of the test part."""
+    """The cost of a network in evaluation mode and float32, on inputs of the test split."""
 
     multiply_adds: int
-    """Of the first input; see `multiply_adds`."""
+    """For the first input; see `multiply_adds`."""
     batches: tuple[BatchCost, ...]
     """One for each of BATCH_SIZES."""
     weights_sha256: str
     machine: str
+    """The name of the device."""
     threads: int
-    """That PyTorch computes with on a processor."""
+    """The threads that PyTorch uses on a CPU."""
     torch: str
     """The version of PyTorch."""
 
 
-_KEPT = TypeAdapter(Footprint)
+_FOOTPRINT = TypeAdapter(Footprint)
 
 
-def of_run(result: Result, test: ViewedData, device: torch.device) -> Footprint:
-    """The footprint of a finished network: from its folder where one of the same weights was measured on such a
-    machine, with as many threads and this PyTorch; else measured now, and kept there if the folder can be written to.
+def measure_footprint(result: Result, test: ViewedData, device: torch.device) -> Footprint:
+    """The footprint of a finished network, measured now or read from its folder.
 
-    Where there are fewer test inputs than a batch has, they are repeated. Raises WeightsError as `networks.load` does.
+    A saved footprint is used if it is of the same weights, device name, number of threads and version of PyTorch. If
+    there are fewer test inputs than a batch has, they are repeated. Raises WeightsError as `load_network` does.
     """
-    asked = (result.weights_sha256, device_name(device), torch.get_num_threads(), str(torch.__version__))
-    kept = _read(result.folder / FOOTPRINT)
-    if kept is not None and (kept.weights_sha256, kept.machine, kept.threads, kept.torch) == asked:
-        return kept
+    conditions = (result.weights_sha256, device_name(device), torch.get_num_threads(), str(torch.__version__))
+    saved = _read(result.folder / FOOTPRINT)
+    if saved and (saved.weights_sha256, saved.machine, saved.threads, saved.torch) == conditions:
+        return saved
     network = load_network(result).to(device)
     batches = [_batch(test, size, device) for size in BATCH_SIZES]
     costs = tuple(_cost(network, *batch, device) for batch in zip(BATCH_SIZES, batches, strict=True))
-    measured = Footprint(multiply_adds(network, batches[0]), costs, *asked)
+    measured = Footprint(multiply_adds(network, batches[0]), costs, *conditions)
     with contextlib.suppress(OSError):
         write_json(result.folder / FOOTPRINT, asdict(measured))
     return measured
@@ -82,10 +84,10 @@ def of_run(result: Result, test: ViewedData, device: torch.device) -> Footprint:
 
 @torch.inference_mode()
 def multiply_adds(network: nn.Module, inputs: Inputs) -> int:
-    """Of one forward pass over `inputs`, which lie where the network does: half the operations that PyTorch counts for
-    convolutions and products of matrices, and so for linear, attention and recurrent layers.
+    """The multiply-adds of one forward pass over `inputs`, which are on the network's device: half the operations that
+    PyTorch counts for convolutions and matrix products, and so for linear, attention and recurrent layers.
 
-    Not counted are elementwise operations, normalisation, pooling, embeddings, and products with a single vector.
+    Elementwise operations, normalisation, pooling, embeddings and matrix-vector products are not counted.
     """
     network.eval()
     with _one_operation_a_kernel(), FlopCounterMode(display=False) as counter:
@@ -95,14 +97,14 @@ def multiply_adds(network: nn.Module, inputs: Inputs) -> int:
 
 @torch.inference_mode()
 def peak_bytes(network: nn.Module, inputs: Inputs, device: torch.device) -> int | None:
-    """Bytes of weights, buffers and inputs, and the most that one forward pass holds beside them at once: activations,
-    outputs and what operators use in between. None of a device that does not tell.
+    """The peak memory of one forward pass, in bytes: weights, buffers and inputs, and the most that activations,
+    outputs and temporary tensors take at one time. None on a device that does not report it.
 
-    The network lies on the device. A library's own workspace, once it is there, is not counted.
+    The network is on the device. Workspaces that a library allocates once are not counted.
     """
     network.eval()
     inputs = to_device(inputs, device)
-    network(inputs)  # what is made once and kept belongs to no pass
+    network(inputs)  # allocates what later passes use again
     if device.type == "cpu":
         held = _peak_on_cpu(network, inputs)
     elif device.type == "cuda":
@@ -115,12 +117,12 @@ def peak_bytes(network: nn.Module, inputs: Inputs, device: torch.device) -> int 
 
 
 def _read(path: Path) -> Footprint | None:
-    """What is kept; None of a file that is missing, damaged or of other batches."""
+    """The saved footprint; None if the file is missing, damaged or of other batch sizes."""
     try:
-        kept = _KEPT.validate_json(path.read_bytes(), strict=True)
+        saved = _FOOTPRINT.validate_json(path.read_bytes(), strict=True)
     except (OSError, ValueError):
         return None
-    return kept if tuple(cost.size for cost in kept.batches) == BATCH_SIZES else None
+    return saved if tuple(cost.size for cost in saved.batches) == BATCH_SIZES else None
 
 
 def _batch(test: ViewedData, size: int, device: torch.device) -> Inputs:
@@ -136,7 +138,7 @@ def _cost(network: nn.Module, size: int, inputs: Inputs, device: torch.device) -
 
 @contextlib.contextmanager
 def _one_operation_a_kernel() -> Iterator[None]:
-    """PyTorch without the kernels that compute a whole layer, whose products no counter sees."""
+    """Disables kernels that compute a whole layer, whose products the counter does not see."""
     fast, onednn = torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled
     torch.backends.mha.set_fastpath_enabled(False)
     torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
@@ -149,18 +151,18 @@ def _one_operation_a_kernel() -> Iterator[None]:
 
 
 def _peak_on_cpu(network: nn.Module, inputs: Inputs) -> int:
-    """The largest sum of what was allocated and not yet freed."""
+    """The largest sum of bytes that were allocated and not yet freed."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler notes on stderr that it started
-    with profile(profile_memory=True) as found:
+    with profile(profile_memory=True) as recorded:
         network(inputs)
-    assert found.kineto_results is not None  # as the profile has ended
-    events = [event for event in found.kineto_results.events() if event.name() == "[memory]"]
+    assert recorded.kineto_results is not None  # as the profile has ended
+    events = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
     changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return max(np.cumsum(changes, dtype=np.int64).tolist(), default=0)
 
 
 def _peak_on_cuda(network: nn.Module, inputs: Inputs, device: torch.device) -> int:
-    """What the allocator held at most, without what it held before."""
+    """The most that the allocator held, less what it held before."""
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     network(inputs)

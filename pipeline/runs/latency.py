@@ -1,4 +1,4 @@
-"""How long a network takes for its inputs, and on what that was measured."""
+"""The latency of a network, and the name of the device that it is measured on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FEWEST = 5  # calls that are timed, however long they take
 
 
 class Latency(NamedTuple):
-    """Milliseconds of a call."""
+    """Milliseconds that a call takes."""
 
     median: float
     p95: float
@@ -27,15 +27,15 @@ class Latency(NamedTuple):
 
 @torch.inference_mode()
 def latency(network: nn.Module, inputs: Inputs, device: torch.device, repetitions: int = 50) -> Latency:
-    """Of a batch, (1, …) as a rule, through a network in evaluation mode, until its outputs are on the host."""
+    """Times the forward pass of one batch in evaluation mode, until the outputs are on the host."""
     network.eval()
     inputs = to_device(inputs, device)
     return timed(lambda: network(inputs).cpu(), repetitions)
 
 
 def timed(call: Callable[[], object], repetitions: int = 50, seconds: float = 10.0) -> Latency:
-    """Of so many calls after 10 for warming up; where they take longer than `seconds`, of those that fit, at least 5,
-    after as many for warming up as fit into a fifth of that.
+    """Times `repetitions` calls, after 10 to warm up. Slow calls are repeated for about `seconds`, at least 5 times,
+    after a warm-up of a fifth of that.
     """
     _milliseconds(call, _WARM_UP, 1, seconds / 5)
     median, slow = np.percentile(_milliseconds(call, repetitions, _FEWEST, seconds), [50, 95])
@@ -43,14 +43,16 @@ def timed(call: Callable[[], object], repetitions: int = 50, seconds: float = 10
 
 
 def device_name(device: torch.device) -> str:
-    """What a device is, in words."""
+    """The name of a device: the GPU's model, or the number of the CPU's cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {os.cpu_count()} cores" if device.type == "cpu" else device.type
 
 
 def _milliseconds(call: Callable[[], object], count: int, fewest: int, seconds: float) -> list[float]:
-    """Of each of `count` calls, or of those that begin within `seconds`, and of `fewest` at least."""
+    """The milliseconds of each of `count` calls; those that would start after `seconds` are left out, but for the first
+    `fewest`.
+    """
     times: list[float] = []
     first = time.perf_counter()
     while len(times) < count and (len(times) < fewest or time.perf_counter() - first < seconds):

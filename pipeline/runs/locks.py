@@ -1,4 +1,4 @@
-"""The lock of a run's folder: one process makes a network, the others are refused."""
+"""The lock of a run folder: one process trains a network, others are refused."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from decant.pipeline.errors import BusyError
 
 @contextlib.contextmanager
 def alone_with(folder: Path) -> Iterator[None]:
-    """Keeps other processes from the same folder; a dead one keeps nobody. Raises BusyError, saying who is there;
-    StorageError where the lock cannot be made.
+    """Holds the lock of a run folder. Raises BusyError, with the process that holds it, and StorageError if the lock
+    cannot be created. The lock of a process that died is free.
     """
 
     def refuse(holder: str) -> None:
@@ -25,7 +25,7 @@ def alone_with(folder: Path) -> Iterator[None]:
 
 
 def holder(folder: Path) -> str | None:
-    """The process that is alone with a folder, as "process 4711 on gpu01"; None where none is known to be."""
+    """The process that holds the lock of a folder, as in "process 4711 on gpu01"; None if there is none."""
     return locks.holder(_lock_of(folder))
 
 

@@ -1,5 +1,5 @@
-"""What is remembered of caches beside a recipe's runs: which file a recipe's cache is, so that a script learns it
-without loading data or teacher, and what the teacher's pass took.
+"""Notes on caches in a recipe's run folder: which file is the cache of which settings, so that `decant cache path` need
+not load data or teacher, and what the teacher's pass took.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from decant.pipeline.runs.json_files import read_json, write_json
 
 _FILE = "caches.json"
 _PASSES = "passes"
-"""A file for each key, so that nobody who writes one can lose another's."""
+"""One file for each key, so that two processes cannot overwrite each other's notes."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What making a cache took: the call that published it, and not one before it that was killed."""
+    """What the call that published a cache took, without earlier calls that were killed."""
 
     seconds: float
     rows: int
     """Rows that the teacher computed."""
     views_taken_over: int
-    """Views that another cache had already."""
+    """Views that were copied from another cache."""
     machine: str
-    """What the teacher ran on."""
+    """The device that the teacher ran on."""
 
 
 _PASS = TypeAdapter(Pass)
 
 
 def remember_cache(recipe: Recipe, base: Path, path: Path) -> None:
-    """Notes that `path` is the cache of these settings."""
+    """Writes down that `path` is the cache of these settings."""
     known = read_json(base / _FILE) if (base / _FILE).exists() else {}
     write_json(base / _FILE, {**known, _digest(recipe): str(path.absolute())})
 
 
 def cache_path(recipe: Recipe, base: Path) -> Path:
-    """The cache that was last made or found for these settings. Raises NotMadeError where there is none, or
-    no more.
+    """The cache that was last built or found for these settings. Raises NotMadeError if there is none, or it was
+    deleted.
 
-    The data and the teacher are not looked at: a student run checks those.
+    Neither data nor teacher are checked; a student's run does that.
     """
     known = read_json(base / _FILE) if (base / _FILE).exists() else {}
     path = Path(known.get(_digest(recipe), ""))
@@ -56,13 +56,13 @@ def cache_path(recipe: Recipe, base: Path) -> Path:
 
 
 def remember_pass(base: Path, key: str, taken: Pass) -> None:
-    """Notes what making the cache of a key took; the last time, if it was made more than once."""
+    """Writes down what it took to build the cache with this key, in place of an earlier note."""
     write_json(_pass_file(base, key), asdict(taken))
 
 
 def pass_of(base: Path, key: str) -> Pass | None:
-    """What making the cache of a key took; None where that is not known: it was made elsewhere, or before this was
-    noted, or the note is damaged.
+    """What it took to build the cache with this key; None if there is no readable note, as of a cache from another
+    machine.
     """
     try:
         return _PASS.validate_json(_pass_file(base, key).read_bytes(), strict=True)

@@ -1,4 +1,4 @@
-"""A finished run, opened again from its folder: what it made, and the recipe that made it."""
+"""A finished run, opened from its folder: its result and its recipe."""
 
 from __future__ import annotations
 
@@ -14,47 +14,51 @@ from decant.pipeline.runs.saved_recipe import RECIPE
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A network with its recipe."""
+    """A finished network and the recipe that it was trained with."""
 
     result: Result
     recipe: Recipe
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """The run folder."""
         return self.result.folder
 
     @property
     def is_regression(self) -> bool:
-        """Whether its outputs are numbers, and not classes."""
+        """Whether it predicts numbers, not classes."""
         return "mse" in self.result.metrics
 
 
 def open_run(path: Path) -> FinishedRun:
-    """The run of a folder, or of the `result.json` in it.
+    """Opens the run in a folder, which may be given by the `result.json` in it.
 
-    Raises NotMadeError where no network is finished there, naming those that are below it, and DamagedError
-    where the run has lost its recipe.
+    Raises NotMadeError if there is no finished network, with those in folders below it, and DamagedError if the
+    recipe is missing.
     """
     folder = path.parent if path.name == RESULT else path
     result = load_result(folder)
     if result is None:
-        raise NotMadeError(f"{path}: {_instead(folder)}")
+        raise NotMadeError(f"{path}: {_why_not_a_run(folder)}")
     if not (folder / RECIPE).is_file():
         raise DamagedError(f"{folder}: {RECIPE} is missing, which says how its data are read")
     return FinishedRun(result, load_recipe(str(folder / RECIPE)))
 
 
 def class_names(classes: Sequence[str], count: int) -> tuple[str, ...]:
-    """A name for each of `count` classes: the data's own, or else the numbers."""
+    """A name for each of `count` classes: the data's own, or else the labels as text.
+
+    >>> class_names((), 3)
+    ('0', '1', '2')
+    """
     return tuple(classes) or tuple(map(str, range(count)))
 
 
-def _instead(folder: Path) -> str:
-    """Why a folder is no finished run, and what to give in its place."""
+def _why_not_a_run(folder: Path) -> str:
+    """The end of a message: why a folder is not a finished run, and what to give instead."""
     if not folder.is_dir():
         return f"no such run; a run is a folder with a {RESULT}, as runs/digits/student-…/seed-0 is"
-    below = sorted(str(found.parent) for found in folder.glob(f"**/{RESULT}"))
+    below = sorted(str(path.parent) for path in folder.glob(f"**/{RESULT}"))
     if below:
         more = f", and {len(below) - 3:,} more" if len(below) > 3 else ""
         return f"not one run but a folder of several; give one of them: {', '.join(below[:3])}{more}"

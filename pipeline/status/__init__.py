@@ -1,9 +1,9 @@
-"""How far the phases of a recipe are, as it shows on the disk. Nothing is trained, built or written.
+"""The state of a recipe's phases, read from the disk. Nothing is trained, built or written.
 
-live_progress.py  work that is not finished: how far it is
-phase_state.py    how one phase stands
-outdated.py   what a run folder still holds of other settings
-overview.py   all phases of a recipe, and the next command
+overview.py       all phases of a recipe, and the next command
+phase_state.py    the state of one phase
+live_progress.py  the progress of work that is not finished
+outdated.py       what other settings have made
 """
 
 from __future__ import annotations

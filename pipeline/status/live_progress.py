@@ -1,4 +1,4 @@
-"""Work that is not finished, as it shows on the disk: who is at it, and how far it is. Nothing is written."""
+"""The progress of work that is not finished, read from the disk."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from decant.pipeline.training.epoch_log import epoch_seconds
 
 @dataclass(frozen=True)
 class Progress:
-    """How far something is."""
+    """The finished part of a training run or a cache."""
 
     done: int
     total: int
     unit: Literal["epochs", "rows"]
     seconds_left: float | None = None
-    """By the median of the epochs so far; None where that cannot be told."""
+    """Estimated from the median of the epochs so far; None if there is no estimate."""
     seed: int | None = None
-    """Of the student that it is of."""
+    """The seed of the student that is being trained."""
 
 
-def epochs(folder: Path, total: int, seed: int | None = None) -> Progress:
-    """The epochs of a network that a run would not make again."""
-    seconds = list[float]()
-    with contextlib.suppress(OSError):  # another person's
+def epoch_progress(folder: Path, total: int, seed: int | None = None) -> Progress:
+    """The epochs of a network that a resumed run would not train again, of `total`."""
+    seconds: list[float] = []
+    with contextlib.suppress(OSError):  # it belongs to another user
         if (folder / CHECKPOINT).exists():
             seconds = epoch_seconds(folder)
     left = statistics.median(seconds) * (total - len(seconds)) if seconds else None
     return Progress(len(seconds), total, "epochs", left, seed)
 
 
-def rows(path: Path) -> tuple[Progress, bool] | None:
-    """The written rows of the unfinished file of the cache at `path`, and whether a process writes it; None where there
-    is none. Raises FormatError where it is damaged.
+def row_progress(path: Path) -> tuple[Progress, bool] | None:
+    """The written rows of the unfinished file of the cache at `path`, and whether a process is writing it; None if
+    there is no such file. Raises FormatError if it is damaged.
     """
-    found = find_unfinished(path)
-    return None if found is None else (Progress(found.rows, found.total, "rows"), found.running)
+    file = find_unfinished(path)
+    return None if file is None else (Progress(file.rows, file.total, "rows"), file.running)

@@ -1,4 +1,4 @@
-"""How far the phases of a recipe are, as it shows on the disk. Nothing is trained, built or written."""
+"""All phases of a recipe, read from the disk, and the next command. Nothing is trained, built or written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from decant.pipeline.runs.result import Kind, Result, find_results
 from decant.pipeline.status.outdated import Outdated, nearest_cache, nearest_students, nearest_teacher
 from decant.pipeline.status.phase_state import (
     Phase,
-    perhaps_stale,
+    mark_stale,
     with_cache,
     with_network,
     with_opened,
@@ -29,7 +29,7 @@ _STUDENTS: dict[Kind, str] = {"labels": "labels-only students", "distilled": "di
 
 
 def next_command(recipe: Recipe, phases: Sequence[Phase]) -> tuple[str, bool]:
-    """The next sensible command, and whether something that is running has to end before it."""
+    """The next command to run, and whether a running phase has to end before."""
     running = False
     for command in ("teacher", "cache-logits", "student"):
         states = {phase.state for phase in phases if phase.command == command}
@@ -76,15 +76,15 @@ class Overview:
         epochs = plan.settings.teacher.epochs
         phase = with_network(Phase(_TEACHERS[position], "teacher"), plan.teacher_folder, epochs)
         current = [each.teacher_folder for each in self.plan.by_teacher]
-        return perhaps_stale(phase, nearest_teacher(self.plan.recipe, position, results, current))
+        return mark_stale(phase, nearest_teacher(self.plan.recipe, position, results, current))
 
     def _cache(self, position: int, teacher: Phase, results: Sequence[Result]) -> Phase:
         phase = Phase(_CACHES[position], "cache-logits")
         outdated = nearest_cache(self.plan, position, results)
         if not teacher.results:
-            return perhaps_stale(phase, outdated, teacher)
+            return mark_stale(phase, outdated, teacher)
         manifest = self.plan.manifest_of(teacher.results[0])
-        return perhaps_stale(with_cache(phase, self.plan.store, manifest), outdated)
+        return mark_stale(with_cache(phase, self.plan.store, manifest), outdated)
 
     def _given(self, name: str) -> Phase:
         """A file of `cache.from`: whether it opens, and is of these data and views."""
@@ -138,4 +138,4 @@ class Overview:
         phase = Phase(_STUDENTS[kind], "student", seeds=student.seeds)
         if folder is not None:
             phase = with_students(phase, folder, self.plan.seeds, student.epochs)
-        return perhaps_stale(phase, nearest_students(self.plan.recipe, kind, results, folder), unfinished)
+        return mark_stale(phase, nearest_students(self.plan.recipe, kind, results, folder), unfinished)

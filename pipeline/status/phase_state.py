@@ -1,4 +1,4 @@
-"""How one phase stands, as it shows on the disk: a network, the students of all seeds, or a cache."""
+"""The state of one phase, read from the disk: of a network, of the students of all seeds, or of a cache."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from decant.pipeline.errors import DamagedError
 from decant.pipeline.runs.locks import holder
 from decant.pipeline.runs.result import RESULT, Result, load_result
 from decant.pipeline.runs.saved_recipe import RECIPE
-from decant.pipeline.status.live_progress import Progress, epochs, rows
+from decant.pipeline.status.live_progress import Progress, epoch_progress, row_progress
 from decant.pipeline.status.outdated import Outdated
 
 State = Literal["done", "running", "interrupted", "stale", "damaged", "missing"]
-_FIRST_SAID: tuple[State, ...] = ("running", "damaged", "interrupted", "missing", "done")  # of several seeds
+_FIRST_SHOWN: tuple[State, ...] = ("running", "damaged", "interrupted", "missing", "done")  # of several seeds
 
 
 @dataclass(frozen=True)
@@ -27,88 +27,90 @@ class Phase:
 
     name: str
     command: str
-    """Of `decant`, that makes it."""
+    """The subcommand of `decant` that makes it."""
     path: Path | None = None
-    """Where it lies or will lie; None while that depends on an earlier phase."""
+    """Its folder or file, whether it exists or not; None while that depends on an unfinished phase."""
     state: State = "missing"
     results: tuple[Result, ...] = ()
     """Its finished networks."""
     seeds: int | None = None
-    """Students that are asked for."""
+    """The number of students that the recipe has."""
     finished: float | None = None
-    """When the last of it was finished, in seconds since 1970."""
+    """The time at which the last of its networks was finished, in seconds since 1970."""
     progress: Progress | None = None
-    """Of what is running or was interrupted."""
+    """If it is running or was interrupted."""
     holder: str | None = None
-    """The process that is at it, as it named itself."""
+    """The process that is running it, as in "process 4711 on gpu01"."""
     outdated: Outdated | None = None
-    """What there is of other settings, where it is stale."""
+    """What other settings have made, if it is stale."""
     detail: str = ""
 
     @property
     def changed(self) -> tuple[Difference, ...]:
-        """The settings that made it stale."""
+        """The settings in which a stale phase differs from the recipe."""
         return () if self.outdated is None else self.outdated.changed
 
     @property
     def figure(self) -> str:
-        """What its finished networks are compared by, as mean and spread where they are several."""
+        """The metric that its finished networks are compared by; mean and standard deviation of several."""
         if not self.results:
             return ""
-        shown = headline(self.results[0].metrics)
-        values = [value for one in self.results if (value := shown.value(one.metrics)) is not None]
+        metric = headline(self.results[0].metrics)
+        values = [value for result in self.results if (value := metric.value(result.metrics)) is not None]
         spread = statistics.stdev(values) if len(values) > 1 else None
-        return f"{shown.name} {shown.with_spread(statistics.fmean(values), spread)}" if values else ""
+        return f"{metric.name} {metric.with_spread(statistics.fmean(values), spread)}" if values else ""
 
 
-def with_network(here: Phase, folder: Path, total: int, seed: int | None = None) -> Phase:
-    """With what a run folder says of one network, of which `total` epochs are asked for."""
-    here = replace(here, path=folder)
-    held_by = holder(folder)  # before the result: a run lets go after it has written that
+def with_network(phase: Phase, folder: Path, total: int, seed: int | None = None) -> Phase:
+    """Adds the state of the network in a run folder, which is trained for `total` epochs."""
+    phase = replace(phase, path=folder)
+    held_by = holder(folder)  # before the result, which a run writes before it unlocks the folder
     try:
         result = load_result(folder)
     except DamagedError as error:
-        return replace(here, state="damaged", detail=str(error))
+        return replace(phase, state="damaged", detail=str(error))
     if result is not None:
         when = (folder / RESULT).stat().st_mtime
-        return replace(here, state="done", results=(result,), finished=when)
+        return replace(phase, state="done", results=(result,), finished=when)
     if held_by is None and not (folder / RECIPE).exists():
-        return here
+        return phase
     state: State = "interrupted" if held_by is None else "running"
-    return replace(here, state=state, progress=epochs(folder, total, seed), holder=held_by)
+    return replace(phase, state=state, progress=epoch_progress(folder, total, seed), holder=held_by)
 
 
-def with_students(here: Phase, folder: Path, seeds: Sequence[int], total: int) -> Phase:
-    """With what the run folders of all seeds say, the state being that of the seed that a person has to know first."""
-    each = [with_network(here, folder / f"seed-{seed}", total, seed) for seed in seeds]
-    first = min(each, key=lambda one: _FIRST_SAID.index(one.state))
+def with_students(phase: Phase, folder: Path, seeds: Sequence[int], total: int) -> Phase:
+    """Adds the state of the students of all seeds: of several states, the first of _FIRST_SHOWN."""
+    by_seed = [with_network(phase, folder / f"seed-{seed}", total, seed) for seed in seeds]
+    first = min(by_seed, key=lambda student: _FIRST_SHOWN.index(student.state))
     return replace(
         first,
         path=folder,
-        results=tuple(result for one in each for result in one.results),
-        finished=max((one.finished for one in each if one.finished is not None), default=None),
+        results=tuple(result for student in by_seed for result in student.results),
+        finished=max((student.finished for student in by_seed if student.finished is not None), default=None),
     )
 
 
-def with_cache(here: Phase, store: Store, manifest: Manifest) -> Phase:
-    """With what a store has of the cache that answers `manifest`."""
+def with_cache(phase: Phase, store: Store, manifest: Manifest) -> Phase:
+    """Adds the state of the cache with this manifest in the store."""
     path = store.path(manifest)
     try:
-        unfinished = rows(path)  # before the file: its builder publishes, then removes this
+        unfinished = row_progress(
+            path
+        )  # before the published file: its builder publishes, then removes the unfinished one
         published = store.published(manifest)
         if published is not None:
             path = published
-            return with_opened(here, _opened(published, manifest))
+            return with_opened(phase, _open_published(published, manifest))
     except CacheError as error:
-        return replace(here, path=path, state="damaged", detail=str(error))
+        return replace(phase, path=path, state="damaged", detail=str(error))
     if unfinished is None:
-        return replace(here, path=path)
+        return replace(phase, path=path)
     progress, running = unfinished
-    return replace(here, path=path, state="running" if running else "interrupted", progress=progress)
+    return replace(phase, path=path, state="running" if running else "interrupted", progress=progress)
 
 
-def _opened(path: Path, manifest: Manifest) -> LogitCache:
-    """A published cache. Raises CacheError where it is damaged, or not of this manifest."""
+def _open_published(path: Path, manifest: Manifest) -> LogitCache:
+    """Opens a published cache. Raises CacheError if it is damaged, or has another manifest."""
     cache = LogitCache.open(path, verify="off")
     require_equal(
         manifest.identity,
@@ -119,12 +121,12 @@ def _opened(path: Path, manifest: Manifest) -> LogitCache:
     return cache
 
 
-def with_opened(here: Phase, cache: LogitCache) -> Phase:
-    """With a cache that opens, and what it holds."""
+def with_opened(phase: Phase, cache: LogitCache) -> Phase:
+    """Adds an open cache and its shape: the phase is done."""
     views = "" if cache.num_views == 1 else f"{cache.num_views:,} views of "
     outputs = "classes" if cache.manifest.num_targets is None else "targets"
     return replace(
-        here,
+        phase,
         path=cache.path,
         state="done",
         finished=cache.path.stat().st_mtime,
@@ -132,14 +134,14 @@ def with_opened(here: Phase, cache: LogitCache) -> Phase:
     )
 
 
-def perhaps_stale(here: Phase, found: Outdated | None, before: Phase | None = None) -> Phase:
-    """A missing phase as a stale one, where other settings have made it; `before` is an earlier one that it needs and
-    that is not done.
+def mark_stale(phase: Phase, outdated: Outdated | None, unfinished: Phase | None = None) -> Phase:
+    """Turns a missing phase into a stale one if other settings have made it. `unfinished` is an earlier phase that it
+    needs and that is not done.
     """
-    if here.state != "missing" or here.results or found is None:
-        return here
+    if phase.state != "missing" or phase.results or outdated is None:
+        return phase
     why = "but the data, or a file that the recipe names, changed"
-    if before is not None:
-        why = f"but the {before.name} that it came from is {before.state}"
-    detail = "" if found.changed else f"no setting differs, {why}"
-    return replace(here, state="stale", outdated=found, detail=detail)
+    if unfinished is not None:
+        why = f"but the {unfinished.name} that it came from is {unfinished.state}"
+    detail = "" if outdated.changed else f"no setting differs, {why}"
+    return replace(phase, state="stale", outdated=outdated, detail=detail)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from decant.cache import FormatError, LogitCache
-from decant.pipeline.status.live_progress import rows
+from decant.pipeline.status.live_progress import row_progress
 from tests.helpers.commands import TINY, decant, decant_anew, only, start, succeed
 from tests.helpers.processes import ROOT, wait_until
 
@@ -66,7 +66,7 @@ def test_a_cache_killed_again_and_again_ends_in_the_file_of_one_that_was_not(tmp
 
         def ready(share: float = share) -> bool:
             try:
-                found = rows(published)
+                found = row_progress(published)
             except FormatError:  # just begun
                 return False
             return found is not None and found[0].done >= share * found[0].total

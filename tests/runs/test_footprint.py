@@ -21,8 +21,8 @@ from decant.pipeline.runs.footprint import (
     BATCH_SIZES,
     FOOTPRINT,
     Footprint,
+    measure_footprint,
     multiply_adds,
-    of_run,
     peak_bytes,
 )
 from decant.pipeline.runs.latency import device_name
@@ -175,7 +175,7 @@ def run(taught: Result, tmp_path: Path) -> Result:
 
 
 def test_a_footprint_is_of_the_network_and_of_test_inputs(run: Result, test_part: ViewedData) -> None:
-    found = of_run(run, test_part, CPU)
+    found = measure_footprint(run, test_part, CPU)
     network = load_network(run)
     assert found.multiply_adds == multiply_adds(network, test_part.batch([0])[0])
     assert [cost.size for cost in found.batches] == [1, 32] == list(BATCH_SIZES)
@@ -194,11 +194,11 @@ def change(run: Result, **values: Any) -> dict[str, Any]:
 
 
 def test_a_second_call_reads_what_the_first_measured(run: Result, test_part: ViewedData) -> None:
-    first = of_run(run, test_part, CPU)
+    first = measure_footprint(run, test_part, CPU)
     (run.folder / WEIGHTS).unlink()
-    assert of_run(run, test_part, CPU) == first
+    assert measure_footprint(run, test_part, CPU) == first
     change(run, multiply_adds=7)
-    assert of_run(run, test_part, CPU) == replace(first, multiply_adds=7)
+    assert measure_footprint(run, test_part, CPU) == replace(first, multiply_adds=7)
 
 
 @pytest.mark.parametrize(
@@ -207,12 +207,12 @@ def test_a_second_call_reads_what_the_first_measured(run: Result, test_part: Vie
 def test_what_was_measured_of_other_weights_or_elsewhere_is_measured_anew(
     run: Result, test_part: ViewedData, other: dict[str, Any]
 ) -> None:
-    first = of_run(run, test_part, CPU)
+    first = measure_footprint(run, test_part, CPU)
     change(run, multiply_adds=7, **other)
-    again = of_run(run, test_part, CPU)
+    again = measure_footprint(run, test_part, CPU)
     assert again.multiply_adds == first.multiply_adds
     change(run, multiply_adds=8)
-    assert of_run(run, test_part, CPU).multiply_adds == 8, "what was measured anew is kept"
+    assert measure_footprint(run, test_part, CPU).multiply_adds == 8, "what was measured anew is kept"
 
 
 @pytest.mark.parametrize(
@@ -221,12 +221,12 @@ def test_what_was_measured_of_other_weights_or_elsewhere_is_measured_anew(
 def test_a_damaged_file_is_measured_again(
     run: Result, test_part: ViewedData, damage: str | dict[str, Any]
 ) -> None:
-    first = of_run(run, test_part, CPU)
+    first = measure_footprint(run, test_part, CPU)
     if isinstance(damage, str):
         (run.folder / FOOTPRINT).write_bytes(damage.encode(errors="surrogateescape"))
     else:
         change(run, **damage)
-    again = of_run(run, test_part, CPU)
+    again = measure_footprint(run, test_part, CPU)
     assert again.multiply_adds == first.multiply_adds
     assert [cost.peak_bytes for cost in again.batches] == [cost.peak_bytes for cost in first.batches]
     assert json.loads((run.folder / FOOTPRINT).read_text("utf-8"))["machine"] == device_name(CPU)
@@ -236,7 +236,7 @@ def test_a_folder_that_cannot_be_written_to_gives_the_figures_all_the_same(
     run: Result, test_part: ViewedData
 ) -> None:
     (run.folder / FOOTPRINT).mkdir()  # which no file can replace, whoever asks
-    assert of_run(run, test_part, CPU).multiply_adds > 0
+    assert measure_footprint(run, test_part, CPU).multiply_adds > 0
     assert {path.name for path in run.folder.iterdir()} == {FOOTPRINT, WEIGHTS}
 
 
@@ -255,7 +255,7 @@ def test_texts_are_measured_too_and_a_few_inputs_are_repeated(tmp_path: Path) ->
     network = build_network(spec)
     size, digest = save_network(tmp_path, network, spec)
     result = Result("teacher", spec, 0, 210, size, digest, {}, "", 1.0, folder=tmp_path)
-    found: Footprint = of_run(result, words(), CPU)
+    found: Footprint = measure_footprint(result, words(), CPU)
     assert found.multiply_adds == 4 * 2
     for cost, longest in zip(found.batches, (1, 3), strict=True):
         masking = longest * (4 + 1 + 4)  # the numbers of each word, its mask as a number, and their products

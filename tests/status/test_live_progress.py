@@ -13,7 +13,7 @@ import pytest
 
 from decant.cache import FormatError, LogitCacheWriter
 from decant.pipeline.runs.locks import holder
-from decant.pipeline.status.live_progress import Progress, epochs, rows
+from decant.pipeline.status.live_progress import Progress, epoch_progress, row_progress
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import METRICS
 from tests.helpers.caches import build, manifest, write
@@ -69,38 +69,38 @@ def metrics(folder: Path, *seconds: float, torn: str = "") -> None:
 
 
 def test_epochs_are_counted_and_the_median_of_them_tells_what_is_left(tmp_path: Path) -> None:
-    assert epochs(tmp_path, 8) == Progress(0, 8, "epochs")
+    assert epoch_progress(tmp_path, 8) == Progress(0, 8, "epochs")
     (tmp_path / CHECKPOINT).touch()
     metrics(tmp_path, 30.0, 2.0, 4.0)
-    assert epochs(tmp_path, 8, seed=1) == Progress(3, 8, "epochs", 5 * 4.0, 1)
+    assert epoch_progress(tmp_path, 8, seed=1) == Progress(3, 8, "epochs", 5 * 4.0, 1)
 
 
 @pytest.mark.parametrize("torn", ['{"epoch": 3, "sec', "{}", "[]", "\x00", '{"seconds": null}'])
 def test_a_torn_line_is_no_epoch(torn: str, tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).touch()
     metrics(tmp_path, 2.0, 2.0, torn=torn)
-    assert epochs(tmp_path, 3) == Progress(2, 3, "epochs", 2.0)
+    assert epoch_progress(tmp_path, 3) == Progress(2, 3, "epochs", 2.0)
 
 
 def test_an_epoch_without_a_checkpoint_would_be_made_again(tmp_path: Path) -> None:
     metrics(tmp_path, 2.0)
-    assert epochs(tmp_path, 3) == Progress(0, 3, "epochs")
+    assert epoch_progress(tmp_path, 3) == Progress(0, 3, "epochs")
 
 
 def test_written_rows_are_counted_by_whole_blocks_while_and_after_they_are_written(tmp_path: Path) -> None:
     path, of = tmp_path / "a.h5", manifest()  # two views of 50 rows, in blocks of 32
-    assert rows(path) is None
-    assert rows(tmp_path / "no folder" / "a.h5") is None
+    assert row_progress(path) is None
+    assert row_progress(tmp_path / "no folder" / "a.h5") is None
     with LogitCacheWriter(path, of) as writer:
-        assert rows(path) == (Progress(0, 100, "rows"), True)
+        assert row_progress(path) == (Progress(0, 100, "rows"), True)
         write(writer, 0, range(32))
         write(writer, 1, range(40, 50))
-        assert rows(path) == (Progress(32, 100, "rows"), True)
+        assert row_progress(path) == (Progress(32, 100, "rows"), True)
         write(writer, 0, range(32, 50))
-        assert rows(path) == (Progress(50, 100, "rows"), True)
-    assert rows(path) == (Progress(50, 100, "rows"), False)
+        assert row_progress(path) == (Progress(50, 100, "rows"), True)
+    assert row_progress(path) == (Progress(50, 100, "rows"), False)
     build(path, of)
-    assert rows(path) is None
+    assert row_progress(path) is None
 
 
 def test_of_several_unfinished_files_that_one_counts_that_somebody_is_at(tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ def test_of_several_unfinished_files_that_one_counts_that_somebody_is_at(tmp_pat
     begun.rename(fuller)
     with LogitCacheWriter(tmp_path / "b.h5", of) as writer:
         writer.partial.rename(tmp_path / "a.h5.third_machine-0.partial")
-        assert rows(path) == (Progress(0, 100, "rows"), True)
-    assert rows(path) == (Progress(50, 100, "rows"), False)
+        assert row_progress(path) == (Progress(0, 100, "rows"), True)
+    assert row_progress(path) == (Progress(50, 100, "rows"), False)
 
 
 def test_a_damaged_file_is_said_unless_there_is_a_sound_one(tmp_path: Path) -> None:
@@ -121,6 +121,6 @@ def test_a_damaged_file_is_said_unless_there_is_a_sound_one(tmp_path: Path) -> N
     damaged = tmp_path / "a.h5.some_machine-0.partial"
     damaged.write_bytes(b"nothing of a cache")
     with pytest.raises(FormatError, match=r"some_machine-0.partial: .*; delete it and run the command again"):
-        rows(path)
+        row_progress(path)
     with LogitCacheWriter(path, manifest()):
-        assert rows(path) == (Progress(0, 100, "rows"), True)
+        assert row_progress(path) == (Progress(0, 100, "rows"), True)

@@ -17,7 +17,7 @@ from decant.pipeline.status.outdated import Outdated
 from decant.pipeline.status.phase_state import (
     Phase,
     State,
-    perhaps_stale,
+    mark_stale,
     with_cache,
     with_network,
     with_students,
@@ -150,24 +150,24 @@ def test_what_a_killed_builder_left_beside_its_published_file_is_left_alone(tmp_
 
 
 def test_only_what_is_missing_becomes_stale_and_says_why() -> None:
-    assert perhaps_stale(HERE, CHANGED) == replace(HERE, state="stale", outdated=CHANGED)
-    assert perhaps_stale(HERE, CHANGED).changed == CHANGED.changed
-    assert perhaps_stale(HERE, None) == HERE
+    assert mark_stale(HERE, CHANGED) == replace(HERE, state="stale", outdated=CHANGED)
+    assert mark_stale(HERE, CHANGED).changed == CHANGED.changed
+    assert mark_stale(HERE, None) == HERE
     for state in ("done", "running", "interrupted", "damaged"):
         here = replace(HERE, state=state)  # type: ignore[arg-type]
-        assert perhaps_stale(here, CHANGED) == here
+        assert mark_stale(here, CHANGED) == here
 
 
 def test_a_kind_of_which_some_seeds_are_done_is_not_stale(made: Result) -> None:
     here = replace(HERE, results=(made,))
-    assert perhaps_stale(here, CHANGED) == here
+    assert mark_stale(here, CHANGED) == here
 
 
 def test_where_no_setting_differs_the_data_or_an_earlier_phase_did() -> None:
     same, before = Outdated(Path("other"), ()), Phase("cache", "cache-logits", state="interrupted")
-    assert perhaps_stale(HERE, same).detail == (
+    assert mark_stale(HERE, same).detail == (
         "no setting differs, but the data, or a file that the recipe names, changed"
     )
-    assert perhaps_stale(HERE, same, before).detail == (
+    assert mark_stale(HERE, same, before).detail == (
         "no setting differs, but the cache that it came from is interrupted"
     )

@@ -12,7 +12,7 @@ from decant.pipeline.report.charts import scatter
 from decant.pipeline.report.page import Section
 from decant.pipeline.report.rows import Gain, Row, gains
 from decant.pipeline.report.subject import Subject
-from decant.pipeline.runs.footprint import Footprint, of_run
+from decant.pipeline.runs.footprint import Footprint, measure_footprint
 from decant.pipeline.runs.result import Result
 from decant.pipeline.support.progress import track
 
@@ -71,7 +71,7 @@ def _measure(subject: Subject) -> tuple[Footprints, str | None]:
         network = repr(result.network)
         try:
             if network not in by_network:
-                by_network[network] = of_run(result, test, subject.device)
+                by_network[network] = measure_footprint(result, test, subject.device)
             found[result.folder] = by_network[network]
         except PipelineError as error:
             problem = str(error)
