@@ -1,0 +1,187 @@
+"""Locks between processes: held, shared, refused, waited for; let go of in every way to end; done without where there
+are none.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from decant.cache import StorageError
+from decant.cache.io.locks import claim, exclusive, holder, in_use, join, shared, try_exclusive
+from tests.helpers.processes import finished, line, python
+
+HOLDS: dict[str, Callable[[Path], AbstractContextManager[object]]] = {
+    "exclusive": lambda lock: exclusive(lock, waiting=refuse),
+    "try_exclusive": try_exclusive,
+    "shared": shared,
+}
+OWN_NAME = f"process {os.getpid()} on {socket.gethostname()}"
+
+
+class Refused(Exception):
+    """Somebody else holds the lock."""
+
+
+def refuse(held_by: str) -> None:
+    raise Refused(held_by)
+
+
+def is_free(lock: Path) -> bool:
+    with try_exclusive(lock) as free:
+        return free
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    return tmp_path / "file.lock"
+
+
+@pytest.mark.parametrize("how", HOLDS)
+def test_a_lock_is_held_until_the_end_whatever_the_end_is(how: str, lock: Path) -> None:
+    with HOLDS[how](lock):
+        assert not is_free(lock)
+    assert is_free(lock)
+    for error in (OSError("from inside"), KeyboardInterrupt(), GeneratorExit()):
+        with pytest.raises(type(error)), HOLDS[how](lock):
+            raise error
+        assert is_free(lock), error
+
+
+@pytest.mark.parametrize("how", HOLDS)
+def test_workers_that_outlive_the_holder_do_not_keep_the_lock(how: str, lock: Path) -> None:
+    script = """
+import os, sys, time
+from pathlib import Path
+from tests.cache.test_locks import HOLDS, is_free
+lock = Path(sys.argv[1])
+with HOLDS[sys.argv[2]](lock):
+    worker = os.fork()
+    if worker == 0:
+        time.sleep(600)
+print(is_free(lock))
+os.kill(worker, 9)
+"""
+    assert finished(python(script, lock, how)) == "True\n"
+
+
+@pytest.mark.parametrize("how", HOLDS)
+def test_a_killed_process_holds_nothing(how: str, lock: Path) -> None:
+    script = """
+import sys, time
+from pathlib import Path
+from tests.cache.test_locks import HOLDS
+with HOLDS[sys.argv[2]](Path(sys.argv[1])):
+    print("holds", flush=True)
+    time.sleep(600)
+"""
+    process = python(script, lock, how)
+    assert line(process) == "holds\n"
+    assert not is_free(lock)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert is_free(lock)
+
+
+def test_who_refuses_to_wait_learns_who_holds_it_and_disturbs_nobody(lock: Path) -> None:
+    with exclusive(lock, waiting=refuse):
+        for _ in range(2):
+            with pytest.raises(Refused, match=f"^{OWN_NAME}$"), exclusive(lock, waiting=refuse):
+                pass
+        assert lock.read_text() == OWN_NAME
+        assert not is_free(lock)
+
+
+def test_who_waits_is_told_once_and_then_has_it(lock: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from decant.cache.io.locks import exclusive
+with exclusive(Path(sys.argv[1]), waiting=lambda holder: print(holder, flush=True)):
+    print("has it", flush=True)
+"""
+    with exclusive(lock, waiting=refuse):
+        process = python(script, lock)
+        assert line(process) == f"{OWN_NAME}\n"
+    assert finished(process) == "has it\n"
+
+
+def test_the_holder_is_named_as_long_as_it_holds(lock: Path) -> None:
+    assert holder(lock) is None
+    assert not lock.exists(), "looking makes no lock"
+    with exclusive(lock, waiting=refuse):
+        assert holder(lock) == OWN_NAME
+    assert holder(lock) is None
+    with shared(lock):
+        assert holder(lock) is None, "who uses a file keeps nobody from using it"
+
+
+def test_two_share_and_neither_lets_a_third_have_it_alone(lock: Path) -> None:
+    with shared(lock):
+        with shared(lock):
+            assert not is_free(lock)
+        assert not is_free(lock)
+    assert is_free(lock)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_nobody_is_held_off_and_nobody_can_tell(
+    number: int, lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    with exclusive(lock, waiting=refuse), exclusive(lock, waiting=refuse), shared(lock):
+        assert holder(lock) is None
+        assert not is_free(lock), "what may be in use is not removed"
+    with open(lock) as file:
+        assert (claim(file.fileno()), join(file.fileno()), in_use(file.fileno())) == (False, False, False)
+
+
+def test_a_lock_that_cannot_be_opened(tmp_path: Path) -> None:
+    lock = tmp_path / "no such folder" / "file.lock"
+    with (
+        pytest.raises(StorageError, match=r"file\.lock: opening the lock: No such file"),
+        exclusive(lock, refuse),
+    ):
+        pass
+    with shared(lock), try_exclusive(lock) as free:
+        assert not free
+
+
+def test_waiting_that_fails_names_the_lock(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([BlockingIOError(), OSError(errno.EIO, "Input/output error")])
+
+    def answer(_: int, kind: int) -> None:
+        if kind != fcntl.LOCK_UN:
+            raise next(answers)
+
+    monkeypatch.setattr(fcntl, "flock", answer)
+    with (
+        pytest.raises(StorageError, match=r"file\.lock: waiting for the lock: Input"),
+        exclusive(lock, print),
+    ):
+        pass
+
+
+def test_an_unfinished_file_is_claimed_by_one_and_joined_by_others(tmp_path: Path) -> None:
+    path = tmp_path / "file.partial"
+    path.touch()
+    with open(path) as first, open(path) as rank, open(path) as other:
+        assert claim(first.fileno())
+        assert join(rank.fileno())
+        first.close()
+        assert in_use(other.fileno()), "a rank still writes it"
+        assert not claim(other.fileno())
+    with open(path) as other:
+        assert not in_use(other.fileno())
+        assert claim(other.fileno())
