@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from decant.pipeline.config.recipe import load_data as load_recipe
+from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data import load_data
 from decant.pipeline.data.samples import num_classes, vocabulary
