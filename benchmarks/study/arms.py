@@ -26,7 +26,7 @@ from decant.pipeline.phases.fingerprints import fingerprints
 from decant.pipeline.phases.job import TrainingJob
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher_pass import teacher_logits
-from decant.pipeline.runs.folders import student_folder
+from decant.pipeline.runs.folders import seed_folder, student_folder
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.evaluation import predict
@@ -96,7 +96,7 @@ def arms(
             **fingerprints(views, splits.student_train.data),
             "teacher": teacher.weights_sha256,
         }
-        folder = student_folder(base, settings, kind, decisive) / f"seed-{settings.seed}"
+        folder = seed_folder(student_folder(base, settings, kind, decisive), settings.seed)
         spec = specify_network(settings.network, splits.student_train)
         return TrainingJob(
             kind=kind, spec=spec, settings=settings, data=data, criterion=criterion, views=view, folder=folder

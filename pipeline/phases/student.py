@@ -20,6 +20,7 @@ from decant.pipeline.networks.spec import NetworkSpec, specify_network
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.job import TrainingJob, load_result_on, train_network
 from decant.pipeline.phases.plan import Plan
+from decant.pipeline.runs.folders import seed_folder
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.training.loading import BatchedData
@@ -67,7 +68,7 @@ def jobs_for_seed(
         data=train,
         criterion=objectives.from_labels(settings.label_smoothing, task_of(train.data)),
         views=train.cached_views,
-        folder=plan.student_folder("labels") / f"seed-{seed}",
+        folder=seed_folder(plan.student_folder("labels"), seed),
         lazy=train.data.lazy,
     )
     distilled = replace(
@@ -75,7 +76,7 @@ def jobs_for_seed(
         kind="distilled",
         data=training_data,
         criterion=objectives.from_cache(settings.objective, settings.label_smoothing),
-        folder=plan.student_folder("distilled", cache.manifest.key) / f"seed-{seed}",
+        folder=seed_folder(plan.student_folder("distilled", cache.manifest.key), seed),
         origin={
             "objective": settings.objective.model_dump(mode="json", by_alias=True),
             "cache": cache.manifest.key,

@@ -57,6 +57,15 @@ def student_folder(
     return base / f"student-{network}-{as_folder_name(learns_from)}-{_digest(decisive)}"
 
 
+def seed_folder(students: Path, seed: int) -> Path:
+    """The run folder of one of the students in a `student_folder`.
+
+    >>> seed_folder(Path("student-mlp-kd-5af1c0d2"), 3).name
+    'seed-3'
+    """
+    return students / f"seed-{seed}"
+
+
 def as_folder_name(name: str) -> str:
     """A name that every file system takes.
 

@@ -11,6 +11,7 @@ from typing import Literal
 from decant.cache import CacheError, Difference, LogitCache, Manifest, Store, require_equal
 from decant.pipeline.config.tasks import headline
 from decant.pipeline.errors import DamagedError
+from decant.pipeline.runs.folders import seed_folder
 from decant.pipeline.runs.locks import holder
 from decant.pipeline.runs.result import RESULT, Result, load_result
 from decant.pipeline.runs.saved_recipe import RECIPE
@@ -80,7 +81,7 @@ def with_network(phase: Phase, folder: Path, total: int, seed: int | None = None
 
 def with_students(phase: Phase, folder: Path, seeds: Sequence[int], total: int) -> Phase:
     """Adds the state of the students of all seeds: of several states, the first of _FIRST_SHOWN."""
-    by_seed = [with_network(phase, folder / f"seed-{seed}", total, seed) for seed in seeds]
+    by_seed = [with_network(phase, seed_folder(folder, seed), total, seed) for seed in seeds]
     first = min(by_seed, key=lambda student: _FIRST_SHOWN.index(student.state))
     return replace(
         first,

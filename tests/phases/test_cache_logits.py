@@ -11,7 +11,7 @@ import torch
 from decant.cache import LogitCache, Store, input_crc32
 from decant.pipeline.errors import NotMadeError, WeightsError
 from decant.pipeline.phases.cache_logits import cache_logits
-from decant.pipeline.phases.cost import estimate, time_teacher
+from decant.pipeline.phases.cost import estimate
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.latency import device_name
@@ -73,20 +73,6 @@ def test_without_a_teacher_the_command_that_makes_one_is_named(tmp_path: Path) -
         cache_logits(Plan.of(recipe(), tmp_path / "runs", Store(tmp_path / "caches")), CPU, print)
 
 
-def test_an_estimate_does_no_work_and_knows_the_size(tmp_path: Path) -> None:
-    teach(tmp_path, *VIEWS)
-    cost = estimate(Plan.of(recipe(*VIEWS), tmp_path / "runs", Store(tmp_path / "caches")), CPU)
-    assert not cost.exists
-    assert not list(tmp_path.glob("caches/*"))
-    assert cost.seconds > 2 * cost.live_seconds_an_epoch > 0, (
-        "a student loads its inputs with or without a teacher"
-    )
-    assert cost.pays_after_epochs == pytest.approx(cost.seconds / cost.live_seconds_an_epoch)
-    made = build_cache(tmp_path, *VIEWS)
-    assert 0 < made.path.stat().st_size - cost.bytes < 100_000  # the header, and the gaps up to a page
-    assert estimate(Plan.of(recipe(*VIEWS), tmp_path / "runs", Store(tmp_path / "caches")), CPU).exists
-
-
 def test_what_the_pass_took_is_noted_by_who_made_the_file_and_not_by_who_found_it(tmp_path: Path) -> None:
     teach(tmp_path, *VIEWS)
     runs, store = tmp_path / "runs", Store(tmp_path / "caches")
@@ -98,18 +84,6 @@ def test_what_the_pass_took_is_noted_by_who_made_the_file_and_not_by_who_found_i
     remember_pass(runs, made.cache.manifest.key, other)
     cache_logits(Plan.of(recipe(*VIEWS), runs, store), CPU, print)
     assert pass_of(runs, made.cache.manifest.key) == other
-
-
-def test_timing_the_teacher_runs_a_few_batches_of_the_caches_size(tmp_path: Path) -> None:
-    options = (*VIEWS, "cache.batch_size=100")
-    network = load_network(teach(tmp_path, *options))
-    seen: list[int] = []
-    network.register_forward_hook(lambda module, inputs, outputs: seen.append(len(outputs)))
-    viewed = Splits.load(recipe(*options).settings).student_train
-    found = time_teacher(network, viewed, recipe(*options).settings.cache, CPU, batches=3)
-    assert seen == [100] * 4
-    assert found.loading > 0
-    assert found.computing > 0
 
 
 GROWING = ('views.augment=[{op="pad-crop", padding=1}]',)
