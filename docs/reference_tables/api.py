@@ -31,7 +31,7 @@ def _name(name: str, value: Any) -> str:
         made = docstring(value.__init__) if value.__init__.__doc__ else ""
         parts += [_signature(name, value), made if "__init__" in vars(value) else ""]
     for key, member in vars(value).items():
-        shown = member.__func__ if isinstance(member, classmethod | staticmethod) else member
+        shown = getattr(value, key) if isinstance(member, classmethod | staticmethod) else member
         if not key.startswith("_") and (callable(shown) or isinstance(shown, property)):
             parts.append(_member(f"{name}.{key}", shown))
     return "\n\n".join(parts)

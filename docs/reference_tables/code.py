@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Iterator
 from pathlib import Path
 
 from reference_tables.markdown import table
 
 ROOT = Path(__file__).parents[2]
+_OTHERS = "Others"
+"""Messages that are raised through a function or a variable, so that the place does not say their class."""
 
 
 def tree() -> str:
@@ -28,9 +31,10 @@ def messages() -> str:
     for path in sorted([*ROOT.glob("cache/**/*.py"), *ROOT.glob("pipeline/**/*.py")]):
         folder = path.parent.relative_to(ROOT)
         for name, message in _raised(path):
-            found.get(name, {}).setdefault(message, f"`{folder}/`")
+            if name in found or not hasattr(builtins, name):
+                found.setdefault(name if name in found else _OTHERS, {}).setdefault(message, f"`{folder}/`")
     parts = [
-        f"## {name} {{ #{name} }}\n\n{errors()[name]}\n\n"
+        f"## {name} {{ #{name} }}\n\n{errors().get(name, 'Raised through a function, so that the class depends on its caller.')}\n\n"
         + table(("message", "said by"), [(f"`` {text} ``", where) for text, where in sorted(said.items())])
         for name, said in sorted(found.items())
         if said
@@ -53,9 +57,10 @@ def _raised(path: Path) -> Iterator[tuple[str, str]]:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
             kind, text = node.exc.func, _text(node.exc.args[0])
-            if isinstance(kind, ast.Name) and len(text.replace("…", "").strip(" :;")) > 3:
+            called = getattr(kind, "id", getattr(kind, "attr", None))
+            if called and len(text.replace("…", "").strip(" :;")) > 3:
                 # What settings refuse in pydantic's way becomes the error of the recipe.
-                name = "RecipeError" if kind.id == "ValueError" and "config" in path.parts else kind.id
+                name = "RecipeError" if called == "ValueError" and "config" in path.parts else called
                 yield name, " ".join(text.split())
 
 

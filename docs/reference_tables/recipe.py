@@ -223,6 +223,8 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return f'`"{value.name}"`' if hasattr(value, "name") else ""
+    if isinstance(value, tuple):
+        value = [round(one, 4) if isinstance(one, float) else one for one in value]
     return "" if value is None else f"`{json.dumps(value)}`"
 
 
