@@ -11,6 +11,7 @@ from reference_tables.markdown import table
 
 ROOT = Path(__file__).parents[2]
 _OTHERS = "Others"
+_OF_OTHERS = "Raised through a function, so that the class depends on its caller."
 """Messages that are raised through a function or a variable, so that the place does not say their class."""
 
 
@@ -34,7 +35,7 @@ def messages() -> str:
             if name in found or not hasattr(builtins, name):
                 found.setdefault(name if name in found else _OTHERS, {}).setdefault(message, f"`{folder}/`")
     parts = [
-        f"## {name} {{ #{name} }}\n\n{errors().get(name, 'Raised through a function, so that the class depends on its caller.')}\n\n"
+        f"## {name} {{ #{name} }}\n\n{errors().get(name, _OF_OTHERS)}\n\n"
         + table(("message", "said by"), [(f"`` {text} ``", where) for text, where in sorted(said.items())])
         for name, said in sorted(found.items())
         if said
@@ -61,7 +62,7 @@ def _raised(path: Path) -> Iterator[tuple[str, str]]:
             if called and len(text.replace("…", "").strip(" :;")) > 3:
                 # What settings refuse in pydantic's way becomes the error of the recipe.
                 name = "RecipeError" if called == "ValueError" and "config" in path.parts else called
-                yield name, " ".join(text.split())
+                yield name, " ".join(text.replace("……", "…").split())
 
 
 def _text(message: ast.expr) -> str:
