@@ -1,11 +1,13 @@
-"""A finished network as files that run without this project: `decant export`.
+"""Exports finished networks to files that run without Decant, and predicts with them: `decant export`, `decant
+predict`.
 
-deployable.py   the network with its preprocessing, and what a file says of it
-formats.py      the files: torch.export's and ONNX
-quantisation.py the ONNX file in 8 bits
-runtimes.py     each file in what runs it
-check.py        a file's answers held against the network's, and how long they take
-export.py       a run → its files, checked and then published
+deployable.py    the network with its preprocessing, and the description that a file carries
+formats.py       the torch.export file and the ONNX file
+quantisation.py  the ONNX file in 8 bits
+runtimes.py      runs each file in its own runtime
+check.py         compares a file's outputs with the network's, and measures latency
+export.py        exports a run: makes the files, checks them, publishes them
+predict.py       classifies image files with the network of a run
 """
 
 from __future__ import annotations

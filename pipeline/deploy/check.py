@@ -1,4 +1,4 @@
-"""A file's answers held against those of the network that it was made from, on the same samples."""
+"""Compares the outputs of an exported file with those of its network, on the same samples."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from decant.pipeline.runs.latency import timed
 from decant.pipeline.training.metrics import measure
 
 TOLERANCE = 1e-3
-"""How far a float32 file's outputs may lie from the network's, in units of its largest output, or of 1 if that is
-less.
+"""The largest difference allowed of a float32 file's outputs, relative to the network's largest output, or to 1 if that
+is less.
 """
 HEADINGS = ("file", "run by", "bytes", "largest difference", "figure", "ms an input", "95th percentile")
 _BATCH = 64
@@ -25,33 +25,33 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Samples:
-    """What files are checked on."""
+    """The samples that files are checked on."""
 
     inputs: NDArray[Any]
     """(N, …)"""
     labels: NDArray[Any]
-    """(N,) classes, −1 where there is none, or (N, T) targets, NaN where there is none."""
+    """(N,) classes, −1 if there is none, or (N, T) targets, NaN if there is none."""
     expected: NDArray[np.float32]
     """(N, C): the outputs of the network in PyTorch."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found of one file, or of the network itself."""
+    """The result of checking one file, or the network itself."""
 
     name: str
     runtime: str
     bytes: int
     largest_difference: float
-    """Of an output from the network's."""
+    """The largest difference of an output from the network's."""
     largest_output: float
-    """Of the network, by magnitude."""
+    """The largest magnitude of the network's outputs."""
     figure: str
-    """What the networks of the task are compared by."""
+    """The name of the metric that networks of the task are compared by."""
     value: float | None
-    """That figure of this file's outputs."""
+    """That metric of this file's outputs; None if it is not defined."""
     latency_ms: float
-    """Median of one input at batch 1."""
+    """Median latency at batch 1."""
     latency_p95_ms: float
     samples: int
 
@@ -69,7 +69,7 @@ class Checked:
         )
 
     def difference_problem(self) -> str | None:
-        """What is wrong where a float32 file is further from the network than TOLERANCE allows."""
+        """Describes the problem if the outputs of a float32 file differ by more than TOLERANCE allows; None if not."""
         bound = TOLERANCE * max(1.0, self.largest_output)
         if self.largest_difference <= bound:  # not so of NaN
             return None
@@ -79,8 +79,8 @@ class Checked:
         )
 
     def loss_problem(self, network: Checked, max_loss: float) -> str | None:
-        """What is wrong where more than `max_loss` hundredths of the figure are lost. Where there is none, as of
-        targets that are all the same, a float32 file's bound holds.
+        """Describes the problem if more than `max_loss` hundredths of the metric are lost; None if not. Without a
+        metric, as with constant targets, the bound of a float32 file holds.
         """
         if self.value is None or network.value is None:
             return self.difference_problem()
@@ -94,7 +94,7 @@ class Checked:
 
 
 def check(name: str, runtime_name: str, content_bytes: int, run: Runtime, samples: Samples) -> Checked:
-    """Runs every sample, and one of them again and again for the time that it takes."""
+    """Runs a file on every sample, and repeatedly on the first one to measure latency."""
     starts = range(0, len(samples.inputs), _BATCH)
     outputs = np.concatenate([run(samples.inputs[start : start + _BATCH]) for start in starts])
     metrics = measure(torch.from_numpy(outputs), torch.from_numpy(samples.labels))

@@ -1,4 +1,4 @@
-"""What is exported: a network with its preprocessing inside, and a description for whoever runs it elsewhere."""
+"""A network with its preprocessing, ready for export, and the description that the exported file carries."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from decant.pipeline.errors import ModelError
 from decant.pipeline.runs.open import FinishedRun, class_names
 
 OPSET = 18
-"""The ONNX operator set; the one that PyTorch's exporter is written in, and that onnxruntime has run since 1.14."""
+"""The ONNX operator set: the native one of PyTorch's exporter, supported by onnxruntime since 1.14."""
 
 ANY_BATCH = ({0: torch.export.Dim("batch")},)
-"""The first dimension of the one input is free."""
+"""The dynamic shapes of the one input: any batch size."""
 
 
 class Deployable(nn.Module):
@@ -37,7 +37,7 @@ class Deployable(nn.Module):
 
 @dataclass(frozen=True)
 class Description:
-    """What a file is told of itself."""
+    """The description that an exported file carries."""
 
     network: str
     weights_sha256: str
@@ -49,10 +49,10 @@ class Description:
     output_name: str
     """`logits`, `probabilities`, or the `outputs` of a regression."""
     classes: tuple[str, ...]
-    """By number; empty of a regression."""
+    """The class names by class number; empty for a regression."""
 
     def metadata(self) -> dict[str, str]:
-        """Texts by name: JSON but for the plain ones."""
+        """The description as texts by name; lists and tables are JSON."""
         images = len(self.input_shape) == 3
         input_said: dict[str, Any] = {
             "name": self.input_name,
@@ -77,8 +77,8 @@ class Description:
 
 
 def describe(run: FinishedRun, example: Tensor, classes: tuple[str, ...], probabilities: bool) -> Description:
-    """What the files of a run say; `example` is a batch of its inputs. Raises ModelError for probabilities of a
-    regression.
+    """The description of a run's files; `example` is a batch of its inputs. Raises ModelError if probabilities are
+    requested of a regression.
     """
     result = run.result
     if run.is_regression and probabilities:
@@ -96,7 +96,7 @@ def describe(run: FinishedRun, example: Tensor, classes: tuple[str, ...], probab
 
 
 def trace(deployable: Deployable, example: Tensor) -> torch.export.ExportedProgram:
-    """The `torch.export` program of any batch size. Raises ModelError where the network cannot be traced."""
+    """The `torch.export` program of any batch size. Raises ModelError if the network cannot be traced."""
     try:
         program = torch.export.export(deployable, (example,), dynamic_shapes=ANY_BATCH)
     except Exception as error:  # tracing runs the network's own code: anything can come of it

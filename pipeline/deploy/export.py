@@ -1,4 +1,6 @@
-"""A finished run → its files in RUN/export: made, run at once, held against the network, and only then published."""
+"""Exports a finished run: makes the files, runs and compares each with the network, then publishes them in
+RUN/export.
+"""
 
 from __future__ import annotations
 
@@ -35,16 +37,16 @@ _ONNX_MODULES = ("onnx", "onnxscript", "onnxruntime")
 
 @dataclass(frozen=True)
 class Exported:
-    """What came of it."""
+    """The result of an export."""
 
     rows: tuple[Checked, ...]
-    """The network in PyTorch, then a file each."""
+    """The network in PyTorch, then each file."""
     files: tuple[Path, ...]
-    """What was published: nothing where there are problems."""
+    """The published files; none if there are problems."""
     problems: tuple[str, ...]
-    """Each file whose answers are further from the network's than its bound, in words."""
+    """One message for each file whose outputs differ from the network's by more than its bound."""
     left_out: str | None
-    """Why formats that nobody asked for by name were not made."""
+    """Why formats of the default were not made; None if all were."""
 
 
 def export_run(
@@ -56,11 +58,11 @@ def export_run(
     samples: int = 1000,
     max_loss: float = 2.0,
 ) -> Exported:
-    """Makes the files of `formats`, each checked on at most `samples` of the test part; None is every format whose
-    libraries are installed.
+    """Exports a run to the files of `formats`, each checked on at most `samples` samples of the test part; None
+    exports to every format whose libraries are installed.
 
-    Publishes all of them and `export.json`, or where one differs too much none. Raises ModelError where the network
-    cannot be exported, or a format that was asked for has its libraries missing.
+    Publishes all files and `export.json`, or none if one differs too much. Raises ModelError if the network cannot be
+    exported, or if the libraries of a requested format are missing.
     """
     formats, left_out = _possible(formats)
     splits = Splits.load(run.recipe.settings)
@@ -88,8 +90,8 @@ def export_run(
 
 
 def read_summary(folder: Path) -> list[Checked]:
-    """What `export_run` noted in the folder of a run: the network, then each file; empty where it was not exported.
-    Raises DamagedError.
+    """Reads the `export.json` of a run: the network, then each file; empty if the run was not exported. Raises
+    DamagedError.
     """
     path, names = folder / "export" / SUMMARY, [field.name for field in fields(Checked)]
     if not path.is_file():
@@ -106,10 +108,10 @@ def read_summary(folder: Path) -> list[Checked]:
 
 
 def _possible(formats: Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
-    """The formats to make, and why others of the default are left out."""
-    asked = FORMATS if formats is None else tuple(formats)
-    if not set(asked) & {"onnx", "int8"}:
-        return asked, None
+    """The formats to make, and why formats of the default are left out."""
+    requested = FORMATS if formats is None else tuple(formats)
+    if not set(requested) & {"onnx", "int8"}:
+        return requested, None
     try:
         for module in _ONNX_MODULES:
             optional(module, "export", ModelError)
@@ -117,12 +119,12 @@ def _possible(formats: Sequence[str] | None) -> tuple[tuple[str, ...], str | Non
         if formats is not None:
             raise
         return ("pt2",), f"onnx and int8 are left out: {error}"
-    return asked, None
+    return requested, None
 
 
-def _test_samples(run: FinishedRun, splits: Splits, count: int) -> tuple[torch.Tensor, Any]:
-    """Inputs and labels of test samples, spread evenly. Raises ModelError where they are no arrays of one shape, or
-    not what the network takes.
+def _test_samples(run: FinishedRun, splits: Splits, count: int) -> tuple[torch.Tensor, NDArray[Any]]:
+    """Inputs and labels of test samples at even distances. Raises ModelError if they are not arrays of one shape, or
+    not of the shape that the network takes.
     """
     indices = spread(len(splits.test), count)
     inputs, labels = splits.test.batch(np.stack([indices, np.zeros_like(indices)], axis=1))
@@ -137,7 +139,7 @@ def _test_samples(run: FinishedRun, splits: Splits, count: int) -> tuple[torch.T
 
 
 def _own_answers(run: FinishedRun, expected: NDArray[np.float32]) -> NDArray[Any]:
-    """What stands for labels where there are none: what the network itself says."""
+    """The network's own predictions, which stand for labels where there are none."""
     return expected if run.is_regression else expected.argmax(axis=1)
 
 
@@ -149,7 +151,7 @@ def _make(
     description: Description,
     calibration: int,
 ) -> dict[str, bytes]:
-    """Format → the bytes of its file."""
+    """The content of each file, by format."""
     two, _ = splits.test.batch([0, 0])  # a batch of one would be taken for a batch that is always one
     made = {}
     try:
@@ -182,7 +184,7 @@ def _runtime_name(name: str) -> str:
 def _publish(
     folder: Path, contents: dict[str, bytes], rows: Sequence[Checked], description: Description
 ) -> tuple[Path, ...]:
-    """Writes the files, then `export.json`; what that says of other formats from before stays."""
+    """Writes the files, then `export.json`, which keeps its entries for other formats."""
     summary = folder / SUMMARY
     before = read_json(summary)["formats"] if summary.is_file() else {}
     said = {name: entry for name, entry in before.items() if (folder / _FILES[name]).is_file()}

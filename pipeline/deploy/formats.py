@@ -1,4 +1,4 @@
-"""The files that a network is written as: bytes of a `torch.export` program, and of an ONNX model."""
+"""Writes a network as the bytes of a torch.export file and of an ONNX file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from decant.pipeline.errors import ModelError
 from decant.pipeline.support.plugins import optional
 
 METADATA = "decant.json"
-"""What a .pt2 file calls its description."""
+"""The name of the description inside a .pt2 file."""
 
 
 def to_pt2(program: torch.export.ExportedProgram, description: Description) -> bytes:
-    """A .pt2 file: `torch.export.load(file).module()(inputs)`."""
+    """The bytes of a .pt2 file, to be loaded by `torch.export.load(file).module()`."""
     file = io.BytesIO()
     extra = {METADATA: json.dumps(description.metadata(), ensure_ascii=False)}
     torch.export.save(program, file, extra_files=extra)
@@ -25,9 +25,9 @@ def to_pt2(program: torch.export.ExportedProgram, description: Description) -> b
 
 
 def to_onnx(program: torch.export.ExportedProgram, description: Description) -> bytes:
-    """An .onnx file of operator set OPSET for any batch size, with the description as its metadata.
+    """The bytes of an .onnx file of operator set OPSET for any batch size, with the description as its metadata.
 
-    Raises ModelError where the exporter is not installed, or has no operator for something in the network.
+    Raises ModelError if the exporter is not installed, or has no operator for a part of the network.
     """
     for module in ("onnx", "onnxscript"):
         optional(module, "export", ModelError)
@@ -53,14 +53,14 @@ def to_onnx(program: torch.export.ExportedProgram, description: Description) -> 
 
 
 def add_metadata(model: Any, metadata: dict[str, str]) -> None:
-    """Sets the texts that `session.get_modelmeta().custom_metadata_map` gives; no others stay."""
+    """Replaces the metadata of an ONNX model, which a session returns as `get_modelmeta().custom_metadata_map`."""
     del model.metadata_props[:]
     for key, value in {**metadata, "opset": str(OPSET)}.items():
         model.metadata_props.add(key=key, value=value)
 
 
 def _strip(graph: Any) -> None:
-    """Takes off what the exporter notes of each node: the lines of code, and files of this machine."""
+    """Removes what the exporter records of each node: lines of code and paths of this machine."""
     for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""

@@ -1,4 +1,4 @@
-"""What a finished network says of image files: what `decant predict` does."""
+"""Classifies image files with the network of a finished run: `decant predict`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from decant.pipeline.views import ViewedData
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of one file."""
+    """The most likely classes of one file."""
 
     file: Path
     classes: tuple[tuple[str, float], ...]
@@ -34,7 +34,7 @@ class Prediction:
     """Why the file could not be read."""
 
     def as_json(self) -> dict[str, Any]:
-        """The same for programs: the file with its classes, or with what is wrong."""
+        """The JSON of a prediction: the file with its classes, or with the problem."""
         if self.problem is not None:
             return {"file": str(self.file), "problem": self.problem}
         classes = [{"class": name, "probability": share} for name, share in self.classes]
@@ -43,7 +43,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network with all that it takes to ask it about an image file."""
+    """A network, and how image files become its inputs."""
 
     network: nn.Module
     input_shape: tuple[int, ...]
@@ -56,7 +56,7 @@ class Predictor:
 
     @classmethod
     def of(cls, run: FinishedRun) -> Predictor:
-        """Raises ModelError where the run's network is not a classifier of images."""
+        """The predictor of a run. Raises ModelError if its network is not a classifier of images."""
         spec = run.result.network
         if run.is_regression:
             raise ModelError(f"{run.folder}: a regression, which has no classes; see `decant evaluate`")
@@ -69,7 +69,9 @@ class Predictor:
         return cls(network, spec.input_shape, _views(run), classes, missing)
 
     def predict(self, files: Sequence[Path], top: int = 5) -> Iterator[Prediction]:
-        """The `top` likeliest classes of each file, in order; a file that cannot be read has its problem instead."""
+        """Yields the `top` most likely classes of each file, in order; a file that cannot be read gets its problem
+        instead.
+        """
         for file in files:
             try:
                 yield Prediction(file, self._likeliest(self.pixels(file), top))
@@ -77,7 +79,7 @@ class Predictor:
                 yield Prediction(file, (), str(error))
 
     def pixels(self, file: Path) -> NDArray[np.uint8]:
-        """(C, H, W) of a file, as the run's own data would have it. Raises DataError, naming the file."""
+        """(C, H, W) uint8 of a file, resized as the run's own data. Raises DataError, naming the file."""
         pixels = decode(file, self.views)
         if self.input_shape[0] == 1:
             grey = Image.fromarray(pixels.transpose(1, 2, 0)).convert("L")
@@ -101,8 +103,8 @@ class Predictor:
 
 
 def _views(run: FinishedRun) -> ViewsSettings:
-    """How the run's test part is seen. Data whose images need no size of their own are all of the network's size,
-    and so a square one is what other images are brought to.
+    """The views settings of the run's test part. If its images were not resized, all had the network's size; other
+    images are then resized to it where it is a square.
     """
     views = run.recipe.settings.views.plain
     _, height, width = run.result.network.input_shape
@@ -112,8 +114,8 @@ def _views(run: FinishedRun) -> ViewsSettings:
 
 
 def _class_names(run: FinishedRun) -> tuple[tuple[str, ...], str | None]:
-    """The names of the classes, from the run's result, or of an older run from the test part of its data; their
-    numbers, and why, where that cannot be read. Raises ModelError where the data are no images of 8 bits.
+    """The names of the classes, from the run's result, or for an older run from the test part of its data; numbers,
+    and the reason, if neither can be read. Raises ModelError if the inputs are not uint8 images.
     """
     if run.result.classes is not None:
         _check_pixels(run, run.result.input_dtype)

@@ -1,4 +1,4 @@
-"""An ONNX model in 8 bits: weights by channel, activations by the range that they take on training views.
+"""Quantises an ONNX model to int8: weights by channel, activations by their range on training views.
 
 Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
 section 2.1. The model keeps float operators between QuantizeLinear and DequantizeLinear nodes, which a runtime fuses.
@@ -28,7 +28,7 @@ _IN_FLOAT = ("BatchNormalization", "InstanceNormalization", "LayerNormalization"
 
 
 def calibration_inputs(train: ViewedData, count: int) -> NDArray[Any]:
-    """(K, …): at most `count` training samples, spread evenly over the data, the k-th through view k mod V."""
+    """(K, …): at most `count` training samples at even distances, the k-th through view k mod V."""
     indices = spread(len(train), count)
     views = np.arange(len(indices)) % train.settings.num_views
     inputs, _ = train.batch(np.stack([indices, views], axis=1))
@@ -36,10 +36,10 @@ def calibration_inputs(train: ViewedData, count: int) -> NDArray[Any]:
 
 
 def quantise(content: bytes, inputs: NDArray[Any], description: Description) -> bytes:
-    """The ONNX model `content` in 8 bits, its activations' ranges those that `inputs` lead to.
+    """Quantises the ONNX model `content` to int8; `inputs` determine the ranges of its activations.
 
-    Everything before the first layer with weights, and so the preprocessing, stays as it is, as do softmaxes and
-    normalisations that are no part of another layer.
+    Operators before the first layer with weights, and so the preprocessing, stay in float, as do softmax and
+    normalisation operators that are not fused into another layer.
     """
     optional("onnxruntime", "export", ModelError)
     onnx = optional("onnx", "export", ModelError)
@@ -67,7 +67,9 @@ def quantise(content: bytes, inputs: NDArray[Any], description: Description) -> 
 
 
 def _left_alone(graph: Any, input_name: str) -> list[str]:
-    """Names of the nodes that lead from the input to the first layers with weights, and of those of _IN_FLOAT."""
+    """Names of the nodes that stay in float: those from the input to the first layers with weights, and those of
+    _IN_FLOAT.
+    """
     reached, names = {input_name}, []
     for node in graph.node:  # in the order in which they run
         if reached & set(node.input) and node.op_type not in _WITH_WEIGHTS:
@@ -77,7 +79,7 @@ def _left_alone(graph: Any, input_name: str) -> list[str]:
 
 
 class _Batches:
-    """Calibration inputs as onnxruntime asks for them: {name: batch}, then None."""
+    """Calibration inputs as onnxruntime reads them: {name: batch}, then None."""
 
     def __init__(self, inputs: NDArray[Any], name: str) -> None:
         self._batches: Iterator[dict[str, NDArray[Any]]] = (

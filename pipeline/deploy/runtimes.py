@@ -1,4 +1,4 @@
-"""Each kind of file in what runs it: bytes → a function of one batch, on one thread of the processor."""
+"""Runs each kind of file in its own runtime, on one CPU thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THREADS = 1
 
 
 def in_pytorch(module: nn.Module) -> Runtime:
-    """A module as it is."""
+    """Runs a module in PyTorch."""
 
     def run(inputs: NDArray[Any]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -33,12 +33,12 @@ def in_pytorch(module: nn.Module) -> Runtime:
 
 
 def in_torch_export(content: bytes) -> Runtime:
-    """A .pt2 file, loaded."""
+    """Loads a .pt2 file."""
     return in_pytorch(torch.export.load(io.BytesIO(content)).module())
 
 
 def in_onnxruntime(content: bytes) -> Runtime:
-    """An .onnx file in an onnxruntime session on the processor. Raises ModelError where that is not installed."""
+    """Opens an .onnx file in an onnxruntime session on the CPU. Raises ModelError if onnxruntime is not installed."""
     onnxruntime = optional("onnxruntime", "export", ModelError)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = THREADS
@@ -54,7 +54,7 @@ def in_onnxruntime(content: bytes) -> Runtime:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Has PyTorch compute on as many threads as onnxruntime is given here."""
+    """Limits PyTorch to as many threads as the onnxruntime sessions have."""
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:

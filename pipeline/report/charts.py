@@ -1,7 +1,8 @@
-"""How every chart looks: Altair's, in colours that most colour-blind readers tell apart, on light and on dark.
+"""The charts of the report, made with Altair in colours that most colour-blind readers can tell apart, light and
+dark.
 
-A chart is a specification without data of its own source: whoever shows it brings one of THEMES, and on the page the
-width. Networks are told apart by their place among the rows, `network`; the parameter `shown` lists those to draw.
+A chart has no theme of its own: the page or the picture adds one of THEMES, and the page the width. Points identify
+networks by their place among the rows, `network`; the chart parameter `shown` lists the networks to draw.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Any
 
 import altair as alt
 
+AnyChart = alt.Chart | alt.LayerChart
 Points = Sequence[Mapping[str, Any]]
-"""What is drawn, a record a mark."""
+"""One record for each mark."""
 
 # Okabe and Ito, "Color Universal Design" (2008), without black and yellow, which white hides; for dark ground lighter.
 _ON_LIGHT = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C8C")
@@ -54,11 +56,15 @@ THEMES = {
 def curves(
     points: Points, names: Sequence[str], title: str, *, log: bool = False, legend: bool = False
 ) -> alt.LayerChart:
-    """Mean by epoch, and the range of the seeds as a band. Points: network, epoch, mean, low, high."""
+    """Mean by epoch, with the range of the seeds as a band. Points: network, epoch, mean, low, high."""
     network = _named_network(names) if legend else _network(names)
     scale = alt.Scale(type="log") if log else alt.Scale(zero=False)
     over_epochs = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, tickCount=8, grid=False))
-    told = ["name:N", "epoch:Q", *(alt.Tooltip(f"{one}:Q", format=".5~g") for one in ("mean", "low", "high"))]
+    tooltip = [
+        "name:N",
+        "epoch:Q",
+        *(alt.Tooltip(f"{one}:Q", format=".5~g") for one in ("mean", "low", "high")),
+    ]
     base = _named(points, names)
     band = base.mark_area(opacity=0.15).encode(
         over_epochs, alt.Y("low:Q", title=title, scale=scale), y2="high:Q", color=network
@@ -67,13 +73,15 @@ def curves(
         over_epochs,
         alt.Y("mean:Q", title=title, scale=scale, axis=alt.Axis(format="~g")),
         color=network,
-        tooltip=told,
+        tooltip=tooltip,
     )
     return _sized(alt.layer(band, line))
 
 
 def scatter(points: Points, names: Sequence[str], x_title: str, y_title: str) -> alt.Chart:
-    """A mark a network; the figure against what it costs, on a logarithmic axis. Points: network, kind, seed, x, y."""
+    """One mark for each network: its metric against its cost, on a logarithmic axis. Points: network, kind, seed, x,
+    y.
+    """
     kinds = list(_SHAPES)
     chart = (
         _named(points, names)
@@ -102,7 +110,7 @@ def scatter(points: Points, names: Sequence[str], x_title: str, y_title: str) ->
 
 
 def histogram(points: Points, title: str, series: Sequence[str]) -> alt.Chart:
-    """Shares of samples by bin, a step line a series. Points: series, low, high, share in percent."""
+    """Shares of samples by bin, one step line for each series. Points: series, low, high, share in percent."""
     chart = (
         alt.Chart(_data(points))
         .mark_area(opacity=0.35, interpolate="step-after", line=True)
@@ -117,15 +125,15 @@ def histogram(points: Points, title: str, series: Sequence[str]) -> alt.Chart:
 
 
 def matrix(points: Points, x_title: str, y_title: str, value_title: str, classes: int) -> alt.Chart:
-    """A square of shares in 0..1, small ones told apart by the root. Points: row, column, value, and a count."""
+    """A matrix of shares in 0..1, coloured on a square-root scale. Points: row, column, value and optionally count."""
     side = max(HEIGHT, min(16 * classes, 640))
-    told: list[Any] = [
+    tooltip = [
         alt.Tooltip("row:N", title=y_title),
         alt.Tooltip("column:N", title=x_title),
         alt.Tooltip("value:Q", title=value_title, format=".4~f"),
     ]
     if points and "count" in points[0]:
-        told.append(alt.Tooltip("count:Q", title="samples", format=","))
+        tooltip.append(alt.Tooltip("count:Q", title="samples", format=","))
     labels = alt.Axis(labelOverlap=True, labelLimit=160)
     chart = (
         alt.Chart(_data(points))
@@ -139,14 +147,16 @@ def matrix(points: Points, x_title: str, y_title: str, value_title: str, classes
                 scale=alt.Scale(type="sqrt", scheme="viridis", domain=[0, 1]),
                 legend=alt.Legend(orient="bottom", gradientLength=160, values=[0, 0.05, 0.25, 0.5, 1]),
             ),
-            tooltip=told,
+            tooltip=tooltip,
         )
     )
     return chart.properties(width="container", height=side)
 
 
 def reliability(points: Points, series: Sequence[str]) -> alt.LayerChart:
-    """How often networks are right against how sure they are. Points: series, confidence, accuracy, count; shares."""
+    """Accuracy against confidence (a reliability diagram). Points: series, confidence, accuracy, count; shares in
+    0..1.
+    """
     unit = alt.Scale(domain=[0, 1])
     diagonal = (
         alt.Chart(_data([{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
@@ -171,7 +181,7 @@ def reliability(points: Points, series: Sequence[str]) -> alt.LayerChart:
 
 
 def bars(points: Points, title: str, series: Sequence[str], rows: int) -> alt.Chart:
-    """A bar a class and series, to the right or to the left of zero. Points: class, series, value."""
+    """One bar for each class and series, to the left or right of zero. Points: class, series, value."""
     chart = (
         alt.Chart(_data(points))
         .mark_bar()
@@ -187,7 +197,7 @@ def bars(points: Points, title: str, series: Sequence[str], rows: int) -> alt.Ch
 
 
 def against(points: Points, x_title: str, y_title: str, series: Sequence[str]) -> alt.LayerChart:
-    """Outputs against targets, with the line where they are equal. Points: series, x, y."""
+    """Outputs against targets, with the diagonal. Points: series, x, y."""
     values = [point[axis] for point in points for axis in "xy"]
     low, high = min(values, default=0), max(values, default=1)
     same = (
@@ -209,7 +219,7 @@ def against(points: Points, x_title: str, y_title: str, series: Sequence[str]) -
 
 
 def rising(points: Points, x_title: str, y_title: str, series: Sequence[str]) -> alt.Chart:
-    """What grows with every student. Points: series, x, y."""
+    """Lines of what adds up with every student. Points: series, x, y."""
     chart = (
         alt.Chart(_data(points))
         .mark_line(point=True)
@@ -231,12 +241,12 @@ def _data(points: Points) -> alt.Data:
     return alt.Data(values=list(points))
 
 
-def _sized(chart: Any) -> Any:
+def _sized(chart: Any) -> Any:  # Altair types what `layer` returns as more than it can be here
     return chart.properties(width="container", height=HEIGHT)
 
 
 def _named(points: Points, names: Sequence[str]) -> alt.Chart:
-    """A chart of the networks that are to be shown, each with its name."""
+    """A chart of the networks in `shown`, each with its name."""
     return (
         alt.Chart(_data(points))
         .add_params(alt.param(name="shown", value=list(range(len(names)))))

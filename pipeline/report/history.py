@@ -1,4 +1,4 @@
-"""Curves over the epochs: what networks were like after each, over their seeds."""
+"""Training curves: a metric by epoch, over the seeds of each kind of network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from decant.pipeline.training.epoch_log import Epoch, read_epochs
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something that is followed from epoch to epoch."""
+    """A number that runs record after each epoch."""
 
     key: str
     title: str
@@ -26,12 +26,12 @@ class Quantity:
     """Whether a logarithmic axis shows more of it."""
 
     def is_logarithmic(self, drawn: Mapping[int, Curve]) -> bool:
-        """Whether the curves can be and should be drawn on a logarithmic axis."""
+        """Whether to draw the curves on a logarithmic axis, which needs positive values."""
         return self.spans_magnitudes and all(min(curve.low) > 0 for curve in drawn.values())
 
 
 def quantities(figure: MetricFormat) -> tuple[Quantity, ...]:
-    """All that are followed, the figure that networks are compared by first."""
+    """All quantities, the metric that networks are compared by first."""
 
     def tested(line: Epoch) -> float | None:
         value = figure.value(line.get("test", {}))
@@ -54,7 +54,7 @@ def quantities(figure: MetricFormat) -> tuple[Quantity, ...]:
 
 @dataclass(frozen=True)
 class Curve:
-    """One quantity of one kind of network: over its seeds the mean, the lowest and the highest, by epoch."""
+    """One quantity of one kind of network by epoch: mean, minimum and maximum over its seeds."""
 
     epochs: tuple[int, ...]
     mean: tuple[float, ...]
@@ -62,7 +62,7 @@ class Curve:
     high: tuple[float, ...]
 
     def thinned(self, points: int) -> Iterator[tuple[int, float, float, float]]:
-        """(epoch, mean, low, high) of at most so many epochs at even distances, the first and last among them."""
+        """Yields (epoch, mean, low, high) of at most `points` epochs at even distances, with the first and the last."""
         kept = np.unique(
             np.linspace(0, len(self.epochs) - 1, min(points, len(self.epochs))).round().astype(int)
         )
@@ -71,7 +71,7 @@ class Curve:
 
 
 def curve(results: Sequence[Result], quantity: Quantity) -> Curve | None:
-    """Over the epochs that all seeds have it of: they may be measured unlike often. None where there are none."""
+    """The curve of some runs over the epochs that all of them have recorded; None if there are none."""
     found = [dict(_points(read_epochs(result.folder), quantity.value)) for result in results]
     epochs = sorted(set.intersection(*(set(points) for points in found)))
     if not epochs:
@@ -93,7 +93,7 @@ def _of(name: str) -> Callable[[Epoch], float | None]:
 
 
 def _points(lines: Sequence[Epoch], value: Callable[[Epoch], float | None]) -> Iterator[tuple[int, float]]:
-    """Those that are numbers: what has diverged is none."""
+    """Yields (epoch, value) for finite values: a run that has diverged records others."""
     for line in lines:
         found = value(line)
         if found is not None and math.isfinite(found):

@@ -46,7 +46,7 @@ class Report:
         return [path for path in (self.page, self.table, self.curves) if path is not None]
 
     def as_json(self) -> dict[str, Any]:
-        """The same for programs."""
+        """The JSON of a report."""
         return {
             "files": self.files,
             "networks": [

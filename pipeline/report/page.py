@@ -1,7 +1,7 @@
-"""Sections → one HTML file that opens from disk and reaches nothing outside itself.
+"""Renders sections into one HTML file that opens from disk and fetches nothing.
 
-The plotting library's script is in the file; a policy in its head forbids whatever else a page could fetch or run.
-Whatever comes from data or runs is escaped by the template engine, in text, attributes and JSON alike.
+The plotting library's script is in the file; a content security policy forbids everything else that a page could
+fetch or run. The template engine escapes whatever comes from data or runs, in text, attributes and JSON alike.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from decant.pipeline.report.charts import THEMES
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: what its template, `templates/NAME.html`, is filled with."""
+    """A section of the page: the content of its template, `templates/NAME.html`."""
 
     name: str
     title: str
     content: Mapping[str, Any] = field(default_factory=dict)
     charts: Mapping[str, Any] = field(default_factory=dict)
-    """Altair charts by name, each of which the template gives a place."""
+    """Altair charts by name; the template places each."""
     data: Any = None
-    """What the section's own script reads, as JSON."""
+    """JSON content for the section's script."""
     missing: str | None = None
-    """Why there is nothing to show."""
+    """Why the section is empty; None if it is not."""
 
 
 def render(title: str, sections: Sequence[Section], networks: Sequence[str]) -> bytes:
-    """The page, in UTF-8. `networks` are the names that charts of networks tell apart, in their order."""
+    """The page, in UTF-8. `networks` are the names of the networks in charts, in their order."""
     charts = {
         f"{section.name}-{name}": _specification(chart)
         for section in sections
@@ -61,25 +61,25 @@ def render(title: str, sections: Sequence[Section], networks: Sequence[str]) -> 
 
 
 def _specification(chart: Any) -> dict[str, Any]:
-    """Of a chart; without the release of Vega-Lite that Altair was made for, which the page's own need not be."""
+    """The specification of a chart, without Altair's version of Vega-Lite, which the page's own need not be."""
     return {name: value for name, value in chart.to_dict().items() if name != "$schema"}
 
 
 @cache
 def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script, which leaves `vegaEmbed` behind."""
+    """Vega, Vega-Lite and Vega-Embed in one script, which defines `vegaEmbed`."""
     import vl_convert
 
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def _script(source: str) -> Markup:
-    """A script as it may stand inside its element, which the letters `</script` would end."""
+    """A script with every `</script` escaped, which would end its element."""
     return Markup(source.replace("</script", r"<\/script"))
 
 
 def _json(content: Any) -> Markup:
-    """JSON as it may stand inside a script element. Raises ValueError for NaN, which JSON does not have."""
+    """JSON that is safe inside a script element. Raises ValueError for NaN, which JSON does not have."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026"))
 
@@ -99,7 +99,7 @@ def _environment() -> jinja2.Environment:
 
 
 def seconds(value: float | None) -> str:
-    """A time as a person reads it; a dash where it is not known."""
+    """A duration in a fitting unit; a dash if it is not known."""
     if value is None:
         return "–"
     if value < 0.001:

@@ -1,4 +1,4 @@
-"""Networks compared: a row for each kind, over its seeds."""
+"""Compares networks: one row for each kind, over its seeds."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from decant.pipeline.runs.result import Result, find_results
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of network over its seeds."""
+    """One kind of network, over its seeds."""
 
     results: tuple[Result, ...]
-    """One a seed."""
+    """One for each seed."""
     figure: MetricFormat
-    """What networks of this task are compared by."""
+    """The metric that networks of this task are compared by."""
 
     @property
     def first(self) -> Result:
@@ -34,18 +34,18 @@ class Row:
 
     @property
     def kind(self) -> str:
-        """What it learnt from, in words."""
+        """What it was trained on, in words."""
         return learnt(self.first)
 
     @property
     def by_seed(self) -> dict[int, float]:
-        """The figure on the test part, of each seed; empty where that part has no labels."""
+        """The test metric of each seed; empty if the test part has no labels."""
         found = {result.seed: self.figure.value(result.metrics) for result in self.results}
         return {seed: value for seed, value in found.items() if value is not None}
 
     @property
     def values(self) -> tuple[float, ...]:
-        """The figures of all seeds."""
+        """The metrics of all seeds."""
         return tuple(self.by_seed.values())
 
     @property
@@ -54,12 +54,12 @@ class Row:
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation over the seeds; None of fewer than two."""
+        """Standard deviation over the seeds; None for fewer than two."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     @property
     def figure_text(self) -> str:
-        """The mean with spread and seeds, and of how many where some have no figure; a dash where none has."""
+        """Mean, standard deviation and number of seeds, and of how many if some have no metric; a dash if none has."""
         if not self.values:
             return "–"
         of = "" if len(self.values) == len(self.results) else f" of {len(self.results)}"
@@ -68,21 +68,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Gain:
-    """What a distilled student gained over the labels-only student that differs in nothing else, seed by seed."""
+    """The gain of a distilled student over the labels-only student that differs in nothing else, seed by seed."""
 
     student: Row
     alone: Row
     teacher: Row | None
-    """The one that it learnt from, where it is among the rows."""
+    """The student's teacher, if it is among the rows."""
 
     @property
     def alone_values(self) -> list[float]:
-        """The labels-only student's figures, of the seeds that the distilled one has."""
+        """The labels-only student's metrics, for the seeds of the distilled one."""
         return [self.alone.by_seed[seed] for seed in self.student.by_seed]
 
     @property
     def gains(self) -> list[float]:
-        """Of each seed of the student; both students of a seed begin with the same weights."""
+        """The gain of each seed; both students of a seed start from the same weights."""
         return [one - other for one, other in zip(self.student.values, self.alone_values, strict=True)]
 
     @property
@@ -91,13 +91,13 @@ class Gain:
 
     @property
     def error(self) -> float | None:
-        """The standard error of the mean gain; None of a single seed."""
+        """The standard error of the mean gain; None for a single seed."""
         return statistics.stdev(self.gains) / len(self.gains) ** 0.5 if len(self.gains) > 1 else None
 
     @property
     def share(self) -> float | None:
-        """The part of the gap between labels only and the teacher that was closed; above 1 where the student passes
-        the teacher; None where there is no gap, or nothing was gained.
+        """The share of the gap between labels only and the teacher that was closed: above 1 if the student passes the
+        teacher; None if there is no gap or no gain.
         """
         if self.teacher is None or not self.teacher.values or self.mean <= 0:
             return None
@@ -106,7 +106,7 @@ class Gain:
 
     @property
     def amount(self) -> str:
-        """The mean gain, or loss, in words."""
+        """The mean gain or loss, in words."""
         figure = self.student.figure
         if self.mean < 0:
             return f"{figure.difference(-self.mean).removeprefix('+')} below labels only"
@@ -124,13 +124,13 @@ class Gain:
 
 
 def headings(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Of the columns of a table of these rows."""
+    """The column headings of a table of these rows."""
     figure = rows[0].figure.name
     return ("network", "learnt from", "parameters", "weight file", f"test {figure}", "ms a sample")
 
 
 def rows_of(found: Iterable[Result]) -> tuple[Row, ...]:
-    """A row for each question, teachers first; in it its seeds."""
+    """One row for each run folder's seeds, teachers first."""
     order = {"teacher": 0, "labels": 1, "distilled": 2}
     in_order = sorted(found, key=lambda result: (order[result.kind], str(result.seeds_folder), result.seed))
     groups = [tuple(seeds) for _, seeds in groupby(in_order, key=lambda result: result.seeds_folder)]
@@ -138,7 +138,7 @@ def rows_of(found: Iterable[Result]) -> tuple[Row, ...]:
 
 
 def compare(recipe: Recipe, base: Path, students: Sequence[Result]) -> tuple[Row, ...]:
-    """The rows of some students, after those of the teachers that they learnt from and that lie in the run folder."""
+    """The rows of some students, after those of their teachers in the run folder."""
     of = {weights for student in students for weights in (student.teacher, *(student.teachers or ()))}
     teachers = [
         result
@@ -149,7 +149,7 @@ def compare(recipe: Recipe, base: Path, students: Sequence[Result]) -> tuple[Row
 
 
 def gains(rows: Sequence[Row]) -> list[Gain]:
-    """One for each distilled student whose labels-only twin is there with every seed of it."""
+    """The gain of each distilled student whose labels-only counterpart has all of its seeds."""
     teachers = {row.first.weights_sha256: row for row in rows if row.first.kind == "teacher"}
     baselines = {row.first.folder.parent.name: row for row in rows if row.first.kind == "labels"}
     found = []
@@ -161,7 +161,7 @@ def gains(rows: Sequence[Row]) -> list[Gain]:
 
 
 def format_cells(row: Row) -> tuple[str, ...]:
-    """A row of the table, in the order of `headings`."""
+    """The cells of a row, in the order of `headings`."""
     return (
         row.name,
         row.kind,
@@ -173,7 +173,7 @@ def format_cells(row: Row) -> tuple[str, ...]:
 
 
 def markdown_table(title: str, rows: Sequence[Row]) -> str:
-    """A title, the table, what it was measured on, and what the students gained."""
+    """The table in Markdown, with a title, what it was measured on, and the gains of the students."""
     columns = headings(rows)
     lines = [f"# {title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     lines += ["| " + " | ".join(format_cells(row)) + " |" for row in rows]
@@ -186,7 +186,7 @@ def markdown_table(title: str, rows: Sequence[Row]) -> str:
 
 
 def learnt(result: Result) -> str:
-    """What a network learnt from: teacher, labels, or an objective with its values."""
+    """What a network was trained on: teacher, labels, or an objective with its values."""
     if result.objective is None:
         return result.kind
     values = (f"{name} {_shown(value)}" for name, value in result.objective.items() if name != "name")
@@ -194,7 +194,7 @@ def learnt(result: Result) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A setting of an objective, of one's own too: a schedule by its ends."""
+    """The value of an objective's setting as text; a schedule by its two ends."""
     match value:
         case bool():
             return str(value).lower()

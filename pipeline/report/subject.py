@@ -1,4 +1,4 @@
-"""What a page is of: finished networks, the student that is looked into, and what it learnt from."""
+"""The runs that a report is about, the student that it examines, and the student's data and cache."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ _SECTIONS = ("data", "views", "teacher", "knowledge", "cache", "student")
 
 @dataclass(frozen=True)
 class Subject:
-    """The networks of a page. `focus` is the one that is looked into: a distilled student where there is any."""
+    """The networks of a report. `focus` is the one that it examines: a distilled student if there is one."""
 
     title: str
     results: tuple[Result, ...]
@@ -46,12 +45,12 @@ class Subject:
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """The networks by kind."""
+        """One row for each kind of network."""
         return rows_of(self.results)
 
     @property
     def names(self) -> list[str]:
-        """What each row is called in a chart; those that are called alike have their folder's digest beside it."""
+        """The name of each row in charts; equal names get the digest of their folder."""
         called = [f"{row.name}, {row.kind}" for row in self.rows]
         often = Counter(called)
         return [
@@ -61,13 +60,13 @@ class Subject:
 
     @property
     def base(self) -> Path:
-        """The run folder of the recipe of the focus."""
+        """The run folder of the focus's recipe."""
         return self.focus.result.seeds_folder.parent
 
     @cached_property
     def teachers(self) -> tuple[Result, ...]:
-        """The teachers of the focus, those that lie beside it, in the order in which they teach; the focus itself where
-        it is one.
+        """The teachers of the focus that are in its run folder, in the order of the recipe; the focus itself if it is
+        a teacher.
         """
         focus = self.focus.result
         if focus.kind == "teacher":
@@ -80,7 +79,7 @@ class Subject:
 
     @property
     def teacher(self) -> Result | None:
-        """The first of them."""
+        """The first teacher."""
         return next(iter(self.teachers), None)
 
     @cached_property
@@ -96,7 +95,7 @@ class Subject:
 
     @property
     def compared(self) -> dict[str, Result]:
-        """Teacher, student and labels-only student, those of them that there are, by what they are called."""
+        """Teacher, student and labels-only student, as far as they exist, by name."""
         focus = self.focus.result
         named = {"teacher": self.teacher, "labels only": self.labels_only, "student": focus}
         if focus.kind != "distilled":
@@ -121,7 +120,7 @@ class Subject:
 
     @cached_property
     def cache(self) -> LogitSource:
-        """What the focus learnt from. Raises NotMadeError, CacheError."""
+        """The cache that the focus was trained on. Raises NotMadeError, CacheError."""
         focus = self.focus.result
         if focus.kind != "distilled":
             raise NotMadeError(f"{focus.folder}: learnt from labels alone, and so from no cache")
@@ -134,32 +133,32 @@ class Subject:
 
     @property
     def temperature(self) -> float:
-        """T of the objective of the focus; 1 where it has none, and the last of a schedule."""
+        """The temperature of the focus's objective; 1 if it has none, the final value of a schedule."""
         found = getattr(self.focus.recipe.settings.student.objective, "temperature", 1.0)
         if isinstance(found, Scheduled):
             return found.to
         return (
             float(found) if isinstance(found, int | float) and found > 0 else 1.0
-        )  # somebody's own may be anything
+        )  # a custom objective may have anything
 
     @property
     def unlabelled(self) -> str | None:
-        """Why the labels do not say what the views of the focus show; None where they do."""
+        """Why labels do not describe what the focus's views show; None if they do."""
         if any(isinstance(one, Mixing) for one in self.focus.recipe.settings.views.augment):
             return "the views mix samples, each of which has a label of its own"
         return None if has_labels(self.splits.student_train.data) else "the samples have no labels"
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """A name for each class; those that are called alike have their numbers beside them."""
+        """A name for each class; equal names get their class numbers."""
         count = self.focus.result.network.num_classes
         names = class_names(self.splits.student_train.data.classes, count)
         often = Counter(names)
         return tuple(f"{name} ({label})" if often[name] > 1 else name for label, name in enumerate(names))
 
     def test_logits(self, result: Result) -> NDArray[np.float32]:
-        """(N, C) of a network on the test part, as its run left them; worked out again where they are gone or damaged.
-        Raises WeightsError where those are gone too.
+        """(N, C) outputs of a network on the test part, as its run recorded them, or computed again if that file is
+        missing or damaged. Raises WeightsError if the weights are missing too.
         """
         shape = len(self.splits.test), result.network.num_classes
         with contextlib.suppress(OSError, ValueError, EOFError):
@@ -170,9 +169,8 @@ class Subject:
 
 
 def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) -> Subject:
-    """Everything finished in the recipe's run folder that learnt from its data and was measured on the same test part
-    as the focus: the distilled student whose settings are nearest to the recipe's. Raises NotMadeError where nothing
-    is finished.
+    """The finished runs of a recipe that were trained on its data and measured on the same test part as the focus:
+    the distilled student whose settings are nearest to the recipe's. Raises NotMadeError if nothing is finished.
     """
     found = tuple(find_results(base, recipe.settings.data))
     if not found:
@@ -182,7 +180,7 @@ def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) ->
         changed = changed_settings(recipe, result.folder, _SECTIONS)
         return (1_000 if changed is None else len(changed), result.seed)
 
-    focus = min(_most_looked_at(found), key=distance)
+    focus = min(_focus_candidates(found), key=distance)
     opened = (
         replace(open_run(focus.folder), recipe=recipe)
         if not distance(focus)[0]
@@ -193,13 +191,13 @@ def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) ->
 
 
 def of_runs(paths: Sequence[Path], store: Store, device: torch.device) -> Subject:
-    """The networks of some runs and of those in folders of runs, with the teachers and labels-only students that
-    belong to them; the focus is the first distilled one. Raises NotMadeError where nothing is finished, and DataError
-    where they are of different data.
+    """The networks of some runs, and of runs in folders, with their teachers and labels-only students; the focus is
+    the first distilled student. Raises NotMadeError if nothing is finished, and DataError if they were measured on
+    different data.
     """
     given = list(_expanded(paths))
     found = tuple({result.folder.resolve(): result for result in [*given, *_belonging(given)]}.values())
-    focus = _opened(_most_looked_at(given)[0], None)
+    focus = _opened(_focus_candidates(given)[0], None)
     for result in found:
         if result.test_sha256 != focus.result.test_sha256:
             raise DataError(
@@ -210,14 +208,14 @@ def of_runs(paths: Sequence[Path], store: Store, device: torch.device) -> Subjec
 
 
 def _expanded(paths: Sequence[Path]) -> Iterable[Result]:
-    """The finished runs that are given, or lie in what is given. Raises NotMadeError for a path without any."""
+    """The finished runs among the paths, or inside of them. Raises NotMadeError for a path without any."""
     for path in paths:
         below = list(find_results(path)) if path.is_dir() else []
         yield from below or [open_run(path).result]
 
 
 def _belonging(given: Sequence[Result]) -> Iterable[Result]:
-    """Teachers and labels-only students, beside the given ones, that they are compared with."""
+    """Teachers and labels-only students in the same run folders that the given students are compared with."""
     for base in {result.folder.parent.parent for result in given if result.kind == "distilled"}:
         with contextlib.suppress(PipelineError):
             for other in find_results(base):
@@ -234,16 +232,16 @@ def _belongs(other: Result, student: Result) -> bool:
     )
 
 
-def _most_looked_at(found: Sequence[Result]) -> list[Result]:
-    """Distilled students; where there are none, labels-only ones, or else teachers."""
+def _focus_candidates(found: Sequence[Result]) -> list[Result]:
+    """The distilled students; if there are none, the labels-only students, or else the teachers."""
     kinds = {result.kind for result in found}
     kind = next(kind for kind in ("distilled", "labels", "teacher") if kind in kinds)
     return [result for result in found if result.kind == kind]
 
 
 def _opened(result: Result, name: str | None) -> FinishedRun:
-    """A run with the recipe that it kept, under the name of the folder that recipes' runs lie in."""
+    """A run with its recorded recipe, named after its run folder."""
     opened = open_run(result.folder)
     above = result.seeds_folder.parent
-    options: tuple[Any, ...] = ("--recipe", str(result.folder / "recipe.toml"))
+    options = ("--recipe", str(result.folder / "recipe.toml"))
     return replace(opened, recipe=replace(opened.recipe, name=name or above.name, options=options))

@@ -1,4 +1,4 @@
-"""metrics.jsonl as event files, for those who watch their runs in TensorBoard."""
+"""Writes metrics.jsonl as TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = "tensorboard"
 
 
 def write_events(results: Sequence[Result]) -> list[Path]:
-    """RUN/tensorboard of every run, made anew: a scalar for each number of each epoch. Raises ModelError where
+    """Writes RUN/tensorboard of every run anew: one scalar for each number of each epoch. Raises ModelError if
     TensorBoard is not installed.
     """
     optional("tensorboard", "tensorboard", ModelError)

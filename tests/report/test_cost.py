@@ -36,7 +36,7 @@ def test_a_pass_that_was_noted_is_what_the_cache_cost(subject: Subject) -> None:
     note(subject, 100.0, 72)
     found = cost.teaching(subject)
     assert found.pass_seconds == 100
-    assert found.how_known == "as it was noted when the cache was made"
+    assert found.how_known == "as recorded when the cache was made"
     assert (found.epoch_seconds, found.epochs, found.students) == (36 * 2.0, 2, 2)
     assert found.live_seconds == 144
     assert found.pays_after == 1
@@ -47,7 +47,7 @@ def test_of_a_pass_that_went_on_with_another_s_work_the_rest_is_worked_out(subje
     note(subject, 100.0, 18, taken_over=1)
     found = cost.teaching(subject)
     assert found.pass_seconds == 400
-    assert found.how_known == "by the rows whose time was noted, as that call found others there already"
+    assert found.how_known == "by the rows whose time was recorded: others were there already"
 
 
 @pytest.mark.usefixtures("clock")

@@ -155,7 +155,7 @@ def test_the_student_is_asked_about_a_pool_in_batches(
     monkeypatch.setattr(inspector, "MAX_POOL", 20)
     monkeypatch.setattr(inspector, "MAX_SAMPLES", 12)
     section = inspector.inspector(subject)
-    assert "was asked about view 0 of 20 of them, at even distances" in section.content["rule"]
+    assert "was run on view 0 of 20 of them, at even distances" in section.content["rule"]
     differing = [one["index"] for one in section.data["samples"] if one["reason"] == "differ"]
     pool = inspector.spread(36, 20).tolist()
     assert len(differing) >= 2

@@ -51,7 +51,7 @@ class Kind:
     missing: tuple[str, ...] = ()
 
 
-NOT_ALIKE = "Which classes the teacher takes for alike"
+NOT_ALIKE = "Which classes the teacher confuses"
 
 
 KINDS = {
@@ -67,17 +67,17 @@ KINDS = {
     "ensemble": Kind(ensemble, ("Of 2 teachers the first is shown: mlp hidden=8 layers=1.",)),
     "separate": Kind(separate, ("Of 2 teachers the first is shown: mlp hidden=8 layers=1.",)),
     "mixup": Kind(
-        mixup, ("Not looked for: the views mix samples",), (NOT_ALIKE, "likely label errors, the widest")
+        mixup, ("Not searched for: the views mix samples",), (NOT_ALIKE, "likely label errors, the widest")
     ),
     "transfer": Kind(
         transfer,
-        (NOT_ALIKE, "It learnt from other samples than these", "with the one view of each"),
+        (NOT_ALIKE, "It was trained on other samples", "with the one view of each"),
         ("Where it learnt these",),
     ),
     "unlabelled transfer": Kind(
-        unlabelled_transfer, ("Not looked for: the samples have no labels",), (NOT_ALIKE, "None found")
+        unlabelled_transfer, ("Not searched for: the samples have no labels",), (NOT_ALIKE, "None found")
     ),
-    "image folder": Kind(image_folder, (NOT_ALIKE, "Where it learnt these very labels")),
+    "image folder": Kind(image_folder, (NOT_ALIKE, "If it was trained on these labels")),
     "all views": Kind(all_views, ("with the first 16 of 18 views of each", "by the mean of 18 views")),
 }
 

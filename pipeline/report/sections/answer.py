@@ -1,4 +1,4 @@
-"""The answer on top: student against teacher and against labels only, in figures, sizes and speed."""
+"""The first section: student against teacher and against labels only, in metrics, sizes and speed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Footprints = Mapping[Path, Footprint]
 
 
 def answer(subject: Subject) -> Section:
-    """Every network in a table, the figure against latency and against bytes, and the answer in a sentence."""
+    """All networks in a table, the metric against latency and against bytes, and the result in a sentence."""
     footprints, unmeasured = _measure(subject)
     found = gains(subject.rows)
     own = next((gain for gain in found if subject.focus.folder in _folders(gain.student)), None)
@@ -40,7 +40,7 @@ def answer(subject: Subject) -> Section:
             ],
             "machines": machines,
             "unmeasured": unmeasured,
-            "looked_into": f"{subject.focus.result.network}, {_learnt(subject)}, seed {subject.focus.result.seed}",
+            "examined": f"{subject.focus.result.network}, {_learnt(subject)}, seed {subject.focus.result.seed}",
         },
         {
             "latency": scatter(
@@ -60,7 +60,7 @@ def answer(subject: Subject) -> Section:
 
 
 def _measure(subject: Subject) -> tuple[Footprints, str | None]:
-    """Of every network, measured once for those that are built alike; and why others have none."""
+    """The footprint of each network, measured once for those of the same architecture, and why others have none."""
     by_network: dict[str, Footprint] = {}
     found, problem = dict[Path, Footprint](), None
     try:
@@ -79,7 +79,7 @@ def _measure(subject: Subject) -> tuple[Footprints, str | None]:
 
 
 def _lead(gain: Gain, footprints: Footprints) -> str:
-    """The answer in a sentence or two."""
+    """The result in one or two sentences."""
     student, teacher, figure = gain.student, gain.teacher, gain.student.figure
     alone = replace(
         gain.alone, results=tuple(one for one in gain.alone.results if one.seed in student.by_seed)
@@ -109,14 +109,14 @@ def _lead(gain: Gain, footprints: Footprints) -> str:
 
 
 def _times(ratio: float, less: str, more: str, same: str) -> str:
-    """A ratio above 1 and its word, or the inverse and the other word; within a percent neither."""
+    """A ratio above 1 with its word, or the inverse with the other word; `same` within one percent."""
     if 0.99 < ratio < 1.01:
         return same
     return f"{ratio:,.3g} times {less}" if ratio >= 1 else f"{1 / ratio:,.3g} times {more}"
 
 
 def _points(subject: Subject, cost: Callable[[Result], float | None]) -> list[dict[str, Any]]:
-    """A mark for every network with a figure and a cost."""
+    """One point for each network that has a metric and a cost."""
     points = []
     for place, row in enumerate(subject.rows):
         for result in row.results:

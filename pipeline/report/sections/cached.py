@@ -1,4 +1,6 @@
-"""What the cache holds: how sure and how alike the soft labels are, and where the file came from."""
+"""What the cache holds: confidence and entropy of the soft labels, which classes they confuse, where the file comes
+from.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,17 @@ from decant.pipeline.report.subject import Subject
 MAX_ROWS = 200_000
 """Rows (views of samples) that figures are of, at even distances where there are more."""
 MAX_CHECKED = 4 << 30
-"""Bytes of a file whose checksums are all worked out for the page."""
+"""The most bytes of files whose checksums are all verified for the page."""
 _BINS = 30
 
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """How soft labels are at one temperature."""
+    """Statistics of soft labels at one temperature."""
 
     temperature: float
     entropy: NDArray[np.float32]
-    """(R,) nats, a row."""
+    """(R,) nats."""
     confidence: NDArray[np.float32]
     """(R,) the largest probability of each row."""
     by_label: NDArray[np.float64] | None
@@ -41,7 +43,7 @@ class SoftLabels:
 
 
 def cached(subject: Subject) -> Section:
-    """Facts and figures of the cache of the focus, or why there are none."""
+    """Facts and statistics of the cache of the focus, or why there are none."""
     name, title = "cached", "What the cache holds"
     try:
         cache, names = subject.cache, subject.classes
@@ -67,7 +69,7 @@ def cached(subject: Subject) -> Section:
             "note": _note(cache, len(found[0].entropy), _is_standardized(subject)),
             "unlike": unlike,
             "temperatures": series[: len(squares)],
-            "shown": confusion.which_classes(shown, names, "are taken for one another most"),
+            "shown": confusion.which_classes(shown, names, "are confused most"),
         },
         {
             "confidence": charts.histogram(
@@ -93,7 +95,7 @@ def cached(subject: Subject) -> Section:
 
 
 def soft_labels(cache: LogitSource, temperature: float) -> SoftLabels:
-    """Of all rows, or MAX_ROWS at even distances through views and samples. Raises CorruptError."""
+    """Statistics of all rows, or of MAX_ROWS at even distances through views and samples. Raises CorruptError."""
     total = cache.num_views * cache.num_samples
     chosen = np.unique(np.linspace(0, total - 1, min(total, MAX_ROWS)).astype(np.intp))
     entropy, confidence = [], []
@@ -121,15 +123,15 @@ def soft_labels(cache: LogitSource, temperature: float) -> SoftLabels:
 
 
 def probabilities_of(
-    cache: LogitSource, rows: NDArray[np.intp], views: Any, temperature: float
+    cache: LogitSource, rows: NDArray[np.intp], views: NDArray[np.intp] | int, temperature: float
 ) -> NDArray[np.floating]:
-    """(B, C) soft labels; of teachers that are kept apart, the mean of theirs."""
+    """(B, C) soft labels; with several separate teachers, the mean of theirs."""
     found = softmax(cache.logits(rows, views).astype(np.float32), temperature)
     return found if found.ndim == 2 else found.mean(axis=1)
 
 
 def _bins(values: Sequence[NDArray[np.floating]], series: Sequence[str], high: float) -> list[dict[str, Any]]:
-    """Percent of the rows in each of equal bins from 0 to `high`, a record a bin and series."""
+    """Percent of the rows in each of equal bins from 0 to `high`: one record for each bin and series."""
     edges = np.linspace(0, high, _BINS + 1)
     records = []
     for name, some in zip(series, values, strict=True):
@@ -160,7 +162,7 @@ def _facts(cache: LogitSource) -> Iterator[tuple[str, str]]:
 
 
 def _words(content: Any) -> str:
-    """Plain JSON content for a person."""
+    """JSON content as text."""
     if isinstance(content, dict):
         return ", ".join(
             f"{name} {_words(value)}" for name, value in content.items() if value not in (None, {}, [])
@@ -171,7 +173,7 @@ def _words(content: Any) -> str:
 
 
 def _verification(cache: LogitSource) -> str:
-    """Every checksum worked out now, of files that are not too large for it. Raises CorruptError."""
+    """Verifies the checksums of files of at most MAX_CHECKED bytes, and says the result. Raises CorruptError."""
     size = sum(member.path.stat().st_size for member in cache.members)
     if size > MAX_CHECKED:
         return "header and tables checked; each block as it is read (decant cache verify checks all)"
@@ -180,7 +182,7 @@ def _verification(cache: LogitSource) -> str:
     if problems:
         return f"{len(problems):,} problems, the first: {problems[0]}"
     took = seconds(time.perf_counter() - started)
-    return f"sound: the checksum of every block was worked out for this page, in {took}"
+    return f"sound: the checksum of every block was verified for this page, in {took}"
 
 
 def _note(cache: LogitSource, rows: int, standardized: bool) -> str:

@@ -1,4 +1,4 @@
-"""What it took, phase by phase, what a live teacher would have taken, and when the cache has paid for itself."""
+"""The cost of each phase, the cost of a live teacher, and when the cache has paid for itself."""
 
 from __future__ import annotations
 
@@ -19,40 +19,42 @@ from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.epoch_log import read_epochs
 from decant.pipeline.training.loading import default_workers
 
-_NOTED = "as it was noted when the cache was made"
-_NOTED_IN_PART = "by the rows whose time was noted, as that call found others there already"
-_ESTIMATED = "worked out from a few batches that were timed now, as no pass was noted"
+_NOTED = "as recorded when the cache was made"
+_NOTED_IN_PART = "by the rows whose time was recorded: others were there already"
+_ESTIMATED = "estimated from a few batches that were timed now, as no pass was recorded"
 
 
 @dataclass(frozen=True)
 class Teaching:
-    """What the teacher costs students of the focus' kind: once with a cache, each time without."""
+    """The cost of the teacher for students like the focus: once with a cache, for every student without."""
 
     pass_seconds: float
-    """Of the teacher's pass that made the cache."""
+    """Seconds of the teacher's pass that made the cache."""
     how_known: str
     epoch_seconds: float
-    """What a live teacher would add to each epoch of a student, which reads the inputs anyway."""
+    """Seconds that a live teacher would add to each epoch of a student; reading inputs is not counted."""
     epochs: int
-    """Of one student."""
+    """Epochs of one student."""
     students: int
-    """On the page, that have learnt from the cache."""
+    """Students in the report that were trained on the cache."""
     epochs_learnt: int
-    """Of all of those together: they may be of unlike lengths."""
+    """Epochs of all of those together, which may differ in number."""
 
     @property
     def live_seconds(self) -> float:
-        """A live teacher's, for one student."""
+        """Seconds of a live teacher for one student."""
         return self.epoch_seconds * self.epochs
 
     @property
     def pays_after(self) -> int:
-        """Students after which the cache has cost less than a live teacher."""
+        """The number of students after which the cache has cost less than a live teacher."""
         return math.ceil(self.pass_seconds / self.live_seconds)
 
     @property
     def saved_seconds(self) -> float:
-        """What those students' live teachers would have taken beyond the pass; below 0 where that took more."""
+        """Seconds that live teachers of these students would have taken beyond the pass; negative if the pass took
+        longer.
+        """
         return self.epochs_learnt * self.epoch_seconds - self.pass_seconds
 
 
@@ -91,8 +93,8 @@ def cost(subject: Subject) -> Section:
 
 
 def teaching(subject: Subject) -> Teaching:
-    """What the teacher of the focus costs, or all of them together. Raises NotMadeError where cache or teacher are not
-    there.
+    """The cost of the focus's teacher, or of all of its teachers. Raises NotMadeError if the cache or a teacher is
+    missing.
     """
     settings, viewed = subject.focus.recipe.settings, subject.splits.student_train
     workers = max(1, default_workers(viewed.data.lazy))
@@ -124,7 +126,7 @@ def teaching(subject: Subject) -> Teaching:
 
 
 def _teacher_of(cache: LogitCache, subject: Subject) -> Result:
-    """The network whose logits a cache holds. Raises NotMadeError where it is not on the page."""
+    """The network whose logits a cache holds. Raises NotMadeError if it is not in the report."""
     weights = cache.manifest.identity["teacher"].get("weights_sha256")
     for teacher in subject.teachers:
         if teacher.weights_sha256 == weights:
@@ -148,7 +150,7 @@ def _answer(found: Teaching, where: str) -> str:
 
 
 def _points(found: Teaching) -> tuple[list[dict[str, float | str]], str, str, list[str]]:
-    """What the teacher costs in all, by the number of students, as `charts.rising` takes it."""
+    """The total cost of the teacher by number of students, for `charts.rising`."""
     series = ["with the cache", "a live teacher"]
     last = min(100, max(5, found.students, 2 * found.pays_after))
     points: list[dict[str, float | str]] = []

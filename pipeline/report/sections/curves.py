@@ -1,4 +1,4 @@
-"""Curves: how networks came to be what they are, epoch by epoch."""
+"""Training curves: loss terms, metric and learning rate by epoch."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from decant.pipeline.report.page import Section
 from decant.pipeline.report.subject import Subject
 
 MAX_POINTS = 12_000
-"""Of all curves of the page together, each at even distances where there are more."""
+"""The most points of all curves together; a longer curve is thinned to even distances."""
 
 
 def curves(subject: Subject) -> Section:
-    """A chart for each quantity that any network noted, all networks in it."""
+    """One chart for each quantity that any network recorded, with all networks."""
     found = {
         quantity: history.curves(subject.rows, quantity)
         for quantity in history.quantities(subject.rows[0].figure)
     }
     found = {quantity: drawn for quantity, drawn in found.items() if drawn}
     if not found:
-        return Section("curves", "Curves", missing="no network noted its epochs")
+        return Section("curves", "Curves", missing="no network recorded its epochs")
     each = MAX_POINTS // sum(map(len, found.values()))
     return Section(
         "curves",
@@ -36,7 +36,7 @@ def curves(subject: Subject) -> Section:
 
 
 def points(drawn: dict[int, history.Curve], most: int) -> list[dict[str, Any]]:
-    """Records for `charts.curves`, at most so many a curve."""
+    """Records for `charts.curves`, at most `most` for each curve."""
     return [
         {
             "network": place,
@@ -49,5 +49,5 @@ def points(drawn: dict[int, history.Curve], most: int) -> list[dict[str, Any]]:
 
 
 def _rounded(value: float) -> float:
-    """Six digits, which a chart shows no more of: the page holds thousands."""
+    """A value rounded to six digits, more than a chart shows: the page holds thousands of values."""
     return float(f"{value:.6g}")

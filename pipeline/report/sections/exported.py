@@ -1,4 +1,4 @@
-"""The files of `decant export`: what each is, and how far it is from the network that it was made from."""
+"""The files of `decant export`, and how far their outputs are from the network's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from decant.pipeline.report.subject import Subject
 
 
 def exported(subject: Subject) -> Section:
-    """A table for every run that was exported."""
+    """One table for every run that was exported."""
     tables, problems = [], []
     for result in subject.results:
         try:

@@ -1,4 +1,4 @@
-"""Samples one by one: each through its views, with the teacher's answers and the student's."""
+"""Samples one by one: each in its views, with the outputs of teacher and student."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from decant.pipeline.views import ViewedData
 
 MAX_SAMPLES = 300
 MAX_BYTES = 2_000_000
-"""Of images and outputs together; samples are shown until they are spent."""
+"""Of images and outputs together; samples are added until they are used."""
 MAX_VIEWS = 16
 MAX_OUTPUTS = 2_000
-"""Of one network for one sample, over its views; of many classes fewer views are shown."""
+"""Of one network for one sample, over its views; with many classes fewer views are shown."""
 MAX_POOL = 20_000
-"""Samples that the student is asked about, at even distances where there are more."""
+"""The most samples that the student is run on, at even distances if there are more."""
 MAX_LISTED, MAX_SAVED = 200, 1_500
 """Likely label errors that are listed, and that the CSV file has."""
 _BATCH = 256
 
 
 def inspector(subject: Subject) -> Section:
-    """The chosen samples of the training part of the focus, or why there are none."""
+    """The chosen samples of the focus's training part, or why there are none."""
     name, title = "inspector", "Soft labels, one by one"
     try:
         cache = subject.cache
@@ -100,7 +100,7 @@ def _samples(
     views: int,
     shows: Shown,
 ) -> list[dict[str, Any]]:
-    """What the page knows of each chosen sample, until MAX_BYTES are spent."""
+    """The records of the chosen samples, until MAX_BYTES are used."""
     samples, spent, doubtful = list[dict[str, Any]](), 0, set(judged.label_errors.tolist())
     for index, reason in chosen.items():
         rows, every = np.full(views, index), np.arange(views)
@@ -136,11 +136,9 @@ def _differs(
     pool: NDArray[np.int64],
     device: torch.device,
 ) -> NDArray[np.float64]:
-    """(P,) how far the student is from the teacher on view 0 of each, a batch at a time; NaN where it gives no
-    numbers.
-    """
+    """(P,) divergence of the student from the teacher on view 0 of each sample; NaN where outputs are not finite."""
     found = []
-    for start in track(range(0, len(pool), _BATCH), "asking the student"):
+    for start in track(range(0, len(pool), _BATCH), "running the student"):
         some = pool[start : start + _BATCH]
         student = _outputs(network, viewed, some, np.zeros_like(some), device)
         are_numbers = np.asarray(np.isfinite(student).all(axis=1))
@@ -158,7 +156,7 @@ def _outputs(
     views: NDArray[np.integer],
     device: torch.device,
 ) -> NDArray[np.float32]:
-    """(B, C) raw outputs of the student for some views of samples."""
+    """(B, C) outputs of the student for some views of samples."""
     network.eval()
     found = []
     for start in range(0, len(indices), _BATCH):
@@ -170,18 +168,18 @@ def _outputs(
 def _teacher_outputs(
     cache: LogitSource, rows: NDArray[np.integer], views: NDArray[np.integer]
 ) -> NDArray[np.float32]:
-    """(B, C) as the cache has them; of teachers that are kept apart, logits whose softmax is the mean of theirs."""
+    """(B, C) logits of the cache; with several separate teachers, logits whose softmax is the mean of theirs."""
     found = cache.logits(rows, views).astype(np.float32)
     return found if found.ndim == 2 else np.log(np.maximum(softmax(found).mean(axis=1), 1e-30))
 
 
 def _base64(values: NDArray[np.float32]) -> str:
-    """Little-endian float32, row after row."""
+    """Values as little-endian float32 in base64, row by row."""
     return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()
 
 
 def _error(judged: Judged, index: int, names: tuple[str, ...], shows: Shown) -> dict[str, Any]:
-    """A likely label error, as the table and the CSV file have it."""
+    """A likely label error, as a row of the table and of the CSV file."""
     label, answer = int(judged.labels[index]), int(judged.answer[index])
     return {
         "index": index,
@@ -194,8 +192,8 @@ def _error(judged: Judged, index: int, names: tuple[str, ...], shows: Shown) -> 
 
 
 def _csv_address(rows: list[dict[str, Any]]) -> str | None:
-    """The rows as a CSV file in an address, which a browser saves; None of none. A cell that a spreadsheet would take
-    for a formula begins with an apostrophe.
+    """The rows as a CSV file in a data URL; None if there are no rows. Cells that a spreadsheet would read as a
+    formula begin with an apostrophe.
     """
     if not rows:
         return None
@@ -216,27 +214,27 @@ def _harmless(value: Any) -> Any:
 
 
 def _rule(subject: Subject, judged: Judged, pool: int, samples: int, views: int) -> str:
-    """Which samples are shown, in words."""
+    """How the samples were chosen, in words."""
     cache = subject.cache
     reasons = "; ".join(REASONS[reason] for reason in REASONS if reason != "label" or not subject.unlabelled)
     of_views = _first(judged.views, cache.num_views, "their one view", f"the mean of {judged.views:,} views")
-    asked = "each" if pool == cache.num_samples else f"{pool:,} of them, at even distances"
+    those = "each" if pool == cache.num_samples else f"{pool:,} of them, at even distances"
     shown = _first(views, cache.num_views, "the one view", "every view")
     return (
         f"{samples:,} of {cache.num_samples:,} training samples, with {shown} of each. They are taken in turn from "
-        f"{reasons}; until {MAX_SAMPLES:,} are found or {MAX_BYTES / 1e6:g} MB are spent. The teacher was judged on "
-        f"all samples, by {of_views}, the student was asked about view 0 of {asked}."
+        f"{reasons}; until {MAX_SAMPLES:,} are found or {MAX_BYTES / 1e6:g} MB are used. The teacher was judged on "
+        f"all samples, by {of_views}, the student was run on view 0 of {those}."
     )
 
 
 def _first(views: int, of: int, one: str, every: str) -> str:
-    """So many views in words: all of them, or the first ones."""
+    """A number of views in words: all of them, or the first ones."""
     if views == of:
         return one if of == 1 else every
     return f"the first of {of:,} views" if views == 1 else f"the first {views:,} of {of:,} views"
 
 
 def _learnt_elsewhere(subject: Subject) -> bool:
-    """Whether the teacher is known to have learnt from other samples."""
+    """Whether the teacher is known to be trained on other samples."""
     settings = subject.focus.recipe.settings
     return settings.data.transfer is not None and settings.cache.from_ is None

@@ -1,4 +1,4 @@
-"""Where networks are right on the test part, and how far their confidence can be believed."""
+"""Accuracy, calibration and confusion of the networks on the test part; errors of a regression."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import altair as alt
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,12 +23,12 @@ from decant.pipeline.training.metrics import errors
 
 BINS = 15
 MAX_POINTS = 1_000
-"""Samples of a regression that a chart shows."""
+"""The most samples of a regression that a chart shows."""
 
 
 def quality(subject: Subject) -> Section:
-    """Confusion, reliability and gains by class of teacher, student and labels-only student; of a regression, outputs
-    against targets.
+    """Confusion, reliability and gains by class of teacher, student and labels-only student; for a regression,
+    outputs against targets.
     """
     name, title = "quality", "Where they are right"
     try:
@@ -71,9 +72,7 @@ def _diverged(networks: Sequence[str]) -> str | None:
 def reliability(
     logits: NDArray[np.float32], labels: NDArray[np.int64], bins: int = BINS
 ) -> list[dict[str, Any]]:
-    """Confidence and accuracy of each bin of confidence that is not empty, as `cache.statistics.calibration_error`
-    has them.
-    """
+    """Mean confidence and accuracy of each non-empty bin of confidence, with the bins of `calibration_error`."""
     probabilities = softmax(logits)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     place = np.clip(np.ceil(confidence * bins).astype(np.intp), 1, bins) - 1
@@ -88,7 +87,7 @@ def reliability(
 
 
 def by_class(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(C,) the share of each label's samples that is right; NaN of a label that no sample has."""
+    """(C,) accuracy of each class's samples; NaN for a class without samples."""
     count, right = logits.shape[1], logits.argmax(1) == labels
     totals, hits = np.bincount(labels, minlength=count), np.bincount(labels[right], minlength=count)
     return np.divide(hits, totals, out=np.full(count, np.nan), where=totals > 0)
@@ -108,7 +107,7 @@ def _classification(
     accuracies = {which: by_class(found, labels) for which, found in logits.items()}
     gained, differences = _gains(accuracies)
     changed = _most_changed(gained, confusion.MAX_CLASSES)
-    drawn = {"reliability": _reliability_chart(logits, labels)}
+    drawn: dict[str, charts.AnyChart] = {"reliability": _reliability_chart(logits, labels)}
     if gained:
         drawn["gains"] = _gains_chart(gained, changed, names)
     for place, which in enumerate(matrices):
@@ -129,7 +128,7 @@ def _classification(
 
 
 def _errors_of(which: str, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[str, ...]:
-    """How often a network is wrong, and how wrong its confidence is."""
+    """Errors, accuracy and calibration error of a network."""
     probabilities = softmax(logits)
     right = probabilities.argmax(1) == labels
     error = calibration_error(probabilities.max(1), right.astype(np.float64))
@@ -139,7 +138,7 @@ def _errors_of(which: str, logits: NDArray[np.float32], labels: NDArray[np.int64
 def _accuracies(
     accuracies: Mapping[str, NDArray[np.float64]], shown: Iterable[int], names: Sequence[str]
 ) -> list[tuple[str, ...]]:
-    """A row a class: percent of each network, a dash where no sample tells."""
+    """One row for each class: percent of each network, a dash where there are no samples."""
     return [
         (
             names[label],
@@ -149,7 +148,9 @@ def _accuracies(
     ]
 
 
-def _reliability_chart(logits: Mapping[str, NDArray[np.float32]], labels: NDArray[np.int64]) -> Any:
+def _reliability_chart(
+    logits: Mapping[str, NDArray[np.float32]], labels: NDArray[np.int64]
+) -> alt.LayerChart:
     points = [
         {"series": which, **one} for which, found in logits.items() for one in reliability(found, labels)
     ]
@@ -158,7 +159,7 @@ def _reliability_chart(logits: Mapping[str, NDArray[np.float32]], labels: NDArra
 
 def _gains_chart(
     gained: Mapping[str, NDArray[np.float64]], shown: Sequence[int], names: Sequence[str]
-) -> Any:
+) -> alt.Chart:
     points = [
         {"class": names[label], "series": series, "value": 100 * float(values[label])}
         for label in shown
@@ -170,13 +171,13 @@ def _gains_chart(
 
 def _confusion_chart(
     which: str, counts: NDArray[np.int64], shown: Sequence[int], names: Sequence[str]
-) -> Any:
+) -> alt.Chart:
     squares = confusion.cells(confusion.row_shares(counts), shown, names, counts)
     return charts.matrix(squares, f"answer of the {which}", "label", "share of the label", len(shown))
 
 
 def _gains(accuracies: Mapping[str, NDArray[np.float64]]) -> tuple[dict[str, NDArray[np.float64]], bool]:
-    """What the student has over each of the others, by class; and whether there is anything to compare."""
+    """The student's gain over each of the others by class, and whether there are others."""
     student = accuracies.get("student")
     if student is None:
         return {}, False
@@ -185,15 +186,15 @@ def _gains(accuracies: Mapping[str, NDArray[np.float64]]) -> tuple[dict[str, NDA
 
 
 def _grain(labels: NDArray[np.int64]) -> str:
-    """What one sample counts in an accuracy by class."""
+    """How many points of accuracy one sample of a class counts."""
     typical = float(np.median(np.unique(labels, return_counts=True)[1]))
     one = f"one of {typical:,g} is {100 / typical:.3g} points"
     return f" Half of the labels have {typical:,g} test samples or fewer; {one}."
 
 
 def _most_changed(gained: Mapping[str, NDArray[np.float64]], count: int) -> list[int]:
-    """Classes of the test part, at most so many, that differ most, from the largest gain over the last of the others to
-    the largest loss.
+    """At most `count` classes that differ most, from the largest gain over the last of the others to the largest
+    loss.
     """
     if not gained:
         return []
@@ -204,7 +205,7 @@ def _most_changed(gained: Mapping[str, NDArray[np.float64]], count: int) -> list
 
 
 def _errors(outputs: Mapping[str, NDArray[np.float32]], targets: NDArray[np.floating]) -> dict[str, Any]:
-    """A table of the figures of a regression."""
+    """A table of the metrics of a regression."""
     shown = FORMATS["regression"]
     measured = {
         which: errors(torch.from_numpy(found), torch.from_numpy(targets)) for which, found in outputs.items()
@@ -218,7 +219,7 @@ def _errors(outputs: Mapping[str, NDArray[np.float32]], targets: NDArray[np.floa
 def _regression(
     name: str, title: str, outputs: Mapping[str, NDArray[np.float32]], targets: NDArray[np.floating]
 ) -> Section:
-    """Outputs against the first target that is known of any sample."""
+    """Outputs against the first target that has a value for any sample."""
     first = int((~np.isnan(targets)).any(0).argmax())
     known = np.flatnonzero(~np.isnan(targets[:, first]))
     chosen = known[

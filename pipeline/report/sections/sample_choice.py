@@ -1,4 +1,4 @@
-"""Which samples are shown one by one, and why; and which labels the teacher doubts."""
+"""Which samples the inspector shows and why, and which labels are likely wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from decant.pipeline.report.sections.cached import probabilities_of
 from decant.pipeline.support.progress import track
 
 MAX_VALUES = 2_000_000_000
-"""Probabilities that judging reads: of all samples, of as many views as that allows."""
+"""The most probabilities that `judge` reads: those of all samples, in as many views as that allows."""
 
 REASONS = {
     "label": "likely label errors, the widest margin first",
@@ -28,12 +28,12 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Judged:
-    """What the teacher says of every sample at T = 1: means over views."""
+    """The teacher's probabilities of every sample at T = 1, as means over views."""
 
     views: int
-    """How many views were read."""
+    """The number of views that were read."""
     labels: NDArray[np.int64]
-    """(N,), −1 where there is none."""
+    """(N,), −1 if there is none."""
     entropy: NDArray[np.float32]
     """(N,) nats."""
     answer: NDArray[np.int64]
@@ -41,17 +41,17 @@ class Judged:
     answer_share: NDArray[np.float32]
     """(N,) that probability."""
     label_share: NDArray[np.float32]
-    """(N,) the mean probability of the label, NaN where there is none."""
+    """(N,) the mean probability of the label, NaN if there is none."""
     thresholds: NDArray[np.float64]
-    """(C,) the mean label_share of each label's samples; infinite where there are none."""
+    """(C,) the mean label_share of each class's samples; infinite if there are none."""
 
     @property
     def label_errors(self) -> NDArray[np.intp]:
-        """Samples whose label is likely wrong, the widest margin first: the teacher answers another class, as surely
-        as it is of that class's own samples on the average.
+        """Samples whose label is likely wrong, the widest margin first: the teacher predicts another class, with at
+        least its average confidence in that class's own samples.
 
         The rule of Northcutt, Jiang, Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels" (2021),
-        section 3, for the likeliest class alone. A teacher that learnt these labels by heart doubts none.
+        section 3, for the most likely class alone. A teacher that has memorised its labels finds no errors.
         """
         doubted = (self.labels >= 0) & (self.answer != self.labels)
         found = np.flatnonzero(doubted & (self.answer_share >= self.thresholds[self.answer]))
@@ -59,13 +59,13 @@ class Judged:
 
 
 def judge(cache: LogitSource) -> Judged:
-    """Reads every sample. Raises CorruptError."""
+    """Reads the soft labels of every sample. Raises CorruptError."""
     count, classes = cache.num_samples, cache.num_outputs
     views = int(np.clip(MAX_VALUES // (count * classes), 1, cache.num_views))
     labels = np.asarray(cache.labels)
     entropy, share = np.zeros(count, np.float32), np.zeros(count, np.float32)
     answer, label_share = np.zeros(count, np.int64), np.full(count, np.nan, np.float32)
-    for rows in track(list(row_chunks(count)), "judging soft labels"):
+    for rows in track(list(row_chunks(count)), "reading soft labels"):
         indices = np.arange(count)[rows]
         mean = np.zeros((len(indices), classes), np.float32)
         for view in range(views):
@@ -95,9 +95,9 @@ def divergence(one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArra
 def choose(
     judged: Judged, pool: NDArray[np.integer], differs: NDArray[np.floating] | None, count: int
 ) -> dict[int, str]:
-    """At most `count` indices, each with the reason, in the order in which they are chosen.
+    """Chooses at most `count` indices, each with the reason, in the order in which they are chosen.
 
-    pool (P,): the indices that the student was asked about; differs (P,): how far it is from the teacher there.
+    pool (P,): the indices that the student was run on; differs (P,): its divergence from the teacher there.
     """
     queues: dict[str, Sequence[int]] = {
         "label": judged.label_errors[:count].tolist(),

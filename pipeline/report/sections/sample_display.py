@@ -1,14 +1,13 @@
-"""What a person is shown of a sample: its pixels, its text or its numbers."""
+"""How a sample is displayed: as an image, as text or as numbers."""
 
 from __future__ import annotations
 
 import base64
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,22 +28,22 @@ _MAX_NUMBERS = 64
 
 @dataclass(frozen=True)
 class Shown:
-    """How samples of some data are shown."""
+    """How the samples of a dataset are displayed."""
 
     viewed: ViewedData
     size: tuple[int, int] | None
-    """(width, height) of an image as it is shown; None of what is no image."""
-    text_of: Any = None
-    """Token ids → text; None of what is no text."""
+    """(width, height) of a displayed image; None if the inputs are not images."""
+    text_of: Callable[[list[int]], str] | None = None
+    """Token ids → text; None if the inputs are not texts."""
     files: Sequence[Path] = field(default=())
-    """The file of each sample, where samples are files."""
+    """The file of each sample, if samples are files."""
 
     @property
     def are_images(self) -> bool:
         return self.size is not None
 
     def sample(self, index: int, views: int) -> dict[str, str]:
-        """`image`: an address that holds the first views side by side; or `text`; and `file`, where there is one."""
+        """`image`: a data URL with the first views side by side; or `text`; and `file`, if there is one."""
         found = {"file": self.file(index)} if self.files else {}
         keys = [(index, view) for view in range(views)]
         if self.size is not None:
@@ -57,12 +56,14 @@ class Shown:
         return {**found, "text": " ".join(f"{value:.4g}" for value in values[:_MAX_NUMBERS].tolist()) + more}
 
     def file(self, index: int) -> str:
-        """The path of a sample's file, as text, which a name need not be; empty where it has none."""
+        """The path of a sample's file as text, with replacement characters where it is not UTF-8; empty if it has
+        none.
+        """
         return os.fsencode(self.files[index]).decode("utf-8", "replace") if self.files else ""
 
 
 def shown_of(viewed: ViewedData, settings: Settings) -> Shown:
-    """How samples of these data are shown."""
+    """How the samples of these data are displayed."""
     if vocabulary(viewed.data) is not None:
         return Shown(viewed, None, decoder(settings.data))
     whole = settings.data.name == "imagefolder" and settings.data.transfer is None
@@ -75,8 +76,8 @@ def shown_of(viewed: ViewedData, settings: Settings) -> Shown:
 
 
 def strip(images: NDArray[np.uint8], size: tuple[int, int]) -> str:
-    """Images (V, C, H, W) side by side, each (width, height), as the address of a WebP: of small ones every pixel, of
-    larger ones at quality 90. Of other than three channels the first is shown, grey.
+    """Images (V, C, H, W) side by side, each (width, height), as a data URL of a WebP file: small ones lossless,
+    larger ones at quality 90. Unless there are three channels, the first is shown in grey.
     """
     width, height = size
     whole = Image.new("RGB", (width * len(images), height))

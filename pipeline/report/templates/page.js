@@ -1,4 +1,4 @@
-// Draws the charts, in the theme that is asked for, and shows or hides networks.
+// Draws the charts, in the chosen theme, and shows or hides networks.
 const charts = JSON.parse(document.getElementById("charts").textContent);
 const themes = JSON.parse(document.getElementById("themes").textContent);
 const views = new Map();
