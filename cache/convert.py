@@ -193,11 +193,16 @@ def _stacked(caches: Sequence[LogitCache]) -> Manifest:
 
 def copy_view(writer: LogitCacheWriter, view: int, source: LogitSource, inner: int) -> None:
     """Copies view `inner` of `source` into view `view` of what is written. Raises CorruptError at damaged rows."""
+    cache = source if isinstance(source, LogitCache) else None
+    if cache is not None and cache.manifest.encoding != writer.manifest.encoding:
+        cache = None  # its rows are stored otherwise
     for rows in row_chunks(writer.manifest.num_samples):
-        # Reading the logits checks the blocks that the other columns lie in too.
-        logits = source.logits(rows, inner)
-        checksums = source.input_crc32[inner, rows]
-        writer.write(rows, logits, labels=source.labels[rows], input_crc32=checksums, view=view)
+        beside = {"labels": source.labels[rows], "input_crc32": source.input_crc32[inner, rows]}
+        # Reading rows checks the blocks that their labels and checksums lie in too.
+        if cache is not None:
+            writer.write_encoded(rows, cache.encoded(rows, inner), **beside, view=view)
+        else:
+            writer.write(rows, source.logits(rows, inner), **beside, view=view)
 
 
 def take_over_views(writer: LogitCacheWriter, store: Store) -> int:

@@ -146,6 +146,13 @@ class LogitCache:
         samples, or (B,) integers. Raises IndexError for an index or a view out of range, CorruptError where a block
         that is read for the first time is not as it was written.
         """
+        return self._encoding.decode(self.encoded(indices, view))
+
+    def encoded(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> dict[str, NDArray[Any]]:
+        """The same rows as they are stored: a copy (B, …) from each table of the encoding, by the table's name.
+
+        Takes and raises what `logits` does.
+        """
         if type(indices) is np.ndarray and indices.dtype is _INTP:
             rows = cast("NDArray[np.intp]", indices)  # the usual case, at the cost of `take`
         else:
@@ -159,10 +166,9 @@ class LogitCache:
         if not self._checks.all_sound:
             self._verify_rows(rows, one_view)
         try:
-            encoded = {name: table.take(rows, axis=0) for name, table in tables.items()}
+            return {name: table.take(rows, axis=0) for name, table in tables.items()}
         except IndexError:
             raise _outside(rows, self.num_samples) from None
-        return self._encoding.decode(encoded)
 
     def verify(self) -> list[str]:
         """Checks every block; returns a list of problems, empty for a sound cache."""

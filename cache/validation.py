@@ -42,15 +42,48 @@ def check_batch(
     samples = check_indices(manifest, indices, view)
     given = check_logits(manifest, samples, logits)
     encoded = manifest.encoding.encode(given, samples, view)
-    return Batch(
-        samples,
-        view,
-        {
-            **encoded,
-            "labels": check_labels(manifest, samples, labels, view),
-            "input_crc32": check_input_crc32(manifest, samples, input_crc32, view),
-        },
-    )
+    return _batch(manifest, samples, encoded, labels, input_crc32, view)
+
+
+def check_encoded_batch(
+    manifest: Manifest,
+    indices: ArrayLike,
+    rows: Mapping[str, ArrayLike],
+    labels: ArrayLike | None,
+    input_crc32: ArrayLike | None,
+    view: int,
+) -> Batch:
+    """The same from rows that are encoded already. Raises ValueRefusedError."""
+    view = check_view(manifest, view)
+    samples = check_indices(manifest, indices, view)
+    expected = manifest.encoding.columns(manifest.num_outputs)
+    if rows.keys() != expected.keys():
+        raise ValueRefusedError(f"rows: expected {', '.join(expected)}, found {', '.join(rows)}")
+    encoded = {name: _array(name, rows[name]) for name in expected}
+    for name, column in expected.items():
+        shape, found = (len(samples), *column.shape), encoded[name]
+        if (found.shape, found.dtype) != (shape, column.dtype):
+            raise ValueRefusedError(
+                f"{name}: expected {shape} {column.dtype.name}, found {found.shape} {found.dtype}"
+            )
+    manifest.encoding.check(encoded, samples, view)
+    return _batch(manifest, samples, encoded, labels, input_crc32, view)
+
+
+def _batch(
+    manifest: Manifest,
+    samples: NDArray[np.int64],
+    encoded: Mapping[str, NDArray[Any]],
+    labels: ArrayLike | None,
+    input_crc32: ArrayLike | None,
+    view: int,
+) -> Batch:
+    columns = {
+        **encoded,
+        "labels": check_labels(manifest, samples, labels, view),
+        "input_crc32": check_input_crc32(manifest, samples, input_crc32, view),
+    }
+    return Batch(samples, view, columns)
 
 
 def check_view(manifest: Manifest, view: int) -> int:

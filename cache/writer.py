@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -118,6 +118,21 @@ class LogitCacheWriter:
         range, or an index that is stored already with other values; StorageError where the disk fails.
         """
         self._store(validation.check_batch(self.manifest, indices, logits, labels, input_crc32, view))
+
+    def write_encoded(
+        self,
+        indices: ArrayLike,
+        rows: Mapping[str, ArrayLike],
+        *,
+        labels: ArrayLike | None = None,
+        input_crc32: ArrayLike | None = None,
+        view: int = 0,
+    ) -> None:
+        """Stores rows as `LogitCache.encoded` returns them, from a cache with the same encoding: not a bit changes.
+
+        Takes and raises what `write` does.
+        """
+        self._store(validation.check_encoded_batch(self.manifest, indices, rows, labels, input_crc32, view))
 
     def publish(self) -> Path:
         """Syncs the file, checks every block and gives the file its published name; returns that path.

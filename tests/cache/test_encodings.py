@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from decant.cache import FormatError, LogitCache, LogitCacheWriter, Manifest, ValueRefusedError, encodings
+from decant.cache.convert import copy_view
 from decant.cache.encodings import Column, Dense, Encoding, encoding_of
 from decant.cache.format.tables import BLOCK_BYTES, rows_per_block
 from tests.helpers.caches import leftovers
@@ -182,6 +183,43 @@ def test_a_resumed_writer_and_one_that_takes_over_write_the_same_bytes(
             other.publish()
     assert path.read_bytes() == whole
     assert leftovers(tmp_path) == []
+
+
+def test_a_copied_view_has_the_very_bytes_of_its_source(tmp_path: Path, encoding: Encoding) -> None:
+    """Decoded and encoded again, a row need not be what it was."""
+    rough = np.random.default_rng(8).normal(size=(N, C)).astype("f4") * 30
+    with LogitCacheWriter(tmp_path / "source.h5", manifest_of(encoding).with_views(1)) as writer:
+        writer.write(np.arange(N), rough, labels=np.arange(N), input_crc32=np.arange(N))
+        source = LogitCache.open(writer.publish())
+    with LogitCacheWriter(tmp_path / "copy.h5", manifest_of(encoding)) as writer:
+        for view in range(V):
+            copy_view(writer, view, source, 0)
+        copied = LogitCache.open(writer.publish())
+    expected = encoding.encode(rough, np.arange(N), 0)
+    for view in range(V):
+        for name, rows in copied.encoded(slice(None), view).items():
+            assert rows.tobytes() == expected[name].tobytes(), name
+        assert np.array_equal(copied.logits(slice(None), view), source.logits(slice(None)))
+        assert np.array_equal(copied.input_crc32[view], np.arange(N))
+
+
+def test_encoded_rows_that_no_encoder_makes_are_refused(tmp_path: Path, encoding: Encoding) -> None:
+    rows = encoding.encode(raw_logits(0)[:3], np.arange(3), 0)
+    name = list(rows)[-1]
+    spoilt = rows[name].copy()
+    spoilt[1, 5] = np.inf
+    wrong: list[tuple[Mapping[str, NDArray[Any]], str]] = [
+        ({}, "rows: expected"),
+        ({**rows, "more": spoilt}, "rows: expected"),
+        ({**rows, name: rows[name][:2]}, f"{name}: expected"),
+        ({**rows, name: rows[name].astype("f8")}, f"{name}: expected"),
+        ({**rows, name: spoilt}, "sample 1, view 0"),
+    ]
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest_of(encoding)) as writer:
+        for given, says in wrong:
+            with pytest.raises(ValueRefusedError, match=says):
+                writer.write_encoded(np.arange(3), given)
+        assert not writer.is_written().any()
 
 
 @pytest.mark.parametrize("kind", ["sparse", 3, None, ["dense"]])
