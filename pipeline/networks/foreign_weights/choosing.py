@@ -34,7 +34,7 @@ def choose(complete: Sequence[Misfits], found: Tensors, setting: str) -> Choice 
     if not rivals:
         return None
     if len(rivals) == 1:
-        return Choice(rivals[0], preference="" if averaged else _unmatched_averages(rivals[0], found))
+        return Choice(rivals[0], preference="" if averaged else _unmatched_averages(complete, found))
     if len(averaged) == 1:
         others = " or ".join(_place(one) for one in raw)
         return Choice(
@@ -62,10 +62,10 @@ def _distinct(complete: Sequence[Misfits], found: Tensors) -> list[Misfits]:
     return begun or rivals
 
 
-def _unmatched_averages(taken: Misfits, found: Tensors) -> str:
+def _unmatched_averages(complete: Sequence[Misfits], found: Tensors) -> str:
     """That there are averaged weights which do not fit; empty where there are none."""
     places = {found.containers[path] for path, tensor in found.by_path.items() if tensor.is_floating_point()}
-    places -= {found.containers[path] for path in taken.fit.paths}
+    places -= {found.containers[path] for one in complete for path in one.fit.paths}
     places = {
         place for place in places if _says_averaged(place) and found.by_path.get(f"{place}n_averaged") is None
     }

@@ -151,9 +151,9 @@ class Misfits:
         """The same, where a last layer is new with the file's own one, under another name, among what is left out."""
         if not (self.other_head and self.missing):
             return self
-        layers = {path.rpartition(".")[0] for path in self.unexpected}
-        known = {path.rpartition(".")[0] for path in self.fit.paths}
-        if len(layers) > _HEADS or layers & known:
+        start = len(self.fit.prefix)
+        of_network = {path[start:].partition(".")[0] for path in self.fit.paths}
+        if any(path[start:].partition(".")[0] in of_network for path in self.unexpected):
             return self
         return Misfits(
             self.fit,

@@ -16,6 +16,7 @@ import torch
 from decant.pipeline.errors import WeightsError
 from decant.pipeline.networks.foreign_weights.pickled_types import allowed
 from decant.pipeline.networks.foreign_weights.signatures import NotWeightsError, form_of
+from decant.pipeline.networks.foreign_weights.wording import listed, shown
 from decant.pipeline.support.weight_files import weight_files
 
 _CLAIMED = {
@@ -75,7 +76,8 @@ def _read_pickled(path: Path) -> object:
     with allowed(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # by its path torch would go by its ending
+                return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             names = _refused_types(path, error)
             if not names:
@@ -122,13 +124,14 @@ def _refused_types(path: Path, error: pickle.UnpicklingError) -> str:
     if first is None:
         return ""
     try:
-        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        with path.open("rb") as file:
+            names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
     except Exception:  # of the legacy format the list is not to be had
         names = []
     if first[1] not in names and f"builtins.{first[1]}" not in names:
-        return first[1]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more types" if len(names) > 3 else "")
+        return shown(first[1])
+    return listed(names, 3)
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return shown(" ".join(str(error).split()) or type(error).__name__)
