@@ -161,7 +161,7 @@ NOT_WEIGHTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a cut file": (cut, "cut short or damaged: it has"),
     "cut safetensors": (cut_safetensors, "cut short: it has 300 bytes"),
     "JSON": (lambda path: path.write_text(json.dumps({"a": 1})), "JSON text, and no index of shards"),
-    "noise": (lambda path: path.write_bytes(b"\xfe\xdc\xba" * 20), "of no known form, or damaged (60 bytes, which begin"),
+    "noise": (lambda path: path.write_bytes(b"\xfe\xdc\xba" * 20), "of no known form, or damaged (60 bytes"),
 }  # fmt: skip
 
 
