@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections import Counter
 
 from tests.deploy.test_export import EXAMPLE
@@ -30,6 +31,12 @@ def test_it_has_at_most_150_lines() -> None:
 def test_a_loop_of_another_project_takes_ten_lines() -> None:
     code = next(block.code for block in blocks(README) if block.language == "python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
+
+
+def test_it_names_every_extra_that_a_user_may_want() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = set(project["optional-dependencies"]) - {"dev", "docs"}
+    assert {name for name in extras if f"`{name}`" not in README.read_text("utf-8")} == set()
 
 
 def test_its_links_lead_to_files() -> None:
