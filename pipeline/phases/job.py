@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from decant.pipeline.config.recipe import Recipe
-from decant.pipeline.config.settings import TeacherSettings, Training
+from decant.pipeline.config.settings import Training
 from decant.pipeline.data.samples import task_of
 from decant.pipeline.networks.build import build_network, num_parameters
 from decant.pipeline.networks.spec import NetworkSpec
-from decant.pipeline.phases.given_weights import take_weights, warn_at_chance
 from decant.pipeline.runs.latency import device_name, latency
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.open import class_names
@@ -46,6 +45,8 @@ class TrainingJob:
     folder: Path
     lazy: bool = False
     """Whether `data` decode files, so that worker processes pay off."""
+    load_initial_weights: Callable[[nn.Module], None] | None = None
+    """Loads weights into the network before it is trained; None keeps those that are drawn from the seed."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     """Fields of a distilled student's result that name what it is trained from: objective, cache, teacher, baseline."""
 
@@ -93,8 +94,8 @@ def _train(
     job: TrainingJob, recipe: Recipe, test: ViewedData, device: torch.device, teacher_logits: Tensor | None
 ) -> Result:
     network = build_network(job.spec, job.settings.seed)
-    if isinstance(job.settings, TeacherSettings):
-        take_weights(network, job.spec, job.settings)
+    if job.load_initial_weights is not None:
+        job.load_initial_weights(network)
     save_recipe(job.folder, recipe)
     train(
         network,
@@ -122,8 +123,6 @@ def _save_network(
 ) -> Result:
     """Saves test logits, weights and then the result of a trained network."""
     logits = _save_test_logits(job.folder, network, test, device)
-    if not job.settings.epochs and task_of(test.data) == "classification":
-        warn_at_chance(logits, torch.from_numpy(test.data.labels))
     size, digest = save_network(job.folder, network, job.spec)
     first, _ = test.batch([0])
     result = Result(

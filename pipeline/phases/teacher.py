@@ -8,9 +8,11 @@ from decant.pipeline.data.samples import has_labels, task_of
 from decant.pipeline.errors import DataError
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.objectives import from_labels
+from decant.pipeline.phases.given_weights import take_weights, warn_at_chance
 from decant.pipeline.phases.job import TrainingJob, load_result_on, train_network
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.result import Result
+from decant.pipeline.runs.saved_logits import load_test_logits
 
 
 def make_teacher(plan: Plan, device: torch.device) -> tuple[Result, bool]:
@@ -30,14 +32,20 @@ def make_teacher(plan: Plan, device: torch.device) -> tuple[Result, bool]:
             f"{train.data.name}: train: no sample has a label, so no teacher can be trained on it; take one "
             "as it is, with teacher.weights and teacher.epochs = 0"
         )
+    spec = specify_network(settings.network, train)
     job = TrainingJob(
         kind="teacher",
-        spec=specify_network(settings.network, train),
+        spec=spec,
         settings=settings,
         data=train,
         criterion=from_labels(settings.label_smoothing, task_of(train.data)),
         views=train.live_views,
         folder=plan.teacher_folder,
         lazy=train.data.lazy,
+        load_initial_weights=lambda network: take_weights(network, spec, settings),
     )
-    return train_network(job, plan.recipe, test, device), False
+    result = train_network(job, plan.recipe, test, device)
+    if not settings.epochs and task_of(train.data) == "classification":
+        logits = torch.from_numpy(load_test_logits(result.folder))
+        warn_at_chance(logits, torch.from_numpy(test.data.labels))
+    return result, False

@@ -106,7 +106,7 @@ def test_what_the_cache_offers_is_there() -> None:
     assert all(getattr(package, name) is not None for name in package.__all__)
 
 
-@pytest.mark.parametrize("name", ["teacher", "cache_logits", "teacher_pass", "cost"])
+@pytest.mark.parametrize("name", ["teacher", "given_weights", "cache_logits", "teacher_pass", "cost"])
 def test_phase_two_reaches_no_code_that_builds_or_runs_a_teacher(name: str) -> None:
     module = f"decant.pipeline.phases.{name}"
     assert module in sources()
