@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from decant.pipeline.errors import DataError, WeightsError
 from decant.pipeline.phases.datasets import Splits
@@ -66,3 +67,19 @@ def test_a_teacher_is_not_trained_without_a_label(tmp_path: Path) -> None:
     plan.splits.teacher_train.data.labels[:] = -1
     with pytest.raises(DataError, match="no sample has a label"):
         make_teacher(plan, CPU)
+
+
+def test_a_teacher_that_is_no_better_than_chance_as_it_is_taken_is_doubted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = teach(tmp_path).folder / WEIGHTS
+    as_it_is = "teacher.epochs=0"
+    teach(tmp_path, f"teacher.weights={str(weights)!r}", as_it_is)
+    assert "chance" not in capsys.readouterr().err
+    state = load_file(weights)
+    for name, value in state.items():
+        if value.shape[:1] == (10,):  # the last layer, with its classes in another order
+            state[name] = value.roll(1, dims=0)
+    save_file(state, other := tmp_path / "rolled.safetensors")
+    teach(tmp_path, f"teacher.weights={str(other)!r}", as_it_is)
+    assert "and chance is" in capsys.readouterr().err
