@@ -1,4 +1,4 @@
-"""The decoded pack: the images of a part, decoded once, in one file that every process maps into memory.
+"""The pack: the images of a split, decoded once into one file that every process maps into memory.
 
 A page with key and shape, the pixels (N, C, H, W) uint8, then a table with an entry for each block of images
 (`decant.cache.io.blockfile`). Until every block is written and synced the file is `NAME.pack.partial`; then it takes
@@ -145,10 +145,12 @@ class Pack:
 def find_or_build(
     path: Path, layout: Layout, decode: Decode, confirm: Callable[[], None], description: str
 ) -> Pack:
-    """The pack at `path`, built if need be; one that is not sound is built anew.
+    """The pack at `path`; builds it where there is none, or where the one that is there is damaged.
 
-    `confirm` raises DataError where the files are no more those that were to be decoded. Raises StorageError
-    or OSError where folder or disk do not let it be made, and what `decode` raises.
+    layout: key, number and shape of the images. decode: what gives them. confirm: raises DataError where the image files
+    have changed while they were decoded; the pack is then not published. description: of the progress bar.
+
+    Raises StorageError or OSError where the folder or the disk does not allow it, and what `decode` raises.
     """
     found = _find(path, layout, decode)
     if found is not None:
@@ -178,7 +180,7 @@ def partial_path(path: Path) -> Path:
 
 
 def _find(path: Path, layout: Layout, decode: Decode) -> Pack | None:
-    """The pack, if it is whole, and some of its images are what this machine decodes; marks it as used."""
+    """The pack, if it is complete and some of its images are what this machine decodes; marks it as used."""
     try:
         found = Pack(path, layout)
         probes = spread(layout.count, _PROBES)
@@ -199,20 +201,20 @@ def _build(path: Path, layout: Layout, decode: Decode, confirm: Callable[[], Non
     unfinished = partial_path(path)
     fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        claim(fd)  # so that nobody collects it as left behind
+        claim(fd)  # so that `decant cache gc` does not remove it
         file = BlockFile(fd, layout, unfinished)
         _fill(file, layout, _begun(file, layout.header), decode, description)
         confirm()
         file.publish(path)
     except DataError:
-        unfinished.unlink(missing_ok=True)  # images that are put right are others, with another key
+        unfinished.unlink(missing_ok=True)  # once the image files are corrected, the key is another
         raise
     finally:
         os.close(fd)
 
 
 def _begun(file: BlockFile, header: bytes) -> NDArray[np.uint64]:
-    """The entries of an unfinished file, 0 for what is still to be written; the file is made ready if need be."""
+    """The entries of an unfinished file, 0 for each block that is not written; creates the file if it is new."""
     if not file.was_created(header):
         try:
             file.create(header)
