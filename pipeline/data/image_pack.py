@@ -147,7 +147,7 @@ def find_or_build(
 ) -> Pack:
     """The pack at `path`; builds it where there is none, or where the one that is there is damaged.
 
-    layout: key, number and shape of the images. decode: what gives them. confirm: raises DataError where the image files
+    layout: key, number and shape of the images. decode: what gives them. confirm: raises DataError where image files
     have changed while they were decoded; the pack is then not published. description: of the progress bar.
 
     Raises StorageError or OSError where the folder or the disk does not allow it, and what `decode` raises.
