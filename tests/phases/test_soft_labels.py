@@ -29,9 +29,11 @@ def test_a_cache_that_is_not_there_is_not_built_but_the_command_is_named(tmp_pat
 
 
 def test_the_nearest_cache_is_shown_with_what_differs(tmp_path: Path) -> None:
-    build_cache(tmp_path)
-    with pytest.raises(NotMadeError, match=r"encoding\.dtype: expected 'float32', found 'float16'"):
+    near = build_cache(tmp_path).path
+    build_cache(tmp_path, "teacher.seed=1")  # which differs in its teacher too
+    with pytest.raises(NotMadeError, match=r"encoding\.dtype: expected 'float32', found 'float16'") as caught:
         students(tmp_path, 'cache.dtype="float32"')
+    assert f"The nearest there, {near}, differs in:" in str(caught.value)
 
 
 def test_a_cache_given_by_its_path_needs_no_teacher(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,12 @@ class Stopped(Exception):
 
 
 def run(
-    splits: Splits, folder: Path, stop_after: int | None = None, network: str = "conv", **settings: Any
+    splits: Splits,
+    folder: Path,
+    stop_after: int | None = None,
+    network: str = "conv",
+    each_step: Callable[[], object] = lambda: None,
+    **settings: Any,
 ) -> dict[str, Tensor]:
     """Trains a small network; its weights. `stop_after` raises in the middle of the epoch after that many."""
     chosen = Training(
@@ -52,6 +58,7 @@ def run(
         calls += 1
         if stop_after is not None and calls == 12 * stop_after + 5:  # 1,437 samples are 12 batches
             raise Stopped
+        each_step()
         return cross_entropy(outputs, labels)
 
     def evaluate_on(_: nn.Module) -> Metrics:
@@ -145,6 +152,50 @@ def test_the_rate_of_the_schedule_reaches_the_optimizer(splits: Splits, tmp_path
     run(splits, tmp_path, schedule="step", milestones=(1,), gamma=0.5, lr=0.08)
     rates = [json.loads(line)["lr"] for line in (tmp_path / METRICS).read_text().splitlines()]
     assert rates == [0.08, 0.04, 0.04]
+
+
+def test_what_is_random_in_an_epoch_is_drawn_anew_in_each_and_by_the_seed(
+    splits: Splits, tmp_path: Path
+) -> None:
+    """As dropout's is: a number drawn in each of 12 steps of 2 epochs."""
+
+    def drawn(name: str, **settings: Any) -> list[float]:
+        found = list[float]()
+        run(
+            splits,
+            tmp_path / name,
+            epochs=2,
+            each_step=lambda: found.append(float(torch.rand(()))),
+            **settings,
+        )
+        return found
+
+    first = drawn("first")
+    assert len(set(first)) == len(first) == 24
+    assert drawn("again") == first
+    assert not set(drawn("other", seed=1)) & set(first)
+
+
+def stepped(start: float, gradient: float, steps: int = 1, **settings: Any) -> float:
+    """A parameter after steps of the optimizer, whose gradient is the same in each."""
+    chosen = Training(network={"name": "linear"}, epochs=1, lr=0.1, **settings)
+    owner = nn.ParameterDict({"only": nn.Parameter(torch.tensor([start]))})
+    optimizer = make_optimizer(owner, chosen, CPU)
+    for _ in range(steps):
+        owner["only"].grad = torch.tensor([gradient])
+        optimizer.step()
+    return float(owner["only"].detach())
+
+
+def test_the_optimizer_does_what_its_settings_say() -> None:
+    """By the formulas of the papers, written out."""
+    for name, decayed in (("sgd", 4 - 0.1 * 0.5 * 4), ("adam", 4 - 0.1), ("adamw", 4 - 0.1 * 0.5 * 4)):
+        assert stepped(4.0, 0.0, optimizer=name, weight_decay=0.5) == pytest.approx(decayed), name
+        assert stepped(4.0, 0.0, optimizer=name, weight_decay=0.0) == 4.0, name
+    plain = {"optimizer": "sgd", "weight_decay": 0.0}
+    assert stepped(0.0, 1.0, 2, **plain, momentum=0.9, nesterov=False) == pytest.approx(-0.1 * (1 + 1.9))
+    nesterov = -0.1 * ((1 + 0.9 * 1) + (1 + 0.9 * 1.9))
+    assert stepped(0.0, 1.0, 2, **plain, momentum=0.9, nesterov=True) == pytest.approx(nesterov)
 
 
 def test_frozen_parameters_are_left_to_themselves() -> None:
