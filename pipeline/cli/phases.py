@@ -115,12 +115,12 @@ def evaluate(recipe: Recipe, base: Path, store: Store, device: str, as_json: boo
         shown = formats(results[0].metrics)
         rows = [
             (
-                str(found.network),
-                found.kind,
-                str(found.seed),
-                *(figure.text(found.metrics) for figure in shown),
+                str(result.network),
+                result.kind,
+                str(result.seed),
+                *(figure.text(result.metrics) for figure in shown),
             )
-            for found in results
+            for result in results
         ]
         print_table(("network", "kind", "seed", *(figure.name for figure in shown)), rows)
     click.echo(f"next: {recipe.command('report')}")

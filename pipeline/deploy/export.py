@@ -84,9 +84,9 @@ def export_run(
         row.loss_problem(rows[0], max_loss) if row.name == "int8" else row.difference_problem()
         for row in rows[1:]
     ]
-    found = tuple(problem for problem in problems if problem is not None)
-    files = () if found else _publish(run.folder / "export", contents, rows, description)
-    return Exported(tuple(rows), files, found, left_out)
+    failures = tuple(problem for problem in problems if problem is not None)
+    files = () if failures else _publish(run.folder / "export", contents, rows, description)
+    return Exported(tuple(rows), files, failures, left_out)
 
 
 def read_summary(folder: Path) -> list[Checked]:
@@ -96,9 +96,9 @@ def read_summary(folder: Path) -> list[Checked]:
     path, names = folder / "export" / SUMMARY, [field.name for field in fields(Checked)]
     if not path.is_file():
         return []
-    found = read_json(path)
+    summary = read_json(path)
     try:
-        rows = [found["student"], *found["formats"].values()]
+        rows = [summary["student"], *summary["formats"].values()]
         checked = [Checked(**{name: row[name] for name in names}) for row in rows]
         [row.cells() for row in checked]  # what is no number cannot be shown
     except (KeyError, TypeError, ValueError, AttributeError) as error:

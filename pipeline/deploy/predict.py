@@ -98,8 +98,8 @@ class Predictor:
     def _likeliest(self, pixels: NDArray[np.uint8], top: int) -> tuple[tuple[str, float], ...]:
         probabilities = self.network(torch.from_numpy(pixels[None])).float().softmax(1)[0]
         best = probabilities.topk(min(top, len(probabilities)))
-        found = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return tuple((self.classes[label], probability) for label, probability in found)
+        top_classes = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return tuple((self.classes[label], probability) for label, probability in top_classes)
 
 
 def _views(run: FinishedRun) -> ViewsSettings:

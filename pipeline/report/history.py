@@ -66,17 +66,17 @@ class Curve:
         kept = np.unique(
             np.linspace(0, len(self.epochs) - 1, min(points, len(self.epochs))).round().astype(int)
         )
-        for place in kept.tolist():
-            yield self.epochs[place], self.mean[place], self.low[place], self.high[place]
+        for index in kept.tolist():
+            yield self.epochs[index], self.mean[index], self.low[index], self.high[index]
 
 
 def curve(results: Sequence[Result], quantity: Quantity) -> Curve | None:
     """The curve of some runs over the epochs that all of them have recorded; None if there are none."""
-    found = [dict(_points(read_epochs(result.folder), quantity.value)) for result in results]
-    epochs = sorted(set.intersection(*(set(points) for points in found)))
+    by_run = [dict(_points(read_epochs(result.folder), quantity.value)) for result in results]
+    epochs = sorted(set.intersection(*(set(points) for points in by_run)))
     if not epochs:
         return None
-    values = np.array([[points[epoch] for epoch in epochs] for points in found])
+    values = np.array([[points[epoch] for epoch in epochs] for points in by_run])
     return Curve(
         tuple(epochs), *(tuple(some.tolist()) for some in (values.mean(0), values.min(0), values.max(0)))
     )
@@ -84,8 +84,8 @@ def curve(results: Sequence[Result], quantity: Quantity) -> Curve | None:
 
 def curves(rows: Sequence[Row], quantity: Quantity) -> dict[int, Curve]:
     """The curve of each row that has one, by the row's place."""
-    found = {place: curve(row.results, quantity) for place, row in enumerate(rows)}
-    return {place: one for place, one in found.items() if one is not None}
+    by_row = {row_index: curve(row.results, quantity) for row_index, row in enumerate(rows)}
+    return {row_index: drawn for row_index, drawn in by_row.items() if drawn is not None}
 
 
 def _of(name: str) -> Callable[[Epoch], float | None]:
@@ -95,6 +95,6 @@ def _of(name: str) -> Callable[[Epoch], float | None]:
 def _points(lines: Sequence[Epoch], value: Callable[[Epoch], float | None]) -> Iterator[tuple[int, float]]:
     """Yields (epoch, value) for finite values: a run that has diverged records others."""
     for line in lines:
-        found = value(line)
-        if found is not None and math.isfinite(found):
-            yield line["epoch"], found
+        number = value(line)
+        if number is not None and math.isfinite(number):
+            yield line["epoch"], number

@@ -141,13 +141,13 @@ def _picture(subject: Subject) -> bytes | None:
         return None
     sides = [
         charts.curves(
-            points(found, _PICTURE_POINTS),
+            points(curves_of_rows, _PICTURE_POINTS),
             subject.names,
             quantity.title,
-            log=quantity.is_logarithmic(found),
+            log=quantity.is_logarithmic(curves_of_rows),
             legend=True,
         ).properties(width=420)
-        for quantity, found in drawn.items()
+        for quantity, curves_of_rows in drawn.items()
     ]
     whole = alt.hconcat(*sides).to_dict()
     return bytes(vl_convert.vegalite_to_png(whole, scale=2, config=charts.THEMES["picture"]))

@@ -40,8 +40,8 @@ class Row:
     @property
     def by_seed(self) -> dict[int, float]:
         """The test metric of each seed; empty if the test part has no labels."""
-        found = {result.seed: self.figure.value(result.metrics) for result in self.results}
-        return {seed: value for seed, value in found.items() if value is not None}
+        metrics = {result.seed: self.figure.value(result.metrics) for result in self.results}
+        return {seed: value for seed, value in metrics.items() if value is not None}
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -129,10 +129,10 @@ def headings(rows: Sequence[Row]) -> tuple[str, ...]:
     return ("network", "learnt from", "parameters", "weight file", f"test {figure}", "ms a sample")
 
 
-def rows_of(found: Iterable[Result]) -> tuple[Row, ...]:
+def rows_of(results: Iterable[Result]) -> tuple[Row, ...]:
     """One row for each run folder's seeds, teachers first."""
     order = {"teacher": 0, "labels": 1, "distilled": 2}
-    in_order = sorted(found, key=lambda result: (order[result.kind], str(result.seeds_folder), result.seed))
+    in_order = sorted(results, key=lambda result: (order[result.kind], str(result.seeds_folder), result.seed))
     groups = [tuple(seeds) for _, seeds in groupby(in_order, key=lambda result: result.seeds_folder)]
     return tuple(Row(seeds, headline(seeds[0].metrics)) for seeds in groups)
 
@@ -152,12 +152,12 @@ def gains(rows: Sequence[Row]) -> list[Gain]:
     """The gain of each distilled student whose labels-only counterpart has all of its seeds."""
     teachers = {row.first.weights_sha256: row for row in rows if row.first.kind == "teacher"}
     baselines = {row.first.folder.parent.name: row for row in rows if row.first.kind == "labels"}
-    found = []
+    all_gains = []
     for student in (row for row in rows if row.first.kind == "distilled"):
         alone = baselines.get(student.first.baseline or "")
         if alone is not None and student.values and student.by_seed.keys() <= alone.by_seed.keys():
-            found.append(Gain(student, alone, teachers.get(student.first.teacher or "")))
-    return found
+            all_gains.append(Gain(student, alone, teachers.get(student.first.teacher or "")))
+    return all_gains
 
 
 def format_cells(row: Row) -> tuple[str, ...]:

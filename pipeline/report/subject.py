@@ -134,11 +134,11 @@ class Subject:
     @property
     def temperature(self) -> float:
         """The temperature of the focus's objective; 1 if it has none, the final value of a schedule."""
-        found = getattr(self.focus.recipe.settings.student.objective, "temperature", 1.0)
-        if isinstance(found, Scheduled):
-            return found.to
+        temperature = getattr(self.focus.recipe.settings.student.objective, "temperature", 1.0)
+        if isinstance(temperature, Scheduled):
+            return temperature.to
         return (
-            float(found) if isinstance(found, int | float) and found > 0 else 1.0
+            float(temperature) if isinstance(temperature, int | float) and temperature > 0 else 1.0
         )  # a custom objective may have anything
 
     @property
@@ -162,9 +162,9 @@ class Subject:
         """
         shape = len(self.splits.test), result.network.num_classes
         with contextlib.suppress(OSError, ValueError, EOFError):
-            found = load_test_logits(result.folder)
-            if found.shape == shape:
-                return np.asarray(found, np.float32)
+            logits = load_test_logits(result.folder)
+            if logits.shape == shape:
+                return np.asarray(logits, np.float32)
         return predict(load_network(result).to(self.device), self.splits.test, self.device).numpy()
 
 
@@ -172,22 +172,22 @@ def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) ->
     """The finished runs of a recipe that were trained on its data and measured on the same test part as the focus:
     the distilled student whose settings are nearest to the recipe's. Raises NotMadeError if nothing is finished.
     """
-    found = tuple(find_results(base, recipe.settings.data))
-    if not found:
+    finished = tuple(find_results(base, recipe.settings.data))
+    if not finished:
         raise NotMadeError(f"{base}: no finished network to report; run: {recipe.command('teacher')}")
 
     def distance(result: Result) -> tuple[int, int]:
         changed = changed_settings(recipe, result.folder, _SECTIONS)
         return (1_000 if changed is None else len(changed), result.seed)
 
-    focus = min(_focus_candidates(found), key=distance)
+    focus = min(_focus_candidates(finished), key=distance)
     opened = (
         replace(open_run(focus.folder), recipe=recipe)
         if not distance(focus)[0]
         else _opened(focus, recipe.name)
     )
-    alike = tuple(result for result in found if result.test_sha256 == focus.test_sha256)
-    return Subject(recipe.name, alike, opened, store, device)
+    comparable = tuple(result for result in finished if result.test_sha256 == focus.test_sha256)
+    return Subject(recipe.name, comparable, opened, store, device)
 
 
 def of_runs(paths: Sequence[Path], store: Store, device: torch.device) -> Subject:
@@ -196,15 +196,15 @@ def of_runs(paths: Sequence[Path], store: Store, device: torch.device) -> Subjec
     different data.
     """
     given = list(_expanded(paths))
-    found = tuple({result.folder.resolve(): result for result in [*given, *_belonging(given)]}.values())
+    compared = tuple({result.folder.resolve(): result for result in [*given, *_belonging(given)]}.values())
     focus = _opened(_focus_candidates(given)[0], None)
-    for result in found:
+    for result in compared:
         if result.test_sha256 != focus.result.test_sha256:
             raise DataError(
                 f"{result.folder}: was measured on another test part than {focus.folder}; networks can be "
                 "compared on the same one only"
             )
-    return Subject(focus.recipe.name, found, focus, store, device)
+    return Subject(focus.recipe.name, compared, focus, store, device)
 
 
 def _expanded(paths: Sequence[Path]) -> Iterable[Result]:
@@ -232,11 +232,11 @@ def _belongs(other: Result, student: Result) -> bool:
     )
 
 
-def _focus_candidates(found: Sequence[Result]) -> list[Result]:
+def _focus_candidates(candidates: Sequence[Result]) -> list[Result]:
     """The distilled students; if there are none, the labels-only students, or else the teachers."""
-    kinds = {result.kind for result in found}
+    kinds = {result.kind for result in candidates}
     kind = next(kind for kind in ("distilled", "labels", "teacher") if kind in kinds)
-    return [result for result in found if result.kind == kind]
+    return [result for result in candidates if result.kind == kind]
 
 
 def _opened(result: Result, name: str | None) -> FinishedRun:

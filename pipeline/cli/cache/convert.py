@@ -141,16 +141,16 @@ def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> No
     from decant.cache import leftovers, remove_leftover
     from decant.pipeline.data.image_pack import IN_STORE
 
-    found, total = [], 0
+    listed, total = [], 0
     for leftover in leftovers(store, unused_days, also=[IN_STORE]):
         removed = delete and remove_leftover(leftover)
         total += leftover.bytes if removed or not delete else 0
         _print_leftover(leftover, delete, removed)
-        found.append({**asdict(leftover), "done": removed})
+        listed.append({**asdict(leftover), "done": removed})
     again = "" if delete or not total else "; run it with --delete to do so"
     click.echo(f"{total:,} bytes {'freed' if delete else 'would be freed'}{again}")
     if as_json:
-        print_json(found)
+        print_json(listed)
     if again:
         words = ("cache", "gc", "--unused-days", f"{unused_days:g}", "--delete")
         click.echo(f"next: {command_line(*words, store=store)}")

@@ -58,8 +58,8 @@ def info(name: str, store: Store, as_json: bool) -> None:
     summary = summarize(opened, limit=20_000)
     identity, extra = opened.manifest.identity, opened.manifest.info
     if as_json:
-        found = {"path": opened.path, "key": opened.manifest.key, "identity": identity, "info": extra}
-        print_json({**found, "summary": summary._asdict()})
+        document = {"path": opened.path, "key": opened.manifest.key, "identity": identity, "info": extra}
+        print_json({**document, "summary": summary._asdict()})
     else:
         click.echo(f"{opened.path}\n  key {opened.manifest.key}")
         for section, content in {**identity, "info": extra}.items():
@@ -82,16 +82,16 @@ def diff(one: str, other: str, store: Store, as_json: bool) -> None:
 
     opened = [LogitCache.open(store.resolve(name)) for name in (one, other)]
     first, second = opened
-    found = differences(first.manifest.identity, second.manifest.identity)
+    differing = differences(first.manifest.identity, second.manifest.identity)
     if as_json:
-        print_json([difference._asdict() for difference in found])
+        print_json([difference._asdict() for difference in differing])
     else:
-        for difference in found:
+        for difference in differing:
             click.echo(f"{difference.field}: {_short(difference.expected)} | {_short(difference.found)}")
-        click.echo(f"{len(found):,} fields differ" if found else "the same question")
-    if _of_two_teachers(found):
+        click.echo(f"{len(differing):,} fields differ" if differing else "the same question")
+    if _of_two_teachers(differing):
         click.echo(f"next: {command_line('cache', 'merge', first.path, second.path, store=store)}")
-    if found:
+    if differing:
         sys.exit(1)
 
 
@@ -147,9 +147,9 @@ def _after_listing(rows: Sequence[Mapping[str, Any]], store: Store) -> str:
     return command_line(*(("cache", "verify") if rows else ("teacher",)), store=store)
 
 
-def _of_two_teachers(found: Sequence[Difference]) -> bool:
+def _of_two_teachers(differing: Sequence[Difference]) -> bool:
     """Whether caches with these differences are of the same data and views, and can be merged."""
-    return bool(found) and all(difference.field.startswith("teacher.") for difference in found)
+    return bool(differing) and all(difference.field.startswith("teacher.") for difference in differing)
 
 
 def _summary_lines(summary: Summary | RegressionSummary) -> list[str]:
@@ -157,8 +157,8 @@ def _summary_lines(summary: Summary | RegressionSummary) -> list[str]:
     from decant.cache import RegressionSummary
 
     if isinstance(summary, RegressionSummary):
-        found = summary._asdict()
-        shown = (f"{figure.name} {figure.text(found)}" for figure in FORMATS["regression"])
+        metrics = summary._asdict()
+        shown = (f"{figure.name} {figure.text(metrics)}" for figure in FORMATS["regression"])
         return [f"the teacher's {', '.join(shown)}"]
     return [
         f"the teacher's top-1 {percent(summary.top1)}, calibration error {percent(summary.calibration_error)}",

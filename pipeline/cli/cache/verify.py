@@ -54,16 +54,16 @@ def _check_bytes(names: Sequence[str], store: Store, as_json: bool) -> bool:
     paths = [store.resolve(name) for name in names] or store.paths()
     if not paths:
         click.echo(f"no caches in {store.root}")
-    found = []
+    checked = []
     for path in paths:
         problems = _problems(path)
-        found.append({"path": path, "problems": problems})
+        checked.append({"path": path, "problems": problems})
         click.echo(f"{path}: " + ("sound" if not problems else f"{len(problems):,} problems"))
         for problem in problems:
             click.echo(f"  {problem}")
     if as_json:
-        print_json(found)
-    sound = not any(one["problems"] for one in found)
+        print_json(checked)
+    sound = not any(one["problems"] for one in checked)
     if sound and len(paths) == 1:
         click.echo(f"next: {command_line('cache', 'info', *paths)}")
     return sound
@@ -75,22 +75,22 @@ def _check_rows(recipe: Recipe, base: Path, store: Store, rows: int, device: str
     from decant.pipeline.phases.verify import compare_with_teacher
     from decant.pipeline.training.device import pick_device
 
-    found = compare_with_teacher(Plan.of(recipe, base, store), rows, pick_device(device))
-    _print_comparison(found)
+    comparison = compare_with_teacher(Plan.of(recipe, base, store), rows, pick_device(device))
+    _print_comparison(comparison)
     if as_json:
-        print_json({**asdict(found), "agrees": found.agrees})
-    if found.agrees:
+        print_json({**asdict(comparison), "agrees": comparison.agrees})
+    if comparison.agrees:
         click.echo(f"next: {recipe.command('student')}")
-    return found.agrees
+    return comparison.agrees
 
 
-def _print_comparison(found: Comparison) -> None:
+def _print_comparison(comparison: Comparison) -> None:
     click.echo(
-        f"{found.path}: {found.rows:,} rows run again: largest difference {found.largest:.3g}, of which "
-        f"rounding to {found.dtype} explains {found.rounding:.3g}"
+        f"{comparison.path}: {comparison.rows:,} rows run again: largest difference {comparison.largest:.3g}, of which "
+        f"rounding to {comparison.dtype} explains {comparison.rounding:.3g}"
     )
-    if not found.agrees:
-        click.echo(f"more than {found.bound:.3g}: the cache does not hold what this teacher says")
+    if not comparison.agrees:
+        click.echo(f"more than {comparison.bound:.3g}: the cache does not hold what this teacher says")
 
 
 def _problems(path: Path) -> list[str]:

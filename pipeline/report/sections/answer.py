@@ -23,8 +23,8 @@ Footprints = Mapping[Path, Footprint]
 def answer(subject: Subject) -> Section:
     """All networks in a table, the metric against latency and against bytes, and the result in a sentence."""
     footprints, unmeasured = _measure(subject)
-    found = gains(subject.rows)
-    own = next((gain for gain in found if subject.focus.folder in _folders(gain.student)), None)
+    all_gains = gains(subject.rows)
+    own = next((gain for gain in all_gains if subject.focus.folder in _folders(gain.student)), None)
     machines = sorted({footprint.machine for footprint in footprints.values()})
     figure = subject.rows[0].figure
     return Section(
@@ -32,7 +32,7 @@ def answer(subject: Subject) -> Section:
         "The answer",
         {
             "lead": None if own is None else _lead(own, footprints),
-            "gains": found,
+            "gains": all_gains,
             "figure": figure.name,
             "rows": [
                 (row, name.removeprefix(f"{row.name}, "), footprints.get(row.first.folder))
@@ -62,7 +62,7 @@ def answer(subject: Subject) -> Section:
 def _measure(subject: Subject) -> tuple[Footprints, str | None]:
     """The footprint of each network, measured once for those of the same architecture, and why others have none."""
     by_network: dict[str, Footprint] = {}
-    found, problem = dict[Path, Footprint](), None
+    footprints, problem = dict[Path, Footprint](), None
     try:
         test = subject.splits.test
     except PipelineError as error:
@@ -72,10 +72,10 @@ def _measure(subject: Subject) -> tuple[Footprints, str | None]:
         try:
             if network not in by_network:
                 by_network[network] = measure_footprint(result, test, subject.device)
-            found[result.folder] = by_network[network]
+            footprints[result.folder] = by_network[network]
         except PipelineError as error:
             problem = str(error)
-    return found, problem
+    return footprints, problem
 
 
 def _lead(gain: Gain, footprints: Footprints) -> str:
@@ -118,12 +118,14 @@ def _times(ratio: float, less: str, more: str, same: str) -> str:
 def _points(subject: Subject, cost: Callable[[Result], float | None]) -> list[dict[str, Any]]:
     """One point for each network that has a metric and a cost."""
     points = []
-    for place, row in enumerate(subject.rows):
+    for row_index, row in enumerate(subject.rows):
         for result in row.results:
             value, x = row.figure.value(result.metrics), cost(result)
             if value is not None and x is not None:
                 y = row.figure.scale * value
-                points.append({"network": place, "kind": result.kind, "seed": result.seed, "x": x, "y": y})
+                points.append(
+                    {"network": row_index, "kind": result.kind, "seed": result.seed, "x": x, "y": y}
+                )
     return points
 
 

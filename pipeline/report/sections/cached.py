@@ -50,12 +50,14 @@ def cached(subject: Subject) -> Section:
         facts = [*_facts(cache), ("verification", _verification(cache))]
         if cache.manifest.num_targets is not None:
             return Section(name, title, {"facts": facts, "table": None, "note": None})
-        found = [soft_labels(cache, temperature) for temperature in sorted({1.0, subject.temperature})]
+        by_temperature = [
+            soft_labels(cache, temperature) for temperature in sorted({1.0, subject.temperature})
+        ]
     except (PipelineError, CacheError, FileNotFoundError) as error:
         return Section(name, title, missing=str(error))
-    series = [f"T = {one.temperature:g}" for one in found]
+    series = [f"T = {one.temperature:g}" for one in by_temperature]
     unlike = subject.unlabelled or _too_many(len(names))
-    squares = [] if unlike else [one.by_label for one in found if one.by_label is not None]
+    squares = [] if unlike else [one.by_label for one in by_temperature if one.by_label is not None]
     shown = confusion.most_confused(squares[-1]) if squares else []
     return Section(
         name,
@@ -64,31 +66,31 @@ def cached(subject: Subject) -> Section:
             "facts": facts,
             "table": [
                 (label, f"{one.confidence.mean():.4f}", f"{one.entropy.mean():.4f}")
-                for label, one in zip(series, found, strict=True)
+                for label, one in zip(series, by_temperature, strict=True)
             ],
-            "note": _note(cache, len(found[0].entropy), _is_standardized(subject)),
+            "note": _note(cache, len(by_temperature[0].entropy), _is_standardized(subject)),
             "unlike": unlike,
             "temperatures": series[: len(squares)],
             "shown": confusion.which_classes(shown, names, "are confused most"),
         },
         {
             "confidence": charts.histogram(
-                _bins([one.confidence for one in found], series, 1.0), "top-1 probability", series
+                _bins([one.confidence for one in by_temperature], series, 1.0), "top-1 probability", series
             ),
             "entropy": charts.histogram(
-                _bins([one.entropy for one in found], series, float(np.log(len(names)))),
+                _bins([one.entropy for one in by_temperature], series, float(np.log(len(names)))),
                 "entropy, nats",
                 series,
             ),
             **{
-                f"similarity{place}": charts.matrix(
+                f"similarity{index}": charts.matrix(
                     confusion.cells(square, shown, names),
                     "class of the soft label",
                     "label",
                     "probability",
                     len(shown),
                 )
-                for place, square in enumerate(squares)
+                for index, square in enumerate(squares)
             },
         },
     )
@@ -112,10 +114,10 @@ def soft_labels(cache: LogitSource, temperature: float) -> SoftLabels:
         confidence.append(probabilities.max(1))
         labels = cache.labels[rows]
         order = np.argsort(labels, kind="stable")[np.count_nonzero(labels < 0) :]
-        present, firsts, found = np.unique(labels[order], return_index=True, return_counts=True)
+        present, firsts, frequencies = np.unique(labels[order], return_index=True, return_counts=True)
         if sums is not None and len(present):
             sums[present] += np.add.reduceat(probabilities[order], firsts, axis=0, dtype=np.float64)
-            counts[present] += found
+            counts[present] += frequencies
     if sums is not None:
         sums[counts == 0] = np.nan
         sums /= np.maximum(counts, 1)[:, None]
@@ -126,8 +128,8 @@ def probabilities_of(
     cache: LogitSource, rows: NDArray[np.intp], views: NDArray[np.intp] | int, temperature: float
 ) -> NDArray[np.floating]:
     """(B, C) soft labels; with several separate teachers, the mean of theirs."""
-    found = softmax(cache.logits(rows, views).astype(np.float32), temperature)
-    return found if found.ndim == 2 else found.mean(axis=1)
+    probabilities = softmax(cache.logits(rows, views).astype(np.float32), temperature)
+    return probabilities if probabilities.ndim == 2 else probabilities.mean(axis=1)
 
 
 def _bins(values: Sequence[NDArray[np.floating]], series: Sequence[str], high: float) -> list[dict[str, Any]]:

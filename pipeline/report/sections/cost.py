@@ -62,9 +62,9 @@ def cost(subject: Subject) -> Section:
     """Seconds of every phase, and of the teacher with and without the cache."""
     name, title = "cost", "What it cost"
     try:
-        found, problem = teaching(subject), None
+        teacher_cost, problem = teaching(subject), None
     except (PipelineError, CacheError, OSError) as error:
-        found, problem = None, str(error)
+        teacher_cost, problem = None, str(error)
     phases: list[tuple[str, ...]] = [
         (
             f"{row.name}, {row.kind}",
@@ -74,21 +74,21 @@ def cost(subject: Subject) -> Section:
         )
         for row in subject.rows
     ]
-    if found is None:
+    if teacher_cost is None:
         return Section(name, title, {"phases": phases, "teaching": None, "problem": problem})
     passes, teachers = len(subject.cache.members), sum(row.first.kind == "teacher" for row in subject.rows)
-    each, whole = seconds(found.pass_seconds / passes), seconds(found.pass_seconds)
+    each, whole = seconds(teacher_cost.pass_seconds / passes), seconds(teacher_cost.pass_seconds)
     phases.insert(teachers, ("teacher's pass, into the cache", f"{passes}", each, whole))
     return Section(
         name,
         title,
         {
             "phases": phases,
-            "teaching": found,
+            "teaching": teacher_cost,
             "problem": None,
-            "answer": _answer(found, device_name(subject.device)),
+            "answer": _answer(teacher_cost, device_name(subject.device)),
         },
-        {"teaching": charts.rising(*_points(found))},
+        {"teaching": charts.rising(*_points(teacher_cost))},
     )
 
 
@@ -134,27 +134,27 @@ def _teacher_of(cache: LogitCache, subject: Subject) -> Result:
     raise NotMadeError(f"{subject.base}: the teacher whose logits {cache.path} holds is not here")
 
 
-def _answer(found: Teaching, where: str) -> str:
+def _answer(teacher_cost: Teaching, where: str) -> str:
     """When the cache has paid for itself, in words."""
-    epochs = "one epoch" if found.epochs == 1 else f"{found.epochs:,} epochs"
-    live = f"{seconds(found.live_seconds)} for each student of {epochs}"
-    after = "the first student" if found.pays_after == 1 else f"{found.pays_after:,} students"
-    saved = found.saved_seconds
-    so_far = "the one student" if found.students == 1 else f"the {found.students:,} students"
+    epochs = "one epoch" if teacher_cost.epochs == 1 else f"{teacher_cost.epochs:,} epochs"
+    live = f"{seconds(teacher_cost.live_seconds)} for each student of {epochs}"
+    after = "the first student" if teacher_cost.pays_after == 1 else f"{teacher_cost.pays_after:,} students"
+    saved = teacher_cost.saved_seconds
+    so_far = "the one student" if teacher_cost.students == 1 else f"the {teacher_cost.students:,} students"
     verdict = f"saved {seconds(saved)}" if saved >= 0 else f"cost {seconds(-saved)} more than it saved"
     return (
-        f"The teacher's pass took {seconds(found.pass_seconds)} ({found.how_known}). A live teacher would take {live}, "
-        f"by batches timed now on {where}: the cache has paid for itself after {after}; over {so_far} "
+        f"The teacher's pass took {seconds(teacher_cost.pass_seconds)} ({teacher_cost.how_known}). "
+        f"A live teacher would take {live}, by batches timed now on {where}: the cache has paid for itself after {after}; over {so_far} "
         f"of this page it {verdict}."
     )
 
 
-def _points(found: Teaching) -> tuple[list[dict[str, float | str]], str, str, list[str]]:
+def _points(teacher_cost: Teaching) -> tuple[list[dict[str, float | str]], str, str, list[str]]:
     """The total cost of the teacher by number of students, for `charts.rising`."""
     series = ["with the cache", "a live teacher"]
-    last = min(100, max(5, found.students, 2 * found.pays_after))
+    last = min(100, max(5, teacher_cost.students, 2 * teacher_cost.pays_after))
     points: list[dict[str, float | str]] = []
     for count in range(last + 1):
-        points.append({"series": series[0], "x": count, "y": found.pass_seconds})
-        points.append({"series": series[1], "x": count, "y": count * found.live_seconds})
+        points.append({"series": series[0], "x": count, "y": teacher_cost.pass_seconds})
+        points.append({"series": series[1], "x": count, "y": count * teacher_cost.live_seconds})
     return points, "students", "seconds of the teacher", series

@@ -14,23 +14,23 @@ MAX_POINTS = 12_000
 
 def curves(subject: Subject) -> Section:
     """One chart for each quantity that any network recorded, with all networks."""
-    found = {
+    by_quantity = {
         quantity: history.curves(subject.rows, quantity)
         for quantity in history.quantities(subject.rows[0].figure)
     }
-    found = {quantity: drawn for quantity, drawn in found.items() if drawn}
-    if not found:
+    by_quantity = {quantity: drawn for quantity, drawn in by_quantity.items() if drawn}
+    if not by_quantity:
         return Section("curves", "Curves", missing="no network recorded its epochs")
-    each = MAX_POINTS // sum(map(len, found.values()))
+    each = MAX_POINTS // sum(map(len, by_quantity.values()))
     return Section(
         "curves",
         "Curves",
-        {"notes": {quantity.key: quantity.note for quantity in found}},
+        {"notes": {quantity.key: quantity.note for quantity in by_quantity}},
         {
             quantity.key: charts.curves(
                 points(drawn, each), subject.names, quantity.title, log=quantity.is_logarithmic(drawn)
             )
-            for quantity, drawn in found.items()
+            for quantity, drawn in by_quantity.items()
         },
     )
 
@@ -39,11 +39,11 @@ def points(drawn: dict[int, history.Curve], most: int) -> list[dict[str, Any]]:
     """Records for `charts.curves`, at most `most` for each curve."""
     return [
         {
-            "network": place,
+            "network": row_index,
             "epoch": epoch,
             **dict(zip(("mean", "low", "high"), map(_rounded, values), strict=True)),
         }
-        for place, curve in drawn.items()
+        for row_index, curve in drawn.items()
         for epoch, *values in curve.thinned(max(2, most))
     ]
 

@@ -137,15 +137,15 @@ def _differs(
     device: torch.device,
 ) -> NDArray[np.float64]:
     """(P,) divergence of the student from the teacher on view 0 of each sample; NaN where outputs are not finite."""
-    found = []
+    batches = []
     for start in track(range(0, len(pool), _BATCH), "running the student"):
         some = pool[start : start + _BATCH]
         student = _outputs(network, viewed, some, np.zeros_like(some), device)
-        are_numbers = np.asarray(np.isfinite(student).all(axis=1))
-        shares = softmax(np.where(are_numbers[:, None], student, 0))
-        far = divergence(shares, probabilities_of(cache, some, 0, 1.0))
-        found.append(np.where(are_numbers, far, np.nan))
-    return np.concatenate(found)
+        finite = np.asarray(np.isfinite(student).all(axis=1))
+        shares = softmax(np.where(finite[:, None], student, 0))
+        divergences = divergence(shares, probabilities_of(cache, some, 0, 1.0))
+        batches.append(np.where(finite, divergences, np.nan))
+    return np.concatenate(batches)
 
 
 @torch.inference_mode()
@@ -158,19 +158,19 @@ def _outputs(
 ) -> NDArray[np.float32]:
     """(B, C) outputs of the student for some views of samples."""
     network.eval()
-    found = []
+    batches = []
     for start in range(0, len(indices), _BATCH):
         keys = np.stack([indices[start : start + _BATCH], views[start : start + _BATCH]], axis=1)
-        found.append(network(to_device(viewed.batch(keys)[0], device)).float().cpu().numpy())
-    return np.concatenate(found)
+        batches.append(network(to_device(viewed.batch(keys)[0], device)).float().cpu().numpy())
+    return np.concatenate(batches)
 
 
 def _teacher_outputs(
     cache: LogitSource, rows: NDArray[np.integer], views: NDArray[np.integer]
 ) -> NDArray[np.float32]:
     """(B, C) logits of the cache; with several separate teachers, logits whose softmax is the mean of theirs."""
-    found = cache.logits(rows, views).astype(np.float32)
-    return found if found.ndim == 2 else np.log(np.maximum(softmax(found).mean(axis=1), 1e-30))
+    logits = cache.logits(rows, views).astype(np.float32)
+    return logits if logits.ndim == 2 else np.log(np.maximum(softmax(logits).mean(axis=1), 1e-30))
 
 
 def _base64(values: NDArray[np.float32]) -> str:

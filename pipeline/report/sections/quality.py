@@ -33,23 +33,23 @@ def quality(subject: Subject) -> Section:
     name, title = "quality", "Where they are right"
     try:
         labels = subject.splits.test.data.labels
-        left = {which: subject.test_logits(result) for which, result in subject.compared.items()}
+        all_outputs = {which: subject.test_logits(result) for which, result in subject.compared.items()}
         names = subject.classes
     except (PipelineError, OSError) as error:
         return Section(name, title, missing=str(error))
     if not has_labels(subject.splits.test.data):
         what = "targets" if labels.dtype.kind == "f" else "labels"
         return Section(name, title, missing=f"the test part has no {what}")
-    logits = {which: found for which, found in left.items() if np.isfinite(found).all()}
+    logits = {which: outputs for which, outputs in all_outputs.items() if np.isfinite(outputs).all()}
     if not logits:
-        return Section(name, title, missing=_diverged(list(left)))
+        return Section(name, title, missing=_diverged(list(all_outputs)))
     if labels.dtype.kind == "f":
         section = _regression(name, "How far off they are", logits, labels)
     else:
         known = labels >= 0
-        answers = {which: found[known] for which, found in logits.items()}
+        answers = {which: outputs[known] for which, outputs in logits.items()}
         section = _classification(name, title, answers, labels[known], names)
-    without = _diverged([which for which in left if which not in logits])
+    without = _diverged([which for which in all_outputs if which not in logits])
     return replace(section, content={**section.content, "without": without, "teachers": _instead(subject)})
 
 
@@ -75,14 +75,14 @@ def reliability(
     """Mean confidence and accuracy of each non-empty bin of confidence, with the bins of `calibration_error`."""
     probabilities = softmax(logits)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    place = np.clip(np.ceil(confidence * bins).astype(np.intp), 1, bins) - 1
+    bin_of = np.clip(np.ceil(confidence * bins).astype(np.intp), 1, bins) - 1
     return [
         {
-            "confidence": float(confidence[place == one].mean(dtype=np.float64)),
-            "accuracy": float(right[place == one].mean()),
-            "count": int((place == one).sum()),
+            "confidence": float(confidence[bin_of == index].mean(dtype=np.float64)),
+            "accuracy": float(right[bin_of == index].mean()),
+            "count": int((bin_of == index).sum()),
         }
-        for one in np.unique(place).tolist()
+        for index in np.unique(bin_of).tolist()
     ]
 
 
@@ -101,21 +101,21 @@ def _classification(
     names: Sequence[str],
 ) -> Section:
     few = len(names) <= confusion.MAX_MATRIX
-    counts = {which: confusion.matrix(found, labels) for which, found in logits.items() if few}
+    counts = {which: confusion.matrix(outputs, labels) for which, outputs in logits.items() if few}
     shown = confusion.most_confused(np.sum(list(counts.values()), axis=0)) if few else []
     matrices = [which for which in ("teacher", "student") if which in counts] or list(counts)[:1]
-    accuracies = {which: by_class(found, labels) for which, found in logits.items()}
+    accuracies = {which: by_class(outputs, labels) for which, outputs in logits.items()}
     gained, differences = _gains(accuracies)
     changed = _most_changed(gained, confusion.MAX_CLASSES)
     drawn: dict[str, charts.AnyChart] = {"reliability": _reliability_chart(logits, labels)}
     if gained:
         drawn["gains"] = _gains_chart(gained, changed, names)
-    for place, which in enumerate(matrices):
-        drawn[f"confusion{place}"] = _confusion_chart(which, counts[which], shown, names)
+    for index, which in enumerate(matrices):
+        drawn[f"confusion{index}"] = _confusion_chart(which, counts[which], shown, names)
     content = {
         "samples": len(labels),
-        "errors": [_errors_of(which, found, labels) for which, found in logits.items()],
-        "matrices": {which: f"confusion{place}" for place, which in enumerate(matrices)},
+        "errors": [_errors_of(which, outputs, labels) for which, outputs in logits.items()],
+        "matrices": {which: f"confusion{index}" for index, which in enumerate(matrices)},
         "note": confusion.which_classes(shown, names),
         "changed": confusion.which_classes(changed, names, "changed most") + _grain(labels),
         "differences": differences,
@@ -152,7 +152,7 @@ def _reliability_chart(
     logits: Mapping[str, NDArray[np.float32]], labels: NDArray[np.int64]
 ) -> alt.LayerChart:
     points = [
-        {"series": which, **one} for which, found in logits.items() for one in reliability(found, labels)
+        {"series": which, **one} for which, outputs in logits.items() for one in reliability(outputs, labels)
     ]
     return charts.reliability(points, list(logits))
 
@@ -226,8 +226,8 @@ def _regression(
         np.unique(np.linspace(0, max(0, len(known) - 1), min(len(known), MAX_POINTS)).astype(np.intp))
     ]
     points = [
-        {"series": which, "x": float(targets[index, first]), "y": float(found[index, first])}
-        for which, found in outputs.items()
+        {"series": which, "x": float(targets[index, first]), "y": float(predicted[index, first])}
+        for which, predicted in outputs.items()
         for index in chosen.tolist()
     ]
     count = targets.shape[1]

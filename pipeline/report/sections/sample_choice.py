@@ -54,8 +54,8 @@ class Judged:
         section 3, for the most likely class alone. A teacher that has memorised its labels finds no errors.
         """
         doubted = (self.labels >= 0) & (self.answer != self.labels)
-        found = np.flatnonzero(doubted & (self.answer_share >= self.thresholds[self.answer]))
-        return found[np.argsort(-(self.answer_share - self.label_share)[found], kind="stable")]
+        likely_wrong = np.flatnonzero(doubted & (self.answer_share >= self.thresholds[self.answer]))
+        return likely_wrong[np.argsort(-(self.answer_share - self.label_share)[likely_wrong], kind="stable")]
 
 
 def judge(cache: LogitSource) -> Judged:
@@ -117,5 +117,5 @@ def choose(
 
 def _relative_entropy(shares: NDArray[np.float64], of: NDArray[np.float64]) -> NDArray[np.float64]:
     ratio = np.divide(shares, of, out=np.ones_like(shares), where=shares > 0)
-    found: NDArray[np.float64] = np.sum(shares * np.log(ratio), axis=1)
-    return np.maximum(found, 0)
+    entropy: NDArray[np.float64] = np.sum(shares * np.log(ratio), axis=1)
+    return np.maximum(entropy, 0)

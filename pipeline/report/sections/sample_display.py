@@ -44,16 +44,16 @@ class Shown:
 
     def sample(self, index: int, views: int) -> dict[str, str]:
         """`image`: a data URL with the first views side by side; or `text`; and `file`, if there is one."""
-        found = {"file": self.file(index)} if self.files else {}
+        record = {"file": self.file(index)} if self.files else {}
         keys = [(index, view) for view in range(views)]
         if self.size is not None:
-            return {**found, "image": strip(self.viewed.batch(keys)[0].numpy(), self.size)}
+            return {**record, "image": strip(self.viewed.batch(keys)[0].numpy(), self.size)}
         if self.text_of is not None:
             ids = self.viewed.batch(keys[:1])[0]["input_ids"][0].tolist()
-            return {**found, "text": self.text_of(ids)[:_MAX_TEXT]}
+            return {**record, "text": self.text_of(ids)[:_MAX_TEXT]}
         values = np.asarray(self.viewed.batch(keys[:1])[0][0]).ravel()
         more = "" if len(values) <= _MAX_NUMBERS else f" … ({len(values):,} numbers)"
-        return {**found, "text": " ".join(f"{value:.4g}" for value in values[:_MAX_NUMBERS].tolist()) + more}
+        return {**record, "text": " ".join(f"{value:.4g}" for value in values[:_MAX_NUMBERS].tolist()) + more}
 
     def file(self, index: int) -> str:
         """The path of a sample's file as text, with replacement characters where it is not UTF-8; empty if it has
@@ -80,13 +80,13 @@ def strip(images: NDArray[np.uint8], size: tuple[int, int]) -> str:
     larger ones at quality 90. Unless there are three channels, the first is shown in grey.
     """
     width, height = size
-    whole = Image.new("RGB", (width * len(images), height))
-    for place, pixels in enumerate(images):
+    side_by_side = Image.new("RGB", (width * len(images), height))
+    for view, pixels in enumerate(images):
         colours = (
             pixels.transpose(1, 2, 0) if len(pixels) == 3 else np.repeat(pixels[0][..., None], 3, axis=2)
         )
-        one = Image.fromarray(np.ascontiguousarray(colours))
-        whole.paste(one if one.size == size else one.resize(size), (place * width, 0))
+        image = Image.fromarray(np.ascontiguousarray(colours))
+        side_by_side.paste(image if image.size == size else image.resize(size), (view * width, 0))
     content = io.BytesIO()
-    whole.save(content, "WEBP", lossless=width * height < _LOSSLESS, quality=90, method=6)
+    side_by_side.save(content, "WEBP", lossless=width * height < _LOSSLESS, quality=90, method=6)
     return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
