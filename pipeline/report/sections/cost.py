@@ -144,8 +144,8 @@ def _answer(teacher_cost: Teaching, where: str) -> str:
     verdict = f"saved {seconds(saved)}" if saved >= 0 else f"cost {seconds(-saved)} more than it saved"
     return (
         f"The teacher's pass took {seconds(teacher_cost.pass_seconds)} ({teacher_cost.how_known}). "
-        f"A live teacher would take {live}, by batches timed now on {where}: the cache has paid for itself after {after}; over {so_far} "
-        f"of this page it {verdict}."
+        f"A live teacher would take {live}, by batches timed now on {where}: "
+        f"the cache has paid for itself after {after}; over {so_far} of this page it {verdict}."
     )
 
 
