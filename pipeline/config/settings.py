@@ -17,8 +17,6 @@ from pydantic import (
 
 from decant.pipeline.config.augmentations import Augmentation, CenterCrop
 from decant.pipeline.config.objectives import KD, Builtin, Objective
-from decant.pipeline.config.objectives import CEPlusKL as CEPlusKL
-from decant.pipeline.config.objectives import LogitMSE as LogitMSE
 from decant.pipeline.config.sections import Count, Section
 
 

@@ -87,13 +87,15 @@ def training_dataset(
     """
     student_train = plan.splits.student_train
     dataset = SoftLabelDataset(student_train, cache, check_inputs=check_inputs)
-    table = plan.settings.cache.table
-    if table == "device" and not isinstance(student_train.data, ArrayData):
+    placement = plan.settings.cache.table
+    if placement == "device" and not isinstance(student_train.data, ArrayData):
         raise RecipeError(
             'cache.table: "device" holds inputs that are one array in memory, and these are read from files; set '
             '"auto", "mapped" or "ram"'
         )
-    if table == "device" or (table == "auto" and check_inputs != "all" and fits_on_device(dataset, device)):
+    if placement == "device" or (
+        placement == "auto" and check_inputs != "all" and fits_on_device(dataset, device)
+    ):
         return DeviceData(dataset, device)
     return dataset
 
@@ -152,5 +154,5 @@ def _require_outputs(cache: LogitCache, expected: int) -> None:
 
 def _open(path: str | Path, settings: Settings, verify: Verify) -> LogitCache:
     """Opens a cache with its table where `cache.table` says. A table for the device is mapped, and copied later."""
-    table = settings.cache.table
-    return LogitCache.open(path, verify=verify, table="mapped" if table == "device" else table)
+    placement = settings.cache.table
+    return LogitCache.open(path, verify=verify, table="mapped" if placement == "device" else placement)

@@ -8,7 +8,7 @@ from decant.pipeline.config.settings import Training
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: Training) -> float:
-    """The rate of optimiser step `step` (from 0): linear warm-up, then the schedule over the remaining steps.
+    """The rate of optimizer step `step` (from 0): linear warm-up, then the schedule over the remaining steps.
 
     one-cycle (Smith, Topin, 2018) rises over its first 30 % and falls to nearly 0, both along a cosine; it
     has its own warm-up.

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from decant.pipeline.config.augmentations import Flip, PadCrop
-from decant.pipeline.config.sections import Count, Section, Share
+from decant.pipeline.config.objectives import KD, CEPlusKL, LogitMSE, Objective
+from decant.pipeline.config.sections import Count, Section, Share, kinds, one_of
 from decant.pipeline.config.settings import (
-    KD,
     CacheSettings,
-    CEPlusKL,
     DataSettings,
-    LogitMSE,
     Network,
-    Objective,
     Settings,
     StudentSettings,
     TeacherSettings,
@@ -240,3 +237,34 @@ def test_a_figure_in_words(figure: MetricFormat, text: str, with_spread: str, ga
 def test_what_is_not_known_is_a_dash() -> None:
     assert TOP1.text({}) == R2.text({"r2": None}) == "–"
     assert R2.value({"mse": 1.0}) is None
+
+
+class Shape(Section):
+    """What others below extend."""
+
+    name: str
+
+
+class Square(Shape):
+    name: Literal["square"]
+    side: Count = 1
+
+
+class Round(Shape):
+    """Extended too."""
+
+
+class Circle(Round):
+    name: Literal["circle"]
+
+
+def test_the_kinds_of_a_section_are_those_that_nothing_extends_in_their_order() -> None:
+    assert kinds(globals(), Shape) == (Square, Circle)
+
+
+def test_a_field_of_several_kinds_is_told_apart_by_its_key() -> None:
+    field: TypeAdapter[Shape] = TypeAdapter(one_of(kinds(globals(), Shape), "name"))
+    assert field.validate_python({"name": "square", "side": 2}) == Square(name="square", side=2)
+    assert isinstance(field.validate_python({"name": "circle"}), Circle)
+    with pytest.raises(ValidationError, match="union_tag_invalid"):
+        field.validate_python({"name": "triangle"})

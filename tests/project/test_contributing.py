@@ -1,4 +1,4 @@
-"""What `docs/contributing.md` says of adding something is done to a copy of the code, and the result is run."""
+"""`docs/contributing.md`: its order of rooms is that of the imports, and what it adds to a copy of the code runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.processes import ROOT
+from tests.project.test_architecture import graph
 
 PAGE = (ROOT / "docs/contributing.md").read_text("utf-8")
 BLOCK = re.compile(
@@ -43,6 +44,23 @@ for phase in ("teacher", "cache-logits", "student", "objectives"):
     words = [phase] if phase == "objectives" else [phase, "--recipe", "new.toml", "--device", "cpu"]
     decant(words, standalone_mode=False)
 """
+
+
+def test_a_room_imports_nothing_from_a_room_below_it_in_the_table() -> None:
+    rooms = re.findall(r"^\| `([a-z/]+)` \|", PAGE, re.MULTILINE)
+    prefixes = ["decant." + room.rstrip("/").replace("/", ".") for room in rooms]
+    there = {".".join(name.split(".")[:3]) for name in graph() if name.startswith("decant.pipeline.")}
+    folders = {name for name in there if (ROOT / name.removeprefix("decant.").replace(".", "/")).is_dir()}
+    assert folders == set(prefixes) - {"decant.cache"}
+    for name, imported in graph().items():
+        here = _room(name, prefixes)
+        below = {other for other in imported if here is not None and (_room(other, prefixes) or 0) > here}
+        assert not below, f"{name} imports {sorted(below)}"
+
+
+def _room(module: str, prefixes: list[str]) -> int | None:
+    found = [place for place, prefix in enumerate(prefixes) if f"{module}.".startswith(f"{prefix}.")]
+    return found[0] if found else None
 
 
 @pytest.fixture(scope="module")
