@@ -36,7 +36,7 @@ def messages() -> str:
                 found.setdefault(name if name in found else _OTHERS, {}).setdefault(message, f"`{folder}/`")
     parts = [
         f"## {name} {{ #{name} }}\n\n{errors().get(name, _OF_OTHERS)}\n\n"
-        + table(("message", "said by"), [(f"`` {text} ``", where) for text, where in sorted(said.items())])
+        + table(("said by", "message"), [(where, f"`` {text} ``") for text, where in sorted(said.items())])
         for name, said in sorted(found.items())
         if said
     ]

@@ -40,7 +40,7 @@ def test_it_names_every_extra_that_a_user_may_want() -> None:
 
 
 def test_its_links_lead_to_files() -> None:
-    links = re.findall(r"\]\(([^)#]+)", README.read_text("utf-8"))
+    links = re.findall(r"(?:\]\(|src=\")([^)#\"]+)", README.read_text("utf-8"))
     assert len(links) > 8
     assert [link for link in links if not (ROOT / link).is_file()] == []
 
