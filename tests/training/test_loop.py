@@ -21,6 +21,7 @@ from decant.pipeline.objectives import cross_entropy
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.training import checkpoint
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import METRICS, trained_seconds
 from decant.pipeline.training.loop import RunningLoss, train
@@ -152,6 +153,30 @@ def test_the_rate_of_the_schedule_reaches_the_optimizer(splits: Splits, tmp_path
     run(splits, tmp_path, schedule="step", milestones=(1,), gamma=0.5, lr=0.08)
     rates = [json.loads(line)["lr"] for line in (tmp_path / METRICS).read_text().splitlines()]
     assert rates == [0.08, 0.04, 0.04]
+
+
+def test_a_network_is_measured_every_so_many_epochs_and_after_the_last(
+    splits: Splits, tmp_path: Path
+) -> None:
+    run(splits, tmp_path, network="linear", evaluate_every=2)
+    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "test" in line] == [2, 3]
+
+
+def test_the_line_of_an_epoch_is_written_before_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a kill between them would leave an epoch that no line tells of."""
+
+    def full(*given: object) -> None:
+        raise OSError("no space left")
+
+    network = nn.Linear(1, 1)
+    optimizer = make_optimizer(network, Training(network={"name": "linear"}, epochs=1), CPU)
+    monkeypatch.setattr(checkpoint, "append_epoch", full)
+    with pytest.raises(OSError, match="no space left"):
+        checkpoint.save_epoch(tmp_path, network, optimizer, 1, {"epoch": 1})
+    assert not (tmp_path / CHECKPOINT).exists()
 
 
 def test_what_is_random_in_an_epoch_is_drawn_anew_in_each_and_by_the_seed(
