@@ -67,10 +67,11 @@ def measure(folder: Path, seeds: int, overrides: Sequence[str] = ()) -> list[Out
     for name in names_for("classification"):
         recipe = _recipe(name, seeds, overrides)
         store = Store(folder / "caches")
-        for one in recipe.by_teacher:
-            make_teacher(Plan.of(one, folder), CPU)
-            cache_logits(Plan.of(one, folder, store), CPU, print)
-        results = [result for result, _ in train_students(Plan.of(recipe, folder, store), CPU)]
+        plan = Plan.of(recipe, folder, store)
+        for each in plan.by_teacher:
+            make_teacher(each, CPU)
+            cache_logits(each, CPU, print)
+        results = [result for result, _ in train_students(plan, CPU)]
         print(f"{name}: done", flush=True)
         if not outcomes:
             outcomes.append(_outcome(LABELS, [result for result in results if result.kind == "labels"]))

@@ -24,23 +24,27 @@ def recipe(*overrides: str) -> Recipe:
     return load_recipe("digits", [*SETTINGS, *overrides])
 
 
+def plan(folder: Path, *overrides: str) -> Plan:
+    """The plan of `recipe(*overrides)`, with runs in `folder/runs` and caches in `folder/caches`."""
+    return Plan.of(recipe(*overrides), folder / "runs", Store(folder / "caches"))
+
+
 def teach(folder: Path, *overrides: str) -> Result:
     """The finished teacher of `recipe(*overrides)` in `folder/runs`."""
-    return make_teacher(Plan.of(recipe(*overrides), folder / "runs"), CPU)[0]
+    return make_teacher(plan(folder, *overrides), CPU)[0]
 
 
 def build_cache(folder: Path, *overrides: str) -> LogitCache:
     """Its cache in `folder/caches`; the teacher is made first."""
-    teach(folder, *overrides)
-    return cache_logits(
-        Plan.of(recipe(*overrides), folder / "runs", Store(folder / "caches")), CPU, print
-    ).cache
+    planned = plan(folder, *overrides)
+    make_teacher(planned, CPU)
+    return cache_logits(planned, CPU, print).cache
 
 
 def students(folder: Path, *overrides: str, check_inputs: str = "all") -> list[Result]:
     """Every network of phase two, labels-only first."""
     made = train_students(
-        Plan.of(recipe(*overrides), folder / "runs", Store(folder / "caches")),
+        plan(folder, *overrides),
         CPU,
         check_inputs=check_inputs,  # type: ignore[arg-type]
     )

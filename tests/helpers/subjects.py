@@ -57,10 +57,11 @@ VIEWS = ("views.count=2", 'views.augment=[{op="pad-crop", padding=1}]')
 def made(folder: Path, *words: str, name: str = "digits") -> Subject:
     """Every phase of a recipe, and what a page of it is of."""
     recipe, store = load_recipe(name, [*SHORT, *words]), Store(folder / "caches")
-    for one in recipe.by_teacher if recipe.settings.cache.from_ is None else ():
-        make_teacher(Plan.of(one, folder / "runs"), CPU)
-        cache_logits(Plan.of(one, folder / "runs", store), CPU, print)
-    list(train_students(Plan.of(recipe, folder / "runs", store), CPU))
+    plan = Plan.of(recipe, folder / "runs", store)
+    for each in plan.by_teacher if recipe.settings.cache.from_ is None else ():
+        make_teacher(each, CPU)
+        cache_logits(each, CPU, print)
+    list(train_students(plan, CPU))
     return of_recipe(recipe, folder / "runs", store, CPU)
 
 

@@ -19,7 +19,7 @@ from decant.pipeline.phases.fingerprints import data_fingerprint, views_fingerpr
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.soft_labels import open_cache, training_dataset
 from decant.pipeline.phases.teacher import make_teacher
-from tests.helpers.small import CPU, VIEWS, build_cache, recipe, students, teach
+from tests.helpers.small import CPU, VIEWS, build_cache, plan, recipe, students, teach
 
 
 def test_a_cache_that_is_not_there_is_not_built_but_the_command_is_named(tmp_path: Path) -> None:
@@ -93,12 +93,11 @@ def test_weights_go_to_the_mean_of_the_given_caches(tmp_path: Path) -> None:
 
 def test_a_second_teacher_has_a_cache_of_its_own_and_comes_second(tmp_path: Path) -> None:
     second = ("knowledge.network.name=linear", "knowledge.epochs=2")
-    chosen, store = recipe(*second), Store(tmp_path / "caches")
     with pytest.raises(NotMadeError, match="run: decant teacher"):
         opened(tmp_path, *second)
-    for one in chosen.by_teacher:
-        make_teacher(Plan.of(one, tmp_path / "runs"), CPU)
-        cache_logits(Plan.of(one, tmp_path / "runs", store), CPU, print)
+    for each in plan(tmp_path, *second).by_teacher:
+        make_teacher(each, CPU)
+        cache_logits(each, CPU, print)
     found = opened(tmp_path, *second)
     names = [cache.manifest.identity["teacher"]["network"]["name"] for cache in found.caches]
     assert (names, found.mean) == (["conv", "linear"], "probabilities")
@@ -209,8 +208,8 @@ class FilesOf:
 
 def test_files_cannot_be_moved_to_the_device_whole(tmp_path: Path) -> None:
     build_cache(tmp_path)
-    plan = Plan.of(recipe("cache.table=device"), tmp_path / "runs", Store(tmp_path / "caches"))
-    cache = open_cache(plan)
-    plan.splits.student_train.data = FilesOf(plan.splits.student_train.data)
+    planned = plan(tmp_path, "cache.table=device")
+    cache, train = open_cache(planned), planned.splits.student_train
+    train.data = FilesOf(train.data)
     with pytest.raises(RecipeError, match=r'cache\.table: "device" holds inputs that are one array'):
-        training_dataset(plan, cache, "sample", CPU)
+        training_dataset(planned, cache, "sample", CPU)

@@ -52,14 +52,14 @@ def states(folder: Path, *overrides: str) -> list[str]:
 
 def make(folder: Path, one: Recipe, *phases: str) -> None:
     """Carries phases out, all of them unless they are named."""
-    base, store = folder / "runs/digits", Store(folder / "caches")
-    for each in one.by_teacher:
+    plan = Plan.of(one, folder / "runs/digits", Store(folder / "caches"))
+    for each in plan.by_teacher:
         if "teacher" in phases or not phases:
-            make_teacher(Plan.of(each, base), CPU)
+            make_teacher(each, CPU)
         if "cache-logits" in phases or not phases:
-            cache_logits(Plan.of(each, base, store), CPU, print)
+            cache_logits(each, CPU, print)
     if "student" in phases or not phases:
-        list(train_students(Plan.of(one, base, store), CPU))
+        list(train_students(plan, CPU))
 
 
 def everything_in(folder: Path) -> dict[Path, tuple[int, int, int]]:

@@ -84,10 +84,11 @@ def run(folder: Path, name: str, *overrides: str) -> System:
     """Every phase of a recipe."""
     recipe, store = load_recipe(name, [*SMALL, *overrides]), Store(folder / "caches")
     teachers = []
-    for one in recipe.by_teacher:
-        teachers.append(make_teacher(Plan.of(one, folder / "runs"), CPU)[0])
-        cache_logits(Plan.of(one, folder / "runs", store), CPU, print)
-    students = [result for result, _ in train_students(Plan.of(recipe, folder / "runs", store), CPU)]
+    plan = Plan.of(recipe, folder / "runs", store)
+    for each in plan.by_teacher:
+        teachers.append(make_teacher(each, CPU)[0])
+        cache_logits(each, CPU, print)
+    students = [result for result, _ in train_students(plan, CPU)]
     first = json.loads((students[-1].folder / METRICS).read_text().splitlines()[0])
     return System(teachers, students, first["loss"], *_first_batch(recipe, folder, store, teachers))
 
