@@ -26,6 +26,7 @@ from decant.cache import CacheError, LogitCache
 from decant.cache.format.hdf5 import FORMAT, PAGE, check
 from decant.cache.format.tables import expected_tables
 from tests.helpers.caches import HEADER, answers, build, holds_the_answers, manifest, repair_checksums, reseal
+from tests.helpers.processes import PATIENCE
 
 SMALL = manifest(3, 5, 2)
 Make = Callable[[h5py.File, str, tuple[int, ...], np.dtype[Any]], None]
@@ -326,7 +327,7 @@ def guard() -> None:
 
 def outcome(path: Path, rows_are_right: Callable[[LogitCache], bool]) -> tuple[str, str]:
     """What opening and reading a file whole comes to: a CacheError's name and text, or rows."""
-    signal.alarm(20)
+    signal.alarm(PATIENCE // 2)
     try:
         return ("rows" if rows_are_right(LogitCache.open(path)) else "WRONG ROWS"), ""
     except CacheError as error:
