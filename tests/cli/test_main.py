@@ -7,14 +7,17 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from PIL import Image
 
 from decant.pipeline.cli import main
-from tests.helpers.commands import TINY, decant, decant_anew, only, refused, start, succeed, tiny
+from decant.pipeline.cli.main import decant as command_line
+from tests.helpers.commands import TINY, decant, only, refused, start, succeed, tiny
 from tests.helpers.processes import PATIENCE, wait_until
 
 COMMANDS = ["teacher", "cache-logits", "student", "evaluate", "report"]
@@ -44,15 +47,23 @@ def folder_run(phase: str, root: Path, *words: str, cwd: Path) -> subprocess.Com
     return tiny(phase, "--set", "data.name=imagefolder", "--set", f"data.root={root}", *words, cwd=cwd)
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "objectives", "export", "predict"])
-def test_every_command_and_every_option_has_help(command: str, tmp_path: Path) -> None:
-    text = succeed(decant_anew(command, "--help", cwd=tmp_path))
-    options = text.split("Options:")[1].splitlines()
-    for place, line in enumerate(options):
-        if line.strip().startswith("-"):
-            words = line.split("  ")
-            described = [word for word in words if word.strip()][1:] or options[place + 1].strip()
-            assert described, f"{line} has no help"
+def walk(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command and group below a group, by what a user types."""
+    for name, command in group.commands.items():
+        yield f"{path} {name}", command
+        if isinstance(command, click.Group):
+            yield from walk(command, f"{path} {name}")
+
+
+@pytest.mark.parametrize(("path", "command"), list(walk(command_line, "decant")))
+def test_every_command_and_every_option_has_help(path: str, command: click.Command) -> None:
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    texts = {path: command.help, **{option.opts[0]: option.help for option in options}}
+    for name, text in texts.items():
+        assert text, f"{name} has no help"
+        assert text[0].isupper(), f"{name}: {text}"
+        assert text.partition("  [")[0].rstrip().endswith("."), f"{name}: {text}"
+    assert command.get_short_help_str(200), path
 
 
 def test_help_lists_the_phases_and_starts_quickly_enough_to_import_no_torch(tmp_path: Path) -> None:
