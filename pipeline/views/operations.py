@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -57,4 +58,10 @@ def unsupported(operation: Operation, input_shape: tuple[int, ...], dtype: DType
 
 
 def _named(operation: Operation, function: str) -> Callable[..., Any]:
-    return Plugin(f"decant.pipeline.views.{function}", f"views.augment: {operation.op}", RecipeError).load()
+    return _load(f"decant.pipeline.views.{function}", operation.op)
+
+
+@functools.cache
+def _load(name: str, op: str) -> Callable[..., Any]:
+    """The function, looked up once: batches of small images take less time than many look-ups."""
+    return Plugin(name, f"views.augment: {op}", RecipeError).load()
