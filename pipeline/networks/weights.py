@@ -52,7 +52,19 @@ def load_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
     if misfits:
         shown = "; ".join(misfits[:3]) + (f"; and {len(misfits) - 3:,} more" if len(misfits) > 3 else "")
         raise WeightsError(f"{path} does not fit this network: {shown}")
-    module.load_state_dict(state)
+    module.load_state_dict(with_versions(module, state))
+
+
+def with_versions(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with the versions of the module's own state dict, which some modules ask for when they load one.
+
+    >>> with_versions(nn.Linear(1, 1), {"bias": torch.zeros(1)})._metadata[""]
+    {'version': 1}
+    """
+    versioned = module.state_dict()
+    versioned.clear()
+    versioned.update(state)
+    return versioned
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:

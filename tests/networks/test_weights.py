@@ -12,10 +12,12 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from decant.pipeline.errors import WeightsError
 from decant.pipeline.networks import Network
+from decant.pipeline.networks.foreign_weights import load_foreign_weights
 from decant.pipeline.networks.registry import build_by_name
 from decant.pipeline.networks.weights import load_weights, save_weights, weights_sha256
 
@@ -103,6 +105,17 @@ def test_tied_and_channels_last_weights_are_saved(tmp_path: Path) -> None:
 
 
 # Loading
+
+
+def test_a_network_that_asks_for_the_version_of_its_weights_is_loaded(tmp_path: Path) -> None:
+    saved, loaded = (torchvision.models.mnasnet0_5(num_classes=2) for _ in range(2))
+    save_weights(tmp_path / "a.safetensors", saved, {})
+    load_weights(loaded, tmp_path / "a.safetensors")
+    assert same(saved, loaded)
+    torch.save(dict(saved.state_dict()), tmp_path / "a.pth")
+    foreign = torchvision.models.mnasnet0_5(num_classes=2)
+    load_foreign_weights(foreign, tmp_path / "a.pth")
+    assert same(saved, foreign)
 
 
 @pytest.mark.parametrize(

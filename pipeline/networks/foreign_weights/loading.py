@@ -17,6 +17,7 @@ from decant.pipeline.networks.foreign_weights.reading import read_checkpoint
 from decant.pipeline.networks.foreign_weights.tensors import Tensors
 from decant.pipeline.networks.foreign_weights.values import converted, loses_precision
 from decant.pipeline.networks.foreign_weights.wording import listed, shown
+from decant.pipeline.networks.weights import with_versions
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,10 @@ def load_foreign_weights(
         raise checkpoint.refuse(f"does not fit this network: {choice.taken.described(setting)}")
     state = _values(checkpoint, own, choice.taken.fit)
     try:
-        module.load_state_dict(state, strict=False)  # what may be missing, Misfits has decided
-    except RuntimeError as error:  # of a module with a loading of its own
+        module.load_state_dict(
+            with_versions(module, state), strict=False
+        )  # Misfits has decided what may be missing
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:  # of a module with a loading of its own
         raise checkpoint.refuse(f"does not fit this network: {' '.join(str(error).split())}") from error
     return LoadedWeights(tuple(checkpoint.notes), "preprocess.mean" in state)
 

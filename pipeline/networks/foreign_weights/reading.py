@@ -38,14 +38,21 @@ def read_checkpoint(path: Path) -> object:
     """
     files = weight_files(path)
     if len(files) == 1:
-        return _read(files[0])
+        return _read_quietly(files[0])
     merged: dict[object, object] = {}
     for file in files:
-        content = _read(file)
+        content = _read_quietly(file)
         if not isinstance(content, dict):
             raise WeightsError(f"{file}: a shard must hold a state dict, found {type(content).__name__}")
         merged.update(content)
     return merged
+
+
+def _read_quietly(path: Path) -> object:
+    """`_read` without what torch and zipfile warn of: an odd file is read, or refused."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _read(path)
 
 
 def _read(path: Path) -> object:
@@ -73,8 +80,7 @@ def _read(path: Path) -> object:
 
 
 def _read_pickled(path: Path) -> object:
-    with allowed(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with allowed():
         try:
             with path.open("rb") as file:  # by its path torch would go by its ending
                 return torch.load(file, map_location="cpu", weights_only=True)
@@ -105,8 +111,7 @@ def _read_torchscript(path: Path) -> object:
         types = _types_in(archive.read(next(n for n in archive.namelist() if n.endswith("/data.pkl"))))
     own = tuple(name for name in types if name.startswith(("__torch__.", "torch.jit._pickle.")))
     copied.seek(0)
-    with allowed(own), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with allowed(own):
         return torch.load(copied, map_location="cpu", weights_only=True)
 
 
