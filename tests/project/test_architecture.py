@@ -4,69 +4,12 @@ one module of cache only, and no way from phase two to code that builds or runs 
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from functools import cache
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-@cache
-def sources() -> dict[str, Path]:
-    """Module name → file, of both packages."""
-    modules = {}
-    for path in [*ROOT.glob("cache/**/*.py"), *ROOT.glob("pipeline/**/*.py")]:
-        parts = ("decant", *path.relative_to(ROOT).with_suffix("").parts)
-        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return modules
-
-
-def imports(path: Path, known: set[str], typing: bool = False) -> set[str]:
-    """Every module that a file imports at any depth of its code; with `typing` also for type checkers only."""
-    tree = ast.parse(path.read_text("utf-8"))
-    typing_only = (
-        set()
-        if typing
-        else {
-            id(inner)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-            for inner in ast.walk(node)
-        }
-    )
-    names = set()
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
-            continue
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            modules = {f"{node.module}.{alias.name}" for alias in node.names} & known
-            names |= modules
-            if len(modules) < len(node.names):  # what is imported is not modules alone
-                names.add(str(node.module))
-    return {name for name in names if name in known or name.split(".")[0] != "decant"}
-
-
-@cache
-def graph() -> dict[str, set[str]]:
-    """Module name → the modules that it imports."""
-    return {name: imports(path, set(sources())) for name, path in sources().items()}
-
-
-def reachable(start: str) -> set[str]:
-    edges, seen, todo = graph(), set[str](), [start]
-    while todo:
-        name = todo.pop()
-        if name in edges and name not in seen:
-            seen.add(name)
-            todo += edges[name]
-    return seen
+from tests.helpers.imports import ROOT, circles, graph, imports, reachable, sources
 
 
 def test_the_packages_are_imported_by_one_name() -> None:
@@ -114,10 +57,7 @@ def test_phase_two_reaches_no_code_that_builds_or_runs_a_teacher(name: str) -> N
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    for name, imported in graph().items():
-        for other in imported & set(sources()):
-            if not name.startswith(f"{other}."):  # a module of a package may come from the package's own file
-                assert name not in reachable(other), f"{name} imports {other}, which leads back to it"
+    assert not circles()
 
 
 LAYERS = (

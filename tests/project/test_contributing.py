@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.imports import graph
 from tests.helpers.processes import ROOT
-from tests.project.test_architecture import graph
 
 PAGE = (ROOT / "docs/contributing.md").read_text("utf-8")
 BLOCK = re.compile(

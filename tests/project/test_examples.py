@@ -7,7 +7,7 @@ import importlib
 
 import pytest
 
-from tests.project.test_architecture import sources
+from tests.helpers.imports import sources
 
 WITH_EXAMPLES = [name for name, path in sources().items() if ">>> " in path.read_text("utf-8")]
 
