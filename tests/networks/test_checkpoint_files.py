@@ -248,6 +248,25 @@ def test_what_a_process_allowed_elsewhere_is_refused_here(tmp_path: Path) -> Non
     assert set(torch.serialization.get_safe_globals()) == before
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_another_protocol_of_pickle_is_named(legacy: bool, tmp_path: Path) -> None:
+    torch.save(
+        {"model": STATE}, tmp_path / "a.pth", pickle_protocol=4, _use_new_zipfile_serialization=not legacy
+    )
+    assert "it was saved with pickle_protocol = 4" in refusal(ours(), tmp_path / "a.pth")
+
+
+def test_tensors_of_a_distributed_run_are_named(tmp_path: Path) -> None:
+    from torch.distributed.tensor import DTensor
+
+    class Parts:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return DTensor, ()
+
+    saved(tmp_path / "a.pth", {"model": STATE, "parts": Parts()})
+    assert "it holds DTensors, the parts of a distributed run" in refusal(ours(), tmp_path / "a.pth")
+
+
 def test_arrays_of_numpy_are_no_state_dict(tmp_path: Path) -> None:
     saved(tmp_path / "a.pth", {name: tensor.numpy() for name, tensor in STATE.items()})
     assert "its arrays are NumPy's: save torch tensors" in refusal(ours(), tmp_path / "a.pth")
@@ -268,7 +287,7 @@ def test_double_precision_is_said_where_it_is_lost(tmp_path: Path) -> None:
     assert loaded(saved(tmp_path / "a.pth", exact)).notes == ()
     exact["fc.bias"] = exact["fc.bias"] + 1e-12
     (note,) = loaded(saved(tmp_path / "b.pth", exact)).notes
-    assert "1 tensors are float64, and were rounded to the network's dtype: fc.bias" in note
+    assert "1 tensor is float64, and rounded to the network's dtype: fc.bias" in note
 
 
 SPOILT: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {

@@ -162,8 +162,9 @@ def _values(checkpoint: _Checkpoint, own: dict[str, Tensor], fit: Fit) -> dict[s
         more = f"; and {len(wrong) - 3:,} more" if len(wrong) > 3 else ""
         raise checkpoint.refuse(f"was not loaded: {'; '.join(wrong[:3])}{more}")
     if rounded:
-        dtype = str(checkpoint.found.by_path[rounded[0]].dtype).removeprefix("torch.")
+        kind = str(checkpoint.found.by_path[rounded[0]].dtype).removeprefix("torch.")
+        what = "tensor is" if len(rounded) == 1 else "tensors are"
         checkpoint.say(
-            f"{len(rounded):,} tensors are {dtype}, and were rounded to the network's dtype: {listed(rounded, 3)}"
+            f"{len(rounded):,} {what} {kind}, and rounded to the network's dtype: {listed(rounded, 3)}"
         )
     return state

@@ -64,7 +64,7 @@ class Misfits:
         layers = tuple(dict.fromkeys(name.rpartition(".")[0] for name in self.own if name in names))
         if not names or not self.fit.same or len(layers) > _HEADS or self.num_classes is None:
             return ()
-        if any(self.own[name].shape[:1] != (self.num_classes,) for name in names):
+        if any(self.own[n].shape[:1] != (self.num_classes,) or n.startswith("preprocess.") for n in names):
             return ()
         if self.missing and not self._last(names):
             return ()

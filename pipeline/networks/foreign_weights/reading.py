@@ -85,13 +85,34 @@ def _read_pickled(path: Path) -> object:
             with path.open("rb") as file:  # by its path torch would go by its ending
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            names = _refused_types(path, error)
-            if not names:
-                raise
-            raise WeightsError(
-                f"{path} was not loaded: it holds {names}, and unpickling that could run code; "
-                "where the file comes from, save its state dict alone: torch.save(network.state_dict(), FILE)"
-            ) from error
+            raise WeightsError(f"{path} was not loaded: {_why_refused(path, error)}") from error
+
+
+def _why_refused(path: Path, error: pickle.UnpicklingError) -> str:
+    """What a pickle has that is not read. Raises `error` again where it is damaged."""
+    names = _refused_types(path, error)
+    if "DTensor" in str(error) or "DTensor" in names:
+        return "it holds DTensors, the parts of a distributed run; save the full tensors of its state dict"
+    if names:
+        return (
+            f"it holds {names}, and unpickling that could run code; where the file comes from, save its state dict "
+            "alone: torch.save(network.state_dict(), FILE)"
+        )
+    protocol = _protocol(path)
+    if protocol > 2:
+        return f"it was saved with pickle_protocol = {protocol}; save it again with that of torch.save, which is 2"
+    raise error
+
+
+def _protocol(path: Path) -> int:
+    """The protocol of a pickle in either format of torch.save; 2 where that is not to be found."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            head = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))[:2]
+    except Exception:
+        with path.open("rb") as file:
+            head = file.read(2)
+    return head[1] if head[:1] == b"\x80" and head[1] <= pickle.HIGHEST_PROTOCOL else 2
 
 
 def _read_torchscript(path: Path) -> object:
@@ -139,4 +160,5 @@ def _refused_types(path: Path, error: pickle.UnpicklingError) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return shown(" ".join(str(error).split()) or type(error).__name__)
+    inner = re.search(r"WeightsUnpickler error: (.*)", str(error))  # torch puts half a page around it
+    return shown(" ".join((inner[1] if inner else str(error)).split()) or type(error).__name__)
