@@ -345,6 +345,21 @@ def test_a_layer_in_the_middle_is_no_last_layer(tmp_path: Path) -> None:
     )
 
 
+def test_a_layer_with_as_many_outputs_as_classes_is_no_last_layer_before_others(tmp_path: Path) -> None:
+    network = nn.Sequential(collections.OrderedDict(first=nn.Linear(4, 3), last=nn.Linear(3, 3)))
+    state = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("last.")}
+    path = saved(tmp_path / "a.pth", {"model": state, "epoch": 3})
+    assert "first.weight is missing" in refusal(network, path, num_classes=3, new_head=True)
+
+
+def test_the_normalisation_of_other_channels_is_no_last_layer(tmp_path: Path) -> None:
+    grey = {
+        name: tensor[:1] if "preprocess" in name else tensor for name, tensor in ours().state_dict().items()
+    }
+    said = refusal(ours(), saved(tmp_path / "a.pth", grey), num_classes=3, new_head=True)
+    assert "preprocess.mean is (1,), expected (3,)" in said
+
+
 def test_names_of_older_releases_are_known(tmp_path: Path) -> None:
     network = torchvision.models.densenet121(num_classes=2)
     old = {

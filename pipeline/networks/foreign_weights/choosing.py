@@ -99,9 +99,8 @@ def _equal(first: torch.Tensor, second: torch.Tensor) -> bool:
 
 def _is_averaged(one: Misfits, found: Tensors) -> bool:
     """Whether weights are the mean of those of many steps, by their key or by a count of the steps beside them."""
-    steps = _steps(one, found)
-    if steps is not None:
-        return steps > 0
+    if _steps(one, found) is not None:
+        return True
     if "state_dict" in found.keys and "current_model_state" in found.keys:  # Lightning's WeightAveraging
         return one.fit.prefix.startswith("state_dict.")
     return _says_averaged(one.fit.prefix)
