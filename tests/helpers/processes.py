@@ -45,10 +45,12 @@ def finished(process: subprocess.Popen[str], timeout: float = PATIENCE) -> str:
     return out
 
 
-def wait_until(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+def wait_until(
+    condition: Callable[[], object], process: subprocess.Popen[str] | None = None, every: float = 0.01
+) -> None:
     """Returns once `condition()` is true, which a process that must not end before may bring about."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, f"not within {PATIENCE} s"
-        time.sleep(0.01)
+        time.sleep(every)

@@ -33,7 +33,7 @@ from tests.helpers.processes import wait_until
 from tests.helpers.small import CPU, recipe
 
 SEEDS = "student.seeds=2"
-MANY_VIEWS = ("views.count=4000", 'views.augment=[{op="flip"}]')
+MANY_VIEWS = ("views.count=2000", 'views.augment=[{op="flip"}]')
 TWO = ('knowledge.network={name="mlp", hidden=8, layers=1}', "knowledge.epochs=1")
 
 
@@ -378,7 +378,7 @@ def far_enough(process: subprocess.Popen[str], folder: Path, one: Recipe, name: 
         progress = seen[-1].progress
         return progress is not None and progress.done >= 2
 
-    wait_until(under_way, process)
+    wait_until(under_way, process, every=0.2)
     return seen[-1]
 
 
@@ -403,6 +403,6 @@ def test_a_cache_is_running_until_its_builder_is_killed_and_then_interrupted(
     during, after = killed["cache"]
     assert (during.state, after.state) == ("running", "interrupted")
     assert during.progress is not None
-    assert (during.progress.total, during.progress.unit) == (4000 * 1437, "rows")
+    assert (during.progress.total, during.progress.unit) == (2000 * 1437, "rows")
     assert after.progress is not None
     assert during.progress.done <= after.progress.done < after.progress.total
