@@ -212,6 +212,10 @@ class Training(Section):
         return self
 
 
+OutputName = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
+"""An output of a network: its column number from 0, or the name of its class."""
+
+
 class TeacherSettings(Training):
     """`[teacher]`: the large network, trained here, given as a file, or pretrained by its library."""
 
@@ -228,12 +232,32 @@ class TeacherSettings(Training):
     """
     epochs: Annotated[int, Field(ge=0)] = 0
     """0 takes the network as its weights are."""
+    classes: Annotated[tuple[OutputName, ...], Field(min_length=1)] | None = None
+    """Which outputs of a teacher of other classes are kept, one for each class of the data, in their order: column
+    numbers from 0, or the names that its library, its file or the folder of its file knows. The cache has these
+    alone. None keeps all, which must then be the data's classes.
+    """
 
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """`weights_key` is left out where it is not given, so that no older run has another name."""
-        written = handler(self)
-        return {name: value for name, value in written.items() if name != "weights_key" or value is not None}
+        """Settings that came later are left out where they are not given, so that no older run has another name."""
+        later = ("weights_key", "classes")
+        return {
+            name: value for name, value in handler(self).items() if name not in later or value is not None
+        }
+
+    @model_validator(mode="after")
+    def _keeps_each_class_once(self) -> TeacherSettings:
+        if self.classes is None:
+            return self
+        if len({type(name) for name in self.classes}) > 1:
+            raise ValueError("classes: must be column numbers, or names, not both")
+        twice = next((name for name in self.classes if self.classes.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"classes: {twice!r} is there twice; each class of the data has an output of its own"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_place_of_weights(self) -> TeacherSettings:

@@ -62,11 +62,7 @@ def read_configuration(
     again where neither is at hand. Raises ModelError where it cannot be read, or is not made for these texts, or has
     the same classes in another order.
     """
-    transformers = optional("transformers", "text", ModelError)
-    try:
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"its configuration cannot be read: {_one_line(error)}") from error
+    config = _configuration(name)
     held = getattr(config, "vocab_size", vocabulary)
     if held < vocabulary:
         raise ModelError(
@@ -88,6 +84,20 @@ def read_configuration(
         **{key: settings[key] for key in sorted(settings) if key not in _UNTOLD},
         "num_labels": num_classes,
     }
+
+
+def class_names(name: str) -> list[str]:
+    """The classes of a classifier in a folder or on the hub. Raises ModelError where that cannot be read."""
+    config = _configuration(name)
+    return [str(config.id2label[label]) for label in sorted(config.id2label)]
+
+
+def _configuration(name: str) -> Any:
+    transformers = optional("transformers", "text", ModelError)
+    try:
+        return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"its configuration cannot be read: {_one_line(error)}") from error
 
 
 def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> tuple[nn.Module, str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from decant.pipeline.networks import registry, text
-from decant.pipeline.networks.spec import NetworkSpec
+from decant.pipeline.networks import registry
+from decant.pipeline.networks.preprocess import Network
+from decant.pipeline.networks.spec import KEPT_CLASSES, NetworkSpec
+from decant.pipeline.networks.text import TextNetwork, build_text_network
 
 
 def build_network(spec: NetworkSpec, seed: int = 0, fetch: bool = True) -> nn.Module:
@@ -20,13 +22,19 @@ def build_network(spec: NetworkSpec, seed: int = 0, fetch: bool = True) -> nn.Mo
     torch.Size([2, 3])
     """
     torch.manual_seed(seed)
-    if "vocabulary" in spec.args:
-        return text.build_text_network(
-            spec.name, spec.num_classes, input_shape=spec.input_shape, fetch=fetch, **spec.args
+    args = {name: value for name, value in spec.args.items() if name != KEPT_CLASSES}
+    network: Network | TextNetwork
+    if "vocabulary" in args:
+        network = build_text_network(
+            spec.name, spec.own_outputs, input_shape=spec.input_shape, fetch=fetch, **args
         )
-    return registry.build_by_name(
-        spec.name, spec.num_classes, input_shape=spec.input_shape, mean=spec.mean, std=spec.std, **spec.args
-    )
+    else:
+        network = registry.build_by_name(
+            spec.name, spec.own_outputs, input_shape=spec.input_shape, mean=spec.mean, std=spec.std, **args
+        )
+    if KEPT_CLASSES in spec.args:
+        network.keep(spec.args[KEPT_CLASSES]["columns"])
+    return network
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -18,6 +18,7 @@ from torch import nn
 
 from decant.pipeline.errors import ModelError, WeightsError, nearest
 from decant.pipeline.networks.builders import Shape, image_channels
+from decant.pipeline.networks.kept_columns import check_outputs
 from decant.pipeline.networks.preprocess import Network, Preprocess
 from decant.pipeline.support.plugins import Plugin, optional
 
@@ -72,6 +73,16 @@ def _torchvision(
     network = Network(Preprocess(transforms.mean, transforms.std, (height, width)), body)
     network.untrained_head = _untrained_head(pretrained_classes, num_classes)
     return network
+
+
+def torchvision_classes(name: str, weights: object) -> list[str] | None:
+    """The names of the classes that these weights of torchvision were trained for; None without weights. Raises
+    ModelError for a network or weights that there are not.
+    """
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        return None  # which is refused where it is built
+    entry = _torchvision_weights(name, weights)
+    return None if entry is None else list(entry.meta["categories"])
 
 
 def _torchvision_weights(name: str, weights: object) -> Any:
@@ -176,9 +187,7 @@ def _try_once(network: Network, num_classes: int, input_shape: Shape) -> None:
         raise ModelError(f"cannot take inputs of shape {input_shape}: {first_line(error)}") from error
     finally:
         network.train()
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ModelError(f"must give logits of shape (2, {num_classes}) for a batch of 2, got {got}")
+    check_outputs(logits, num_classes, "for a batch of 2")
 
 
 def first_line(error: Exception) -> str:

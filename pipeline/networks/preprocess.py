@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from decant.pipeline.errors import ModelError
+from decant.pipeline.networks.kept_columns import KeepsColumns
 
 
 class Preprocess(nn.Module):
@@ -60,7 +61,7 @@ class Preprocess(nn.Module):
         return f"mean={self.mean.tolist()}, std={self.std.tolist()}, size={self.size}"
 
 
-class Network(nn.Module):
+class Network(KeepsColumns):
     """`body(preprocess(inputs))`: (B, C, H, W) uint8 or (B, F) float → logits (B, num_classes)."""
 
     untrained_head = ""
@@ -73,4 +74,4 @@ class Network(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.body(self.preprocess(inputs))
-        return logits
+        return self.kept(logits)

@@ -55,7 +55,8 @@ def build_by_name(
         check_arguments(builder, args)
         return Network(Preprocess(mean, std), builder(input_shape, num_classes, **args))
     except (ModelError, WeightsError) as error:
-        raise type(error)(f"network {name!r}: {error}") from error.__cause__
+        error.args = (f"network {name!r}: {error}",)
+        raise
 
 
 def _find(name: str) -> Builder:

@@ -11,7 +11,9 @@ from decant.pipeline.errors import ModelError
 from decant.pipeline.networks import text
 from decant.pipeline.views import ViewedData
 
-_RESERVED = ("num_classes", "input_shape", "vocabulary", "fetch")
+KEPT_CLASSES = "kept_classes"
+"""The argument that says which outputs of a network of more classes are kept: `{columns = [2, 5, 9], of = 10}`."""
+_RESERVED = ("num_classes", "input_shape", "vocabulary", "fetch", KEPT_CLASSES)
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class NetworkSpec:
     name: str
     args: dict[str, Any]
     num_classes: int
-    """C of the logits (B, C); T, the number of targets, for a regression."""
+    """C of the logits (B, C), after columns were left out; T, the number of targets, for a regression."""
     input_shape: tuple[int, ...]
     """(C, H, W) of images, (F,) of features, (L,) of texts."""
     mean: tuple[float, ...]
@@ -34,9 +36,16 @@ class NetworkSpec:
 
     def __str__(self) -> str:
         """Name and arguments, without the two that the tokenizer and the network of a text task supply."""
-        hidden = ("vocabulary", "config")
-        shown = (f"{name}={value}" for name, value in self.args.items() if name not in hidden)
+        hidden = ("vocabulary", "config", KEPT_CLASSES)
+        shown = [f"{name}={value}" for name, value in self.args.items() if name not in hidden]
+        if KEPT_CLASSES in self.args:
+            shown.append(f"classes={self.num_classes} of {self.own_outputs}")
         return " ".join([self.name, *shown])
+
+    @property
+    def own_outputs(self) -> int:
+        """How many outputs the network itself has, of which some may be left out."""
+        return int(self.args.get(KEPT_CLASSES, {}).get("of", self.num_classes))
 
 
 def specify_network(network: Network, viewed: ViewedData) -> NetworkSpec:

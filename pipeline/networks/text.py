@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from decant.pipeline.errors import ModelError, WeightsError
 from decant.pipeline.networks import bert, external
 from decant.pipeline.networks.builders import Shape
+from decant.pipeline.networks.kept_columns import KeepsColumns, check_outputs
 from decant.pipeline.networks.registry import check_arguments
 
 _ELSEWHERE = "transformers:"
 _REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError)
 
 
-class TextNetwork(nn.Module):
+class TextNetwork(KeepsColumns):
     """`body(input_ids=…, attention_mask=…)`, both (B, L) int64 → logits (B, num_classes)."""
 
     untrained_head = ""
@@ -30,7 +31,7 @@ class TextNetwork(nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         output = self.body(**inputs)
         logits: Tensor = output if isinstance(output, Tensor) else output.logits
-        return logits
+        return self.kept(logits)
 
 
 def is_for_texts(name: str) -> bool:
@@ -96,7 +97,8 @@ def build_text_network(
         _try_once(network, num_classes, input_shape)
         return network
     except (ModelError, WeightsError) as error:
-        raise type(error)(f"network {name!r}: {error}") from error.__cause__
+        error.args = (f"network {name!r}: {error}",)
+        raise
 
 
 def _try_once(network: nn.Module, num_classes: int, input_shape: Shape) -> None:
@@ -112,7 +114,4 @@ def _try_once(network: nn.Module, num_classes: int, input_shape: Shape) -> None:
         ) from error
     finally:
         network.train()
-    if logits.shape != (2, num_classes):
-        raise ModelError(
-            f"must give logits of shape (2, {num_classes}) for two texts, got {tuple(logits.shape)}"
-        )
+    check_outputs(logits, num_classes, "for two texts")

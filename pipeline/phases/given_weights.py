@@ -28,14 +28,15 @@ def take_weights(network: nn.Module, spec: NetworkSpec, settings: TeacherSetting
         if untrained and not settings.epochs:
             raise WeightsError(
                 f"network {spec.name!r}: epochs = 0 leaves its last layer untrained, as the one of its weights was "
-                f"replaced: {untrained}; set teacher.epochs, or give teacher.weights of these classes"
+                f"replaced: {untrained}; set teacher.epochs, or give teacher.weights of these classes, or keep their "
+                "outputs with teacher.classes"
             )
         return
     loaded = load_foreign_weights(
         network,
         settings.weights,
         key=settings.weights_key,
-        num_classes=spec.num_classes,
+        num_classes=spec.own_outputs,
         new_head=settings.epochs > 0,
     )
     for note in loaded.notes:

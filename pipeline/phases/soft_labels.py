@@ -147,8 +147,10 @@ def _ensemble_temperature(settings: Settings) -> float:
 
 def _require_outputs(cache: LogitCache, expected: int) -> None:
     if cache.num_outputs != expected:
+        more = "; teacher.classes, or --classes of `decant cache import`, keeps those of the data"
         raise MismatchError(
             f"{cache.path}: teacher.outputs: the data ask for {expected:,}, the cache has {cache.num_outputs:,}"
+            f"{more if cache.num_outputs > expected else ''}"
         )
 
 

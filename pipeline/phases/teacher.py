@@ -6,10 +6,10 @@ import torch
 
 from decant.pipeline.data.samples import has_labels, task_of
 from decant.pipeline.errors import DataError
-from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.objectives import from_labels
 from decant.pipeline.phases.given_weights import take_weights, warn_at_chance
 from decant.pipeline.phases.job import TrainingJob, load_result_on, train_network
+from decant.pipeline.phases.kept_classes import specify_teacher
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import load_test_logits
@@ -32,7 +32,7 @@ def make_teacher(plan: Plan, device: torch.device) -> tuple[Result, bool]:
             f"{train.data.name}: train: no sample has a label, so no teacher can be trained on it; take one "
             "as it is, with teacher.weights and teacher.epochs = 0"
         )
-    spec = specify_network(settings.network, train)
+    spec = specify_teacher(settings, train)
     job = TrainingJob(
         kind="teacher",
         spec=spec,

@@ -41,6 +41,17 @@ if TYPE_CHECKING:
 )
 @overrides_option
 @click.option(
+    "--classes",
+    help="Keep these columns alone, one for each class of the data, in their order: numbers from 0, or names, with "
+    'commas between or as a list: 2,5,9 or \'["a, b", "c"]\'.',
+)
+@click.option(
+    "--class-names",
+    shell_complete=completion.files,
+    help="A file with the name of each column of LOGITS, a line each or a JSON list. Without --classes, the columns "
+    "of the recipe's own classes are kept.",
+)
+@click.option(
     "--dtype",
     type=click.Choice(["float16", "float32"]),
     default="float16",
@@ -55,17 +66,21 @@ def import_table(
     data: str | None,
     recipe: str | None,
     overrides: Sequence[str],
+    classes: str | None,
+    class_names: str | None,
     dtype: str,
     store: Store,
 ) -> None:
     """Make a cache from LOGITS of another program: FILE.npy, FILE.pt or FILE.h5:DATASET, (N, C) or (V, N, C)."""
     from decant.cache import import_logits
     from decant.pipeline.data.array_files import read_table
+    from decant.pipeline.data.imported_columns import choose_columns
 
     if (data is None) == (recipe is None):
         raise click.UsageError("give either --data or --recipe: which data the logits are of")
     about: dict[str, Any] = {"data": {"name": data}, "views": None}
     answers = None if labels is None else read_table(labels)
+    table, of_data = read_table(logits), None
     if recipe is not None:
         from decant.pipeline.config.recipe import load_recipe
         from decant.pipeline.phases.datasets import RecipeData
@@ -73,10 +88,11 @@ def import_table(
         find_modules_beside(recipe)
         of_recipe = RecipeData(load_recipe(recipe, overrides).settings)
         about = of_recipe.student_fingerprints
-        answers = of_recipe.student_data.labels if answers is None else answers
-    made = import_logits(
-        store, read_table(logits), answers, teacher={"network": teacher}, dtype=dtype, **about
-    )
+        of_data = of_recipe.student_data
+        answers = of_data.labels if answers is None else answers
+    table, kept = choose_columns(table, classes, class_names, of_data)
+    of_teacher = {"network": teacher, **({} if kept is None else {"classes": kept})}
+    made = import_logits(store, table, answers, teacher=of_teacher, dtype=dtype, **about)
     click.echo(f"made {made}")
     click.echo(f"next: {_after_importing(made, recipe, overrides, store)}")
 

@@ -119,7 +119,9 @@ class Misfits:
             if self.their_classes
             else (f"it has no last layer for the {classes} classes of the data")
         )
-        return f"{cause}; {words}; set {setting}.epochs to train a new last layer, or give weights of these classes"
+        words = f"{words}; set {setting}.epochs to train a new last layer, or give weights of these classes"
+        more = setting == "teacher" and (self.their_classes or 0) > (self.num_classes or 0)
+        return f"{cause}; {words}" + (", or keep their outputs with teacher.classes" if more else "")
 
     def left_out(self) -> str:
         """What of the file was not taken; empty where everything was."""
