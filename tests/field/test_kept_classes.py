@@ -122,8 +122,8 @@ def test_a_pretrained_network_keeps_classes_by_the_names_of_its_library(tmp_path
     torch.save(torchvision.models.squeezenet1_1().state_dict(), kept / entry.url.rpartition("/")[2])
     images, home = draw(tmp_path / "images", train=2, test=2), str(tmp_path / "torch")
     network = '{ name = "torchvision:squeezenet1_1", weights = "IMAGENET1K_V1" }'
-    recipe = write_recipe(tmp_path, images, network, 'classes = ["goldfish", "Tench", "crane"]')
-    assert "'crane' is the name of columns 134, 517" in refused(
+    recipe = write_recipe(tmp_path, images, network, 'classes = ["goldfish", "Tench", "great white shrak"]')
+    assert "no output is called 'great white shrak'; did you mean great white shark" in refused(
         decant("teacher", "--recipe", recipe, cwd=tmp_path, TORCH_HOME=home)
     )
     write_recipe(tmp_path, images, network, 'classes = ["goldfish", "Tench", "great white shark"]')
