@@ -360,6 +360,25 @@ def test_the_normalisation_of_other_channels_is_no_last_layer(tmp_path: Path) ->
     assert "preprocess.mean is (1,), expected (3,)" in said
 
 
+def test_a_layer_is_not_taken_from_another_network_of_the_file(tmp_path: Path) -> None:
+    student = {name: tensor for name, tensor in STATE.items() if not name.startswith("layer2.0.")}
+    teacher = {name: tensor for name, tensor in OTHER.state_dict().items() if name.startswith("layer2.0.")}
+    path = saved(tmp_path / "a.pth", {**put(student, "student."), **put(teacher, "teacher.")})
+    assert "layer2.0.weight is missing" in refusal(tiny(3), path)
+
+
+def test_of_two_layers_that_may_be_meant_none_is_taken(tmp_path: Path) -> None:
+    state = {name: tensor for name, tensor in STATE.items() if not name.startswith("layer2.0.")}
+    for inner in ("a", "b"):
+        state |= {
+            f"layer2.{inner}.0.weight": STATE["layer2.0.weight"],
+            f"layer2.{inner}.0.bias": STATE["layer2.0.bias"],
+        }
+    said = refusal(ours(), saved(tmp_path / "a.pth", {"model": state}))
+    assert "does not fit this network" in said
+    assert "layer2." in said
+
+
 def test_names_of_older_releases_are_known(tmp_path: Path) -> None:
     network = torchvision.models.densenet121(num_classes=2)
     old = {
