@@ -36,7 +36,7 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         """`root` defaults to $DECANT_STORE, then to "caches"."""
-        self.root = Path(root or os.environ.get("DECANT_STORE") or "caches")
+        self.root = Path(root or os.environ.get("DECANT_STORE") or "caches").expanduser()
 
     def path(self, manifest: Manifest) -> Path:
         """Where the cache with this manifest lies or will lie."""

@@ -114,7 +114,7 @@ def export(
 )
 @as_json
 def predict(run: Path, images: tuple[Path, ...], top: int, as_json: bool) -> None:
-    """Print the most likely classes of image files.
+    """Print the most likely classes of image files, or of all images in folders.
 
     RUN is the folder of a run; its network predicts the classes. Exit code 1 if a file cannot be read; the others
     are classified all the same.

@@ -71,6 +71,9 @@ def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
         from decant.pipeline.config.recipe import load_recipe
 
         where = {name: rest.pop(name) for name in _USUAL}
+        for name in ("runs", "store"):
+            where[name] = _expanded(where[name], f"--{name}")
+        recipe = _expanded(recipe, "--recipe")
         if where["store"]:
             os.environ["DECANT_STORE"] = where["store"]  # packs of decoded images go there too
         find_modules_beside(recipe)
@@ -90,7 +93,7 @@ def store_option(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(store: str | None, **rest: Any) -> None:
         from decant.cache import Store
 
-        command(store=Store(store), **rest)
+        command(store=Store(_expanded(store, "--store")), **rest)
 
     return wrapped
 
@@ -158,6 +161,14 @@ def find_modules_beside(recipe: str) -> None:
 def percent(share: float | None) -> str:
     """A share in 0..1 in percent; a dash where there is none."""
     return "–" if share is None else f"{100 * share:.2f} %"
+
+
+def _expanded(path: str | None, option: str) -> Any:
+    """The path with `~` and variables replaced. Raises PipelineError where a variable is not set."""
+    from decant.pipeline.errors import PipelineError
+    from decant.pipeline.support.paths import expanded
+
+    return None if path is None else expanded(path, option, PipelineError)
 
 
 def _plain(value: Any) -> Any:

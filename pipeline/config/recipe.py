@@ -18,8 +18,18 @@ from pydantic import ValidationError
 from decant.pipeline.config.messages import problems_in_words
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.errors import RecipeError, nearest
+from decant.pipeline.support.paths import expanded
 
 DEFAULT = "digits"
+_PATHS = (
+    ("data", "root"),
+    ("data", "tokenizer"),
+    ("teacher", "weights"),
+    ("knowledge", "weights"),
+    ("student", "weights"),
+    ("cache", "from"),
+)
+"""The settings that are paths, or may be."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,7 @@ def load_recipe(name_or_file: str = DEFAULT, overrides: Sequence[str] = ()) -> R
         raise RecipeError(f"{name_or_file}: not TOML: {error}") from None
     for override in overrides:
         _override(content, override)
+    _expand_paths(content, name_or_file)
     options = [] if name_or_file == DEFAULT else ["--recipe", name_or_file]
     options += [word for override in overrides for word in ("--set", override)]
     return Recipe(name, _validate(content, name_or_file), tuple(options))
@@ -130,6 +141,20 @@ def _validate(content: dict[str, Any], source: str) -> Settings:
         return Settings.model_validate_json(json.dumps(content))
     except ValidationError as error:
         raise RecipeError(f"{source}: {problems_in_words(error)}") from None
+
+
+def _expand_paths(content: dict[str, Any], source: str) -> None:
+    """Replaces `~` and variables in every path. Raises RecipeError where a variable is not set."""
+
+    def expand(value: Any, key: str) -> Any:
+        if isinstance(value, list):
+            return [expand(inner, key) for inner in value]
+        return expanded(value, f"{source}: {key}", RecipeError) if isinstance(value, str) else value
+
+    for section, key in _PATHS:
+        table = content.get(section)
+        if isinstance(table, dict) and key in table:
+            table[key] = expand(table[key], f"{section}.{key}")
 
 
 def _dates(value: Any, path: str = "") -> Iterator[str]:

@@ -83,6 +83,18 @@ class DataSettings(Section):
     """Tokens that a text is cut at; None is 128."""
     transfer: TransferSettings | None = None
     """What students learn from, where it is not what the teacher learnt from."""
+    test: Annotated[str, Field(min_length=1)] | None = None
+    """The part that networks are measured on: the folder's name, or what a function of your own is given as `split`.
+    None is the first that is there of test, val, valid and validation; `"test"` for a function.
+    """
+    keys: tuple[str | int, str | int] | None = None
+    """Where the input and the label lie in an item of your own dataset: `["image", "label"]` of a dictionary,
+    `[0, 1]` of a longer tuple. None takes items that are (input, label).
+    """
+    axes: Literal["CHW", "HWC"] | None = None
+    """The order of the axes of arrays from your own dataset. None takes (C, H, W), and refuses arrays that look like
+    (H, W, C).
+    """
 
     @model_validator(mode="after")
     def _has_tokenizer(self) -> DataSettings:
@@ -99,6 +111,19 @@ class DataSettings(Section):
             raise ValueError(f"transfer.part: {self.name} has train and test parts alone; set transfer.share")
         return self
 
+    @model_validator(mode="after")
+    def _fits_source(self) -> DataSettings:
+        own = ":" in self.name
+        if self.test is not None and self.name not in ("imagefolder", "text") and not own:
+            raise ValueError(f"test: {self.name} has one test part; leave it out")
+        taken = ("train", self.transfer.part if self.transfer else None)
+        if self.test is not None and self.test in taken:
+            raise ValueError(f"test: {self.test!r} is what networks are trained on; name another part")
+        for key in ("keys", "axes"):
+            if not own and getattr(self, key) is not None:
+                raise ValueError(f"{key}: is of a dataset of your own, package.module:function; leave it out")
+        return self
+
 
 class ViewsSettings(Section):
     """`[views]`: the pixels that teacher and student both see."""
@@ -109,10 +134,16 @@ class ViewsSettings(Section):
     """
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Chooses the random crops, flips and colours; another seed gives other views."""
-    size: Count | None = None
-    """Height and width that every image is brought to; None leaves them as they are."""
+    size: Count | tuple[Count, Count] | None = None
+    """Height and width that every image is brought to: one number for a square, `[H, W]` for a rectangle; None leaves
+    them as they are. An image keeps its proportions: it is scaled until it covers this, and the middle is taken.
+    """
     resize: Count | None = None
-    """The shorter side before the centre crop to `size`; None is `size` itself."""
+    """The shorter side before the centre crop to a square `size`; None is `size` itself."""
+    channels: Literal[1, 3] | None = None
+    """Channels that every image is brought to: 1 is grey, 3 is RGB. None leaves 3 of image files, and those that other
+    data have.
+    """
     augment: tuple[Augmentation, ...] = ()
     """The operations that make a view, in this order; none leaves the inputs as they are."""
 
@@ -142,7 +173,11 @@ class ViewsSettings(Section):
             raise ValueError(
                 f'count: "all" counts the outcomes of pad-crop and flip; {endless[0]} has too many to count'
             )
-        if self.resize is not None and (self.size is None or self.resize < self.size):
+        if self.resize is None:
+            return self
+        if isinstance(self.size, tuple):
+            raise ValueError("resize: is of a square `size`; leave it out of a rectangle's")
+        if self.size is None or self.resize < self.size:
             raise ValueError("resize: must be at least `size`, which must be given")
         return self
 

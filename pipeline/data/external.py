@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,31 +12,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
+from decant.pipeline.data.doubts import check_inputs
 from decant.pipeline.data.image_decode import alike, to_array
-from decant.pipeline.data.labels import Label, as_label, as_labels, is_label
+from decant.pipeline.data.items import split_item
+from decant.pipeline.data.labels import Label, as_label, as_labels, from_one_hot, is_label, places_of
 from decant.pipeline.data.samples import MAX_ARRAY_BYTES, NO_LABEL, ArrayData, LabelledData, Split, spread
 from decant.pipeline.errors import DataError
+from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.plugins import Plugin
 from decant.pipeline.support.progress import track
 
-_PROBES = 256  # samples that stand for all in the digest of a dataset that is too large to read whole
+_PROBES = 256  # samples whose values are looked at, and that stand for all in the digest of what is too large to hold
 
 
 def from_function(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
-    """`package.module:function`, called with (root, split): any map-style dataset of (input, label).
+    """`package.module:function`, called with (root, split): any map-style dataset of (input, label), or of items that
+    hold the two at `data.keys`.
 
     Inputs are images (PIL, or uint8 arrays or tensors (C, H, W)) or float arrays, all of one shape; a label
-    is an integer, or a float or a row of them for a regression, or None. A part that is larger than
-    MAX_ARRAY_BYTES is read as it is needed; its labels are the dataset's `targets` where it has them.
+    is an integer, the name of a class, or a float or a row of them for a regression, or None. Labels that are all
+    one-hot are taken as their classes. A part that is larger than MAX_ARRAY_BYTES is read as it is needed; its labels
+    are the dataset's `targets` where it has them.
     """
     dataset = _call(settings, split)
-    classes = tuple(map(str, getattr(dataset, "classes", None) or ()))
+    classes = _class_names(dataset, settings)
     if not len(dataset):
         raise DataError(f"{settings.name}: {split}: no samples")
-    data = SampleData(settings.name, split, dataset, np.full(len(dataset), NO_LABEL), classes, views)
+    data = SampleData(
+        settings.name, split, dataset, np.full(len(dataset), NO_LABEL), classes, views, settings
+    )
     fits = len(data) * data.first.nbytes <= MAX_ARRAY_BYTES
     if not fits and (targets := getattr(dataset, "targets", None)) is not None:
-        data.labels = as_labels([as_label(target) for target in targets], f"{settings.name}: {split}")
+        data.take_labels([data.label(target, index) for index, target in enumerate(targets)])
         return data
     inputs = np.empty((len(data) if fits else 0, *data.input_shape), data.first.dtype)
     found_labels: list[Label] = []
@@ -44,8 +52,12 @@ def from_function(settings: DataSettings, views: ViewsSettings, split: Split) ->
         found_labels.append(label)
         if fits:
             inputs[index] = value
-    data.labels = labels = as_labels(found_labels, f"{settings.name}: {split}")
-    return ArrayData(settings.name, split, inputs, labels, classes) if fits else data
+    data.take_labels(found_labels)
+    if not fits:
+        return data
+    chosen = spread(len(data), _PROBES)
+    check_inputs(inputs[chosen], chosen, f"{settings.name}: {split}")
+    return ArrayData(settings.name, split, inputs, data.labels, data.classes)
 
 
 @dataclass
@@ -58,6 +70,7 @@ class SampleData:
     labels: NDArray[Any]
     classes: tuple[str, ...]
     views: ViewsSettings
+    settings: DataSettings
 
     lazy = True
 
@@ -72,6 +85,30 @@ class SampleData:
     @property
     def input_shape(self) -> tuple[int, ...]:
         return self.first.shape
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return places_of(self.classes)
+
+    def label(self, value: Any, index: int) -> Label:
+        """A label of the dataset's, of any form. Raises DataError, naming the sample."""
+        try:
+            return as_label(value, self._places)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{self.name}: {self.split}: sample {index}: {error}") from None
+
+    def take_labels(self, per_sample: Sequence[Label]) -> None:
+        """Takes the labels of all samples; one-hot rows become classes, which is said. Raises DataError."""
+        where = f"{self.name}: {self.split}"
+        per_sample, width = from_one_hot(per_sample)
+        if width is not None:
+            if self.classes and len(self.classes) != width:
+                raise DataError(
+                    f"{where}: labels are one-hot rows of {width}, and there are {len(self.classes)} classes"
+                )
+            self.classes = self.classes or tuple(map(str, range(width)))
+            say_once(f"{where}: labels are one-hot rows of {width}, and are taken as their classes")
+        self.labels = as_labels(per_sample, where)
 
     def sample(self, index: int) -> tuple[NDArray[Any], Label]:
         """Input and label. Raises DataError, naming the sample, where it cannot be read or is unlike others."""
@@ -94,21 +131,43 @@ class SampleData:
     @cached_property
     def _digest(self) -> str:
         """Of the labels and of a fixed set of samples; all of them would take a pass over the data."""
-        inputs = self.raw(spread(len(self), _PROBES))
+        chosen = spread(len(self), _PROBES)
+        inputs = self.raw(chosen)
+        check_inputs(inputs, chosen, f"{self.name}: {self.split}")
         digest = hashlib.sha256(f"{len(self)} {inputs.shape} {inputs.dtype.str}".encode())
         digest.update(self.labels.data)
         digest.update(inputs.data)
         return digest.hexdigest()
 
     def _read(self, index: int) -> tuple[NDArray[Any], Label]:
+        where = f"{self.name}: {self.split}: sample {index}"
         try:
-            value, label = self.dataset[index]
-            return to_array(value, self.views), as_label(label)
+            item = self.dataset[index]
         except Exception as error:  # reading a sample runs the user's code, which may raise anything
-            raise DataError(
-                f"{self.name}: {self.split}: sample {index}: expected (input, label), found "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            raise DataError(f"{where}: cannot be read ({type(error).__name__}: {error})") from error
+        try:
+            value, label = split_item(item, self.settings.keys)
+            return to_array(value, self.views, self.settings.axes), self.label(label, index)
+        except DataError:
+            raise
+        except Exception as error:  # an input or a label may be an object of any kind
+            words = (
+                str(error)
+                if isinstance(error, TypeError | ValueError)
+                else f"{type(error).__name__}: {error}"
+            )
+            raise DataError(f"{where}: {words}") from error
+
+
+def _class_names(dataset: Any, settings: DataSettings) -> tuple[str, ...]:
+    """The names that a dataset has as `classes`, or as datasets of Hugging Face have them, of the feature that is the
+    label.
+    """
+    names = getattr(dataset, "classes", None)
+    features = getattr(dataset, "features", None)
+    if names is None and settings.keys is not None and isinstance(features, Mapping):
+        names = getattr(features.get(settings.keys[1]), "names", None)
+    return () if names is None else tuple(map(str, names))
 
 
 def _call(settings: DataSettings, split: Split) -> Any:
@@ -116,8 +175,9 @@ def _call(settings: DataSettings, split: Split) -> Any:
     plugin = Plugin(settings.name, f"data.name {settings.name!r}", DataError)
     function = plugin.load()
     plugin.check_arguments(function, root=settings.root, split=split)
+    part = settings.test or split if split == "test" else split
     try:
-        dataset = function(root=settings.root, split=split)
+        dataset = function(root=settings.root, split=part)
         len(dataset), dataset.__getitem__
     except Exception as error:  # the function may raise anything
         raise plugin.refusal(

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from decant.pipeline.config.settings import Settings, TransferSettings
 from decant.pipeline.data import load_data
-from decant.pipeline.data.samples import NO_LABEL, LabelledData, RawInputs, num_classes, vocabulary
+from decant.pipeline.data.image_files import listed
+from decant.pipeline.data.samples import NO_LABEL, LabelledData, RawInputs, decoding, num_classes, vocabulary
 from decant.pipeline.errors import DataError
 
 
@@ -42,6 +43,10 @@ class SomeOf:
     @property
     def vocabulary(self) -> int | None:
         return vocabulary(self.whole)
+
+    @property
+    def decoding(self) -> int | None:
+        return decoding(self.whole)
 
     def raw(self, indices: NDArray[np.integer]) -> RawInputs:
         return self.whole.raw(self.indices[indices])
@@ -80,6 +85,25 @@ def divide(settings: Settings, train: LabelledData) -> tuple[LabelledData, Label
     )
 
 
+def require_same_classes(train: LabelledData, other: LabelledData, part: str, hint: str = "") -> None:
+    """Raises DataError where another part has other class names than the training part, or the same in another order,
+    so that a label means another class.
+    """
+    if train.classes == other.classes:
+        return
+    missing, more = sorted({*train.classes} - {*other.classes}), sorted({*other.classes} - {*train.classes})
+    if not missing and not more:
+        raise DataError(
+            f"{train.name}: the train and {part} parts have the same classes in another order, so that their labels "
+            f"mean different classes: train {listed(train.classes)}; {part} {listed(other.classes)}{hint}"
+        )
+    words = [f"{part} lacks {listed(missing)}"] if missing else []
+    words += [f"train lacks {listed(more)}"] if more else []
+    raise DataError(
+        f"{train.name}: the train and {part} parts have different classes: {'; '.join(words)}{hint}"
+    )
+
+
 def _drawn(length: int, transfer: TransferSettings) -> NDArray[np.int64]:
     """Which samples are held out: a function of the length, the seed and the share alone."""
     order = np.random.Generator(np.random.Philox(key=[transfer.seed, length])).permutation(length)
@@ -94,12 +118,9 @@ def _own_part(settings: Settings, transfer: TransferSettings, train: LabelledDat
             f"{train.name}: train inputs are {train.input_shape}, {transfer.part} inputs {own.input_shape}; "
             "set views.size to bring both to one"
         )
-    if transfer.labels and own.classes != train.classes:
-        odd = sorted(set(own.classes) ^ set(train.classes))[:3]
-        raise DataError(
-            f"{train.name}: the train and {transfer.part} parts have different classes: {', '.join(odd)}; if "
-            "these are no labels, set data.transfer.labels = false"
-        )
+    if transfer.labels:
+        hint = "; if these are no labels, set data.transfer.labels = false"
+        require_same_classes(train, own, str(transfer.part), hint)
     labels = own.labels if transfer.labels else _no_labels(_shaped_like(train.labels, len(own)))
     return SomeOf(own, "transfer", np.arange(len(own)), labels, _classes(train))
 

@@ -11,49 +11,86 @@ from numpy.typing import NDArray
 from PIL import Image, __version__, features
 
 from decant.pipeline.config.settings import ViewsSettings
+from decant.pipeline.data.image_files import readable_formats
 from decant.pipeline.errors import DataError
+from decant.pipeline.support.notices import say_once
+
+DECODING = 2
+"""Counted up when `decode` makes other pixels of the same file; 2 turns images as their orientation says."""
+
+_ORIENTATION = 0x0112  # EXIF's tag
+_FEW_LEVELS = 4096  # of 65,536, below which an image of 16 bits is nearly black in 8
+_ANIMATED = {"GIF", "WEBP", "PNG", "AVIF", "TIFF"}  # and not the preview that a camera puts into a JPEG
+_POINTER = b"version https://git-lfs"
 
 
 def decode(path: Path, views: ViewsSettings) -> NDArray[np.uint8]:
-    """(3, H, W) uint8 of an image file. Raises DataError, naming the file, where it cannot be read."""
+    """(3, H, W) uint8 of an image file, or (1, H, W) with `views.channels = 1`: turned upright as its EXIF orientation
+    says; of an animation or several pages the first; alpha is dropped. Raises DataError, naming the file, where it
+    cannot be read.
+    """
     try:
-        with Image.open(path) as image:
-            image.info.pop("transparency", None)  # alpha is dropped; converting a palette would warn of it
-            return _pixels(fit(_eight_bits(image).convert("RGB"), views))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not a readable image ({error})") from None
+        with Image.open(path, formats=readable_formats()) as image:
+            if image.format in _ANIMATED and getattr(image, "is_animated", False):
+                say_once(
+                    f"{path}: has several frames or pages; the first is taken, here and of other files",
+                    "frames",
+                )
+            return _pixels(fit(_in_colours(image, views.channels or 3), views))
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        raise DataError(f"{path}: not a readable image ({_reason(path, error)})") from None
 
 
 def decoder() -> str:
-    """The libraries that `decode` uses, with their versions: others may give other pixels of the same file."""
-    libraries = [f"{name} {features.version(name)}" for name in ("jpg", "libjpeg_turbo", "webp", "libtiff")]
-    return ", ".join([f"Pillow {__version__}", *libraries, platform.machine()])
+    """The version of `decode` and of the libraries that it uses: others may give other pixels of the same file."""
+    names = ["jpg", "libjpeg_turbo", "webp", "libtiff", "jpg_2000"] + ["avif"] * ("avif" in features.modules)
+    libraries = [f"{name} {features.version(name)}" for name in names]
+    return ", ".join([f"Pillow {__version__}", *libraries, platform.machine(), f"decoding {DECODING}"])
 
 
 def fit(image: Image.Image, views: ViewsSettings) -> Image.Image:
-    """The shorter side scaled to `views.resize`, then the `views.size` square in the middle."""
+    """Scaled, then the middle of `views.size` cut out: a square after the shorter side was brought to `views.resize`,
+    a rectangle (H, W) from the smallest image of the same shape that covers it.
+    """
     if views.size is None:
         return image
-    short, size = views.resize or views.size, views.size
-    scale = short / min(image.size)
-    width, height = (max(short, round(side * scale)) for side in image.size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+    height, width = (views.size, views.size) if isinstance(views.size, int) else views.size
+    short = views.resize or min(height, width)
+    if isinstance(views.size, int):
+        scale = short / min(image.size)
+        scaled = max(short, round(image.width * scale)), max(short, round(image.height * scale))
+    else:
+        scale = max(width / image.width, height / image.height)
+        scaled = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    if scaled != image.size:
+        image = image.resize(scaled, Image.Resampling.BILINEAR)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
-def to_array(value: Any, views: ViewsSettings) -> NDArray[Any]:
-    """(C, H, W) uint8 of an image; float32 of floats."""
+def to_array(value: Any, views: ViewsSettings, axes: str | None = None) -> NDArray[Any]:
+    """(C, H, W) uint8 of an image, upright; float32 of floats.
+
+    axes: the order of an array's axes, "CHW" or "HWC"; None refuses arrays that look like the second.
+    """
     if isinstance(value, Image.Image):
-        value = _eight_bits(value)
-        grey = value.mode in ("1", "L", "LA")
-        return _pixels(fit(value.convert("L" if grey else "RGB"), views))
+        grey = value.mode in ("1", "L", "LA") or value.mode.startswith("I")
+        return _pixels(fit(_in_colours(value, views.channels or (1 if grey else 3)), views))
     array = np.asarray(value)
-    if np.issubdtype(array.dtype, np.floating):
+    floats = np.issubdtype(array.dtype, np.floating)
+    if not floats and array.dtype != np.uint8:
+        hint = "; give pixels of 0 to 255 as uint8" if array.ndim == 3 and array.dtype.kind in "iub" else ""
+        raise TypeError(f"inputs must be images, uint8 or float arrays, found {array.dtype}{hint}")
+    if array.ndim == 3:
+        array = _channels_first(array, axes)
+    if floats:
         return array.astype(np.float32)
-    if array.dtype != np.uint8:
-        raise TypeError(f"inputs must be images, uint8 or float arrays, found {array.dtype}")
     return resized(array[None], views)[0] if array.ndim == 3 else array
 
 
@@ -68,12 +105,81 @@ def alike(value: NDArray[Any], first: NDArray[Any], name: object) -> NDArray[Any
 
 
 def resized(images: NDArray[np.uint8], views: ViewsSettings) -> NDArray[np.uint8]:
-    """Images (N, C, H, W) at `views.size`."""
-    if views.size is None or images.shape[-2:] == (views.size, views.size):
+    """Images (N, C, H, W) at `views.size`, in `views.channels`. Raises ValueError where they have no colours to bring
+    to those.
+    """
+    images = _recoloured(images, views.channels)
+    size = (views.size, views.size) if isinstance(views.size, int) else views.size
+    if size is None or images.shape[-2:] == size:
         return images
     channels = images.reshape(-1, *images.shape[-2:])
     fitted = np.stack([np.asarray(fit(Image.fromarray(channel), views)) for channel in channels])
     return fitted.reshape(*images.shape[:2], *fitted.shape[-2:])
+
+
+def _recoloured(images: NDArray[np.uint8], channels: int | None) -> NDArray[np.uint8]:
+    """(N, C, H, W) → (N, channels, H, W): grey three times over, or colours as grey."""
+    found = images.shape[1]
+    if channels is None or channels == found:
+        return images
+    if found == 1:
+        return np.repeat(images, channels, axis=1)
+    if found != 3:
+        raise ValueError(f"views.channels = {channels}: is for grey and RGB images, found {found} channels")
+    grey = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).convert("L"))
+        for image in images
+    ]
+    return np.stack(grey)[:, None]
+
+
+def _channels_first(array: NDArray[Any], axes: str | None) -> NDArray[Any]:
+    """(C, H, W). Raises ValueError where `axes` is not given and the channels seem to come last."""
+    if axes == "HWC":
+        return np.ascontiguousarray(array.transpose(2, 0, 1))
+    if axes is None and array.shape[2] in (1, 3, 4) and array.shape[0] > 4:
+        raise ValueError(
+            f"an array of shape {array.shape} seems to be (H, W, C), and inputs are (C, H, W): set "
+            'data.axes = "HWC", or "CHW" where this is what it is'
+        )
+    return array
+
+
+def _in_colours(image: Image.Image, channels: int) -> Image.Image:
+    """An image that stands upright, in grey for one channel, else in RGB; what shows through where it is transparent
+    are its own colours.
+    """
+    image = _upright(image)
+    if "transparency" in image.info:
+        image = image.copy()
+        del image.info["transparency"]  # alpha is dropped; converting a palette would warn of it
+    image = _eight_bits(image)
+    if channels == 1:
+        return image.convert("L") if image.mode in ("1", "L", "LA") else image.convert("RGB").convert("L")
+    return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned and mirrored as its EXIF orientation says; as it is where that cannot be read."""
+    image.load()  # which turns a TIFF itself
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF raises anything, and the pixels are none the worse
+        return image
+    method = _TURNS.get(orientation)
+    return image if method is None else image.transpose(method)
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings an image of each EXIF orientation upright."""
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -85,9 +191,31 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     pixels = np.asarray(image).astype(np.int64)
     if pixels.min() < 0 or pixels.max() > 65_535:
         raise ValueError(f"its pixels go from {pixels.min()} to {pixels.max()}, beyond 16 bits")
+    if 0 < pixels.max() < _FEW_LEVELS:
+        say_once(
+            f"warning: an image of 16 bits has no pixel above {pixels.max():,} of 65,535, and is nearly black in 8 "
+            "bits: write images of 8 bits, or scale their pixels to the whole range",
+            about="16 bits",
+        )
     return Image.fromarray((pixels >> 8).astype(np.uint8))
 
 
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:
     array = np.asarray(image, dtype=np.uint8)
     return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file cannot be read, in one line: what it is instead, where that can be told."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(512)
+    except OSError:
+        return str(error)
+    if not begin:
+        return "an empty file"
+    if begin.startswith(_POINTER):
+        return "a Git LFS pointer, whose file was not fetched: run git lfs pull"
+    if begin.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page"
+    return " ".join(str(error).split())

@@ -22,18 +22,19 @@ from numpy.typing import NDArray
 from decant.cache import StorageError, Store
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data import image_pack
-from decant.pipeline.data.image_decode import alike, decode, decoder
+from decant.pipeline.data.image_decode import DECODING, alike, decode, decoder
+from decant.pipeline.data.image_files import list_part
 from decant.pipeline.data.samples import MAX_ARRAY_BYTES, ArrayData, LabelledData, Split
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.progress import track
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 WORTH_PACKING = 1_000  # images; fewer are decoded in the time that it takes to say so
 _SHARE = 2  # a pack takes at most a half of the memory, and of the free disk
 
 
 def image_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
-    """A user's own `root/train/CLASS/*` and `root/test` or `root/val`; files in the order of their names.
+    """A user's own `root/train/CLASS/*` and `root/test`, `val`, `valid` or `validation`; files in the order of their
+    paths.
 
     The digest covers relative paths, sizes and labels; the CRC-32 of each input, which the cache holds,
     covers the pixels.
@@ -47,19 +48,27 @@ def image_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> 
 
 def listed_images(settings: DataSettings, views: ViewsSettings, split: Split) -> FileData:
     """The same samples; each file is decoded when it is read, and not before."""
-    folder, classes, files = _listed(settings, split)
-    paths = [path for path, _ in files]
-    labels = np.array([label for _, label in files], dtype=np.int64)
+    part = list_part(settings, split)
+    paths = [path for path, _ in part.files]
+    labels = np.array([label for _, label in part.files], dtype=np.int64)
     digest = hashlib.sha256()
-    for path, label in files:
-        line = f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0{label}\n"
+    if split == "test" and settings.test is not None:
+        digest.update(os.fsencode(f"{settings.test}\0"))  # files of two test parts may be called alike
+    empty = []
+    for path, label in part.files:
+        size = path.stat().st_size
+        empty += [] if size else [path]
+        line = f"{path.relative_to(part.folder).as_posix()}\0{size}\0{label}\n"
         digest.update(os.fsencode(line))  # a name need not be text
-    return FileData("imagefolder", split, paths, labels, classes, digest.hexdigest(), views)
+    if empty:
+        more = f", as are {len(empty) - 1:,} more" if len(empty) > 1 else ""
+        raise DataError(f"{empty[0]}: not a readable image (an empty file{more})")
+    return FileData("imagefolder", split, paths, labels, part.classes, digest.hexdigest(), views)
 
 
 def image_files(settings: DataSettings, split: Split) -> list[Path]:
     """The file of each sample of `image_folder`, in order."""
-    return [path for path, _ in _listed(settings, split)[2]]
+    return [path for path, _ in list_part(settings, split).files]
 
 
 @dataclass
@@ -75,6 +84,7 @@ class FileData:
     views: ViewsSettings
 
     lazy = True
+    decoding = DECODING
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -106,7 +116,7 @@ class FileData:
             status = path.stat()
             times.update(f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode())
         resize = None if self.views.resize == self.views.size else self.views.resize
-        decisive = [self.content, times.hexdigest(), self.views.size, resize, decoder()]
+        decisive = [self.content, times.hexdigest(), self.views.size, resize, self.views.channels, decoder()]
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
 
@@ -122,6 +132,8 @@ class PackedData:
     content: str
     lazy: bool
     """Whether the pack is too large for the memory, so that reading it waits for the disk."""
+
+    decoding = DECODING
 
     def __len__(self) -> int:
         return self.images.layout.count
@@ -193,40 +205,6 @@ def _held(files: FileData) -> ArrayData:
         decoded = pool.map(partial(decode, views=files.views), files.paths)
         for index, image in enumerate(track(decoded, f"decoding {files.split} images", total=len(files))):
             inputs[index] = alike(image, files.first, files.paths[index])
-    return ArrayData(files.name, files.split, inputs, files.labels, files.classes, files.content)
-
-
-def _listed(settings: DataSettings, split: Split) -> tuple[Path, tuple[str, ...], list[tuple[Path, int]]]:
-    """The part's folder, its classes, and each image with its label. Raises DataError where there are no images."""
-    folder = _part_folder(Path(settings.root), split)
-    with os.scandir(folder) as entries:
-        classes = tuple(sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name)))
-    files = [(path, label) for label, name in enumerate(classes) for path in _images(folder / name)]
-    if not files:
-        raise DataError(f"{folder}: no images in class folders (CLASS/NAME.jpg and the like)")
-    return folder, classes, files
-
-
-def _part_folder(root: Path, split: Split) -> Path:
-    names = ("test", "val") if split == "test" else (split,)
-    for name in names:
-        if (root / name).is_dir():
-            return root / name
-    if not root.is_dir():
-        raise DataError(f"data.root: no such folder: {root}")
-    raise DataError(f"{root}: has no folder {' or '.join(names)}")
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        and not any(map(_hidden, path.relative_to(folder).parts))
+    return ArrayData(
+        files.name, files.split, inputs, files.labels, files.classes, files.content, files.decoding
     )
-
-
-def _hidden(name: str) -> bool:
-    """Left behind by a tool, as .ipynb_checkpoints and ._name.jpg are."""
-    return name.startswith(".")

@@ -3,32 +3,85 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decant.pipeline.data.samples import NO_LABEL, LabelledData, task_of
-from decant.pipeline.errors import DataError
+from decant.pipeline.errors import DataError, nearest
+
+_MOST_NAMES = 20  # that a message lists
 
 Label = int | NDArray[np.float32] | None
 """A class, the targets (T,) of a regression, or none."""
 
 
-def as_label(value: Any) -> Label:
-    """A sample's label: an integer is a class; a float, or a row of floats, targets; None is no label. Raises
-    TypeError for anything else.
+def as_label(value: Any, places: Mapping[str, int] | None = None) -> Label:
+    """A sample's label: an integer or a truth value is a class; a text the class of that name; a float, or a row of
+    floats, targets; a row of integers that is one-hot stays a row; None is no label.
 
-    >>> as_label(3), as_label(0.5), as_label(None)
-    (3, array([0.5], dtype=float32), None)
+    places: the label of each class name, as `places_of` gives it. Raises TypeError for anything else.
+
+    >>> as_label(3), as_label(0.5), as_label(None), as_label("dog", {"cat": 0, "dog": 1})
+    (3, array([0.5], dtype=float32), None, 1)
     """
     if value is None:
         return None
+    if isinstance(value, str):
+        return _by_name(str(value), places or {})
     array = np.asarray(value)
     if array.dtype.kind == "f" and array.ndim <= 1:
         return array.astype(np.float32).reshape(-1)
-    return operator.index(value)
+    if array.dtype.kind in "biu" and array.shape in ((), (1,)):
+        return int(array.reshape(())[()])
+    if array.dtype.kind in "biu" and array.ndim == 1:
+        row = array.astype(np.float32)
+        if not _is_one_hot(row):
+            raise TypeError(
+                f"label {array.tolist()}: a row of {len(array)} integers that is not one-hot; a sample has one class, "
+                "given by its number (for targets of a regression give floats)"
+            )
+        return row
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"label {textwrap.shorten(repr(value), 60)}: expected an integer, a class name, a float or a row of "
+            f"floats, or None, found {type(value).__name__} of shape {array.shape}"
+        ) from None
+
+
+def places_of(classes: Sequence[str]) -> dict[str, int]:
+    """The label of each class name that is the name of one class only.
+
+    >>> places_of(["cat", "crane", "crane"])
+    {'cat': 0}
+    """
+    return {name: label for label, name in enumerate(classes) if classes.count(name) == 1}
+
+
+def from_one_hot(per_sample: Sequence[Label]) -> tuple[Sequence[Label], int | None]:
+    """Labels that are one-hot rows, all of them, as their classes, and how many classes the rows are of; other labels
+    as they are, and None.
+
+    >>> from_one_hot([as_label([0, 1, 0]), None])
+    ([1, None], 3)
+    """
+    rows = [label for label in per_sample if isinstance(label, np.ndarray)]
+    known = sum(label is not None for label in per_sample)
+    if (
+        not rows
+        or len(rows) < known
+        or len({len(row) for row in rows}) > 1
+        or not all(map(_is_one_hot, rows))
+    ):
+        return per_sample, None
+    return [int(label.argmax()) if isinstance(label, np.ndarray) else label for label in per_sample], len(
+        rows[0]
+    )
 
 
 def as_labels(per_sample: Sequence[Label], where: str) -> NDArray[Any]:
@@ -56,6 +109,8 @@ def as_labels(per_sample: Sequence[Label], where: str) -> NDArray[Any]:
 
 def is_label(stored: NDArray[Any], label: Label) -> bool:
     """Whether a row of what `as_labels` gave is this label."""
+    if isinstance(label, np.ndarray) and stored.dtype.kind == "i" and _is_one_hot(label):
+        label = int(label.argmax())
     if label is None:
         return bool(np.isnan(stored).all() if stored.dtype.kind == "f" else stored == NO_LABEL)
     return np.array_equal(stored, label, equal_nan=True)
@@ -97,3 +152,21 @@ def _check_targets(data: LabelledData, where: str) -> None:
 
 def _kind(label: Label) -> str:
     return f"a row of {len(label)} floats" if isinstance(label, np.ndarray) else "a class"
+
+
+def _is_one_hot(row: NDArray[Any]) -> bool:
+    """Whether a row of several numbers is a single 1 among zeros."""
+    return len(row) > 1 and bool(((row == 0) | (row == 1)).all()) and row.sum() == 1
+
+
+def _by_name(name: str, places: Mapping[str, int]) -> int:
+    """The label of a class name. Raises TypeError where there is no such class."""
+    if name in places:
+        return places[name]
+    shown = textwrap.shorten(repr(name), 60)
+    if not places:
+        raise TypeError(
+            f"label {shown}: a text needs class names to be found among: give the dataset `classes`"
+        )
+    hint = nearest(name, places) if len(places) <= _MOST_NAMES else f"there are {len(places):,}"
+    raise TypeError(f"label {shown}: is not the name of one class; {hint}")

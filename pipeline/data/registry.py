@@ -7,10 +7,11 @@ from typing import Any
 from decant.cache import class_list
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data.builtin import DATASETS, Source
+from decant.pipeline.data.doubts import check_classes
 from decant.pipeline.data.external import from_function
 from decant.pipeline.data.image_folder import image_folder, listed_images
 from decant.pipeline.data.labels import check_labels
-from decant.pipeline.data.samples import LabelledData, Split
+from decant.pipeline.data.samples import LabelledData, Split, decoding
 from decant.pipeline.data.text import text_folder
 from decant.pipeline.errors import DataError, nearest
 
@@ -53,12 +54,16 @@ def describe_data(settings: DataSettings, views: ViewsSettings, split: Split) ->
 
 
 def identity(data: LabelledData) -> dict[str, Any]:
-    """What the manifest of a cache holds of the data, beside their length."""
+    """What the manifest of a cache holds of the data, beside their length. Of image files the version of their decoder
+    belongs to it, as their digest is not of pixels.
+    """
+    version = decoding(data)
     return {
         "name": data.name,
         "split": data.split,
         "classes": class_list(data.classes),
         "sha256": data.digest(),
+        **({} if version is None else {"image_decoder": version}),
     }
 
 
@@ -66,3 +71,5 @@ def _check(data: LabelledData) -> None:
     if not len(data):
         raise DataError(f"{data.name}: {data.split}: no samples")
     check_labels(data)
+    if data.split == "train":
+        check_classes(data)

@@ -62,6 +62,8 @@ class ArrayData:
     classes: tuple[str, ...]
     content: str | None = None
     """The digest, where it is not of the array: of an image folder's list of files."""
+    decoding: int | None = None
+    """The version of the decoder of image files, which such a digest does not cover."""
 
     lazy = False
 
@@ -108,6 +110,12 @@ def vocabulary(data: LabelledData) -> int | None:
     """How many tokens texts are made of; None of data that are no texts."""
     size: int | None = getattr(data, "vocabulary", None)
     return size
+
+
+def decoding(data: LabelledData) -> int | None:
+    """The version of the decoder that the pixels come from; None of data that are not decoded from image files here."""
+    version: int | None = getattr(data, "decoding", None)
+    return version
 
 
 def has_labels(data: LabelledData) -> bool:

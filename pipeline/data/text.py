@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
+from decant.pipeline.data.image_files import part_names, say_unused
 from decant.pipeline.data.samples import NO_LABEL, LabelledData, Split
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.plugins import optional
@@ -83,13 +84,15 @@ class Row(NamedTuple):
 
 
 def text_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
-    """`root/train` and `root/test` with the ending .csv, .tsv or .jsonl, each row a `text` and a `label`.
+    """`root/train` and `root/test` (or `val`, `valid`, `validation`) with the ending .csv, .tsv or .jsonl, each row a
+    `text` and a `label`.
 
     Labels are integers from 0, or names, whose order is that of the alphabet; both parts have those of the training
     part. An empty label is none. Raises DataError, naming file and row.
     """
-    train = _find(Path(settings.root), "train")
-    path = train if split == "train" else _find(Path(settings.root), split)
+    root = Path(settings.root)
+    train = _find(root, ("train",))
+    path = train if split == "train" else _find(root, part_names(settings, split))
     rows = list(_read(path))
     if not rows:
         raise DataError(f"{path}: no rows")
@@ -116,10 +119,17 @@ def decoder(settings: DataSettings) -> Callable[[Sequence[int]], str]:
     return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True))
 
 
-def _find(root: Path, part: str) -> Path:
-    for ending in _ENDINGS:
-        if (root / f"{part}{ending}").is_file():
-            return root / f"{part}{ending}"
+def _find(root: Path, names: Sequence[str]) -> Path:
+    """The file of a part; of several that could be the test part the first, which is said. Raises DataError."""
+    there = {}
+    for name in names:
+        path = next((path for ending in _ENDINGS if (path := root / f"{name}{ending}").is_file()), None)
+        if path is not None:
+            there[name] = path
+    if there:
+        say_unused(root, list(there))
+        return next(iter(there.values()))
+    part = names[0] if len(names) == 1 else f"({'|'.join(names)})"
     raise DataError(
         f"{root}: no {part}.csv, {part}.tsv or {part}.jsonl; set data.root to the folder that has one"
     )

@@ -16,6 +16,7 @@ from torch import nn
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data import load_data
 from decant.pipeline.data.image_decode import decode
+from decant.pipeline.data.image_files import images_below
 from decant.pipeline.data.samples import ArrayData, LabelledData
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.runs.open import FinishedRun, class_names
@@ -69,19 +70,25 @@ class Predictor:
         return cls(network, spec.input_shape, _views(run), classes, missing)
 
     def predict(self, files: Sequence[Path], top: int = 5) -> Iterator[Prediction]:
-        """Yields the `top` most likely classes of each file, in order; a file that cannot be read gets its problem
-        instead.
+        """Yields the `top` most likely classes of each file, in order, and of the images in each folder and the folders
+        in it; a file that cannot be read gets its problem instead.
         """
-        for file in files:
+        for given in files:
             try:
-                yield Prediction(file, self._likeliest(self.pixels(file), top))
+                below = _images(given)
             except DataError as error:
-                yield Prediction(file, (), str(error))
+                yield Prediction(given, (), str(error))
+                continue
+            for file in below:
+                try:
+                    yield Prediction(file, self._likeliest(self.pixels(file), top))
+                except DataError as error:
+                    yield Prediction(file, (), str(error))
 
     def pixels(self, file: Path) -> NDArray[np.uint8]:
         """(C, H, W) uint8 of a file, resized as the run's own data. Raises DataError, naming the file."""
         pixels = decode(file, self.views)
-        if self.input_shape[0] == 1:
+        if self.input_shape[0] == 1 and len(pixels) == 3:
             grey = Image.fromarray(pixels.transpose(1, 2, 0)).convert("L")
             pixels = np.asarray(grey)[None]
         one = ArrayData("images", "test", pixels[None], np.zeros(1, np.int64), ())
@@ -102,14 +109,27 @@ class Predictor:
         return tuple((self.classes[label], probability) for label, probability in top_classes)
 
 
+def _images(given: Path) -> list[Path]:
+    """The images below a folder, of which those that are left out are said; any other path itself. Raises DataError
+    where a folder has none.
+    """
+    if not given.is_dir():
+        return [given]
+    found = images_below(given)
+    found.say_left_out(given)
+    if not found.images:
+        raise DataError(f"{given}: a folder without images")
+    return found.images
+
+
 def _views(run: FinishedRun) -> ViewsSettings:
     """The views settings of the run's test part. If its images were not resized, all had the network's size; other
-    images are then resized to it where it is a square.
+    images are then brought to it.
     """
     views = run.recipe.settings.views.plain
     _, height, width = run.result.network.input_shape
-    if views.size is None and not views.augment and height == width:
-        return views.model_copy(update={"size": height})
+    if views.size is None and not views.augment:
+        return views.model_copy(update={"size": height if height == width else (height, width)})
     return views
 
 

@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from decant.pipeline.config.objectives import Custom, names_for
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.data import describe_data, load_data
-from decant.pipeline.data.held_out import divide
-from decant.pipeline.data.samples import LabelledData, num_classes, num_targets, task_of
+from decant.pipeline.data.held_out import divide, require_same_classes
+from decant.pipeline.data.samples import LabelledData, decoding, num_classes, num_targets, task_of
 from decant.pipeline.errors import DataError, RecipeError
 from decant.pipeline.phases.fingerprints import fingerprints
+from decant.pipeline.support.notices import say_once
 from decant.pipeline.views import ViewedData
+
+_FEW_VALUES = 100  # distinct targets, that may be classes
+_SHOWN_VALUES = 5
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ class RecipeData:
         train, test = self._train, load_data(self.settings.data, self.settings.views, "test")
         _check_shapes(train, test)
         _check_labels(train, test)
+        _check_twice(train, test)
         _check_losses(self.settings, train)
         teacher_train = ViewedData(self.teacher_data, self.settings.views)
         return Splits(teacher_train, self.student_train, ViewedData(test, self.settings.views.plain))
@@ -91,13 +98,20 @@ class RecipeData:
 
 def _check_shapes(train: LabelledData, test: LabelledData) -> None:
     """Raises DataError where class names or input shapes differ."""
-    if train.classes != test.classes:
-        odd = sorted(set(train.classes) ^ set(test.classes))[:3]
-        raise DataError(f"{train.name}: the train and test parts have different classes: {', '.join(odd)}")
+    require_same_classes(train, test, "test")
     if train.input_shape != test.input_shape:
         raise DataError(
             f"{train.name}: train inputs are {train.input_shape}, test inputs {test.input_shape}; "
             "set views.size to bring both to one"
+        )
+
+
+def _check_twice(train: LabelledData, test: LabelledData) -> None:
+    """Says once that both parts are the same samples. Digests of image folders are of names, and may well agree."""
+    if decoding(train) is None and len(train) == len(test) and train.digest() == test.digest():
+        say_once(
+            f"warning: {train.name}: the test part is the training part, sample for sample, so nothing is measured "
+            "on unseen data; a function of your own is given `split`"
         )
 
 
@@ -120,7 +134,7 @@ def _labels_of(data: LabelledData) -> str:
 def _check_losses(settings: Settings, train: LabelledData) -> None:
     """Raises RecipeError where the objective or label smoothing is not for the task of the data."""
     task, objective = task_of(train), settings.student.objective
-    because = f"{train.name} is a {task}, as its labels are {_labels_of(train)}"
+    because = f"{train.name} is a {task}, as its labels are {_labels_of(train)}{_whole_numbers(train)}"
     if not isinstance(objective, Custom) and objective.task != task:
         raise RecipeError(
             f"student.objective {objective.name!r}: is for {objective.task}; {because}: "
@@ -130,3 +144,17 @@ def _check_losses(settings: Settings, train: LabelledData) -> None:
     for section, training in sections.items():
         if task == "regression" and training is not None and training.label_smoothing:
             raise RecipeError(f"{section}.label_smoothing: smooths classes; {because}: leave it out")
+
+
+def _whole_numbers(data: LabelledData) -> str:
+    """The end of a message: what targets of a regression may be meant for, where they are few whole numbers."""
+    values = np.unique(data.labels[~np.isnan(data.labels)]) if task_of(data) == "regression" else np.empty(0)
+    if not len(values) or len(values) > _FEW_VALUES or (values != np.floor(values)).any():
+        return ""
+    shown = ", ".join(f"{value:g}" for value in values[:_SHOWN_VALUES])
+    kind = (
+        "classes are integers"
+        if data.labels.shape[1] == 1
+        else "several classes of one sample are no task here"
+    )
+    return f", whose values are whole numbers ({shown}{', …' if len(values) > _SHOWN_VALUES else ''}; {kind})"

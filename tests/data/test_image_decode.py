@@ -12,7 +12,7 @@ import PIL.features
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data import image_decode
@@ -62,11 +62,123 @@ def test_a_palette_is_looked_up_transparent_or_not(transparency: Any, tmp_path: 
     assert np.array_equal(found, colours().transpose(2, 0, 1))
 
 
-def test_a_cameras_orientation_is_not_applied(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tiff"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_an_image_is_turned_as_its_orientation_says(orientation: int, name: str, tmp_path: Path) -> None:
+    """As Pillow's own function turns it, whatever the format; other numbers than 1 to 8 say nothing."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side
-    found = decode(saved(tmp_path, Image.fromarray(colours()), exif=exif), PLAIN)
-    assert np.array_equal(found, colours().transpose(2, 0, 1))
+    exif[0x0112] = orientation
+    smooth = Image.fromarray(colours()).resize((24, 16), Image.Resampling.BILINEAR)
+    lossless = {"lossless": True} if name == "a.webp" else {}
+    path = saved(tmp_path, smooth, name, exif=exif, **lossless)
+    with Image.open(path) as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored.convert("RGB")))
+    assert expected.shape[:2] == ((24, 16) if 5 <= orientation <= 8 else (16, 24))
+    assert np.array_equal(decode(path, PLAIN), expected.transpose(2, 0, 1))
+    with Image.open(path) as given:
+        assert np.array_equal(to_array(given, PLAIN), expected.transpose(2, 0, 1)), (
+            "as a dataset of one's own"
+        )
+
+
+def test_a_damaged_orientation_leaves_the_pixels_as_they_are(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(colours()), exif=b"Exif\0\0MM\0*no table")
+    assert np.array_equal(decode(path, PLAIN), colours().transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_several_frames_the_first_is_taken_and_said(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
+    for place in range(2):
+        options = {"lossless": True} if kind == "WEBP" else {}
+        first.save(tmp_path / f"{place}.x", kind, save_all=True, append_images=[second], **options)
+        assert decode(tmp_path / f"{place}.x", PLAIN)[:, 0, 0].tolist() == [255, 0, 0]
+    assert capsys.readouterr().err.count("several frames") == 1
+    decode(saved(tmp_path, first), PLAIN)
+
+
+def test_a_format_that_another_program_would_interpret_is_no_image(tmp_path: Path) -> None:
+    saved(tmp_path, Image.new("RGB", (4, 4)), "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg: not a readable image"):
+        decode(tmp_path / "a.jpg", PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+    ],
+)
+def test_what_a_file_is_instead_of_an_image_is_said(content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=says):
+        decode(tmp_path / "a.jpg", PLAIN)
+
+
+def test_an_image_with_more_pixels_than_pillow_allows_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, Image.new("L", (40, 40)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 40 // 3)
+    with pytest.raises(DataError, match=r"a\.png: not a readable image \(.*pixels"):
+        decode(path, PLAIN)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
+def test_one_channel_is_grey_and_three_are_colours(mode: str, tmp_path: Path) -> None:
+    given = Image.fromarray(colours()).convert(mode)
+    path = saved(tmp_path, given, "a.tiff")
+    one, three = (decode(path, ViewsSettings(channels=channels)) for channels in (1, 3))
+    assert (one.shape, three.shape) == ((1, 6, 8), (3, 6, 8))
+    assert np.array_equal(three, decode(path, PLAIN)), "as without the setting"
+    assert np.array_equal(one[0], np.asarray(Image.fromarray(three.transpose(1, 2, 0)).convert("L")))
+    for channels, expected in ((1, one), (3, three)):
+        assert np.array_equal(to_array(given, ViewsSettings(channels=channels)), expected)
+        assert np.array_equal(resized(three[None], ViewsSettings(channels=channels))[0], expected)
+    assert np.array_equal(resized(one[None], ViewsSettings(channels=3))[0], np.repeat(one, 3, axis=0))
+
+
+def test_other_channels_than_grey_and_colours_are_not_brought_to_any() -> None:
+    with pytest.raises(ValueError, match="is for grey and RGB images, found 4 channels"):
+        resized(np.zeros((2, 4, 3, 3), np.uint8), ViewsSettings(channels=1))
+
+
+@pytest.mark.parametrize("shape", [(9, 6), (6, 9), (40, 3), (3, 40), (5, 7), (10, 14)])
+def test_a_rectangle_is_covered_and_the_middle_is_taken(shape: tuple[int, int]) -> None:
+    image = Image.fromarray(colours(*shape))
+    found = fit(image, ViewsSettings(size=(5, 7)))
+    assert found.size == (7, 5)
+    scale = max(5 / shape[0], 7 / shape[1])
+    width, height = max(7, round(shape[1] * scale)), max(5, round(shape[0] * scale))
+    left, top = (width - 7) // 2, (height - 5) // 2
+    expected = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + 7, top + 5))
+    assert np.array_equal(np.asarray(found), np.asarray(expected))
+    assert fit(image, ViewsSettings(size=(6, 6))).size == fit(image, ViewsSettings(size=6)).size
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_arrays_whose_channels_come_last_are_refused_unless_that_is_said(dtype: Any) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(dtype)
+    with pytest.raises(ValueError, match=r"shape \(6, 8, 3\) seems to be \(H, W, C\).*data\.axes = \"HWC\""):
+        to_array(array, PLAIN)
+    assert np.array_equal(to_array(array, PLAIN, "HWC"), array.transpose(2, 0, 1))
+    assert np.array_equal(to_array(array, PLAIN, "CHW"), array)
+    for right in (array.transpose(2, 0, 1), array[:4], array[:, :, :2]):
+        assert np.array_equal(to_array(right, PLAIN), right)
+
+
+def test_sixteen_bits_that_become_nearly_black_are_doubted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, high in (("full.png", 65_000), ("dark.png", 4_000), ("again.png", 3_000)):
+        Image.fromarray(np.full((4, 4), high, np.uint16)).save(tmp_path / name)
+        decode(tmp_path / name, PLAIN)
+        assert ("no pixel above 4,000 of 65,535" in capsys.readouterr().err) == (name == "dark.png")
 
 
 # Broken files

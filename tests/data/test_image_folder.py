@@ -46,7 +46,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "added": lambda folder: shutil.copy(folder / "cat/a.png", folder / "cat/z.png"),
     "removed": lambda folder: (folder / "cat/a.png").unlink(),
     "grown": lambda folder: os.truncate(folder / "cat/a.png", 10_000),
-    "behind a new class": lambda folder: (folder / "ape").mkdir(),
+    "behind a new class": lambda folder: shutil.copytree(folder / "dog", folder / "ape"),
     "relabelled": lambda folder: (folder / "cat/a.png").rename(folder / "dog/a.png"),
     "swapped": lambda folder: [
         (folder / "dog").rename(folder / "z"),
@@ -109,7 +109,7 @@ def test_images_of_several_sizes_need_views_size(form: str, tmp_path: Path) -> N
 def test_folders_without_images_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none") == f"data.root: no such folder: {tmp_path / 'none'}"
     assert refusal(tmp_path) == f"{tmp_path}: has no folder train"
-    assert refusal(tmp_path, "test") == f"{tmp_path}: has no folder test or val"
+    assert refusal(tmp_path, "test") == f"{tmp_path}: has no folder test or val or valid or validation"
     (tmp_path / "train" / "cat").mkdir(parents=True)
     assert refusal(tmp_path).startswith(f"{tmp_path / 'train'}: no images in class folders")
     Image.fromarray(pixels(4, 4, 3)).save(tmp_path / "train" / "loose.png")

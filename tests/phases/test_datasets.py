@@ -50,7 +50,11 @@ def test_parts_of_different_classes_do_not_belong_together(tmp_path: Path) -> No
     write(tmp_path, "train", "cat", "dog")
     write(tmp_path, "test", "cat", "dogs")
     said = refusal("data.name=imagefolder", f"data.root={tmp_path}")
-    assert said == "imagefolder: the train and test parts have different classes: dog, dogs"
+    train, test = tmp_path / "train", tmp_path / "test"
+    assert said == (
+        f"imagefolder: the train and test parts have different classes: {test} has no folder for dog, which {train} "
+        f"has; {train} has no folder for dogs, which {test} has"
+    )
 
 
 def test_parts_of_different_shapes_do_not_belong_together(tmp_path: Path) -> None:

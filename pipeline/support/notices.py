@@ -1,0 +1,28 @@
+"""What is said on stderr without stopping: files that are left out, and what is doubtful."""
+
+from __future__ import annotations
+
+import sys
+
+_said: set[str] = set()
+
+
+def say_once(text: str, about: str | None = None) -> None:
+    """Prints a line on stderr; no second one of the same text, or about the same subject, in this process.
+
+    >>> import contextlib, io
+    >>> with contextlib.redirect_stderr(io.StringIO()) as stderr:
+    ...     say_once("photos: left out 2 files"), say_once("photos: left out 2 files")
+    (None, None)
+    >>> stderr.getvalue()
+    'photos: left out 2 files\\n'
+    """
+    key = about or text
+    if key not in _said:
+        _said.add(key)
+        print(text, file=sys.stderr)
+
+
+def forget_what_was_said() -> None:
+    """Lets every line be said again, as in a new process."""
+    _said.clear()

@@ -1,0 +1,33 @@
+"""Paths as users write them, with `~` and variables of the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from decant.pipeline.errors import PipelineError
+
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+
+def expanded(path: str, subject: str, error: type[PipelineError]) -> str:
+    """The path with `~` and `$NAME` or `${NAME}` replaced; a path that exists as it is written stays so. Raises
+    `error`, beginning with `subject`, where a variable is not set.
+
+    >>> os.environ["SCRATCH_OF_MINE"] = "/scratch"
+    >>> expanded("$SCRATCH_OF_MINE/photos", "data.root", PipelineError)
+    '/scratch/photos'
+    """
+    if (not path.startswith("~") and "$" not in path) or os.path.lexists(path):
+        return path
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if name not in os.environ:
+            raise error(f"{subject}: {path}: the variable {name} is not set")
+        return os.environ[name]
+
+    whole = os.path.expanduser(_VARIABLE.sub(value, path))
+    if whole.startswith("~") and "/" in path:
+        raise error(f"{subject}: {path}: there is no such user")
+    return whole
