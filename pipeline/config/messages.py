@@ -69,6 +69,9 @@ def _locate(loc: Sequence[str | int], table: bool = False) -> tuple[str, Schema]
     whole = Settings.model_json_schema()
     path, schema = "", whole
     for depth, part in enumerate(loc):
+        arrays = [choice for choice in schema.get("anyOf", ()) if choice.get("type") == "array"]
+        if isinstance(part, int) and arrays:
+            schema = arrays[0]
         if "anyOf" in schema:
             break  # what follows is pydantic's name for one of the choices
         if "discriminator" in schema:

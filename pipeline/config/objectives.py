@@ -23,6 +23,19 @@ from decant.pipeline.config.tasks import Task
 
 NotNegative = Annotated[float, Field(ge=0)]
 Divergence = Literal["kl", "ce"]
+_balanced: TypeAdapter[Any] = TypeAdapter(Literal["balanced"])
+_numbers: TypeAdapter[Any] = TypeAdapter(
+    Annotated[tuple[NotNegative, ...], Field(strict=False, min_length=1)]
+)
+
+
+def _class_weights(value: Any, _: Callable[[Any], Any]) -> Any:
+    """Reads one or the other, so that a mistake is named once."""
+    return (_balanced if isinstance(value, str) else _numbers).validate_python(value)
+
+
+ClassWeights = Annotated[Literal["balanced"] | tuple[NotNegative, ...], WrapValidator(_class_weights)]
+"""A number for each class, or what makes all classes count alike."""
 
 
 class Builtin(Section):
@@ -68,8 +81,8 @@ class KD(Softmax):
     name: Literal["kd"]
     alpha: Share = 0.9
     temperature: Temperature = 4.0
-    class_weights: Annotated[tuple[NotNegative, ...], Field(strict=False, min_length=1)] | None = None
-    """One a class: how much a sample counts, by its label, or by the teacher's softmax where it has none."""
+    class_weights: ClassWeights | None = None
+    """How much a sample counts in this loss alone, as `student.class_weights` has it for every loss."""
 
 
 class CEPlusKL(Softmax):

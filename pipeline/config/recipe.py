@@ -16,7 +16,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from decant.pipeline.config.messages import problems_in_words
-from decant.pipeline.config.settings import Settings
+from decant.pipeline.config.settings import Settings, StudentSettings
 from decant.pipeline.errors import RecipeError, nearest
 from decant.pipeline.support.paths import expanded
 
@@ -114,14 +114,22 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not equals or len(keys) < 2 or not all(keys):
         raise RecipeError(f"--set {override}: expected section.key=value, as in student.epochs=5")
     table = content
-    for key in keys[:-1]:
-        inner = table.setdefault(key, {})
+    for depth, key in enumerate(keys[:-1], start=1):
+        inner = table.setdefault(key, _implied(keys[:depth]))
         if isinstance(inner, str):  # network = "conv" is short for { name = "conv" }
             inner = table[key] = {"name": inner}
         if not isinstance(inner, dict):
             raise RecipeError(f"--set {override}: {key} is not a table")
         table = inner
     table[keys[-1]] = _value(text.strip())
+
+
+def _implied(path: list[str]) -> dict[str, Any]:
+    """What a table is that the recipe does not write, so that one key of it can be overridden: the objective has its
+    default name.
+    """
+    objective = StudentSettings.model_fields["objective"].default
+    return {"name": objective.name} if path == ["student", "objective"] else {}
 
 
 def _value(text: str) -> Any:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from decant.pipeline.config.augmentations import Augmentation, CenterCrop
-from decant.pipeline.config.objectives import KD, Builtin, Objective
+from decant.pipeline.config.objectives import KD, Builtin, ClassWeights, Objective
 from decant.pipeline.config.sections import Count, Section
 
 
@@ -182,6 +182,10 @@ class ViewsSettings(Section):
         return self
 
 
+_LATER = {"weights_key": None, "classes": None, "class_weights": None, "sampler": "shuffled"}
+"""Settings of training that are left out where they have this value or none."""
+
+
 class Training(Section):
     """How a network is trained; the same keys in `[teacher]` and `[student]`."""
 
@@ -225,6 +229,29 @@ class Training(Section):
     """Epochs between measurements on the test part; the last is always measured, none is chosen by it."""
     log_every: Count | None = None
     """Steps between the mean losses that are printed, and kept in metrics.jsonl; None leaves them out."""
+    class_weights: ClassWeights | None = None
+    """How much a sample counts in the loss, by its class: a number for each class, or "balanced", which is N / (C · n)
+    for a class with n of N samples. In a student's loss samples without a label count by the teacher's softmax.
+    """
+    sampler: Literal["shuffled", "balanced"] | None = None
+    """"shuffled" (None is the same) has every sample once an epoch; "balanced" draws as many with replacement, every
+    class as often as any other.
+    """
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Settings that came later are left out where they change nothing, so that no older run has another name."""
+        return {
+            name: value
+            for name, value in handler(self).items()
+            if name not in _LATER or not (value is None or value == _LATER[name])
+        }
+
+    @model_validator(mode="after")
+    def _something_counts(self) -> Training:
+        if isinstance(self.class_weights, tuple) and not any(self.class_weights):
+            raise ValueError("class_weights: at least one must be above 0")
+        return self
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Training:
@@ -272,14 +299,6 @@ class TeacherSettings(Training):
     numbers from 0, or the names that its library, its file or the folder of its file knows. The cache has these
     alone. None keeps all, which must then be the data's classes.
     """
-
-    @model_serializer(mode="wrap")
-    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Settings that came later are left out where they are not given, so that no older run has another name."""
-        later = ("weights_key", "classes")
-        return {
-            name: value for name, value in handler(self).items() if name not in later or value is not None
-        }
 
     @model_validator(mode="after")
     def _keeps_each_class_once(self) -> TeacherSettings:
@@ -365,6 +384,15 @@ class Settings(Section):
         if self.cache.from_ is None:
             return 1 if self.knowledge is None else 2
         return 1 if isinstance(self.cache.from_, str) else len(self.cache.from_)
+
+    @model_validator(mode="after")
+    def _weighed_once(self) -> Settings:
+        objective = self.student.objective
+        if self.student.class_weights is not None and getattr(objective, "class_weights", None) is not None:
+            raise ValueError(
+                "student.class_weights: weighs this objective too; leave out its own class_weights"
+            )
+        return self
 
     @model_validator(mode="after")
     def _teachers_fit(self) -> Settings:

@@ -63,6 +63,8 @@ FORMATS: dict[Task, tuple[MetricFormat, ...]] = {
     "classification": (
         MetricFormat("top1", "top-1", percent=True),
         MetricFormat("top5", "top-5", percent=True),
+        MetricFormat("balanced_accuracy", "balanced accuracy", percent=True),
+        MetricFormat("macro_f1", "macro F1", percent=True),
         MetricFormat("loss", "loss"),
         MetricFormat("ece", "calibration error", percent=True),
         MetricFormat("agreement", "agreement", percent=True),

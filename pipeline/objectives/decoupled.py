@@ -28,6 +28,7 @@ def dkd(
     label_smoothing: float = 0.0,
     *,
     standardize: bool = False,
+    sample_weights: Tensor | None = None,
 ) -> Terms:
     """CE + T²·(α·TCKD + β·NCKD): Zhao et al., "Decoupled Knowledge Distillation" (2022), equation 7.
 
@@ -47,8 +48,8 @@ def dkd(
     ours, our_others = _split(student[rows] / temperature, classes)
     theirs, their_others = _split(teacher[rows] / temperature, classes)
     terms = alpha * kl_rows(ours, theirs, 1.0) + beta * kl_rows(our_others, their_others, 1.0)
-    soft = temperature**2 * (shares * terms).sum() / len(student)
-    hard = cross_entropy(student_logits, labels, label_smoothing)
+    soft = temperature**2 * _mean(shares * terms, rows, len(student), sample_weights)
+    hard = cross_entropy(student_logits, labels, label_smoothing, sample_weights)
     return Terms(ce_weight * hard + soft, hard, soft)
 
 
@@ -62,6 +63,7 @@ def nkd(
     label_smoothing: float = 0.0,
     *,
     standardize: bool = False,
+    sample_weights: Tensor | None = None,
 ) -> Terms:
     """CE − t·log s + γ·T²·H(t̂, ŝ): Yang et al., "From Knowledge Distillation to Self-Knowledge Distillation: A Unified
     Approach with Normalized Loss and Customized Soft Labels" (2023), NKD added to the original loss.
@@ -83,9 +85,18 @@ def nkd(
     theirs, their_others = _split(teacher[rows], classes)
     log_ours, log_theirs = (functional.log_softmax(split, dim=1)[:, 0] for split in (ours, theirs))
     others = temperature**2 * cross_entropy_rows(our_others, their_others, temperature)
-    soft = (shares * (gamma * others - log_theirs.exp() * log_ours)).sum() / len(student)
-    hard = cross_entropy(student_logits, labels, label_smoothing)
+    terms = gamma * others - log_theirs.exp() * log_ours
+    soft = _mean(shares * terms, rows, len(student), sample_weights)
+    hard = cross_entropy(student_logits, labels, label_smoothing, sample_weights)
     return Terms(ce_weight * hard + soft, hard, soft)
+
+
+def _mean(terms: Tensor, rows: Tensor, samples: int, sample_weights: Tensor | None) -> Tensor:
+    """The mean over the samples of terms (P,), of which each belongs to the sample `rows` (P,)."""
+    if sample_weights is None:
+        return terms.sum() / samples
+    mass = sample_weights.sum()
+    return (terms * sample_weights[rows]).sum() / torch.where(mass > 0, mass, 1.0)
 
 
 def _targets(labels: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:

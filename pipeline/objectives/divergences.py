@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from decant.pipeline.data.samples import NO_LABEL
 from decant.pipeline.errors import RecipeError
-from decant.pipeline.objectives.hard_labels import cross_entropy, labelled, weighted_mean
+from decant.pipeline.objectives.hard_labels import cross_entropy, mean_of_rows, weigh_samples
 from decant.pipeline.objectives.terms import Terms, at_least_float32, prepare_logits
 
 
@@ -29,7 +28,9 @@ def cross_entropy_rows(student_logits: Tensor, teacher_logits: Tensor, temperatu
     return -(teacher.exp() * student).sum(dim=1)
 
 
-def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+def softened_kl(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float, sample_weights: Tensor | None = None
+) -> Tensor:
     """T²·KL(softmax(t/T) ‖ softmax(s/T)): Hinton, Vinyals, Dean (2015), section 2; T² keeps the gradient's
     size.
 
@@ -40,7 +41,8 @@ def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
     >>> float(softened_kl(teacher, teacher, temperature=4.0))
     0.0
     """
-    return kl_rows(student_logits, teacher_logits, temperature).mean() * temperature**2
+    rows = kl_rows(student_logits, teacher_logits, temperature)
+    return mean_of_rows(rows, sample_weights) * temperature**2
 
 
 def kd(
@@ -53,6 +55,7 @@ def kd(
     *,
     class_weights: Sequence[float] | None = None,
     standardize: bool = False,
+    sample_weights: Tensor | None = None,
 ) -> Terms:
     """(1 − α)·CE + α·T²·KL: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015).
 
@@ -70,14 +73,15 @@ def kd(
     tensor(True)
     """
     student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
-    weights = (
-        None
-        if class_weights is None
-        else _sample_weights(class_weights, at_least_float32(teacher_logits), labels)
-    )
-    hard = cross_entropy(student_logits, labels, label_smoothing, weights)
-    rows = kl_rows(student, teacher, temperature)
-    soft = temperature**2 * (rows.mean() if weights is None else weighted_mean(rows, weights))
+    if class_weights is not None:
+        if len(class_weights) != teacher.shape[1]:
+            raise RecipeError(
+                f"student.objective.class_weights: expected one a class, {teacher.shape[1]}, found "
+                f"{len(class_weights)}"
+            )
+        sample_weights = weigh_samples(class_weights, labels, teacher_logits)
+    hard = cross_entropy(student_logits, labels, label_smoothing, sample_weights)
+    soft = temperature**2 * mean_of_rows(kl_rows(student, teacher, temperature), sample_weights)
     return _between(alpha, hard, soft)
 
 
@@ -90,6 +94,7 @@ def ce_plus_kl(
     label_smoothing: float = 0.0,
     *,
     standardize: bool = False,
+    sample_weights: Tensor | None = None,
 ) -> Terms:
     """CE + λ·T²·KL: the same two terms with the teacher's weighed against a whole cross-entropy.
 
@@ -100,8 +105,10 @@ def ce_plus_kl(
     >>> torch.isclose(total, hard + 2 * soft)
     tensor(True)
     """
-    hard = cross_entropy(student_logits, labels, label_smoothing)
-    soft = softened_kl(*prepare_logits(student_logits, teacher_logits, standardize), temperature)
+    hard = cross_entropy(student_logits, labels, label_smoothing, sample_weights)
+    soft = softened_kl(
+        *prepare_logits(student_logits, teacher_logits, standardize), temperature, sample_weights
+    )
     return Terms(hard + weight * soft, hard, soft)
 
 
@@ -114,6 +121,7 @@ def soft_ce(
     label_smoothing: float = 0.0,
     *,
     standardize: bool = False,
+    sample_weights: Tensor | None = None,
 ) -> Terms:
     """(1 − α)·CE − α·T²·Σ softmax(t/T)·log softmax(s/T): Hinton, Vinyals, Dean (2015), section 2, as written there.
 
@@ -128,8 +136,8 @@ def soft_ce(
     17.4612
     """
     student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
-    soft = cross_entropy_rows(student, teacher, temperature).mean() * temperature**2
-    return _between(alpha, cross_entropy(student_logits, labels, label_smoothing), soft)
+    soft = mean_of_rows(cross_entropy_rows(student, teacher, temperature), sample_weights) * temperature**2
+    return _between(alpha, cross_entropy(student_logits, labels, label_smoothing, sample_weights), soft)
 
 
 def js(
@@ -141,6 +149,7 @@ def js(
     label_smoothing: float = 0.0,
     *,
     standardize: bool = False,
+    sample_weights: Tensor | None = None,
 ) -> Terms:
     """(1 − α)·CE + α·T²·(½·KL(p ‖ m) + ½·KL(q ‖ m)), where p and q are the softmaxes of teacher and student at T and
     m = ½·(p + q): Lin, "Divergence Measures Based on the Shannon Entropy" (1991), equation 4.1 with equal weights;
@@ -157,8 +166,8 @@ def js(
     )
     middle = torch.logaddexp(student, teacher) - math.log(2)
     rows = teacher.exp() * (teacher - middle) + student.exp() * (student - middle)
-    soft = rows.sum(dim=1).mean() / 2 * temperature**2
-    return _between(alpha, cross_entropy(student_logits, labels, label_smoothing), soft)
+    soft = mean_of_rows(rows.sum(dim=1), sample_weights) / 2 * temperature**2
+    return _between(alpha, cross_entropy(student_logits, labels, label_smoothing, sample_weights), soft)
 
 
 def rkl(
@@ -170,6 +179,7 @@ def rkl(
     label_smoothing: float = 0.0,
     *,
     standardize: bool = False,
+    sample_weights: Tensor | None = None,
 ) -> Terms:
     """(1 − α)·CE + α·T²·KL(softmax(s/T) ‖ softmax(t/T)), the KL reversed: Gu et al., "MiniLLM" (2024), section 2.1,
     there over sequences. The student pays for classes that the teacher holds unlikely, not for those it leaves out.
@@ -181,8 +191,8 @@ def rkl(
     True
     """
     student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
-    soft = softened_kl(teacher, student, temperature)
-    return _between(alpha, cross_entropy(student_logits, labels, label_smoothing), soft)
+    soft = softened_kl(teacher, student, temperature, sample_weights)
+    return _between(alpha, cross_entropy(student_logits, labels, label_smoothing, sample_weights), soft)
 
 
 def _between(alpha: float, hard: Tensor, soft: Tensor) -> Terms:
@@ -194,17 +204,3 @@ def _log_softmaxes(
 ) -> tuple[Tensor, Tensor]:
     student = functional.log_softmax(at_least_float32(student_logits) / temperature, dim=1)
     return student, functional.log_softmax(at_least_float32(teacher_logits) / temperature, dim=1)
-
-
-def _sample_weights(class_weights: Sequence[float], teacher: Tensor, labels: Tensor) -> Tensor:
-    """(B,). Raises RecipeError unless there is a weight a class."""
-    classes = teacher.shape[1]
-    if len(class_weights) != classes:
-        raise RecipeError(
-            f"student.objective.class_weights: expected one a class, {classes}, found {len(class_weights)}"
-        )
-    weights = torch.tensor(class_weights, dtype=teacher.dtype, device=teacher.device)
-    guessed = (teacher.softmax(dim=1) * weights).sum(dim=1)
-    if labels.ndim == 1:
-        return torch.where(labels == NO_LABEL, guessed, weights[labels.clamp(min=0)])
-    return torch.where(labelled(labels), (labels.to(weights.dtype) * weights).sum(dim=1), guessed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -38,7 +40,12 @@ def cross_entropy(
 
 
 def smoothed_labels(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, smoothing: float = 0.1
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    smoothing: float = 0.1,
+    *,
+    sample_weights: Tensor | None = None,
 ) -> Terms:
     """−Σ ((1 − ε)·y + ε/C)·log softmax(s): Szegedy et al., "Rethinking the Inception Architecture" (2016),
     section 7. Nothing of the teacher is looked at, and samples without a label have no part.
@@ -48,7 +55,10 @@ def smoothed_labels(
     >>> round(float(smoothed_labels(student, teacher, torch.tensor([0]), smoothing=0.1).total), 4)
     0.5076
     """
-    return Terms(cross_entropy(student_logits, labels, smoothing), cross_entropy(student_logits, labels))
+    return Terms(
+        cross_entropy(student_logits, labels, smoothing, sample_weights),
+        cross_entropy(student_logits, labels, 0.0, sample_weights),
+    )
 
 
 def labelled(labels: Tensor) -> Tensor:
@@ -60,6 +70,33 @@ def weighted_mean(rows: Tensor, weights: Tensor) -> Tensor:
     """Σ weights·rows / Σ weights, both (B,); 0 where nothing weighs."""
     mass = weights.sum()
     return (rows * weights).sum() / torch.where(mass > 0, mass, 1.0)
+
+
+def mean_of_rows(rows: Tensor, sample_weights: Tensor | None = None) -> Tensor:
+    """The mean of (B,), weighted where there are weights (B,)."""
+    return rows.mean() if sample_weights is None else weighted_mean(rows, sample_weights)
+
+
+def weigh_samples(
+    class_weights: Sequence[float], labels: Tensor, teacher_logits: Tensor | None = None
+) -> Tensor:
+    """(B,) how much each sample counts: Σ y·w by its label y, which may be mixed; without a label Σ p·w by the softmax
+    p of the teacher (of several, (B, K, C), the mean) at T = 1, or 0 where there is no teacher.
+
+    >>> import torch
+    >>> weigh_samples([1.0, 3.0], torch.tensor([1, 0, -1]), torch.zeros(3, 2))
+    tensor([3., 1., 2.])
+    """
+    dtype = torch.float32 if teacher_logits is None else at_least_float32(teacher_logits).dtype
+    weights = torch.tensor(list(class_weights), dtype=dtype, device=labels.device)
+    if teacher_logits is None:
+        guessed = torch.zeros(len(labels), device=labels.device)
+    else:
+        shares = at_least_float32(teacher_logits).softmax(dim=-1)
+        guessed = ((shares if shares.ndim == 2 else shares.mean(dim=1)) * weights).sum(dim=1)
+    if labels.ndim == 1:
+        return torch.where(labels == NO_LABEL, guessed, weights[labels.clamp(min=0)])
+    return torch.where(labelled(labels), (labels.to(weights.dtype) * weights).sum(dim=1), guessed)
 
 
 def likeliest_label(labels: Tensor) -> Tensor:

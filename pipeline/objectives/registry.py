@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -22,11 +23,14 @@ FUNCTIONS: dict[str, Callable[..., Terms]] = {
 """By name; a setting is the argument of the same name."""
 
 
-def build(settings: Objective, label_smoothing: float = 0.0) -> Loss:
+def build(
+    settings: Objective, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
+) -> Loss:
     """The loss that a recipe's `[student.objective]` describes; its schedules follow `progress`.
 
-    `label_smoothing` goes to the cross-entropy where there is one. Raises RecipeError for a function of the user's
-    that cannot be called, and for two label smoothings.
+    `label_smoothing` goes to the cross-entropy where there is one; `class_weights` (C,) weigh the samples of every mean
+    over samples, see `weigh_samples`. Raises RecipeError for a function of the user's that cannot be called, for two
+    label smoothings, and for class weights where the loss takes no `sample_weights`.
 
     >>> import torch
     >>> from decant.pipeline.config.objectives import KD
@@ -37,7 +41,7 @@ def build(settings: Objective, label_smoothing: float = 0.0) -> Loss:
     0.0
     """
     if isinstance(settings, Custom):
-        return external.from_function(settings)
+        return external.from_function(settings, class_weights)
     if isinstance(settings, LabelSmoothing) and label_smoothing:
         raise RecipeError(
             "student.label_smoothing: must be 0 with objective ls, whose own is objective.smoothing"
@@ -46,18 +50,28 @@ def build(settings: Objective, label_smoothing: float = 0.0) -> Loss:
     smooth = {"label_smoothing": label_smoothing}
     if "label_smoothing" not in inspect.signature(function).parameters:
         smooth = {}
-    values = {name: value for name, value in settings if name != "name"}
+    if class_weights is not None and "sample_weights" not in inspect.signature(function).parameters:
+        raise RecipeError(
+            f"student.class_weights: weigh classes, and {settings.name} has none; leave them out"
+        )
+    values: dict[str, Any] = {name: value for name, value in settings if name != "name"}
 
     def loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, progress: float = 0.0) -> Terms:
         now = {name: at(value, progress) for name, value in values.items()}
+        if class_weights is not None:
+            now["sample_weights"] = hard_labels.weigh_samples(class_weights, labels, teacher_logits)
         return function(student_logits, teacher_logits, labels, **now, **smooth)
 
     return loss
 
 
-def from_labels(label_smoothing: float = 0.0, task: Task = "classification") -> Callable[..., Tensor]:
-    """The loss of a network that has no teacher: (outputs, labels, progress=0.0) → their cross-entropy, or the
-    squared error of a regression.
+def from_labels(
+    label_smoothing: float = 0.0,
+    task: Task = "classification",
+    class_weights: Sequence[float] | None = None,
+) -> Callable[..., Tensor]:
+    """The loss of a network that has no teacher: (outputs, labels, progress=0.0) → their cross-entropy, weighted by the
+    class of each sample where there are `class_weights` (C,), or the squared error of a regression.
 
     >>> import torch
     >>> from_labels()(torch.zeros(1, 2), torch.tensor([0]))  # ln 2
@@ -67,12 +81,15 @@ def from_labels(label_smoothing: float = 0.0, task: Task = "classification") -> 
     def loss(outputs: Tensor, labels: Tensor, progress: float = 0.0) -> Tensor:
         if task == "regression":
             return squared.squared_error(outputs, labels)
-        return hard_labels.cross_entropy(outputs, labels, label_smoothing)
+        weights = None if class_weights is None else hard_labels.weigh_samples(class_weights, labels)
+        return hard_labels.cross_entropy(outputs, labels, label_smoothing, weights)
 
     return loss
 
 
-def from_cache(settings: Objective, label_smoothing: float = 0.0) -> Callable[..., Terms]:
+def from_cache(
+    settings: Objective, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
+) -> Callable[..., Terms]:
     """The loss of a student that learns from a cache, in the order in which its dataset yields: (logits, labels,
     teacher_logits, progress=0.0) → terms.
 
@@ -82,7 +99,7 @@ def from_cache(settings: Objective, label_smoothing: float = 0.0) -> Callable[..
     >>> criterion(torch.zeros(1, 2), torch.tensor([0]), torch.ones(1, 2)).total
     tensor(1.)
     """
-    loss = build(settings, label_smoothing)
+    loss = build(settings, label_smoothing, class_weights)
 
     def criterion(logits: Tensor, labels: Tensor, teacher_logits: Tensor, progress: float = 0.0) -> Terms:
         return loss(logits, teacher_logits, labels, progress)

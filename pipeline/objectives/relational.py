@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from decant.pipeline.objectives.hard_labels import cross_entropy
+from decant.pipeline.objectives.hard_labels import cross_entropy, mean_of_rows
 from decant.pipeline.objectives.terms import Terms, prepare_logits
 
 _FADING = 1e-8
@@ -21,14 +21,16 @@ def dist(
     label_smoothing: float = 0.0,
     *,
     standardize: bool = False,
+    sample_weights: Tensor | None = None,
 ) -> Terms:
     """CE + T²·(β·inter + γ·intra): Huang et al., "Knowledge Distillation from A Stronger Teacher" (2022), equations 8
     to 10.
 
     inter is the mean of 1 − ρ over the samples, ρ being Pearson's correlation of the two networks' softmaxes at T over
     the classes; intra the mean of 1 − ρ over the classes, the correlation being over the batch. The second is no mean
-    over samples: a larger batch is another, better estimate. As in the authors' code 1e-8 is added to the product of
-    the norms that ρ is divided by, so that ρ fades to 0 where a row or column hardly varies.
+    over samples: a larger batch is another, better estimate, and sample weights have no part in it. As in the authors'
+    code 1e-8 is added to the product of the norms that ρ is divided by, so that ρ fades to 0 where a row or column
+    hardly varies.
 
     >>> import torch
     >>> teacher = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0]])
@@ -40,10 +42,10 @@ def dist(
     """
     pairs = prepare_logits(student_logits, teacher_logits, standardize)
     student, teacher = ((logits / temperature).softmax(dim=1) for logits in pairs)
-    inter = 1 - _correlations(student, teacher).mean()
+    inter = 1 - mean_of_rows(_correlations(student, teacher), sample_weights)
     intra = 1 - _correlations(student.T, teacher.T).mean()
     soft = temperature**2 * (beta * inter + gamma * intra)
-    hard = cross_entropy(student_logits, labels, label_smoothing)
+    hard = cross_entropy(student_logits, labels, label_smoothing, sample_weights)
     return Terms(ce_weight * hard + soft, hard, soft)
 
 

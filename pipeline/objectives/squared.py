@@ -36,6 +36,8 @@ def logit_mse(
     labels: Tensor,
     alpha: float = 1.0,
     label_smoothing: float = 0.0,
+    *,
+    sample_weights: Tensor | None = None,
 ) -> Terms:
     """(1 − α)·CE + α·mean (s − t)²: Ba, Caruana, "Do Deep Nets Really Need to be Deep?" (2014), eq. 2.
 
@@ -44,8 +46,12 @@ def logit_mse(
     >>> logit_mse(student, teacher, torch.tensor([0])).total
     tensor(0.6667)
     """
-    hard = cross_entropy(student_logits, labels, label_smoothing)
-    soft = functional.mse_loss(*prepare_logits(student_logits, teacher_logits))
+    hard = cross_entropy(student_logits, labels, label_smoothing, sample_weights)
+    student, teacher = prepare_logits(student_logits, teacher_logits)
+    if sample_weights is None:
+        soft = functional.mse_loss(student, teacher)
+    else:
+        soft = weighted_mean((student - teacher).square().mean(dim=1), sample_weights)
     return Terms((1 - alpha) * hard + alpha * soft, hard, soft)
 
 

@@ -9,7 +9,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from decant.pipeline.objectives.divergences import cross_entropy_rows
-from decant.pipeline.objectives.hard_labels import cross_entropy, labelled, likeliest_label, weighted_mean
+from decant.pipeline.objectives.hard_labels import (
+    cross_entropy,
+    labelled,
+    likeliest_label,
+    mean_of_rows,
+    weighted_mean,
+)
 from decant.pipeline.objectives.terms import Terms, prepare_logits
 
 
@@ -20,6 +26,7 @@ def transfer_knowledge(
     temperature: float = 0.5,
     *,
     standardize: bool = False,
+    sample_weights: Tensor | None = None,
 ) -> Terms:
     """−Σ softmax(t/T)·log softmax(s/T), the mean over all samples; labels have no part.
 
@@ -30,9 +37,8 @@ def transfer_knowledge(
     >>> round(float(transfer_knowledge(student, teacher, torch.tensor([-1])).total), 4)
     0.782
     """
-    soft = cross_entropy_rows(
-        *prepare_logits(student_logits, teacher_logits, standardize), temperature
-    ).mean()
+    rows = cross_entropy_rows(*prepare_logits(student_logits, teacher_logits, standardize), temperature)
+    soft = mean_of_rows(rows, sample_weights)
     return Terms(soft, None, soft)
 
 
@@ -43,6 +49,7 @@ def transfer_data(
     temperature: float = 0.5,
     *,
     standardize: bool = False,
+    sample_weights: Tensor | None = None,
 ) -> Terms:
     """−(1/L)·Σ [argmax t = y]·log softmax(s/T)[y] over the L samples that have a label y.
 
@@ -60,7 +67,9 @@ def transfer_data(
     label = likeliest_label(labels)
     likelihood = functional.log_softmax(student / temperature, dim=1).gather(1, label[:, None])[:, 0]
     confirmed = teacher.argmax(dim=1) == label
-    soft = weighted_mean(-likelihood * confirmed, labelled(labels).to(student.dtype))
+    counted = labelled(labels).to(student.dtype)
+    counted = counted if sample_weights is None else counted * sample_weights
+    soft = weighted_mean(-likelihood * confirmed, counted)
     return Terms(soft, None, soft)
 
 
@@ -73,6 +82,7 @@ def transfer_model(
     label_smoothing: float = 0.0,
     *,
     standardize: bool = False,
+    sample_weights: Tensor | None = None,
 ) -> Terms:
     """λ·CE + (1 − λ)·data: the label's cross-entropy, at T = 1, and `transfer_data`, at T.
 
@@ -83,6 +93,13 @@ def transfer_model(
     >>> torch.isclose(total, 0.25 * hard + 0.75 * soft)
     tensor(True)
     """
-    hard = cross_entropy(student_logits, labels, label_smoothing)
-    soft = transfer_data(student_logits, teacher_logits, labels, temperature, standardize=standardize).total
+    hard = cross_entropy(student_logits, labels, label_smoothing, sample_weights)
+    soft = transfer_data(
+        student_logits,
+        teacher_logits,
+        labels,
+        temperature,
+        standardize=standardize,
+        sample_weights=sample_weights,
+    ).total
     return Terms(weight * hard + (1 - weight) * soft, hard, soft)

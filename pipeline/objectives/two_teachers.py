@@ -8,6 +8,7 @@ from torch import Tensor
 
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives.divergences import cross_entropy_rows, kl_rows
+from decant.pipeline.objectives.hard_labels import mean_of_rows
 from decant.pipeline.objectives.terms import Terms, prepare_logits
 
 Divergence = Literal["kl", "ce"]
@@ -25,6 +26,7 @@ def general(
     knowledge_divergence: Divergence = "kl",
     *,
     standardize: bool = False,
+    sample_weights: Tensor | None = None,
 ) -> Terms:
     """α·D(teacher, student) + β·D(knowledge, student), each D the KL divergence or the cross-entropy of softmaxes at
     T, without T²: α and β are the whole weights. Labels have no part.
@@ -49,6 +51,6 @@ def general(
     divergences = []
     for member, name in enumerate((teacher_divergence, knowledge_divergence)):
         student, teacher = prepare_logits(student_logits, teacher_logits[:, member], standardize)
-        divergences.append(_ROWS[name](student, teacher, temperature).mean())
+        divergences.append(mean_of_rows(_ROWS[name](student, teacher, temperature), sample_weights))
     total = alpha * divergences[0] + beta * divergences[1]
     return Terms(total, None, total)

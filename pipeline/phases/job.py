@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from decant.pipeline.config.recipe import Recipe
@@ -43,6 +45,8 @@ class TrainingJob:
     views: EpochViews
     """Which view of each sample an epoch has."""
     folder: Path
+    shares: NDArray[np.float64] | None = None
+    """(N,) how often each sample is drawn; None has each once an epoch."""
     lazy: bool = False
     """Whether `data` decode files, so that worker processes pay off."""
     load_initial_weights: Callable[[nn.Module], None] | None = None
@@ -104,6 +108,7 @@ def _train(
         job.settings,
         job.folder,
         views=job.views,
+        shares=job.shares,
         evaluate_on=lambda net: evaluate(net, test, device, job.settings.precision, teacher_logits),
         device=device,
         lazy=job.lazy,

@@ -18,6 +18,12 @@ from decant.pipeline import objectives
 from decant.pipeline.data.samples import has_labels, task_of
 from decant.pipeline.networks.spec import NetworkSpec, specify_network
 from decant.pipeline.phases import soft_labels
+from decant.pipeline.phases.balance import (
+    resolve_class_weights,
+    resolve_objective,
+    resolve_sampler,
+    warn_of_imbalance,
+)
 from decant.pipeline.phases.job import TrainingJob, load_result_on, train_network
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.folders import seed_folder
@@ -38,7 +44,7 @@ def train_students(
     cache = soft_labels.open_cache(plan, verify)
     teacher_logits = _teacher_logits_on_test(plan, cache)
     spec = specify_network(plan.settings.student.network, splits.student_train)
-    training_data = soft_labels.training_dataset(plan, cache, check_inputs, device)
+    training_data, warned = soft_labels.training_dataset(plan, cache, check_inputs, device), False
     with contextlib.ExitStack() as stack:
         for member in cache.members:
             stack.enter_context(using(member.path))
@@ -50,6 +56,9 @@ def train_students(
                 if result is not None:
                     yield result, True
                 else:
+                    if not warned:
+                        warn_of_imbalance(plan.settings.student, splits.student_train.data, "student")
+                    warned = True
                     yield train_network(job, plan.recipe, splits.test, device, compared_with), False
 
 
@@ -61,21 +70,25 @@ def jobs_for_seed(
     """
     settings = plan.settings.student.model_copy(update={"seed": seed})
     train = plan.splits.student_train
+    weights = resolve_class_weights(settings.class_weights, train.data, "student.class_weights")
     labels_only = TrainingJob(
         kind="labels",
         spec=spec,
         settings=settings,
         data=train,
-        criterion=objectives.from_labels(settings.label_smoothing, task_of(train.data)),
+        criterion=objectives.from_labels(settings.label_smoothing, task_of(train.data), weights),
         views=train.cached_views,
         folder=seed_folder(plan.student_folder("labels"), seed),
+        shares=resolve_sampler(settings, train.data, "student"),
         lazy=train.data.lazy,
     )
     distilled = replace(
         labels_only,
         kind="distilled",
         data=training_data,
-        criterion=objectives.from_cache(settings.objective, settings.label_smoothing),
+        criterion=objectives.from_cache(
+            resolve_objective(settings.objective, train.data), settings.label_smoothing, weights
+        ),
         folder=seed_folder(plan.student_folder("distilled", cache.manifest.key), seed),
         origin={
             "objective": settings.objective.model_dump(mode="json", by_alias=True),

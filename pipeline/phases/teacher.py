@@ -7,6 +7,7 @@ import torch
 from decant.pipeline.data.samples import has_labels, task_of
 from decant.pipeline.errors import DataError
 from decant.pipeline.objectives import from_labels
+from decant.pipeline.phases.balance import resolve_class_weights, resolve_sampler, warn_of_imbalance
 from decant.pipeline.phases.given_weights import take_weights, warn_at_chance
 from decant.pipeline.phases.job import TrainingJob, load_result_on, train_network
 from decant.pipeline.phases.kept_classes import specify_teacher
@@ -33,14 +34,17 @@ def make_teacher(plan: Plan, device: torch.device) -> tuple[Result, bool]:
             "as it is, with teacher.weights and teacher.epochs = 0"
         )
     spec = specify_teacher(settings, train)
+    weights = resolve_class_weights(settings.class_weights, train.data, "teacher.class_weights")
+    warn_of_imbalance(settings, train.data, "teacher")
     job = TrainingJob(
         kind="teacher",
         spec=spec,
         settings=settings,
         data=train,
-        criterion=from_labels(settings.label_smoothing, task_of(train.data)),
+        criterion=from_labels(settings.label_smoothing, task_of(train.data), weights),
         views=train.live_views,
         folder=plan.teacher_folder,
+        shares=resolve_sampler(settings, train.data, "teacher"),
         lazy=train.data.lazy,
         load_initial_weights=lambda network: take_weights(network, spec, settings),
     )

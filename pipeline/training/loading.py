@@ -41,18 +41,31 @@ class ShuffledKeys(Sampler[Keys]):
     """The batches of epoch `epoch`: every sample once in an order that is a pure function of (seed, epoch),
     each through the view that `views` gives it. A last batch of one sample, which batch normalisation could
     not take, is left out.
+
+    With `shares` (N,), which sum to 1, as many samples are drawn with replacement, each in that share of the draws.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, views: EpochViews = first_view) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        views: EpochViews = first_view,
+        shares: NDArray[np.float64] | None = None,
+    ) -> None:
         self.length, self.batch_size, self.seed, self.views = length, batch_size, seed, views
-        self.epoch = 0
+        self.shares, self.epoch = shares, 0
 
     def __len__(self) -> int:
         full, rest = divmod(self.length, self.batch_size)
         return full + (rest > 1 or (rest == 1 and full == 0))
 
     def __iter__(self) -> Iterator[Keys]:
-        order = np.random.Generator(np.random.Philox(key=[self.seed, self.epoch])).permutation(self.length)
+        random = np.random.Generator(np.random.Philox(key=[self.seed, self.epoch]))
+        if self.shares is None:
+            order = random.permutation(self.length)
+        else:
+            order = random.choice(self.length, self.length, p=self.shares)
         keys = np.stack([order, self.views(order, self.epoch)], axis=1)
         for batch in range(len(self)):
             yield keys[batch * self.batch_size : (batch + 1) * self.batch_size]

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from decant.pipeline.config.settings import Training
@@ -38,12 +40,14 @@ def train(
     folder: Path,
     *,
     views: EpochViews,
+    shares: NDArray[np.float64] | None = None,
     evaluate_on: Callable[[nn.Module], Metrics],
     device: torch.device,
     lazy: bool = False,
     description: str = "training",
 ) -> None:
-    """Trains `network` in place, from the checkpoint in `folder` where there is one.
+    """Trains `network` in place, from the checkpoint in `folder` where there is one. `shares` (N,) are how often each
+    sample is drawn; None has each once an epoch.
 
     After every epoch a checkpoint and a line of metrics.jsonl are written. Order, views, learning rate and random
     state are functions of (seed, epoch, step) alone, so that a run that was killed ends with the same weights as one
@@ -54,7 +58,7 @@ def train(
         network.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(network, settings, device)
     stepped = cast("nn.Module", torch.compile(network, dynamic=False)) if settings.compile else network
-    keys = ShuffledKeys(len(data), settings.batch_size, settings.seed, views)
+    keys = ShuffledKeys(len(data), settings.batch_size, settings.seed, views, shares)
     first_epoch = resume(network, optimizer, folder)
     workers = default_workers(lazy)
     batches = loader(data, keys, workers, pin_memory=device.type == "cuda" and workers > 0)

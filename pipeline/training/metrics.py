@@ -15,6 +15,8 @@ class Metrics(TypedDict, total=False):
 
     top1: float
     top5: float
+    balanced_accuracy: float
+    macro_f1: float
     loss: float
     ece: float
     agreement: float
@@ -24,8 +26,8 @@ class Metrics(TypedDict, total=False):
 
 
 def measure(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> Metrics:
-    """Of the labelled samples: top-1, top-5, cross-entropy, expected calibration error; of all: agreement
-    with the teacher. Where labels are floats, and so the targets of a regression: `errors`.
+    """Of the labelled samples: top-1, top-5, balanced accuracy, macro F1, cross-entropy, expected calibration error; of
+    all: agreement with the teacher. Where labels are floats, and so the targets of a regression: `errors`.
     """
     if labels.is_floating_point():
         return errors(logits, labels)
@@ -35,6 +37,7 @@ def measure(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None
         known, answers = logits[labelled].float(), labels[labelled]
         metrics["top1"] = top_k(known, answers, 1)
         metrics["top5"] = top_k(known, answers, 5)
+        metrics["balanced_accuracy"], metrics["macro_f1"] = averages_over_classes(known, answers)
         metrics["loss"] = float(cross_entropy(known, answers))
         metrics["ece"] = calibration_error(known, answers)
     if teacher_logits is not None:
@@ -59,6 +62,25 @@ def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
     """
     best = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return float((best == labels[:, None]).any(1).double().mean())
+
+
+def averages_over_classes(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Balanced accuracy, the mean of each class's recall over the classes that have labels; and macro F1, the mean of
+    2·TP / (2·TP + FP + FN) over those that have labels or answers. Every class counts alike, however rare.
+
+    >>> import torch
+    >>> logits = torch.tensor([[1.0, 0.0]] * 4)  # always class 0
+    >>> balanced, f1 = averages_over_classes(logits, torch.tensor([0, 0, 0, 1]))
+    >>> balanced, round(f1, 4)
+    (0.5, 0.4286)
+    """
+    answers, classes = logits.argmax(1), logits.shape[1]
+    of_labels, of_answers, hits = (
+        which.bincount(minlength=classes).double() for which in (labels, answers, labels[answers == labels])
+    )
+    labelled, seen = of_labels > 0, of_labels + of_answers > 0
+    recall, f1 = (hits / of_labels)[labelled], (2 * hits / (of_labels + of_answers))[seen]
+    return float(recall.mean()), float(f1.mean())
 
 
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:

@@ -78,7 +78,7 @@ def test_ones_own_function_keeps_its_arguments() -> None:
         ),
         (["=mse", ".standardize=true"], "standardize: unknown key; known: alpha, name"),
         (["=kd", ".standardize=1"], "standardize: expected true or false, found 1"),
-        (["=kd", ".class_weights=2"], "class_weights: expected a list, found 2"),
+        (["=kd", ".class_weights=2"], 'class_weights: expected "balanced" or a list, found 2'),
         (["=kd", ".class_weights=[1, -2]"], "class_weights[1]: expected a number at least 0, found -2"),
         (["=general", ".teacher_divergence=js"], 'teacher_divergence: expected one of kl, ce, found "js"'),
     ],

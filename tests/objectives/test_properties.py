@@ -275,3 +275,28 @@ def test_logits_of_another_shape_are_refused(name: str) -> None:
                 RecipeError, match=r"one row of teacher logits a sample, of shape \(12, 5\), found"
             ):
                 found(name, student, wrong, labels)
+
+
+# Samples that count differently
+
+
+@pytest.mark.parametrize("answers", ["labels", "mixed", "none"])
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_a_sample_of_weight_two_counts_as_two_samples(name: str, answers: str) -> None:
+    student, teacher, labels = problem(name, batch=4)
+    given = {"gamma": 0.0} if name == "dist" else {}  # a correlation over the batch is no mean over samples
+    targets = {"labels": labels, "mixed": mixed(labels), "none": torch.full_like(labels, NO_LABEL)}[answers]
+    often = torch.tensor([0, 0, 1, 3])
+    weighed = found(
+        name, student, teacher, targets, sample_weights=torch.tensor([2.0, 1.0, 0.0, 1.0]), **given
+    )
+    repeated = found(name, student[often], teacher[often], targets[often], **given)
+    torch.testing.assert_close(weighed.total, repeated.total)
+
+
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_equal_weights_change_nothing(name: str) -> None:
+    student, teacher, labels = problem(name, batch=4)
+    whole = found(name, student, teacher, labels)
+    weighed = found(name, student, teacher, labels, sample_weights=torch.full((4,), 3.0))
+    torch.testing.assert_close(weighed.total, whole.total)

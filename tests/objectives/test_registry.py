@@ -62,6 +62,7 @@ def test_the_signature_of_a_function_has_the_settings_and_their_defaults(kind: t
     parameters = list(inspect.signature(FUNCTIONS[name_of(kind)]).parameters.values())[3:]
     signature = {parameter.name: parameter.default for parameter in parameters}
     signature.pop("label_smoothing", None)  # of [student], for every objective with a cross-entropy
+    signature.pop("sample_weights", None)  # from the class weights of [student]
     assert signature == {key: field.default for key, field in kind.model_fields.items() if key != "name"}
 
 

@@ -47,7 +47,7 @@ def test_a_line_of_metrics_has_loss_rate_time_and_what_the_test_part_says(tmp_pa
     lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert {"loss", "seconds", "lr", "test"} <= lines[-1].keys()
-    assert {"top1", "top5", "loss", "ece"} == lines[-1]["test"].keys()
+    assert {"top1", "top5", "balanced_accuracy", "macro_f1", "loss", "ece"} == lines[-1]["test"].keys()
 
 
 def test_a_result_names_its_classes_and_what_its_inputs_are(tmp_path: Path) -> None:

@@ -73,11 +73,13 @@ def test_the_gaps_of_the_reliability_diagram_add_up_to_the_calibration_error(sca
 def test_the_table_says_what_the_results_say(subject: Subject) -> None:
     section = quality.quality(subject)
     assert [which for which, *_ in section.content["errors"]] == ["teacher", "labels only", "student"]
-    for (_, wrong, top1, ece), result in zip(
+    for (_, wrong, top1, balanced, f1, ece), result in zip(
         section.content["errors"], subject.compared.values(), strict=True
     ):
         assert top1 == f"{100 * result.metrics['top1']:.2f} %"
         assert ece == f"{100 * result.metrics['ece']:.2f} %"
+        assert balanced == f"{100 * result.metrics['balanced_accuracy']:.2f} %"
+        assert f1 == f"{100 * result.metrics['macro_f1']:.2f} %"
         assert int(wrong) == round(18 * (1 - result.metrics["top1"]))
 
 

@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from decant.pipeline.config.settings import Training
@@ -22,6 +24,7 @@ from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.training import checkpoint
+from decant.pipeline.training.balance import drawing_shares
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import METRICS, trained_seconds
 from decant.pipeline.training.loop import RunningLoss, train
@@ -45,6 +48,7 @@ def run(
     stop_after: int | None = None,
     network: str = "conv",
     each_step: Callable[[], object] = lambda: None,
+    shares: NDArray[np.float64] | None = None,
     **settings: Any,
 ) -> dict[str, Tensor]:
     """Trains a small network; its weights. `stop_after` raises in the middle of the epoch after that many."""
@@ -72,6 +76,7 @@ def run(
         chosen,
         folder,
         views=splits.student_train.cached_views,
+        shares=shares,
         evaluate_on=evaluate_on,
         device=CPU,
     )
@@ -92,6 +97,15 @@ def test_a_run_stopped_within_an_epoch_ends_with_the_very_weights_of_one_that_wa
     assert (tmp_path / "stopped" / CHECKPOINT).exists()
     resumed = run(splits, tmp_path / "stopped", optimizer=optimizer, lr=0.01)
     assert same(whole, resumed)
+
+
+def test_a_stopped_run_draws_what_one_that_was_not_stopped_does(splits: Splits, tmp_path: Path) -> None:
+    shares = drawing_shares(np.minimum(splits.student_train.data.labels, 3), 4)
+    whole = run(splits, tmp_path / "whole", shares=shares)
+    assert not same(whole, run(splits, tmp_path / "shuffled"))
+    with pytest.raises(Stopped):
+        run(splits, tmp_path / "stopped", stop_after=2, shares=shares)
+    assert same(whole, run(splits, tmp_path / "stopped", shares=shares))
 
 
 def test_a_resumed_run_has_one_line_of_metrics_an_epoch(splits: Splits, tmp_path: Path) -> None:

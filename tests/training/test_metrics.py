@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.objectives import NO_LABEL
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.training.evaluation import predict
-from decant.pipeline.training.metrics import calibration_error, measure, top_k
+from decant.pipeline.training.metrics import averages_over_classes, calibration_error, measure, top_k
 from tests.helpers.small import CPU, recipe
 
 
@@ -78,7 +80,7 @@ def test_measure_gives_every_figure_of_the_labelled_and_agreement_of_all() -> No
     found = measure(logits, labels, teacher)
     rows, known = logits.double().numpy(), labels.numpy() >= 0
     logarithms = log_softmax(rows[known], axis=1)[np.arange(400), labels[100:].numpy()]
-    assert set(found) == {"top1", "top5", "loss", "ece", "agreement"}
+    assert set(found) == {"top1", "top5", "balanced_accuracy", "macro_f1", "loss", "ece", "agreement"}
     assert found["top1"] == np.mean(rows[known].argmax(1) == labels.numpy()[known])
     assert found["top5"] == top_k(logits[100:], labels[100:], 5) > found["top1"]
     assert found["loss"] == pytest.approx(-logarithms.mean(), rel=1e-6)
@@ -140,3 +142,16 @@ def test_predictions_are_in_the_order_of_the_samples_whatever_the_batch() -> Non
     network.eval()
     with torch.inference_mode():
         torch.testing.assert_close(network(test[123][0][None])[0], whole[123], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_metrics_averages_over_classes_are_those_of_scikit_learn(seed: int) -> None:
+    reference = pytest.importorskip("sklearn.metrics")
+    logits, labels = answers(seed=seed)
+    labels[labels > 8] = 0  # classes without labels, which are answered all the same
+    predicted = logits.argmax(1)
+    balanced, f1 = averages_over_classes(logits, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert balanced == pytest.approx(reference.balanced_accuracy_score(labels, predicted))
+    assert f1 == pytest.approx(reference.f1_score(labels, predicted, average="macro"))

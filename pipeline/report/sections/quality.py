@@ -19,7 +19,7 @@ from decant.pipeline.report import charts
 from decant.pipeline.report.page import Section
 from decant.pipeline.report.sections import confusion
 from decant.pipeline.report.subject import Subject
-from decant.pipeline.training.metrics import errors
+from decant.pipeline.training.metrics import averages_over_classes, errors
 
 BINS = 15
 MAX_POINTS = 1_000
@@ -128,11 +128,12 @@ def _classification(
 
 
 def _errors_of(which: str, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[str, ...]:
-    """Errors, accuracy and calibration error of a network."""
+    """Errors, accuracy, balanced accuracy, macro F1 and calibration error of a network."""
     probabilities = softmax(logits)
     right = probabilities.argmax(1) == labels
     error = calibration_error(probabilities.max(1), right.astype(np.float64))
-    return which, f"{int((~right).sum()):,}", f"{100 * right.mean():.2f} %", f"{100 * error:.2f} %"
+    shares = (right.mean(), *averages_over_classes(torch.from_numpy(logits), torch.from_numpy(labels)), error)
+    return which, f"{int((~right).sum()):,}", *(f"{100 * share:.2f} %" for share in shares)
 
 
 def _accuracies(
