@@ -8,9 +8,10 @@ io/            atomic writes, locks, unfinished files
 writer.py      rows in, and validation.py, what may be stored
 reader.py      rows out, and placement.py, where they are read from
 source.py      what soft labels are read from; ensemble.py, several teachers as one
-keys.py        the keys of a dataset; inputs.py, the checksums of its inputs
+keys.py        the keys of a dataset; items.py and labels.py, what it returns for one
+inputs.py      the checksums of its inputs; same_input.py, whether another layout or dtype holds the same input
 dataset.py     soft labels for PyTorch: the one module that imports torch
-statistics.py  what the logits are like
+statistics.py  what the logits are like; plausibility.py, whether they can be a teacher's
 convert.py     import, export, merge
 store/         a directory of caches that experiments share
 unfinished.py  how far a cache is that is being written
@@ -32,6 +33,7 @@ from decant.cache.convert import export_logits, import_logits, merge_caches, tak
 from decant.cache.ensemble import Ensemble
 from decant.cache.errors import (
     CacheError,
+    CacheWarning,
     CorruptError,
     Difference,
     FormatError,
@@ -45,6 +47,7 @@ from decant.cache.format.tables import expected_size
 from decant.cache.inputs import CheckInputs, each_input, input_crc32, one_input
 from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.manifest import Manifest, class_list, differences, require_equal
+from decant.cache.plausibility import Accuracy, accuracy_in
 from decant.cache.reader import LogitCache, Verify
 from decant.cache.source import LogitSource, row_chunks
 from decant.cache.statistics import (
@@ -64,7 +67,9 @@ if TYPE_CHECKING:
     from decant.cache.dataset import SoftLabelDataset as SoftLabelDataset
 
 __all__ = [
+    "Accuracy",
     "CacheError",
+    "CacheWarning",
     "CheckInputs",
     "CorruptError",
     "Difference",
@@ -88,6 +93,7 @@ __all__ = [
     "Unfinished",
     "ValueRefusedError",
     "Verify",
+    "accuracy_in",
     "calibration_error",
     "class_list",
     "differences",

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from decant.cache.ensemble import Ensemble, require_agreement
 from decant.cache.errors import CacheError, MismatchError, ValueRefusedError
 from decant.cache.io.files import replacing
+from decant.cache.labels import is_one_hot
 from decant.cache.manifest import Manifest
+from decant.cache.plausibility import are_probabilities
 from decant.cache.reader import LogitCache
 from decant.cache.source import LogitSource, row_chunks
 from decant.cache.store.local import Store
@@ -21,6 +23,8 @@ from decant.cache.writer import LogitCacheWriter
 
 MergeMode = Literal["mean-logits", "mean-probabilities", "stack-views"]
 """How caches become one: by the mean of their logits, by that of their probabilities, or view after view."""
+
+_LEAST = 1e-12  # probability, whose logarithm is taken of anything smaller
 
 
 def import_logits(
@@ -32,18 +36,25 @@ def import_logits(
     data: Mapping[str, Any],
     views: Mapping[str, Any] | None = None,
     dtype: str = "float16",
+    columns: Sequence[int] | None = None,
+    probabilities: bool = False,
 ) -> Path:
     """Publishes logits (N, C) or (V, N, C) from elsewhere as a cache of `store`, and returns its path; a second import
     of the same logits finds the first. `labels` are (N,) integers, or (N, T) float targets of a regression.
 
     `teacher`, `data` and `views` say where the logits are from; the identity also has the SHA-256 of the logits, so
-    that two imports under one name stay two caches. Raises ValueRefusedError for a wrong shape or for values that
-    cannot be stored, MismatchError where `data` or `views` state another length or count.
+    that two imports under one name stay two caches. columns: which of the C are kept, in this order; None keeps all.
+    probabilities: what is given are softmax outputs. Their logarithm
+    is stored, of at least 1e-12 (a logit of −27.6), and its softmax is what was given.
+
+    Raises ValueRefusedError for a wrong shape, for values that cannot be stored, and where rows are probabilities and
+    `probabilities` does not say so, or the other way round; MismatchError where `data` or `views` state another length
+    or count.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> store = Store(folder.name)
-    >>> logits = np.eye(3, dtype=np.float32)
+    >>> logits = np.float32([[3, -1, 0], [0, 2, 1], [-2, 0, 5]])
     >>> path = import_logits(store, logits, np.arange(3), teacher={"network": "mine"}, data={"name": "toy"})
     >>> LogitCache.open(path)
     LogitCache('...toy-mine-....h5': 1 views × 3 samples × 3 outputs, float16, key ...)
@@ -54,8 +65,13 @@ def import_logits(
         raise ValueRefusedError(
             f"logits: expected (N, C) or (V, N, C) floats, found {logits.shape} {logits.dtype}"
         )
+    targets = _num_targets(labels, table.shape[1])
+    if targets is None:
+        _require_logits(table, probabilities)
+    elif probabilities:
+        raise ValueRefusedError("probabilities: targets of a regression have none")
+    table = table if columns is None else table[..., list(columns)]
     num_views, num_samples, num_outputs = table.shape
-    targets = _num_targets(labels, num_samples)
     _require("data.length", data.get("length"), num_samples)
     _require("views.count", (views or {}).get("count"), num_views)
     manifest = Manifest.build(
@@ -64,30 +80,66 @@ def import_logits(
         num_outputs=num_outputs,
         num_targets=targets,
         dtype=dtype,
-        teacher={**teacher, "logits_sha256": _sha256(table)},
+        teacher={
+            **teacher,
+            "logits_sha256": _sha256(table),
+            **({"given": "probabilities"} if probabilities else {}),
+        },
         data=data,
         views=views,
         encoding={"teacher_precision": "unknown"},
     )
     with store.building(manifest) as path:
-        return store.find(manifest) or _write_table(path, manifest, table, labels)
+        return store.find(manifest) or _write_table(path, manifest, table, labels, probabilities)
 
 
 def _write_table(
-    path: Path, manifest: Manifest, table: NDArray[np.floating], labels: NDArray[Any] | None
+    path: Path,
+    manifest: Manifest,
+    table: NDArray[np.floating],
+    labels: NDArray[Any] | None,
+    probabilities: bool,
 ) -> Path:
     with LogitCacheWriter(path, manifest) as writer:
         for view in range(len(table)):
             for rows in row_chunks(manifest.num_samples):
                 some = None if labels is None else labels[rows]
-                writer.write(rows, table[view, rows], labels=some, view=view)
+                given = table[view, rows]
+                if probabilities:
+                    given = np.log(np.maximum(given.astype(np.float64), _LEAST))
+                writer.write(rows, given, labels=some, view=view)
         return writer.publish()
+
+
+def _require_logits(table: NDArray[np.floating], probabilities: bool) -> None:
+    """Raises ValueRefusedError where rows (V, N, C) are probabilities and should be logits, or the other way round."""
+    if table.shape[2] < 2:
+        if probabilities:
+            raise ValueRefusedError("probabilities: of one column there is no softmax")
+        return
+    chunks = [(view, rows) for view in range(len(table)) for rows in row_chunks(table.shape[1])]
+    if probabilities:
+        for view, rows in chunks:
+            if not are_probabilities(table[view, rows]):
+                raise ValueRefusedError(
+                    f"probabilities: rows {rows[0]:,} to {rows[-1]:,} of view {view} are not all 0 or more with sum 1"
+                )
+    elif all(
+        are_probabilities(table[view, rows]) for view, rows in chunks
+    ):  # stops at the first rows of logits
+        raise ValueRefusedError(
+            "logits: every row is 0 or more and sums to 1: these are probabilities, whose softmax says next to "
+            "nothing; give the outputs before softmax, or say --probabilities (in Python probabilities=True), which "
+            "takes their logarithm"
+        )
 
 
 def _num_targets(labels: NDArray[Any] | None, num_samples: int) -> int | None:
     """T where the labels are regression targets (N, T). Raises ValueRefusedError for another shape."""
     if labels is None:
         return None
+    if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "iubf" and is_one_hot(labels):
+        raise ValueRefusedError("labels: expected class ids (N,), found one-hot rows; give labels.argmax(1)")
     targets = labels.shape[1] if labels.ndim == 2 and labels.dtype.kind == "f" else None
     if targets is None and labels.shape != (num_samples,):
         raise ValueRefusedError(f"labels: expected ({num_samples},), found {labels.shape}")
@@ -117,7 +169,7 @@ def export_logits(cache: LogitCache, path: Path, view: int | None = None) -> tup
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
-    >>> path = import_logits(Store(folder.name), np.eye(3), None, teacher={}, data={"name": "toy"})
+    >>> path = import_logits(Store(folder.name), 5 * np.eye(3), None, teacher={}, data={"name": "toy"})
     >>> export_logits(LogitCache.open(path), Path(folder.name, "logits.npy"))
     (1, 3, 3)
     >>> np.load(Path(folder.name, "logits.npy")).dtype
@@ -154,10 +206,10 @@ def merge_caches(store: Store, caches: Sequence[LogitCache], how: MergeMode) -> 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> store, data = Store(folder.name), {"name": "toy"}
-    >>> paths = [import_logits(store, logits, None, teacher={}, data=data) for logits in (np.eye(2), 3 * np.eye(2))]
+    >>> paths = [import_logits(store, logits, None, teacher={}, data=data) for logits in (2 * np.eye(2), 4 * np.eye(2))]
     >>> merged = merge_caches(store, [LogitCache.open(path) for path in paths], "mean-logits")
     >>> LogitCache.open(merged).logits([0, 1]).tolist()
-    [[2.0, 0.0], [0.0, 2.0]]
+    [[3.0, 0.0], [0.0, 3.0]]
     >>> folder.cleanup()
     """
     if how not in get_args(MergeMode):

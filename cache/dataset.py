@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, Protocol
@@ -9,14 +11,20 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
+from decant.cache import labels as kinds_of_labels
 from decant.cache.ensemble import Ensemble
-from decant.cache.errors import MismatchError
+from decant.cache.errors import CacheWarning, MismatchError
 from decant.cache.inputs import CheckInputs, each_input, input_crc32, one_input
+from decant.cache.items import Fields, is_pair, pick
 from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.reader import LogitCache
-from decant.cache.source import LogitSource
+from decant.cache.same_input import difference, matching_form
+from decant.cache.source import LogitSource, row_chunks
+
+_EPOCH, _VIEW_SAID, _LABELS_SAID, _INPUTS_SAID, _SHARED = range(5)
+"""Places of the integers that a dataset shares with its workers: the epoch, −1 until it is set; what was said."""
 
 
 class MapDataset(Protocol):
@@ -34,16 +42,21 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
     is that of view v. A `torch.utils.data.Subset` of the cached data is followed through its indices. A dataset with a
     method `batch(keys) → (inputs, labels)` is read a whole batch at a time by `batch`, the faster way.
 
-    A label that differs from the cached one, or an input whose CRC-32 does, raises MismatchError.
+    A label that differs from the cached one, or an input that is not what the teacher saw, raises MismatchError. Labels
+    are compared as class ids: integers, whole floats, (B, 1), one-hot rows or names of the classes. Inputs are compared
+    by value: the same pixels as (H, W, C) or (C, H, W), as uint8 or as `ToTensor` makes them, are the same input.
+    What cannot be compared is said once, by a `CacheWarning`.
 
     >>> import tempfile
     >>> from torch.utils.data import TensorDataset
-    >>> from decant.cache import Store, import_logits
+    >>> from decant.cache import LogitCacheWriter, Manifest
     >>> folder = tempfile.TemporaryDirectory()
-    >>> logits = np.float32([[3, 0], [0, 3], [1, 2]])
-    >>> path = import_logits(Store(folder.name), logits, np.array([0, 1, 1]), teacher={}, data={"name": "toy"})
-    >>> data = TensorDataset(torch.zeros(3, 1, 4, 4), torch.tensor([0, 1, 1]))
-    >>> train = SoftLabelDataset(data, LogitCache.open(path))
+    >>> images, labels = torch.rand(3, 1, 4, 4), torch.tensor([0, 1, 1])
+    >>> manifest = Manifest.build(num_samples=3, num_outputs=2)
+    >>> with LogitCacheWriter(f"{folder.name}/toy.h5", manifest) as writer:
+    ...     writer.write(range(3), [[3.0, 0.0], [0.0, 4.0], [1.0, 2.0]], labels=labels, inputs=images)
+    ...     path = writer.publish()
+    >>> train = SoftLabelDataset(TensorDataset(images, labels), LogitCache.open(path))
     >>> image, label, teacher_logits = train[2]
     >>> image.shape, int(label), teacher_logits
     (torch.Size([1, 4, 4]), 1, tensor([1., 2.]))
@@ -56,23 +69,76 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         cache: LogitSource | Sequence[LogitCache],
         *,
         check_inputs: CheckInputs = "sample",
+        compare_labels: bool = True,
+        fields: Fields | None = None,
     ) -> None:
         """Several caches are read as an `Ensemble` with the mean of their softmaxes at T = 1; pass an `Ensemble` for
-        another mean. check_inputs: see `CheckInputs`.
+        another mean. check_inputs: see `CheckInputs`. compare_labels: False where the labels are meant to be others
+        than the teacher's pass had, as mixed ones. fields: where input and label of an item are, if it is a dictionary
+        or a longer tuple: `("image", "label")`, `(0, 1)`, or `(("input_ids", "attention_mask"), "label")`.
 
-        Raises MismatchError unless the dataset, or what it is a Subset of, is as long as the cache.
+        Raises MismatchError unless the dataset, or what it is a Subset of, is as long as the cache, and where all
+        inputs are to be checked and the cache has no checksums.
         """
         if isinstance(cache, Sequence):
             cache = cache[0] if len(cache) == 1 else Ensemble(cache)
         if check_inputs not in ("sample", "all", "off"):
             raise ValueError(f"check_inputs: expected sample, all or off, found {check_inputs!r}")
         self.dataset, self.cache, self.check_inputs = dataset, cache, check_inputs
+        self.compare_labels, self.fields = compare_labels, fields
         self._indices = _cached_indices(dataset)
+        self._shared = torch.zeros(_SHARED, dtype=torch.int64)
+        self._shared.share_memory_()  # type: ignore[no-untyped-call]
+        self._shared[_EPOCH] = -1
+        self._reads_views = self._mixes_labels = False
+        self._form: str | None = (
+            None  # in which inputs are what the teacher saw, where their bytes are others
+        )
         length = len(_root(dataset))
         if length != cache.num_samples:
             raise MismatchError(
                 f"{cache.path}: data.length: the dataset has {length:,}, the cache {cache.num_samples:,}"
             )
+        if cache.num_views > 1 and isinstance(_root(dataset), TensorDataset):
+            raise self._takes_no_view()  # it would take the view for a second index into its tensors
+        if check_inputs != "off" and not _has_checksums(cache):
+            self._without_checksums()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # A copy that was made by pickle has memory of its own, which its workers share.
+        self._shared.share_memory_()  # type: ignore[no-untyped-call]
+
+    def set_epoch(self, epoch: int) -> None:
+        """From now on a key without a view reads view `epoch mod V`, in this process and in every live worker.
+
+        Call it before each epoch's iteration over a DataLoader. Workers that have batches in flight see it at their
+        next batch. Raises ValueError for an epoch below 0.
+
+        >>> import tempfile
+        >>> from decant.cache import Store, import_logits
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> logits = np.float32([[[1, -1], [-2, 2]], [[3, -3], [-4, 4]]])  # two views of two samples
+        >>> path = import_logits(Store(folder.name), logits, None, teacher={}, data={"name": "toy"})
+        >>> class Views:
+        ...     def __len__(self):
+        ...         return 2
+        ...     def __getitem__(self, key):
+        ...         index, view = key
+        ...         return torch.full((2,), index + 10 * view), 0
+        >>> train = SoftLabelDataset(Views(), LogitCache.open(path), check_inputs="off")
+        >>> for epoch in range(3):
+        ...     train.set_epoch(epoch)
+        ...     print(train[1][0].tolist(), train[1][2].tolist())
+        [1, 1] [-2.0, 2.0]
+        [11, 11] [-4.0, 4.0]
+        [1, 1] [-2.0, 2.0]
+        >>> folder.cleanup()
+        """
+        number = operator.index(epoch)
+        if number < 0:
+            raise ValueError(f"epoch: counts from 0, found {epoch}")
+        self._shared[_EPOCH] = number
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -83,23 +149,52 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Any, Any, torch.Tensor]]:
         """A tuple for each key, for a DataLoader to collate; the logits are read in one call."""
-        indices, views = split_keys(keys, len(self))
+        indices, views = self._split(keys)
         if self.cache.num_views == 1:
-            pairs = [self.dataset[index] for index in indices.tolist()]
+            items = [self.dataset[index] for index in indices.tolist()]
         else:
-            source, places = self._source(indices)
-            pairs = [source[place] for place in zip(places.tolist(), views.tolist(), strict=True)]
-        inputs, labels = zip(*pairs, strict=True) if pairs else ((), ())
+            items = self._read_views(*self._source(indices), views)
+        if self.fields is not None or not all(map(is_pair, items)):
+            items = [pick(item, self.fields) for item in items]
+        inputs, labels = zip(*items, strict=True) if items else ((), ())
         logits = self._logits(indices, views, inputs, labels)
         return list(zip(inputs, labels, logits, strict=True))
 
     def batch(self, keys: Keys) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(inputs (B, …), labels (B,), teacher_logits (B, C) float32), with the dataset's own `batch`."""
-        indices, views = split_keys(keys, len(self))
+        indices, views = self._split(keys)
         source, places = self._source(indices)
         as_given = places is indices and isinstance(keys, np.ndarray) and keys.ndim == 2
-        inputs, labels = source.batch(keys if as_given else np.stack([places, views], axis=1))
+        given = source.batch(keys if as_given else np.stack([places, views], axis=1))
+        inputs, labels = given if is_pair(given) else pick(given, self.fields)
         return inputs, labels, self._logits(indices, views, inputs, labels)
+
+    def _split(self, keys: Keys) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The keys as indices and views; a key without a view is of the epoch's view."""
+        pairs = isinstance(keys, np.ndarray) and keys.ndim == 2
+        if self.cache.num_views == 1 or pairs or all(isinstance(key, tuple) for key in keys):
+            return split_keys(keys, len(self))
+        epoch = int(self._shared[_EPOCH])
+        if epoch < 0:
+            self._say_once(
+                _VIEW_SAID,
+                f"keys without a view read view 0 only, of {self.cache.num_views}: call set_epoch(epoch) before each "
+                f"epoch to read view epoch mod {self.cache.num_views}, or use keys (index, view); set_epoch(0) means "
+                "view 0, and says nothing",
+            )
+        return split_keys(keys, len(self), max(epoch, 0) % self.cache.num_views)
+
+    def _read_views(self, source: Any, places: NDArray[np.intp], views: NDArray[np.intp]) -> list[Any]:
+        """Items by (index, view). Raises MismatchError where the dataset takes an index alone."""
+        keys = list(zip(places.tolist(), views.tolist(), strict=True))
+        try:
+            items = [source[key] for key in keys]
+        except (TypeError, IndexError, KeyError, ValueError) as error:
+            if self._reads_views or not _takes_index(source, keys[0][0]):
+                raise
+            raise self._takes_no_view() from error
+        self._reads_views = True
+        return items
 
     def _logits(
         self, indices: NDArray[np.intp], views: NDArray[np.intp], inputs: Any, labels: Any
@@ -108,7 +203,8 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         rows = indices if self._indices is None else self._indices[indices]
         logits = self.cache.logits(rows, views if self.cache.num_views > 1 or views.any() else 0)
         # That has checked the blocks of these rows, and so their labels and input checksums.
-        self.check_labels(rows, labels)
+        if self.compare_labels:
+            self.check_labels(rows, labels)
         self._check_inputs(rows, views, inputs)
         return torch.from_numpy(logits).float()  # which torch does 20 times as fast as numpy
 
@@ -120,40 +216,113 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
 
     def check_labels(self, rows: NDArray[np.intp], labels: Any) -> None:
         """Raises MismatchError where labels differ from those that the cache has of these samples `rows` (B,)."""
-        given, cached = np.asarray(labels), self.cache.labels[rows]
-        kinds = "f" if cached.dtype.kind == "f" else "iub"
-        if given.shape != cached.shape or given.dtype.kind not in kinds:
-            return  # no label, or not one of the teacher's pass (mixed, say): nothing to compare
+        cached = self.cache.labels[rows]
+        none = np.isnan(cached) if cached.dtype.kind == "f" else cached == -1
+        if none.all():
+            return
+        try:
+            given = self._as_cached(labels, cached)
+        except kinds_of_labels.NotComparableError as error:
+            self._say_once(
+                _LABELS_SAID,
+                f"labels are not compared with those of the teacher's pass: they are {error}, and the cache has "
+                f"{'targets' if cached.dtype.kind == 'f' else 'class ids'} {cached.shape}; compare_labels=False "
+                "silences this",
+            )
+            return
         if np.array_equal(given, cached):
             return
-        none = np.isnan(cached) if cached.dtype.kind == "f" else cached == -1
-        different = (given.astype(cached.dtype) != cached) & ~none
+        closeness = 2**-8 if cached.dtype.kind == "f" and kinds_of_labels.is_half(labels) else 0.0
+        different = ~(np.abs(given - cached) <= closeness * np.abs(cached)) & ~none
         different = np.flatnonzero(different.reshape(len(rows), -1).any(axis=1))
         if len(different):
             place = different[0]
             raise MismatchError(
                 f"{self.cache.path}: sample {rows[place]}: its label is {given[place]}, and was "
-                f"{cached[place]} when the teacher saw it: the data are re-ordered or relabelled; build a "
-                "cache of these data"
+                f"{cached[place]} when the teacher saw it: the data are re-ordered or relabelled, or the teacher's "
+                "pass was over a shuffled loader; build a cache of these data"
             )
+
+    def _as_cached(self, labels: Any, cached: NDArray[Any]) -> NDArray[Any]:
+        """Labels in the shape of the cached ones. Raises NotComparableError."""
+        if cached.dtype.kind == "f":
+            return kinds_of_labels.targets(labels, cached.shape)
+        names = self.cache.manifest.identity["data"].get("classes")
+        try:
+            ids = kinds_of_labels.class_ids(
+                labels, self.cache.num_outputs, names if isinstance(names, list) else None
+            )
+        except kinds_of_labels.NotComparableError:
+            self._mixes_labels = True
+            raise
+        if self._mixes_labels and _are_float_rows(labels):  # a mixed label may be the other sample's, whole
+            raise kinds_of_labels.NotComparableError("mixed or soft")
+        if len(ids) != len(cached):
+            raise kinds_of_labels.NotComparableError(f"of shape {ids.shape}")
+        return ids
 
     def _check_inputs(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any) -> None:
         count = {"all": len(rows), "sample": min(1, len(rows)), "off": 0}[self.check_inputs]
         for place in range(count):
             row, view = int(rows[place]), int(views[place])
             cached = int(self.cache.input_crc32[view, row])
-            if cached and (found := input_crc32(one_input(inputs, place))) is not None and found != cached:
+            if not cached:
+                continue
+            value = one_input(inputs, place)
+            found = input_crc32(value)
+            if found is None:
+                self._cannot_check(value)
+            elif found != cached and not self._is_same(value, cached):
+                cause = difference(value, cached) or self._likely_cause(rows, views, inputs)
                 raise MismatchError(
                     f"{self.cache.path}: sample {row}, view {view}: the input is not what the teacher saw "
-                    f"(CRC-32 expected {cached:08x}, found {found:08x}): "
-                    f"{self._likely_cause(rows, views, inputs)}; build a cache of these inputs"
+                    f"(CRC-32 expected {cached:08x}, found {found:08x}): {cause}; build a cache of these inputs"
                 )
+
+    def _is_same(self, value: Any, crc32: int) -> bool:
+        """Whether an input holds the values that the teacher saw, in another layout or dtype."""
+        form = matching_form(value, crc32, self._form)
+        self._form = form or self._form
+        return form is not None
+
+    def _cannot_check(self, value: Any) -> None:
+        text = (
+            f"inputs of type {type(value).__name__} cannot be compared with what the teacher saw; tensors, arrays, "
+            "images and dictionaries of them can"
+        )
+        if self.check_inputs == "all":
+            raise MismatchError(f'{self.cache.path}: {text}; check_inputs="off" takes them unchecked')
+        self._say_once(_INPUTS_SAID, f'{text}; check_inputs="off" silences this')
+
+    def _without_checksums(self) -> None:
+        """Refuses to check all inputs against a cache without checksums, and says that none is checked."""
+        text = (
+            "inputs cannot be compared with what the teacher saw, as the cache has no checksums of them: write it with "
+            "LogitCacheWriter.write(…, inputs=…)"
+        )
+        if self.check_inputs == "all":
+            raise MismatchError(f"{self.cache.path}: check_inputs: {text}")
+        self._say_once(_INPUTS_SAID, f'{text}; check_inputs="off" silences this')
+
+    def _takes_no_view(self) -> MismatchError:
+        return MismatchError(
+            f"{self.cache.path}: has {self.cache.num_views} views, and {type(_root(self.dataset)).__name__} takes an "
+            "index alone: dataset[index, view] must be (input, label) of that view, with the pixels that the teacher "
+            "saw. decant.pipeline.views.ViewedData is such a dataset of a recipe's data and views; in a class of your "
+            "own, let __getitem__ take (index, view)"
+        )
+
+    def _say_once(self, said: int, text: str) -> None:
+        """Warns once a dataset, whichever process is the first to notice."""
+        if not self._shared[said]:
+            self._shared[said] = 1
+            warnings.warn(f"{self.cache.path}: {text}", CacheWarning, stacklevel=2)
 
     def _likely_cause(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any) -> str:
         """What probably changed since the teacher's pass: by how many inputs differ, and by the recorded versions."""
         cached = self.cache.input_crc32[views, rows]
         pairs = zip(each_input(inputs), cached.tolist(), strict=True)
-        different = sum(input_crc32(value) != crc for value, crc in pairs)
+        different = sum(input_crc32(value) != crc and not self._is_same(value, crc) for value, crc in pairs)
         versions = self.cache.manifest.info.get("versions")
         changed = [
             f"{name} {then} → {now}"
@@ -165,7 +334,25 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
             return f"{found}: the data of those samples have changed"
         if changed:
             return f"{found}, and a library is another since: {', '.join(changed)}"
-        return f"{found}: the transform has changed, or much of the data"
+        return f"{found}: the transform has changed, or the data or their order"
+
+
+def _has_checksums(cache: LogitSource) -> bool:
+    """Whether any input has one: looks at the first rows alone, unless these have none."""
+    return any(cache.input_crc32[:, rows].any() for rows in row_chunks(cache.num_samples))
+
+
+def _takes_index(dataset: Any, index: int) -> bool:
+    try:
+        dataset[index]
+    except Exception:  # whatever it raises, it does not take an index
+        return False
+    return True
+
+
+def _are_float_rows(labels: Any) -> bool:
+    first = labels[0] if len(labels) else labels
+    return getattr(first, "ndim", 0) == 1 and "float" in str(getattr(first, "dtype", ""))
 
 
 def _installed(name: str) -> str | None:

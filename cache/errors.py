@@ -9,6 +9,8 @@ CacheError
 ├── ValueRefusedError      rows that cannot be stored: NaN, overflow, a wrong shape, an index given twice
 └── StorageError           the disk: no space, a failed write or sync, a lock
 
+CacheWarning             likely wrong, and taken as it is; `warnings.simplefilter("ignore", CacheWarning)` silences it
+
 A message names the file, the field, the expected and the found value, and what to run.
 
 >>> import decant
@@ -80,6 +82,10 @@ class ValueRefusedError(CacheError):
 
 class StorageError(CacheError):
     """The disk: no space, a failed write or sync, a lock."""
+
+
+class CacheWarning(UserWarning):
+    """Something about a cache that is likely wrong and not certainly so. It is said once, and nothing is refused."""
 
 
 def shorten(value: object, limit: int = 80) -> str:

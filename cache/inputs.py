@@ -12,8 +12,12 @@ from typing import Any, Literal, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from decant.cache.errors import ValueRefusedError
+
 CheckInputs = Literal["sample", "all", "off"]
-"""Whose CRC-32 is compared with what the teacher saw: one input of a batch, every input, or none."""
+"""Whose CRC-32 is compared with what the teacher saw: one input of a batch, every input, or none. The same values in
+another layout or dtype are the same input: `decant.cache.same_input` says which.
+"""
 
 _SAME_SIZE = {1: "byte", 2: "short", 4: "int"}  # methods of a tensor that give integers of so many bytes
 
@@ -56,17 +60,50 @@ def input_crc32(value: object) -> int | None:
     """
     if isinstance(value, Mapping):
         return _named_crc32(value)
-    array = _as_array(value)
+    array = as_array(value)
     return None if array is None else zlib.crc32(np.ascontiguousarray(array).data)
 
 
+def input_checksums(inputs: Any, count: int) -> NDArray[np.uint32]:
+    """`input_crc32` of each of `count` inputs: a batch (B, …), a list of inputs, or a dictionary {name: (B, …)}.
+
+    A batch on a GPU is copied once. Raises ValueRefusedError for another number of inputs, or one without a
+    checksum.
+
+    >>> images = np.zeros((2, 1, 4, 4), np.uint8)
+    >>> input_checksums(images, 2).tolist() == [input_crc32(images[0]), input_crc32(images[1])]
+    True
+    """
+    if isinstance(inputs, Mapping):
+        batch: Any = {name: _on_host(value) for name, value in inputs.items()}
+        lengths = {len(value) for value in batch.values() if hasattr(value, "__len__")}
+    else:
+        batch = _on_host(inputs)
+        lengths = {len(batch)} if hasattr(batch, "__len__") else set()
+    if lengths != {count}:
+        found = ", ".join(f"{length:,}" for length in sorted(lengths)) or type(inputs).__name__
+        raise ValueRefusedError(f"inputs: expected {count:,}, one for each index, found {found}")
+    crcs = [input_crc32(one_input(batch, place)) for place in range(count)]
+    if None in crcs:
+        kind = type(one_input(batch, crcs.index(None))).__name__
+        raise ValueRefusedError(
+            f"inputs: expected tensors, arrays, images, or dictionaries of tensors or arrays, found {kind}"
+        )
+    return np.array(crcs, np.uint32)
+
+
+def _on_host(batch: Any) -> Any:
+    array = as_array(batch)
+    return batch if array is None or not array.ndim else array
+
+
 def _named_crc32(named: Mapping[str, Any]) -> int | None:
-    mask = _as_array(named.get("attention_mask"))
+    mask = as_array(named.get("attention_mask"))
     inside = np.flatnonzero(mask) if mask is not None else np.empty(0, np.intp)
     used = slice(inside[0], inside[-1] + 1) if len(inside) else slice(0)
     crc = 0
     for name in sorted(named):
-        array = _as_array(named[name])
+        array = as_array(named[name])
         if array is None:
             return None
         if mask is not None and array.shape[:1] == mask.shape:
@@ -75,24 +112,25 @@ def _named_crc32(named: Mapping[str, Any]) -> int | None:
     return crc
 
 
-class _Tensor(Protocol):
+class TensorLike(Protocol):
     """What is used of a `torch.Tensor`."""
 
-    def detach(self) -> _Tensor: ...
-    def cpu(self) -> _Tensor: ...
+    def detach(self) -> TensorLike: ...
+    def cpu(self) -> TensorLike: ...
     def numpy(self) -> NDArray[Any]: ...
     def element_size(self) -> int: ...
     def new_empty(self, size: int) -> Any: ...
-    def view(self, dtype: Any) -> _Tensor: ...
+    def view(self, dtype: Any) -> TensorLike: ...
+    def float(self) -> TensorLike: ...
 
 
-def _is_tensor(value: object) -> TypeGuard[_Tensor]:
+def is_tensor(value: object) -> TypeGuard[TensorLike]:
     return all(hasattr(value, name) for name in ("detach", "cpu", "numpy", "element_size"))
 
 
-def _as_array(value: object) -> NDArray[Any] | None:
-    """A tensor, an array or an image as an array; None for anything else."""
-    if not _is_tensor(value):
+def as_array(value: object) -> NDArray[Any] | None:
+    """The bytes of a tensor, an array or an image as an array; None for anything else."""
+    if not is_tensor(value):
         return np.asarray(value) if hasattr(value, "__array_interface__") else None
     tensor = value.detach().cpu()
     try:
@@ -102,3 +140,17 @@ def _as_array(value: object) -> NDArray[Any] | None:
             raise
         integers = getattr(tensor.new_empty(0), _SAME_SIZE[tensor.element_size()])()
         return np.asarray(tensor.view(integers.dtype).numpy())
+
+
+def as_values(value: Any) -> Any:
+    """A tensor by its values as an array, wherever it lies and whatever computed it; anything else as it is.
+
+    Dtypes that NumPy lacks, as bfloat16, become float32, which holds their values.
+    """
+    if not is_tensor(value):
+        return value
+    tensor = value.detach().cpu()
+    try:
+        return np.asarray(tensor.numpy())
+    except TypeError:
+        return np.asarray(tensor.float().numpy())

@@ -14,8 +14,9 @@ Keys = Sequence[Key] | NDArray[np.integer]
 """Several keys; as an array, (B, 2) of index and view."""
 
 
-def split_keys(keys: Keys, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Splits keys into (indices (B,), views (B,)); negative indices count from the end of `length` samples.
+def split_keys(keys: Keys, length: int, view: int = 0) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Splits keys into (indices (B,), views (B,)); a key without a view is of `view`. Negative indices count from the
+    end of `length` samples.
 
     Raises IndexError where an index or a view is out of range.
 
@@ -26,7 +27,7 @@ def split_keys(keys: Keys, length: int) -> tuple[NDArray[np.intp], NDArray[np.in
     if isinstance(keys, np.ndarray) and keys.ndim == 2:
         pairs = keys.astype(np.intp, copy=False)  # (B, 2), as a batch sampler hands them out
     else:
-        listed = [key if isinstance(key, tuple) else (key, 0) for key in keys]
+        listed = [key if isinstance(key, tuple) else (key, view) for key in keys]
         pairs = np.asarray(listed, dtype=np.intp).reshape(-1, 2)
     indices, views = pairs[:, 0], pairs[:, 1]
     if not len(pairs):

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from decant.cache.errors import ValueRefusedError
 from decant.cache.format.tables import columns
+from decant.cache.inputs import as_values
 from decant.cache.manifest import Manifest
 
 
@@ -59,7 +60,7 @@ def check_encoded_batch(
     expected = manifest.encoding.columns(manifest.num_outputs)
     if rows.keys() != expected.keys():
         raise ValueRefusedError(f"rows: expected {', '.join(expected)}, found {', '.join(rows)}")
-    encoded = {name: _array(name, rows[name]) for name in expected}
+    encoded = {name: as_array(name, rows[name]) for name in expected}
     for name, column in expected.items():
         shape, found = (len(samples), *column.shape), encoded[name]
         if (found.shape, found.dtype) != (shape, column.dtype):
@@ -99,7 +100,7 @@ def check_view(manifest: Manifest, view: int) -> int:
 
 def check_indices(manifest: Manifest, indices: ArrayLike, view: int) -> NDArray[np.int64]:
     """Returns the indices as (B,) integers, all different and in 0..N−1. Raises ValueRefusedError."""
-    rows = _array("indices", indices)
+    rows = as_array("indices", indices)
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
         raise ValueRefusedError(f"indices: expected (B,) integers, found {rows.shape} {rows.dtype}")
     outside = rows[(rows < 0) | (rows >= manifest.num_samples)]
@@ -115,7 +116,7 @@ def check_indices(manifest: Manifest, indices: ArrayLike, view: int) -> NDArray[
 
 def check_logits(manifest: Manifest, samples: NDArray[np.int64], logits: ArrayLike) -> NDArray[np.floating]:
     """Returns the logits as (B, C) floats, whose values the encoding checks. Raises ValueRefusedError."""
-    given, shape = _array("logits", logits), (len(samples), manifest.num_outputs)
+    given, shape = as_array("logits", logits), (len(samples), manifest.num_outputs)
     if given.shape != shape or given.dtype.kind != "f":
         raise ValueRefusedError(f"logits: expected {shape} floats, found {given.shape} {given.dtype}")
     return given
@@ -146,7 +147,7 @@ def _column(
     """
     column = columns(manifest)[table]
     shape, dtype = (len(rows), *column.shape), column.dtype
-    found = _array(table, given)
+    found = as_array(table, given)
     if found.shape not in (shape, ()) or found.dtype.kind not in ("iu" if dtype.kind in "iu" else "fiu"):
         raise ValueRefusedError(f"{table}: expected {shape} {dtype.name}, found {found.shape} {found.dtype}")
     with np.errstate(over="ignore"):
@@ -159,8 +160,8 @@ def _column(
     return stored
 
 
-def _array(name: str, given: Any) -> NDArray[Any]:
+def as_array(name: str, given: Any) -> NDArray[Any]:
     try:
-        return np.asarray(given)
+        return np.asarray(as_values(given))
     except (TypeError, ValueError, RuntimeError) as error:  # ragged, or a tensor that NumPy cannot hold
         raise ValueRefusedError(f"{name}: {error}") from None

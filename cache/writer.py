@@ -5,22 +5,37 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from decant.cache import validation
-from decant.cache.errors import CacheError, FormatError, IncompleteError, StorageError, ValueRefusedError
+from decant.cache.errors import (
+    CacheError,
+    CacheWarning,
+    FormatError,
+    IncompleteError,
+    StorageError,
+    ValueRefusedError,
+)
 from decant.cache.format import hdf5
-from decant.cache.format.blocks import StoredRows
+from decant.cache.format.blocks import Blocks, StoredRows
 from decant.cache.format.tables import Layout
+from decant.cache.inputs import input_checksums
 from decant.cache.io import locks, partial
 from decant.cache.io.files import replacing, reserve, storage_error, sync_folder
 from decant.cache.manifest import Manifest, require_equal
+from decant.cache.plausibility import doubts, doubts_of_rows
+from decant.cache.reader import LogitCache
 from decant.cache.validation import Batch
+
+_ENOUGH_ROWS = 8
+"""Rows that are looked at before a teacher's outputs are doubted."""
 
 
 class LogitCacheWriter:
@@ -47,6 +62,8 @@ class LogitCacheWriter:
     [[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]
     >>> folder.cleanup()
     """
+
+    _looked = _warned = False  # at a batch of rows, and whether something was doubtful
 
     def __init__(self, path: str | os.PathLike[str], manifest: Manifest) -> None:
         """Begins a partial file and reserves all its space, or goes on with the partial file that is there.
@@ -105,19 +122,32 @@ class LogitCacheWriter:
         logits: ArrayLike,
         *,
         labels: ArrayLike | None = None,
+        inputs: Any = None,
         input_crc32: ArrayLike | None = None,
         view: int = 0,
     ) -> None:
         """Stores rows of raw teacher outputs.
 
         indices: (B,) integers in 0..N−1. logits: (B, C) floats. labels: (B,) integers, or (B, T) floats for regression;
-        −1 or NaN where there is none, the default. input_crc32: (B,) uint32, see `decant.input_crc32`; 0 where none is
-        recorded, the default.
+        −1 or NaN where there is none, the default. Tensors of any device and dtype are taken as they are.
+
+        inputs: what the teacher saw, a batch (B, …), a list of images, or a dictionary {name: (B, …)}. Their checksums
+        are stored, with which `SoftLabelDataset` notices other data or another order. input_crc32: (B,) uint32, the
+        checksums themselves, see `decant.input_crc32`; 0 where none is recorded, the default.
 
         Raises ValueRefusedError, naming sample and view, for NaN, Inf, float16 overflow, a wrong shape, an index out of
-        range, or an index that is stored already with other values; StorageError where the disk fails.
+        range, or an index that is stored already with other values; StorageError where the disk fails. Warns once where
+        the rows look like probabilities.
         """
-        self._store(validation.check_batch(self.manifest, indices, logits, labels, input_crc32, view))
+        if inputs is not None:
+            if input_crc32 is not None:
+                raise ValueError("inputs and input_crc32: give one of them, they say the same")
+            input_crc32 = input_checksums(inputs, np.size(validation.as_array("indices", indices)))
+        batch = validation.check_batch(self.manifest, indices, logits, labels, input_crc32, view)
+        if not self._looked and len(batch.samples) >= _ENOUGH_ROWS:
+            self._looked = True
+            self._warn(doubts_of_rows(self.manifest, self.manifest.encoding.decode(batch.columns)))
+        self._store(batch)
 
     def write_encoded(
         self,
@@ -140,6 +170,9 @@ class LogitCacheWriter:
         Raises IncompleteError, naming the first missing block, while rows are missing; StorageError where a block does
         not read back as it was written, or the sync fails: then nothing is published, and a failed sync is not tried
         again. Where another builder of the same cache was first, its file stays and this one is dropped.
+
+        Warns where the rows cannot be a trained teacher's logits of these labels: no better than chance, one class for
+        all samples, probabilities. For that it reads at most 4,096 rows.
         """
         self._entries = self._stored.read_entries()  # other ranks may have written into the same file
         missing = np.argwhere(self._entries == 0)
@@ -168,7 +201,18 @@ class LogitCacheWriter:
         _check_begun(self.path, self.manifest)
         partial.remove_all(self.path)
         sync_folder(self.path.parent)
+        self._warn(doubts(LogitCache.open(self.path, verify="off")))
         return self.path
+
+    def _warn(self, found: list[str]) -> None:
+        """Says once what is doubtful about the rows."""
+        if found and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self.path}: likely not a trained teacher's logits: {'; '.join(found)}",
+                CacheWarning,
+                stacklevel=3,
+            )
 
     def _begin(self, manifest: Manifest) -> tuple[Path, int]:
         """A new partial file: its header is whole, and this process has its lock, before it has its name."""
@@ -189,8 +233,8 @@ class LogitCacheWriter:
 
     def _open(self, checked: Layout) -> None:
         self.layout, self.manifest = checked, checked.manifest
-        self._stored = StoredRows(self._fd, checked, self.partial)
-        self.blocks = self._stored.blocks
+        self._stored: StoredRows = StoredRows(self._fd, checked, self.partial)
+        self.blocks: Blocks = self._stored.blocks
         self._entries = self._stored.read_entries()
         filled = np.repeat(self._entries != 0, self.blocks.rows, axis=1)
         self._filled: NDArray[np.bool_] = np.ascontiguousarray(filled[:, : self.blocks.num_samples])

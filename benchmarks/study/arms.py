@@ -114,7 +114,7 @@ def arms(
         counted = replace(recipe, settings=_with_count(recipe.settings, count))
         cached = cache_logits(Plan.of(counted, base, store), cpu, lambda holder: None)
         viewed = ViewedData(splits.student_train.data, counted.settings.views)
-        data = SoftLabelDataset(viewed, cached.cache)
+        data = SoftLabelDataset(viewed, cached.cache, compare_labels=not viewed.mixes_labels)
         yield Arm(f"V = {count}", job(f"V={count}", "distilled", data, distil, viewed.cached_views), cached)
     taught = LiveTeacher(live, network, recipe.settings.cache.precision)
     yield Arm("live teacher", job("live", "distilled", taught, distil, live.live_views))

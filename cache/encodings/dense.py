@@ -66,9 +66,22 @@ class Dense(Encoding):
         if bad.any():
             row, output = np.argwhere(bad)[0]
             value = logits[row, output]
-            why = f"overflows {self.dtype}" if np.isfinite(value) else "is not finite"
-            raise ValueRefusedError(f"sample {samples[row]}, view {view}: logit {value} {why}")
+            raise ValueRefusedError(f"sample {samples[row]}, view {view}: logit {value} {self._why(value)}")
         return {"logits": stored}
+
+    def _why(self, value: np.floating) -> str:
+        """Why it is refused, and what to do."""
+        if not np.isfinite(value):
+            return (
+                "is not finite: the teacher fails on this input, or overflows in half precision; rows that were "
+                "written are kept"
+            )
+        if self.dtype == "float32":
+            return "overflows float32"
+        return (
+            f'overflows {self.dtype}, which holds up to 65,504; store them as float32: cache.dtype = "float32" in a '
+            'recipe, decant.encodings.Dense("float32") in your own loop'
+        )
 
     def check(self, rows: Mapping[str, NDArray[Any]], samples: NDArray[np.int64], view: int) -> None:
         """Raises ValueRefusedError for NaN and Inf."""

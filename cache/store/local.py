@@ -26,7 +26,7 @@ class Store:
     >>> from decant.cache import import_logits
     >>> folder = tempfile.TemporaryDirectory()
     >>> store = Store(folder.name)
-    >>> path = import_logits(store, np.eye(2, dtype="f4"), None, teacher={"network": "vgg8"}, data={"name": "toy"})
+    >>> path = import_logits(store, 3 * np.eye(2, dtype="f4"), None, teacher={"network": "vgg8"}, data={"name": "toy"})
     >>> path.name, store.resolve(path.stem[-16:]) == path
     ('toy-vgg8-dea47acc191b786d.h5', True)
     >>> store.find(LogitCache.open(path).manifest) == path

@@ -6,6 +6,8 @@ import os
 import shlex
 import signal
 import sys
+import warnings
+from typing import TextIO
 
 import click
 
@@ -21,6 +23,7 @@ def main() -> None:
     """Runs the command line. An error that a user can cause is one message and exit code 1, without a traceback."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a recipe's package.module:function may be
+    warnings.showwarning = _show_warning
     try:
         code = decant.main(prog_name="decant", standalone_mode=False)
     except click.exceptions.Abort:
@@ -44,6 +47,19 @@ def _expected(error: Exception) -> bool:
     from decant.pipeline.errors import PipelineError
 
     return isinstance(error, (PipelineError, CacheError, OSError))
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Prints a warning of ours as one line for users, any other as Python does."""
+    text = f"warning: {message}\n" if category.__module__.startswith("decant.") else None
+    (file or sys.stderr).write(text or warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def _interrupted() -> None:

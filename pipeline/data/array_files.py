@@ -1,7 +1,9 @@
-"""Arrays in files of other programs: .npy, .pt, and HDF5 datasets."""
+"""Arrays in files of other programs: .npy, .npz, .pt, and HDF5 datasets."""
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +15,73 @@ from decant.pipeline.errors import DataError
 
 
 def read_table(source: str) -> NDArray[Any]:
-    """An array from FILE.npy, FILE.pt (one tensor, nothing else is unpickled) or FILE.h5:DATASET.
+    """An array from FILE.npy, FILE.npz, FILE.pt (tensors, nothing else is unpickled) or FILE.h5. Where a file has
+    several, FILE:NAME says which.
 
     Raises DataError for anything else, FileNotFoundError.
     """
-    name, _, inner = source.partition(":")
-    path = Path(name)
+    path, inner = Path(source), ""
+    if not path.is_file():
+        name, _, inner = source.rpartition(":")
+        path = Path(name or source)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        if path.suffix == ".npy":
+        if path.suffix == ".npy" and not inner:
             table = np.load(path, mmap_mode="r", allow_pickle=False)
             if isinstance(table, np.ndarray):  # and not the many of an .npz under another name
                 return table
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as tables:
+                return np.asarray(tables[_only(path, inner, tables.files)])
         if path.suffix in (".pt", ".pth"):
-            return _tensor(path)
-        if path.suffix in (".h5", ".hdf5") and inner:
+            return _tensor(path, inner)
+        if path.suffix in (".h5", ".hdf5"):
             with h5py.File(path, "r") as file:
-                return np.asarray(file[inner])
-    except (OSError, ValueError, KeyError, EOFError) as error:
+                return np.asarray(file[_only(path, inner, _datasets(file))])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{source}: cannot be read as a table ({error})") from None
-    raise DataError(f"{source}: expected FILE.npy, FILE.pt or FILE.h5:DATASET")
+    raise DataError(f"{source}: expected FILE.npy, FILE.npz:NAME, FILE.pt or FILE.h5:DATASET")
 
 
-def _tensor(path: Path) -> NDArray[Any]:
+def _only(path: Path, inner: str, names: Sequence[str]) -> str:
+    """The array that is named, or the only one. Raises DataError where there are others and none is named."""
+    if inner in names or (inner and inner.strip("/") in names):
+        return inner
+    if not inner and len(names) == 1:
+        return names[0]
+    listed = ", ".join(names) or "no arrays"
+    if inner:
+        raise DataError(f"{path}: has no array {inner!r}; it has {listed}")
+    raise DataError(f"{path}: has {listed}; say which, as {path}:{names[0] if names else 'NAME'}")
+
+
+def _datasets(file: h5py.File) -> list[str]:
+    names: list[str] = []
+
+    def note(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            names.append(name)
+
+    file.visititems(note)
+    return names
+
+
+def _tensor(path: Path, inner: str) -> NDArray[Any]:
     import pickle
 
     import torch
 
     try:
-        tensor = torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise DataError(f"{path}: not a file of one tensor") from error
-    if not isinstance(tensor, torch.Tensor):
-        raise DataError(f"{path}: expected one tensor, found {type(tensor).__name__}")
+        raise DataError(f"{path}: not a file of tensors") from error
+    if isinstance(found, dict):
+        tensors = [str(name) for name, value in found.items() if isinstance(value, torch.Tensor)]
+        found = found.get(_only(path, inner, tensors))
+    elif inner:
+        raise DataError(f"{path}: has no names, so no {inner!r}")
+    if not isinstance(found, torch.Tensor):
+        raise DataError(f"{path}: expected a tensor, found {type(found).__name__}")
+    tensor = found.detach()
     return tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()

@@ -86,7 +86,9 @@ def training_dataset(
     Raises RecipeError if inputs that are read from files are to be held on the device.
     """
     student_train = plan.splits.student_train
-    dataset = SoftLabelDataset(student_train, cache, check_inputs=check_inputs)
+    dataset = SoftLabelDataset(
+        student_train, cache, check_inputs=check_inputs, compare_labels=not student_train.mixes_labels
+    )
     placement = plan.settings.cache.table
     if placement == "device" and not isinstance(student_train.data, ArrayData):
         raise RecipeError(

@@ -37,14 +37,14 @@ class ViewedData(Dataset[tuple[Any, Any]]):
     def __init__(self, data: LabelledData, settings: ViewsSettings) -> None:
         """Raises DataError where an operation cannot work on inputs of this kind."""
         self.data, self.settings, self._on_device = data, settings, False
-        self._mixes = any(isinstance(operation, Mixing) for operation in settings.augment)
+        self.mixes_labels = any(isinstance(operation, Mixing) for operation in settings.augment)
         if settings.augment and vocabulary(data) is not None:
             raise DataError(
                 f"views.augment: {settings.augment[0].op}: works on images, and {data.name} is texts"
             )
-        if self._mixes and task_of(data) == "regression":
+        if self.mixes_labels and task_of(data) == "regression":
             raise DataError(f"views.augment: mixup and cutmix mix class labels; {data.name} has none to mix")
-        self._num_classes = num_classes(data) if self._mixes else 0
+        self._num_classes = num_classes(data) if self.mixes_labels else 0
         self.input_shape = self._check() if settings.augment else data.input_shape
 
     def __len__(self) -> int:
@@ -121,7 +121,11 @@ class ViewedData(Dataset[tuple[Any, Any]]):
 
     def _labels(self, indices: NDArray[np.integer]) -> NDArray[Any]:
         labels = self.data.labels[indices]
-        return (labels[:, None] == np.arange(self._num_classes)).astype(np.float32) if self._mixes else labels
+        return (
+            (labels[:, None] == np.arange(self._num_classes)).astype(np.float32)
+            if self.mixes_labels
+            else labels
+        )
 
     def _check(self) -> tuple[int, ...]:
         """The shape of an input after all operations. Raises DataError where one of them cannot take it."""

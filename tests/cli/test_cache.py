@@ -195,7 +195,7 @@ def test_a_student_learns_from_imported_and_from_merged_logits(made: Path, tmp_p
 
 
 def test_logits_of_data_of_ones_own_lead_to_a_look_at_them(tmp_path: Path) -> None:
-    np.save(tmp_path / "logits.npy", np.eye(5, dtype=np.float32))
+    np.save(tmp_path / "logits.npy", 3 * np.eye(5, dtype=np.float32))
     words = ("import", "logits.npy", "--teacher", "mine", "--data", "my images", "--store", "s")
     said = succeed(decant("cache", *words, cwd=tmp_path))
     assert 'data.name: "my images"' in shell(following(said), tmp_path)

@@ -45,10 +45,12 @@ def _answers(
     samples: int, outputs: int, targets: int | None, dtype: str, view: int
 ) -> dict[str, NDArray[Any]]:
     random = np.random.default_rng(view)
-    labels: NDArray[Any] = np.arange(samples) % 10
+    labels: NDArray[Any] = np.arange(samples) % min(10, outputs)
     if targets is not None:
         labels = np.random.default_rng(99).normal(size=(samples, targets)).astype("f4")
     logits = random.normal(size=(samples, outputs)).astype(dtype)
+    if targets is None:
+        logits[np.arange(samples), labels] += 5  # as a teacher that knows them
     return {
         "logits": logits,
         "labels": labels,

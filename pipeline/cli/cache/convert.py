@@ -15,6 +15,7 @@ from decant.pipeline.cli.options import (
     command_line,
     find_modules_beside,
     overrides_option,
+    percent,
     print_json,
     store_option,
 )
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
 
 @click.command("import")
 @click.argument("logits", shell_complete=completion.files)
-@click.option(
-    "--labels", shell_complete=completion.files, help="Labels (N,): FILE.npy, FILE.pt or FILE.h5:DATASET."
-)
+@click.option("--labels", shell_complete=completion.files, help="Labels (N,), in the same kinds of files.")
 @click.option("--teacher", required=True, help="A name for the network that the logits come from.")
 @click.option(
     "--data",
@@ -58,6 +57,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Type to store the logits in.",
 )
+@click.option(
+    "--probabilities",
+    is_flag=True,
+    help="The table holds softmax outputs: store their logarithm, of at least 1e-12.",
+)
 @store_option
 def import_table(
     logits: str,
@@ -69,9 +73,14 @@ def import_table(
     classes: str | None,
     class_names: str | None,
     dtype: str,
+    probabilities: bool,
     store: Store,
 ) -> None:
-    """Make a cache from LOGITS of another program: FILE.npy, FILE.pt or FILE.h5:DATASET, (N, C) or (V, N, C)."""
+    """Make a cache from LOGITS of another program, a table (N, C) or (V, N, C).
+
+    It is FILE.npy, FILE.npz:NAME, FILE.pt or FILE.h5:DATASET. If there are labels, the teacher's top-1 on them is
+    printed.
+    """
     from decant.cache import import_logits
     from decant.pipeline.data.array_files import read_table
     from decant.pipeline.data.imported_columns import choose_columns
@@ -90,10 +99,19 @@ def import_table(
         about = of_recipe.student_fingerprints
         of_data = of_recipe.student_data
         answers = of_data.labels if answers is None else answers
-    table, kept = choose_columns(table, classes, class_names, of_data)
-    of_teacher = {"network": teacher, **({} if kept is None else {"classes": kept})}
-    made = import_logits(store, table, answers, teacher=of_teacher, dtype=dtype, **about)
+    _, kept = choose_columns(table, classes, class_names, of_data)
+    made = import_logits(
+        store,
+        table,
+        answers,
+        teacher={"network": teacher, **({} if kept is None else {"classes": kept})},
+        dtype=dtype,
+        columns=kept,
+        probabilities=probabilities,
+        **about,
+    )
     click.echo(f"made {made}")
+    _print_accuracy(made)
     click.echo(f"next: {_after_importing(made, recipe, overrides, store)}")
 
 
@@ -170,6 +188,18 @@ def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> No
     if again:
         words = ("cache", "gc", "--unused-days", f"{unused_days:g}", "--delete")
         click.echo(f"next: {command_line(*words, store=store)}")
+
+
+def _print_accuracy(path: Path) -> None:
+    """The teacher's top-1 on the labels of a cache, where it has class labels."""
+    from decant.cache import LogitCache, accuracy_in
+
+    found = accuracy_in(LogitCache.open(path))
+    if found is not None:
+        click.echo(
+            f"the teacher's top-1 is {percent(found.top1)} on {found.samples:,} samples; chance is "
+            f"{percent(found.chance)}"
+        )
 
 
 def _after_importing(made: Path, recipe: str | None, overrides: Sequence[str], store: Store) -> str:

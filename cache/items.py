@@ -1,0 +1,63 @@
+"""What a dataset returns for a key: (input, label), or that out of a dictionary or a longer tuple."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Field = str | int
+"""The key of a value in an item that is a dictionary, or its place in a tuple."""
+
+Fields = tuple[Field | tuple[str, ...], Field]
+"""Where the input and the label of an item are. Several names are an input that is a dictionary of these."""
+
+
+def is_pair(item: object) -> bool:
+    """Whether an item is (input, label)."""
+    return isinstance(item, (tuple, list)) and len(item) == 2
+
+
+def pick(item: Any, fields: Fields | None) -> tuple[Any, Any]:
+    """(input, label) of an item. Raises TypeError, naming what the item has, where it does not have them.
+
+    >>> pick({"image": "pixels", "label": 3, "path": "3.png"}, ("image", "label"))
+    ('pixels', 3)
+    >>> pick(("pixels", 3, 17), (0, 1))
+    ('pixels', 3)
+    >>> pick(("pixels", 3, 17), None)
+    Traceback (most recent call last):
+    ...
+    TypeError: items of the dataset must be (input, label), found a tuple of 3; give ...fields=(0, 1)...
+    """
+    if fields is None:
+        if is_pair(item):
+            return item[0], item[1]
+        raise TypeError(
+            f"items of the dataset must be (input, label), found {_kind(item)}; give SoftLabelDataset "
+            f"fields={_suggestion(item)}, where the input and the label are"
+        )
+    try:
+        return _field(item, fields[0]), _field(item, fields[1])
+    except (KeyError, IndexError, TypeError):
+        raise TypeError(f"fields: expected an item with {fields!r}, found {_kind(item)}") from None
+
+
+def _field(item: Any, field: Field | tuple[str, ...]) -> Any:
+    return {name: item[name] for name in field} if isinstance(field, tuple) else item[field]
+
+
+def _kind(item: object) -> str:
+    if isinstance(item, Mapping):
+        return f"a dictionary of {', '.join(map(str, item))}"
+    if isinstance(item, (tuple, list)):
+        return f"a {type(item).__name__} of {len(item):,}"
+    return f"a {type(item).__name__}"
+
+
+def _suggestion(item: object) -> str:
+    names = list(map(str, item)) if isinstance(item, Mapping) else []
+    if len(names) < 2:
+        return "(0, 1)" if not isinstance(item, Mapping) else '("image", "label")'
+    label = next((name for name in names if "label" in name or "target" in name), names[-1])
+    value = next(name for name in names if name != label)
+    return f'("{value}", "{label}")'

@@ -1,0 +1,374 @@
+"""What users bring to a cache: items, labels and inputs of other kinds than ours, and keys without a view."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from decant.cache import (
+    CacheWarning,
+    LogitCache,
+    LogitCacheWriter,
+    MismatchError,
+    SoftLabelDataset,
+    input_crc32,
+)
+from decant.cache.same_input import difference, matching_form
+from tests.helpers.caches import manifest
+
+N, C, V = 24, 4, 3
+IMAGES = np.random.default_rng(5).integers(0, 256, (N, 6, 5, 3), dtype=np.uint8)
+LABELS = np.arange(N) % C
+LOGITS = np.random.default_rng(6).normal(size=(N, C)) + 6 * np.eye(C)[LABELS]
+
+
+def build(path: Path, views: int = 1, inputs: Any = IMAGES, **of: Any) -> LogitCache:
+    with LogitCacheWriter(path, manifest(N, C, views, **of)) as writer:
+        for view in range(views):
+            writer.write(np.arange(N), LOGITS + view, labels=LABELS, inputs=inputs, view=view)
+        return LogitCache.open(writer.publish())
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> LogitCache:
+    return build(tmp_path_factory.mktemp("alignment") / "one.h5")
+
+
+@pytest.fixture(scope="module")
+def three_views(tmp_path_factory: pytest.TempPathFactory) -> LogitCache:
+    return build(tmp_path_factory.mktemp("alignment") / "three.h5", V)
+
+
+class Items(Dataset[Any]):
+    """Items made of an image and a label by a function."""
+
+    def __init__(self, make: Any = lambda image, label: (image, label), shift: int = 0) -> None:
+        self.make, self.shift = make, shift
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, index: int) -> Any:
+        place = (index + self.shift) % N
+        return self.make(IMAGES[place], int(LABELS[place]))
+
+
+class Viewed(Dataset[Any]):
+    """Takes an index alone, or (index, view)."""
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, key: Any) -> Any:
+        index, _ = key if isinstance(key, tuple) else (key, 0)
+        return IMAGES[index], int(LABELS[index])
+
+
+class Seen(Viewed):
+    """Takes (index, view), and gives the view as its input."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return key[1], int(LABELS[key[0]])
+
+
+# Items
+
+
+def test_a_dictionary_is_refused_by_its_names_and_taken_by_fields(cache: LogitCache) -> None:
+    named = Items(lambda image, label: {"image": image, "label": label})
+    with pytest.raises(TypeError, match=r'dictionary of image, label; .*fields=\("image", "label"\)'):
+        SoftLabelDataset(named, cache)[0]
+    image, label, logits = SoftLabelDataset(named, cache, fields=("image", "label"))[5]
+    assert (image is not None, label, len(logits)) == (True, 1, C)
+    with pytest.raises(TypeError, match=r"fields: expected an item with .*a dictionary of image, label"):
+        SoftLabelDataset(named, cache, fields=("image", "target"))[5]
+
+
+def test_a_longer_tuple_is_refused_and_taken_by_its_places(cache: LogitCache) -> None:
+    triples = Items(lambda image, label: (image, label, 7))
+    with pytest.raises(TypeError, match=r"found a tuple of 3; .*fields=\(0, 1\)"):
+        SoftLabelDataset(triples, cache)[0]
+    assert SoftLabelDataset(triples, cache, check_inputs="all", fields=(0, 1))[5][1] == 1
+
+
+@pytest.mark.parametrize("item", [torch.zeros(2, 3), "ab", np.zeros((2, 3)), 7])
+def test_what_could_be_unpacked_by_accident_is_no_pair(cache: LogitCache, item: Any) -> None:
+    with pytest.raises(TypeError, match="items of the dataset must be"):
+        SoftLabelDataset(Items(lambda image, label: item), cache)[0]
+    assert SoftLabelDataset(Items(lambda image, label: [image, label]), cache)[0][1] == 0
+
+
+def test_an_input_may_be_several_values_of_a_dictionary(tmp_path: Path) -> None:
+    ids, mask = torch.randint(0, 99, (N, 7)), torch.ones(N, 7, dtype=torch.int64)
+    texts = build(tmp_path / "texts.h5", inputs={"input_ids": ids, "attention_mask": mask})
+    fields = (("input_ids", "attention_mask"), "label")
+
+    class Texts(Items):
+        def __getitem__(self, index: int) -> Any:
+            named = {"input_ids": ids[index].int(), "attention_mask": mask[index].int()}
+            return {**named, "label": int(LABELS[index]), "text": "words"}
+
+    train = SoftLabelDataset(Texts(), texts, check_inputs="all", fields=fields)
+    assert set(train[3][0]) == {"input_ids", "attention_mask"}, "int32 and int64 ids are the same"
+    ids[3, 2] += 1
+    with pytest.raises(MismatchError, match="sample 3"):
+        train[3]
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        np.int32,
+        np.float32,
+        float,
+        lambda label: torch.tensor([label]),
+        lambda label: torch.tensor(float(label), dtype=torch.bfloat16),
+        lambda label: torch.nn.functional.one_hot(torch.tensor(label), C),
+        lambda label: np.eye(C, dtype="f4")[label],
+        lambda label: "abcd"[label],
+    ],
+)
+def test_labels_of_every_kind_are_compared(tmp_path: Path, make: Any) -> None:
+    named = build(tmp_path / "named.h5", data={"classes": list("abcd")})
+    right = Items(lambda image, label: (image, make(label)))
+    assert len(SoftLabelDataset(right, named).__getitems__([1, 2, 7])) == 3
+    wrong = Items(lambda image, label: (image, make((label + 1) % C)))
+    with pytest.raises(MismatchError, match="sample 2: its label is 3, and was 2"):
+        SoftLabelDataset(wrong, named).__getitems__([2, 7])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bool, torch.uint8])
+def test_labels_of_a_batch_are_compared_in_one_column_too(cache: LogitCache, dtype: torch.dtype) -> None:
+    two = torch.from_numpy(LABELS)[:, None].to(dtype)
+    rows = np.arange(2)
+    SoftLabelDataset(Items(), cache).check_labels(rows, two[:2])
+    with pytest.raises(MismatchError, match="sample 1: its label is 0"):
+        SoftLabelDataset(Items(), cache).check_labels(rows, two[:2] * 0)
+
+
+@pytest.mark.parametrize(
+    ("label", "kind"),
+    [("cat", "strings"), (None, "None"), (0.5, "no whole"), (np.full(C, 0.25), "not one-hot")],
+)
+def test_labels_that_cannot_be_compared_are_said_once(cache: LogitCache, label: Any, kind: str) -> None:
+    other = Items(lambda image, _: (image, label))
+    train = SoftLabelDataset(other, cache)
+    with pytest.warns(CacheWarning, match=rf"labels are not compared.*{kind}") as said:
+        for index in range(5):
+            train[index]
+    assert len(said) == 1
+    SoftLabelDataset(other, cache, compare_labels=False)[0]
+
+
+def test_a_mixed_label_that_is_whole_is_not_taken_for_another(cache: LogitCache) -> None:
+    """Mixup may give a sample wholly to its partner, by chance."""
+    shares = np.full((3, C), 0.25, "f4")
+    shares[2] = np.eye(C)[0]
+    train = SoftLabelDataset(Items(), cache)
+    with pytest.warns(CacheWarning, match="not compared"):
+        train.check_labels(np.arange(3), shares)
+    train.check_labels(np.array([2]), shares[2:])
+    with pytest.raises(MismatchError):
+        SoftLabelDataset(Items(), cache).check_labels(np.array([2]), shares[2:])
+
+
+def test_targets_are_compared_in_the_precision_that_they_have(tmp_path: Path) -> None:
+    targets = np.random.default_rng(0).normal(size=(N, 1))
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest(N, C, 1, num_targets=1)) as writer:
+        writer.write(np.arange(N), LOGITS, labels=targets, inputs=IMAGES)
+        cache = LogitCache.open(writer.publish())
+    train, rows = SoftLabelDataset(Items(), cache), np.arange(N)
+    for same in (targets, targets[:, 0], torch.from_numpy(targets).bfloat16(), targets.astype("f2")):
+        train.check_labels(rows, same)
+    for other in (targets[:, 0] + 0.1, torch.from_numpy(targets[::-1].copy()).bfloat16()):
+        with pytest.raises(MismatchError, match="sample 0"):
+            train.check_labels(rows, other)
+
+
+# Inputs
+
+
+def as_tensor(image: np.ndarray) -> torch.Tensor:
+    """As torchvision's ToTensor does."""
+    return torch.from_numpy(image.transpose(2, 0, 1).copy()).float().div(255)
+
+
+FORMS: dict[str, Any] = {
+    "uint8, channels last": lambda image: image,
+    "uint8, channels first": lambda image: torch.from_numpy(image.transpose(2, 0, 1).copy()),
+    "a picture": Image.fromarray,
+    "ToTensor": as_tensor,
+    "floats 0 to 1 in float64": lambda image: image / 255,
+    "ToTensor in bfloat16": None,
+    "whole floats": lambda image: image.astype("f4"),
+    "integers": lambda image: torch.from_numpy(image.transpose(2, 0, 1).copy()).long(),
+}
+del FORMS["ToTensor in bfloat16"]  # eight bits hold fewer values than pixels have
+WRONG: dict[str, tuple[Any, str]] = {
+    "mirrored": (lambda image: np.ascontiguousarray(image[:, ::-1]), "mirrored left to right"),
+    "upside down": (lambda image: as_tensor(image[::-1].copy()), "mirrored top to bottom"),
+    "blue first": (lambda image: np.ascontiguousarray(image[..., ::-1]), "BGR for RGB"),
+    "on its side": (lambda image: np.ascontiguousarray(image.swapaxes(0, 1)), "rows and columns"),
+    "normalised": (lambda image: (as_tensor(image) - 0.5) / 0.2, "which are no pixels: normalised"),
+    "a little brighter": (lambda image: np.minimum(image, 254) + 1, "inputs differ"),
+    "rounded": (lambda image: as_tensor(image).half().float(), "which are no pixels"),
+}
+
+
+@pytest.mark.parametrize("student", FORMS)
+@pytest.mark.parametrize("teacher", FORMS)
+def test_the_same_pixels_are_the_same_input_in_every_form(teacher: str, student: str) -> None:
+    for image in (IMAGES[0], IMAGES[1]):
+        recorded = input_crc32(FORMS[teacher](image))
+        assert recorded is not None
+        value = FORMS[student](image)
+        assert input_crc32(value) == recorded or matching_form(value, recorded) is not None
+        assert matching_form(FORMS[student](IMAGES[2]), recorded) is None
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_other_pixels_are_refused_and_the_difference_is_named(cache: LogitCache, name: str) -> None:
+    change, says = WRONG[name]
+    with pytest.raises(MismatchError, match=says):
+        SoftLabelDataset(Items(lambda image, label: (change(image), label)), cache)[3]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_student_reads_its_pictures_in_any_form(cache: LogitCache, form: str) -> None:
+    right = SoftLabelDataset(
+        Items(lambda image, label: (FORMS[form](image), label)), cache, check_inputs="all"
+    )
+    assert len(right.__getitems__(list(range(N)))) == N
+    other = Items(lambda image, label: (FORMS[form](image), label), shift=C)
+    with pytest.raises(MismatchError, match="not what the teacher saw"):
+        SoftLabelDataset(other, cache)[0]
+
+
+def test_features_of_another_precision_are_the_same_where_their_values_are() -> None:
+    values = np.random.default_rng(0).normal(size=9).astype("f4")
+    crc = input_crc32(values)
+    assert crc is not None
+    assert matching_form(values.astype("f8"), crc) is not None
+    assert matching_form(values.astype("f8") + 1e-12, crc) is None
+    assert matching_form(values.astype("f2"), crc) is None
+    assert difference("text", crc) is None
+
+
+def test_a_cache_without_checksums_is_said_once_or_refused(tmp_path: Path) -> None:
+    blind = build(tmp_path / "blind.h5", inputs=None)
+    with pytest.warns(CacheWarning, match=r"no checksums of them: .*inputs=") as said:
+        SoftLabelDataset(Items(), blind)[0]
+    assert len(said) == 1
+    with pytest.raises(MismatchError, match=r"check_inputs: .*no checksums"):
+        SoftLabelDataset(Items(), blind, check_inputs="all")
+    SoftLabelDataset(Items(), blind, check_inputs="off")[0]
+
+
+def test_inputs_that_have_no_bytes_are_said_once_or_refused(cache: LogitCache) -> None:
+    texts = Items(lambda image, label: ("a text", label))
+    with pytest.warns(CacheWarning, match="inputs of type str cannot be compared") as said:
+        train = SoftLabelDataset(texts, cache)
+        train[0], train[1]
+    assert len(said) == 1
+    with pytest.raises(MismatchError, match="inputs of type str"):
+        SoftLabelDataset(texts, cache, check_inputs="all")[0]
+
+
+# Keys without a view
+
+
+def test_a_key_without_a_view_reads_view_0_and_says_so_once(three_views: LogitCache) -> None:
+    train = SoftLabelDataset(Viewed(), three_views)
+    with pytest.warns(CacheWarning, match=r"view 0 only, of 3: call set_epoch") as said:
+        found = [train[index][2] for index in (4, 5)]
+    assert len(said) == 1
+    assert torch.equal(found[0], torch.from_numpy(three_views.logits([4])[0]).float())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SoftLabelDataset(Viewed(), three_views)[4, 2]
+        one = SoftLabelDataset(Viewed(), three_views)
+        one.set_epoch(0)
+        one[4]
+
+
+def test_set_epoch_reads_the_views_in_turn(three_views: LogitCache) -> None:
+    train = SoftLabelDataset(Seen(), three_views, check_inputs="off")
+    for epoch in range(2 * V):
+        train.set_epoch(epoch)
+        assert [train[7][0], train[7, 1][0]] == [epoch % V, 1]
+        assert torch.equal(train[7][2], torch.from_numpy(three_views.logits([7], epoch % V)[0]).float())
+    for wrong in (-1, 0.5):
+        with pytest.raises((ValueError, TypeError)):
+            train.set_epoch(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (1, "spawn"), (1, "forkserver")])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_set_epoch_reaches_live_workers(three_views: LogitCache, workers: int, method: str | None) -> None:
+    train = SoftLabelDataset(Seen(), three_views, check_inputs="off")
+    loader: DataLoader[Any] = DataLoader(
+        train,
+        batch_size=5,
+        shuffle=True,
+        num_workers=workers,
+        multiprocessing_context=method,
+        persistent_workers=workers > 0,
+    )
+    for epoch in (0, 1, 2, 3, 7):
+        train.set_epoch(epoch)
+        views = torch.cat([inputs for inputs, _, _ in loader])
+        assert views.tolist() == [epoch % V] * N
+
+
+def test_a_copy_has_an_epoch_of_its_own_which_its_workers_share(three_views: LogitCache) -> None:
+    train = SoftLabelDataset(Seen(), three_views, check_inputs="off")
+    train.set_epoch(1)
+    for again in (pickle.loads(pickle.dumps(train)), copy.deepcopy(train)):
+        again.set_epoch(2)
+        assert (train[0][0], again[0][0]) == (1, 2)
+        loader: DataLoader[Any] = DataLoader(
+            again, num_workers=1, multiprocessing_context="fork", persistent_workers=True
+        )
+        for epoch in (2, 0):
+            again.set_epoch(epoch)
+            assert {int(view) for view, _, _ in loader} == {epoch}
+
+
+@pytest.mark.parametrize(
+    "data", [Items(), [(image, int(label)) for image, label in zip(IMAGES, LABELS, strict=True)]]
+)
+def test_a_dataset_that_takes_an_index_alone_is_told_what_it_must_take(
+    three_views: LogitCache, data: Any
+) -> None:
+    for key in ((3, 1), 3):
+        train = SoftLabelDataset(data, three_views)
+        train.set_epoch(0)
+        with pytest.raises(MismatchError, match=r"has 3 views, and .* takes an index alone.*ViewedData"):
+            train[key]
+
+
+def test_tensors_would_take_a_view_for_an_index(three_views: LogitCache) -> None:
+    tensors = TensorDataset(torch.from_numpy(IMAGES), torch.from_numpy(LABELS))
+    with pytest.raises(MismatchError, match="TensorDataset takes an index alone"):
+        SoftLabelDataset(tensors, three_views)  # type: ignore[arg-type]
+
+
+def test_an_error_of_the_dataset_itself_stays_what_it_is(three_views: LogitCache) -> None:
+    class Broken(Viewed):
+        def __getitem__(self, key: Any) -> Any:
+            raise ValueError("its own")
+
+    with pytest.raises(ValueError, match="its own"):
+        SoftLabelDataset(Broken(), three_views)[3, 1]
