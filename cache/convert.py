@@ -44,8 +44,8 @@ def import_logits(
 
     `teacher`, `data` and `views` say where the logits are from; the identity also has the SHA-256 of the logits, so
     that two imports under one name stay two caches. columns: which of the C are kept, in this order; None keeps all.
-    probabilities: what is given are softmax outputs. Their logarithm
-    is stored, of at least 1e-12 (a logit of −27.6), and its softmax is what was given.
+    probabilities: what is given are softmax outputs. Their logarithm is stored, of at least 1e-12 (a logit of −27.6),
+    and its softmax is what was given.
 
     Raises ValueRefusedError for a wrong shape, for values that cannot be stored, and where rows are probabilities and
     `probabilities` does not say so, or the other way round; MismatchError where `data` or `views` state another length

@@ -28,7 +28,7 @@ class Store:
     >>> store = Store(folder.name)
     >>> path = import_logits(store, 3 * np.eye(2, dtype="f4"), None, teacher={"network": "vgg8"}, data={"name": "toy"})
     >>> path.name, store.resolve(path.stem[-16:]) == path
-    ('toy-vgg8-dea47acc191b786d.h5', True)
+    ('toy-vgg8-76b842059c37882c.h5', True)
     >>> store.find(LogitCache.open(path).manifest) == path
     True
     >>> folder.cleanup()

@@ -166,8 +166,7 @@ def test_labels_that_cannot_be_compared_are_said_once(cache: LogitCache, label: 
     other = Items(lambda image, _: (image, label))
     train = SoftLabelDataset(other, cache)
     with pytest.warns(CacheWarning, match=rf"labels are not compared.*{kind}") as said:
-        for index in range(5):
-            train[index]
+        _ = [train[index] for index in range(5)]
     assert len(said) == 1
     SoftLabelDataset(other, cache, compare_labels=False)[0]
 
@@ -211,11 +210,9 @@ FORMS: dict[str, Any] = {
     "a picture": Image.fromarray,
     "ToTensor": as_tensor,
     "floats 0 to 1 in float64": lambda image: image / 255,
-    "ToTensor in bfloat16": None,
     "whole floats": lambda image: image.astype("f4"),
     "integers": lambda image: torch.from_numpy(image.transpose(2, 0, 1).copy()).long(),
 }
-del FORMS["ToTensor in bfloat16"]  # eight bits hold fewer values than pixels have
 WRONG: dict[str, tuple[Any, str]] = {
     "mirrored": (lambda image: np.ascontiguousarray(image[:, ::-1]), "mirrored left to right"),
     "upside down": (lambda image: as_tensor(image[::-1].copy()), "mirrored top to bottom"),
@@ -278,9 +275,9 @@ def test_a_cache_without_checksums_is_said_once_or_refused(tmp_path: Path) -> No
 
 def test_inputs_that_have_no_bytes_are_said_once_or_refused(cache: LogitCache) -> None:
     texts = Items(lambda image, label: ("a text", label))
+    train = SoftLabelDataset(texts, cache)
     with pytest.warns(CacheWarning, match="inputs of type str cannot be compared") as said:
-        train = SoftLabelDataset(texts, cache)
-        train[0], train[1]
+        _ = [train[index] for index in range(5)]
     assert len(said) == 1
     with pytest.raises(MismatchError, match="inputs of type str"):
         SoftLabelDataset(texts, cache, check_inputs="all")[0]
