@@ -19,6 +19,9 @@ from decant.cache.reader import LogitCache
 _ROWS, _BYTES = 4096, 1 << 26  # that are read of a cache at most
 _ENOUGH = 20  # samples, below which nothing is said about a teacher's answers
 _ERRORS = 2.0  # standard errors of an accuracy that is no better than chance
+_MANY = (
+    8  # classes, of which a row without spread is no chance; of fewer, a tie or a row of dead units can be
+)
 _ROUNDING = 2e-3  # of a sum of probabilities that were rounded to float16
 
 
@@ -172,7 +175,7 @@ def _without_spread(logits: NDArray[np.floating]) -> Iterator[str]:
     if len(same):
         yield f"{len(same):,} classes have the same logit in all of {len(logits):,} rows, the first is class {same[0]}"
     level = int((np.ptp(logits, axis=1) == 0).sum())
-    if level > (0 if logits.shape[1] > 2 else len(logits) // 20):  # of two classes a tie can be
+    if level > (0 if logits.shape[1] >= _MANY else len(logits) // (100 if logits.shape[1] > 2 else 20)):
         yield f"{level:,} of {len(logits):,} rows have the same logit for every class, as rows that were never computed"
 
 
