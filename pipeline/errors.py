@@ -6,7 +6,7 @@ PipelineError
 ├── ModelError      an unknown network, or arguments that it does not take
 ├── WeightsError    weights that are missing, unreadable or do not fit their network
 ├── DeviceError     a device that this machine does not have
-├── BusyError       another process is making the same network
+├── DivergedError   a training whose loss is no number any more
 ├── DamagedError    a file of an earlier run that is not as it was written
 └── NotMadeError    an earlier phase has not been run; the message names the command that runs it
 
@@ -43,8 +43,8 @@ class DeviceError(PipelineError):
     """A device that this machine does not have."""
 
 
-class BusyError(PipelineError):
-    """Another process is making the same network."""
+class DivergedError(PipelineError):
+    """A training whose loss or metrics are no numbers any more."""
 
 
 class DamagedError(PipelineError):

@@ -68,7 +68,7 @@ def measure(recipe: Recipe, counts: tuple[int | str, ...], patience: int, base: 
             chosen = Recipe(recipe.name, recipe.settings.model_copy(update={"student": student}))
             for arm in arms(chosen, counts, base, store, teacher):
                 found = load_result_on(arm.job.folder, splits.test, CPU, on_test)
-                result = found or train_network(arm.job, chosen, splits.test, CPU, on_test)
+                result = found or train_network(arm.job, chosen, splits.test, CPU, on_test)[0]
                 kept.add(str(arm.job.folder), _run(arm, result, schedule, epochs), new=found is None)
     return {
         "recipe": recipe.name,

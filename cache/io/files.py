@@ -66,8 +66,24 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             os.close(fd)
         os.replace(draft, path)
+    except OSError as error:
+        name_file(error, path)
+        raise
     finally:
         draft.unlink(missing_ok=True)
+
+
+def name_file(error: OSError, path: Path) -> None:
+    """Adds the name of the file to an error that has none, as those of a full disk: it is told with the file that was
+    to be written, and not with its draft.
+
+    >>> error = OSError(errno.ENOSPC, "No space left on device")
+    >>> name_file(error, Path("result.json"))
+    >>> print(error)
+    [Errno 28] No space left on device: 'result.json'
+    """
+    if error.errno is not None and (error.filename is None or str(error.filename).endswith(DRAFT)):
+        error.filename = str(path)
 
 
 def reserve(fd: int, size: int, path: Path) -> None:

@@ -4,7 +4,8 @@ A lock is a file beside what it protects, held through an open descriptor. It en
 when that is killed. It is let go of explicitly, and not by closing the descriptor alone: forked workers have that
 descriptor open too, and would keep the lock.
 
-Some file systems have no locks, and on some they do not reach from one machine to the next. There nobody is held off.
+Some file systems have no locks, nor has Windows, and on some they do not reach from one machine to the next. There
+nobody is held off.
 So a lock spares work, and keeps a file in use from being removed; that a published file is whole never rests on one.
 """
 
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 import time
@@ -21,7 +21,18 @@ from pathlib import Path
 
 from decant.cache.io.files import storage_error
 
+try:
+    import fcntl
+except ImportError:  # not POSIX, as Windows
+    fcntl = None  # type: ignore[assignment]
+
+AVAILABLE = fcntl is not None
+"""Whether this system has locks at all; where not, one process at a time may build, and nothing tells what is used."""
+
 _POLL_SECONDS = 0.2
+_EXCLUSIVE, _SHARED, _FREE, _AT_ONCE = (
+    (0, 0, 0, 0) if fcntl is None else (fcntl.LOCK_EX, fcntl.LOCK_SH, fcntl.LOCK_UN, fcntl.LOCK_NB)
+)
 
 
 def lock_path(path: Path) -> Path:
@@ -61,7 +72,7 @@ def exclusive(lock: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     except OSError as error:
         raise storage_error(error, lock, "opening the lock") from error
     try:
-        if _try_lock(fd, fcntl.LOCK_EX) is False:
+        if _try_lock(fd, _EXCLUSIVE) is False:
             waiting("".join(filter(str.isprintable, _name_in(fd))) or "another process")
             _wait(fd, lock)
         with contextlib.suppress(OSError):  # the name is for who waits; the lock holds without it
@@ -95,7 +106,7 @@ def try_exclusive(lock: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield _try_lock(fd, fcntl.LOCK_EX) is True
+        yield _try_lock(fd, _EXCLUSIVE) is True
     finally:
         _release(fd)
 
@@ -117,7 +128,7 @@ def shared(lock: Path) -> Iterator[None]:
     fd = -1
     with contextlib.suppress(OSError):
         fd = _open(lock)
-        fcntl.flock(fd, fcntl.LOCK_SH)
+        _flock(fd, _SHARED)
     try:
         yield
     finally:
@@ -147,7 +158,7 @@ def holder(lock: Path) -> str | None:
         return None
     try:
         named = _name_in(fd)
-        return named if _may_live(named) and _try_lock(fd, fcntl.LOCK_SH) is False else None
+        return named if _may_live(named) and _try_lock(fd, _SHARED) is False else None
     except OSError:
         return None
     finally:
@@ -166,7 +177,7 @@ def claim(fd: int) -> bool:
     ...     claim(file.fileno())
     True
     """
-    return _try_lock(fd, fcntl.LOCK_EX) is True and join(fd)
+    return _try_lock(fd, _EXCLUSIVE) is True and join(fd)
 
 
 def join(fd: int) -> bool:
@@ -177,7 +188,7 @@ def join(fd: int) -> bool:
     ...     claim(first.fileno()), claim(second.fileno()), join(second.fileno())
     (True, False, True)
     """
-    return _try_lock(fd, fcntl.LOCK_SH) is True
+    return _try_lock(fd, _SHARED) is True
 
 
 def in_use(fd: int) -> bool:
@@ -190,7 +201,7 @@ def in_use(fd: int) -> bool:
     ...     claim(first.fileno()), in_use(second.fileno())
     (True, True)
     """
-    return _try_lock(fd, fcntl.LOCK_EX) is False
+    return _try_lock(fd, _EXCLUSIVE) is False
 
 
 def _open(lock: Path) -> int:
@@ -203,10 +214,16 @@ def _open(lock: Path) -> int:
         return os.open(lock, os.O_RDONLY | os.O_CLOEXEC)  # another person's; reading is enough to lock it
 
 
+def _flock(fd: int, operation: int) -> None:
+    if fcntl is None:
+        raise OSError(errno.ENOLCK, "this system has no file locks")
+    fcntl.flock(fd, operation)
+
+
 def _try_lock(fd: int, kind: int) -> bool | None:
     """True where the lock is taken, False where another process has it, None where there are no locks."""
     try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        _flock(fd, kind | _AT_ONCE)
         return True
     except BlockingIOError:
         return False
@@ -217,7 +234,7 @@ def _try_lock(fd: int, kind: int) -> bool | None:
 def _wait(fd: int, lock: Path) -> None:
     while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(fd, _EXCLUSIVE | _AT_ONCE)
             return
         except BlockingIOError:
             time.sleep(_POLL_SECONDS)
@@ -227,7 +244,7 @@ def _wait(fd: int, lock: Path) -> None:
 
 def _release(fd: int) -> None:
     with contextlib.suppress(OSError):
-        fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough: forked workers have it open too
+        _flock(fd, _FREE)  # closing is not enough: forked workers have it open too
     os.close(fd)
 
 

@@ -41,7 +41,10 @@ def leftovers(store: Store, unused_days: float, also: Sequence[str] = ()) -> Ite
     """
     now = time.time()
     for path in [*store.paths(), *(path for pattern in also for path in sorted(store.root.glob(pattern)))]:
-        idle = (now - usage.last(path)) / DAY
+        try:
+            idle = (now - usage.last(path)) / DAY
+        except FileNotFoundError:  # another process has removed it just now
+            continue
         if idle >= unused_days:
             with usage.unused(path) as free:
                 found = free
@@ -49,7 +52,10 @@ def leftovers(store: Store, unused_days: float, also: Sequence[str] = ()) -> Ite
                 yield Leftover(path, _allocated(path), f"not used for {idle:,.0f} days")
     unfinished = (f"*{PARTIAL}", f"*{DRAFT}", *(f"{pattern}{PARTIAL}" for pattern in also))
     for path in [path for pattern in unfinished for path in sorted(store.root.glob(pattern))]:
-        idle = (now - path.stat().st_mtime) / DAY
+        try:
+            idle = (now - path.stat().st_mtime) / DAY
+        except FileNotFoundError:  # published or removed just now
+            continue
         if idle >= min(1.0, unused_days) and not _written(path):
             yield Leftover(path, _allocated(path), f"unfinished, and left alone for {idle:,.1f} days")
 
@@ -93,4 +99,7 @@ def _written(path: Path) -> bool:
 
 
 def _allocated(path: Path) -> int:
-    return path.stat().st_blocks * 512
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0

@@ -98,6 +98,10 @@ def export(
         click.echo("decant: nothing was published", err=True)
         sys.exit(1)
     click.echo(f"made {', '.join(map(str, exported.files))}")
+    if exported.missing:
+        for missing in exported.missing:
+            click.echo(f"decant: {run}: {missing}", err=True)
+        sys.exit(1)
     if _takes_images(opened):
         click.echo(f"next: {command_line('predict', opened.folder, 'IMAGE')}")
 

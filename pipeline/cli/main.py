@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
 import sys
+import traceback
 import warnings
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 import click
 
@@ -18,35 +20,61 @@ from decant.pipeline.cli.phases import cache_logits, evaluate, student, teacher
 from decant.pipeline.cli.report import report
 from decant.pipeline.cli.status import status
 
+DEBUG = "--debug"
+
 
 def main() -> None:
-    """Runs the command line. An error that a user can cause is one message and exit code 1, without a traceback."""
+    """Runs the command line. An error is one message and exit code 1; its traceback is shown with `--debug`, anywhere
+    among the words, or with DECANT_DEBUG=1.
+    """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a recipe's package.module:function may be
     warnings.showwarning = _show_warning
+    words = [word for word in sys.argv[1:] if word != DEBUG]
+    debug = len(words) < len(sys.argv[1:]) or os.environ.get("DECANT_DEBUG", "0") not in ("", "0")
     try:
-        code = decant.main(prog_name="decant", standalone_mode=False)
-    except click.exceptions.Abort:
-        _interrupted()
-    except KeyboardInterrupt:
+        code = decant.main(words, prog_name="decant", standalone_mode=False)
+    except (click.exceptions.Abort, KeyboardInterrupt):
         _interrupted()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except Exception as error:
-        if not _expected(error):
+    except SystemExit as error:
+        if _is_of_commands(error):
             raise
-        click.echo(f"decant: {error}", err=True)
-        sys.exit(1)
+        _fail(error, debug)
+    except Exception as error:
+        _fail(error, debug)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _expected(error: Exception) -> bool:
-    """Whether an error is of a kind whose message is written for users."""
+def _fail(error: BaseException, debug: bool) -> NoReturn:
+    """Ends with exit code 1 and one message, after the traceback if there is to be one."""
+    if debug:
+        traceback.print_exception(error)
+    click.echo(f"decant: {_message(error)}", err=True)
+    sys.exit(1)
+
+
+def _message(error: BaseException) -> str:
+    """An error in words: its own where they are written for users, else with how to see where it comes from."""
     from decant.cache import CacheError
     from decant.pipeline.errors import PipelineError
 
-    return isinstance(error, (PipelineError, CacheError, OSError))
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return (
+            f"{error}; free some space and run the same command again, it goes on from here"
+            if full
+            else f"{error}"
+        )
+    if isinstance(error, (PipelineError, CacheError)):
+        return str(error)
+    said = str(error).strip().partition("\n")[0]
+    named = f"{type(error).__name__}: {said}".removesuffix(": ")
+    if isinstance(error, MemoryError):
+        return f"out of memory ({named}); what is finished is kept"
+    return f"unexpected error ({named}): this should not happen; see where with {DEBUG}, and please report it"
 
 
 def _show_warning(
@@ -62,7 +90,16 @@ def _show_warning(
     (file or sys.stderr).write(text or warnings.formatwarning(message, category, filename, lineno, line))
 
 
-def _interrupted() -> None:
+def _is_of_commands(error: SystemExit) -> bool:
+    """Whether a command ended the program; a user's module may try to as well, and with any exit code."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    name = "" if frame is None else str(frame.tb_frame.f_globals.get("__name__"))
+    return name.startswith(("decant.pipeline.cli", "click."))
+
+
+def _interrupted() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     command = shlex.join(["decant", *sys.argv[1:]])
     click.echo(f"\ndecant: interrupted; everything made so far is kept. Go on with: {command}", err=True)
@@ -71,6 +108,12 @@ def _interrupted() -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="decant-kd")
+@click.option(
+    DEBUG,
+    is_flag=True,
+    expose_value=False,
+    help="Show the traceback of an error; may stand anywhere. DECANT_DEBUG=1 does the same.",
+)
 def decant() -> None:
     """Distil a network without running the teacher twice.
 

@@ -21,6 +21,7 @@ from decant.pipeline.errors import DataError
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.plugins import Plugin
 from decant.pipeline.support.progress import track
+from decant.pipeline.support.source_code import RAISED
 
 _PROBES = 256  # samples whose values are looked at, and that stand for all in the digest of what is too large to hold
 
@@ -143,7 +144,7 @@ class SampleData:
         where = f"{self.name}: {self.split}: sample {index}"
         try:
             item = self.dataset[index]
-        except Exception as error:  # reading a sample runs the user's code, which may raise anything
+        except RAISED as error:  # reading a sample runs the user's code, which may raise anything
             raise DataError(f"{where}: cannot be read ({type(error).__name__}: {error})") from error
         try:
             value, label = split_item(item, self.settings.keys)
@@ -179,7 +180,7 @@ def _call(settings: DataSettings, split: Split) -> Any:
     try:
         dataset = function(root=settings.root, split=part)
         len(dataset), dataset.__getitem__
-    except Exception as error:  # the function may raise anything
+    except RAISED as error:  # the function may raise anything
         raise plugin.refusal(
             "called with root and split, it must return a dataset with a length and items "
             f"({type(error).__name__}: {error})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,8 +101,8 @@ def trace(deployable: Deployable, example: Tensor) -> torch.export.ExportedProgr
     try:
         program = torch.export.export(deployable, (example,), dynamic_shapes=ANY_BATCH)
     except Exception as error:  # tracing runs the network's own code: anything can come of it
-        reason = str(error).strip().partition("\n")[0]
-        raise ModelError(f"torch.export cannot trace this network for any batch size ({reason})") from error
+        said = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().partition("\n")[0]
+        raise ModelError(f"torch.export cannot trace this network for any batch size ({said})") from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names the files of this machine
     return program

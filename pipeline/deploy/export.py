@@ -5,7 +5,7 @@ RUN/export.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from decant.pipeline.data.samples import has_labels, spread
 from decant.pipeline.deploy import runtimes
 from decant.pipeline.deploy.check import Checked, Samples, check
 from decant.pipeline.deploy.deployable import OPSET, Deployable, Description, describe, trace
-from decant.pipeline.deploy.formats import to_onnx, to_pt2
+from decant.pipeline.deploy.formats import reason, to_onnx, to_pt2
 from decant.pipeline.deploy.quantisation import calibration_inputs, quantise
 from decant.pipeline.errors import DamagedError, ModelError
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.runs.json_files import read_json, write_json
 from decant.pipeline.runs.latency import device_name
+from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.open import FinishedRun
 from decant.pipeline.runs.saved_network import WEIGHTS, load_network
 from decant.pipeline.support.plugins import optional
@@ -47,6 +48,8 @@ class Exported:
     """One message for each file whose outputs differ from the network's by more than its bound."""
     left_out: str | None
     """Why formats of the default were not made; None if all were."""
+    missing: tuple[str, ...] = ()
+    """One message for each format that the network cannot be written in, or that its runtime cannot run."""
 
 
 def export_run(
@@ -61,8 +64,9 @@ def export_run(
     """Exports a run to the files of `formats`, each checked on at most `samples` samples of the test part; None
     exports to every format whose libraries are installed.
 
-    Publishes all files and `export.json`, or none if one differs too much. Raises ModelError if the network cannot be
-    exported, or if the libraries of a requested format are missing.
+    Publishes all files and `export.json`, or none if one differs too much. A format that the network cannot be written
+    in is missing, the others are made. Raises ModelError if it cannot be written in any, or if the libraries of a
+    requested format are missing.
     """
     formats, left_out = _possible(formats)
     splits = Splits.load(run.recipe.settings)
@@ -77,16 +81,26 @@ def export_run(
         tried = Samples(inputs.numpy(), labels, expected)
         size = (run.folder / WEIGHTS).stat().st_size
         rows = [check("network", f"PyTorch {torch.__version__}", size, run_network, tried)]
-        contents = _make(formats, run, deployable, splits, description, calibration)
-        for name, content in contents.items():
-            rows.append(check(name, _runtime_name(name), len(content), _load(name, content), tried))
+        contents, missing = _make(formats, run, deployable, splits, description, calibration)
+        for name in list(contents):
+            try:
+                runtime = _load(name, contents[name])
+                rows.append(check(name, _runtime_name(name), len(contents[name]), runtime, tried))
+            except Exception as error:  # a runtime raises errors of its own
+                missing[name] = f"{_runtime_name(name)} cannot run it ({reason(error)})"
+                del contents[name]
+    if not contents:
+        raise ModelError(f"{run.folder}: {'; '.join(_listed(missing))}")
     problems = [
         row.loss_problem(rows[0], max_loss) if row.name == "int8" else row.difference_problem()
         for row in rows[1:]
     ]
     failures = tuple(problem for problem in problems if problem is not None)
-    files = () if failures else _publish(run.folder / "export", contents, rows, description)
-    return Exported(tuple(rows), files, failures, left_out)
+    files: tuple[Path, ...] = ()
+    if not failures:
+        with alone_with(run.folder / "export"):  # another process may add its formats to the summary
+            files = _publish(run.folder / "export", contents, rows, description)
+    return Exported(tuple(rows), files, failures, left_out, _listed(missing))
 
 
 def read_summary(folder: Path) -> list[Checked]:
@@ -150,24 +164,40 @@ def _make(
     splits: Splits,
     description: Description,
     calibration: int,
-) -> dict[str, bytes]:
-    """The content of each file, by format."""
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """The content of each file, by format, and why others could not be made."""
     two, _ = splits.test.batch([0, 0])  # a batch of one would be taken for a batch that is always one
-    made = {}
+    made, missing = dict[str, bytes](), dict[str, str]()
     try:
         program = trace(deployable, two)
-        if "pt2" in formats:
-            made["pt2"] = to_pt2(program, description)
-        if set(formats) & {"onnx", "int8"}:
-            onnx = to_onnx(program, description)
-            if "onnx" in formats:
-                made["onnx"] = onnx
-            if "int8" in formats:
-                inputs = calibration_inputs(splits.student_train, calibration)
-                made["int8"] = quantise(onnx, inputs, description)
     except ModelError as error:
         raise ModelError(f"{run.folder}: {error}") from error
-    return made
+    if "pt2" in formats:
+        _try("pt2", lambda: to_pt2(program, description), made, missing)
+    if set(formats) & {"onnx", "int8"}:
+        _try("onnx", lambda: to_onnx(program, description), made, missing)
+    if "int8" in formats and "onnx" in made:
+        inputs = calibration_inputs(splits.student_train, calibration)
+        _try("int8", lambda: quantise(made["onnx"], inputs, description), made, missing)
+    elif "int8" in formats:
+        missing["int8"] = "it is made from the ONNX file"
+    return {name: made[name] for name in formats if name in made}, missing
+
+
+def _try(name: str, make: Callable[[], bytes], made: dict[str, bytes], missing: dict[str, str]) -> None:
+    """Adds a file to `made`, or to `missing` why it cannot be."""
+    try:
+        made[name] = make()
+    except ModelError as error:
+        missing[name] = str(error)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # what writes the file raises errors of its own
+        missing[name] = reason(error)
+
+
+def _listed(missing: dict[str, str]) -> tuple[str, ...]:
+    return tuple(f"{name} cannot be made: {why}" for name, why in missing.items())
 
 
 def _load(name: str, content: bytes) -> runtimes.Runtime:

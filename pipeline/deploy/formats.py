@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import Any
 
 import torch
@@ -42,14 +43,28 @@ def to_onnx(program: torch.export.ExportedProgram, description: Description) -> 
             verbose=False,
         )
     except Exception as error:  # the exporter's own errors, and those of what it calls
-        reason = str(error).strip().partition("\n")[0]
-        raise ModelError(f"torch.onnx cannot write this network ({reason})") from error
+        raise ModelError(f"torch.onnx cannot write this network ({reason(error)})") from error
     assert exported is not None  # as no file was named
     model = exported.model_proto
     _strip(model.graph)
     add_metadata(model, description.metadata())
     content: bytes = model.SerializeToString()
     return content
+
+
+def reason(error: BaseException) -> str:
+    """Why an exporter or a runtime failed: what the first of a chain of errors says, in one line without colours.
+
+    >>> cause = ValueError("No ONNX function found for aten.adaptive_max_pool2d\\nSee above")
+    >>> error = RuntimeError("Failed to convert the program. Next steps: …")
+    >>> error.__cause__ = cause
+    >>> reason(error)
+    'ValueError: No ONNX function found for aten.adaptive_max_pool2d'
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}".removesuffix(": ")
 
 
 def add_metadata(model: Any, metadata: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ from decant.pipeline.networks import registry
 from decant.pipeline.networks.preprocess import Network
 from decant.pipeline.networks.spec import KEPT_CLASSES, NetworkSpec
 from decant.pipeline.networks.text import TextNetwork, build_text_network
+from decant.pipeline.support.source_code import warn_without_source
 
 
 def build_network(spec: NetworkSpec, seed: int = 0, fetch: bool = True) -> nn.Module:
@@ -34,6 +35,11 @@ def build_network(spec: NetworkSpec, seed: int = 0, fetch: bool = True) -> nn.Mo
         )
     if KEPT_CLASSES in spec.args:
         network.keep(spec.args[KEPT_CLASSES]["columns"])
+    network.described, network.num_outputs = (
+        f"network {spec.name!r}",
+        spec.num_classes,
+    )  # for messages and checks
+    warn_without_source(spec.name)
     return network
 
 

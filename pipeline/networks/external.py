@@ -20,7 +20,8 @@ from decant.pipeline.errors import ModelError, WeightsError, nearest
 from decant.pipeline.networks.builders import Shape, image_channels
 from decant.pipeline.networks.kept_columns import check_outputs
 from decant.pipeline.networks.preprocess import Network, Preprocess
-from decant.pipeline.support.plugins import Plugin, optional
+from decant.pipeline.support.plugins import Plugin, in_words, optional
+from decant.pipeline.support.source_code import RAISED
 
 _REFUSALS = (TypeError, ValueError, RuntimeError, AssertionError, IndexError, KeyError, NotImplementedError)
 
@@ -161,7 +162,10 @@ def from_function(name: str, num_classes: int, input_shape: Shape, args: dict[st
     function = plugin.load()
     arguments = {"num_classes": num_classes, "input_shape": input_shape, **args}
     plugin.check_arguments(function, **arguments)
-    body = function(**arguments)
+    try:
+        body = function(**arguments)
+    except RAISED as error:  # it may raise anything
+        raise plugin.refusal(f"failed when it was called ({in_words(error)})") from error
     if not isinstance(body, nn.Module):
         raise plugin.refusal(f"must return a torch.nn.Module, got {type(body).__name__}")
     return body
@@ -183,11 +187,18 @@ def _try_once(network: Network, num_classes: int, input_shape: Shape) -> None:
     try:
         with torch.no_grad():
             logits = network(torch.zeros(2, *input_shape, dtype=dtype))
-    except _REFUSALS as error:
-        raise ModelError(f"cannot take inputs of shape {input_shape}: {first_line(error)}") from error
+    except RAISED as error:  # the network may be the user's, and raise anything
+        raise ModelError(f"cannot take inputs of shape {input_shape}: {_reason(error)}") from error
     finally:
         network.train()
     check_outputs(logits, num_classes, "for a batch of 2")
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error of another library; of the user's code also its type and line."""
+    words = in_words(error)
+    said_elsewhere = isinstance(error, _REFUSALS) and not words.endswith("]")
+    return first_line(error) if said_elsewhere else words
 
 
 def first_line(error: Exception) -> str:

@@ -11,7 +11,8 @@ from decant.pipeline.config.objectives import Custom
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives.hard_labels import weigh_samples
 from decant.pipeline.objectives.terms import Loss, Terms
-from decant.pipeline.support.plugins import Plugin
+from decant.pipeline.support.plugins import Plugin, in_words
+from decant.pipeline.support.source_code import RAISED
 
 
 def from_function(settings: Custom, class_weights: Sequence[float] | None = None) -> Loss:
@@ -31,7 +32,10 @@ def from_function(settings: Custom, class_weights: Sequence[float] | None = None
         weights = {}
         if class_weights is not None:
             weights["sample_weights"] = weigh_samples(class_weights, labels, teacher_logits)
-        total = function(student_logits, teacher_logits, labels, **settings.args, **weights)
+        try:
+            total = function(student_logits, teacher_logits, labels, **settings.args, **weights)
+        except RAISED as error:  # it may raise anything
+            raise plugin.refusal(f"failed ({in_words(error)})") from error
         if not isinstance(total, Tensor) or total.ndim:
             found = f"shape {tuple(total.shape)}" if isinstance(total, Tensor) else type(total).__name__
             raise plugin.refusal(f"must return a tensor of one number, without dimensions, found {found}")

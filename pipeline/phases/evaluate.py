@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from decant.pipeline.data.samples import num_outputs
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.result import Result, find_results
-from decant.pipeline.runs.saved_network import load_network
+from decant.pipeline.runs.saved_network import has_other_code, load_network
 from decant.pipeline.training.evaluation import predict
 from decant.pipeline.training.metrics import measure
 
@@ -19,7 +20,8 @@ from decant.pipeline.training.metrics import measure
 def evaluate_runs(plan: Plan, device: torch.device) -> Iterator[Result]:
     """Yields every finished network of a recipe, teachers first, with metrics computed from its weights.
 
-    Networks whose inputs or number of outputs are not those of the data are left out. A distilled student's agreement
+    Networks whose inputs or number of outputs are not those of the data are left out; those whose code has changed
+    since they were trained too, and that is said. A distilled student's agreement
     is with the teacher that it was trained from, if that teacher is in the run folder. Raises NotMadeError if no
     network is finished.
     """
@@ -29,6 +31,7 @@ def evaluate_runs(plan: Plan, device: torch.device) -> Iterator[Result]:
         result
         for result in find_results(plan.base, plan.settings.data)
         if (result.network.input_shape, result.network.num_classes) == (test.data.input_shape, outputs)
+        and not _has_other_code(result)
     ]
     if not of_these_data:
         raise NotMadeError(
@@ -40,3 +43,15 @@ def evaluate_runs(plan: Plan, device: torch.device) -> Iterator[Result]:
         if result.kind == "teacher":
             by_teacher[result.weights_sha256] = logits
         yield replace(result, metrics=measure(logits, labels, by_teacher.get(result.teacher or "")))
+
+
+def _has_other_code(result: Result) -> bool:
+    """Whether a network's code is not what it was when it was trained, which is said on stderr."""
+    if not has_other_code(result):
+        return False
+    print(
+        f"warning: {result.folder}: left out: the code of its network {result.network.name!r} has changed since it was "
+        "trained",
+        file=sys.stderr,
+    )
+    return True

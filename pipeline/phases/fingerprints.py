@@ -12,9 +12,11 @@ from typing import Any
 
 from decant.cache import Manifest
 from decant.pipeline import data as datasets
+from decant.pipeline.config.augmentations import Transform
 from decant.pipeline.config.settings import CacheSettings, ViewsSettings
 from decant.pipeline.data.samples import LabelledData, num_targets
 from decant.pipeline.runs.result import Result
+from decant.pipeline.support.source_code import code_sha256
 
 _DECIDE_PIXELS = ("torch", "torchvision", "numpy", "pillow")  # libraries whose versions may change an input
 
@@ -25,15 +27,22 @@ def fingerprints(views: ViewsSettings, data: LabelledData) -> dict[str, Any]:
 
 
 def data_fingerprint(data: LabelledData) -> dict[str, Any]:
-    """Name, split, length, class list and digest of the content."""
-    return {**datasets.identity(data), "length": len(data), "targets": num_targets(data)}
+    """Name, split, length, class list and digest of the content. A function of the user's that is read sample by sample
+    adds the digest of its code, as only some of its samples are in that of the content.
+    """
+    fingerprint = {**datasets.identity(data), "length": len(data), "targets": num_targets(data)}
+    code = code_sha256(data.name) if data.lazy else None  # data in memory are digested whole
+    return fingerprint if code is None else {**fingerprint, "code": code}
 
 
 def views_fingerprint(settings: ViewsSettings, data: LabelledData) -> dict[str, Any]:
     """Number of views, operations, and the shape of the inputs that they are applied to.
 
-    Settings without effect are left out: the seed if there is no augmentation, `resize` if it is `size`.
+    Settings without effect are left out: the seed if there is no augmentation, `resize` if it is `size`. Transforms of
+    the user's add the digests of their code.
     """
+    own = {operation.name for operation in settings.augment if isinstance(operation, Transform)}
+    code = {name: sha256 for name in sorted(own) if (sha256 := code_sha256(name)) is not None}
     return {
         "count": settings.num_views,
         "shape": list(data.input_shape),
@@ -41,6 +50,7 @@ def views_fingerprint(settings: ViewsSettings, data: LabelledData) -> dict[str, 
         "seed": settings.seed if settings.augment else None,
         "augment": [operation.model_dump(mode="json") for operation in settings.augment],
         **({"enumerated": True} if settings.count == "all" else {}),
+        **({"code": code} if code else {}),
     }
 
 
@@ -57,6 +67,7 @@ def cache_manifest(
         teacher={
             "network": {"name": teacher.network.name, "args": teacher.network.args},
             "weights_sha256": teacher.weights_sha256,
+            **({} if teacher.network_code is None else {"code": teacher.network_code}),
         },
         encoding={"teacher_precision": settings.precision},
         info={

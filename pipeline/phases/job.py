@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Training
 from decant.pipeline.data.samples import task_of
+from decant.pipeline.errors import DivergedError, ModelError
 from decant.pipeline.networks.build import build_network, num_parameters
 from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.runs.latency import device_name, latency
@@ -24,7 +27,9 @@ from decant.pipeline.runs.result import Kind, Result, load_result
 from decant.pipeline.runs.saved_logits import save_test_logits
 from decant.pipeline.runs.saved_network import load_network, save_network
 from decant.pipeline.runs.saved_recipe import save_recipe
+from decant.pipeline.support.source_code import code_sha256
 from decant.pipeline.training.checkpoint import CHECKPOINT
+from decant.pipeline.training.device import Inputs
 from decant.pipeline.training.epoch_log import trained_seconds
 from decant.pipeline.training.evaluation import evaluate, predict
 from decant.pipeline.training.loading import BatchedData, EpochViews
@@ -81,17 +86,20 @@ def train_network(
     test: ViewedData,
     device: torch.device,
     teacher_logits: Tensor | None = None,
-) -> Result:
-    """Trains the network of a job, from its checkpoint if training was interrupted, and returns its result.
+) -> tuple[Result, bool]:
+    """Trains the network of a job, from its checkpoint if training was interrupted; returns its result, and whether
+    another process had finished it.
 
     `teacher_logits` (N, C) are of the test split, for the agreement. The folder then has the weights, the logits on
-    the test split, the metrics of each epoch, the resolved recipe, and the result. Raises BusyError while another
-    process is training the same network.
+    the test split, the metrics of each epoch, the resolved recipe, and the result. While another process trains the
+    same network, waits for it; if that is killed, goes on from its checkpoint.
     """
     with alone_with(job.folder):
         # Another process may have finished it since the caller looked.
         result = load_result_on(job.folder, test, device, teacher_logits)
-        return result or _train(job, recipe, test, device, teacher_logits)
+        if result is not None:
+            return result, True
+        return _train(job, recipe, test, device, teacher_logits), False
 
 
 def _train(
@@ -128,6 +136,9 @@ def _save_network(
 ) -> Result:
     """Saves test logits, weights and then the result of a trained network."""
     logits = _save_test_logits(job.folder, network, test, device)
+    metrics = measure(logits, torch.from_numpy(test.data.labels), teacher_logits)
+    _require_numbers(job.folder, logits, metrics)
+    warn_constant_outputs(job.folder, logits)
     size, digest = save_network(job.folder, network, job.spec)
     first, _ = test.batch([0])
     result = Result(
@@ -137,18 +148,51 @@ def _save_network(
         parameters=num_parameters(network),
         weights_bytes=size,
         weights_sha256=digest,
-        metrics=measure(logits, torch.from_numpy(test.data.labels), teacher_logits),
+        metrics=metrics,
         test_sha256=test.data.digest(),
         seconds=trained_seconds(job.folder),
-        latency_ms=latency(network, first, device).median,
+        latency_ms=_latency(job.folder, network, first, device),
         latency_on=device_name(device),
         classes=_class_names(job, test),
         input_dtype=None if isinstance(first, dict) else str(first.dtype).removeprefix("torch."),
+        network_code=code_sha256(job.spec.name),
         folder=job.folder,
         **job.origin,
     )
     result.save()
     return result
+
+
+def _require_numbers(folder: Path, logits: Tensor, metrics: Mapping[str, Any]) -> None:
+    """Raises DivergedError where outputs on the test split, or metrics of them, are no numbers."""
+    bad = int(logits.isnan().any(dim=1).sum())
+    if bad or not all(math.isfinite(value) for value in metrics.values()):
+        raise DivergedError(
+            f"{folder}: the network's outputs on the test split are no numbers for {bad:,} of {len(logits):,} samples, or "
+            "too large to be measured; check its weights, and the inputs for NaN and infinity"
+        )
+
+
+def warn_constant_outputs(folder: Path, logits: Tensor) -> None:
+    """Says on stderr that a finished network gives the same outputs (N, C) for every sample, or one that never changes."""
+    constant = (logits == logits[0]).all(dim=0)
+    if len(logits) < 2 or not constant.any():
+        return
+    which = "all outputs are" if constant.all() else f"output {int(constant.nonzero()[0])} is"
+    print(
+        f"warning: {folder}: {which} the same for all {len(logits):,} test samples: likely causes are a learning rate that "
+        "is too high, units that no longer react, or a network that ignores its inputs",
+        file=sys.stderr,
+    )
+
+
+def _latency(folder: Path, network: nn.Module, inputs: Inputs, device: torch.device) -> float | None:
+    """Milliseconds for one input; None, which is said, where the network takes no batch of one."""
+    try:
+        return latency(network, inputs, device).median
+    except ModelError as error:
+        print(f"warning: {folder}: its latency is not known: {error}", file=sys.stderr)
+        return None
 
 
 def _class_names(job: TrainingJob, test: ViewedData) -> list[str] | None:

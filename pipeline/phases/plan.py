@@ -16,7 +16,9 @@ from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.datasets import RecipeData, Splits
 from decant.pipeline.phases.fingerprints import cache_manifest
 from decant.pipeline.runs.folders import student_folder, teacher_folder
-from decant.pipeline.runs.result import Kind, Result, load_result
+from decant.pipeline.runs.result import Kind, Result, find_results, load_result
+from decant.pipeline.runs.saved_network import has_other_code
+from decant.pipeline.support.source_code import is_users
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,20 @@ class Plan:
                 else "has not been trained with these settings on these data"
             )
             raise NotMadeError(
-                f"{self.teacher_folder}: the teacher {state}; run: {self.recipe.command('teacher')}"
+                f"{self.teacher_folder}: the teacher {state}{self._changed_code()}; run: "
+                f"{self.recipe.command('teacher')}"
             )
         return result
+
+    def _changed_code(self) -> str:
+        """The part of a message that says that the code of the teacher has changed; empty where it has not."""
+        name = self.settings.teacher.network.name
+        finished = find_results(self.base, self.settings.data, skip_damaged=True) if is_users(name) else ()
+        changed = any(
+            result.kind == "teacher" and result.network.name == name and has_other_code(result)
+            for result in finished
+        )
+        return f" (the code of {name!r} has changed since another was trained)" if changed else ""
 
     @cached_property
     def manifest(self) -> Manifest:

@@ -59,7 +59,7 @@ def train_students(
                     if not warned:
                         warn_of_imbalance(plan.settings.student, splits.student_train.data, "student")
                     warned = True
-                    yield train_network(job, plan.recipe, splits.test, device, compared_with), False
+                    yield train_network(job, plan.recipe, splits.test, device, compared_with)
 
 
 def jobs_for_seed(

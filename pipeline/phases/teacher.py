@@ -48,8 +48,8 @@ def make_teacher(plan: Plan, device: torch.device) -> tuple[Result, bool]:
         lazy=train.data.lazy,
         load_initial_weights=lambda network: take_weights(network, spec, settings),
     )
-    result = train_network(job, plan.recipe, test, device)
-    if not settings.epochs and task_of(train.data) == "classification":
+    result, found = train_network(job, plan.recipe, test, device)
+    if not found and not settings.epochs and task_of(train.data) == "classification":
         logits = torch.from_numpy(load_test_logits(result.folder))
         warn_at_chance(logits, torch.from_numpy(test.data.labels))
-    return result, False
+    return result, found

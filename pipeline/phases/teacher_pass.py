@@ -18,6 +18,7 @@ from decant.pipeline.config.settings import CacheSettings
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import BackgroundWriter, prefetch
 from decant.pipeline.training.device import Inputs, autocast, to_device
+from decant.pipeline.training.forward import forward as checked_forward
 from decant.pipeline.training.loading import Keys, MissingKeys, default_workers, loader
 from decant.pipeline.views import ViewedData
 
@@ -66,7 +67,7 @@ def forward(network: nn.Module, inputs: Inputs, device: torch.device, precision:
     """Raw outputs (B, C) of the teacher in evaluation mode, on the device. Does not wait for a GPU to compute them."""
     network.eval()
     with autocast(device, precision):
-        return network(to_device(inputs, device, channels_last=True))
+        return checked_forward(network, to_device(inputs, device, channels_last=True), "cache.batch_size")
 
 
 def teacher_logits(

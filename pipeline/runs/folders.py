@@ -18,6 +18,7 @@ from decant.pipeline.config.settings import StudentSettings, TeacherSettings
 from decant.pipeline.runs.result import Kind
 from decant.pipeline.runs.saved_recipe import LOGGING_ONLY, NOT_DECISIVE
 from decant.pipeline.support.plugins import source_sha256
+from decant.pipeline.support.source_code import code_sha256
 from decant.pipeline.support.weight_files import content_sha256
 
 
@@ -37,6 +38,7 @@ def teacher_folder(base: Path, settings: TeacherSettings, fingerprints: Mapping[
         },
         "data": fingerprints["data"],
     }
+    decisive |= _code_of(settings.network.name)
     return base / f"teacher-{as_folder_name(settings.network.name)}-{_digest(decisive)}"
 
 
@@ -50,6 +52,7 @@ def student_folder(
     """
     excluded = NOT_DECISIVE | ({"objective"} if kind == "labels" else set())
     decisive = {"settings": settings.model_dump(mode="json", exclude=set(excluded)), **fingerprints}
+    decisive |= _code_of(settings.network.name)
     if kind == "distilled" and isinstance(settings.objective, Custom):
         decisive["objective_source"] = source_sha256(settings.objective.name)
     learns_from = settings.objective.name if kind == "distilled" else "labels"
@@ -73,6 +76,12 @@ def as_folder_name(name: str) -> str:
     'torchvision-resnet50'
     """
     return re.sub(r"[^A-Za-z0-9._+]+", "-", name).strip("-.")
+
+
+def _code_of(network: str) -> dict[str, str]:
+    """What else decides a network of the user's own: its code."""
+    code = code_sha256(network)
+    return {} if code is None else {"code": code}
 
 
 def _digest(decisive: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from decant.pipeline.training.device import Inputs, to_device
+from decant.pipeline.training.forward import named_errors
 
 _WARM_UP = 10
 _FEWEST = 5  # calls that are timed, however long they take
@@ -27,10 +28,13 @@ class Latency(NamedTuple):
 
 @torch.inference_mode()
 def latency(network: nn.Module, inputs: Inputs, device: torch.device, repetitions: int = 50) -> Latency:
-    """Times the forward pass of one batch in evaluation mode, until the outputs are on the host."""
+    """Times the forward pass of one batch in evaluation mode, until the outputs are on the host. Raises
+    ModelError where the network cannot take it.
+    """
     network.eval()
     inputs = to_device(inputs, device)
-    return timed(lambda: network(inputs).cpu(), repetitions)
+    with named_errors(network, inputs, "failed"):
+        return timed(lambda: network(inputs).cpu(), repetitions)
 
 
 def timed(call: Callable[[], object], repetitions: int = 50, seconds: float = 10.0) -> Latency:

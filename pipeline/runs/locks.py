@@ -1,26 +1,29 @@
-"""The lock of a run folder: one process trains a network, others are refused."""
+"""The lock of a run folder: one process makes what is in it, others wait for it and use what was made."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from decant.cache.io import locks
-from decant.pipeline.errors import BusyError
 
 
 @contextlib.contextmanager
 def alone_with(folder: Path) -> Iterator[None]:
-    """Holds the lock of a run folder. Raises BusyError, with the process that holds it, and StorageError if the lock
-    cannot be created. The lock of a process that died is free.
+    """Holds the lock of a run folder, or of a file in one. While another process holds it, says so once on stderr and
+    waits; the lock of a process that died is free.
+
+    Look inside again for what is to be made: the other process may have made it. Raises StorageError if the lock
+    cannot be created.
     """
 
-    def refuse(holder: str) -> None:
-        raise BusyError(f"{folder}: {holder} is making this; wait for it, then run the command again")
+    def say_waiting(holder: str) -> None:
+        print(f"waiting: {holder} is making {folder}", file=sys.stderr, flush=True)
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locks.exclusive(_lock_of(folder), refuse):
+    with locks.exclusive(_lock_of(folder), say_waiting):
         yield
 
 

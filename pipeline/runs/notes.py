@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.runs.json_files import read_json, write_json
+from decant.pipeline.runs.locks import alone_with
 
 _FILE = "caches.json"
 _PASSES = "passes"
@@ -38,8 +39,10 @@ _PASS = TypeAdapter(Pass)
 
 def remember_cache(recipe: Recipe, base: Path, path: Path) -> None:
     """Writes down that `path` is the cache of these settings."""
-    known = read_json(base / _FILE) if (base / _FILE).exists() else {}
-    write_json(base / _FILE, {**known, _digest(recipe): str(path.absolute())})
+    with alone_with(base / _FILE):  # another process may add a note of its own just now
+        known = read_json(base / _FILE) if (base / _FILE).exists() else {}
+        if known.get(_digest(recipe)) != str(path.absolute()):
+            write_json(base / _FILE, {**known, _digest(recipe): str(path.absolute())})
 
 
 def cache_path(recipe: Recipe, base: Path) -> Path:

@@ -57,6 +57,8 @@ class Result:
     """Class names by label; None for a regression, and for runs of older versions."""
     input_dtype: str | None = None
     """Of the inputs that it takes, such as uint8 for images; None for texts, and for runs of older versions."""
+    network_code: str | None = None
+    """The SHA-256 of the code of a network of the user's own; None of others, and for runs of older versions."""
     folder: Path = field(default=Path(), compare=False)
 
     @property
@@ -68,6 +70,8 @@ class Result:
         """Writes `result.json`, which makes the network a finished one."""
         content = asdict(self)
         del content["folder"]
+        if self.network_code is None:
+            del content["network_code"]
         write_json(self.folder / RESULT, content)
 
 

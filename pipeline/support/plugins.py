@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from decant.pipeline.errors import PipelineError, nearest
+from decant.pipeline.support.source_code import RAISED, is_installed
 
 _MOST_NAMES = 20  # that a message lists where none is near
 
@@ -38,8 +39,8 @@ class Plugin:
         module_name, _, name = self.name.partition(":")
         try:
             module = importlib.import_module(module_name)
-        except Exception as error:  # importing runs the module, which may raise anything
-            raise self.refusal(f"cannot be imported ({_words(error)})") from error
+        except RAISED as error:  # importing runs the module, which may raise anything
+            raise self.refusal(f"cannot be imported ({in_words(error)})") from error
         value = getattr(module, name, None)
         if value is None:
             raise self.refusal(f"module {module_name} has no {name!r}{_suggestion(name, module)}")
@@ -56,10 +57,10 @@ class Plugin:
         except (TypeError, ValueError) as error:
             raise self.wrong_arguments(error, *positional, **keywords) from error
 
-    def wrong_arguments(self, error: Exception, *positional: str, **keywords: Any) -> PipelineError:
+    def wrong_arguments(self, error: BaseException, *positional: str, **keywords: Any) -> PipelineError:
         """What to raise where a call with these arguments ended in `error`."""
         given = ", ".join([*positional, *(f"{name} = {value!r}" for name, value in keywords.items())])
-        return self.refusal(f"does not take {given or 'no arguments'} ({_words(error)})")
+        return self.refusal(f"does not take {given or 'no arguments'} ({in_words(error)})")
 
     def refusal(self, reason: str) -> PipelineError:
         """What to raise for any other reason."""
@@ -95,5 +96,27 @@ def _suggestion(name: str, module: ModuleType) -> str:
     return f"; {hint}" if names and (hint.startswith("did") or len(names) <= _MOST_NAMES) else ""
 
 
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def in_words(error: BaseException) -> str:
+    """An error of a user's code in one line: its type, the first line of its message, and the line of the user's file
+    that it came from, if it came from one.
+
+    >>> in_words(ValueError("too wide\\nmore"))
+    'ValueError: too wide'
+    """
+    if isinstance(error, SystemExit):
+        said = "SystemExit: it ended the program, which a module that is imported must not"
+    else:
+        said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".removesuffix(": ")
+    place = _place(error)
+    return f"{said} [{place}]" if place else said
+
+
+def _place(error: BaseException) -> str:
+    """FILE:LINE of the last line of a user's file that an error went through; empty where there is none."""
+    place, frame = "", error.__traceback__
+    while frame is not None:
+        path = Path(frame.tb_frame.f_code.co_filename)
+        if path.suffix == ".py" and not is_installed(path.resolve()):
+            place = f"{path.name}:{frame.tb_lineno}"
+        frame = frame.tb_next
+    return place

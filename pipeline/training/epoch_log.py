@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decant.cache.io.files import write_atomically
+from decant.cache.io.files import name_file, write_atomically
 
 METRICS = "metrics.jsonl"
 
@@ -30,8 +30,12 @@ def append_epoch(folder: Path, line: Mapping[str, Any]) -> None:
     >>> folder.cleanup()
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / METRICS, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    try:
+        with open(folder / METRICS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        name_file(error, folder / METRICS)
+        raise
 
 
 def read_epochs(folder: Path) -> list[Epoch]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from decant.pipeline.training.device import autocast, to_device
+from decant.pipeline.training.forward import forward
 from decant.pipeline.training.loading import OrderedKeys, default_workers, loader
 from decant.pipeline.training.metrics import Metrics, measure
 from decant.pipeline.views import ViewedData
@@ -23,7 +24,7 @@ def predict(
     network.eval()
     batches = loader(data, OrderedKeys(len(data), batch_size), default_workers(data.data.lazy))
     with autocast(device, precision):
-        outputs = [network(to_device(inputs, device)).float().cpu() for inputs, _ in batches]
+        outputs = [forward(network, to_device(inputs, device)).float().cpu() for inputs, _ in batches]
     return torch.cat(outputs)
 
 

@@ -4,6 +4,7 @@ tensors.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -11,10 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from decant.cache import CacheError
-from decant.pipeline.errors import PipelineError
+from decant.pipeline.errors import DataError, PipelineError
 
 Keys = NDArray[np.int64]
 """(B, 2): sample index and view of each member of a batch."""
@@ -119,16 +120,36 @@ class _Batches(Dataset[tuple[Any, ...]]):
             return self.data.batch(keys)
         except (PipelineError, CacheError) as error:
             return error
+        except OSError as error:
+            if get_worker_info() is None:
+                raise
+            return error
 
 
 class _Loader(DataLoader[tuple[Any, ...]]):
     """Raises the errors that workers return, in this process."""
 
     def __iter__(self) -> Any:
-        for batch in super().__iter__():
-            if isinstance(batch, Exception):
-                raise batch
-            yield batch
+        with _named_death():
+            for batch in super().__iter__():
+                if isinstance(batch, Exception):
+                    raise batch
+                yield batch
+
+
+@contextlib.contextmanager
+def _named_death() -> Iterator[None]:
+    """Says in words that a worker process was killed, which is a bare RuntimeError of PyTorch."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).strip().partition("\n")[0]
+        if "DataLoader worker" not in said or not ("killed" in said or "exited unexpectedly" in said):
+            raise
+        raise DataError(
+            f"a process that reads the data was killed ({said.rstrip('. ')}), most often because memory ran out; run the "
+            "same command again, it goes on from what is saved"
+        ) from error
 
 
 def loader(

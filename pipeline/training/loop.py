@@ -18,6 +18,8 @@ from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import prefetch
 from decant.pipeline.training.checkpoint import resume, save_epoch
 from decant.pipeline.training.device import autocast, to_device
+from decant.pipeline.training.divergence import require_finite, section_of
+from decant.pipeline.training.forward import forward, named_errors, require_batch_of_one
 from decant.pipeline.training.loading import BatchedData, EpochViews, ShuffledKeys, default_workers, loader
 from decant.pipeline.training.lr_schedule import learning_rate
 from decant.pipeline.training.metrics import Metrics
@@ -60,6 +62,8 @@ def train(
     stepped = cast("nn.Module", torch.compile(network, dynamic=False)) if settings.compile else network
     keys = ShuffledKeys(len(data), settings.batch_size, settings.seed, views, shares)
     first_epoch = resume(network, optimizer, folder)
+    if first_epoch < settings.epochs:
+        _require_batches(network, data, settings, device)
     workers = default_workers(lazy)
     batches = loader(data, keys, workers, pin_memory=device.type == "cuda" and workers > 0)
     in_thread = device.type == "cuda" and not workers  # on a CPU a thread would take time from the arithmetic
@@ -72,6 +76,7 @@ def train(
             running = RunningLoss(epoch + 1, settings.log_every)
             counted = _counted(prefetch(batches) if in_thread else batches, advance)
             losses = _train_epoch(stepped, counted, criterion, optimizer, settings, epoch, len(keys), running)
+            require_finite(losses, epoch + 1, settings, folder)
             seconds = time.perf_counter() - started
             metrics: dict[str, Any] = {"epoch": epoch + 1, **losses, "seconds": seconds}
             metrics["lr"] = optimizer.param_groups[0]["lr"]
@@ -79,6 +84,7 @@ def train(
                 metrics["running"] = running.lines
             if (epoch + 1) % settings.evaluate_every == 0 or epoch + 1 == settings.epochs:
                 metrics["test"] = evaluate_on(network)
+                require_finite(metrics["test"], epoch + 1, settings, folder)
             save_epoch(folder, network, optimizer, epoch + 1, metrics)
 
 
@@ -123,9 +129,10 @@ def _train_epoch(
     for step, batch in enumerate(batches, start=epoch * steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, settings)
-        terms, size = _train_step(
-            network, batch, criterion, optimizer, settings, step / (settings.epochs * steps)
-        )
+        with named_errors(network, batch[0], "failed in a step", f"{section_of(settings)}.batch_size"):
+            terms, size = _train_step(
+                network, batch, criterion, optimizer, settings, step / (settings.epochs * steps)
+            )
         if settings.compile and step == 0:
             waited = time.perf_counter() - started
             print(
@@ -154,7 +161,7 @@ def _train_step(
     inputs = to_device(batch[0], device, settings.channels_last)
     targets = [value.to(device, non_blocking=True) for value in batch[1:]]
     with autocast(device, settings.precision):
-        outputs = network(inputs)
+        outputs = forward(network, inputs, f"{section_of(settings)}.batch_size")
     loss = criterion(outputs, *targets, progress=progress)
     terms = loss if isinstance(loss, Terms) else Terms(loss)
     optimizer.zero_grad(set_to_none=True)
@@ -163,6 +170,16 @@ def _train_step(
         nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
     optimizer.step()
     return terms, len(outputs)
+
+
+def _require_batches(network: nn.Module, data: BatchedData, settings: Training, device: torch.device) -> None:
+    """Raises ModelError where batches of one sample come up that the network cannot be trained on."""
+    if settings.batch_size == 1 or len(data) == 1:
+        hint = f"set {section_of(settings)}.batch_size to 2 or more"
+        if len(data) == 1:
+            hint = "the training part has one sample, and needs two or more"
+        inputs = to_device(data.batch(np.zeros((1, 2), np.int64))[0], device, settings.channels_last)
+        require_batch_of_one(network, inputs, hint)
 
 
 def _counted(batches: Iterable[Batch], advance: Callable[[int], None]) -> Iterator[Batch]:

@@ -13,7 +13,8 @@ import torch
 
 from decant.pipeline.config.augmentations import RandAugment, Transform, TrivialAugment
 from decant.pipeline.errors import DataError, RecipeError, nearest
-from decant.pipeline.support.plugins import Plugin
+from decant.pipeline.support.plugins import Plugin, in_words
+from decant.pipeline.support.source_code import RAISED
 from decant.pipeline.views.arrays import Images
 from decant.pipeline.views.hashing import Bits
 
@@ -80,7 +81,7 @@ def resolve(name: str, args: dict[str, Any]) -> Function:
         with _generators_kept():
             _seed([0, 0, 0])
             return transform(**args)
-    except Exception as error:  # a constructor may raise anything
+    except RAISED as error:  # a constructor may raise anything
         raise plugin.wrong_arguments(error, **args) from error
 
 
@@ -108,9 +109,9 @@ def _one(function: Function, image: torch.Tensor, bits: list[int], name: str) ->
     _seed(bits)
     try:
         result = function(image)
-    except Exception as error:  # the user's code may raise anything
+    except RAISED as error:  # the user's code may raise anything
         raise DataError(
-            f"views.augment: {name}: failed on an image {tuple(image.shape)} ({type(error).__name__}: {error})"
+            f"views.augment: {name}: failed on an image {tuple(image.shape)} ({in_words(error)})"
         ) from error
     if isinstance(result, torch.Tensor) and result.dtype == torch.uint8 and result.ndim == 3:
         return result

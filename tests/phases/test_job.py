@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from decant.pipeline.config.recipe import load_recipe
-from decant.pipeline.errors import BusyError
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.job import load_result_on
 from decant.pipeline.phases.plan import Plan
@@ -22,7 +24,7 @@ from decant.pipeline.runs.saved_recipe import RECIPE
 from decant.pipeline.training import loop
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import METRICS
-from tests.helpers.small import CPU, recipe, teach
+from tests.helpers.small import CPU, plan, recipe, teach
 
 
 def test_a_finished_folder_has_weights_logits_metrics_recipe_and_result(tmp_path: Path) -> None:
@@ -97,9 +99,19 @@ def test_a_network_is_measured_again_when_the_test_part_is_another_and_not_train
     assert load_result_on(made.folder, test, CPU) == again
 
 
-def test_two_processes_do_not_train_one_network(tmp_path: Path) -> None:
-    folder = teach(tmp_path).folder
-    (folder / RESULT).unlink()
-    with alone_with(folder), pytest.raises(BusyError, match=r"process \d+ on .* is making this"):
-        teach(tmp_path)
-    assert teach(tmp_path).folder == folder
+def test_two_processes_do_not_train_one_network(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    made = teach(tmp_path)
+    (made.folder / RESULT).unlink()
+    with ThreadPoolExecutor(1) as pool:
+        with alone_with(made.folder):
+            waiting = pool.submit(lambda: make_teacher(plan(tmp_path), CPU))
+            said = ""
+            while not said and not waiting.done():
+                said = capfd.readouterr().err
+                time.sleep(0.05)
+            assert re.fullmatch(
+                rf"waiting: process \d+ on .* is making {re.escape(str(made.folder))}\n", said
+            )
+            made.save()  # as the process that holds the lock does, before it lets go
+        assert waiting.result() == (made, True)
+    assert capfd.readouterr().err == ""

@@ -48,7 +48,7 @@ def test_functions_and_classes_are_found() -> None:
     ("name", "says"),
     [
         ("nobodys:f", "cannot be imported (ModuleNotFoundError: No module named 'nobodys')"),
-        ("broken_code:f", "cannot be imported (ZeroDivisionError: division by zero)"),
+        ("broken_code:f", "cannot be imported (ZeroDivisionError: division by zero [broken_code.py:1])"),
         (":f", "cannot be imported (ValueError: Empty module name)"),
         ("users_code:doubel", "module users_code has no 'doubel'; did you mean double?"),
         ("users_code:other", "module users_code has no 'other'; known: Kept, double"),

@@ -172,8 +172,15 @@ def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> No
 
     A cache that a student's run uses is never removed.
     """
-    from decant.cache import leftovers, remove_leftover
+    from decant.cache import StorageError, leftovers, remove_leftover
+    from decant.cache.io import locks
     from decant.pipeline.data.image_pack import IN_STORE
+
+    if not locks.AVAILABLE:
+        raise StorageError(
+            f"{store.root}: this system has no file locks (fcntl), so nothing tells which files are in use; remove by "
+            "hand what no process reads or writes"
+        )
 
     listed, total = [], 0
     for leftover in leftovers(store, unused_days, also=[IN_STORE]):

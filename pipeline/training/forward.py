@@ -1,0 +1,112 @@
+"""A network is called, and what goes wrong in a network of the user's own is told in one line that names it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from decant.cache import CacheError
+from decant.pipeline.errors import ModelError, PipelineError
+from decant.pipeline.support.plugins import in_words
+from decant.pipeline.support.source_code import RAISED
+from decant.pipeline.training.device import Inputs
+
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
+_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+
+
+def forward(network: nn.Module, inputs: Inputs, batch_size_setting: str | None = None) -> Tensor:
+    """`network(inputs)`: outputs (B, C) for a batch (B, …).
+
+    `batch_size_setting` is named where memory runs out. Raises ModelError, naming the network, where it fails, or gives
+    anything but a float tensor (B, C). The check compares two shapes, and waits for no device.
+    """
+    with named_errors(network, inputs, "failed", batch_size_setting):
+        outputs = network(inputs)
+    count, expected = _count(inputs), getattr(network, "num_outputs", None)
+    if not isinstance(outputs, Tensor):
+        raise ModelError(
+            f"{name_of(network)}: must give a tensor (B, C), gave {_kind(outputs)} on a batch of {count:,} in "
+            f"{_mode(network)}"
+        )
+    fits = outputs.ndim == 2 and len(outputs) == count and expected in (None, outputs.shape[1])
+    if not fits or not outputs.is_floating_point():
+        raise ModelError(
+            f"{name_of(network)}: must give floats of shape ({count}, {expected or 'C'}) for a batch of {count:,} in "
+            f"{_mode(network)}, gave {str(outputs.dtype).removeprefix('torch.')} {tuple(outputs.shape)}"
+        )
+    return outputs
+
+
+@contextmanager
+def named_errors(
+    network: nn.Module, inputs: Inputs, what: str, batch_size_setting: str | None = None
+) -> Iterator[None]:
+    """Turns an error of the body into a ModelError that names the network, the batch and the line of the user's code."""
+    try:
+        yield
+    except (PipelineError, CacheError):
+        raise
+    except RAISED as error:
+        count = _count(inputs)
+        if _is_out_of_memory(error):
+            hint = f"; set {batch_size_setting} lower" if batch_size_setting and count > 1 else ""
+            raise ModelError(
+                f"{name_of(network)}: out of memory on a batch of {count:,} ({in_words(error)}){hint}"
+            ) from error
+        raise ModelError(
+            f"{name_of(network)}: {what} on a batch of {count:,} in {_mode(network)} ({in_words(error)})"
+        ) from error
+
+
+def require_batch_of_one(network: nn.Module, inputs: Inputs, hint: str) -> None:
+    """Raises ModelError, naming the layer, where batch normalisation cannot be trained on `inputs`, a batch of one:
+    where it has one value a channel. `network` stays as it is; another error is left to the training.
+    """
+    tried, reached = copy.deepcopy(network).train(), list[str]()
+    for path, module in tried.named_modules():
+        if isinstance(module, _BATCH_NORM):
+            where = f"{path.removeprefix('body.')} ({type(module).__name__})"
+            module.register_forward_pre_hook(lambda *_, where=where: reached.append(where))
+    try:
+        with torch.no_grad():
+            tried(inputs)
+    except ValueError as error:
+        if reached and "Expected more than 1 value per channel" in str(error):
+            raise ModelError(
+                f"{name_of(network)}: layer {reached[-1]} normalises one value a channel, and cannot be trained on a "
+                f"batch of one; {hint}"
+            ) from error
+    except RAISED:
+        return
+
+
+def name_of(network: nn.Module) -> str:
+    """How messages speak of a network: by its name in the recipe, where it was built from one."""
+    return str(getattr(network, "described", type(network).__name__))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in _NO_MEMORY)
+
+
+def _mode(network: nn.Module) -> str:
+    return "training" if network.training else "evaluation"
+
+
+def _count(inputs: Inputs) -> int:
+    return len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
+
+
+def _kind(outputs: object) -> str:
+    if isinstance(outputs, dict):
+        return f"a dictionary of {', '.join(map(str, list(outputs)[:3]))}"
+    if isinstance(outputs, tuple | list):
+        return f"a {type(outputs).__name__} of {len(outputs)}"
+    return type(outputs).__name__
