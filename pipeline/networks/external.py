@@ -201,6 +201,6 @@ def _reason(error: BaseException) -> str:
     return first_line(error) if said_elsewhere else words
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error of another library."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -168,20 +168,22 @@ def _require_numbers(folder: Path, logits: Tensor, metrics: Mapping[str, Any]) -
     bad = int(logits.isnan().any(dim=1).sum())
     if bad or not all(math.isfinite(value) for value in metrics.values()):
         raise DivergedError(
-            f"{folder}: the network's outputs on the test split are no numbers for {bad:,} of {len(logits):,} samples, or "
-            "too large to be measured; check its weights, and the inputs for NaN and infinity"
+            f"{folder}: the network's outputs on the test split are no numbers for {bad:,} of {len(logits):,} samples, "
+            "or too large to be measured; check its weights, and the inputs for NaN and infinity"
         )
 
 
 def warn_constant_outputs(folder: Path, logits: Tensor) -> None:
-    """Says on stderr that a finished network gives the same outputs (N, C) for every sample, or one that never changes."""
+    """Says on stderr that a finished network gives the same outputs (N, C) for every sample, or one that never
+    changes.
+    """
     constant = (logits == logits[0]).all(dim=0)
     if len(logits) < 2 or not constant.any():
         return
     which = "all outputs are" if constant.all() else f"output {int(constant.nonzero()[0])} is"
     print(
-        f"warning: {folder}: {which} the same for all {len(logits):,} test samples: likely causes are a learning rate that "
-        "is too high, units that no longer react, or a network that ignores its inputs",
+        f"warning: {folder}: {which} the same for all {len(logits):,} test samples: likely causes are a learning rate "
+        "that is too high, units that no longer react, or a network that ignores its inputs",
         file=sys.stderr,
     )
 

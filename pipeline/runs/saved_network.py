@@ -38,8 +38,8 @@ def load_network(result: Result) -> nn.Module:
     """
     if has_other_code(result):
         raise WeightsError(
-            f"{result.folder}: the code of its network {result.network.name!r} has changed since it was trained, and old "
-            "weights in new code are another network; put the code back, or train it again"
+            f"{result.folder}: the code of its network {result.network.name!r} has changed since it was trained, and "
+            "old weights in new code are another network; put the code back, or train it again"
         )
     network = build_network(result.network, fetch=False)
     path = result.folder / WEIGHTS

@@ -40,8 +40,8 @@ def is_users(name: str) -> bool:
 
 def code_sha256(name: str) -> str | None:
     """SHA-256 of the source of `package.module:function` and of all that it uses of modules in the same project: those
-    below the folder that its package lies in, or below the working folder. Of an installed package it is the file alone.
-    Nothing but the packages around a module is imported.
+    below the folder that its package lies in, or below the working folder. Of an installed package it is the file
+    alone. Nothing but the packages around a module is imported.
 
     None for a name that is not the user's, and where there is no source to read, which is said once.
 
@@ -196,7 +196,9 @@ class _Project:
         return self._modules[name]
 
     def _is_ours(self, name: str) -> bool:
-        """Whether the package that a module is in is the project's. Libraries are not looked into, as that imports them."""
+        """Whether the package that a module is in is the project's. Libraries are not looked into, as that would import
+        them.
+        """
         spec = _spec_of(name.partition(".")[0])
         if spec is None:
             return False

@@ -29,7 +29,8 @@ def require_finite(values: Mapping[str, Any], epoch: int, settings: Training, fo
     causes.append("NaN or infinity in inputs, or an objective that divides by zero")
     kept = f"; the checkpoint after epoch {epoch - 1:,} is kept" if epoch > 1 else ""
     raise DivergedError(
-        f"{folder}: epoch {epoch:,}: {name} is {value}, the training has diverged; likely causes: {'; '.join(causes)}{kept}"
+        f"{folder}: epoch {epoch:,}: {name} is {value}, the training has diverged; likely causes: "
+        f"{'; '.join(causes)}{kept}"
     )
 
 

@@ -46,7 +46,9 @@ def forward(network: nn.Module, inputs: Inputs, batch_size_setting: str | None =
 def named_errors(
     network: nn.Module, inputs: Inputs, what: str, batch_size_setting: str | None = None
 ) -> Iterator[None]:
-    """Turns an error of the body into a ModelError that names the network, the batch and the line of the user's code."""
+    """Turns an error of the body into a ModelError that names the network, the batch and the line of the user's code,
+    where the network is one from elsewhere or memory has run out. Other errors are ours, and stay what they are.
+    """
     try:
         yield
     except (PipelineError, CacheError):
@@ -58,6 +60,8 @@ def named_errors(
             raise ModelError(
                 f"{name_of(network)}: out of memory on a batch of {count:,} ({in_words(error)}){hint}"
             ) from error
+        if ":" not in name_of(network):
+            raise
         raise ModelError(
             f"{name_of(network)}: {what} on a batch of {count:,} in {_mode(network)} ({in_words(error)})"
         ) from error
@@ -87,7 +91,7 @@ def require_batch_of_one(network: nn.Module, inputs: Inputs, hint: str) -> None:
 
 def name_of(network: nn.Module) -> str:
     """How messages speak of a network: by its name in the recipe, where it was built from one."""
-    return str(getattr(network, "described", type(network).__name__))
+    return str(getattr(network, "described", "")) or type(network).__name__
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

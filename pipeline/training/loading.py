@@ -147,8 +147,8 @@ def _named_death() -> Iterator[None]:
         if "DataLoader worker" not in said or not ("killed" in said or "exited unexpectedly" in said):
             raise
         raise DataError(
-            f"a process that reads the data was killed ({said.rstrip('. ')}), most often because memory ran out; run the "
-            "same command again, it goes on from what is saved"
+            f"a process that reads the data was killed ({said.rstrip('. ')}), most often because memory ran out; run "
+            "the same command again, it goes on from what is saved"
         ) from error
 
 
