@@ -11,13 +11,14 @@ import functools
 import hashlib
 import importlib.util
 import io
-import sys
 import sysconfig
 import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+
+from decant.pipeline.support.notices import say_once
 
 RAISED = (Exception, SystemExit)
 """What a user's code may raise: anything, and a script that is imported may end the program."""
@@ -64,15 +65,10 @@ def code_sha256(name: str) -> str | None:
 def warn_without_source(name: str) -> None:
     """Says once on stderr that changes of a user's function cannot be noticed, where its source cannot be read."""
     if is_users(name) and code_sha256(name) is None:
-        _say_once(
+        say_once(
             f"warning: {name}: its source cannot be read, so a change of it is not noticed: after one, delete what "
             "was made with it"
         )
-
-
-@functools.cache
-def _say_once(message: str) -> None:
-    print(message, file=sys.stderr)
 
 
 @dataclass
