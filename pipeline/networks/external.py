@@ -2,6 +2,8 @@
 
 torchvision's are made for images of 224 × 224; `stem_stride = 1` has the first convolution keep the size of small ones.
 
+`size` has images resized for a network alone, so that a teacher can take larger ones than its student.
+
 Pretrained networks have the mean, standard deviation and image size that they were trained with. Every network is tried
 on one batch of zeros, so that one which cannot take the data is refused here.
 """
@@ -17,9 +19,11 @@ import torchvision.models
 from torch import nn
 
 from decant.pipeline.errors import ModelError, WeightsError, nearest
+from decant.pipeline.networks import resizing
 from decant.pipeline.networks.builders import Shape, image_channels
 from decant.pipeline.networks.kept_columns import check_outputs
 from decant.pipeline.networks.preprocess import Network, Preprocess
+from decant.pipeline.networks.resizing import Resize
 from decant.pipeline.support.plugins import Plugin, in_words, optional
 from decant.pipeline.support.source_code import RAISED
 
@@ -39,9 +43,17 @@ def build_external(
     if build_source is not None:
         network = build_source(rest, num_classes, input_shape, preprocess, dict(args))
     else:
-        network = Network(preprocess, from_function(name, num_classes, input_shape, args))
+        seen = Resize(preprocess.size).of(input_shape)
+        network = Network(preprocess, from_function(name, num_classes, seen, args))
     _try_once(network, num_classes, input_shape)
     return network
+
+
+def takes_size(name: str) -> bool:
+    """Whether `name` is a function of the user's that takes `size` itself. Raises ModelError where there is none."""
+    if ":" not in name or name.partition(":")[0] in ("torchvision", "timm"):
+        return False
+    return resizing.takes_size(Plugin(name, "", ModelError).load())
 
 
 def _torchvision(
@@ -71,7 +83,8 @@ def _torchvision(
     _replace_head(body, pretrained_classes, num_classes)
     transforms = weights.transforms()
     height, width = (*transforms.crop_size, *transforms.crop_size)[:2]  # one number is a square
-    network = Network(Preprocess(transforms.mean, transforms.std, (height, width)), body)
+    size = preprocess.size or (height, width)
+    network = Network(Preprocess(transforms.mean, transforms.std, size, preprocess.interpolation), body)
     network.untrained_head = _untrained_head(pretrained_classes, num_classes)
     return network
 
@@ -141,7 +154,8 @@ def _timm(
         config = timm.data.resolve_model_data_config(body)
         if len(config["mean"]) != channels:
             raise ModelError(f"pretrained for {len(config['mean'])} channels, the data has {channels}")
-        preprocess = Preprocess(config["mean"], config["std"], config["input_size"][1:])
+        size = preprocess.size or config["input_size"][1:]
+        preprocess = Preprocess(config["mean"], config["std"], size, preprocess.interpolation)
     network = Network(preprocess, body)
     if args.get("pretrained"):
         pretrained: Any = body.pretrained_cfg
@@ -188,7 +202,9 @@ def _try_once(network: Network, num_classes: int, input_shape: Shape) -> None:
         with torch.no_grad():
             logits = network(torch.zeros(2, *input_shape, dtype=dtype))
     except RAISED as error:  # the network may be the user's, and raise anything
-        raise ModelError(f"cannot take inputs of shape {input_shape}: {_reason(error)}") from error
+        resized = network.preprocess.size is not None or len(input_shape) != 3
+        hint = "" if resized else "; where it needs images of another size, give it `size`"
+        raise ModelError(f"cannot take inputs of shape {input_shape}: {_reason(error)}{hint}") from error
     finally:
         network.train()
     check_outputs(logits, num_classes, "for a batch of 2")

@@ -20,7 +20,8 @@ class Preprocess(nn.Module):
     """(B, C, H, W) or (B, F) inputs → the same, normalised by channel or feature, in the dtype of `mean`.
 
     uint8 inputs are pixels, 0 to 255, and are read as 0 to 1; float inputs are taken as they are. `size`
-    (H, W) resizes images bilinearly, antialiased. A channels_last input stays channels_last.
+    (H, W) resizes images: "bilinear" or "bicubic", both antialiased, or "nearest". A channels_last input stays
+    channels_last.
     Raises ModelError when `mean` and `std` differ in length or a standard deviation is not positive.
     """
 
@@ -28,7 +29,11 @@ class Preprocess(nn.Module):
     std: Tensor
 
     def __init__(
-        self, mean: Sequence[float], std: Sequence[float], size: tuple[int, int] | None = None
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: tuple[int, int] | None = None,
+        interpolation: str = "bilinear",
     ) -> None:
         super().__init__()
         if len(mean) != len(std):
@@ -37,7 +42,7 @@ class Preprocess(nn.Module):
             raise ModelError(f"std must be positive, got {tuple(std)}")
         self.register_buffer("mean", torch.tensor(tuple(mean), dtype=torch.float32))
         self.register_buffer("std", torch.tensor(tuple(std), dtype=torch.float32))
-        self.size = size
+        self.size, self.interpolation = size, interpolation
 
     def forward(self, inputs: Tensor) -> Tensor:
         normalised = self._normalise(inputs)
@@ -45,7 +50,9 @@ class Preprocess(nn.Module):
         # the result is the same, as the weights of a resize sum to one.
         if self.size is None or tuple(inputs.shape[2:]) == self.size:
             return normalised
-        return F.interpolate(normalised, size=self.size, mode="bilinear", antialias=True)
+        if self.interpolation == "nearest":
+            return F.interpolate(normalised, size=self.size, mode="nearest-exact")
+        return F.interpolate(normalised, size=self.size, mode=self.interpolation, antialias=True)
 
     def _normalise(self, inputs: Tensor) -> Tensor:
         """(inputs / 255 − mean) / std, or without the 255: one multiply and one add, in place on a copy."""
@@ -58,7 +65,8 @@ class Preprocess(nn.Module):
         return inputs.to(self.mean.dtype, copy=True).mul_(scale).add_(shift)
 
     def extra_repr(self) -> str:
-        return f"mean={self.mean.tolist()}, std={self.std.tolist()}, size={self.size}"
+        how = "" if self.interpolation == "bilinear" else f", interpolation={self.interpolation}"
+        return f"mean={self.mean.tolist()}, std={self.std.tolist()}, size={self.size}{how}"
 
 
 class Network(KeepsColumns):

@@ -10,6 +10,7 @@ from decant.pipeline.errors import ModelError, WeightsError, nearest
 from decant.pipeline.networks import cifar_resnet, external, lenet, mobilenet, small, vgg, wide_resnet
 from decant.pipeline.networks.builders import Builder, Shape
 from decant.pipeline.networks.preprocess import Network, Preprocess
+from decant.pipeline.networks.resizing import Resize, split_resize
 
 _NETWORKS: dict[str, Builder] = {
     **small.NETWORKS,
@@ -39,21 +40,25 @@ def build_by_name(
 
     `input_shape` is (C, H, W) for uint8 images and (F,) for float features; `mean` and `std` have a value a
     channel or feature, of pixels between 0 and 1 or of the features as they are. `args` are the network's
-    own. Weights are drawn from torch's global generator unless `args` ask for pretrained ones, which bring
+    own, and `size` and `interpolation`, which resize images for it; a function of the user's that takes `size` is given
+    it instead. Weights are drawn from torch's global generator unless `args` ask for pretrained ones, which bring
     their own mean and std.
     Raises ModelError when the name or an argument is unknown, or the network cannot take such inputs, and
     WeightsError when pretrained weights cannot be fetched.
     """
     try:
         _check_problem(num_classes, input_shape, mean)
+        resize = Resize()
+        if not external.takes_size(name):
+            resize, args = split_resize(args, input_shape)
+        preprocess = Preprocess(mean, std, *resize)
         if ":" in name:
-            preprocess = Preprocess(mean, std)
             return external.build_external(
                 name, num_classes, input_shape=input_shape, preprocess=preprocess, args=args
             )
         builder = _find(name)
         check_arguments(builder, args)
-        return Network(Preprocess(mean, std), builder(input_shape, num_classes, **args))
+        return Network(preprocess, builder(resize.of(input_shape), num_classes, **args))
     except (ModelError, WeightsError) as error:
         error.args = (f"network {name!r}: {error}",)
         raise
