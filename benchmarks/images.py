@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.conditions import Conditions
-from decant.cache import LogitCache, LogitCacheWriter, Manifest, SoftLabelDataset, input_crc32
+from decant.cache import LogitCache, LogitCacheWriter, Manifest, SoftLabelDataset
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.views import ViewedData
@@ -33,10 +33,10 @@ def _cache(conditions: Conditions, data: ViewedData) -> LogitCache:
         manifest = Manifest.build(num_samples=len(data), num_outputs=CLASSES, data={"name": "bench"})
         indices = np.arange(len(data))
         inputs, labels = data.batch(np.stack([indices, np.zeros_like(indices)], axis=1))
-        checksums = np.array([input_crc32(image) for image in inputs], np.uint32)
         logits = conditions.random().standard_normal((len(data), CLASSES), dtype=np.float32)
+        logits[indices, labels.numpy()] += 5  # or it would be doubted that a teacher gave them
         with LogitCacheWriter(path, manifest) as writer:
-            writer.write(indices, logits, labels=labels.numpy(), input_crc32=checksums)
+            writer.write(indices, logits, labels=labels.numpy(), inputs=inputs)
             writer.publish()
     return LogitCache.open(path)
 
