@@ -39,8 +39,12 @@ def line(process: subprocess.Popen[str], timeout: float = PATIENCE) -> str:
 
 
 def finished(process: subprocess.Popen[str], timeout: float = PATIENCE) -> str:
-    """What a script printed, once it has ended well."""
-    out, err = process.communicate(timeout=timeout)
+    """What a script printed, once it has ended well; one that is stuck is killed."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
     assert process.returncode == 0, f"ended with {process.returncode}: {out}{err}"
     return out
 
