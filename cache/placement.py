@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.format.tables import Layout, Table
+from decant.cache.io.system import read_into
 
 Placement = Literal["auto", "mapped", "ram"]
 """The mapped file, or a copy in memory; "auto" copies what lies on a network mount and fits into half of the memory."""
@@ -69,7 +70,7 @@ def read_whole(fd: int, offset: int, nbytes: int) -> NDArray[np.uint8]:
     content = np.empty(nbytes, np.uint8)
     done = 0
     while done < nbytes:
-        count = os.preadv(fd, [content[done : done + _PIECE].data], offset + done)
+        count = read_into(fd, content[done : done + _PIECE].data, offset + done)
         if not count:
             raise EOFError(f"the file ends {nbytes - done:,} bytes early")
         done += count

@@ -29,6 +29,7 @@ from decant.cache.format.tables import Layout
 from decant.cache.inputs import input_checksums
 from decant.cache.io import locks, partial
 from decant.cache.io.files import replacing, reserve, storage_error, sync_folder
+from decant.cache.io.system import CLOEXEC
 from decant.cache.manifest import Manifest, require_equal
 from decant.cache.plausibility import doubts, doubts_of_rows
 from decant.cache.reader import LogitCache
@@ -220,7 +221,7 @@ class LogitCacheWriter:
         try:
             with replacing(name) as draft:
                 created = hdf5.create(draft, manifest)
-                fd = os.open(draft, os.O_RDWR | os.O_CLOEXEC)
+                fd = os.open(draft, os.O_RDWR | CLOEXEC)
                 locks.claim(fd)
                 reserve(fd, created.size, name)
         except RuntimeError as error:  # what h5py raises where a file cannot grow to its size on closing
@@ -322,7 +323,7 @@ def _join(path: Path, name: Path, manifest: Manifest) -> LogitCacheWriter:
     """A writer into a partial file that another process of the same job has."""
     writer = LogitCacheWriter.__new__(LogitCacheWriter)
     writer.path, writer.partial = path, name
-    writer._fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+    writer._fd = os.open(name, os.O_RDWR | CLOEXEC)
     try:
         locks.join(writer._fd)
         writer._open(_check_begun(name, manifest))

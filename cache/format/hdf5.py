@@ -23,6 +23,7 @@ from h5py import h5a, h5d, h5l, h5o, h5p, h5s, h5t
 
 from decant.cache.errors import FormatError, NewerFormatError
 from decant.cache.format.tables import Layout, Table, TableSpec, expected_size, expected_tables
+from decant.cache.io.system import pread
 from decant.cache.manifest import MAX_BYTES, Manifest
 
 FORMAT = b"soft-label-cache"
@@ -60,7 +61,7 @@ def create(path: str | os.PathLike[str], manifest: Manifest) -> Layout:
     with open(path, "r+b") as raw:
         length = next(iter(tables.values())).offset
         raw.seek(tables["seal"].offset)
-        digest = hashlib.sha256(os.pread(raw.fileno(), length, 0)).digest()
+        digest = hashlib.sha256(pread(raw.fileno(), length, 0)).digest()
         raw.write(_SEAL.pack(length, digest))
     with open(path, "rb") as raw:
         return check(raw, str(path))
@@ -93,7 +94,7 @@ class _Header:
     """The file as libhdf5 sees it: its length and the bytes of the header, and nothing else."""
 
     def __init__(self, fd: int, length: int, size: int) -> None:
-        self._bytes, self._size, self._at = os.pread(fd, length, 0), size, 0
+        self._bytes, self._size, self._at = pread(fd, length, 0), size, 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
@@ -126,15 +127,15 @@ class _Header:
 
 def _check_seal(fd: int, size: int, path: str) -> int:
     """The length of the header, whose SHA-256 agrees with the seal at the end of the file."""
-    start = os.pread(fd, 64, 0)
+    start = pread(fd, 64, 0)
     if not start.startswith(_SIGNATURE):
         raise FormatError(f"{path}: not an HDF5 file, so not a cache")
     stated_end = int.from_bytes(start[28:36], "little")  # the superblock's end-of-file address
     if start[8:9] == b"\x02" and stated_end > size:
         raise FormatError(f"{path}: cut short: {size:,} bytes of {stated_end:,}; fetch or build it again")
-    seal = os.pread(fd, _SEAL.size, max(0, size - _SEAL.size))
+    seal = pread(fd, _SEAL.size, max(0, size - _SEAL.size))
     length, digest = _SEAL.unpack(seal) if len(seal) == _SEAL.size else (0, b"")
-    if not 0 < length <= min(size, _MAX_HEADER) or hashlib.sha256(os.pread(fd, length, 0)).digest() != digest:
+    if not 0 < length <= min(size, _MAX_HEADER) or hashlib.sha256(pread(fd, length, 0)).digest() != digest:
         raise FormatError(
             f"{path}: the header does not agree with its seal: damaged, or an HDF5 file that is not a cache"
         )
@@ -225,7 +226,7 @@ def _check_places(fd: int, tables: Mapping[str, Table], header: int, size: int, 
             )
         if table.end > size:
             raise FormatError(f"{path}: `{name}` ends at byte {table.end:,} of a file of {size:,}")
-        if any(os.pread(fd, table.offset - end, end)):
+        if any(pread(fd, table.offset - end, end)):
             raise FormatError(f"{path}: bytes {end:,} to {table.offset:,}, before `{name}`, must be zero")
         end = table.end
     if end != size:

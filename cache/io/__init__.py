@@ -2,6 +2,7 @@
 
 files.py      replacing a file in one step; reading, writing, reserving and syncing, with errors that say what to do
 locks.py      the locks between processes
+system.py     what only POSIX has, and what stands in for it elsewhere
 blockfile.py  files of checksummed blocks: filled in place, resumed, checked when they are read
 partial.py    the unfinished file of a cache: its name, who may write into it, how it is published
 usage.py      who uses a published file

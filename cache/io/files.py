@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from decant.cache.errors import StorageError
+from decant.cache.io.system import CLOEXEC, allocated_bytes, pread, pwrite
 
 DRAFT = ".draft"
 """Ends the name of a file that is written beside the name that it is to have."""
@@ -60,7 +61,7 @@ def replacing(path: Path) -> Iterator[Path]:
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}{DRAFT}")
     try:
         yield draft
-        fd = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(draft, (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | CLOEXEC)
         try:
             os.fsync(fd)
         finally:
@@ -107,7 +108,7 @@ def reserve(fd: int, size: int, path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             raise storage_error(error, path, f"reserving {size:,} bytes") from error
-    held = os.fstat(fd).st_blocks * 512
+    held = allocated_bytes(os.fstat(fd))
     free = shutil.disk_usage(path.parent).free
     if size - held > free:
         raise StorageError(
@@ -116,7 +117,7 @@ def reserve(fd: int, size: int, path: Path) -> None:
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int, path: Path) -> None:
-    """Writes every byte of `data` from byte `offset` of the open file on; `os.pwrite` may stop early.
+    """Writes every byte of `data` from byte `offset` of the open file on; `pwrite` may stop early.
 
     Raises StorageError, naming `path`, on a full disk or a failed write.
 
@@ -129,7 +130,7 @@ def write_all(fd: int, data: bytes | memoryview, offset: int, path: Path) -> Non
     view = memoryview(data).cast("B")
     while view:
         try:
-            done = os.pwrite(fd, view, offset)
+            done = pwrite(fd, view, offset)
         except OSError as error:
             raise storage_error(error, path, "writing") from error
         view, offset = view[done:], offset + done
@@ -148,7 +149,7 @@ def read_all(fd: int, count: int, offset: int, path: Path) -> bytes:
     parts = []
     while count:
         try:
-            part = os.pread(fd, count, offset)
+            part = pread(fd, count, offset)
         except OSError as error:
             raise storage_error(error, path, "reading") from error
         if not part:
@@ -163,6 +164,8 @@ def sync_folder(folder: Path) -> None:
 
     >>> sync_folder(Path("."))
     """
+    if os.name == "nt":  # where a folder cannot be opened
+        return
     try:
         fd = os.open(folder, os.O_RDONLY)
         try:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from decant.cache.io.files import storage_error
+from decant.cache.io.system import CLOEXEC, pread, pwrite
 
 try:
     import fcntl
@@ -77,7 +78,7 @@ def exclusive(lock: Path, waiting: Callable[[str], None]) -> Iterator[None]:
             _wait(fd, lock)
         with contextlib.suppress(OSError):  # the name is for who waits; the lock holds without it
             os.ftruncate(fd, 0)
-            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
         _release(fd)
@@ -153,7 +154,7 @@ def holder(lock: Path) -> str | None:
     >>> folder.cleanup()
     """
     try:
-        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(lock, os.O_RDONLY | CLOEXEC)
     except OSError:
         return None
     try:
@@ -207,11 +208,14 @@ def in_use(fd: int) -> bool:
 def _open(lock: Path) -> int:
     """A descriptor to lock with; the file is made if need be."""
     try:
-        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return os.open(lock, os.O_RDWR | os.O_CREAT | CLOEXEC, 0o666)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        return os.open(lock, os.O_RDONLY | os.O_CLOEXEC)  # another person's; reading is enough to lock it
+        try:
+            return os.open(lock, os.O_RDONLY | CLOEXEC)  # another person's; reading is enough to lock it
+        except FileNotFoundError:  # it cannot be made: why not is the first error
+            raise error from None
 
 
 def _flock(fd: int, operation: int) -> None:
@@ -249,7 +253,7 @@ def _release(fd: int) -> None:
 
 
 def _name_in(fd: int) -> str:
-    return os.pread(fd, 200, 0).decode(errors="replace")
+    return pread(fd, 200, 0).decode(errors="replace")
 
 
 def _may_live(named: str) -> bool:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from decant.cache.io.files import DRAFT, storage_error
 from decant.cache.io.locks import claim
+from decant.cache.io.system import CLOEXEC
 
 PARTIAL = ".partial"
 """Ends the name of an unfinished file."""
@@ -74,7 +75,7 @@ def hold(path: Path) -> tuple[Path, int] | None:
             ):  # another person's, or just published
                 if not os.access(found, os.W_OK):  # its builder was killed when it was about to publish it
                     found.chmod(stat.S_IMODE(found.stat().st_mode) | stat.S_IWUSR)
-                fd = os.open(found, os.O_RDWR | os.O_CLOEXEC)
+                fd = os.open(found, os.O_RDWR | CLOEXEC)
                 if claim(fd) and os.fstat(fd).st_nlink == 1:  # not published in the meantime
                     return found, fd
                 os.close(fd)

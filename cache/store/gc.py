@@ -12,6 +12,7 @@ from decant.cache.io import usage
 from decant.cache.io.files import DRAFT, storage_error
 from decant.cache.io.locks import in_use
 from decant.cache.io.partial import PARTIAL
+from decant.cache.io.system import CLOEXEC, allocated_bytes
 from decant.cache.store.local import Store
 
 DAY = 86_400.0
@@ -89,7 +90,7 @@ def remove_leftover(leftover: Leftover) -> bool:
 def _written(path: Path) -> bool:
     """Whether a living process is known to write an unfinished file."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | CLOEXEC)
     except OSError:
         return True  # not ours to judge
     try:
@@ -100,6 +101,6 @@ def _written(path: Path) -> bool:
 
 def _allocated(path: Path) -> int:
     try:
-        return path.stat().st_blocks * 512
+        return allocated_bytes(path.stat())
     except FileNotFoundError:
         return 0

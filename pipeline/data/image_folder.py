@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache import StorageError, Store
+from decant.cache.io.system import allocated_bytes
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data import image_pack
 from decant.pipeline.data.image_decode import DECODING, alike, decode, decoder
@@ -184,7 +185,7 @@ def _make_sure_it_fits(path: Path, size: int) -> None:
     """Raises StorageError where a pack of so many bytes takes more than half of the memory or the free disk."""
     image_pack.writable_folder(path.parent)
     begun = image_pack.partial_path(path)
-    free = shutil.disk_usage(path.parent).free + (begun.stat().st_blocks * 512 if begun.exists() else 0)
+    free = shutil.disk_usage(path.parent).free + (allocated_bytes(begun.stat()) if begun.exists() else 0)
     for room, what in ((_memory(), "the memory"), (free, f"what is free in {path.parent}")):
         if size > room // _SHARE:
             raise StorageError(

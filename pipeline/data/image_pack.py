@@ -27,6 +27,7 @@ from decant.cache.io.blockfile import BlockChecks, BlockFile
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import claim, exclusive, lock_path
 from decant.cache.io.partial import PARTIAL
+from decant.cache.io.system import CLOEXEC
 from decant.pipeline.data.samples import spread
 from decant.pipeline.errors import DamagedError, DataError
 from decant.pipeline.support.progress import progress
@@ -106,7 +107,7 @@ class Pack:
     def __init__(self, path: Path, layout: Layout) -> None:
         """Raises FileNotFoundError; DamagedError where it is not the whole pack of this layout."""
         self.path, self.layout = path, layout
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | CLOEXEC)
         try:
             size = os.fstat(fd).st_size
             if size != layout.size:
@@ -199,7 +200,7 @@ def _say_waiting(path: Path, holder: str) -> None:
 
 def _build(path: Path, layout: Layout, decode: Decode, confirm: Callable[[], None], description: str) -> None:
     unfinished = partial_path(path)
-    fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | CLOEXEC, 0o666)
     try:
         claim(fd)  # so that `decant cache gc` does not remove it
         file = BlockFile(fd, layout, unfinished)

@@ -1,0 +1,79 @@
+"""What only POSIX systems have, and what stands in for it elsewhere, as on Windows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+
+CLOEXEC: int = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+"""Flags of every file that is opened by `os.open`: no child process keeps it, and its bytes are taken as they are."""
+
+_seeking = threading.Lock()
+
+
+def pread(fd: int, count: int, offset: int) -> bytes:
+    """At most `count` bytes from byte `offset` of an open file on.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryFile() as file:
+    ...     pwrite(file.fileno(), b"rows", 1), pread(file.fileno(), 9, 2)
+    (4, b'ows')
+    """
+    if hasattr(os, "pread"):
+        return os.pread(fd, count, offset)
+    with _at(fd, offset):
+        return os.read(fd, count)
+
+
+def pwrite(fd: int, data: bytes | memoryview, offset: int) -> int:
+    """Writes at byte `offset` of an open file; returns how many bytes were written, which may be fewer.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryFile() as file:
+    ...     pwrite(file.fileno(), b"rows", 0)
+    4
+    """
+    if hasattr(os, "pwrite"):
+        return os.pwrite(fd, data, offset)
+    with _at(fd, offset):
+        return os.write(fd, data)
+
+
+@contextlib.contextmanager
+def _at(fd: int, offset: int) -> Iterator[None]:
+    """Moves to byte `offset` of an open file, and back at the end: a file object may have a position in it."""
+    with _seeking:
+        before = os.lseek(fd, 0, os.SEEK_CUR)
+        os.lseek(fd, offset, os.SEEK_SET)
+        try:
+            yield
+        finally:
+            os.lseek(fd, before, os.SEEK_SET)
+
+
+def read_into(fd: int, buffer: memoryview, offset: int) -> int:
+    """Fills `buffer` from byte `offset` of an open file on; returns how many bytes were read, which may be fewer.
+
+    >>> import tempfile
+    >>> buffer = bytearray(3)
+    >>> with tempfile.TemporaryFile() as file:
+    ...     pwrite(file.fileno(), b"rows", 0), read_into(file.fileno(), memoryview(buffer), 1), buffer
+    (4, 3, bytearray(b'ows'))
+    """
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [buffer], offset)
+    part = pread(fd, len(buffer), offset)
+    buffer[: len(part)] = part
+    return len(part)
+
+
+def allocated_bytes(status: os.stat_result) -> int:
+    """The bytes that a file takes on its disk; where that is not known, its size.
+
+    >>> allocated_bytes(os.stat(os.devnull))
+    0
+    """
+    blocks = getattr(status, "st_blocks", None)
+    return status.st_size if blocks is None else int(blocks) * 512
