@@ -77,7 +77,8 @@ def _locate(loc: Sequence[str | int], table: bool = False) -> tuple[str, Schema]
         if "discriminator" in schema:
             schema = {"$ref": schema["discriminator"]["mapping"][part]}
         elif isinstance(part, int):
-            path, schema = f"{path}[{part}]", schema["items"]
+            path = f"{path}[{part}]"
+            schema = schema["items"] if "items" in schema else schema["prefixItems"][part]
         else:
             path, schema = f"{path}.{part}" if path else part, schema.get("properties", {}).get(part, {})
         choices = [_definition(choice, whole) for choice in schema.get("anyOf", [schema])]
@@ -114,7 +115,7 @@ _BOUNDS = {
 def _expected(schema: Schema) -> str:
     """What a schema allows, in words: the type with its range, or the choices."""
     if "enum" in schema:
-        return f"one of {', '.join(schema['enum'])}"
+        return f"one of {', '.join(map(str, schema['enum']))}"
     if "discriminator" in schema:
         return f"a table with `{schema['discriminator']['propertyName']}`"
     if schema.get("title") == "Network":

@@ -92,8 +92,8 @@ class DataSettings(Section):
     `[0, 1]` of a longer tuple. None takes items that are (input, label).
     """
     axes: Literal["CHW", "HWC"] | None = None
-    """The order of the axes of arrays from your own dataset. None takes (C, H, W), and refuses arrays that look like
-    (H, W, C).
+    """The order of the axes of arrays from your own dataset; "HWC" takes grey (H, W) too. None takes (C, H, W), and
+    refuses arrays that look like (H, W, C).
     """
 
     @model_validator(mode="after")

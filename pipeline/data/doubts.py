@@ -45,26 +45,28 @@ def check_classes(data: LabelledData) -> None:
         )
 
 
-def check_inputs(inputs: NDArray[np.generic], indices: NDArray[np.int64], where: str) -> None:
-    """Says once what is doubtful about the values of some inputs (B, …), of the samples at `indices`. Raises DataError
-    where a float is not finite.
+def check_inputs(inputs: NDArray[np.generic], indices: NDArray[np.int64], name: str, split: str) -> None:
+    """Says once what is doubtful about the values of some inputs (B, …), of the samples at `indices` of a part. Raises
+    DataError where a float is not finite.
     """
     if inputs.dtype == np.float32:
         wrong = np.flatnonzero(~np.isfinite(inputs.reshape(len(inputs), -1)).all(axis=1))
         if len(wrong):
-            raise DataError(f"{where}: sample {indices[wrong[0]]}: its input has NaN or infinity")
+            raise DataError(f"{name}: {split}: sample {indices[wrong[0]]}: its input has NaN or infinity")
     if inputs.ndim != 4:
         return
     low, high = float(inputs.min()), float(inputs.max())
     if inputs.dtype == np.uint8 and high <= 1:
         say_once(
-            f"warning: {where}: no pixel is above {high:g}, and uint8 images go to 255: were floats of 0 to 1 cast? "
-            "Give them as floats, or times 255"
+            f"warning: {name}: {split}: no pixel is above {high:g}, and uint8 images go to 255: were floats of 0 to "
+            "1 cast? Give them as floats, or times 255",
+            about=f"range of {name}",
         )
     if inputs.dtype == np.float32 and low >= 0 and 2 < high <= 255:
         say_once(
-            f"warning: {where}: float images of values from {low:g} to {high:g}, which seem to be pixels of 0 to 255; "
-            "give them as uint8, which augmentation and pretrained networks expect"
+            f"warning: {name}: {split}: float images of values from {low:g} to {high:g}, which seem to be pixels of "
+            "0 to 255; give them as uint8, which augmentation and pretrained networks expect",
+            about=f"range of {name}",
         )
 
 

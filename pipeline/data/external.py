@@ -57,7 +57,7 @@ def from_function(settings: DataSettings, views: ViewsSettings, split: Split) ->
     if not fits:
         return data
     chosen = spread(len(data), _PROBES)
-    check_inputs(inputs[chosen], chosen, f"{settings.name}: {split}")
+    check_inputs(inputs[chosen], chosen, settings.name, split)
     return ArrayData(settings.name, split, inputs, data.labels, data.classes)
 
 
@@ -108,7 +108,10 @@ class SampleData:
                     f"{where}: labels are one-hot rows of {width}, and there are {len(self.classes)} classes"
                 )
             self.classes = self.classes or tuple(map(str, range(width)))
-            say_once(f"{where}: labels are one-hot rows of {width}, and are taken as their classes")
+            say_once(
+                f"{where}: labels are one-hot rows of {width}, and are taken as their classes",
+                about=f"one-hot labels of {self.name}",
+            )
         self.labels = as_labels(per_sample, where)
 
     def sample(self, index: int) -> tuple[NDArray[Any], Label]:
@@ -134,7 +137,7 @@ class SampleData:
         """Of the labels and of a fixed set of samples; all of them would take a pass over the data."""
         chosen = spread(len(self), _PROBES)
         inputs = self.raw(chosen)
-        check_inputs(inputs, chosen, f"{self.name}: {self.split}")
+        check_inputs(inputs, chosen, self.name, self.split)
         digest = hashlib.sha256(f"{len(self)} {inputs.shape} {inputs.dtype.str}".encode())
         digest.update(self.labels.data)
         digest.update(inputs.data)

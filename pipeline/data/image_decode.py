@@ -87,8 +87,12 @@ def to_array(value: Any, views: ViewsSettings, axes: str | None = None) -> NDArr
     if not floats and array.dtype != np.uint8:
         hint = "; give pixels of 0 to 255 as uint8" if array.ndim == 3 and array.dtype.kind in "iub" else ""
         raise TypeError(f"inputs must be images, uint8 or float arrays, found {array.dtype}{hint}")
-    if array.ndim == 3:
+    if array.ndim == 3 or (array.ndim == 2 and axes == "HWC"):
         array = _channels_first(array, axes)
+    if floats and views.channels is not None and array.ndim == 3 and len(array) != views.channels:
+        raise ValueError(
+            f"views.channels = {views.channels}: is for images of uint8, found floats of {array.shape}"
+        )
     if floats:
         return array.astype(np.float32)
     return resized(array[None], views)[0] if array.ndim == 3 else array
@@ -136,7 +140,7 @@ def _recoloured(images: NDArray[np.uint8], channels: int | None) -> NDArray[np.u
 def _channels_first(array: NDArray[Any], axes: str | None) -> NDArray[Any]:
     """(C, H, W). Raises ValueError where `axes` is not given and the channels seem to come last."""
     if axes == "HWC":
-        return np.ascontiguousarray(array.transpose(2, 0, 1))
+        return np.ascontiguousarray(array.transpose(2, 0, 1) if array.ndim == 3 else array[None])
     if axes is None and array.shape[2] in (1, 3, 4) and array.shape[0] > 4:
         raise ValueError(
             f"an array of shape {array.shape} seems to be (H, W, C), and inputs are (C, H, W): set "

@@ -129,9 +129,10 @@ def _find(root: Path, names: Sequence[str]) -> Path:
     if there:
         say_unused(root, list(there))
         return next(iter(there.values()))
-    part = names[0] if len(names) == 1 else f"({'|'.join(names)})"
+    wanted = [f"{names[0]}{ending}" for ending in _ENDINGS] if len(names) == 1 else [*names]
+    ending = "" if len(names) == 1 else " with the ending .csv, .tsv or .jsonl"
     raise DataError(
-        f"{root}: no {part}.csv, {part}.tsv or {part}.jsonl; set data.root to the folder that has one"
+        f"{root}: no {', '.join(wanted[:-1])} or {wanted[-1]}{ending}; set data.root to the folder that has one"
     )
 
 

@@ -18,6 +18,7 @@ from decant.pipeline.phases.fingerprints import cache_manifest
 from decant.pipeline.runs.folders import student_folder, teacher_folder
 from decant.pipeline.runs.result import Kind, Result, find_results, load_result
 from decant.pipeline.runs.saved_network import has_other_code
+from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.source_code import is_users
 
 
@@ -68,8 +69,20 @@ class Plan:
 
     @cached_property
     def teacher_folder(self) -> Path:
-        """The run folder of the teacher, whether it exists or not."""
-        return teacher_folder(self.base, self.settings.teacher, self.data.teacher_fingerprints)
+        """The run folder of the teacher, whether it exists or not. Says once where there is one of images that an older
+        version decoded otherwise.
+        """
+        fingerprints = self.data.teacher_fingerprints
+        folder = teacher_folder(self.base, self.settings.teacher, fingerprints)
+        before = {name: value for name, value in fingerprints["data"].items() if name != "image_decoder"}
+        if len(before) < len(fingerprints["data"]) and not folder.exists():
+            older = teacher_folder(self.base, self.settings.teacher, {**fingerprints, "data": before})
+            if older.exists():
+                say_once(
+                    f"{older}: is of images as an older version decoded them, which did not turn photographs as their "
+                    "EXIF orientation says, so teacher and cache are made anew"
+                )
+        return folder
 
     def load_teacher(self) -> Result | None:
         """The teacher as it is now; None if it is not finished. Raises DamagedError."""

@@ -185,6 +185,8 @@ WRONG = [
         "student.warmup_epochs=40",
         "student.warmup_epochs: must lie below epochs = 40, found 40.0",
     ),
+    ('views.size="big"', 'views.size: expected a whole number at least 1 or a list, found "big"'),
+    ("views.channels=2", "views.channels: expected one of 1, 3, found 2"),
     ("data.root=2024-01-31", "data.root: dates and times have no place in a recipe"),
     ("student.milestones=[1, 07:32:00]", "student.milestones[1]: dates and times have no place in a recipe"),
 ]
@@ -228,6 +230,8 @@ def test_a_long_value_is_not_repeated_whole() -> None:
         ("student.objective=mse", "student.objective.name", "mse"),
         ("cache.from=a.h5", "cache.from_", "a.h5"),
         ("views.size=16", "views.size", 16),
+        ("views.size=[16, 9]", "views.size", (16, 9)),
+        ("views.channels=1", "views.channels", 1),
     ],
 )
 def test_a_setting_is_overridden_with_a_value_of_toml_or_a_bare_word(

@@ -164,6 +164,9 @@ def test_a_rectangle_is_covered_and_the_middle_is_taken(shape: tuple[int, int]) 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_arrays_whose_channels_come_last_are_refused_unless_that_is_said(dtype: Any) -> None:
     array = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(dtype)
+    if dtype == np.float32:
+        with pytest.raises(ValueError, match=r"views\.channels = 1: is for images of uint8, found floats"):
+            to_array(array.transpose(2, 0, 1), ViewsSettings(channels=1))
     with pytest.raises(ValueError, match=r"shape \(6, 8, 3\) seems to be \(H, W, C\).*data\.axes = \"HWC\""):
         to_array(array, PLAIN)
     assert np.array_equal(to_array(array, PLAIN, "HWC"), array.transpose(2, 0, 1))
@@ -245,13 +248,13 @@ def test_arrays_of_any_channel_count_are_scaled_channel_by_channel(channels: int
     assert np.array_equal(found[:, :1], resized(batch[:, :1], views))
 
 
-@pytest.mark.parametrize("name", ["machine", "version", "__version__"])
+@pytest.mark.parametrize("name", ["machine", "version", "__version__", "DECODING"])
 def test_another_library_or_machine_is_another_decoder(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = decoder()
     assert f"Pillow {PIL.__version__}, jpg " in before
     assert decoder() == before
-    owner = {"machine": platform, "version": PIL.features, "__version__": image_decode}[name]
-    monkeypatch.setattr(owner, name, "99" if name == "__version__" else lambda *library: "99")
+    owner = {"machine": platform, "version": PIL.features}.get(name, image_decode)
+    monkeypatch.setattr(owner, name, (lambda *library: "99") if owner is not image_decode else "99")
     assert decoder() != before
 
 

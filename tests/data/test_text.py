@@ -174,7 +174,12 @@ def test_a_file_that_is_no_set_of_texts_is_named(
 def test_what_is_missing_or_unknown_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no train\.csv, train\.tsv or train\.jsonl; set data\.root"):
         read(tmp_path)
-    write(write(tmp_path, "train", *ROWS), "test", "text,label", "five,yes", "six,maybe")
+    write(tmp_path, "train", *ROWS)
+    with pytest.raises(
+        DataError, match=r"no test, val, valid or validation with the ending \.csv, \.tsv or \.jsonl"
+    ):
+        read(tmp_path, "test")
+    write(tmp_path, "test", "text,label", "five,yes", "six,maybe")
     with pytest.raises(
         DataError, match=r"test\.csv: row 2: label 'maybe' is none of the 2 classes .*: no, yes"
     ):

@@ -342,6 +342,7 @@ def test_channels_that_come_last_are_taken_where_the_recipe_says_so(monkeypatch:
     last = load(monkeypatch, given(PIXELS.transpose(0, 2, 3, 1)), axes="HWC")
     assert last.digest() == load(monkeypatch, given(PIXELS)).digest()
     assert load(monkeypatch, given(PIXELS.transpose(0, 2, 3, 1)), axes="CHW").input_shape == (6, 7, 3)
+    assert load(monkeypatch, given(PIXELS[:, 0]), axes="HWC").input_shape == (1, 6, 7), "grey, as MNIST's"
 
 
 # Through the command

@@ -21,11 +21,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from decant.cache import differences
+from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data import describe_data, identity, image_files, load_data
 from decant.pipeline.data.image_files import image_suffixes, is_litter
+from decant.pipeline.data.image_folder import FileData
 from decant.pipeline.errors import DataError
 from decant.pipeline.phases.fingerprints import data_fingerprint
+from decant.pipeline.phases.plan import Plan
 from decant.pipeline.support.notices import forget_what_was_said
 from tests.field.conftest import draw, write_recipe
 from tests.helpers.commands import decant, only, refused, succeed
@@ -229,11 +232,17 @@ def test_a_cache_of_another_decoder_is_not_taken(images: Path, tmp_path: Path, m
         DataSettings(name="imagefolder", root=str(images), pack="always"), ViewsSettings(), "train"
     )
     first = {"data": data_fingerprint(of_now)}
-    monkeypatch.setattr(type(of_now), "decoding", None)  # as what was made before orientations were followed
+    for form in (type(of_now), FileData):
+        monkeypatch.setattr(form, "decoding", None)  # as what was made before orientations were followed
     of_before = {"data": data_fingerprint(of_now)}
     assert [str(difference) for difference in differences(first, of_before, ["data"])] == [
         "data.image_decoder: expected 2, found nothing"
     ]
+    recipe = write_recipe(tmp_path, images, LINEAR, "epochs = 1")
+    Plan.of(load_recipe(str(tmp_path / recipe)), tmp_path / "runs/mine").teacher_folder.mkdir(parents=True)
+    monkeypatch.undo()
+    done = decant("cache-logits", "--recipe", recipe, cwd=tmp_path)
+    assert "is of images as an older version decoded them" in refused(done).splitlines()[0]
     digits = load_data(DataSettings(name="digits"), ViewsSettings(), "train")
     assert "image_decoder" not in identity(digits), "what is not decoded here keeps its key"
 
@@ -242,7 +251,14 @@ def test_a_cache_of_another_decoder_is_not_taken(images: Path, tmp_path: Path, m
 
 
 def test_a_folder_is_made_grey_for_a_network_of_one_channel(images: Path, tmp_path: Path) -> None:
-    succeed(teach(tmp_path, images, "--set", "views.channels=1"))
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def grey(num_classes, input_shape):\n"
+        "    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, num_classes))\n"
+    )
+    grey = ("--set", "teacher.network=mine:grey")
+    assert "views.channels = 1 brings images to that" in one_line(teach(tmp_path, images, *grey))
+    succeed(teach(tmp_path, images, *grey, "--set", "views.channels=1"))
     run = only(tmp_path, "runs/mine/teacher-*")
     assert json.loads((run / "result.json").read_text())["network"]["input_shape"] == [1, 8, 8]
     succeed(decant("predict", run, "images/val/oak", cwd=tmp_path))
