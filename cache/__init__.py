@@ -11,7 +11,8 @@ source.py      what soft labels are read from; ensemble.py, several teachers as 
 keys.py        the keys of a dataset; items.py and labels.py, what it returns for one
 inputs.py      the checksums of its inputs; same_input.py, whether another layout or dtype holds the same input
 dataset.py     soft labels for PyTorch: the one module that imports torch
-statistics.py  what the logits are like; plausibility.py, whether they can be a teacher's
+statistics.py  what the logits are like, sigmoid_statistics.py, those that have a sigmoid each;
+plausibility.py whether they can be a teacher's
 convert.py     import, export, merge
 store/         a directory of caches that experiments share
 unfinished.py  how far a cache is that is being written
@@ -49,9 +50,11 @@ from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.manifest import Manifest, class_list, differences, require_equal
 from decant.cache.plausibility import Accuracy, accuracy_in
 from decant.cache.reader import LogitCache, Verify
+from decant.cache.sigmoid_statistics import SigmoidScores, average_precision, sigmoid_scores
 from decant.cache.source import LogitSource, row_chunks
 from decant.cache.statistics import (
     RegressionSummary,
+    SigmoidSummary,
     Summary,
     calibration_error,
     regression_errors,
@@ -86,6 +89,8 @@ __all__ = [
     "MismatchError",
     "NewerFormatError",
     "RegressionSummary",
+    "SigmoidScores",
+    "SigmoidSummary",
     "SoftLabelDataset",
     "StorageError",
     "Store",
@@ -94,6 +99,7 @@ __all__ = [
     "ValueRefusedError",
     "Verify",
     "accuracy_in",
+    "average_precision",
     "calibration_error",
     "class_list",
     "differences",
@@ -110,6 +116,7 @@ __all__ = [
     "remove_leftover",
     "require_equal",
     "row_chunks",
+    "sigmoid_scores",
     "softmax",
     "split_keys",
     "summarize",

@@ -65,7 +65,7 @@ def import_logits(
         raise ValueRefusedError(
             f"logits: expected (N, C) or (V, N, C) floats, found {logits.shape} {logits.dtype}"
         )
-    targets = _num_targets(labels, table.shape[1])
+    targets = _num_targets(labels, table.shape[1], data.get("task") == "multilabel")
     if targets is None:
         _require_logits(table, probabilities)
     elif probabilities:
@@ -134,11 +134,14 @@ def _require_logits(table: NDArray[np.floating], probabilities: bool) -> None:
         )
 
 
-def _num_targets(labels: NDArray[Any] | None, num_samples: int) -> int | None:
-    """T where the labels are regression targets (N, T). Raises ValueRefusedError for another shape."""
+def _num_targets(labels: NDArray[Any] | None, num_samples: int, multilabel: bool = False) -> int | None:
+    """T where the labels are regression targets (N, T), or 0 and 1 of a multi-label task. Raises ValueRefusedError for
+    another shape.
+    """
     if labels is None:
         return None
-    if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "iubf" and is_one_hot(labels):
+    rows = labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "iubf"
+    if rows and not multilabel and is_one_hot(labels):
         raise ValueRefusedError("labels: expected class ids (N,), found one-hot rows; give labels.argmax(1)")
     targets = labels.shape[1] if labels.ndim == 2 and labels.dtype.kind == "f" else None
     if targets is None and labels.shape != (num_samples,):

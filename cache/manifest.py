@@ -150,10 +150,20 @@ class Manifest:
 
     @property
     def num_targets(self) -> int | None:
-        """None where the labels are class indices (N,), T where they are regression targets (N, T)."""
+        """None where the labels are class indices (N,), T where they are floats (N, T): targets of a regression, or 0
+        and 1 for each of several sigmoids.
+        """
         if self.identity["data"].get("targets") is None:
             return None
         return self._size("data", "targets", _LIMITS["outputs"])
+
+    @property
+    def has_sigmoids(self) -> bool:
+        """Whether each output is the logit of a sigmoid of its own, and not one of a softmax: data.task is "binary" or
+        "multilabel", and there is a label for each output.
+        """
+        task = self.identity["data"].get("task")
+        return task in ("binary", "multilabel") and self.num_outputs == (self.num_targets or 1)
 
     @property
     def encoding(self) -> Encoding:

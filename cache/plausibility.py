@@ -23,6 +23,7 @@ _MANY = (
     8  # classes, of which a row without spread is no chance; of fewer, a tie or a row of dead units can be
 )
 _ROUNDING = 2e-3  # of a sum of probabilities that were rounded to float16
+_AFTER_SIGMOID = "every value is between 0 and 1, as sigmoid gives: give the outputs before it"
 
 
 class Accuracy(NamedTuple):
@@ -98,6 +99,8 @@ def doubts_of_rows(manifest: Manifest, logits: NDArray[np.floating]) -> list[str
     >>> doubts_of_rows(manifest, np.log(np.float32([[0.3, 0.7], [0.9, 0.1]])))
     []
     """
+    if manifest.has_sigmoids:
+        return [_AFTER_SIGMOID] if _are_shares(logits) else []
     if manifest.num_targets is not None or manifest.num_outputs < 2 or not len(logits):
         return []
     if are_probabilities(logits):
@@ -110,9 +113,12 @@ def doubts_of_rows(manifest: Manifest, logits: NDArray[np.floating]) -> list[str
     sums = logits.sum(axis=1, dtype=np.float64)
     if np.ptp(sums) <= _ROUNDING * sums.max() and np.ptp(logits) > 0:
         return [f"every row is 0 or more and sums to {sums[0]:.4g}, as scaled probabilities do"]
-    if len(logits) >= _ENOUGH and logits.max() <= 1 and np.ptp(logits) > 0:
-        return ["every value is between 0 and 1, as sigmoid gives: give the outputs before it"]
-    return []
+    return [_AFTER_SIGMOID] if _are_shares(logits) else []
+
+
+def _are_shares(logits: NDArray[np.floating]) -> bool:
+    """Whether all of enough rows are between 0 and 1, and not all the same."""
+    return bool(len(logits) >= _ENOUGH and logits.min() >= 0 and logits.max() <= 1 and np.ptp(logits) > 0)
 
 
 def are_probabilities(rows: NDArray[np.floating]) -> bool:

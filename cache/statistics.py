@@ -1,5 +1,5 @@
-"""Statistics of the outputs in a cache, with NumPy alone: accuracy, calibration and entropy of soft labels, errors of a
-regression.
+"""Statistics of the outputs in a cache, with NumPy alone: accuracy, calibration and entropy of soft labels, scores of
+sigmoids, errors of a regression.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.reader import LogitCache
+from decant.cache.sigmoid_statistics import SigmoidScores, sigmoid_scores
 from decant.cache.source import row_chunks
 
 
@@ -38,6 +39,16 @@ class RegressionSummary(NamedTuple):
     r2: float | None
 
 
+class SigmoidSummary(NamedTuple):
+    """Statistics of outputs that have a sigmoid each, over the rows of all views; None where there is no label."""
+
+    rows: int
+    """The number of rows that were read."""
+    scores: SigmoidScores | None
+    likely: float
+    """The mean number of outputs of a row whose probability is above 0.5."""
+
+
 class Errors(NamedTuple):
     """Errors of outputs over all targets that are not NaN."""
 
@@ -49,8 +60,13 @@ class Errors(NamedTuple):
     """1 − Σ (ŷ − y)² / Σ (y − ȳ)² of a target, averaged over the targets that vary; None where none does."""
 
 
-def summarize(cache: LogitCache, limit: int | None = None) -> Summary | RegressionSummary:
-    """Statistics of all rows of a cache, or of `limit` rows at even distances through the file. Raises CorruptError.
+_MOST_SCORES = 50_000_000
+"""Logits of sigmoids that are held in memory at once: to rank them all are needed."""
+
+
+def summarize(cache: LogitCache, limit: int | None = None) -> Summary | RegressionSummary | SigmoidSummary:
+    """Statistics of all rows of a cache, or of `limit` rows at even distances through the file; of sigmoids at most
+    50 million logits are read. Raises CorruptError.
 
     >>> import tempfile
     >>> from decant.cache import Store, import_logits
@@ -62,12 +78,16 @@ def summarize(cache: LogitCache, limit: int | None = None) -> Summary | Regressi
     (2, 0.5, 1.0)
     >>> folder.cleanup()
     """
-    total = cache.num_views * cache.num_samples
+    total, sigmoids = cache.num_views * cache.num_samples, _has_sigmoids(cache)
+    if sigmoids:
+        limit = min(total if limit is None else limit, max(1, _MOST_SCORES // cache.num_outputs))
     chosen = (
         np.arange(total)
         if limit is None or limit >= total
         else np.linspace(0, total - 1, limit).astype(np.intp)
     )
+    if sigmoids:
+        return _summarize_sigmoids(cache, chosen)
     if cache.manifest.num_targets is not None:
         return _summarize_regression(cache, chosen)
     right, confidence, entropy = [], [], []
@@ -89,6 +109,22 @@ def summarize(cache: LogitCache, limit: int | None = None) -> Summary | Regressi
         confidence=float(sure.mean(dtype=np.float64)),
         entropy=float(np.concatenate(entropy).mean(dtype=np.float64)),
     )
+
+
+def _has_sigmoids(cache: LogitCache) -> bool:
+    """Whether each output is of a sigmoid: as the manifest says, or because one output has labels of two classes."""
+    one = cache.num_outputs == 1 and cache.manifest.num_targets is None
+    return cache.manifest.has_sigmoids or (one and int(cache.labels.max()) == 1)
+
+
+def _summarize_sigmoids(cache: LogitCache, chosen: NDArray[np.intp]) -> SigmoidSummary:
+    views, rows = np.divmod(chosen, cache.num_samples)
+    logits = np.concatenate([cache.logits(rows[at], views[at]) for at in row_chunks(len(chosen))])
+    labels = cache.labels[rows]
+    if labels.ndim == 1:  # 0 and 1 as class numbers
+        labels = np.where(labels < 0, np.nan, labels)[:, None]
+    scores = sigmoid_scores(logits.astype(np.float32), labels)
+    return SigmoidSummary(len(chosen), scores, float((logits > 0).sum(axis=1).mean()))
 
 
 def _summarize_regression(cache: LogitCache, chosen: NDArray[np.intp]) -> RegressionSummary:

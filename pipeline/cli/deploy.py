@@ -60,7 +60,7 @@ def _formats(context: click.Context, parameter: click.Parameter, value: str | No
     type=click.FloatRange(0),
     default=2.0,
     show_default=True,
-    help="Points of top-1 accuracy that int8 may lose; for a regression, hundredths of R².",
+    help="Points of top-1 accuracy that int8 may lose, or of mAP; for a regression, hundredths of R².",
 )
 @as_json
 def export(
@@ -116,8 +116,13 @@ def export(
     show_default=True,
     help="Number of classes to print for each file.",
 )
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="Probability from which a class is predicted by a binary or multi-label network.  [default: 0.5]",
+)
 @as_json
-def predict(run: Path, images: tuple[Path, ...], top: int, as_json: bool) -> None:
+def predict(run: Path, images: tuple[Path, ...], top: int, threshold: float | None, as_json: bool) -> None:
     """Print the most likely classes of image files, or of all images in folders.
 
     RUN is the folder of a run; its network predicts the classes. Exit code 1 if a file cannot be read; the others
@@ -126,7 +131,7 @@ def predict(run: Path, images: tuple[Path, ...], top: int, as_json: bool) -> Non
     from decant.pipeline.deploy.predict import Prediction, Predictor
     from decant.pipeline.runs.open import open_run
 
-    predictor = Predictor.of(open_run(run))
+    predictor = Predictor.of(open_run(run), threshold)
     if predictor.names_missing is not None:
         click.echo(predictor.names_missing, err=True)
     predictions = list[Prediction]()
@@ -136,7 +141,10 @@ def predict(run: Path, images: tuple[Path, ...], top: int, as_json: bool) -> Non
             click.echo(f"decant: {prediction.problem}", err=True)
         elif not as_json:
             likeliest = ", ".join(f"{name} {percent(share)}" for name, share in prediction.classes)
-            click.echo(printable(f"{prediction.file}: {likeliest}"))
+            predicted = (
+                "" if prediction.predicted is None else f"{', '.join(prediction.predicted) or 'none'}: "
+            )
+            click.echo(printable(f"{prediction.file}: {predicted}{likeliest}"))
     if as_json:
         print_json([prediction.as_json() for prediction in predictions])
     if any(prediction.problem is not None for prediction in predictions):

@@ -12,7 +12,7 @@ from decant.pipeline.cli.options import as_json, percent, print_json, print_tabl
 from decant.pipeline.config.tasks import formats, headline
 
 if TYPE_CHECKING:
-    from decant.cache import Store
+    from decant.cache import LogitCache, Store
     from decant.pipeline.config.recipe import Recipe
     from decant.pipeline.phases.cache_logits import Cached
     from decant.pipeline.phases.cost import Estimate
@@ -226,12 +226,19 @@ def _print_cache(cached: Cached) -> None:
     views = "" if cache.num_views == 1 else f"{cache.num_views:,} views of "
     part = "" if cached.measured == cache.num_views * cache.num_samples else f" of {cached.measured:,} rows"
     rate = "" if not cached.seconds else f", {cached.rows / cached.seconds:,.0f} samples/s"
-    figure, outputs = headline(cached.metrics), "classes" if cache.manifest.num_targets is None else "targets"
+    figure, outputs = headline(cached.metrics), _outputs(cache)
     click.echo(
         f"  {views}{cache.num_samples:,} samples × {cache.num_outputs:,} {outputs}, {cache.manifest.dtype.name}, "
         f"{cache.path.stat().st_size:,} bytes{rate}; the teacher's {figure.name} on these labels, from the file: "
         f"{figure.text(cached.metrics)}{part}"
     )
+
+
+def _outputs(cache: LogitCache) -> str:
+    """What the outputs of a cache are called."""
+    if cache.manifest.has_sigmoids:
+        return "sigmoids"
+    return "classes" if cache.manifest.num_targets is None else "targets"
 
 
 def _print_estimate(cost: Estimate) -> None:

@@ -19,7 +19,7 @@ from pydantic import (
 
 from decant.pipeline.config.annealing import Share, Temperature, Weight
 from decant.pipeline.config.sections import Section, kinds, one_of
-from decant.pipeline.config.tasks import Task
+from decant.pipeline.config.tasks import SIGMOID, Task
 
 NotNegative = Annotated[float, Field(ge=0)]
 Divergence = Literal["kl", "ce"]
@@ -51,6 +51,8 @@ class Builtin(Section):
     """Whose it is."""
     task: ClassVar[Task] = "classification"
     """The task whose outputs it is a loss of."""
+    sigmoid_function: ClassVar[str | None] = None
+    """The same for tasks whose outputs have a sigmoid each; None where it is of a softmax alone."""
     separate_caches: ClassVar[bool] = False
     """Whether it is given the logits of several caches as (B, K, C) and not their mean (B, C)."""
 
@@ -75,6 +77,7 @@ class KD(Softmax):
     """(1 − alpha)·CE + alpha·T²·KL(teacher ‖ student)."""
 
     function = "divergences:kd"
+    sigmoid_function = "sigmoid:sigmoid_kd"
     use = "the usual first choice; class_weights for rare classes"
     source = "Hinton, Vinyals, Dean 2015"
 
@@ -113,6 +116,7 @@ class LogitMSE(Builtin):
     """(1 − alpha)·CE + alpha·mean (s − t)²."""
 
     function = "squared:logit_mse"
+    sigmoid_function = "sigmoid:sigmoid_mse"
     use = "to match logits and not only softmaxes; no temperature to choose"
     source = "Ba, Caruana 2014"
 
@@ -294,7 +298,12 @@ else:
 
 def names_for(task: Task) -> list[str]:
     """The objectives that ship for a task."""
-    return [name_of(kind) for kind in BUILTIN if kind.task == task]
+    return [name_of(kind) for kind in BUILTIN if is_for(kind, task)]
+
+
+def is_for(kind: type[Builtin], task: Task) -> bool:
+    """Whether an objective is for the outputs of a task."""
+    return kind.sigmoid_function is not None if task in SIGMOID else kind.task == task
 
 
 def name_of(kind: type[Builtin]) -> str:

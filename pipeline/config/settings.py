@@ -18,6 +18,7 @@ from pydantic import (
 from decant.pipeline.config.augmentations import Augmentation, CenterCrop
 from decant.pipeline.config.objectives import KD, Builtin, ClassWeights, Objective
 from decant.pipeline.config.sections import Count, Section
+from decant.pipeline.config.tasks import Task
 
 
 class Network(BaseModel):
@@ -94,6 +95,11 @@ class DataSettings(Section):
     axes: Literal["CHW", "HWC"] | None = None
     """The order of the axes of arrays from your own dataset; "HWC" takes grey (H, W) too. None takes (C, H, W), and
     refuses arrays that look like (H, W, C).
+    """
+    task: Task | None = None
+    """What the labels mean. `"binary"`: 0 or 1, of a network with one output; `"multilabel"`: a row of 0 and 1, one
+    entry a class; both have a sigmoid for each output, and −1 or NaN is an unknown label. None takes integers for
+    `"classification"` and floats for `"regression"`.
     """
 
     @model_validator(mode="after")

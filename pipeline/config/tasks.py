@@ -1,4 +1,4 @@
-"""The tasks, classification and regression, and the metrics of each. Imports nothing heavy."""
+"""The tasks, and the metrics of each. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "regression", "binary", "multilabel"]
+SIGMOID: tuple[Task, ...] = ("binary", "multilabel")
+"""The tasks whose outputs are logits of a sigmoid each, and not of one softmax."""
 
 
 class MetricFormat(NamedTuple):
@@ -70,13 +72,35 @@ FORMATS: dict[Task, tuple[MetricFormat, ...]] = {
         MetricFormat("agreement", "agreement", percent=True),
     ),
     "regression": (MetricFormat("r2", "R²"), MetricFormat("mse", "MSE"), MetricFormat("mae", "MAE")),
+    "binary": (
+        MetricFormat("accuracy", "accuracy", percent=True),
+        MetricFormat("auc", "AUC", percent=True),
+        MetricFormat("ap", "average precision", percent=True),
+        MetricFormat("f1", "F1", percent=True),
+        MetricFormat("loss", "loss"),
+        MetricFormat("ece", "calibration error", percent=True),
+        MetricFormat("agreement", "agreement", percent=True),
+    ),
+    "multilabel": (
+        MetricFormat("map", "mAP", percent=True),
+        MetricFormat("f1_micro", "micro F1", percent=True),
+        MetricFormat("f1_macro", "macro F1", percent=True),
+        MetricFormat("exact_match", "exact match", percent=True),
+        MetricFormat("loss", "loss"),
+        MetricFormat("agreement", "agreement", percent=True),
+    ),
 }
 """The metrics of each task, first the one that networks are compared by, of which more is better."""
 
 
 def formats(metrics: Mapping[str, Any]) -> tuple[MetricFormat, ...]:
     """The metrics of the task that these values are of."""
-    return FORMATS["regression" if "mse" in metrics else "classification"]
+    only_of: tuple[tuple[str, Task], ...] = (
+        ("mse", "regression"),
+        ("accuracy", "binary"),
+        ("exact_match", "multilabel"),
+    )
+    return FORMATS[next((task for key, task in only_of if key in metrics), "classification")]
 
 
 def headline(metrics: Mapping[str, Any]) -> MetricFormat:

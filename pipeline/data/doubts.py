@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.pipeline.data.samples import NO_LABEL, LabelledData, num_classes, task_of
+from decant.pipeline.data.samples import NO_LABEL, LabelledData, has_sigmoids, num_classes, task_of
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.notices import say_once
 
@@ -16,6 +16,8 @@ def check_classes(data: LabelledData) -> None:
     """Raises DataError where all labels of a training part are of one class; says once which classes have no sample.
     One pass over the labels.
     """
+    if has_sigmoids(data):
+        _check_answers(data)
     if task_of(data) != "classification":
         return
     present = np.unique(data.labels[data.labels != NO_LABEL])
@@ -43,6 +45,22 @@ def check_classes(data: LabelledData) -> None:
             f"warning: {where}: labels go from {present[0]} to {present[-1]}, and none is {names}{more}; number the "
             "classes from 0 without gaps, or give the dataset `classes` where this is meant"
         )
+
+
+def _check_answers(data: LabelledData) -> None:
+    """The same of labels that are 0 and 1: a class that every sample has or none has cannot be learnt."""
+    where, names = f"{data.name}: {data.split}", data.classes or tuple(map(str, range(data.labels.shape[1])))
+    known = ~np.isnan(data.labels)
+    always = ((data.labels == 1) | ~known).all(axis=0) & known.any(axis=0)
+    never = ((data.labels == 0) | ~known).all(axis=0) & known.any(axis=0)
+    if (always | never).all():
+        raise DataError(f"{where}: every label is the same for all samples; there is nothing to learn")
+    for which, word in ((always, "every sample has"), (never, "no sample has")):
+        found = [names[k] for k in np.flatnonzero(which)[:_MOST_NAMED]]
+        if found:
+            say_once(
+                f"warning: {where}: {word} {', '.join(found)}{', …' if which.sum() > len(found) else ''}"
+            )
 
 
 def check_inputs(inputs: NDArray[np.generic], indices: NDArray[np.int64], name: str, split: str) -> None:

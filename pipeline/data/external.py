@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
+from decant.pipeline.config.tasks import SIGMOID, Task
 from decant.pipeline.data.doubts import check_inputs
 from decant.pipeline.data.image_decode import alike, to_array
 from decant.pipeline.data.items import split_item
 from decant.pipeline.data.labels import Label, as_label, as_labels, from_one_hot, is_label, places_of
 from decant.pipeline.data.samples import MAX_ARRAY_BYTES, NO_LABEL, ArrayData, LabelledData, Split, spread
+from decant.pipeline.data.sigmoid_labels import unknown_as_nan
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.plugins import Plugin
@@ -72,6 +74,8 @@ class SampleData:
     classes: tuple[str, ...]
     views: ViewsSettings
     settings: DataSettings
+    task: Task | None = None
+    """What the recipe says of the labels, once they are taken."""
 
     lazy = True
 
@@ -94,14 +98,16 @@ class SampleData:
     def label(self, value: Any, index: int) -> Label:
         """A label of the dataset's, of any form. Raises DataError, naming the sample."""
         try:
-            return as_label(value, self._places)
+            return as_label(value, self._places, self.settings.task)
         except (TypeError, ValueError) as error:
             raise DataError(f"{self.name}: {self.split}: sample {index}: {error}") from None
 
     def take_labels(self, per_sample: Sequence[Label]) -> None:
         """Takes the labels of all samples; one-hot rows become classes, which is said. Raises DataError."""
         where = f"{self.name}: {self.split}"
-        per_sample, width = from_one_hot(per_sample)
+        width = None
+        if self.settings.task in (None, "classification"):
+            per_sample, width = from_one_hot(per_sample)
         if width is not None:
             if self.classes and len(self.classes) != width:
                 raise DataError(
@@ -122,12 +128,19 @@ class SampleData:
     def raw(self, indices: NDArray[np.integer]) -> NDArray[Any]:
         inputs, labels = zip(*(self.sample(index) for index in indices.tolist()), strict=True)
         for index, label in zip(indices.tolist(), labels, strict=True):
-            if not is_label(self.labels[index], label):
+            if not is_label(self.labels[index], self._as_stored(label)):
                 raise DataError(
                     f"{self.name}: {self.split}: sample {index}: its label was {self.labels[index]}, "
                     f"and now is {label}"
                 )
         return np.stack(inputs)
+
+    def _as_stored(self, label: Label) -> Label:
+        return (
+            unknown_as_nan(label)
+            if self.settings.task in SIGMOID and isinstance(label, np.ndarray)
+            else label
+        )
 
     def digest(self) -> str:
         return self._digest

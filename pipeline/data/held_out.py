@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.pipeline.config.settings import Settings, TransferSettings
+from decant.pipeline.config.tasks import Task
 from decant.pipeline.data import load_data
 from decant.pipeline.data.image_files import listed
 from decant.pipeline.data.samples import NO_LABEL, LabelledData, RawInputs, decoding, num_classes, vocabulary
@@ -29,9 +30,10 @@ class SomeOf:
     classes: tuple[str, ...]
     name: str = field(init=False)
     lazy: bool = field(init=False)
+    task: Task | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.name, self.lazy = self.whole.name, self.whole.lazy
+        self.name, self.lazy, self.task = self.whole.name, self.whole.lazy, self.whole.task
 
     def __len__(self) -> int:
         return len(self.indices)

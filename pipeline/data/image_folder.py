@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from decant.cache import StorageError, Store
 from decant.cache.io.system import allocated_bytes
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
+from decant.pipeline.config.tasks import Task
 from decant.pipeline.data import image_pack
 from decant.pipeline.data.image_decode import DECODING, alike, decode, decoder
 from decant.pipeline.data.image_files import list_part
@@ -83,6 +84,7 @@ class FileData:
     classes: tuple[str, ...]
     content: str
     views: ViewsSettings
+    task: Task | None = None
 
     lazy = True
     decoding = DECODING
@@ -133,6 +135,7 @@ class PackedData:
     content: str
     lazy: bool
     """Whether the pack is too large for the memory, so that reading it waits for the disk."""
+    task: Task | None = None
 
     decoding = DECODING
 

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from decant.pipeline.data.kept_classes import kept_columns
-from decant.pipeline.data.samples import LabelledData, num_outputs, num_targets
+from decant.pipeline.data.samples import LabelledData, num_outputs, num_targets, task_of
 from decant.pipeline.errors import DataError
 
 
@@ -38,8 +38,8 @@ def choose_columns(
     if wanted is None:
         _check_count(table, data)
         return table, None
-    if data is not None and num_targets(data) is not None:
-        raise DataError(f"--classes: keeps classes, and {data.name} is a regression; leave it out")
+    if data is not None and (task := task_of(data)) in ("regression", "binary"):
+        raise DataError(f"--classes: keeps classes, and {data.name} is a {task}; leave it out")
     columns = kept_columns(
         wanted,
         outputs,

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.pipeline.data.samples import NO_LABEL, LabelledData, task_of
+from decant.pipeline.config.tasks import Task
+from decant.pipeline.data.samples import NO_LABEL, LabelledData, has_sigmoids, task_of
+from decant.pipeline.data.sigmoid_labels import check_sigmoid_labels
 from decant.pipeline.errors import DataError, nearest
 
 _MOST_NAMES = 20  # that a message lists
@@ -19,21 +21,29 @@ Label = int | NDArray[np.float32] | None
 """A class, the targets (T,) of a regression, or none."""
 
 
-def as_label(value: Any, places: Mapping[str, int] | None = None) -> Label:
+def as_label(value: Any, places: Mapping[str, int] | None = None, task: Task | None = None) -> Label:
     """A sample's label: an integer or a truth value is a class; a text the class of that name; a float, or a row of
-    floats, targets; a row of integers that is one-hot stays a row; None is no label.
+    floats, targets; a row of integers that is one-hot stays a row; None is no label. Where the recipe says that the
+    task has float labels, integers and truth values are floats too.
 
     places: the label of each class name, as `places_of` gives it. Raises TypeError for anything else.
 
     >>> as_label(3), as_label(0.5), as_label(None), as_label("dog", {"cat": 0, "dog": 1})
     (3, array([0.5], dtype=float32), None, 1)
+    >>> as_label([True, False], task="multilabel")
+    array([1., 0.], dtype=float32)
     """
     if value is None:
         return None
     if isinstance(value, str):
         return _by_name(str(value), places or {})
     array = np.asarray(value)
-    if array.dtype.kind == "f" and array.ndim <= 1:
+    if task == "multilabel" and array.ndim == 0:
+        raise TypeError(
+            f'a label is one number; of data.task = "{task}" it is a row of 0 and 1, one entry a class'
+        )
+    floats = "f" if task in (None, "classification") else "fiub"
+    if array.dtype.kind in floats and array.ndim <= 1:
         return array.astype(np.float32).reshape(-1)
     if array.dtype.kind in "biu" and array.shape in ((), (1,)):
         return int(array.reshape(())[()])
@@ -42,7 +52,8 @@ def as_label(value: Any, places: Mapping[str, int] | None = None) -> Label:
         if not _is_one_hot(row):
             raise TypeError(
                 f"label {array.tolist()}: a row of {len(array)} integers that is not one-hot; a sample has one class, "
-                "given by its number (for targets of a regression give floats)"
+                'given by its number; for several set data.task = "multilabel" (for targets of a regression give '
+                "floats)"
             )
         return row
     try:
@@ -119,6 +130,9 @@ def is_label(stored: NDArray[Any], label: Label) -> bool:
 def check_labels(data: LabelledData) -> None:
     """Raises DataError for labels that no phase can use."""
     where = f"{data.name}: {data.split}"
+    if has_sigmoids(data):
+        check_sigmoid_labels(data, where)
+        return
     if task_of(data) == "regression":
         _check_targets(data, where)
         return

@@ -11,7 +11,8 @@ from decant.pipeline.data.doubts import check_classes
 from decant.pipeline.data.external import from_function
 from decant.pipeline.data.image_folder import image_folder, listed_images
 from decant.pipeline.data.labels import check_labels
-from decant.pipeline.data.samples import LabelledData, Split, decoding
+from decant.pipeline.data.samples import LabelledData, Split, decoding, has_sigmoids, task_of
+from decant.pipeline.data.sigmoid_labels import apply_task
 from decant.pipeline.data.text import text_folder
 from decant.pipeline.errors import DataError, nearest
 
@@ -38,6 +39,7 @@ def load_data(settings: DataSettings, views: ViewsSettings, split: Split) -> Lab
         raise DataError(
             f"unknown dataset {settings.name!r}; {nearest(settings.name, _SOURCES)} (or package.module:function)"
         )
+    apply_task(data, settings.task)
     _check(data)
     return data
 
@@ -49,6 +51,7 @@ def describe_data(settings: DataSettings, views: ViewsSettings, split: Split) ->
     if settings.name != "imagefolder":
         return load_data(settings, views, split)
     data = listed_images(settings, views, split)
+    apply_task(data, settings.task)
     _check(data)
     return data
 
@@ -64,6 +67,7 @@ def identity(data: LabelledData) -> dict[str, Any]:
         "classes": class_list(data.classes),
         "sha256": data.digest(),
         **({} if version is None else {"image_decoder": version}),
+        **({"task": task_of(data)} if has_sigmoids(data) else {}),
     }
 
 

@@ -2,7 +2,7 @@
 
 Inputs are uint8 images (C, H, W), float features (F,), or texts of at most L tokens. Labels say the task:
 integers (N,) are classes, floats (N, T) the targets of a regression. A part that fits in memory is held as one
-array.
+array. The labels of a binary or multi-label task are floats (N, T) too: 0, 1, or NaN where unknown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.pipeline.config.tasks import Task
+from decant.pipeline.config.tasks import SIGMOID, Task
 from decant.pipeline.errors import DataError
 
 Split = str
@@ -37,6 +37,8 @@ class LabelledData(Protocol):
     """Class names by label; empty where there are none, as of a regression."""
     lazy: bool
     """Whether `raw` decodes files, so that workers are worth their start."""
+    task: Task | None
+    """The task that the recipe names; None where labels tell."""
 
     def __len__(self) -> int: ...
 
@@ -64,6 +66,7 @@ class ArrayData:
     """The digest, where it is not of the array: of an image folder's list of files."""
     decoding: int | None = None
     """The version of the decoder of image files, which such a digest does not cover."""
+    task: Task | None = None
 
     lazy = False
 
@@ -90,13 +93,18 @@ class ArrayData:
 
 
 def task_of(data: LabelledData) -> Task:
-    """The task of the data: regression where labels are floats, else classification."""
-    return "regression" if data.labels.dtype.kind == "f" else "classification"
+    """The task of the data: what the recipe says, or else regression where labels are floats, and classification."""
+    return data.task or ("regression" if data.labels.dtype.kind == "f" else "classification")
+
+
+def has_sigmoids(data: LabelledData) -> bool:
+    """Whether each output is the logit of a sigmoid: of a binary or a multi-label task."""
+    return task_of(data) in SIGMOID
 
 
 def num_targets(data: LabelledData) -> int | None:
-    """T of a regression, else None."""
-    return data.labels.shape[1] if task_of(data) == "regression" else None
+    """T where labels are floats (N, T): targets of a regression, or 0 and 1 of sigmoids. Else None."""
+    return data.labels.shape[1] if data.labels.dtype.kind == "f" else None
 
 
 def num_outputs(data: LabelledData) -> int:
@@ -120,7 +128,7 @@ def decoding(data: LabelledData) -> int | None:
 
 def has_labels(data: LabelledData) -> bool:
     """Whether any sample has a label, or a regression any target."""
-    if task_of(data) == "regression":
+    if data.labels.dtype.kind == "f":
         return not np.isnan(data.labels).all()
     return bool((data.labels != NO_LABEL).any())
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
+from decant.pipeline.config.tasks import Task
 from decant.pipeline.data.image_files import part_names, say_unused
 from decant.pipeline.data.samples import NO_LABEL, LabelledData, Split
 from decant.pipeline.errors import DataError
@@ -42,6 +43,7 @@ class TextData:
     max_length: int
     padding: int
     """The token that texts shorter than the longest of their batch are padded with."""
+    task: Task | None = None
 
     lazy = False
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from decant.pipeline.config.tasks import FORMATS, headline
+from decant.pipeline.config.tasks import FORMATS, Task, headline
 from decant.pipeline.deploy.runtimes import Runtime
 from decant.pipeline.runs.latency import timed
 from decant.pipeline.training.metrics import measure
@@ -33,6 +33,10 @@ class Samples:
     """(N,) classes, −1 if there is none, or (N, T) targets, NaN if there is none."""
     expected: NDArray[np.float32]
     """(N, C): the outputs of the network in PyTorch."""
+    sigmoids: Task | None = None
+    """The task, where each output has a sigmoid of its own."""
+    boundary: float = 0.0
+    """The output above which the answer of a sigmoid is yes: 0 of logits, 0.5 of probabilities."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,9 @@ def check(name: str, runtime_name: str, content_bytes: int, run: Runtime, sample
     """Runs a file on every sample, and repeatedly on the first one to measure latency."""
     starts = range(0, len(samples.inputs), _BATCH)
     outputs = np.concatenate([run(samples.inputs[start : start + _BATCH]) for start in starts])
-    metrics = measure(torch.from_numpy(outputs), torch.from_numpy(samples.labels))
+    metrics = measure(
+        torch.from_numpy(outputs - samples.boundary), torch.from_numpy(samples.labels), task=samples.sigmoids
+    )
     figure = headline(metrics)
     latency = timed(lambda: run(samples.inputs[:1]))
     return Checked(

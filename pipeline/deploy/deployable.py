@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from decant.pipeline.config.tasks import Task
 from decant.pipeline.errors import ModelError
 from decant.pipeline.runs.open import FinishedRun, class_names
 
@@ -21,19 +22,22 @@ ANY_BATCH = ({0: torch.export.Dim("batch")},)
 
 
 class Deployable(nn.Module):
-    """(B, C, H, W) uint8 or (B, F) float32 → float32 logits (B, num_classes), or their softmax, or the outputs
-    (B, T) of a regression.
+    """(B, C, H, W) uint8 or (B, F) float32 → float32 logits (B, num_classes), or their softmax, or the sigmoid of
+    each, or the outputs (B, T) of a regression.
     """
 
-    def __init__(self, network: nn.Module, probabilities: bool = False) -> None:
+    def __init__(self, network: nn.Module, probabilities: bool = False, sigmoids: bool = False) -> None:
         super().__init__()
         self.network = network
         self.probabilities = probabilities
+        self.sigmoids = sigmoids
         self.eval().requires_grad_(False)
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = self.network(inputs).float()
-        return outputs.softmax(1) if self.probabilities else outputs
+        if not self.probabilities:
+            return outputs
+        return outputs.sigmoid() if self.sigmoids else outputs.softmax(1)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,11 @@ class Description:
     output_name: str
     """`logits`, `probabilities`, or the `outputs` of a regression."""
     classes: tuple[str, ...]
-    """The class names by class number; empty for a regression."""
+    """The class names by class number; empty for a regression. Of a binary network both, whose one output is of the
+    second.
+    """
+    sigmoids: Task | None = None
+    """The task, where each output has a sigmoid of its own: binary or multi-label."""
 
     def metadata(self) -> dict[str, str]:
         """The description as texts by name; lists and tables are JSON."""
@@ -67,6 +75,10 @@ class Description:
         if images and self.input_shape[0] in (1, 3):
             input_said["colours"] = "grey" if self.input_shape[0] == 1 else "RGB"
         output_said = {"name": self.output_name, "dtype": "float32"}
+        if self.sigmoids is not None:
+            output_said["task"] = self.sigmoids
+            if self.output_name == "logits":
+                output_said["activation"] = "sigmoid"  # which turns them into probabilities
         return {
             "network": self.network,
             "weights_sha256": self.weights_sha256,
@@ -84,6 +96,7 @@ def describe(run: FinishedRun, example: Tensor, classes: tuple[str, ...], probab
     result = run.result
     if run.is_regression and probabilities:
         raise ModelError(f"{run.folder}: a regression, whose outputs have no probabilities")
+    count = 2 if run.sigmoids == "binary" else result.network.num_classes
     output = "outputs" if run.is_regression else "probabilities" if probabilities else "logits"
     return Description(
         network=str(result.network),
@@ -92,7 +105,8 @@ def describe(run: FinishedRun, example: Tensor, classes: tuple[str, ...], probab
         input_shape=tuple(example.shape[1:]),
         input_dtype=str(example.dtype).removeprefix("torch."),
         output_name=output,
-        classes=() if run.is_regression else class_names(classes, result.network.num_classes),
+        classes=() if run.is_regression else class_names(classes, count),
+        sigmoids=run.sigmoids,
     )
 
 

@@ -70,15 +70,16 @@ def export_run(
     """
     formats, left_out = _possible(formats)
     splits = Splits.load(run.recipe.settings)
-    deployable = Deployable(load_network(run.result), probabilities)
+    deployable = Deployable(load_network(run.result), probabilities, run.sigmoids is not None)
     inputs, labels = _test_samples(run, splits, samples)
     classes = tuple(run.result.classes or splits.student_train.data.classes)
     description = describe(run, inputs[:1], classes, probabilities)
     with runtimes.one_thread():
         run_network = runtimes.in_pytorch(deployable)
         expected = np.concatenate([run_network(batch.numpy()) for batch in inputs.split(64)])
-        labels = labels if has_labels(splits.test.data) else _own_answers(run, expected)
-        tried = Samples(inputs.numpy(), labels, expected)
+        boundary = 0.5 if probabilities and run.sigmoids is not None else 0.0
+        labels = labels if has_labels(splits.test.data) else _own_answers(run, expected, boundary)
+        tried = Samples(inputs.numpy(), labels, expected, run.sigmoids, boundary)
         size = (run.folder / WEIGHTS).stat().st_size
         rows = [check("network", f"PyTorch {torch.__version__}", size, run_network, tried)]
         contents, missing = _make(formats, run, deployable, splits, description, calibration)
@@ -152,8 +153,10 @@ def _test_samples(run: FinishedRun, splits: Splits, count: int) -> tuple[torch.T
     return inputs, labels.numpy()
 
 
-def _own_answers(run: FinishedRun, expected: NDArray[np.float32]) -> NDArray[Any]:
+def _own_answers(run: FinishedRun, expected: NDArray[np.float32], boundary: float) -> NDArray[Any]:
     """The network's own predictions, which stand for labels where there are none."""
+    if run.sigmoids is not None:
+        return (expected > boundary).astype(np.float32)
     return expected if run.is_regression else expected.argmax(axis=1)
 
 

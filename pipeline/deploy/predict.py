@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from decant.pipeline.config.settings import ViewsSettings
+from decant.pipeline.config.tasks import Task
 from decant.pipeline.data import load_data
 from decant.pipeline.data.image_decode import decode
 from decant.pipeline.data.image_files import images_below
@@ -33,13 +34,18 @@ class Prediction:
     """(class, probability), the likeliest first; none where there is a problem."""
     problem: str | None = None
     """Why the file could not be read."""
+    predicted: tuple[str, ...] | None = None
+    """Of a multi-label network all classes from the threshold on; of a binary one the class that the threshold says.
+    None where the likeliest class is predicted.
+    """
 
     def as_json(self) -> dict[str, Any]:
         """The JSON of a prediction: the file with its classes, or with the problem."""
         if self.problem is not None:
             return {"file": str(self.file), "problem": self.problem}
         classes = [{"class": name, "probability": share} for name, share in self.classes]
-        return {"file": str(self.file), "classes": classes}
+        said = {} if self.predicted is None else {"predicted": list(self.predicted)}
+        return {"file": str(self.file), "classes": classes, **said}
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,17 @@ class Predictor:
     classes: tuple[str, ...]
     names_missing: str | None
     """Why classes are numbers where the data's names could not be read."""
+    sigmoids: Task | None = None
+    """The task, where the outputs are logits of sigmoids."""
+    threshold: float = 0.5
+    """The probability from which such a class is predicted."""
 
     @classmethod
-    def of(cls, run: FinishedRun) -> Predictor:
-        """The predictor of a run. Raises ModelError if its network is not a classifier of images."""
+    def of(cls, run: FinishedRun, threshold: float | None = None) -> Predictor:
+        """The predictor of a run. `threshold` is the probability from which a class is predicted where the outputs have
+        sigmoids, 0.5 if None. Raises ModelError if the network is not a classifier of images, or has no sigmoids and
+        so no threshold.
+        """
         spec = run.result.network
         if run.is_regression:
             raise ModelError(f"{run.folder}: a regression, which has no classes; see `decant evaluate`")
@@ -65,9 +78,13 @@ class Predictor:
             raise ModelError(
                 f"{run.folder}: its network takes inputs of shape {spec.input_shape}, which no image file has"
             )
+        if threshold is not None and run.sigmoids is None:
+            raise ModelError(
+                f"{run.folder}: its classes share one softmax: the likeliest is predicted, no threshold"
+            )
         classes, missing = _class_names(run)
-        network = load_network(run.result).eval()
-        return cls(network, spec.input_shape, _views(run), classes, missing)
+        network, level = load_network(run.result).eval(), 0.5 if threshold is None else threshold
+        return cls(network, spec.input_shape, _views(run), classes, missing, run.sigmoids, level)
 
     def predict(self, files: Sequence[Path], top: int = 5) -> Iterator[Prediction]:
         """Yields the `top` most likely classes of each file, in order, and of the images in each folder and the folders
@@ -81,7 +98,8 @@ class Predictor:
                 continue
             for file in below:
                 try:
-                    yield Prediction(file, self._likeliest(self.pixels(file), top))
+                    every = self._likeliest(self.pixels(file), len(self.classes))
+                    yield Prediction(file, every[:top], predicted=self._predicted(every))
                 except DataError as error:
                     yield Prediction(file, (), str(error))
 
@@ -101,12 +119,27 @@ class Predictor:
             )
         return viewed
 
+    def _predicted(self, every: tuple[tuple[str, float], ...]) -> tuple[str, ...] | None:
+        """What the threshold says of all classes; None where there is none."""
+        if self.sigmoids is None:
+            return None
+        if self.sigmoids == "multilabel":
+            return tuple(name for name, probability in every if probability >= self.threshold)
+        negative, positive = self.classes
+        return (positive,) if dict(every)[positive] >= self.threshold else (negative,)
+
     @torch.inference_mode()
     def _likeliest(self, pixels: NDArray[np.uint8], top: int) -> tuple[tuple[str, float], ...]:
-        probabilities = self.network(torch.from_numpy(pixels[None])).float().softmax(1)[0]
+        probabilities = self._probabilities(self.network(torch.from_numpy(pixels[None])).float())[0]
         best = probabilities.topk(min(top, len(probabilities)))
         top_classes = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return tuple((self.classes[label], probability) for label, probability in top_classes)
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        """(B, C) probabilities: of one logit those of both classes."""
+        if self.sigmoids == "binary":
+            return torch.cat([(-logits).sigmoid(), logits.sigmoid()], dim=1)
+        return logits.softmax(1) if self.sigmoids is None else logits.sigmoid()
 
 
 def _images(given: Path) -> list[Path]:
@@ -140,7 +173,7 @@ def _class_names(run: FinishedRun) -> tuple[tuple[str, ...], str | None]:
     if run.result.classes is not None:
         _check_pixels(run, run.result.input_dtype)
         return tuple(run.result.classes), None
-    settings, count = run.recipe.settings, run.result.network.num_classes
+    settings, count = run.recipe.settings, 2 if run.sigmoids == "binary" else run.result.network.num_classes
     try:
         data = load_data(settings.data.model_copy(update={"pack": "never"}), settings.views, "test")
         first: Any = data.raw(np.zeros(1, np.int64))

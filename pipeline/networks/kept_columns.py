@@ -53,9 +53,10 @@ def check_outputs(logits: object, num_classes: int, of: str) -> None:
     reason = f"must give logits of shape (2, {num_classes}) {of}, got {found}"
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
         raise ModelError(reason)
-    more = logits.shape[1] > num_classes
-    error = OtherOutputsError(
-        reason + ("; of a teacher, teacher.classes keeps those of the data" if more else "")
-    )
+    if found == (2, 1) and num_classes == 2:
+        reason += '; for one logit of two classes set data.task = "binary"'
+    elif logits.shape[1] > num_classes > 1:
+        reason += "; of a teacher, teacher.classes keeps those of the data"
+    error = OtherOutputsError(reason)
     error.outputs = int(logits.shape[1])
     raise error

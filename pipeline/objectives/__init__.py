@@ -6,6 +6,7 @@ from decant.pipeline.objectives.divergences import ce_plus_kl, js, kd, rkl, soft
 from decant.pipeline.objectives.hard_labels import cross_entropy, smoothed_labels
 from decant.pipeline.objectives.registry import FUNCTIONS, build, from_cache, from_labels
 from decant.pipeline.objectives.relational import dist
+from decant.pipeline.objectives.sigmoid import binary_cross_entropy, sigmoid_kd, sigmoid_mse
 from decant.pipeline.objectives.squared import logit_mse, regression, squared_error
 from decant.pipeline.objectives.terms import Loss, Terms, standardized
 from decant.pipeline.objectives.transfer import transfer_data, transfer_knowledge, transfer_model
@@ -16,6 +17,7 @@ __all__ = [
     "NO_LABEL",
     "Loss",
     "Terms",
+    "binary_cross_entropy",
     "build",
     "ce_plus_kl",
     "cross_entropy",
@@ -30,6 +32,8 @@ __all__ = [
     "nkd",
     "regression",
     "rkl",
+    "sigmoid_kd",
+    "sigmoid_mse",
     "smoothed_labels",
     "soft_ce",
     "softened_kl",

@@ -26,8 +26,8 @@ def resolve_class_weights(
     """
     if given is None:
         return None
-    if task_of(data) == "regression":
-        raise RecipeError(f"{setting}: weighs classes, and {data.name} is a regression; leave it out")
+    if (task := task_of(data)) != "classification":
+        raise RecipeError(f"{setting}: weighs classes, and {data.name} is a {task}; leave it out")
     if isinstance(given, str):
         _require_labels(data, setting)
         return balanced_weights(data.labels, num_classes(data))
@@ -53,10 +53,8 @@ def resolve_sampler(settings: Training, data: LabelledData, section: str) -> NDA
     """
     if settings.sampler != "balanced":
         return None
-    if task_of(data) == "regression":
-        raise RecipeError(
-            f"{section}.sampler: balances classes, and {data.name} is a regression; leave it out"
-        )
+    if (task := task_of(data)) != "classification":
+        raise RecipeError(f"{section}.sampler: balances classes, and {data.name} is a {task}; leave it out")
     _require_labels(data, f"{section}.sampler")
     return drawing_shares(data.labels, num_classes(data))
 
@@ -68,7 +66,7 @@ def warn_of_imbalance(settings: Training, data: LabelledData, section: str) -> N
     weighed = settings.class_weights is not None or settings.sampler is not None
     if weighed or getattr(getattr(settings, "objective", None), "class_weights", None) is not None:
         return
-    if not settings.epochs or task_of(data) == "regression" or not has_labels(data):
+    if not settings.epochs or task_of(data) != "classification" or not has_labels(data):
         return
     counts = class_counts(data.labels, num_classes(data))
     present = np.flatnonzero(counts)

@@ -9,13 +9,20 @@ from pathlib import Path
 
 import torch
 
-from decant.cache import LogitCache, LogitCacheWriter, RegressionSummary, summarize, take_over_views
+from decant.cache import (
+    LogitCache,
+    LogitCacheWriter,
+    RegressionSummary,
+    SigmoidSummary,
+    summarize,
+    take_over_views,
+)
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher_pass import fill
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.notes import Pass, remember_pass
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.training.metrics import Metrics
+from decant.pipeline.training.metrics import Metrics, score_metrics
 
 _MEASURED_ROWS = 100_000  # of a cache that was built before, for the teacher's metrics
 
@@ -26,8 +33,8 @@ class Cached:
 
     cache: LogitCache
     metrics: Metrics
-    """The teacher's, computed from the file over all views: top-1 and calibration error, or the errors of a
-    regression.
+    """The teacher's, computed from the file over all views: top-1 and calibration error, the scores of sigmoids, or
+    the errors of a regression.
     """
     seconds: float | None
     """None if the cache was built before."""
@@ -89,6 +96,8 @@ def _measure(
             metrics["mse"], metrics["mae"] = summary.mse, summary.mae
         if summary.r2 is not None:
             metrics["r2"] = summary.r2
+    elif isinstance(summary, SigmoidSummary):
+        metrics = score_metrics(summary.scores, "binary" if cache.num_outputs == 1 else "multilabel")
     elif summary.top1 is not None and summary.calibration_error is not None:
         metrics["top1"], metrics["ece"] = summary.top1, summary.calibration_error
     return Cached(cache, metrics, seconds, rows, taken_over, summary.rows)

@@ -8,11 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from decant.pipeline.config.objectives import Custom, names_for
+from decant.pipeline import objectives
+from decant.pipeline.config.objectives import Custom, is_for, names_for
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.data import describe_data, load_data
 from decant.pipeline.data.held_out import divide, require_same_classes
-from decant.pipeline.data.samples import LabelledData, decoding, num_classes, num_targets, task_of
+from decant.pipeline.data.samples import (
+    LabelledData,
+    decoding,
+    has_sigmoids,
+    num_classes,
+    num_targets,
+    task_of,
+)
+from decant.pipeline.data.sigmoid_labels import warn_of_zeros_and_ones
 from decant.pipeline.errors import DataError, RecipeError
 from decant.pipeline.phases.fingerprints import fingerprints
 from decant.pipeline.support.notices import say_once
@@ -91,6 +100,7 @@ class RecipeData:
         _check_shapes(train, test)
         _check_labels(train, test)
         _check_twice(train, test)
+        warn_of_zeros_and_ones(train, self.settings.data.task)
         _check_losses(self.settings, train)
         teacher_train = ViewedData(self.teacher_data, self.settings.views)
         return Splits(teacher_train, self.student_train, ViewedData(test, self.settings.views.plain))
@@ -135,11 +145,15 @@ def _check_losses(settings: Settings, train: LabelledData) -> None:
     """Raises RecipeError where the objective or label smoothing is not for the task of the data."""
     task, objective = task_of(train), settings.student.objective
     because = f"{train.name} is a {task}, as its labels are {_labels_of(train)}{_whole_numbers(train)}"
-    if not isinstance(objective, Custom) and objective.task != task:
+    if has_sigmoids(train):
+        because = f"{train.name} is {task}, as data.task says"
+    if not isinstance(objective, Custom) and not is_for(type(objective), task):
         raise RecipeError(
             f"student.objective {objective.name!r}: is for {objective.task}; {because}: "
             f"set it to {', '.join(names_for(task))} (or package.module:function)"
         )
+    if has_sigmoids(train) and not isinstance(objective, Custom):
+        objectives.build(objective, task=task)  # raises for settings of softmaxes
     sections = {"teacher": settings.teacher, "knowledge": settings.knowledge, "student": settings.student}
     for section, training in sections.items():
         if task == "regression" and training is not None and training.label_smoothing:
@@ -155,6 +169,6 @@ def _whole_numbers(data: LabelledData) -> str:
     kind = (
         "classes are integers"
         if data.labels.shape[1] == 1
-        else "several classes of one sample are no task here"
+        else 'for several classes of one sample set data.task = "multilabel"'
     )
     return f", whose values are whole numbers ({shown}{', …' if len(values) > _SHOWN_VALUES else ''}; {kind})"

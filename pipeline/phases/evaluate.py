@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from decant.pipeline.data.samples import num_outputs
+from decant.pipeline.data.samples import num_outputs, task_of
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.result import Result, find_results
@@ -42,7 +42,9 @@ def evaluate_runs(plan: Plan, device: torch.device) -> Iterator[Result]:
         logits = predict(load_network(result).to(device), test, device)
         if result.kind == "teacher":
             by_teacher[result.weights_sha256] = logits
-        yield replace(result, metrics=measure(logits, labels, by_teacher.get(result.teacher or "")))
+        yield replace(
+            result, metrics=measure(logits, labels, by_teacher.get(result.teacher or ""), task_of(test.data))
+        )
 
 
 def _has_other_code(result: Result) -> bool:

@@ -73,7 +73,7 @@ def load_result_on(
     logits = _save_test_logits(folder, load_network(result).to(device), test, device)
     result = replace(
         result,
-        metrics=measure(logits, torch.from_numpy(test.data.labels), teacher_logits),
+        metrics=measure(logits, torch.from_numpy(test.data.labels), teacher_logits, task_of(test.data)),
         test_sha256=test.data.digest(),
     )
     result.save()
@@ -136,7 +136,7 @@ def _save_network(
 ) -> Result:
     """Saves test logits, weights and then the result of a trained network."""
     logits = _save_test_logits(job.folder, network, test, device)
-    metrics = measure(logits, torch.from_numpy(test.data.labels), teacher_logits)
+    metrics = measure(logits, torch.from_numpy(test.data.labels), teacher_logits, task_of(test.data))
     _require_numbers(job.folder, logits, metrics)
     warn_constant_outputs(job.folder, logits)
     size, digest = save_network(job.folder, network, job.spec)
@@ -201,7 +201,8 @@ def _class_names(job: TrainingJob, test: ViewedData) -> list[str] | None:
     """Class names by label, or the labels as text if the data have no names; None for a regression."""
     if task_of(test.data) == "regression":
         return None
-    return list(class_names(test.data.classes, job.spec.num_classes))
+    count = 2 if task_of(test.data) == "binary" else job.spec.num_classes
+    return list(class_names(test.data.classes, count))
 
 
 def _save_test_logits(folder: Path, network: nn.Module, test: ViewedData, device: torch.device) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from decant.pipeline.config.settings import TeacherSettings
 from decant.pipeline.data.kept_classes import kept_columns
-from decant.pipeline.data.samples import num_classes, task_of
+from decant.pipeline.data.samples import num_outputs, task_of
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.foreign_weights import count_outputs, names_in_file
@@ -34,10 +34,10 @@ def specify_teacher(settings: TeacherSettings, viewed: ViewedData) -> NetworkSpe
     spec, data = specify_network(settings.network, viewed), viewed.data
     if settings.classes is None:
         return spec
-    if task_of(data) == "regression":
-        raise RecipeError(f"teacher.classes: keeps classes, and {data.name} is a regression; leave it out")
+    if (task := task_of(data)) in ("regression", "binary"):
+        raise RecipeError(f"teacher.classes: keeps classes, and {data.name} is a {task}; leave it out")
     outputs = _outputs(spec, settings)
-    columns = kept_columns(settings.classes, outputs.number, outputs.names, num_classes(data), data.classes)
+    columns = kept_columns(settings.classes, outputs.number, outputs.names, num_outputs(data), data.classes)
     return _keeping(spec, columns, outputs.number)
 
 

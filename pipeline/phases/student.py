@@ -87,7 +87,10 @@ def jobs_for_seed(
         kind="distilled",
         data=training_data,
         criterion=objectives.from_cache(
-            resolve_objective(settings.objective, train.data), settings.label_smoothing, weights
+            resolve_objective(settings.objective, train.data),
+            settings.label_smoothing,
+            weights,
+            task_of(train.data),
         ),
         folder=seed_folder(plan.student_folder("distilled", cache.manifest.key), seed),
         origin={

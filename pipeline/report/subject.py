@@ -151,7 +151,7 @@ class Subject:
     @property
     def classes(self) -> tuple[str, ...]:
         """A name for each class; equal names get their class numbers."""
-        count = self.focus.result.network.num_classes
+        count = 2 if self.focus.sigmoids == "binary" else self.focus.result.network.num_classes
         names = class_names(self.splits.student_train.data.classes, count)
         often = Counter(names)
         return tuple(f"{name} ({label})" if often[name] > 1 else name for label, name in enumerate(names))

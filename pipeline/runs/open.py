@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decant.pipeline.config.recipe import Recipe, load_recipe
+from decant.pipeline.config.tasks import SIGMOID, Task
 from decant.pipeline.errors import DamagedError, NotMadeError
 from decant.pipeline.runs.result import RESULT, Result, load_result
 from decant.pipeline.runs.saved_recipe import RECIPE
@@ -23,6 +24,12 @@ class FinishedRun:
     def folder(self) -> Path:
         """The run folder."""
         return self.result.folder
+
+    @property
+    def sigmoids(self) -> Task | None:
+        """The task, where each output has a sigmoid of its own: binary or multi-label. Else None."""
+        task = self.recipe.settings.data.task
+        return task if task in SIGMOID else None
 
     @property
     def is_regression(self) -> bool:

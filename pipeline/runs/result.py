@@ -114,5 +114,12 @@ def find_results(
 
 
 def _has_data(folder: Path, data: DataSettings) -> bool:
-    saved = read_saved_recipe(folder) or {}
-    return bool(saved.get("data") == data.model_dump(mode="json", exclude_none=True))
+    saved = (read_saved_recipe(folder) or {}).get("data")
+    given = data.model_dump(mode="json", exclude_none=True)
+    return isinstance(saved, dict) and _without_plain_task(saved) == _without_plain_task(given)
+
+
+def _without_plain_task(data: dict[str, Any]) -> dict[str, Any]:
+    """The settings without a task that labels tell by themselves."""
+    plain = data.get("task") in ("classification", "regression")
+    return {name: value for name, value in data.items() if name != "task" or not plain}

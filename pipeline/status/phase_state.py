@@ -126,6 +126,7 @@ def with_opened(phase: Phase, cache: LogitCache) -> Phase:
     """Adds an open cache and its shape: the phase is done."""
     views = "" if cache.num_views == 1 else f"{cache.num_views:,} views of "
     outputs = "classes" if cache.manifest.num_targets is None else "targets"
+    outputs = "sigmoids" if cache.manifest.has_sigmoids else outputs
     return replace(
         phase,
         path=cache.path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from decant.pipeline.data.samples import task_of
 from decant.pipeline.training.device import autocast, to_device
 from decant.pipeline.training.forward import forward
 from decant.pipeline.training.loading import OrderedKeys, default_workers, loader
@@ -37,4 +38,4 @@ def evaluate(
 ) -> Metrics:
     """The metrics of a network on view 0 of every sample; with the teacher's logits (N, C) agreement is one of them."""
     logits = predict(network, data, device, precision)
-    return measure(logits, torch.from_numpy(data.data.labels), teacher_logits)
+    return measure(logits, torch.from_numpy(data.data.labels), teacher_logits, task_of(data.data))

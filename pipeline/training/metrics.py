@@ -7,7 +7,8 @@ from typing import TypedDict
 from torch import Tensor
 
 from decant import cache
-from decant.pipeline.objectives import NO_LABEL, cross_entropy
+from decant.pipeline.config.tasks import SIGMOID, Task
+from decant.pipeline.objectives import NO_LABEL, binary_cross_entropy, cross_entropy
 
 
 class Metrics(TypedDict, total=False):
@@ -23,12 +24,28 @@ class Metrics(TypedDict, total=False):
     mse: float
     mae: float
     r2: float
+    accuracy: float
+    auc: float
+    ap: float
+    f1: float
+    map: float
+    f1_micro: float
+    f1_macro: float
+    exact_match: float
 
 
-def measure(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> Metrics:
+def measure(
+    logits: Tensor,
+    labels: Tensor,
+    teacher_logits: Tensor | None = None,
+    task: Task | None = None,
+) -> Metrics:
     """Of the labelled samples: top-1, top-5, balanced accuracy, macro F1, cross-entropy, expected calibration error; of
-    all: agreement with the teacher. Where labels are floats, and so the targets of a regression: `errors`.
+    all: agreement with the teacher. Where labels are floats, they are the targets of a regression: `errors`; or of a
+    `task` with sigmoids: `decisions`.
     """
+    if task in SIGMOID:
+        return decisions(logits, labels, teacher_logits, task)
     if labels.is_floating_point():
         return errors(logits, labels)
     metrics = Metrics()
@@ -54,6 +71,53 @@ def errors(outputs: Tensor, targets: Tensor) -> Metrics:
         if errors_found.r2 is not None:
             metrics["r2"] = errors_found.r2
     return metrics
+
+
+def decisions(
+    logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None, task: Task = "multilabel"
+) -> Metrics:
+    """Of outputs (N, C) with a sigmoid each and labels (N, C), NaN where unknown: mean average precision, micro and
+    macro F1, exact match and cross-entropy; of one output ("binary") accuracy, area under the ROC curve, average
+    precision, F1, cross-entropy and calibration error. A logit above 0 is a yes. Of all: the share of decisions that
+    agree with the teacher's.
+    """
+    logits = logits.float()
+    scores = cache.sigmoid_scores(logits.numpy(), labels.numpy())
+    metrics = score_metrics(scores, task)
+    if scores is not None:
+        metrics["loss"] = float(binary_cross_entropy(logits, labels))
+        if task == "binary":
+            metrics["ece"] = _binary_calibration_error(logits, labels)
+    if teacher_logits is not None:
+        metrics["agreement"] = float(((logits > 0) == (teacher_logits > 0)).double().mean())
+    return metrics
+
+
+def score_metrics(scores: cache.SigmoidScores | None, task: Task) -> Metrics:
+    """The scores under the names that they have as metrics of a task; none where there are none."""
+    metrics = Metrics()
+    if scores is None:
+        return metrics
+    ranked = scores.mean_average_precision
+    if task == "binary":
+        metrics["accuracy"], metrics["f1"] = scores.exact_match, scores.f1_micro
+        if scores.auc is not None:
+            metrics["auc"] = scores.auc
+        if ranked is not None:
+            metrics["ap"] = ranked
+        return metrics
+    metrics["f1_micro"], metrics["f1_macro"] = scores.f1_micro, scores.f1_macro
+    metrics["exact_match"] = scores.exact_match
+    if ranked is not None:
+        metrics["map"] = ranked
+    return metrics
+
+
+def _binary_calibration_error(logits: Tensor, labels: Tensor) -> float:
+    """That of the likelier of the two answers, by how likely it is."""
+    known = ~labels.isnan()
+    probability, right = logits[known].sigmoid(), (logits[known] > 0) == (labels[known] == 1)
+    return cache.calibration_error(probability.maximum(1 - probability).numpy(), right.double().numpy())
 
 
 def top_k(logits: Tensor, labels: Tensor, k: int) -> float:

@@ -42,7 +42,7 @@ class ViewedData(Dataset[tuple[Any, Any]]):
             raise DataError(
                 f"views.augment: {settings.augment[0].op}: works on images, and {data.name} is texts"
             )
-        if self.mixes_labels and task_of(data) == "regression":
+        if self.mixes_labels and task_of(data) != "classification":
             raise DataError(f"views.augment: mixup and cutmix mix class labels; {data.name} has none to mix")
         self._num_classes = num_classes(data) if self.mixes_labels else 0
         self.input_shape = self._check() if settings.augment else data.input_shape

@@ -17,7 +17,15 @@ OFFERED = {
         if inspect.isclass(found := getattr(cache, name)) or inspect.isfunction(found)
     },
 }
-RETURNED = {"Leftover", "LogitSource", "RegressionSummary", "Summary", "Unfinished"}
+RETURNED = {
+    "Leftover",
+    "LogitSource",
+    "RegressionSummary",
+    "SigmoidScores",
+    "SigmoidSummary",
+    "Summary",
+    "Unfinished",
+}
 """Classes that a caller does not make: the examples are with the functions that return them."""
 
 

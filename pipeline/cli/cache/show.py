@@ -22,10 +22,10 @@ from decant.pipeline.cli.options import (
     recipe_options,
     store_option,
 )
-from decant.pipeline.config.tasks import FORMATS
+from decant.pipeline.config.tasks import FORMATS, Task
 
 if TYPE_CHECKING:
-    from decant.cache import Difference, RegressionSummary, Store, Summary
+    from decant.cache import Difference, RegressionSummary, SigmoidSummary, Store, Summary
     from decant.pipeline.config.recipe import Recipe
 
 
@@ -59,14 +59,16 @@ def info(name: str, store: Store, as_json: bool) -> None:
     identity, extra = opened.manifest.identity, opened.manifest.info
     if as_json:
         document = {"path": opened.path, "key": opened.manifest.key, "identity": identity, "info": extra}
-        print_json({**document, "summary": summary._asdict()})
+        scores = getattr(summary, "scores", None)
+        nested = {} if scores is None else {"scores": scores._asdict()}
+        print_json({**document, "summary": {**summary._asdict(), **nested}})
     else:
         click.echo(f"{opened.path}\n  key {opened.manifest.key}")
         for section, content in {**identity, "info": extra}.items():
             for field, value in content.items():
                 click.echo(f"  {section}.{field}: {_short(value)}")
         click.echo(f"  of {summary.rows:,} rows (views and samples at even distances, or all):")
-        for line in _summary_lines(summary):
+        for line in _summary_lines(summary, opened.num_outputs):
             click.echo(f"    {line}")
     click.echo(f"next: {command_line('cache', 'verify', opened.path)}")
 
@@ -152,10 +154,20 @@ def _of_two_teachers(differing: Sequence[Difference]) -> bool:
     return bool(differing) and all(difference.field.startswith("teacher.") for difference in differing)
 
 
-def _summary_lines(summary: Summary | RegressionSummary) -> list[str]:
+def _summary_lines(summary: Summary | RegressionSummary | SigmoidSummary, num_outputs: int) -> list[str]:
     """The metrics of a cache, one line for each group."""
-    from decant.cache import RegressionSummary
+    from decant.cache import RegressionSummary, SigmoidSummary
 
+    if isinstance(summary, SigmoidSummary):
+        from decant.pipeline.training.metrics import score_metrics
+
+        task: Task = "binary" if num_outputs == 1 else "multilabel"
+        found = score_metrics(summary.scores, task)
+        named = (f"{figure.name} {figure.text(found)}" for figure in FORMATS[task] if figure.key in found)
+        return [
+            f"the teacher's {', '.join(named) or 'metrics are unknown: there are no labels'}",
+            f"{summary.likely:,.2f} of {num_outputs:,} outputs above 0.5 on average",
+        ]
     if isinstance(summary, RegressionSummary):
         metrics = summary._asdict()
         shown = (f"{figure.name} {figure.text(metrics)}" for figure in FORMATS["regression"])

@@ -48,8 +48,10 @@ def cached(subject: Subject) -> Section:
     try:
         cache, names = subject.cache, subject.classes
         facts = [*_facts(cache), ("verification", _verification(cache))]
-        if cache.manifest.num_targets is not None:
-            return Section(name, title, {"facts": facts, "table": None, "note": None})
+        if cache.manifest.num_targets is not None or cache.manifest.has_sigmoids:
+            return Section(
+                name, title, {"facts": facts, "table": None, "note": None, "why": _why_no_softmax(cache)}
+            )
         by_temperature = [
             soft_labels(cache, temperature) for temperature in sorted({1.0, subject.temperature})
         ]
@@ -144,6 +146,13 @@ def _bins(values: Sequence[NDArray[np.floating]], series: Sequence[str], high: f
             for low, share in zip(edges.tolist(), [*shares.tolist(), shares[-1]], strict=True)
         ]
     return records
+
+
+def _why_no_softmax(cache: LogitSource) -> str:
+    """Why outputs have neither a largest probability nor an entropy over classes."""
+    if cache.manifest.has_sigmoids:
+        return "Each output has a sigmoid of its own: there is no softmax, whose confidence and entropy are shown here."
+    return "A regression: its outputs are numbers, which have neither confidence nor entropy."
 
 
 def _facts(cache: LogitSource) -> Iterator[tuple[str, str]]:

@@ -46,6 +46,10 @@ def inspector(subject: Subject) -> Section:
     name, title = "inspector", "Soft labels, one by one"
     try:
         cache = subject.cache
+        if cache.manifest.has_sigmoids:
+            return Section(
+                name, title, missing="each output has a sigmoid of its own, and no soft label of classes"
+            )
         if cache.manifest.num_targets is not None:
             return Section(name, title, missing="a regression has no soft labels of classes")
         viewed, network = subject.splits.student_train, load_network(subject.focus.result).to(subject.device)

@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from decant.cache import calibration_error, softmax
-from decant.pipeline.config.tasks import FORMATS
-from decant.pipeline.data.samples import has_labels
+from decant.pipeline.config.tasks import FORMATS, SIGMOID
+from decant.pipeline.data.samples import has_labels, task_of
 from decant.pipeline.errors import PipelineError
 from decant.pipeline.report import charts
 from decant.pipeline.report.page import Section
 from decant.pipeline.report.sections import confusion
+from decant.pipeline.report.sections.decisions import decisions_section
 from decant.pipeline.report.subject import Subject
 from decant.pipeline.training.metrics import averages_over_classes, errors
 
@@ -43,7 +44,10 @@ def quality(subject: Subject) -> Section:
     logits = {which: outputs for which, outputs in all_outputs.items() if np.isfinite(outputs).all()}
     if not logits:
         return Section(name, title, missing=_diverged(list(all_outputs)))
-    if labels.dtype.kind == "f":
+    task = task_of(subject.splits.test.data)
+    if task in SIGMOID:
+        section = decisions_section(name, task, logits, labels, names)
+    elif labels.dtype.kind == "f":
         section = _regression(name, "How far off they are", logits, labels)
     else:
         known = labels >= 0
@@ -233,7 +237,13 @@ def _regression(
     ]
     count = targets.shape[1]
     which = "the target" if count == 1 else f"target {first + 1} of {count}"
-    content = {"samples": len(chosen), "errors": None, "target": which, **_errors(outputs, targets)}
+    content = {
+        "samples": len(chosen),
+        "errors": None,
+        "decisions": None,
+        "target": which,
+        **_errors(outputs, targets),
+    }
     return Section(
         name, title, content, {"against": charts.against(points, "target", "output", list(outputs))}
     )
