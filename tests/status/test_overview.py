@@ -249,9 +249,9 @@ def test_without_labels_nobody_learns_from_them_alone(rows: ModuleType, tmp_path
 
 def test_of_an_image_folder_no_pack_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DECANT_STORE", str(tmp_path / "caches"))
-    for part in ("train", "test"):
-        (tmp_path / part / "cat").mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / part / "cat" / "0.png")
+    for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
     before = everything_in(tmp_path)
     folder = ('data.name="imagefolder"', f"data.root={json.dumps(str(tmp_path))}", 'data.pack="always"')
     assert states(tmp_path, *folder) == ["missing"] * 4
