@@ -17,7 +17,7 @@ from decant.cache import labels as kinds_of_labels
 from decant.cache.ensemble import Ensemble
 from decant.cache.errors import CacheWarning, MismatchError
 from decant.cache.inputs import CheckInputs, each_input, input_crc32, one_input
-from decant.cache.items import Fields, is_pair, pick
+from decant.cache.items import ItemKeys, is_pair, pick
 from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.reader import LogitCache
 from decant.cache.same_input import difference, matching_form
@@ -71,11 +71,11 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         *,
         check_inputs: CheckInputs = "sample",
         compare_labels: bool = True,
-        fields: Fields | None = None,
+        keys: ItemKeys | None = None,
     ) -> None:
         """Several caches are read as an `Ensemble` with the mean of their softmaxes at T = 1; pass an `Ensemble` for
         another mean. check_inputs: see `CheckInputs`. compare_labels: False where the labels are meant to be others
-        than the teacher's pass had, as mixed ones. fields: where input and label of an item are, if it is a dictionary
+        than the teacher's pass had, as mixed ones. keys: where input and label of an item are, if it is a dictionary
         or a longer tuple: `("image", "label")`, `(0, 1)`, or `(("input_ids", "attention_mask"), "label")`.
 
         Raises MismatchError unless the dataset, or what it is a Subset of, is as long as the cache, and where all
@@ -86,7 +86,7 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         if check_inputs not in ("sample", "all", "off"):
             raise ValueError(f"check_inputs: expected sample, all or off, found {check_inputs!r}")
         self.dataset, self.cache, self.check_inputs = dataset, cache, check_inputs
-        self.compare_labels, self.fields = compare_labels, fields
+        self.compare_labels, self.item_keys = compare_labels, keys
         self._indices = _cached_indices(dataset)
         self._shared = torch.zeros(_SHARED, dtype=torch.int64)
         self._shared.share_memory_()  # type: ignore[no-untyped-call]
@@ -150,40 +150,47 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Any, Any, torch.Tensor]]:
         """A tuple for each key, for a DataLoader to collate; the logits are read in one call."""
-        indices, views = self._split(keys)
+        indices, views, without_view = self._split(keys)
         if self.cache.num_views == 1:
             items = [self.dataset[index] for index in indices.tolist()]
         else:
             items = self._read_views(*self._source(indices), views)
-        if self.fields is not None or not all(map(is_pair, items)):
-            items = [pick(item, self.fields) for item in items]
+        if without_view:
+            self._say_view_0()
+        if self.item_keys is not None or not all(map(is_pair, items)):
+            items = [pick(item, self.item_keys) for item in items]
         inputs, labels = zip(*items, strict=True) if items else ((), ())
         logits = self._logits(indices, views, inputs, labels)
         return list(zip(inputs, labels, logits, strict=True))
 
     def batch(self, keys: Keys) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(inputs (B, …), labels (B,), teacher_logits (B, C) float32), with the dataset's own `batch`."""
-        indices, views = self._split(keys)
+        indices, views, without_view = self._split(keys)
         source, places = self._source(indices)
         as_given = places is indices and isinstance(keys, np.ndarray) and keys.ndim == 2
         given = source.batch(keys if as_given else np.stack([places, views], axis=1))
-        inputs, labels = given if is_pair(given) else pick(given, self.fields)
+        if without_view:
+            self._say_view_0()
+        inputs, labels = given if is_pair(given) else pick(given, self.item_keys)
         return inputs, labels, self._logits(indices, views, inputs, labels)
 
-    def _split(self, keys: Keys) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """The keys as indices and views; a key without a view is of the epoch's view."""
+    def _split(self, keys: Keys) -> tuple[NDArray[np.intp], NDArray[np.intp], bool]:
+        """Keys as indices and views, and whether one has no view though there are several; it is of the epoch's."""
         pairs = isinstance(keys, np.ndarray) and keys.ndim == 2
         if self.cache.num_views == 1 or pairs or all(isinstance(key, tuple) for key in keys):
-            return split_keys(keys, len(self))
-        epoch = int(self._shared[_EPOCH])
-        if epoch < 0:
+            return *split_keys(keys, len(self)), False
+        view = max(int(self._shared[_EPOCH]), 0) % self.cache.num_views
+        return *split_keys(keys, len(self), view), True
+
+    def _say_view_0(self) -> None:
+        """Says that keys without a view read view 0, unless an epoch was set."""
+        if self._shared[_EPOCH] < 0:
+            views = self.cache.num_views
             self._say_once(
                 _VIEW_SAID,
-                f"keys without a view read view 0 only, of {self.cache.num_views}: call set_epoch(epoch) before each "
-                f"epoch to read view epoch mod {self.cache.num_views}, or use keys (index, view); set_epoch(0) means "
-                "view 0, and says nothing",
+                f"keys without a view read view 0 only, of {views}: call set_epoch(epoch) before each epoch to read "
+                f"view epoch mod {views}, or use keys (index, view); set_epoch(0) means view 0, and says nothing",
             )
-        return split_keys(keys, len(self), max(epoch, 0) % self.cache.num_views)
 
     def _read_views(self, source: Any, places: NDArray[np.intp], views: NDArray[np.intp]) -> list[Any]:
         """Items by (index, view). Raises MismatchError where the dataset takes an index alone."""

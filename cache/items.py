@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-Field = str | int
+ItemKey = str | int
 """The key of a value in an item that is a dictionary, or its place in a tuple."""
 
-Fields = tuple[Field | tuple[str, ...], Field]
+ItemKeys = tuple[ItemKey | Sequence[str], ItemKey]
 """Where the input and the label of an item are. Several names are an input that is a dictionary of these."""
 
 
@@ -17,7 +17,7 @@ def is_pair(item: object) -> bool:
     return isinstance(item, (tuple, list)) and len(item) == 2
 
 
-def pick(item: Any, fields: Fields | None) -> tuple[Any, Any]:
+def pick(item: Any, keys: ItemKeys | None) -> tuple[Any, Any]:
     """(input, label) of an item. Raises TypeError, naming what the item has, where it does not have them.
 
     >>> pick({"image": "pixels", "label": 3, "path": "3.png"}, ("image", "label"))
@@ -27,23 +27,23 @@ def pick(item: Any, fields: Fields | None) -> tuple[Any, Any]:
     >>> pick(("pixels", 3, 17), None)
     Traceback (most recent call last):
     ...
-    TypeError: items of the dataset must be (input, label), found a tuple of 3; give ...fields=(0, 1)...
+    TypeError: items of the dataset must be (input, label), found a tuple of 3; give ...keys=(0, 1)...
     """
-    if fields is None:
+    if keys is None:
         if is_pair(item):
             return item[0], item[1]
         raise TypeError(
             f"items of the dataset must be (input, label), found {_kind(item)}; give SoftLabelDataset "
-            f"fields={_suggestion(item)}, where the input and the label are"
+            f"keys={_suggestion(item)}, where the input and the label are"
         )
     try:
-        return _field(item, fields[0]), _field(item, fields[1])
+        return _value(item, keys[0]), _value(item, keys[1])
     except (KeyError, IndexError, TypeError):
-        raise TypeError(f"fields: expected an item with {fields!r}, found {_kind(item)}") from None
+        raise TypeError(f"keys: expected an item with {keys!r}, found {_kind(item)}") from None
 
 
-def _field(item: Any, field: Field | tuple[str, ...]) -> Any:
-    return {name: item[name] for name in field} if isinstance(field, tuple) else item[field]
+def _value(item: Any, key: ItemKey | Sequence[str]) -> Any:
+    return {name: item[name] for name in key} if isinstance(key, (tuple, list)) else item[key]
 
 
 def _kind(item: object) -> str:

@@ -83,21 +83,21 @@ class Seen(Viewed):
 # Items
 
 
-def test_a_dictionary_is_refused_by_its_names_and_taken_by_fields(cache: LogitCache) -> None:
+def test_a_dictionary_is_refused_by_its_names_and_taken_by_keys(cache: LogitCache) -> None:
     named = Items(lambda image, label: {"image": image, "label": label})
-    with pytest.raises(TypeError, match=r'dictionary of image, label; .*fields=\("image", "label"\)'):
+    with pytest.raises(TypeError, match=r'dictionary of image, label; .*keys=\("image", "label"\)'):
         SoftLabelDataset(named, cache)[0]
-    image, label, logits = SoftLabelDataset(named, cache, fields=("image", "label"))[5]
+    image, label, logits = SoftLabelDataset(named, cache, keys=("image", "label"))[5]
     assert (image is not None, label, len(logits)) == (True, 1, C)
-    with pytest.raises(TypeError, match=r"fields: expected an item with .*a dictionary of image, label"):
-        SoftLabelDataset(named, cache, fields=("image", "target"))[5]
+    with pytest.raises(TypeError, match=r"keys: expected an item with .*a dictionary of image, label"):
+        SoftLabelDataset(named, cache, keys=("image", "target"))[5]
 
 
 def test_a_longer_tuple_is_refused_and_taken_by_its_places(cache: LogitCache) -> None:
     triples = Items(lambda image, label: (image, label, 7))
-    with pytest.raises(TypeError, match=r"found a tuple of 3; .*fields=\(0, 1\)"):
+    with pytest.raises(TypeError, match=r"found a tuple of 3; .*keys=\(0, 1\)"):
         SoftLabelDataset(triples, cache)[0]
-    assert SoftLabelDataset(triples, cache, check_inputs="all", fields=(0, 1))[5][1] == 1
+    assert SoftLabelDataset(triples, cache, check_inputs="all", keys=(0, 1))[5][1] == 1
 
 
 @pytest.mark.parametrize("item", [torch.zeros(2, 3), "ab", np.zeros((2, 3)), 7])
@@ -110,14 +110,14 @@ def test_what_could_be_unpacked_by_accident_is_no_pair(cache: LogitCache, item: 
 def test_an_input_may_be_several_values_of_a_dictionary(tmp_path: Path) -> None:
     ids, mask = torch.randint(0, 99, (N, 7)), torch.ones(N, 7, dtype=torch.int64)
     texts = build(tmp_path / "texts.h5", inputs={"input_ids": ids, "attention_mask": mask})
-    fields = (("input_ids", "attention_mask"), "label")
+    keys = (("input_ids", "attention_mask"), "label")
 
     class Texts(Items):
         def __getitem__(self, index: int) -> Any:
             named = {"input_ids": ids[index].int(), "attention_mask": mask[index].int()}
             return {**named, "label": int(LABELS[index]), "text": "words"}
 
-    train = SoftLabelDataset(Texts(), texts, check_inputs="all", fields=fields)
+    train = SoftLabelDataset(Texts(), texts, check_inputs="all", keys=keys)
     assert set(train[3][0]) == {"input_ids", "attention_mask"}, "int32 and int64 ids are the same"
     ids[3, 2] += 1
     with pytest.raises(MismatchError, match="sample 3"):
