@@ -24,7 +24,8 @@ class Ensemble:
 
     mean="logits" averages logits. mean="probabilities" averages softmaxes at `temperature` T and returns T·log of the
     mean, so that softmax(logits / T) is exactly that mean (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural
-    Network" (2015), section 1). mean="separate" averages nothing: logits are (B, K, C), in the order of `caches`.
+    Network" (2015), section 1); of outputs with a sigmoid each it averages σ(z/T) in the same way. mean="separate"
+    averages nothing: logits are (B, K, C), in the order of `caches`.
 
     >>> import tempfile
     >>> from decant.cache import Store, import_logits
@@ -48,13 +49,19 @@ class Ensemble:
     ) -> None:
         """`weights` has one number per cache, which counts by its share of the sum; None weighs all alike.
 
-        Raises MismatchError, naming every field, unless all caches have the same data, views, classes and labels;
-        ValueError for a `mean` or `weights` that cannot be.
+        Raises MismatchError, naming every field, unless all caches have the same data, views, classes and labels, and
+        for probabilities of a regression; ValueError for a `mean` or `weights` that cannot be.
         """
         if mean not in get_args(Mean):
             raise ValueError(f"mean: expected {', '.join(get_args(Mean))}, found {mean!r}")
         require_agreement(caches, ("data", "views"))
         self.caches, self.mean, self.temperature = tuple(caches), mean, temperature
+        manifest = caches[0].manifest
+        self._sigmoids = manifest.has_sigmoids or (manifest.num_targets is None and manifest.num_outputs == 1)
+        if mean == "probabilities" and manifest.num_targets is not None and not self._sigmoids:
+            raise MismatchError(
+                f"{caches[0].path}: outputs of a regression have no probabilities to average; average the logits"
+            )
         self.weights = None if weights is None else _shares(weights, len(caches), mean)
         self.manifest = _manifest(caches, mean, temperature, self.weights)
         # Found once: to look costs a pass over the table.
@@ -110,10 +117,12 @@ class Ensemble:
             return np.stack(tables, axis=-2)
         if self.mean == "logits":
             return np.average(tables, axis=0, weights=self.weights).astype(np.float32)
+        if self._sigmoids:  # a softmax of (z, 0), of which only the difference of both logits is kept
+            tables = [np.stack([table, np.zeros_like(table)], axis=-1) for table in tables]
         softmaxes = [softmax(table.astype(np.float64), self.temperature) for table in tables]
         shares = np.average(softmaxes, axis=0, weights=self.weights)
-        smallest = np.finfo(np.float64).tiny
-        return (self.temperature * np.log(np.maximum(shares, smallest))).astype(np.float32)
+        mean = self.temperature * np.log(np.maximum(shares, np.finfo(np.float64).tiny))
+        return (mean[..., 0] - mean[..., 1] if self._sigmoids else mean).astype(np.float32)
 
 
 def require_agreement(caches: Sequence[LogitCache], sections: Sequence[str]) -> None:

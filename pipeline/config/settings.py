@@ -350,8 +350,8 @@ class CacheSettings(Section):
     makes; or several of the same data, whose teachers then teach together.
     """
     ensemble: Literal["probabilities", "logits"] = "probabilities"
-    """What is averaged over several teachers: softmaxes at the objective's temperature, or logits (always the outputs
-    of a regression).
+    """What is averaged over several teachers: softmaxes (or sigmoids) at the objective's temperature, or logits (always
+    the outputs of a regression).
     """
     weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     """What each of several teachers counts in that mean, by its share of the sum; None is all alike."""

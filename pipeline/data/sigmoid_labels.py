@@ -50,6 +50,25 @@ def unknown_as_nan(labels: NDArray[Any]) -> NDArray[np.float32]:
     return floats
 
 
+def as_sigmoid_labels(labels: NDArray[Any], num_outputs: int, where: str) -> NDArray[np.float32]:
+    """Labels of an imported table, (N, C) or for one output (N,), as float32 (N, C). Raises DataError for others.
+
+    >>> as_sigmoid_labels(np.array([1, 0, -1]), 1, "labels.npy").tolist()
+    [[1.0], [0.0], [nan]]
+    """
+    rows = unknown_as_nan(labels[:, None] if labels.ndim == 1 else labels)
+    if rows.ndim != 2 or rows.shape[1] != num_outputs:
+        raise DataError(
+            f"{where}: labels of {num_outputs:,} sigmoids are (N, {num_outputs}), found {labels.shape}"
+        )
+    odd = np.flatnonzero(~(np.isnan(rows) | (rows == 0) | (rows == 1)).all(axis=1))
+    if len(odd):
+        raise DataError(
+            f"{where}: row {odd[0]}: labels of sigmoids are 0 or 1 (−1 or NaN where they are unknown)"
+        )
+    return rows
+
+
 def check_sigmoid_labels(data: LabelledData, where: str) -> None:
     """Raises DataError for labels that are not 0, 1 or unknown, or do not go with the class names."""
     task, labels = task_of(data), data.labels

@@ -71,7 +71,7 @@ def combine(settings: Settings, caches: list[LogitCache]) -> LogitSource:
         return caches[0]
     if settings.separate_caches:
         return Ensemble(caches, "separate")
-    if caches[0].manifest.num_targets is not None:
+    if caches[0].manifest.num_targets is not None and not caches[0].manifest.has_sigmoids:
         return Ensemble(caches, "logits", weights=settings.cache.weights)
     temperature = _ensemble_temperature(settings)
     return Ensemble(caches, settings.cache.ensemble, temperature, settings.cache.weights)

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from decant.cache import CacheError, Ensemble, LogitCache, LogitCacheWriter, MismatchError, SoftLabelDataset
+from decant.cache import (
+    CacheError,
+    Ensemble,
+    LogitCache,
+    LogitCacheWriter,
+    MismatchError,
+    SoftLabelDataset,
+    Store,
+    import_logits,
+)
 from decant.cache.statistics import softmax
 from tests.helpers.caches import build, manifest
 
@@ -177,3 +186,43 @@ def test_weights_are_part_of_the_key_by_their_share_and_only_where_given(tmp_pat
     assert "weights" not in plain.manifest.identity["teacher"]
     assert tenths.manifest.key == tens.manifest.key
     assert len({ensemble.manifest.key for ensemble in (plain, tenths, other, apart)}) == 4
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_sigmoids_are_averaged_as_probabilities_and_one_logit_too(temperature: float, tmp_path: Path) -> None:
+    """A softmax over the outputs would make zeros of a single one."""
+    store, random = Store(tmp_path), np.random.default_rng(0)
+    for columns in (1, 3):
+        logits = random.normal(0, 3, (2, 8, columns)).astype(np.float32)
+        labels = (random.random((8, columns)) < 0.5).astype(np.float32)
+        labels[0] = 1
+        caches = [
+            LogitCache.open(
+                import_logits(
+                    store,
+                    one,
+                    labels,
+                    teacher={},
+                    data={"name": "toy", "task": "multilabel"},
+                    dtype="float32",
+                )
+            )
+            for one in logits
+        ]
+        found = Ensemble(caches, "probabilities", temperature, weights=(1, 3)).logits(np.arange(8))
+        shares = 1 / (1 + np.exp(-logits.astype(np.float64) / temperature))
+        mean = 0.25 * shares[0] + 0.75 * shares[1]
+        assert np.allclose(found, temperature * np.log(mean / (1 - mean)), rtol=1e-5)
+
+
+def test_probabilities_of_a_regression_are_refused(tmp_path: Path) -> None:
+    targets = np.random.default_rng(0).normal(0, 1, (8, 2)).astype(np.float32)
+    caches = [
+        LogitCache.open(
+            import_logits(Store(tmp_path), factor * targets, targets, teacher={}, data={"name": "toy"})
+        )
+        for factor in (1, 2)
+    ]
+    with pytest.raises(MismatchError, match="outputs of a regression have no probabilities"):
+        Ensemble(caches)
+    assert Ensemble(caches, "logits").logits([0]).tolist()

@@ -202,3 +202,17 @@ def test_what_does_not_go_with_the_task_is_refused_in_one_line(
     said = refused(decant("teacher", "--recipe", write(tmp_path, function, task), *given, cwd=tmp_path))
     assert message in said
     assert "\n" not in said
+
+
+def test_logits_of_sigmoids_are_imported_with_their_task(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 40)
+    np.save(tmp_path / "logits.npy", (4.0 * labels - 2 + random.normal(0, 1, 40)).astype(np.float32)[:, None])
+    np.save(tmp_path / "labels.npy", labels)
+    about = ("--labels", "labels.npy", "--teacher", "mine", "--data", "toy", "--task", "binary")
+    succeed(decant("cache", "import", "logits.npy", *about, cwd=tmp_path))
+    path = only(tmp_path, "caches/*.h5")
+    assert LogitCache.open(path).manifest.has_sigmoids
+    assert "the teacher's accuracy" in succeed(decant("cache", "info", path, cwd=tmp_path))
+    np.save(tmp_path / "labels.npy", labels + 1)
+    assert "row " in refused(decant("cache", "import", "logits.npy", *about, cwd=tmp_path))

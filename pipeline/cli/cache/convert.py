@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     shell_complete=completion.recipes,
     help="The recipe whose training data, in their order, and views the logits belong to.",
 )
+@click.option(
+    "--task",
+    type=click.Choice(["binary", "multilabel"]),
+    help="The outputs are logits of sigmoids, and labels are 0 and 1; with --recipe its data.task says so.",
+)
 @overrides_option
 @click.option(
     "--classes",
@@ -69,6 +74,7 @@ def import_table(
     teacher: str,
     data: str | None,
     recipe: str | None,
+    task: Literal["binary", "multilabel"] | None,
     overrides: Sequence[str],
     classes: str | None,
     class_names: str | None,
@@ -84,10 +90,16 @@ def import_table(
     from decant.cache import import_logits
     from decant.pipeline.data.array_files import read_table
     from decant.pipeline.data.imported_columns import choose_columns
+    from decant.pipeline.data.sigmoid_labels import as_sigmoid_labels
 
     if (data is None) == (recipe is None):
         raise click.UsageError("give either --data or --recipe: which data the logits are of")
-    about: dict[str, Any] = {"data": {"name": data}, "views": None}
+    if task is not None and recipe is not None:
+        raise click.UsageError("--task: the recipe says it, as data.task; leave it out")
+    about: dict[str, Any] = {
+        "data": {"name": data, **({} if task is None else {"task": task})},
+        "views": None,
+    }
     answers = None if labels is None else read_table(labels)
     table, of_data = read_table(logits), None
     if recipe is not None:
@@ -99,6 +111,8 @@ def import_table(
         about = of_recipe.student_fingerprints
         of_data = of_recipe.student_data
         answers = of_data.labels if answers is None else answers
+    if answers is not None and about["data"].get("task") is not None:
+        answers = as_sigmoid_labels(answers, table.shape[-1], labels or data or "")
     _, kept = choose_columns(table, classes, class_names, of_data)
     made = import_logits(
         store,
