@@ -188,7 +188,15 @@ class ViewsSettings(Section):
         return self
 
 
-_LATER = {"weights_key": None, "classes": None, "class_weights": None, "sampler": "shuffled"}
+_LATER = {
+    "weights_key": None,
+    "classes": None,
+    "class_weights": None,
+    "sampler": "shuffled",
+    "accumulate": 1,
+    "freeze": None,
+}
+_LATER_OF_STUDENTS = {**_LATER, "weights": None}
 """Settings of training that are left out where they have this value or none."""
 
 
@@ -223,8 +231,8 @@ class Training(Section):
     """Of the cross-entropy with labels."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """The largest norm of all gradients together; None does not clip."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """What the network computes in: float32, or bfloat16 autocast."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the network computes in: float32, bfloat16 autocast, or float16 autocast with a gradient scaler."""
     channels_last: bool = True
     """Whether images and weights use the channels-last memory format."""
     compile: bool = False
@@ -244,13 +252,23 @@ class Training(Section):
     class as often as any other.
     """
 
+    accumulate: Count = 1
+    """Batches whose gradients are added up for one step of the optimizer, as if they were one batch, but for batch
+    normalisation. The last step of an epoch has those that are left.
+    """
+    freeze: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
+    """Names of modules or parameters that are not trained, as `named_modules()` has them, with all that lies inside
+    them: `["features.0", "classifier.weight"]`. Their batch normalisation stays in evaluation mode.
+    """
+
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Settings that came later are left out where they change nothing, so that no older run has another name."""
+        later = _LATER_OF_STUDENTS if isinstance(self, StudentSettings) else _LATER
         return {
             name: value
             for name, value in handler(self).items()
-            if name not in _LATER or not (value is None or value == _LATER[name])
+            if name not in later or not (value is None or value == later[name])
         }
 
     @model_validator(mode="after")
@@ -367,10 +385,22 @@ class StudentSettings(Training):
 
     objective: Objective = KD(name="kd")
     """The loss of distilled students."""
+    weights: Annotated[str, Field(min_length=1)] | None = None
+    """What students of both kinds begin with: a file as `teacher.weights` takes it, the folder of a finished run, or
+    "teacher" for this recipe's own, whose network must then be the same but for its last layer.
+    """
+    weights_key: Annotated[str, Field(min_length=1)] | None = None
+    """Where in `weights` the state dict lies, as `teacher.weights_key` says it."""
     seeds: Count = 1
     """How many students of each kind, with seeds `seed`, `seed` + 1, …"""
     baseline: bool = True
     """Whether the same student is trained on labels alone too, to see what distillation gained."""
+
+    @model_validator(mode="after")
+    def _has_place_of_weights(self) -> StudentSettings:
+        if self.weights_key is not None and self.weights is None:
+            raise ValueError("weights_key: is a place in the file `weights`, which is missing")
+        return self
 
 
 class Settings(Section):

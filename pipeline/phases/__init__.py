@@ -3,7 +3,9 @@
 plan.py          what a recipe leads to: its data, and where teacher, cache and students lie
 datasets.py      the splits of its data, through their views
 fingerprints.py  what identifies data and views, and the manifest of a cache
-teacher.py       data → teacher;  given_weights.py  the weights that it begins with
+teacher.py       data → teacher;  given_weights.py  the weights that it begins with;
+                 kept_classes.py  its outputs that are kept
+initial_weights.py  files that teacher or students begin with;  balance.py  classes of different sizes
 cache_logits.py  teacher × data → cache;  teacher_pass.py  the teacher's pass over the data
 cost.py          what a cache would cost;  verify.py  a cache compared with its teacher
 student.py       cache × data → students;  soft_labels.py  the cache, opened, checked and placed

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 
 from torch import Tensor, nn
 
 from decant.pipeline.config.settings import TeacherSettings
 from decant.pipeline.errors import WeightsError
-from decant.pipeline.networks.foreign_weights import load_foreign_weights
 from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.objectives import NO_LABEL
+from decant.pipeline.phases.initial_weights import load_initial_weights
 
 _ERRORS = 2.0  # standard errors of an accuracy that is no better than chance
 _ENOUGH = 20  # samples, below which the error of an accuracy is not known
@@ -32,32 +33,7 @@ def take_weights(network: nn.Module, spec: NetworkSpec, settings: TeacherSetting
                 "outputs with teacher.classes"
             )
         return
-    loaded = load_foreign_weights(
-        network,
-        settings.weights,
-        key=settings.weights_key,
-        num_classes=spec.own_outputs,
-        new_head=settings.epochs > 0,
-    )
-    for note in loaded.notes:
-        print(f"warning: {note}", file=sys.stderr)
-    if not loaded.has_normalisation:
-        _warn_of_normalisation(spec, settings)
-
-
-def _warn_of_normalisation(spec: NetworkSpec, settings: TeacherSettings) -> None:
-    """Says by what inputs are normalised, where neither the file nor the recipe tells."""
-    args = settings.network.args
-    unknown = [name for name in ("mean", "std") if name not in args]
-    if not (spec.mean and unknown) or args.get("weights") or args.get("pretrained"):
-        return
-    shown = ", ".join(f"{name} {[round(value, 4) for value in getattr(spec, name)]}" for name in unknown)
-    switches = " and ".join(f"teacher.network.{name}" for name in unknown)
-    print(
-        f"warning: {settings.weights}: does not tell how its inputs were normalised; the data's own {shown} is taken, "
-        f"and a network that was trained with another is less accurate; set {switches} to what it was trained with",
-        file=sys.stderr,
-    )
+    load_initial_weights(network, spec, settings, Path(settings.weights), "teacher")
 
 
 def warn_at_chance(logits: Tensor, labels: Tensor) -> None:

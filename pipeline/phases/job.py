@@ -20,6 +20,7 @@ from decant.pipeline.data.samples import task_of
 from decant.pipeline.errors import DivergedError, ModelError
 from decant.pipeline.networks.build import build_network, num_parameters
 from decant.pipeline.networks.spec import NetworkSpec
+from decant.pipeline.phases.initial_weights import warn_of_frozen
 from decant.pipeline.runs.latency import device_name, latency
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.open import class_names
@@ -108,6 +109,7 @@ def _train(
     network = build_network(job.spec, job.settings.seed)
     if job.load_initial_weights is not None:
         job.load_initial_weights(network)
+    warn_of_frozen(job.settings)
     save_recipe(job.folder, recipe)
     train(
         network,

@@ -17,9 +17,10 @@ from decant.pipeline.phases.datasets import RecipeData, Splits
 from decant.pipeline.phases.fingerprints import cache_manifest
 from decant.pipeline.runs.folders import student_folder, teacher_folder
 from decant.pipeline.runs.result import Kind, Result, find_results, load_result
-from decant.pipeline.runs.saved_network import has_other_code
+from decant.pipeline.runs.saved_network import WEIGHTS, has_other_code
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.source_code import is_users
+from decant.pipeline.support.weight_files import content_sha256
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,22 @@ class Plan:
         """The folder of the students of one kind, which has a folder a seed. `cache_key` is of the cache that
         distilled students are trained from.
         """
-        cache = {} if cache_key is None else {"cache": cache_key}
+        more: dict[str, str | None] = {} if cache_key is None else {"cache": cache_key}
+        if self.student_weights is not None:
+            more |= {"weights": self._student_weights_sha256}
         return student_folder(
-            self.base, self.settings.student, kind, {**self.data.student_fingerprints, **cache}
+            self.base, self.settings.student, kind, {**self.data.student_fingerprints, **more}
         )
+
+    @property
+    def student_weights(self) -> Path | None:
+        """The file or folder of weights that students begin with; None where they begin with none."""
+        given = self.settings.student.weights
+        if given is None:
+            return None
+        return self.teacher_folder / WEIGHTS if given == "teacher" else Path(given)
+
+    @cached_property
+    def _student_weights_sha256(self) -> str | None:
+        """The digest of that file, which is read once."""
+        return None if self.student_weights is None else content_sha256(self.student_weights)

@@ -6,11 +6,11 @@ Neither this module nor anything that it imports builds or runs a teacher.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from decant.cache import CheckInputs, LogitSource, Verify
 from decant.cache.io.usage import using
@@ -24,11 +24,13 @@ from decant.pipeline.phases.balance import (
     resolve_sampler,
     warn_of_imbalance,
 )
+from decant.pipeline.phases.initial_weights import load_initial_weights
 from decant.pipeline.phases.job import TrainingJob, load_result_on, train_network
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.folders import seed_folder
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import load_test_logits
+from decant.pipeline.runs.saved_network import WEIGHTS
 from decant.pipeline.training.loading import BatchedData
 
 
@@ -81,6 +83,7 @@ def jobs_for_seed(
         folder=seed_folder(plan.student_folder("labels"), seed),
         shares=resolve_sampler(settings, train.data, "student"),
         lazy=train.data.lazy,
+        load_initial_weights=_loading(plan, spec),
     )
     distilled = replace(
         labels_only,
@@ -102,6 +105,18 @@ def jobs_for_seed(
         },
     )
     return [labels_only, distilled] if settings.baseline and has_labels(train.data) else [distilled]
+
+
+def _loading(plan: Plan, spec: NetworkSpec) -> Callable[[nn.Module], None] | None:
+    """What loads the weights that students begin with; None where they begin with none. Raises NotMadeError if they are
+    those of a teacher that is not finished.
+    """
+    settings, path = plan.settings.student, plan.student_weights
+    if path is None:
+        return None
+    if settings.weights == "teacher":
+        path = plan.teacher.folder / WEIGHTS
+    return lambda network: load_initial_weights(network, spec, settings, path, "student")
 
 
 def _teacher_sha256(cache: LogitSource) -> str | None:

@@ -48,9 +48,9 @@ def student_folder(
     """The folder of the students of one kind, which has a folder a seed.
 
     `fingerprints` are the `data` and `views` of what they are trained on; for distilled students also the key of the
-    `cache`.
+    `cache`; and the digest of the `weights` that they begin with, where that is a file.
     """
-    excluded = NOT_DECISIVE | ({"objective"} if kind == "labels" else set())
+    excluded = NOT_DECISIVE | {"weights"} | ({"objective"} if kind == "labels" else set())
     decisive = {"settings": settings.model_dump(mode="json", exclude=set(excluded)), **fingerprints}
     decisive |= _code_of(settings.network.name)
     if kind == "distilled" and isinstance(settings.objective, Custom):

@@ -20,7 +20,12 @@ from decant.pipeline.training.epoch_log import append_epoch, keep_epochs
 CHECKPOINT = "checkpoint.pt"
 
 
-def resume(network: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> int:
+def resume(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    folder: Path,
+    scaler: torch.amp.GradScaler | None = None,
+) -> int:
     """Loads the checkpoint of `folder` where there is one; returns the number of epochs that are done. Raises
     DamagedError for a file that is no checkpoint of this network.
     """
@@ -32,6 +37,8 @@ def resume(network: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -
         saved = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
+        if scaler is not None:
+            scaler.load_state_dict(saved["scaler"])
         epoch = int(saved["epoch"])
     except Exception as error:  # a file that is no checkpoint may end in any error of what reads it
         raise DamagedError(
@@ -43,12 +50,18 @@ def resume(network: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -
 
 
 def save_epoch(
-    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, epoch: int, metrics: dict[str, Any]
+    folder: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    metrics: dict[str, Any],
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Writes the metrics of an epoch, then the checkpoint after it; `epoch` counts from 1."""
     append_epoch(folder, metrics)
     content = io.BytesIO()  # torch.save to a file would report a full disk with an error of its own
-    torch.save(
-        {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, content
-    )
+    saved = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
+    if scaler is not None:
+        saved["scaler"] = scaler.state_dict()
+    torch.save(saved, content)
     write_atomically(folder / CHECKPOINT, content.getbuffer())

@@ -23,8 +23,34 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """A context that computes in bfloat16 where `precision` is "bfloat16", and changes nothing otherwise."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    """A context that computes in bfloat16 or float16 where `precision` is that, and changes nothing otherwise."""
+    dtype = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "float32")
+
+
+def make_scaler(device: torch.device, precision: str, setting: str) -> torch.amp.GradScaler | None:
+    """What keeps gradients of float16 from vanishing: they are scaled up before, and down after the backward pass, and
+    a step is left out where they overflow (Micikevicius et al., "Mixed Precision Training", 2018). None for any other
+    precision. Raises DeviceError, naming `setting`, where the device cannot compute so.
+    """
+    if precision != "float16":
+        return None
+    try:
+        weight = torch.ones(2, 2, device=device, requires_grad=True)
+        scaler = torch.amp.GradScaler(device.type)
+        with autocast(device, precision):
+            outputs = torch.ones(2, 2, device=device) @ weight
+        scaler.scale(outputs.sum()).backward()
+    except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DeviceError(
+            f'{setting}: "float16" cannot be trained on {device.type} here ({reason}); set "bfloat16" or "float32"'
+        ) from None
+    return scaler if outputs.dtype == torch.float16 else _refuse(device, setting)
+
+
+def _refuse(device: torch.device, setting: str) -> torch.amp.GradScaler:
+    raise DeviceError(f'{setting}: "float16" is not computed on {device.type}; set "bfloat16" or "float32"')
 
 
 def to_device(inputs: Inputs, device: torch.device, channels_last: bool = False) -> Inputs:

@@ -17,13 +17,14 @@ from decant.pipeline.objectives import Terms
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import prefetch
 from decant.pipeline.training.checkpoint import resume, save_epoch
-from decant.pipeline.training.device import autocast, to_device
+from decant.pipeline.training.device import autocast, make_scaler, to_device
 from decant.pipeline.training.divergence import require_finite, section_of
 from decant.pipeline.training.forward import forward, named_errors, require_batch_of_one
+from decant.pipeline.training.frozen import freeze
 from decant.pipeline.training.loading import BatchedData, EpochViews, ShuffledKeys, default_workers, loader
 from decant.pipeline.training.lr_schedule import learning_rate
 from decant.pipeline.training.metrics import Metrics
-from decant.pipeline.training.optimizer import make_optimizer
+from decant.pipeline.training.optimizer import Stepper, make_optimizer
 
 Batch = tuple[Any, ...]
 """What a dataset yields: inputs (B, …), then labels, and for a distilled student teacher logits."""
@@ -58,10 +59,17 @@ def train(
     network.to(device)
     if settings.channels_last:
         network.to(memory_format=torch.channels_last)
+    section = section_of(settings)
+    scaler = make_scaler(device, settings.precision, f"{section}.precision")
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    frozen = (
+        freeze(network, settings.freeze, f"{section}.freeze") if settings.freeze and settings.epochs else ()
+    )
     optimizer = make_optimizer(network, settings, device)
+    stepper = Stepper(network, optimizer, settings, scaler, frozen)
     stepped = cast("nn.Module", torch.compile(network, dynamic=False)) if settings.compile else network
     keys = ShuffledKeys(len(data), settings.batch_size, settings.seed, views, shares)
-    first_epoch = resume(network, optimizer, folder)
+    first_epoch = resume(network, optimizer, folder, scaler)
     if first_epoch < settings.epochs:
         _require_batches(network, data, settings, device)
     workers = default_workers(lazy)
@@ -75,7 +83,7 @@ def train(
             torch.manual_seed(settings.seed + 1_000_003 * epoch)
             running = RunningLoss(epoch + 1, settings.log_every)
             counted = _counted(prefetch(batches) if in_thread else batches, advance)
-            losses = _train_epoch(stepped, counted, criterion, optimizer, settings, epoch, len(keys), running)
+            losses = _train_epoch(stepped, counted, criterion, stepper, settings, epoch, len(keys), running)
             require_finite(losses, epoch + 1, settings, folder)
             seconds = time.perf_counter() - started
             metrics: dict[str, Any] = {"epoch": epoch + 1, **losses, "seconds": seconds}
@@ -85,7 +93,9 @@ def train(
             if (epoch + 1) % settings.evaluate_every == 0 or epoch + 1 == settings.epochs:
                 metrics["test"] = evaluate_on(network)
                 require_finite(metrics["test"], epoch + 1, settings, folder)
-            save_epoch(folder, network, optimizer, epoch + 1, metrics)
+            save_epoch(folder, network, optimizer, epoch + 1, metrics, scaler)
+    for parameter in trainable:  # what was frozen counts among the parameters of a finished network
+        parameter.requires_grad_(True)
 
 
 class RunningLoss:
@@ -115,7 +125,7 @@ def _train_epoch(
     network: nn.Module,
     batches: Iterator[Batch],
     criterion: Criterion,
-    optimizer: torch.optim.Optimizer,
+    stepper: Stepper,
     settings: Training,
     epoch: int,
     steps: int,
@@ -125,14 +135,18 @@ def _train_epoch(
     criterion returns them.
     """
     network.train()
+    for module in stepper.frozen:
+        module.eval()
     totals, count, started = dict[str, Tensor](), 0, time.perf_counter()
     for step, batch in enumerate(batches, start=epoch * steps):
-        for group in optimizer.param_groups:
+        for group in stepper.optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, settings)
         with named_errors(network, batch[0], "failed in a step", f"{section_of(settings)}.batch_size"):
             terms, size = _train_step(
-                network, batch, criterion, optimizer, settings, step / (settings.epochs * steps)
+                network, batch, criterion, stepper, settings, step / (settings.epochs * steps)
             )
+            if step + 1 == (epoch + 1) * steps:
+                stepper.finish()
         if settings.compile and step == 0:
             waited = time.perf_counter() - started
             print(
@@ -152,11 +166,13 @@ def _train_step(
     network: nn.Module,
     batch: Batch,
     criterion: Criterion,
-    optimizer: torch.optim.Optimizer,
+    stepper: Stepper,
     settings: Training,
     progress: float,
 ) -> tuple[Terms, int]:
-    """Forward, backward and one step of the optimizer. Returns the terms of the loss, and the size of the batch."""
+    """Forward, backward and perhaps a step of the optimizer. Returns the terms of the loss, and the size of the
+    batch.
+    """
     device = next(network.parameters()).device
     inputs = to_device(batch[0], device, settings.channels_last)
     targets = [value.to(device, non_blocking=True) for value in batch[1:]]
@@ -164,11 +180,7 @@ def _train_step(
         outputs = forward(network, inputs, f"{section_of(settings)}.batch_size")
     loss = criterion(outputs, *targets, progress=progress)
     terms = loss if isinstance(loss, Terms) else Terms(loss)
-    optimizer.zero_grad(set_to_none=True)
-    terms.total.backward()
-    if settings.clip_norm is not None:
-        nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
-    optimizer.step()
+    stepper.add(terms.total, len(outputs))
     return terms, len(outputs)
 
 

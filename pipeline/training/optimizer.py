@@ -1,11 +1,12 @@
-"""The optimizer of a recipe."""
+"""The optimizer of a recipe, and its steps."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from decant.pipeline.config.settings import Training
 
@@ -26,3 +27,57 @@ def make_optimizer(network: nn.Module, settings: Training, device: torch.device)
             return torch.optim.Adam(parameters, **common)
         case "adamw":
             return torch.optim.AdamW(parameters, **common)
+
+
+class Stepper:
+    """Backward passes, and a step of the optimizer after every `settings.accumulate` of them, along the gradient of the
+    mean over all their samples. Gradients are clipped as one.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        settings: Training,
+        scaler: torch.amp.GradScaler | None = None,
+        frozen: Sequence[nn.Module] = (),
+    ) -> None:
+        """`scaler` is that of float16, None scales nothing; `frozen` are the modules that stay in evaluation mode."""
+        self.network, self.optimizer, self.settings, self.scaler = network, optimizer, settings, scaler
+        self.frozen = frozen
+        self._batches = self._samples = 0
+
+    def add(self, loss: Tensor, size: int) -> None:
+        """The backward pass of the mean loss of a batch of `size` samples."""
+        if not self._batches:
+            self.optimizer.zero_grad(set_to_none=True)
+        if self.settings.accumulate > 1:
+            loss = loss * (size / self._full)
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        self._batches, self._samples = self._batches + 1, self._samples + size
+        if self._batches == self.settings.accumulate:
+            self.finish()
+
+    def finish(self) -> None:
+        """A step along what was added since the last one, if anything was."""
+        if not self._batches:
+            return
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        if self.settings.accumulate > 1 and self._samples != self._full:
+            for parameter in self.network.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self._full / self._samples)
+        if self.settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self._batches = self._samples = 0
+
+    @property
+    def _full(self) -> int:
+        """Samples of a whole step."""
+        return self.settings.accumulate * self.settings.batch_size

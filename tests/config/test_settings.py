@@ -54,7 +54,7 @@ RANGES: list[tuple[type[BaseModel], dict[str, Any], str, list[Any], list[Any]]] 
     (StudentSettings, STUDENT, "warmup_epochs", [0, 0.5, 9.9], [-1, 10, 11]),
     (StudentSettings, STUDENT, "label_smoothing", [0, 0.999], [1, -0.1]),
     (StudentSettings, STUDENT, "clip_norm", [0.1], [0, -1]),
-    (StudentSettings, STUDENT, "precision", ["float32", "bfloat16"], ["float16"]),
+    (StudentSettings, STUDENT, "precision", ["float32", "bfloat16", "float16"], ["float8", "half"]),
     (StudentSettings, STUDENT, "seed", [0, 2**32 - 1], [-1, 2**32]),
     (StudentSettings, STUDENT, "seeds", [1, 10], [0]),
     (StudentSettings, STUDENT, "evaluate_every", [1], [0]),

@@ -108,6 +108,19 @@ def test_a_stopped_run_draws_what_one_that_was_not_stopped_does(splits: Splits, 
     assert same(whole, run(splits, tmp_path / "stopped", shares=shares))
 
 
+@pytest.mark.parametrize(
+    "settings", [{"accumulate": 5}, {"precision": "float16"}, {"freeze": ("0", "1")}], ids=str
+)
+def test_a_stopped_run_goes_on_with_added_up_batches_in_float16_and_with_frozen_layers(
+    splits: Splits, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    whole = run(splits, tmp_path / "whole", epochs=2, **settings)
+    assert not same(whole, run(splits, tmp_path / "plain", epochs=2))
+    with pytest.raises(Stopped):
+        run(splits, tmp_path / "stopped", stop_after=1, epochs=2, **settings)
+    assert same(whole, run(splits, tmp_path / "stopped", epochs=2, **settings))
+
+
 def test_a_resumed_run_has_one_line_of_metrics_an_epoch(splits: Splits, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run(splits, tmp_path, stop_after=1)
