@@ -43,7 +43,7 @@ def main() -> None:
         if _is_of_commands(error):
             raise
         _fail(error, debug)
-    except Exception as error:
+    except BaseException as error:  # a user's code may raise anything
         _fail(error, debug)
     sys.exit(code if isinstance(code, int) else 0)
 

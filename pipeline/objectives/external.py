@@ -39,6 +39,10 @@ def from_function(settings: Custom, class_weights: Sequence[float] | None = None
         if not isinstance(total, Tensor) or total.ndim:
             found = f"shape {tuple(total.shape)}" if isinstance(total, Tensor) else type(total).__name__
             raise plugin.refusal(f"must return a tensor of one number, without dimensions, found {found}")
+        if student_logits.requires_grad and not total.requires_grad:
+            raise plugin.refusal(
+                "its result does not depend on student_logits, so nothing can be learnt from it"
+            )
         return Terms(total)
 
     return loss

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from decant.pipeline.cli import main
+from decant.pipeline.errors import DataError
+from decant.pipeline.training.loading import OrderedKeys, loader
 from tests.field.conftest import draw
 from tests.helpers.commands import decant, only, refused, succeed
 
@@ -221,3 +227,65 @@ def test_a_network_that_takes_no_batch_of_one_is_finished_without_its_latency(
     done = decant("teacher", "--recipe", "mine.toml", cwd=place(tmp_path, images, body))
     assert "made " in succeed(done)
     assert "its latency is not known: network 'mine:net': failed on a batch of 1" in done.stderr
+
+
+# Objectives, and processes that read data
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("1 / 0", "failed (ZeroDivisionError: division by zero [losses.py:2])"),
+        ("return labels.float().mean()", "its result does not depend on student_logits"),
+        ("return student_logits", "must return a tensor of one number"),
+    ],
+)
+def test_an_objective_that_fails_is_named(body: str, expected: str, images: Path, tmp_path: Path) -> None:
+    place(tmp_path, images, network="linear")
+    (tmp_path / "losses.py").write_text(
+        f"def loss(student_logits, teacher_logits, labels):\n    {body}\n    return student_logits.sum()\n"
+    )
+    words = ("--recipe", "mine.toml", "--set", "student.objective={name='losses:loss'}")
+    for phase in ("teacher", "cache-logits"):
+        succeed(decant(phase, *words, cwd=tmp_path))
+    said = refused(decant("student", *words, cwd=tmp_path))
+    assert f"student.objective 'losses:loss': {expected}" in said.splitlines()[-1]
+
+
+class Dying:
+    """A dataset whose second batch kills the process that reads it."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def batch(self, keys: np.ndarray) -> tuple[np.ndarray]:
+        if keys[0, 0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return (keys,)
+
+
+def test_a_killed_process_that_reads_data_is_told_in_words() -> None:
+    with pytest.raises(
+        DataError, match=r"a process that reads the data was killed .*run the same command again"
+    ):
+        list(loader(Dying(), OrderedKeys(4, 2), workers=1))
+
+
+# The command itself
+
+
+def test_an_error_of_ours_is_one_line_with_the_way_to_report_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise TypeError("no such thing\nat all")
+
+    monkeypatch.setattr(main.decant, "main", fail)
+    monkeypatch.setattr("sys.argv", ["decant", "teacher"])
+    with pytest.raises(SystemExit, match="1"):
+        main.main()
+    said = capsys.readouterr().err
+    assert said == (
+        "decant: unexpected error (TypeError: no such thing): this should not happen; see where with --debug, and "
+        "please report it\n"
+    )
