@@ -1,4 +1,4 @@
-"""Random recipes and broken modules: a command ends well, or with one message and exit code 1 or 2, never a traceback."""
+"""Random recipes and broken modules: a command ends well, or with one message and exit code 1 or 2; no traceback."""
 
 from __future__ import annotations
 
