@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from decant.cache import labels as kinds_of_labels
 from decant.cache.ensemble import Ensemble
@@ -85,6 +85,7 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
             cache = cache[0] if len(cache) == 1 else Ensemble(cache)
         if check_inputs not in ("sample", "all", "off"):
             raise ValueError(f"check_inputs: expected sample, all or off, found {check_inputs!r}")
+        _require_map_style(_root(dataset))
         self.dataset, self.cache, self.check_inputs = dataset, cache, check_inputs
         self.compare_labels, self.item_keys = compare_labels, keys
         self._indices = _cached_indices(dataset)
@@ -343,6 +344,16 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         if changed:
             return f"{found}, and a library is another since: {', '.join(changed)}"
         return f"{found}: the transform has changed, or the data or their order"
+
+
+def _require_map_style(dataset: Any) -> None:
+    """Raises TypeError for what gives its samples in an order of its own, as an IterableDataset or a DataLoader."""
+    indexed = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
+    if not indexed or not hasattr(dataset, "__len__"):
+        raise TypeError(
+            f"expected a map-style dataset, with a length and an index, found {type(dataset).__name__}: logits belong "
+            "to samples by their index"
+        )
 
 
 def _has_checksums(cache: LogitSource) -> bool:

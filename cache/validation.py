@@ -116,6 +116,11 @@ def check_indices(manifest: Manifest, indices: ArrayLike, view: int) -> NDArray[
 
 def check_logits(manifest: Manifest, samples: NDArray[np.int64], logits: ArrayLike) -> NDArray[np.floating]:
     """Returns the logits as (B, C) floats, whose values the encoding checks. Raises ValueRefusedError."""
+    if isinstance(logits, Mapping) or hasattr(logits, "logits"):
+        raise ValueRefusedError(
+            f"logits: expected a tensor or an array, found {type(logits).__name__}, as some models return; "
+            "give its logits"
+        )
     given, shape = as_array("logits", logits), (len(samples), manifest.num_outputs)
     if given.shape != shape or given.dtype.kind != "f":
         raise ValueRefusedError(f"logits: expected {shape} floats, found {given.shape} {given.dtype}")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from decant.cache import (
     CacheWarning,
@@ -122,6 +122,22 @@ def test_an_input_may_be_several_values_of_a_dictionary(tmp_path: Path) -> None:
     ids[3, 2] += 1
     with pytest.raises(MismatchError, match="sample 3"):
         train[3]
+
+
+class Stream(IterableDataset[Any]):
+    """Has a length, and no index."""
+
+    def __len__(self) -> int:
+        return N
+
+    def __iter__(self) -> Any:
+        return iter(Items())
+
+
+@pytest.mark.parametrize("data", [Stream(), DataLoader(Items()), iter([])])
+def test_what_has_no_index_is_refused(cache: LogitCache, data: Any) -> None:
+    with pytest.raises(TypeError, match=f"expected a map-style dataset.*found .*{type(data).__name__}"):
+        SoftLabelDataset(data, cache)
 
 
 # Labels
