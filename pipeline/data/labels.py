@@ -42,6 +42,8 @@ def as_label(value: Any, places: Mapping[str, int] | None = None, task: Task | N
         raise TypeError(
             f'a label is one number; of data.task = "{task}" it is a row of 0 and 1, one entry a class'
         )
+    if task == "classification" and array.dtype.kind == "f" and array.size == 1:
+        return _whole(float(array.reshape(())))
     floats = "f" if task in (None, "classification") else "fiub"
     if array.dtype.kind in floats and array.ndim <= 1:
         return array.astype(np.float32).reshape(-1)
@@ -63,6 +65,17 @@ def as_label(value: Any, places: Mapping[str, int] | None = None, task: Task | N
             f"label {textwrap.shorten(repr(value), 60)}: expected an integer, a class name, a float or a row of "
             f"floats, or None, found {type(value).__name__} of shape {array.shape}"
         ) from None
+
+
+def _whole(value: float) -> int | None:
+    """A class that is given as a float; None where it is NaN. Raises TypeError for a number that is not whole."""
+    if value != value:
+        return None
+    if not value.is_integer():
+        raise TypeError(
+            f'label {value:g}: no whole number; of data.task = "classification" a label is a class'
+        )
+    return int(value)
 
 
 def places_of(classes: Sequence[str]) -> dict[str, int]:
@@ -160,7 +173,7 @@ def _check_targets(data: LabelledData, where: str) -> None:
     if data.classes:
         raise DataError(
             f"{where}: has {len(data.classes)} class names, and targets that are floats: give classes as integers, "
-            "or targets without class names"
+            'or targets without class names; rows of 0 and 1, one entry a class, are of data.task = "multilabel"'
         )
 
 

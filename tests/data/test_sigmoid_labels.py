@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.config.tasks import Task
-from decant.pipeline.data import external, identity, load_data
+from decant.pipeline.data import describe_data, external, identity, load_data
 from decant.pipeline.data.samples import LabelledData, has_labels, num_outputs, task_of
 from decant.pipeline.data.sigmoid_labels import warn_of_zeros_and_ones
 from decant.pipeline.errors import DataError
@@ -108,7 +110,9 @@ def test_minus_one_nan_and_none_are_unknown(large: bool, read: Read, monkeypatch
         (ROWS, None, (), r"a row of 3 integers that is not one-hot; .* data.task = \"multilabel\""),
         ([0, 0, None], "binary", (), "every label is the same for all samples"),
         ([[1, 0], [1, 0]], "multilabel", (), "every label is the same for all samples"),
-        ([0.5, 1.5], "classification", (), r"floats .* no labels of data\.task"),
+        ([1.0, 0.5], "classification", (), "sample 1: label 0.5: no whole number"),
+        ([[0.5, 1.5]], "classification", (), r"floats .* no labels of data\.task"),
+        ([[1.0, 1.0]], None, ("a", "b"), r'rows of 0 and 1, .* data.task = "multilabel"'),
     ],
 )
 def test_what_is_no_label_of_the_task_is_refused(
@@ -116,6 +120,31 @@ def test_what_is_no_label_of_the_task_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         read(labels, task, classes)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_classes_may_be_floats_where_the_recipe_says_that_they_are_classes(
+    large: bool, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(external, "MAX_ARRAY_BYTES", 0 if large else 1 << 30)
+    data = read([0.0, np.float32(2), torch.tensor([1.0]), NAN], "classification")
+    assert (data.labels.dtype, data.labels.tolist()) == (np.int64, [0, 2, 1, -1])
+    assert len(data.raw(np.arange(4))) == 4
+
+
+@pytest.mark.parametrize("names", [["no", "yes"], ["no", "perhaps", "yes"]])
+def test_two_folders_of_images_are_a_binary_task(names: list[str], tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.fromarray(IMAGE.transpose(1, 2, 0)).save(tmp_path / "train" / name / "0.png")
+    settings = DataSettings(name="imagefolder", root=str(tmp_path), pack="never", task="binary")
+    if len(names) > 2:
+        with pytest.raises(DataError, match=r"sample 2: its label is 2\.0"):
+            load_data(settings, ViewsSettings(), "train")
+        return
+    data = load_data(settings, ViewsSettings(), "train")
+    assert (data.labels.tolist(), data.classes, num_outputs(data)) == ([[0], [1]], ("no", "yes"), 1)
+    assert describe_data(settings, ViewsSettings(), "train").labels.tolist() == [[0], [1]]
 
 
 def test_a_shipped_dataset_can_only_have_a_task_that_it_has_labels_of() -> None:
