@@ -188,6 +188,16 @@ class ViewsSettings(Section):
         return self
 
 
+def _names(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+LayerNames = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    Field(min_length=1, strict=False),
+    BeforeValidator(_names),
+]
+"""Names, or one."""
 _LATER = {
     "weights_key": None,
     "classes": None,
@@ -256,7 +266,7 @@ class Training(Section):
     """Batches whose gradients are added up for one step of the optimizer, as if they were one batch, but for batch
     normalisation. The last step of an epoch has those that are left.
     """
-    freeze: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
+    freeze: LayerNames | None = None
     """Names of modules or parameters that are not trained, as `named_modules()` has them, with all that lies inside
     them: `["features.0", "classifier.weight"]`. Their batch normalisation stays in evaluation mode.
     """

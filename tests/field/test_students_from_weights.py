@@ -114,7 +114,7 @@ def test_frozen_layers_stay_as_they_were_given(learnt: Learnt, cached: Path) -> 
 
 
 def test_layers_that_are_frozen_as_they_are_drawn_are_doubted(cached: Path) -> None:
-    words = ("student.freeze=['0']", "student.baseline=false")
+    words = ("student.freeze=body.0", "student.baseline=false")
     assert "student.freeze: these layers stay as they are drawn" in student(cached, *words).stderr
     given = student(cached, *words, "student.weights=teacher")
     assert "made " in succeed(given)

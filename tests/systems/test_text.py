@@ -389,3 +389,15 @@ def test_a_network_for_texts_is_not_for_images() -> None:
 def test_a_tokenizer_that_is_not_there_is_named(folder: Path) -> None:
     with pytest.raises(DataError, match=r"data\.tokenizer '/nowhere/at/all': cannot be loaded"):
         Splits.load(recipe(folder, "data.tokenizer=/nowhere/at/all").settings)
+
+
+def test_a_classifier_of_more_classes_keeps_those_of_the_texts(folder: Path, tmp_path: Path) -> None:
+    at = pretrained(tmp_path / "bert", classes=("joy", "bad", "anger", "good"))
+    options = (f"teacher.network=transformers:{at}", "teacher.epochs=0", "teacher.warmup_epochs=0")
+    teacher = teach(folder, *options, 'teacher.classes=["bad", "good"]', runs=tmp_path / "runs")
+    assert teacher.network.args["kept_classes"] == {"columns": [1, 3], "of": 4}
+    shutil.rmtree(at)
+    network = load_network(teacher).eval()
+    inputs = train_part(folder).batch([0, 1])[0]
+    with torch.no_grad():
+        assert torch.equal(network(inputs), network.body(**inputs).logits[:, [1, 3]])
