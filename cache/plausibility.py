@@ -66,6 +66,12 @@ def doubts(cache: LogitCache) -> list[str]:
     if cache.manifest.num_targets is not None or found:
         return found
     found = [text for text in _without_spread(logits) if len(rows) >= _ENOUGH]
+    if cache.num_outputs == 1 and labels.max(initial=-1) == 1:
+        return [
+            *found,
+            "labels are 0 and 1, and there is one logit, which is of a sigmoid and not of a softmax: say --task binary "
+            '(in Python data={"task": "binary"}, and labels (N, 1) as floats)',
+        ]
     if labels.max(initial=-1) >= cache.num_outputs:
         return [
             *found,

@@ -210,6 +210,9 @@ def test_logits_of_sigmoids_are_imported_with_their_task(tmp_path: Path) -> None
     np.save(tmp_path / "logits.npy", (4.0 * labels - 2 + random.normal(0, 1, 40)).astype(np.float32)[:, None])
     np.save(tmp_path / "labels.npy", labels)
     about = ("--labels", "labels.npy", "--teacher", "mine", "--data", "toy", "--task", "binary")
+    unsaid = decant("cache", "import", "logits.npy", *about[:-2], cwd=tmp_path)
+    assert "say --task binary" in unsaid.stdout + unsaid.stderr
+    only(tmp_path, "caches/*.h5").unlink()
     succeed(decant("cache", "import", "logits.npy", *about, cwd=tmp_path))
     path = only(tmp_path, "caches/*.h5")
     assert LogitCache.open(path).manifest.has_sigmoids
