@@ -188,6 +188,15 @@ def test_a_file_that_cannot_be_read_is_named(damage: Any, says: str, images: Pat
     assert says in one_line(teach(tmp_path, images))
 
 
+def test_empty_files_are_named_before_anything_is_decoded(images: Path) -> None:
+    for path in list(images.glob("train/oak/*.png"))[:2]:
+        path.write_bytes(b"")
+    with pytest.raises(
+        DataError, match=r"oak/0.\.png: not a readable image \(an empty file, as are 1 more\)"
+    ):
+        describe(images)
+
+
 # Orientation
 
 
