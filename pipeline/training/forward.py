@@ -57,6 +57,8 @@ def named_errors(
         count = _count(inputs)
         if _is_out_of_memory(error):
             hint = f"; set {batch_size_setting} lower" if batch_size_setting and count > 1 else ""
+            if batch_size_setting == "cache.batch_size":
+                hint += ", rows that are written stay"  # it is no part of the key
             raise ModelError(
                 f"{name_of(network)}: out of memory on a batch of {count:,} ({in_words(error)}){hint}"
             ) from error
