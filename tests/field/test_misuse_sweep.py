@@ -26,7 +26,7 @@ SETTINGS = {
     "student.network": ("{name='mine:net'}", "{name='conv', width=0}", "{name='conv', deep=1}"),
     "student.objective.name": ("'kd'", "'mine:loss'", "'mse'", "'kad'"),
     "student.objective.temperature": (4, 0, -1, "'hot'"),
-    "student.seeds": (1, 0, 2**40),
+    "student.seeds": (1, 0, -1, 2.5),
     "student.seed": (0, -1, 2**32),
     "views.count": (1, 2, 0, "'all'"),
     "views.size": (8, 0, 1, "'small'", "[8, 8]", "[8]"),
