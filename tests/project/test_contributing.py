@@ -39,7 +39,10 @@ lr = 0.01
 objective = "l1"
 """
 RUN = """
+import warnings
+from decant.cache import CacheWarning
 from decant.pipeline.cli.main import decant
+warnings.simplefilter("default", CacheWarning)  # in two epochs a teacher learns too little not to be doubted
 for phase in ("teacher", "cache-logits", "student", "objectives"):
     words = [phase] if phase == "objectives" else [phase, "--recipe", "new.toml", "--device", "cpu"]
     decant(words, standalone_mode=False)
