@@ -51,6 +51,27 @@ def test_jobs_at_once_make_everything_once(tmp_path: Path) -> None:
     assert not [*tmp_path.glob("**/*.partial"), *tmp_path.glob("**/*.draft")]
 
 
+def test_eight_different_commands_at_once_on_one_run_folder_all_work(tmp_path: Path) -> None:
+    for phase in ("teacher", "cache-logits"):
+        succeed(tiny(phase, cwd=tmp_path))
+    recipe = [("student",), ("student",), ("teacher",), ("cache-logits",), ("evaluate",), ("status",)]
+    cache = [("cache", "verify"), ("cache", "ls")]
+    with ThreadPoolExecutor(JOBS) as pool:
+        jobs = [pool.submit(tiny, *words, cwd=tmp_path) for words in recipe]
+        jobs += [pool.submit(decant, *words, cwd=tmp_path) for words in cache]
+    for job in jobs:
+        succeed(job.result())
+    run = str(only(tmp_path, "runs/digits/student-*-kd-*/seed-0/result.json").parent)
+    with ThreadPoolExecutor(JOBS) as pool:
+        jobs = [pool.submit(tiny, *words, cwd=tmp_path) for words in [("report",)] * 3 + [("evaluate",)] * 2]
+        jobs += [pool.submit(decant, "report", run, cwd=tmp_path) for _ in range(2)]
+        jobs.append(pool.submit(decant, "cache", "gc", "--unused-days", "1", cwd=tmp_path))
+    for job in jobs:
+        succeed(job.result())
+    assert "<html" in only(tmp_path, "runs/digits/report.html").read_text("utf-8")
+    assert not [*tmp_path.glob("**/*.partial"), *tmp_path.glob("**/*.draft")]
+
+
 def test_exports_and_collections_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     succeed(tiny("teacher", cwd=tmp_path))
     run = str(only(tmp_path, "runs/digits/teacher-*/result.json").parent)
