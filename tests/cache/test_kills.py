@@ -5,16 +5,20 @@ One contract for every kind of file that is filled block by block.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import finished, python
+from tests.helpers.processes import ROOT, finished, python
 
 
 @pytest.mark.parametrize(("kind", "least"), [("cache", 60), ("pack", 30)])
 def test_a_builder_killed_at_each_step_is_gone_on_with(kind: str, least: int, tmp_path: Path) -> None:
     script = """
+import sys
+import subprocess
 import sys
 from pathlib import Path
 from tests.helpers import killing
@@ -30,9 +34,19 @@ killing.at_every_step(KINDS[sys.argv[2]](), Path(sys.argv[1]))
 def test_a_builder_killed_at_random_moments_is_gone_on_with(kind: str, seed: int, tmp_path: Path) -> None:
     script = """
 import sys
+import subprocess
+import sys
 from pathlib import Path
 from tests.helpers import killing
 from tests.helpers.block_files import KINDS
 killing.at_random_moments(KINDS[sys.argv[2]](1200), Path(sys.argv[1]), 50, int(sys.argv[3]))
 """
     assert int(finished(python(script, tmp_path, kind, seed))) >= 50
+
+
+def test_kills_by_hand_are_counted(tmp_path: Path) -> None:
+    """The command of docs/results.md, with fewer kills."""
+    command = [sys.executable, "-m", "tests.helpers.killing", "random", str(tmp_path / "by-hand"), "3", "7"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) >= 3

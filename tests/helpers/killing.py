@@ -1,6 +1,7 @@
 """Builders that are killed, for real: forked from one small process, by SIGKILL, at a chosen call or moment.
 
-Run in a process of its own (`tests/cache/test_kills.py` does), since it forks.
+Run in a process of its own (`tests/cache/test_kills.py` does), since it forks. By hand, for builders of cache files:
+`python -m tests.helpers.killing random DIR KILLS SEED`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ import numpy as np
 
 from decant.cache.format import hdf5
 from decant.cache.io.blockfile import BlockFile
-from tests.helpers.block_files import Kind, entries
+from tests.helpers.block_files import KINDS, Kind, entries
 
 STEPS = (
     "posix_fallocate",
@@ -70,7 +72,9 @@ def say_blocks(pipe: int) -> None:
 
 
 def run(work: Callable[[], object], kill_after: float | None = None) -> tuple[bool, int]:
-    """Forks, works, perhaps kills; whether it was killed, and how many blocks it had said to be whole."""
+    """Runs `work` in a forked process, and kills it after so many seconds. Returns whether it was killed, and how many
+    blocks it had reported as whole.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -163,3 +167,10 @@ def compare(kind: Kind, folder: Path, expected: bytes) -> None:
     path = kind.path(folder)
     assert path.read_bytes() == expected, "not the bytes of a builder that was never killed"
     assert sorted(found.name for found in folder.iterdir()) == [path.name, f"{path.name}.lock"]
+
+
+if __name__ == "__main__":
+    assert sys.argv[1] == "random", "random DIR KILLS SEED"
+    root = Path(sys.argv[2])
+    root.mkdir(parents=True, exist_ok=True)
+    at_random_moments(KINDS["cache"](1200), root, int(sys.argv[3]), int(sys.argv[4]))
