@@ -7,7 +7,6 @@ import pickle
 import struct
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,24 +18,9 @@ from sklearn.datasets import load_diabetes
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data import builtin, identity, load_data
 from decant.pipeline.data.samples import LabelledData, Split, has_labels, num_outputs, num_targets, task_of
-from decant.pipeline.errors import DataError
+from tests.helpers.data import everything, read, refusal
 
 PLAIN = ViewsSettings()
-
-
-def read(name: str, root: Path | str = "data", split: Split = "train", **views: Any) -> LabelledData:
-    return load_data(DataSettings(name=name, root=str(root)), ViewsSettings(**views), split)
-
-
-def everything(data: LabelledData) -> NDArray[Any]:
-    return data.raw(np.arange(len(data)))
-
-
-def refusal(name: str, root: Path | str = "data", split: Split = "train", **views: Any) -> str:
-    with pytest.raises(DataError) as caught:
-        everything(read(name, root, split, **views))
-    assert "\n" not in str(caught.value), "an error is one line"
-    return str(caught.value)
 
 
 # digits

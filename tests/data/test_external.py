@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,27 +12,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from decant.pipeline.config.settings import DataSettings, ViewsSettings
-from decant.pipeline.data import external, load_data
-from decant.pipeline.data.samples import NO_LABEL, LabelledData, Split
+from decant.pipeline.config.settings import ViewsSettings
+from decant.pipeline.data import external
+from decant.pipeline.data.samples import NO_LABEL
 from decant.pipeline.errors import DataError
+from tests.helpers.data import everything, read, refusal
 
 PLAIN = ViewsSettings()
-
-
-def read(name: str, root: Path | str = "data", split: Split = "train", **views: Any) -> LabelledData:
-    return load_data(DataSettings(name=name, root=str(root)), ViewsSettings(**views), split)
-
-
-def everything(data: LabelledData) -> NDArray[Any]:
-    return data.raw(np.arange(len(data)))
-
-
-def refusal(name: str, root: Path | str = "data", split: Split = "train", **views: Any) -> str:
-    with pytest.raises(DataError) as caught:
-        everything(read(name, root, split, **views))
-    assert "\n" not in str(caught.value), "an error is one line"
-    return str(caught.value)
 
 
 def pixels(*shape: int) -> NDArray[np.uint8]:
