@@ -48,7 +48,7 @@ from decant.cache.format.tables import expected_size
 from decant.cache.inputs import CheckInputs, each_input, input_crc32, one_input
 from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.manifest import Manifest, class_list, differences, require_equal
-from decant.cache.plausibility import Accuracy, accuracy_in
+from decant.cache.plausibility import Accuracy, accuracy_in, accuracy_of
 from decant.cache.reader import LogitCache, Verify
 from decant.cache.sigmoid_statistics import SigmoidScores, average_precision, sigmoid_scores
 from decant.cache.source import LogitSource, row_chunks
@@ -99,6 +99,7 @@ __all__ = [
     "ValueRefusedError",
     "Verify",
     "accuracy_in",
+    "accuracy_of",
     "average_precision",
     "calibration_error",
     "class_list",

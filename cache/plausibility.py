@@ -42,10 +42,16 @@ class Accuracy(NamedTuple):
     """The number of different labels."""
 
     @property
+    def margin(self) -> float:
+        """Two standard errors of the accuracy of guesses; 0 of few samples, whose error is not known."""
+        if self.samples < _ENOUGH:
+            return 0.0
+        return _ERRORS * math.sqrt(self.chance * (1 - self.chance) / self.samples)
+
+    @property
     def is_chance(self) -> bool:
-        """Whether top-1 is no better than chance, within two standard errors."""
-        error = math.sqrt(self.chance * (1 - self.chance) / max(self.samples, 1))
-        return self.num_labels > 1 and self.samples >= _ENOUGH and self.top1 <= self.chance + _ERRORS * error
+        """Whether top-1 is no better than chance, within the margin; False of few samples."""
+        return self.samples >= _ENOUGH and self.num_labels > 1 and self.top1 <= self.chance + self.margin
 
 
 def doubts(cache: LogitCache) -> list[str]:
