@@ -1,8 +1,8 @@
 """Files that are filled in place, block by block: reserved whole, resumed after a kill, checked when they are read.
 
 A block is one or several byte ranges of the file. A table in the file has an entry for each block: 0 while the block is
-unwritten, else 2³² + the CRC-32 of its bytes. The entry is written after the bytes. So a block that a kill cut short,
-that never reached the disk or that changed there is told from a sound one: its entry is 0 or does not agree.
+unwritten, else 2³² + the CRC-32 of its bytes. The entry is written after the bytes. So a damaged block is recognised:
+if a kill cut it short, or it never reached the disk, or it changed there, its entry is 0 or differs from its CRC-32.
 
 Cache files and packs of decoded images are such files; each says in a `BlockLayout` where its blocks lie.
 """

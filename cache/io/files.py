@@ -75,8 +75,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def name_file(error: OSError, path: Path) -> None:
-    """Adds the name of the file to an error that has none, as those of a full disk: it is told with the file that was
-    to be written, and not with its draft.
+    """Adds a file name to an error that has none, as on a full disk: the name of the file that was to be written,
+    not of its draft.
 
     >>> error = OSError(errno.ENOSPC, "No space left on device")
     >>> name_file(error, Path("result.json"))

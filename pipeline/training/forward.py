@@ -1,4 +1,4 @@
-"""A network is called, and what goes wrong in a network of the user's own is told in one line that names it."""
+"""Calls a network. An error in a network of the user's own becomes one line that names the network."""
 
 from __future__ import annotations
 

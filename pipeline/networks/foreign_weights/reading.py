@@ -33,7 +33,7 @@ def read_checkpoint(path: Path) -> object:
     """What lies in a file, in the shards of an index, or in a folder of either: nested containers of tensors and plain
     values.
 
-    The form is told by the content, not by the ending: safetensors, either format of `torch.save`, or TorchScript.
+    The content decides how a file is read, not its ending: safetensors, either format of `torch.save`, or TorchScript.
     Raises WeightsError where there is no such file, or it is unreadable, holds code, or is something else.
     """
     files = weight_files(path)
