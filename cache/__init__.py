@@ -10,6 +10,7 @@ reader.py      rows out, and placement.py, where they are read from
 source.py      what soft labels are read from; ensemble.py, several teachers as one
 keys.py        the keys of a dataset; items.py and labels.py, what it returns for one
 inputs.py      the checksums of its inputs; same_input.py, whether another layout or dtype holds the same input
+alignment.py   whether labels and inputs are those of the cache's rows
 dataset.py     soft labels for PyTorch: the one module that imports torch
 statistics.py  what the logits are like, sigmoid_statistics.py, those that have a sigmoid each;
 plausibility.py whether they can be a teacher's

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Sequence
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,19 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
-from decant.cache import labels as kinds_of_labels
+from decant.cache.alignment import Alignment, Topic
 from decant.cache.ensemble import Ensemble
 from decant.cache.errors import CacheWarning, MismatchError
-from decant.cache.inputs import CheckInputs, each_input, input_crc32, one_input
+from decant.cache.inputs import CheckInputs
 from decant.cache.items import ItemKeys, is_pair, pick
 from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.reader import LogitCache
-from decant.cache.same_input import difference, matching_form
 from decant.cache.source import LogitSource
 
-_PROBES = 256
 _EPOCH, _VIEW_SAID, _LABELS_SAID, _INPUTS_SAID, _SHARED = range(5)
 """Places of the integers that a dataset shares with its workers: the epoch, −1 until it is set; what was said."""
+_SAID: Mapping[Topic, int] = {"labels": _LABELS_SAID, "inputs": _INPUTS_SAID}
 
 
 class MapDataset(Protocol):
@@ -83,19 +81,16 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         """
         if isinstance(cache, Sequence):
             cache = cache[0] if len(cache) == 1 else Ensemble(cache)
-        if check_inputs not in ("sample", "all", "off"):
-            raise ValueError(f"check_inputs: expected sample, all or off, found {check_inputs!r}")
+        self._alignment = Alignment(
+            cache, check_inputs=check_inputs, compare_labels=compare_labels, say_once=self._cannot_compare
+        )
         _require_map_style(_root(dataset))
-        self.dataset, self.cache, self.check_inputs = dataset, cache, check_inputs
-        self.compare_labels, self.item_keys = compare_labels, keys
+        self.dataset, self.cache, self.item_keys = dataset, cache, keys
         self._indices = _cached_indices(dataset)
         self._shared = torch.zeros(_SHARED, dtype=torch.int64)
         self._shared.share_memory_()  # type: ignore[no-untyped-call]
         self._shared[_EPOCH] = -1
-        self._reads_views = self._mixes_labels = False
-        self._form: str | None = (
-            None  # in which inputs are what the teacher saw, where their bytes are others
-        )
+        self._reads_views = False
         length = len(_root(dataset))
         if length != cache.num_samples:
             raise MismatchError(
@@ -103,13 +98,22 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
             )
         if cache.num_views > 1 and isinstance(_root(dataset), TensorDataset):
             raise self._takes_no_view()  # it would take the view for a second index into its tensors
-        if check_inputs != "off" and not _has_checksums(cache):
-            self._without_checksums()
+        self._alignment.require_checksums()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         # A copy that was made by pickle has memory of its own, which its workers share.
         self._shared.share_memory_()  # type: ignore[no-untyped-call]
+
+    @property
+    def check_inputs(self) -> CheckInputs:
+        """Whose inputs are compared with what the teacher saw."""
+        return self._alignment.check_inputs
+
+    @property
+    def compare_labels(self) -> bool:
+        """Whether labels are compared with those of the teacher's pass."""
+        return self._alignment.compare_labels
 
     def set_epoch(self, epoch: int) -> None:
         """From now on a key without a view reads view `epoch mod V`, in this process and in every live worker.
@@ -212,9 +216,7 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         rows = indices if self._indices is None else self._indices[indices]
         logits = self.cache.logits(rows, views if self.cache.num_views > 1 or views.any() else 0)
         # That has checked the blocks of these rows, and so their labels and input checksums.
-        if self.compare_labels:
-            self.check_labels(rows, labels)
-        self._check_inputs(rows, views, inputs)
+        self._alignment.check(rows, views, inputs, labels)
         return torch.from_numpy(logits).float()  # which torch does 20 times as fast as numpy
 
     def _source(self, indices: NDArray[np.intp]) -> tuple[Any, NDArray[np.intp]]:
@@ -225,93 +227,10 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
 
     def check_labels(self, rows: NDArray[np.intp], labels: Any) -> None:
         """Raises MismatchError where labels differ from those that the cache has of these samples `rows` (B,)."""
-        cached = self.cache.labels[rows]
-        none = np.isnan(cached) if cached.dtype.kind == "f" else cached == -1
-        if none.all():
-            return
-        try:
-            given = self._as_cached(labels, cached)
-        except kinds_of_labels.NotComparableError as error:
-            self._say_once(
-                _LABELS_SAID,
-                f"labels are not compared with those of the teacher's pass: they are {error}, and the cache has "
-                f"{'targets' if cached.dtype.kind == 'f' else 'class ids'} {cached.shape}; compare_labels=False "
-                "silences this",
-            )
-            return
-        if np.array_equal(given, cached):
-            return
-        closeness = 2**-8 if cached.dtype.kind == "f" and kinds_of_labels.is_half(labels) else 0.0
-        different = ~(np.abs(given - cached) <= closeness * np.abs(cached)) & ~none
-        different = np.flatnonzero(different.reshape(len(rows), -1).any(axis=1))
-        if len(different):
-            place = different[0]
-            raise MismatchError(
-                f"{self.cache.path}: sample {rows[place]}: its label is {given[place]}, and was "
-                f"{cached[place]} when the teacher saw it: the data are re-ordered or relabelled, or the teacher's "
-                "pass was over a shuffled loader; build a cache of these data"
-            )
+        self._alignment.check_labels(rows, labels)
 
-    def _as_cached(self, labels: Any, cached: NDArray[Any]) -> NDArray[Any]:
-        """Labels in the shape of the cached ones. Raises NotComparableError."""
-        if cached.dtype.kind == "f":
-            return kinds_of_labels.targets(labels, cached.shape)
-        names = self.cache.manifest.identity["data"].get("classes")
-        try:
-            ids = kinds_of_labels.class_ids(
-                labels, self.cache.num_outputs, names if isinstance(names, list) else None
-            )
-        except kinds_of_labels.NotComparableError:
-            self._mixes_labels = True
-            raise
-        if self._mixes_labels and _are_float_rows(labels):  # a mixed label may be the other sample's, whole
-            raise kinds_of_labels.NotComparableError("mixed or soft")
-        if len(ids) != len(cached):
-            raise kinds_of_labels.NotComparableError(f"of shape {ids.shape}")
-        return ids
-
-    def _check_inputs(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any) -> None:
-        count = {"all": len(rows), "sample": min(1, len(rows)), "off": 0}[self.check_inputs]
-        for place in range(count):
-            row, view = int(rows[place]), int(views[place])
-            cached = int(self.cache.input_crc32[view, row])
-            if not cached:
-                continue
-            value = one_input(inputs, place)
-            found = input_crc32(value)
-            if found is None:
-                self._cannot_check(value)
-            elif found != cached and not self._is_same(value, cached):
-                cause = difference(value, cached) or self._likely_cause(rows, views, inputs)
-                raise MismatchError(
-                    f"{self.cache.path}: sample {row}, view {view}: the input is not what the teacher saw "
-                    f"(CRC-32 expected {cached:08x}, found {found:08x}): {cause}; build a cache of these inputs"
-                )
-
-    def _is_same(self, value: Any, crc32: int) -> bool:
-        """Whether an input holds the values that the teacher saw, in another layout or dtype."""
-        form = matching_form(value, crc32, self._form)
-        self._form = form or self._form
-        return form is not None
-
-    def _cannot_check(self, value: Any) -> None:
-        text = (
-            f"inputs of type {type(value).__name__} cannot be compared with what the teacher saw; tensors, arrays, "
-            "images and dictionaries of them can"
-        )
-        if self.check_inputs == "all":
-            raise MismatchError(f'{self.cache.path}: {text}; check_inputs="off" takes them unchecked')
-        self._say_once(_INPUTS_SAID, f'{text}; check_inputs="off" silences this')
-
-    def _without_checksums(self) -> None:
-        """Refuses to check all inputs against a cache without checksums, and says that none is checked."""
-        text = (
-            "inputs cannot be compared with what the teacher saw, as the cache has no checksums of them: write it with "
-            "LogitCacheWriter.write(…, inputs=…)"
-        )
-        if self.check_inputs == "all":
-            raise MismatchError(f"{self.cache.path}: check_inputs: {text}")
-        self._say_once(_INPUTS_SAID, f'{text}; check_inputs="off" silences this')
+    def _cannot_compare(self, topic: Topic, text: str) -> None:
+        self._say_once(_SAID[topic], text)
 
     def _takes_no_view(self) -> MismatchError:
         return MismatchError(
@@ -327,24 +246,6 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
             self._shared[said] = 1
             warnings.warn(f"{self.cache.path}: {text}", CacheWarning, stacklevel=2)
 
-    def _likely_cause(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any) -> str:
-        """What probably changed since the teacher's pass: by how many inputs differ, and by the recorded versions."""
-        cached = self.cache.input_crc32[views, rows]
-        pairs = zip(each_input(inputs), cached.tolist(), strict=True)
-        different = sum(input_crc32(value) != crc and not self._is_same(value, crc) for value, crc in pairs)
-        versions = self.cache.manifest.info.get("versions")
-        changed = [
-            f"{name} {then} → {now}"
-            for name, then in (versions.items() if isinstance(versions, dict) else ())
-            if (now := _installed(name)) is not None and now != str(then).partition("+")[0]
-        ]
-        found = f"{different:,} of these {len(rows):,} inputs differ"
-        if 4 * different < len(rows):
-            return f"{found}: the data of those samples have changed"
-        if changed:
-            return f"{found}, and a library is another since: {', '.join(changed)}"
-        return f"{found}: the transform has changed, or the data or their order"
-
 
 def _require_map_style(dataset: Any) -> None:
     """Raises TypeError for what gives its samples in an order of its own, as an IterableDataset or a DataLoader."""
@@ -356,31 +257,12 @@ def _require_map_style(dataset: Any) -> None:
         )
 
 
-def _has_checksums(cache: LogitSource) -> bool:
-    """Whether inputs have checksums: looks at the first rows, and where they have none, at some at even distances."""
-    some = np.linspace(0, cache.num_samples - 1, _PROBES).astype(np.intp)
-    return bool(cache.input_crc32[:, :_PROBES].any() or cache.input_crc32[:, some].any())
-
-
 def _takes_index(dataset: Any, index: int) -> bool:
     try:
         dataset[index]
     except Exception:  # whatever it raises, it does not take an index
         return False
     return True
-
-
-def _are_float_rows(labels: Any) -> bool:
-    first = labels[0] if len(labels) else labels
-    return getattr(first, "ndim", 0) == 1 and "float" in str(getattr(first, "dtype", ""))
-
-
-def _installed(name: str) -> str | None:
-    """The version of an installed library, without its build; None where it is not installed."""
-    try:
-        return metadata.version(name).partition("+")[0]
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _cached_indices(dataset: Any) -> NDArray[np.intp] | None:

@@ -1,0 +1,199 @@
+"""Whether the labels and inputs of samples are those of the cache's rows: what the teacher's pass was given.
+
+One check for everything that joins samples with cached logits, by index or in an order of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decant.cache import labels as kinds_of_labels
+from decant.cache.errors import MismatchError
+from decant.cache.inputs import CheckInputs, each_input, input_crc32, one_input
+from decant.cache.same_input import difference, matching_form
+from decant.cache.source import LogitSource
+
+_PROBES = 256
+
+Topic = Literal["labels", "inputs"]
+"""What is not compared; it is said once."""
+
+
+class Alignment:
+    """Compares labels and inputs of a batch with what the cache has recorded of its rows.
+
+    >>> import tempfile
+    >>> from decant.cache import LogitCache, Store, import_logits
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = import_logits(Store(folder.name), np.eye(2, dtype=np.float32), [0, 1], teacher={}, data={"name": "toy"})
+    >>> alignment = Alignment(LogitCache.open(path), check_inputs="off")
+    >>> alignment.check(np.array([1]), np.array([0]), inputs=[None], labels=[1])
+    >>> alignment.check(np.array([1]), np.array([0]), inputs=[None], labels=[0])
+    Traceback (most recent call last):
+    ...
+    decant.cache.errors.MismatchError: ...: sample 1: its label is 0, and was 1 when the teacher saw it: ...
+    >>> folder.cleanup()
+    """
+
+    def __init__(
+        self,
+        cache: LogitSource,
+        *,
+        check_inputs: CheckInputs = "sample",
+        compare_labels: bool = True,
+        say_once: Callable[[Topic, str], None] | None = None,
+    ) -> None:
+        """say_once: is told, with the topic, what cannot be compared; the caller says each topic once."""
+        if check_inputs not in ("sample", "all", "off"):
+            raise ValueError(f"check_inputs: expected sample, all or off, found {check_inputs!r}")
+        self.cache, self.check_inputs, self.compare_labels = cache, check_inputs, compare_labels
+        self._say_once = say_once or _say_nothing
+        self._mixes_labels = False
+        self._form: str | None = (
+            None  # in which inputs are what the teacher saw, where their bytes are others
+        )
+
+    def require_checksums(self) -> None:
+        """Raises MismatchError where all inputs are to be checked and the cache has no checksums; says it where one a
+        batch is."""
+        if self.check_inputs == "off" or _has_checksums(self.cache):
+            return
+        text = (
+            "inputs cannot be compared with what the teacher saw, as the cache has no checksums of them: write it with "
+            "LogitCacheWriter.write(…, inputs=…)"
+        )
+        if self.check_inputs == "all":
+            raise MismatchError(f"{self.cache.path}: check_inputs: {text}")
+        self._say_once("inputs", f'{text}; check_inputs="off" silences this')
+
+    def check(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any, labels: Any) -> None:
+        """Raises MismatchError where labels (B,) or inputs (B, …) are not those of rows (B,) in their views (B,)."""
+        if self.compare_labels:
+            self.check_labels(rows, labels)
+        self._check_inputs(rows, views, inputs)
+
+    def check_labels(self, rows: NDArray[np.intp], labels: Any) -> None:
+        """Raises MismatchError where labels differ from those that the cache has of these samples `rows` (B,)."""
+        cached = self.cache.labels[rows]
+        none = np.isnan(cached) if cached.dtype.kind == "f" else cached == -1
+        if none.all():
+            return
+        try:
+            given = self._as_cached(labels, cached)
+        except kinds_of_labels.NotComparableError as error:
+            self._say_once(
+                "labels",
+                f"labels are not compared with those of the teacher's pass: they are {error}, and the cache has "
+                f"{'targets' if cached.dtype.kind == 'f' else 'class ids'} {cached.shape}; compare_labels=False "
+                "silences this",
+            )
+            return
+        if np.array_equal(given, cached):
+            return
+        closeness = 2**-8 if cached.dtype.kind == "f" and kinds_of_labels.is_half(labels) else 0.0
+        different = ~(np.abs(given - cached) <= closeness * np.abs(cached)) & ~none
+        different = np.flatnonzero(different.reshape(len(rows), -1).any(axis=1))
+        if len(different):
+            place = different[0]
+            raise MismatchError(
+                f"{self.cache.path}: sample {rows[place]}: its label is {given[place]}, and was "
+                f"{cached[place]} when the teacher saw it: the data are re-ordered or relabelled, or the teacher's "
+                "pass was over a shuffled loader; build a cache of these data"
+            )
+
+    def _as_cached(self, labels: Any, cached: NDArray[Any]) -> NDArray[Any]:
+        """Labels in the shape of the cached ones. Raises NotComparableError."""
+        if cached.dtype.kind == "f":
+            return kinds_of_labels.targets(labels, cached.shape)
+        names = self.cache.manifest.identity["data"].get("classes")
+        try:
+            ids = kinds_of_labels.class_ids(
+                labels, self.cache.num_outputs, names if isinstance(names, list) else None
+            )
+        except kinds_of_labels.NotComparableError:
+            self._mixes_labels = True
+            raise
+        if self._mixes_labels and _are_float_rows(labels):  # a mixed label may be the other sample's, whole
+            raise kinds_of_labels.NotComparableError("mixed or soft")
+        if len(ids) != len(cached):
+            raise kinds_of_labels.NotComparableError(f"of shape {ids.shape}")
+        return ids
+
+    def _check_inputs(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any) -> None:
+        count = {"all": len(rows), "sample": min(1, len(rows)), "off": 0}[self.check_inputs]
+        for place in range(count):
+            row, view = int(rows[place]), int(views[place])
+            cached = int(self.cache.input_crc32[view, row])
+            if not cached:
+                continue
+            value = one_input(inputs, place)
+            found = input_crc32(value)
+            if found is None:
+                self._cannot_check(value)
+            elif found != cached and not self._is_same(value, cached):
+                cause = difference(value, cached) or self._likely_cause(rows, views, inputs)
+                raise MismatchError(
+                    f"{self.cache.path}: sample {row}, view {view}: the input is not what the teacher saw "
+                    f"(CRC-32 expected {cached:08x}, found {found:08x}): {cause}; build a cache of these inputs"
+                )
+
+    def _is_same(self, value: Any, crc32: int) -> bool:
+        """Whether an input holds the values that the teacher saw, in another layout or dtype."""
+        form = matching_form(value, crc32, self._form)
+        self._form = form or self._form
+        return form is not None
+
+    def _cannot_check(self, value: Any) -> None:
+        text = (
+            f"inputs of type {type(value).__name__} cannot be compared with what the teacher saw; tensors, arrays, "
+            "images and dictionaries of them can"
+        )
+        if self.check_inputs == "all":
+            raise MismatchError(f'{self.cache.path}: {text}; check_inputs="off" takes them unchecked')
+        self._say_once("inputs", f'{text}; check_inputs="off" silences this')
+
+    def _likely_cause(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any) -> str:
+        """What probably changed since the teacher's pass: by how many inputs differ, and by the recorded versions."""
+        cached = self.cache.input_crc32[views, rows]
+        pairs = zip(each_input(inputs), cached.tolist(), strict=True)
+        different = sum(input_crc32(value) != crc and not self._is_same(value, crc) for value, crc in pairs)
+        versions = self.cache.manifest.info.get("versions")
+        changed = [
+            f"{name} {then} → {now}"
+            for name, then in (versions.items() if isinstance(versions, dict) else ())
+            if (now := _installed(name)) is not None and now != str(then).partition("+")[0]
+        ]
+        found = f"{different:,} of these {len(rows):,} inputs differ"
+        if 4 * different < len(rows):
+            return f"{found}: the data of those samples have changed"
+        if changed:
+            return f"{found}, and a library is another since: {', '.join(changed)}"
+        return f"{found}: the transform has changed, or the data or their order"
+
+
+def _say_nothing(topic: Topic, text: str) -> None:
+    """A function, as a lambda cannot be sent to a worker."""
+
+
+def _has_checksums(cache: LogitSource) -> bool:
+    """Whether inputs have checksums: looks at the first rows, and where they have none, at some at even distances."""
+    some = np.linspace(0, cache.num_samples - 1, _PROBES).astype(np.intp)
+    return bool(cache.input_crc32[:, :_PROBES].any() or cache.input_crc32[:, some].any())
+
+
+def _are_float_rows(labels: Any) -> bool:
+    first = labels[0] if len(labels) else labels
+    return getattr(first, "ndim", 0) == 1 and "float" in str(getattr(first, "dtype", ""))
+
+
+def _installed(name: str) -> str | None:
+    """The version of an installed library, without its build; None where it is not installed."""
+    try:
+        return metadata.version(name).partition("+")[0]
+    except metadata.PackageNotFoundError:
+        return None
