@@ -30,7 +30,8 @@ class Alignment:
     >>> import tempfile
     >>> from decant.cache import LogitCache, Store, import_logits
     >>> folder = tempfile.TemporaryDirectory()
-    >>> path = import_logits(Store(folder.name), np.eye(2, dtype=np.float32), [0, 1], teacher={}, data={"name": "toy"})
+    >>> logits = np.float32([[4, -4], [-4, 4]])
+    >>> path = import_logits(Store(folder.name), logits, np.array([0, 1]), teacher={}, data={"name": "toy"})
     >>> alignment = Alignment(LogitCache.open(path), check_inputs="off")
     >>> alignment.check(np.array([1]), np.array([0]), inputs=[None], labels=[1])
     >>> alignment.check(np.array([1]), np.array([0]), inputs=[None], labels=[0])
