@@ -57,7 +57,7 @@ def _in_words(problem: ErrorDetails) -> str:
             )
         case _:
             found = json.dumps(problem["input"], ensure_ascii=False)
-            return f"{path}: expected {_expected(schema)}, found {textwrap.shorten(found, 80)}"
+            return f"{path}: expected {expected(schema)}, found {textwrap.shorten(found, 80)}"
 
 
 def _locate(loc: Sequence[str | int], table: bool = False) -> tuple[str, Schema]:
@@ -112,7 +112,7 @@ _BOUNDS = {
 }
 
 
-def _expected(schema: Schema) -> str:
+def expected(schema: Schema) -> str:
     """What a schema allows, in words: the type with its range, or the choices."""
     if "enum" in schema:
         return f"one of {', '.join(map(str, schema['enum']))}"
@@ -121,7 +121,7 @@ def _expected(schema: Schema) -> str:
     if schema.get("title") == "Network":
         return "a name, or a table with `name`"
     if "anyOf" in schema:
-        return " or ".join(_expected(choice) for choice in schema["anyOf"])
+        return " or ".join(expected(choice) for choice in schema["anyOf"])
     if "const" in schema:
         return json.dumps(schema["const"])
     bounds = [f"{word} {schema[bound]:,}" for bound, word in _BOUNDS.items() if bound in schema]

@@ -1,9 +1,31 @@
-"""Distillation losses: pure functions of (student_logits, teacher_logits, labels) that return `Terms`."""
+"""Distillation losses: pure functions of (student_logits, teacher_logits, labels) that return `Terms`, and the same as
+modules, `KD(alpha=0.9, temperature=4.0)`, that are called with these three.
+"""
 
 from decant.pipeline.data.samples import NO_LABEL
 from decant.pipeline.objectives.decoupled import dkd, nkd
 from decant.pipeline.objectives.divergences import ce_plus_kl, js, kd, rkl, soft_ce, softened_kl
 from decant.pipeline.objectives.hard_labels import cross_entropy, smoothed_labels
+from decant.pipeline.objectives.modules import (
+    DIST,
+    DKD,
+    JS,
+    KD,
+    NKD,
+    RKL,
+    CEPlusKL,
+    General,
+    LabelSmoothing,
+    LogitMSE,
+    Objective,
+    Regression,
+    SigmoidKD,
+    SigmoidMSE,
+    SoftCE,
+    TransferData,
+    TransferKnowledge,
+    TransferModel,
+)
 from decant.pipeline.objectives.registry import FUNCTIONS, build, from_cache, from_labels
 from decant.pipeline.objectives.relational import dist
 from decant.pipeline.objectives.sigmoid import binary_cross_entropy, sigmoid_kd, sigmoid_mse
@@ -13,10 +35,28 @@ from decant.pipeline.objectives.transfer import transfer_data, transfer_knowledg
 from decant.pipeline.objectives.two_teachers import general
 
 __all__ = [
+    "DIST",
+    "DKD",
     "FUNCTIONS",
+    "JS",
+    "KD",
+    "NKD",
     "NO_LABEL",
+    "RKL",
+    "CEPlusKL",
+    "General",
+    "LabelSmoothing",
+    "LogitMSE",
     "Loss",
+    "Objective",
+    "Regression",
+    "SigmoidKD",
+    "SigmoidMSE",
+    "SoftCE",
     "Terms",
+    "TransferData",
+    "TransferKnowledge",
+    "TransferModel",
     "binary_cross_entropy",
     "build",
     "ce_plus_kl",

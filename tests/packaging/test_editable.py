@@ -16,6 +16,10 @@ cache = decant.LogitCache.open("a.h5")
 samples: int = cache.num_samples
 reveal_type(cache.logits([0]))
 wrong: str = cache.num_samples
+
+from decant.objectives import KD, Objective
+loss: Objective = KD(0.5, temperature=2.0)
+KD(alpha="much")
 """
 
 BEFORE = """
@@ -72,10 +76,11 @@ def test_mypy_sees_types(how: str, request: pytest.FixtureRequest, mypy_cache: P
     (tmp_path / "loop.py").write_text(TYPED)
     mypy = (sys.executable, "-m", "mypy", "--config-file=", "--python-executable", environment.python)
     found = run(*mypy, "--cache-dir", mypy_cache, "loop.py", cwd=tmp_path, check=False)
-    revealed, wrong, count = found.stdout.splitlines()
+    revealed, wrong, alpha, count = found.stdout.splitlines()
     assert revealed.startswith('loop.py:6: note: Revealed type is "numpy.ndarray['), found.stdout
     assert wrong.startswith("loop.py:7: error: Incompatible types in assignment"), found.stdout
-    assert count.startswith("Found 1 error in 1 file"), found.stdout
+    assert alpha.startswith('loop.py:11: error: Argument "alpha" has incompatible type "str"'), found.stdout
+    assert count.startswith("Found 2 errors in 1 file"), found.stdout
 
 
 def test_make_takes_over_an_environment_of_the_old_distribution(tmp_path: Path) -> None:
