@@ -179,23 +179,16 @@ def export_logits(cache: LogitCache, path: Path, view: int | None = None) -> tup
     dtype('float16')
     >>> folder.cleanup()
     """
-    with replacing(path) as draft:
-        return _export(cache, draft, view)
-
-
-def _export(cache: LogitCache, path: Path, view: int | None) -> tuple[int, ...]:
     views = range(cache.num_views) if view is None else [view]
-    shape = (
-        (len(views), cache.num_samples, cache.num_outputs)
-        if view is None
-        else (cache.num_samples, cache.num_outputs)
-    )
-    table = np.lib.format.open_memmap(path, mode="w+", dtype=cache.manifest.dtype, shape=shape)
-    for place, number in enumerate(views):
-        into = table[place] if view is None else table
-        for rows in row_chunks(cache.num_samples):
-            into[rows] = cache.logits(rows, number)
-    table.flush()
+    inner = (cache.num_samples, cache.num_outputs)
+    shape = (len(views), *inner) if view is None else inner
+    header = {"descr": cache.manifest.dtype.str, "fortran_order": False, "shape": shape}
+    with replacing(path) as draft:
+        np.lib.format.write_array_header_1_0(draft, header)
+        for number in views:
+            for rows in row_chunks(cache.num_samples):
+                # Written, not mapped: on a full disk a write is refused, but a mapped page kills the process.
+                draft.write(np.ascontiguousarray(cache.logits(rows, number)).data)
     return shape
 
 

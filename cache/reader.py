@@ -15,6 +15,7 @@ from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.tables import Layout
 from decant.cache.io.blockfile import BlockChecks
+from decant.cache.io.opening import NotAFileError, open_read
 from decant.cache.io.partial import PARTIAL
 from decant.cache.manifest import Manifest
 from decant.cache.placement import Content, Placement
@@ -92,10 +93,13 @@ class LogitCache:
             raise IncompleteError(
                 f"{path}: a partial file; run the command that builds it again to finish it"
             )
-        if not path.is_file():
-            problem = FormatError if path.exists() else FileNotFoundError
-            raise problem(f"{path}: {'not a file' if path.exists() else 'no such cache'}")
-        with open(path, "rb") as file:
+        try:
+            file = open_read(path)
+        except (NotAFileError, IsADirectoryError):
+            raise FormatError(f"{path}: not a file") from None
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path}: no such cache") from None
+        with file:
             layout = hdf5.check(file, str(path))
             return cls(path, layout, Content(file, layout, path, table), verify)
 

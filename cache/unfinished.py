@@ -9,6 +9,7 @@ from decant.cache.errors import FormatError
 from decant.cache.format.blocks import StoredRows
 from decant.cache.format.hdf5 import check
 from decant.cache.io.locks import in_use
+from decant.cache.io.opening import NotAFileError, open_read
 from decant.cache.io.partial import begun
 
 
@@ -41,7 +42,7 @@ def find_unfinished(path: Path) -> Unfinished | None:
     damaged: FormatError | None = None
     for partial in begun(path) if path.parent.is_dir() else ():
         try:
-            with open(partial, "rb") as file:
+            with open_read(partial, follow=False) as file:
                 layout = check(file, str(partial))
                 stored = StoredRows(file.fileno(), layout, partial)
                 rows = stored.blocks.count_samples(stored.read_entries())
@@ -49,7 +50,7 @@ def find_unfinished(path: Path) -> Unfinished | None:
                 found.append(Unfinished(in_use(file.fileno()), rows, total))
         except FormatError as error:
             damaged = type(error)(f"{error}; delete it and run the command again")
-        except (FileNotFoundError, PermissionError):  # just finished, or another person's
+        except (FileNotFoundError, PermissionError, NotAFileError):  # just finished, or another person's
             continue
     if not found and damaged is not None:
         raise damaged

@@ -28,8 +28,8 @@ from decant.cache.format.blocks import Blocks, StoredRows
 from decant.cache.format.tables import Layout
 from decant.cache.inputs import input_checksums
 from decant.cache.io import locks, partial
-from decant.cache.io.files import replacing, reserve, storage_error, sync_folder
-from decant.cache.io.system import CLOEXEC
+from decant.cache.io.files import drafting, reserve, storage_error, sync_folder
+from decant.cache.io.opening import NotAFileError, open_read, open_write
 from decant.cache.manifest import Manifest, require_equal
 from decant.cache.plausibility import doubts, doubts_of_rows
 from decant.cache.reader import LogitCache
@@ -219,11 +219,11 @@ class LogitCacheWriter:
         """A new partial file: its header is whole, and this process has its lock, before it has its name."""
         name, fd = partial.new_name(self.path), -1
         try:
-            with replacing(name) as draft:
-                created = hdf5.create(draft, manifest)
-                fd = os.open(draft, os.O_RDWR | CLOEXEC)
+            with drafting(name) as draft:
+                created, fd = hdf5.create(draft, manifest)
                 locks.claim(fd)
                 reserve(fd, created.size, name)
+                os.fsync(fd)
         except RuntimeError as error:  # what h5py raises where a file cannot grow to its size on closing
             raise StorageError(f"{name}: creating: {error}; free some space and run it again") from error
         except BaseException:
@@ -270,8 +270,8 @@ class LogitCacheWriter:
 
     def _take_over(self, other: Path) -> None:
         """Copies the sound blocks of another builder's file, and removes that file unless its builder still runs."""
-        unusable = (FormatError, PermissionError, FileNotFoundError)
-        with contextlib.suppress(*unusable), open(other, "rb") as file:
+        unusable = (FormatError, PermissionError, FileNotFoundError, NotAFileError)
+        with contextlib.suppress(*unusable), open_read(other, follow=False) as file:
             self._copy(StoredRows(file.fileno(), _check_begun(other, self.manifest), other))
             if not locks.in_use(file.fileno()):
                 other.unlink(missing_ok=True)
@@ -305,7 +305,7 @@ class LogitCacheWriter:
 
 def _check_begun(path: Path, manifest: Manifest) -> Layout:
     """The layout of a file that must have the same identity. Raises FormatError, MismatchError."""
-    with open(path, "rb") as file:
+    with open_read(path) as file:
         try:
             found = hdf5.check(file, str(path))
         except FormatError as error:
@@ -323,7 +323,7 @@ def _join(path: Path, name: Path, manifest: Manifest) -> LogitCacheWriter:
     """A writer into a partial file that another process of the same job has."""
     writer = LogitCacheWriter.__new__(LogitCacheWriter)
     writer.path, writer.partial = path, name
-    writer._fd = os.open(name, os.O_RDWR | CLOEXEC)
+    writer._fd = open_write(name)
     try:
         locks.join(writer._fd)
         writer._open(_check_begun(name, manifest))

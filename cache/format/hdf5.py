@@ -15,6 +15,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Mapping
+from pathlib import Path
 from typing import BinaryIO
 
 import h5py
@@ -23,6 +24,7 @@ from h5py import h5a, h5d, h5l, h5o, h5p, h5s, h5t
 
 from decant.cache.errors import FormatError, NewerFormatError
 from decant.cache.format.tables import Layout, Table, TableSpec, expected_size, expected_tables
+from decant.cache.io.files import write_all
 from decant.cache.io.system import pread
 from decant.cache.manifest import MAX_BYTES, Manifest
 
@@ -36,8 +38,12 @@ _MAX_HEADER = 1 << 20
 _MAX_SIZE = 1 << 60
 
 
-def create(path: str | os.PathLike[str], manifest: Manifest) -> Layout:
-    """Creates the file with its header sealed and every table empty at its final place. `path` must not exist."""
+def create(path: str | os.PathLike[str], manifest: Manifest) -> tuple[Layout, int]:
+    """Creates the file with its header sealed and every table empty at its final place; returns its layout, and a
+    descriptor to read and write it.
+
+    `path` must not exist, not even as a link that leads nowhere: raises FileExistsError.
+    """
     if expected_size(manifest) > _MAX_SIZE:  # libhdf5 would count it modulo 2⁶⁴
         raise FormatError(f"{path}: {expected_size(manifest):,} bytes are more than a file can have")
     text = manifest.to_json()
@@ -58,13 +64,16 @@ def create(path: str | os.PathLike[str], manifest: Manifest) -> Layout:
         for name, spec in expected_tables(manifest).items():
             _create_table(file, name, spec)
         tables = {name: _table_of(file, name, spec) for name, spec in expected_tables(manifest).items()}
-    with open(path, "r+b") as raw:
+        fd = os.dup(file.id.get_vfd_handle())  # of this very file, whatever has its name by now
+    try:
         length = next(iter(tables.values())).offset
-        raw.seek(tables["seal"].offset)
-        digest = hashlib.sha256(pread(raw.fileno(), length, 0)).digest()
-        raw.write(_SEAL.pack(length, digest))
-    with open(path, "rb") as raw:
-        return check(raw, str(path))
+        digest = hashlib.sha256(pread(fd, length, 0)).digest()
+        write_all(fd, _SEAL.pack(length, digest), tables["seal"].offset, Path(path))
+        with os.fdopen(fd, "rb", closefd=False) as raw:
+            return check(raw, str(path)), fd
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 def check(file: BinaryIO, path: str) -> Layout:

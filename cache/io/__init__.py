@@ -1,5 +1,6 @@
 """Files that several processes share: replaced or filled in place, locked, used and removed.
 
+opening.py    opening regular files alone, and to write none that a link leads to
 files.py      replacing a file in one step; reading, writing, reserving and syncing, with errors that say what to do
 locks.py      the locks between processes
 system.py     what only POSIX has, and what stands in for it elsewhere

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -182,8 +183,9 @@ class BlockFile:
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.path, path)  # the step that publishes: every block is written and synced
         sync_folder(path.parent)
-        with contextlib.suppress(OSError):  # another person's
-            path.chmod(path.stat().st_mode & 0o444)
+        if hasattr(os, "fchmod"):
+            with contextlib.suppress(OSError):  # another person's
+                os.fchmod(self.fd, stat.S_IMODE(os.fstat(self.fd).st_mode) & 0o444)
 
 
 class BlockChecks:

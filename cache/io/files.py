@@ -1,7 +1,7 @@
 """Reading and writing files so that a reader finds them whole, whatever happens to the writer.
 
-Small files go through `write_atomically`; whatever writes a file by its path goes through `replacing`. Files that are
-written in place, block by block, are in `decant.cache.io.blockfile`.
+Small files go through `write_atomically`, large ones through `replacing`. Files that are written in place, block by
+block, are in `decant.cache.io.blockfile`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from decant.cache.errors import StorageError
-from decant.cache.io.system import CLOEXEC, allocated_bytes, pread, pwrite
+from decant.cache.io.opening import create_new
+from decant.cache.io.system import allocated_bytes, pread, pwrite
 
 DRAFT = ".draft"
 """Ends the name of a file that is written beside the name that it is to have."""
@@ -35,37 +37,50 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     >>> folder.cleanup()
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as draft, open(draft, "wb") as file:
-        file.write(content)
+    with replacing(path) as draft:
+        draft.write(content)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields the path of a draft beside `path`, for anything that writes a file by its path; then syncs the draft and
-    gives it the name `path`, in one step.
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yields a draft beside `path`, open to be written and read; then syncs it and gives it the name `path`, in one
+    step. A link of that name is replaced; what it leads to is not touched.
 
-    Where the body raises, or the sync fails, the draft is removed and `path` is as it was. The body creates the draft
-    and closes it. Raises OSError.
+    Where the body raises, or the sync fails, the draft is removed and `path` is as it was. Raises OSError.
 
-    >>> import tempfile, numpy as np
+    >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> path = Path(folder.name, "logits.npy")
     >>> with replacing(path) as draft:
-    ...     table = np.lib.format.open_memmap(draft, mode="w+", dtype="f2", shape=(2, 3))
-    ...     table[:] = 1
-    ...     table.flush()
-    >>> [found.name for found in path.parent.iterdir()], np.load(path).sum()
-    (['logits.npy'], np.float16(6.0))
+    ...     print(draft.write(b"rows"), path.exists())
+    4 False
+    >>> [(found.name, found.read_bytes()) for found in path.parent.iterdir()]
+    [('logits.npy', b'rows')]
+    >>> folder.cleanup()
+    """
+    with drafting(path) as name, os.fdopen(create_new(name), "r+b") as draft:
+        yield draft
+        draft.flush()
+        os.fsync(draft.fileno())
+
+
+@contextlib.contextmanager
+def drafting(path: Path) -> Iterator[Path]:
+    """As `replacing`, but yields the draft's name, which nobody can guess, for what creates the file itself. The body
+    must refuse a name that is taken, as `create_new` does, and sync the file.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "digits.h5")
+    >>> with drafting(path) as draft:
+    ...     os.close(create_new(draft))
+    >>> path.stat().st_size
+    0
     >>> folder.cleanup()
     """
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}{DRAFT}")
     try:
         yield draft
-        fd = os.open(draft, (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
         os.replace(draft, path)
     except OSError as error:
         name_file(error, path)

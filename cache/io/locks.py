@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from decant.cache.io.files import storage_error
-from decant.cache.io.system import CLOEXEC, pread, pwrite
+from decant.cache.io.opening import has_one_name, open_lock
+from decant.cache.io.system import pread, pwrite
 
 try:
     import fcntl
@@ -69,7 +70,7 @@ def exclusive(lock: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     >>> folder.cleanup()
     """
     try:
-        fd = _open(lock)
+        fd = open_lock(lock)
     except OSError as error:
         raise storage_error(error, lock, "opening the lock") from error
     try:
@@ -77,8 +78,9 @@ def exclusive(lock: Path, waiting: Callable[[str], None]) -> Iterator[None]:
             waiting("".join(filter(str.isprintable, _name_in(fd))) or "another process")
             _wait(fd, lock)
         with contextlib.suppress(OSError):  # the name is for who waits; the lock holds without it
-            os.ftruncate(fd, 0)
-            pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            if has_one_name(fd):  # and what has another name too is not changed
+                os.ftruncate(fd, 0)
+                pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
         _release(fd)
@@ -102,7 +104,7 @@ def try_exclusive(lock: Path) -> Iterator[bool]:
     >>> folder.cleanup()
     """
     try:
-        fd = _open(lock)
+        fd = open_lock(lock)
     except OSError:
         yield False
         return
@@ -128,7 +130,7 @@ def shared(lock: Path) -> Iterator[None]:
     """
     fd = -1
     with contextlib.suppress(OSError):
-        fd = _open(lock)
+        fd = open_lock(lock)
         _flock(fd, _SHARED)
     try:
         yield
@@ -154,7 +156,7 @@ def holder(lock: Path) -> str | None:
     >>> folder.cleanup()
     """
     try:
-        fd = os.open(lock, os.O_RDONLY | CLOEXEC)
+        fd = open_lock(lock, create=False)
     except OSError:
         return None
     try:
@@ -203,19 +205,6 @@ def in_use(fd: int) -> bool:
     (True, True)
     """
     return _try_lock(fd, _EXCLUSIVE) is False
-
-
-def _open(lock: Path) -> int:
-    """A descriptor to lock with; the file is made if need be."""
-    try:
-        return os.open(lock, os.O_RDWR | os.O_CREAT | CLOEXEC, 0o666)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        try:
-            return os.open(lock, os.O_RDONLY | CLOEXEC)  # another person's; reading is enough to lock it
-        except FileNotFoundError:  # it cannot be made: why not is the first error
-            raise error from None
 
 
 def _flock(fd: int, operation: int) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from decant.cache.io.files import DRAFT, storage_error
 from decant.cache.io.locks import claim
-from decant.cache.io.system import CLOEXEC
+from decant.cache.io.opening import NotAFileError, has_one_name, is_ours, kind, open_read, open_write
 
 PARTIAL = ".partial"
 """Ends the name of an unfinished file."""
@@ -70,22 +70,28 @@ def hold(path: Path) -> tuple[Path, int] | None:
     """
     for found in begun(path):
         if found.name.removeprefix(f"{path.name}.").startswith(f"{machine()}-"):
-            with contextlib.suppress(
-                PermissionError, FileNotFoundError
-            ):  # another person's, or just published
-                if not os.access(found, os.W_OK):  # its builder was killed when it was about to publish it
-                    found.chmod(stat.S_IMODE(found.stat().st_mode) | stat.S_IWUSR)
-                fd = os.open(found, os.O_RDWR | CLOEXEC)
-                if claim(fd) and os.fstat(fd).st_nlink == 1:  # not published in the meantime
+            # Another person's, or just published and so with two names, or replaced by what is no file.
+            with contextlib.suppress(PermissionError, FileNotFoundError, NotAFileError):
+                _make_writable(found)
+                fd = open_write(found)
+                if is_ours(fd) and claim(fd) and has_one_name(fd):  # not published in the meantime
                     return found, fd
                 os.close(fd)
     return None
 
 
+def _make_writable(unfinished: Path) -> None:
+    """Undoes what a builder does just before it publishes its file, if it was killed then."""
+    if not os.access(unfinished, os.W_OK):
+        with open_read(unfinished, follow=False) as file:
+            if hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode) | stat.S_IWUSR)
+
+
 def publish(unfinished: Path, path: Path) -> bool:
     """The step that publishes a whole, synced file: `path` appears in one step, and never replaces another file.
 
-    Where `path` is there already, that stays. False where `unfinished` lost its name before: a builder that could not
+    Where a file is there already, that stays. False where `unfinished` lost its name before: a builder that could not
     tell that this one lives has copied its blocks, and has not published yet. Raises StorageError.
 
     >>> import tempfile
@@ -101,8 +107,10 @@ def publish(unfinished: Path, path: Path) -> bool:
     """
     try:
         os.link(unfinished, path)
-    except FileExistsError:
-        pass
+    except FileExistsError as error:
+        if not path.is_file():
+            reason = f"{kind(path)} has that name, where a file is expected; remove it"
+            raise storage_error(NotAFileError(errno.EEXIST, reason), path, "publishing") from error
     except FileNotFoundError:
         return path.exists()
     except OSError as error:
@@ -154,9 +162,15 @@ def _drafts(path: Path) -> list[Path]:
 
 
 def _beside(path: Path, ending: str) -> list[Path]:
-    """Files whose names are that of `path` and then what the pattern `ending` matches."""
+    """Files, and no links or pipes, whose names are that of `path` and then what the pattern `ending` matches."""
     pattern = re.compile(re.escape(path.name) + ending)
-    return sorted(found for found in path.parent.iterdir() if pattern.fullmatch(found.name))
+    with os.scandir(path.parent) as entries:
+        names = [
+            entry.name
+            for entry in entries
+            if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+        ]
+    return [path.parent / name for name in sorted(names)]
 
 
 def _second_names(path: Path) -> list[Path]:

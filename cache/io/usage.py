@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from decant.cache.io.locks import lock_path, shared, try_exclusive
+from decant.cache.io.opening import open_append, read_file
 
 
 @contextlib.contextmanager
@@ -25,9 +26,9 @@ def using(path: Path) -> Iterator[None]:
     (1, False)
     >>> folder.cleanup()
     """
-    with contextlib.suppress(OSError), open(_log(path), "a", encoding="utf-8") as file:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(f"{now} {socket.gethostname()} {os.getpid()}\n")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    with contextlib.suppress(OSError), open_append(_log(path)) as file:
+        file.write(f"{now} {socket.gethostname()} {os.getpid()}\n".encode())
     with shared(lock_path(path)):
         yield
 
@@ -52,7 +53,7 @@ def count(path: Path) -> int:
     0
     """
     try:
-        return _log(path).read_bytes().count(b"\n")
+        return read_file(_log(path), follow=False).count(b"\n")
     except OSError:
         return 0
 
@@ -66,7 +67,7 @@ def last(path: Path) -> float:
     True
     """
     try:
-        return max(_log(path).stat().st_mtime, path.stat().st_mtime)
+        return max(_log(path).lstat().st_mtime, path.stat().st_mtime)
     except OSError:
         return path.stat().st_mtime
 

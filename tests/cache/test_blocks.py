@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from decant.cache.format.blocks import Blocks, StoredRows
-from decant.cache.format.hdf5 import create
 from decant.cache.format.tables import Layout, Table, expected_tables, rows_per_block
 from decant.cache.io.blockfile import WRITTEN, damaged_blocks, expected_entry
-from tests.helpers.caches import answers, manifest
+from tests.helpers.caches import answers, create_empty, manifest
 
 
 def blocks_of(num_samples: int, num_outputs: int, num_views: int = 1) -> Blocks:
@@ -90,7 +89,7 @@ def test_a_block_is_named_by_its_rows() -> None:
 @pytest.mark.parametrize("num_targets", [None, 3])
 def test_rows_land_where_hdf5_looks_for_them(tmp_path: Path, num_targets: int | None) -> None:
     of = manifest(11, 5, 3, num_targets=num_targets)
-    layout = create(tmp_path / "cache.h5", of)
+    layout = create_empty(tmp_path / "cache.h5", of)
     fd = os.open(tmp_path / "cache.h5", os.O_RDWR)
     rows = StoredRows(fd, layout, tmp_path / "cache.h5")
     given = answers(of, 1)

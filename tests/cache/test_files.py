@@ -122,7 +122,7 @@ def test_a_draft_that_is_not_finished_leaves_the_file_before_it(tmp_path: Path) 
 
     def fail() -> None:
         with replacing(tmp_path / "a.bin") as draft:
-            draft.write_bytes(b"half of wh")
+            draft.write(b"half of wh")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -133,8 +133,8 @@ def test_a_draft_that_is_not_finished_leaves_the_file_before_it(tmp_path: Path) 
 
 def test_two_drafts_of_one_file_are_not_in_each_others_way(tmp_path: Path) -> None:
     with replacing(tmp_path / "a.bin") as first, replacing(tmp_path / "a.bin") as second:
-        first.write_bytes(b"first")
-        second.write_bytes(b"second")
+        first.write(b"first")
+        second.write(b"second")
     assert (tmp_path / "a.bin").read_bytes() == b"first", "the last one that was finished"
     assert os.listdir(tmp_path) == ["a.bin"]
 

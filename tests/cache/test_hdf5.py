@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from decant.cache import FormatError, LogitCache, Manifest, NewerFormatError
-from decant.cache.format.hdf5 import PAGE, check, create
+from decant.cache.format.hdf5 import PAGE, check
 from decant.cache.format.tables import Layout, expected_size, expected_tables
-from tests.helpers.caches import answers, build, manifest, repair_checksums, reseal
+from tests.helpers.caches import answers, build, create_empty, manifest, repair_checksums, reseal
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "v1.h5"
 
@@ -32,7 +32,7 @@ def test_what_is_created_is_what_the_manifest_says(
     tmp_path: Path, samples: int, outputs: int, views: int, num_targets: int | None, dtype: str
 ) -> None:
     of = manifest(samples, outputs, views, dtype, num_targets=num_targets)
-    created = create(tmp_path / "cache.h5", of)
+    created = create_empty(tmp_path / "cache.h5", of)
     assert check_path(tmp_path / "cache.h5") == created
     assert created.manifest == of
     for name, (shape, stored) in expected_tables(of).items():
@@ -63,14 +63,14 @@ def test_equal_content_gives_equal_bytes_whenever_it_is_written(tmp_path: Path) 
 @pytest.mark.parametrize("size", [0, 1000, 20_000, 55_000])
 def test_the_header_holds_manifests_of_every_size(tmp_path: Path, size: int) -> None:
     of = manifest(info={"long": "x" * size})
-    create(tmp_path / "cache.h5", of)
+    create_empty(tmp_path / "cache.h5", of)
     assert check_path(tmp_path / "cache.h5").manifest == of
 
 
 def test_creating_never_overwrites(tmp_path: Path) -> None:
-    create(tmp_path / "cache.h5", manifest())
+    create_empty(tmp_path / "cache.h5", manifest())
     with pytest.raises(FileExistsError):
-        create(tmp_path / "cache.h5", manifest())
+        create_empty(tmp_path / "cache.h5", manifest())
 
 
 def test_every_byte_outside_the_tables_is_checked_before_any_row(tmp_path: Path) -> None:
@@ -147,4 +147,4 @@ def test_version_1_is_written_as_it_was(tmp_path: Path) -> None:
 def test_a_size_beyond_any_file_is_an_error_in_words(tmp_path: Path) -> None:
     bomb = Manifest.build(num_samples=2**40, num_outputs=2**24, num_views=2**24)
     with pytest.raises(FormatError, match="more than a file can have"):
-        create(tmp_path / "bomb.h5", bomb)
+        create_empty(tmp_path / "bomb.h5", bomb)

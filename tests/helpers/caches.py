@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from collections.abc import Mapping
 from functools import cache
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache import LogitCache, LogitCacheWriter, Manifest
+from decant.cache.format.hdf5 import create
+from decant.cache.format.tables import Layout
 
 HEADER = 32_768  # bytes before the first table of a small cache
 
@@ -73,6 +76,13 @@ def write_missing(writer: LogitCacheWriter, batch: int = 7) -> int:
             write(writer, view, missing[start : start + batch])
         total += len(missing)
     return total
+
+
+def create_empty(path: Path, of: Manifest) -> Layout:
+    """A file with no row written."""
+    layout, fd = create(path, of)
+    os.close(fd)
+    return layout
 
 
 def build(path: Path, of: Manifest | None = None) -> Path:
