@@ -20,6 +20,8 @@ DECODING = 2
 
 _ORIENTATION = 0x0112  # EXIF's tag
 _FEW_LEVELS = 4096  # of 65,536, below which an image of 16 bits is nearly black in 8
+_MOST_PIXELS = 89_478_485  # of a file, above which Pillow suspects that it is made to fill the memory
+_LONGEST = 1_000_000  # pixels of a side; a line takes memory beside its pixels
 _ANIMATED = {"GIF", "WEBP", "PNG", "AVIF", "TIFF"}  # and not the preview that a camera puts into a JPEG
 _POINTER = b"version https://git-lfs"
 
@@ -27,23 +29,24 @@ _POINTER = b"version https://git-lfs"
 def decode(path: Path, views: ViewsSettings) -> NDArray[np.uint8]:
     """(3, H, W) uint8 of an image file, or (1, H, W) with `views.channels = 1`: turned upright as its EXIF orientation
     says; of an animation or several pages the first; alpha is dropped. Raises DataError, naming the file, where it
-    cannot be read.
+    cannot be read, or has too many pixels.
     """
     try:
         with Image.open(path, formats=readable_formats()) as image:
+            _require_pixels(path, image)
             if image.format in _ANIMATED and getattr(image, "is_animated", False):
                 say_once(
                     f"{path}: has several frames or pages; the first is taken, here and of other files",
                     "frames",
                 )
             return _pixels(fit(_in_colours(image, views.channels or 3), views))
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
+    except MemoryError:
+        raise DataError(
+            f"{path}: out of memory while it was decoded; scale the image down, or set views.size lower"
+        ) from None
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file ends in any error of what decodes it
         raise DataError(f"{path}: not a readable image ({_reason(path, error)})") from None
 
 
@@ -68,10 +71,26 @@ def fit(image: Image.Image, views: ViewsSettings) -> Image.Image:
     else:
         scale = max(width / image.width, height / image.height)
         scaled = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    if scaled[0] * scaled[1] > _MOST_PIXELS:
+        return _middle(image, (width, height), scaled)
     if scaled != image.size:
         image = image.resize(scaled, Image.Resampling.BILINEAR)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
+
+
+def _middle(image: Image.Image, size: tuple[int, int], scaled: tuple[int, int]) -> Image.Image:
+    """The middle of an image that is brought to `scaled`, without the rest, which may fill the memory: a line of 2 by
+    100,000 pixels would become 224 by 11 million.
+    """
+    factors = [whole / now for whole, now in zip(image.size, scaled, strict=True)]
+    starts = [(whole - part) // 2 for whole, part in zip(scaled, size, strict=True)]
+    corner = [start * factor for start, factor in zip(starts, factors, strict=True)]
+    end = [
+        min(whole, (start + part) * factor)
+        for whole, start, part, factor in zip(image.size, starts, size, factors, strict=True)
+    ]
+    return image.resize(size, Image.Resampling.BILINEAR, box=(corner[0], corner[1], end[0], end[1]))
 
 
 def to_array(value: Any, views: ViewsSettings, axes: str | None = None) -> NDArray[Any]:
@@ -160,7 +179,7 @@ def _in_colours(image: Image.Image, channels: int) -> Image.Image:
     image = _eight_bits(image)
     if channels == 1:
         return image.convert("L") if image.mode in ("1", "L", "LA") else image.convert("RGB").convert("L")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -192,16 +211,31 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         raise ValueError("its pixels are floats, of a range that nobody says")
     if not image.mode.startswith("I"):
         return image
-    pixels = np.asarray(image).astype(np.int64)
-    if pixels.min() < 0 or pixels.max() > 65_535:
-        raise ValueError(f"its pixels go from {pixels.min()} to {pixels.max()}, beyond 16 bits")
-    if 0 < pixels.max() < _FEW_LEVELS:
+    pixels = np.asarray(image)
+    lowest, highest = int(pixels.min()), int(pixels.max())
+    if lowest < 0 or highest > 65_535:
+        raise ValueError(f"its pixels go from {lowest} to {highest}, beyond 16 bits")
+    if 0 < highest < _FEW_LEVELS:
         say_once(
-            f"warning: an image of 16 bits has no pixel above {pixels.max():,} of 65,535, and is nearly black in 8 "
+            f"warning: an image of 16 bits has no pixel above {highest:,} of 65,535, and is nearly black in 8 "
             "bits: write images of 8 bits, or scale their pixels to the whole range",
             about="16 bits",
         )
     return Image.fromarray((pixels >> 8).astype(np.uint8))
+
+
+def _require_pixels(path: Path, image: Image.Image) -> None:
+    """Raises DataError for an image that by its header has no pixels, or so many that they would fill the memory: a
+    file of a few hundred bytes can say so.
+    """
+    count = image.width * image.height
+    if not count:
+        raise DataError(f"{path}: not a readable image (it has no pixels)")
+    if count > _MOST_PIXELS or max(image.size) > _LONGEST:
+        raise DataError(
+            f"{path}: {image.width:,} × {image.height:,} pixels, and at most {_MOST_PIXELS:,} are decoded, "
+            f"{_LONGEST:,} in a line; scale the image down"
+        )
 
 
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,7 +111,10 @@ class Part:
 
 @functools.cache
 def readable_formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that the installed Pillow decodes."""
+    """Those of `FORMATS` that the installed Pillow decodes. From here on it does not warn of large images, which are
+    refused before they are decoded.
+    """
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
