@@ -60,7 +60,9 @@ def measure(recipe: Recipe, counts: tuple[int | str, ...], patience: int, base: 
     """Every figure of the study of a recipe, as plain JSON."""
     store, splits = Store(base / "caches"), Splits.load(recipe.settings)
     teacher, _ = make_teacher(Plan.of(recipe, base), CPU)
-    on_test = torch.from_numpy(load_test_logits(teacher.folder))
+    on_test = torch.from_numpy(
+        load_test_logits(teacher.folder, len(splits.test), teacher.network.num_classes)
+    )
     settings, kept = recipe.settings.student, _Kept(base / "study.jsonl")
     for seed in range(settings.seed, settings.seed + settings.seeds):
         for schedule, epochs in {"short": settings.epochs, "long": settings.epochs * patience}.items():

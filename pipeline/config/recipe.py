@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from pydantic import ValidationError
 from decant.pipeline.config.messages import problems_in_words
 from decant.pipeline.config.settings import Settings, StudentSettings
 from decant.pipeline.errors import RecipeError, nearest
+from decant.pipeline.support.checked_json import require_shallow
 from decant.pipeline.support.paths import expanded
 
 DEFAULT = "digits"
+_MOST_BYTES = 4 << 20  # of a file
 _PATHS = (
     ("data", "root"),
     ("data", "tokenizer"),
@@ -77,12 +80,15 @@ def load_recipe(name_or_file: str = DEFAULT, overrides: Sequence[str] = ()) -> R
 
     Raises RecipeError, naming the path in the file, what is allowed there and what was found.
     """
-    name, text = _read(name_or_file)
-    text = text.removeprefix("\ufeff")  # which Windows' editors begin a file with
+    name, path = _find(name_or_file)
     try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        content = read_toml(path)
+    except UnicodeDecodeError:
+        raise RecipeError(f"{name_or_file}: cannot be read: not UTF-8 text") from None
+    except ValueError as error:
         raise RecipeError(f"{name_or_file}: not TOML: {error}") from None
+    except OSError as error:
+        raise RecipeError(f"{name_or_file}: cannot be read: {error.strerror}") from None
     for override in overrides:
         _override(content, override)
     _expand_paths(content, name_or_file)
@@ -91,21 +97,33 @@ def load_recipe(name_or_file: str = DEFAULT, overrides: Sequence[str] = ()) -> R
     return Recipe(name, _validate(content, name_or_file), tuple(options))
 
 
-def _read(name_or_file: str) -> tuple[str, str]:
-    path = Path(name_or_file)
-    if path.suffix != ".toml" and path.name == name_or_file:
-        if name_or_file not in shipped():
-            raise RecipeError(
-                f"unknown recipe {name_or_file!r}; {nearest(name_or_file, shipped())} (or a .toml file)"
-            )
-        return name_or_file, resources.files("decant.pipeline.config.recipes").joinpath(
-            f"{name_or_file}.toml"
-        ).read_text("utf-8")
+def read_toml(path: Path | Traversable) -> dict[str, Any]:
+    """The tables of a TOML file. Raises ValueError where it is none, is no recipe by its size, or has numbers or texts
+    that no system takes; OSError.
+    """
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+    text = content.decode().removeprefix("\ufeff")  # which Windows' editors begin a file with
     try:
-        return path.stem, path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise RecipeError(f"{name_or_file}: cannot be read: {reason}") from None
+        table = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it nests too deeply") from None
+    require_shallow(table)
+    return table
+
+
+def _find(name_or_file: str) -> tuple[str, Path | Traversable]:
+    """The name of a recipe, and its file."""
+    path = Path(name_or_file)
+    if path.suffix == ".toml" or path.name != name_or_file:
+        return path.stem, path
+    if name_or_file not in shipped():
+        raise RecipeError(
+            f"unknown recipe {name_or_file!r}; {nearest(name_or_file, shipped())} (or a .toml file)"
+        )
+    return name_or_file, resources.files("decant.pipeline.config.recipes").joinpath(f"{name_or_file}.toml")
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -136,11 +154,14 @@ def _value(text: str) -> Any:
     """A value as TOML writes it; a bare word is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
 def _validate(content: dict[str, Any], source: str) -> Settings:
+    odd = next(_unreadable(content), None)
+    if odd is not None:
+        raise RecipeError(f"{source}: {odd}")
     dates = list(_dates(content))
     if dates:
         raise RecipeError(f"{source}: {', '.join(dates)}: dates and times have no place in a recipe")
@@ -163,6 +184,18 @@ def _expand_paths(content: dict[str, Any], source: str) -> None:
         table = content.get(section)
         if isinstance(table, dict) and key in table:
             table[key] = expand(table[key], f"{section}.{key}")
+
+
+def _unreadable(value: Any, path: str = "") -> Iterator[str]:
+    """What is wrong with values that TOML has and no setting: endless numbers, and texts with a zero byte."""
+    if isinstance(value, dict | list):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in inner:
+            yield from _unreadable(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield f"{path}: a number too large, of {value.bit_length():,} bits"
+    elif isinstance(value, str) and "\0" in value:
+        yield f"{path}: a text with a zero byte"
 
 
 def _dates(value: Any, path: str = "") -> Iterator[str]:

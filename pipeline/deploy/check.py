@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import AfterValidator, ConfigDict
 
 from decant.pipeline.config.tasks import FORMATS, Task, headline
 from decant.pipeline.deploy.runtimes import Runtime
 from decant.pipeline.runs.latency import timed
+from decant.pipeline.support.checked_json import Amount, Whole
 from decant.pipeline.training.metrics import measure
 
 TOLERANCE = 1e-3
@@ -21,6 +23,15 @@ is less.
 """
 HEADINGS = ("file", "run by", "bytes", "largest difference", "figure", "ms an input", "95th percentile")
 _BATCH = 64
+
+
+_FIGURES = {figure.name: figure for task in FORMATS.values() for figure in task}
+
+
+def _known_figure(name: str) -> str:
+    if name not in _FIGURES:
+        raise ValueError("expected the name of a metric")
+    return name
 
 
 @dataclass(frozen=True)
@@ -43,31 +54,32 @@ class Samples:
 class Checked:
     """The result of checking one file, or the network itself."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="ignore")
+
     name: str
     runtime: str
-    bytes: int
+    bytes: Whole
     largest_difference: float
     """The largest difference of an output from the network's."""
     largest_output: float
     """The largest magnitude of the network's outputs."""
-    figure: str
+    figure: Annotated[str, AfterValidator(_known_figure)]
     """The name of the metric that networks of the task are compared by."""
     value: float | None
     """That metric of this file's outputs; None if it is not defined."""
-    latency_ms: float
+    latency_ms: Amount
     """Median latency at batch 1."""
-    latency_p95_ms: float
-    samples: int
+    latency_p95_ms: Amount
+    samples: Whole
 
     def cells(self) -> tuple[str, ...]:
         """A row of the table, in the order of HEADINGS."""
-        figures = {figure.name: figure for task in FORMATS.values() for figure in task}
         return (
             self.name,
             self.runtime,
             f"{self.bytes:,}",
             f"{self.largest_difference:.2g}",
-            "–" if self.value is None else f"{self.figure} {figures[self.figure].with_spread(self.value)}",
+            "–" if self.value is None else f"{self.figure} {_FIGURES[self.figure].with_spread(self.value)}",
             f"{self.latency_ms:.3f}",
             f"{self.latency_p95_ms:.3f}",
         )

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter
 
 from decant.cache.io.files import write_atomically
 from decant.pipeline.data.samples import has_labels, spread
@@ -21,13 +22,14 @@ from decant.pipeline.deploy.check import Checked, Samples, check
 from decant.pipeline.deploy.deployable import OPSET, Deployable, Description, describe, trace
 from decant.pipeline.deploy.formats import reason, to_onnx, to_pt2
 from decant.pipeline.deploy.quantisation import calibration_inputs, quantise
-from decant.pipeline.errors import DamagedError, ModelError
+from decant.pipeline.errors import ModelError
 from decant.pipeline.phases.datasets import Splits
-from decant.pipeline.runs.json_files import read_json, write_json
+from decant.pipeline.runs.json_files import read_as, read_json, write_json
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.open import FinishedRun
 from decant.pipeline.runs.saved_network import WEIGHTS, load_network
+from decant.pipeline.support.checked_json import FROM_TABLE
 from decant.pipeline.support.plugins import optional
 
 FORMATS = ("pt2", "onnx", "int8")
@@ -50,6 +52,19 @@ class Exported:
     """Why formats of the default were not made; None if all were."""
     missing: tuple[str, ...] = ()
     """One message for each format that the network cannot be written in, or that its runtime cannot run."""
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """What is read of `export.json`."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="ignore")
+
+    student: Annotated[Checked, FROM_TABLE]
+    formats: dict[Literal["pt2", "onnx", "int8"], Annotated[Checked, FROM_TABLE]]
+
+
+_SUMMARY = TypeAdapter(Annotated[_Summary, FROM_TABLE])
 
 
 def export_run(
@@ -108,18 +123,13 @@ def read_summary(folder: Path) -> list[Checked]:
     """Reads the `export.json` of a run: the network, then each file; empty if the run was not exported. Raises
     DamagedError.
     """
-    path, names = folder / "export" / SUMMARY, [field.name for field in fields(Checked)]
+    path = folder / "export" / SUMMARY
     if not path.is_file():
         return []
-    summary = read_json(path)
-    try:
-        rows = [summary["student"], *summary["formats"].values()]
-        checked = [Checked(**{name: row[name] for name in names}) for row in rows]
-        [row.cells() for row in checked]  # what is no number cannot be shown
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise DamagedError(f"{path}: not what decant export writes ({reason}); run it again") from None
-    return checked
+    found = read_as(
+        path, _SUMMARY, "it is not what decant export writes: delete it and run decant export again"
+    )
+    return [found.student, *found.formats.values()]
 
 
 def _possible(formats: Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
@@ -219,7 +229,7 @@ def _publish(
 ) -> tuple[Path, ...]:
     """Writes the files, then `export.json`, which keeps its entries for other formats."""
     summary = folder / SUMMARY
-    before = read_json(summary)["formats"] if summary.is_file() else {}
+    before = read_json(summary)["formats"] if read_summary(folder.parent) else {}
     said = {name: entry for name, entry in before.items() if (folder / _FILES[name]).is_file()}
     files = []
     for row in rows[1:]:

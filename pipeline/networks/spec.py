@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
+from pydantic import ConfigDict, Field
+
+from decant.pipeline.config.sections import Count
 from decant.pipeline.config.settings import Network
 from decant.pipeline.data.samples import channel_statistics, num_outputs, vocabulary
 from decant.pipeline.errors import ModelError
 from decant.pipeline.networks import text
+from decant.pipeline.support.checked_json import Finite
 from decant.pipeline.views import ViewedData
 
 KEPT_CLASSES = "kept_classes"
@@ -24,15 +28,17 @@ class NetworkSpec:
     'conv width=8'
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
+
     name: str
     args: dict[str, Any]
-    num_classes: int
+    num_classes: Count
     """C of the logits (B, C), after columns were left out; T, the number of targets, for a regression."""
-    input_shape: tuple[int, ...]
+    input_shape: Annotated[tuple[Count, ...], Field(strict=False, min_length=1, max_length=3)]
     """(C, H, W) of images, (F,) of features, (L,) of texts."""
-    mean: tuple[float, ...]
+    mean: Annotated[tuple[Finite, ...], Field(strict=False)]
     """Of each channel or feature, which inputs are normalised by; empty for texts."""
-    std: tuple[float, ...]
+    std: Annotated[tuple[Finite, ...], Field(strict=False)]
 
     def __str__(self) -> str:
         """Name and arguments, without the two that the tokenizer and the network of a text task supply."""

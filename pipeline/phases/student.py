@@ -140,5 +140,7 @@ def _teacher_logits_on_test(plan: Plan, cache: LogitSource) -> Tensor | None:
     teacher = plan.load_teacher()
     if teacher is None or teacher.weights_sha256 != _teacher_sha256(cache):
         return None
-    logits = torch.from_numpy(load_test_logits(teacher.folder))
-    return logits if teacher.test_sha256 == plan.splits.test.data.digest() else None
+    test = plan.splits.test
+    if teacher.test_sha256 != test.data.digest():
+        return None
+    return torch.from_numpy(load_test_logits(teacher.folder, len(test), teacher.network.num_classes))

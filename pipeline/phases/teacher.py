@@ -50,6 +50,6 @@ def make_teacher(plan: Plan, device: torch.device) -> tuple[Result, bool]:
     )
     result, found = train_network(job, plan.recipe, test, device)
     if not found and not settings.epochs and task_of(train.data) == "classification":
-        logits = torch.from_numpy(load_test_logits(result.folder))
+        logits = torch.from_numpy(load_test_logits(result.folder, len(test), result.network.num_classes))
         warn_at_chance(logits, torch.from_numpy(test.data.labels))
     return result, found

@@ -18,7 +18,7 @@ from decant.pipeline.config.annealing import Scheduled
 from decant.pipeline.config.augmentations import Mixing
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data.samples import has_labels
-from decant.pipeline.errors import DataError, NotMadeError, PipelineError
+from decant.pipeline.errors import DamagedError, DataError, NotMadeError, PipelineError
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.plan import Plan
@@ -160,11 +160,8 @@ class Subject:
         """(N, C) outputs of a network on the test part, as its run recorded them, or computed again if that file is
         missing or damaged. Raises WeightsError if the weights are missing too.
         """
-        shape = len(self.splits.test), result.network.num_classes
-        with contextlib.suppress(OSError, ValueError, EOFError):
-            logits = load_test_logits(result.folder)
-            if logits.shape == shape:
-                return np.asarray(logits, np.float32)
+        with contextlib.suppress(OSError, DamagedError):
+            return load_test_logits(result.folder, len(self.splits.test), result.network.num_classes)
         return predict(load_network(result).to(self.device), self.splits.test, self.device).numpy()
 
 

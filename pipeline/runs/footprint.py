@@ -23,6 +23,7 @@ from decant.pipeline.runs.json_files import write_json
 from decant.pipeline.runs.latency import device_name, latency
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import load_network
+from decant.pipeline.support.checked_json import Amount, Whole
 from decant.pipeline.training.device import Inputs, to_device
 from decant.pipeline.views import ViewedData
 
@@ -34,12 +35,12 @@ BATCH_SIZES = (1, 32)
 class BatchCost:
     """The cost of a forward pass of one batch."""
 
-    size: int
-    latency_ms: float
+    size: Whole
+    latency_ms: Amount
     """The median, until the outputs are on the host."""
-    latency_p95_ms: float
+    latency_p95_ms: Amount
     """The 95th percentile."""
-    peak_bytes: int | None
+    peak_bytes: Whole | None
     """See `peak_bytes`."""
 
 
@@ -47,14 +48,14 @@ class BatchCost:
 class Footprint:
     """The cost of a network in evaluation mode and float32, on inputs of the test split."""
 
-    multiply_adds: int
+    multiply_adds: Whole
     """For the first input; see `multiply_adds`."""
     batches: tuple[BatchCost, ...]
     """One for each of BATCH_SIZES."""
     weights_sha256: str
     machine: str
     """The name of the device."""
-    threads: int
+    threads: Whole
     """The threads that PyTorch uses on a CPU."""
     torch: str
     """The version of PyTorch."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from decant.cache.io.files import write_atomically
 from decant.pipeline.errors import DamagedError
+from decant.pipeline.support.checked_json import MOST_BYTES, check, parse
+
+T = TypeVar("T")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -29,10 +34,35 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote. Raises DamagedError where it is no JSON any more."""
+    """What `write_json` wrote. Raises OSError, and DamagedError where it is no JSON any more, or holds what no run
+    writes.
+    """
     try:
-        return json.loads(path.read_text("utf-8"))
+        with open(path, "rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes")
+        return parse(content.decode())
     except ValueError as error:  # not JSON, or not even text
         raise DamagedError(
             f"{path}: damaged ({error}); delete it, and what it spoke of is made again"
         ) from None
+
+
+def read_as(path: Path, adapter: TypeAdapter[T], remedy: str) -> T:
+    """What `write_json` wrote, held against a type. Raises DamagedError, naming file and field, with what to do about
+    it; OSError.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "seeds.json")
+    >>> write_json(path, {"seed": 0})
+    >>> read_as(path, TypeAdapter(dict[str, int]), "delete it")
+    {'seed': 0}
+    >>> folder.cleanup()
+    """
+    content = read_json(path)
+    try:
+        return check(adapter, content)
+    except ValueError as error:
+        raise DamagedError(f"{path}: {error}; {remedy}") from None

@@ -8,13 +8,15 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.errors import NotMadeError
-from decant.pipeline.runs.json_files import read_json, write_json
+from decant.pipeline.runs.json_files import read_as, write_json
 from decant.pipeline.runs.locks import alone_with
+from decant.pipeline.support.checked_json import Amount, Whole
 
 _FILE = "caches.json"
 _PASSES = "passes"
@@ -25,22 +27,23 @@ _PASSES = "passes"
 class Pass:
     """What the call that published a cache took, without earlier calls that were killed."""
 
-    seconds: float
-    rows: int
+    seconds: Amount
+    rows: Whole
     """Rows that the teacher computed."""
-    views_taken_over: int
+    views_taken_over: Whole
     """Views that were copied from another cache."""
     machine: str
     """The device that the teacher ran on."""
 
 
 _PASS = TypeAdapter(Pass)
+_CACHES = TypeAdapter(dict[str, Annotated[str, Field(strict=True, pattern=r"^[^\x00]*$")]])
 
 
 def remember_cache(recipe: Recipe, base: Path, path: Path) -> None:
     """Writes down that `path` is the cache of these settings."""
     with alone_with(base / _FILE):  # another process may add a note of its own just now
-        known = read_json(base / _FILE) if (base / _FILE).exists() else {}
+        known = _known(base)
         if known.get(_digest(recipe)) != str(path.absolute()):
             write_json(base / _FILE, {**known, _digest(recipe): str(path.absolute())})
 
@@ -51,7 +54,7 @@ def cache_path(recipe: Recipe, base: Path) -> Path:
 
     Neither data nor teacher are checked; a student's run does that.
     """
-    known = read_json(base / _FILE) if (base / _FILE).exists() else {}
+    known = _known(base)
     path = Path(known.get(_digest(recipe), ""))
     if not path.is_file():
         raise NotMadeError(f"no cache of these settings is known; run: {recipe.command('cache-logits')}")
@@ -71,6 +74,12 @@ def pass_of(base: Path, key: str) -> Pass | None:
         return _PASS.validate_json(_pass_file(base, key).read_bytes(), strict=True)
     except (OSError, ValueError):
         return None
+
+
+def _known(base: Path) -> dict[str, str]:
+    """The paths of caches by the digest of their settings. Raises DamagedError."""
+    path = base / _FILE
+    return read_as(path, _CACHES, "delete it, and what it spoke of is found again") if path.exists() else {}
 
 
 def _pass_file(base: Path, key: str) -> Path:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, ConfigDict, GetPydanticSchema, InstanceOf, TypeAdapter
 
 from decant.pipeline.config.settings import DataSettings
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.networks.spec import NetworkSpec
-from decant.pipeline.runs.json_files import read_json, write_json
+from decant.pipeline.runs.json_files import read_as, write_json
 from decant.pipeline.runs.saved_recipe import read_saved_recipe
+from decant.pipeline.support.checked_json import FROM_TABLE, Amount, Whole
 from decant.pipeline.training.metrics import Metrics
 
 Kind = Literal["teacher", "labels", "distilled"]
@@ -24,23 +27,31 @@ RESULT = "result.json"
 _ORDER: tuple[Kind, ...] = ("teacher", "labels", "distilled")
 
 
+def _has_name(objective: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(objective.get("name"), str):
+        raise ValueError("expected a table with a name")
+    return objective
+
+
 @dataclass(frozen=True)
 class Result:
     """A finished network."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
+
     kind: Kind
-    network: NetworkSpec
-    seed: int
-    parameters: int
-    weights_bytes: int
+    network: Annotated[NetworkSpec, FROM_TABLE]
+    seed: Whole
+    parameters: Whole
+    weights_bytes: Whole
     weights_sha256: str
-    metrics: Metrics
+    metrics: Annotated[Metrics, GetPydanticSchema(lambda _, handler: handler(dict[str, float]))]
     """On the test split."""
     test_sha256: str
     """The digest of that test split."""
-    seconds: float
+    seconds: Amount
     """Of training, all interrupted calls added up."""
-    objective: dict[str, Any] | None = None
+    objective: Annotated[dict[str, Any], AfterValidator(_has_name)] | None = None
     cache: str | None = None
     """The key of the cache that a distilled student is trained from."""
     teacher: str | None = None
@@ -49,11 +60,11 @@ class Result:
     """The same for each of several teachers."""
     baseline: str | None = None
     """The name of the folder, beside this one's, of the labels-only students with the same settings."""
-    latency_ms: float | None = None
+    latency_ms: Amount | None = None
     """Median for one input at batch size 1, in evaluation mode."""
     latency_on: str | None = None
     """The device that it was measured on."""
-    classes: list[str] | None = None
+    classes: list[InstanceOf[str]] | None = None
     """Class names by label; None for a regression, and for runs of older versions."""
     input_dtype: str | None = None
     """Of the inputs that it takes, such as uint8 for images; None for texts, and for runs of older versions."""
@@ -75,22 +86,18 @@ class Result:
         write_json(self.folder / RESULT, content)
 
 
+_RESULT = TypeAdapter(Annotated[Result, FROM_TABLE])
+
+
 def load_result(folder: Path) -> Result | None:
     """The finished network of a folder; None if there is none. Raises DamagedError."""
     path = folder / RESULT
     if not path.is_file():
         return None
-    content = read_json(path)
-    try:
-        network = content["network"]
-        for name in ("input_shape", "mean", "std"):
-            network[name] = tuple(network[name])
-        content["network"] = NetworkSpec(**network)
-        return Result(**content, folder=folder)
-    except (KeyError, TypeError) as error:
-        raise DamagedError(
-            f"{path}: not what a finished run writes ({error}); delete it and run the command again"
-        ) from None
+    found = read_as(
+        path, _RESULT, "it is not what a finished run writes: delete it and run the command again"
+    )
+    return replace(found, folder=folder)
 
 
 def find_results(

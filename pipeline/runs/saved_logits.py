@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from decant.cache.io.files import write_atomically
+from decant.pipeline.errors import DamagedError
 
 TEST_LOGITS = "test_logits.npy"
 
@@ -24,9 +25,23 @@ def save_test_logits(folder: Path, logits: torch.Tensor) -> None:
     write_atomically(folder / TEST_LOGITS, content.getbuffer())
 
 
-def load_test_logits(folder: Path) -> NDArray[np.float32]:
-    """Reads what `save_test_logits` wrote: (N, C). Raises OSError, ValueError or EOFError if the file is missing or
-    damaged.
+def load_test_logits(folder: Path, samples: int, outputs: int) -> NDArray[np.float32]:
+    """Reads what `save_test_logits` wrote: (N, C) float32 of `samples` and `outputs`. Raises FileNotFoundError, and
+    DamagedError where it is another array, or none.
     """
-    logits: NDArray[np.float32] = np.load(folder / TEST_LOGITS, allow_pickle=False)
-    return logits
+    path, expected = folder / TEST_LOGITS, (samples, outputs)
+    try:
+        logits = np.load(
+            path, mmap_mode="r", allow_pickle=False
+        )  # maps what is there, whatever the header says
+        found = f"{logits.dtype} {logits.shape}" if isinstance(logits, np.ndarray) else "several arrays"
+        if found != f"float32 {expected}":
+            raise ValueError(f"expected float32 {expected}, found {found}")
+        return np.array(logits)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged header ends in any error of what reads it
+        reason = " ".join(str(error).split())[:200]
+        raise DamagedError(
+            f"{path}: damaged ({reason}); delete the folder, and run the command that made it again"
+        ) from None

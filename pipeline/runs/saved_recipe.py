@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from decant.cache import Difference, differences
 from decant.cache.io.files import write_atomically
-from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.config.recipe import Recipe, read_toml
 
 RECIPE = "recipe.toml"
 LOGGING_ONLY = frozenset({"evaluate_every", "log_every", "compile"})
@@ -33,9 +32,10 @@ def save_recipe(folder: Path, recipe: Recipe) -> None:
 def read_saved_recipe(folder: Path) -> dict[str, Any] | None:
     """The sections of the recipe in a run folder; None if the file is missing or not readable."""
     try:
-        return tomllib.loads((folder / RECIPE).read_text("utf-8"))
+        content = read_toml(folder / RECIPE)
     except (OSError, ValueError):
         return None
+    return content if all(isinstance(section, dict) for section in content.values()) else None
 
 
 def changed_settings(recipe: Recipe, folder: Path, sections: Sequence[str]) -> list[Difference] | None:

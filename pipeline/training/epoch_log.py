@@ -11,12 +11,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
 from decant.cache.io.files import name_file, write_atomically
+from decant.pipeline.errors import DamagedError
+from decant.pipeline.support.checked_json import Amount, Whole, check, parse
 
 METRICS = "metrics.jsonl"
 
 Epoch = dict[str, Any]
 """A line: `epoch` counted from 1, and what was measured of it, as `loss`, `lr`, `seconds`, `test`."""
+
+
+class _Line(BaseModel):
+    """What readers take of a line, and of which type it is."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    epoch: Whole
+    loss: float | None = None
+    hard: float | None = None
+    soft: float | None = None
+    lr: float | None = None
+    seconds: Amount | None = None
+    test: dict[str, float | None] = {}
+
+
+_LINE = TypeAdapter(_Line)
 
 
 def append_epoch(folder: Path, line: Mapping[str, Any]) -> None:
@@ -39,19 +60,25 @@ def append_epoch(folder: Path, line: Mapping[str, Any]) -> None:
 
 
 def read_epochs(folder: Path) -> list[Epoch]:
-    """The epochs that a run has logged, up to a line that is not whole; empty where it has logged none.
+    """The epochs that a run has logged, up to a line that is not whole; empty where it has logged none. Raises
+    DamagedError, naming the line, where one is whole and says what no run logs.
 
     >>> read_epochs(Path("no/such/run"))
     []
     """
     epochs = list[Epoch]()
-    for line in _lines(folder):
+    for number, line in enumerate(_lines(folder), start=1):
         try:
-            found = json.loads(line)
-        except ValueError:
+            found = parse(line)
+            if not isinstance(found, dict) or "epoch" not in found:
+                break
+            check(_LINE, found)
+        except json.JSONDecodeError:
             break
-        if not isinstance(found, dict) or "epoch" not in found:
-            break
+        except ValueError as error:
+            raise DamagedError(
+                f"{folder / METRICS}: line {number}: {error}; delete the file, and what was logged is forgotten"
+            ) from None
         epochs.append(found)
     return epochs
 

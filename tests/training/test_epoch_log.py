@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from decant.pipeline.errors import DamagedError
 from decant.pipeline.training import epoch_log
 from decant.pipeline.training.epoch_log import (
     METRICS,
@@ -69,11 +70,26 @@ def test_a_log_cut_at_any_byte_is_read_up_to_its_last_whole_line(tmp_path: Path)
         assert len(read_epochs(tmp_path)) == sum(length >= end for end in ends), f"{length} bytes"
 
 
-@pytest.mark.parametrize("seconds", ["null", '"3"', "[]"])
-def test_an_epoch_whose_time_is_not_known_ends_the_times(seconds: str, tmp_path: Path) -> None:
-    log(tmp_path, f'{{"epoch": 3, "seconds": {seconds}}}\n')
+def test_an_epoch_whose_time_is_not_known_ends_the_times(tmp_path: Path) -> None:
+    log(tmp_path, '{"epoch": 3, "seconds": null}\n')
     assert len(read_epochs(tmp_path)) == 3
     assert epoch_seconds(tmp_path) == [1.5, 2.0]
+
+
+@pytest.mark.parametrize(
+    "field",
+    ['"seconds": "3"', '"loss": []', '"test": 3', '"test": {"top1": "1"}', '"epoch": -1', '"lr": 1e200'],
+)
+def test_a_whole_line_that_no_run_logs_is_named(field: str, tmp_path: Path) -> None:
+    log(tmp_path, f'{{"epoch": 3, {field}}}\n')
+    with pytest.raises(DamagedError, match=f"{METRICS}: line 3: {field.split(chr(34))[1]}"):
+        read_epochs(tmp_path)
+
+
+def test_a_number_that_nothing_measures_is_named(tmp_path: Path) -> None:
+    log(tmp_path, '{"epoch": 3, "lr": 1e200}\n')
+    with pytest.raises(DamagedError, match=f"{METRICS}: line 3: the number 1e200 is too large"):
+        read_epochs(tmp_path)
 
 
 def test_where_nothing_was_logged_there_is_nothing(tmp_path: Path) -> None:
