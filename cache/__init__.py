@@ -11,19 +11,21 @@ source.py      what soft labels are read from; ensemble.py, several teachers as 
 keys.py        the keys of a dataset; items.py and labels.py, what it returns for one
 inputs.py      the checksums of its inputs; same_input.py, whether another layout or dtype holds the same input
 alignment.py   whether labels and inputs are those of the cache's rows
-dataset.py     soft labels for PyTorch: the one module that imports torch
+dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys
+               (sample_keys.py). These two import torch
 statistics.py  what the logits are like, sigmoid_statistics.py, those that have a sigmoid each;
 plausibility.py whether they can be a teacher's
 convert.py     import, export, merge
 store/         a directory of caches that experiments share
 unfinished.py  how far a cache is that is being written
 
-Other packages import from here, and from `cache.io` what they write with themselves. `SoftLabelDataset` needs torch
-and is imported when it is first used; everything else needs NumPy and h5py.
+Other packages import from here, and from `cache.io` what they write with themselves. `SoftLabelDataset` and `attach`
+need torch and are imported when they are first used; everything else needs NumPy and h5py.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "cache":  # found by its folder's name, inside the repository
@@ -69,6 +71,8 @@ from decant.cache.writer import LogitCacheWriter
 
 if TYPE_CHECKING:
     from decant.cache.dataset import SoftLabelDataset as SoftLabelDataset
+    from decant.cache.stream import SoftLabelStream as SoftLabelStream
+    from decant.cache.stream import attach as attach
 
 __all__ = [
     "Accuracy",
@@ -93,6 +97,7 @@ __all__ = [
     "SigmoidScores",
     "SigmoidSummary",
     "SoftLabelDataset",
+    "SoftLabelStream",
     "StorageError",
     "Store",
     "Summary",
@@ -101,6 +106,7 @@ __all__ = [
     "Verify",
     "accuracy_in",
     "accuracy_of",
+    "attach",
     "average_precision",
     "calibration_error",
     "class_list",
@@ -126,9 +132,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "SoftLabelDataset":
-        from decant.cache.dataset import SoftLabelDataset
+_WITH_TORCH = {"SoftLabelDataset": "dataset", "SoftLabelStream": "stream", "attach": "stream"}
+"""The module of each name that needs torch."""
 
-        return SoftLabelDataset
+
+def __getattr__(name: str) -> Any:
+    if name in _WITH_TORCH:
+        return getattr(importlib.import_module(f"decant.cache.{_WITH_TORCH[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

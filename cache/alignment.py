@@ -76,7 +76,7 @@ class Alignment:
         """Raises MismatchError where labels (B,) or inputs (B, …) are not those of rows (B,) in their views (B,)."""
         if self.compare_labels:
             self.check_labels(rows, labels)
-        self._check_inputs(rows, views, inputs)
+        self.check_input(rows, views, inputs)
 
     def check_labels(self, rows: NDArray[np.intp], labels: Any) -> None:
         """Raises MismatchError where labels differ from those that the cache has of these samples `rows` (B,)."""
@@ -125,7 +125,8 @@ class Alignment:
             raise kinds_of_labels.NotComparableError(f"of shape {ids.shape}")
         return ids
 
-    def _check_inputs(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any) -> None:
+    def check_input(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any) -> None:
+        """Raises MismatchError where an input of a batch is not what the teacher saw: the first, or any of all."""
         count = {"all": len(rows), "sample": min(1, len(rows)), "off": 0}[self.check_inputs]
         for place in range(count):
             row, view = int(rows[place]), int(views[place])

@@ -33,20 +33,21 @@ def pick(item: Any, keys: ItemKeys | None) -> tuple[Any, Any]:
         if is_pair(item):
             return item[0], item[1]
         raise TypeError(
-            f"items of the dataset must be (input, label), found {_kind(item)}; give SoftLabelDataset "
+            f"items of the dataset must be (input, label), found {kind_of_item(item)}; give SoftLabelDataset "
             f"keys={_suggestion(item)}, where the input and the label are"
         )
     try:
         return _value(item, keys[0]), _value(item, keys[1])
     except (KeyError, IndexError, TypeError):
-        raise TypeError(f"keys: expected an item with {keys!r}, found {_kind(item)}") from None
+        raise TypeError(f"keys: expected an item with {keys!r}, found {kind_of_item(item)}") from None
 
 
 def _value(item: Any, key: ItemKey | Sequence[str]) -> Any:
     return {name: item[name] for name in key} if isinstance(key, (tuple, list)) else item[key]
 
 
-def _kind(item: object) -> str:
+def kind_of_item(item: object) -> str:
+    """What an item is, for a message."""
     if isinstance(item, Mapping):
         return f"a dictionary of {', '.join(map(str, item))}"
     if isinstance(item, (tuple, list)):

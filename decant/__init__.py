@@ -22,7 +22,9 @@ if TYPE_CHECKING:
         LogitCacheWriter,
         Manifest,
         SoftLabelDataset,
+        SoftLabelStream,
         Store,
+        attach,
         input_crc32,
     )
     from decant.cache import encodings as encodings
@@ -35,7 +37,9 @@ __all__ = [
     "LogitCacheWriter",
     "Manifest",
     "SoftLabelDataset",
+    "SoftLabelStream",
     "Store",
+    "attach",
     "encodings",
     "input_crc32",
     "objectives",

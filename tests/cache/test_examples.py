@@ -23,6 +23,7 @@ RETURNED = {
     "RegressionSummary",
     "SigmoidScores",
     "SigmoidSummary",
+    "SoftLabelStream",
     "Summary",
     "Unfinished",
 }
