@@ -7,11 +7,12 @@ RECIPE ?= digits
 ARGS   ?=
 
 READY  := $(VENV)/.ready
+EXTRAS := $(VENV)/.integrations
 DECANT := $(VENV)/bin/decant
 RUN     = --recipe $(RECIPE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs browser check format bench bench-compare bench-objectives study teacher cache-logits student evaluate report clean
+.PHONY: help demo test test-integrations docs browser check format bench bench-compare bench-objectives study teacher cache-logits student evaluate report clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -32,6 +33,13 @@ demo: $(READY) ## the main job on the embedded digits: teacher, cache, students,
 
 test: $(READY) ## the whole suite
 	$(VENV)/bin/python -m pytest
+
+$(EXTRAS): $(READY)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[integrations]'
+	@touch $@
+
+test-integrations: $(EXTRAS) ## the examples, the notebook and every test with Lightning, transformers, timm, …
+	$(VENV)/bin/python -m pytest -m 'integrations and not slow' $(ARGS)
 
 docs: $(READY) ## the documentation as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet

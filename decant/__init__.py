@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from decant import integrations as integrations
     from decant.cache import (
         CacheError,
         Ensemble,
@@ -42,10 +43,15 @@ __all__ = [
     "attach",
     "encodings",
     "input_crc32",
+    "integrations",
     "objectives",
 ]
 
-_MODULES = {"encodings": "decant.cache.encodings", "objectives": "decant.pipeline.objectives"}
+_MODULES = {
+    "encodings": "decant.cache.encodings",
+    "integrations": "decant.integrations",
+    "objectives": "decant.pipeline.objectives",
+}
 
 
 def __getattr__(name: str) -> Any:

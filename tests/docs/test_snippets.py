@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.documents import PAGES, blocks, reading
+from tests.helpers.documents import PAGES, blocks, libraries, reading
+from tests.helpers.extras import needs
 from tests.helpers.processes import ROOT
 
 
@@ -21,7 +22,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def _page(page: Path) -> object:
+    wanted = libraries(page)
+    return pytest.param(page, id=str(page.relative_to(ROOT)), marks=needs(*wanted) if wanted else [])
+
+
+@pytest.mark.parametrize("page", [_page(page) for page in PAGES])
 def test_every_snippet_of_a_page_runs(page: Path, made: Path, tmp_path: Path) -> None:
     folder = tmp_path / "page"
     if "<!-- begins in an empty folder -->" in page.read_text("utf-8"):

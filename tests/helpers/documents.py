@@ -7,6 +7,8 @@ A comment right before a block says how it is run:
     <!-- setup                    Python that a reader has done already, or has instead of it; run before
     CODE -->                      the blocks that follow
 
+A page that says `<!-- needs: lightning, timm -->` is run where these are installed.
+
 A block of Python or TOML with a title is a file of that name. A block of text after commands is what they print,
 where `…` stands for anything.
 """
@@ -78,6 +80,12 @@ def blocks(page: Path) -> list[Block]:
         before, end = text[end : match.start()], match.end()
         found.append(Block(page, line, match["language"], title[1] if title else None, match["code"], before))
     return found
+
+
+def libraries(page: Path) -> list[str]:
+    """What must be installed for the blocks of a page to run."""
+    found = re.search(r"<!-- needs: ([\w, ]+) -->", page.read_text("utf-8"))
+    return found[1].replace(",", " ").split() if found else []
 
 
 class Reader:

@@ -63,7 +63,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 LAYERS = (
     ("cli",),
     ("report",),
-    ("status", "deploy"),
+    ("status", "deploy", "integrations"),
     ("phases",),
     ("runs",),
     ("training",),

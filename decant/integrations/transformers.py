@@ -1,0 +1,5 @@
+"""Distillation with the Trainer of transformers."""
+
+from decant.pipeline.integrations.transformers import DistillationCollator, DistillationTrainer
+
+__all__ = ["DistillationCollator", "DistillationTrainer"]

@@ -1,0 +1,12 @@
+"""Distillation in the training loops of other libraries, from a `SoftLabelDataset`.
+
+Each module needs the library that it is named after, and is imported when it is first used, as
+`decant.integrations.lightning`. Nothing here is needed for plain PyTorch or Accelerate.
+
+batches.py       what a batch of a `SoftLabelDataset` holds, and the loss of a student on it
+epochs.py        the epoch of a dataset that may be a part of another one
+lightning.py     a data module, a module, and the callback that sets the epoch
+transformers.py  a Trainer and its collator
+timm.py          a training task that takes cached logits
+datasets.py      which rows of a cache a filtered or selected dataset has
+"""
