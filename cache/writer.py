@@ -29,7 +29,7 @@ from decant.cache.format.tables import Layout
 from decant.cache.inputs import input_checksums
 from decant.cache.io import locks, partial
 from decant.cache.io.files import drafting, reserve, storage_error, sync_folder
-from decant.cache.io.opening import NotAFileError, open_read, open_write
+from decant.cache.io.opening import NotAFileError, open_read, open_write, require_file
 from decant.cache.manifest import Manifest, require_equal
 from decant.cache.plausibility import doubts, doubts_of_rows
 from decant.cache.reader import LogitCache
@@ -75,7 +75,8 @@ class LogitCacheWriter:
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self.path.exists():
+            if os.path.lexists(self.path):
+                require_file(self.path)
                 partial.finish_publishing(self.path)
                 raise CacheError(f"{self.path}: already published; a published cache is never written again")
             for other in partial.begun(self.path):

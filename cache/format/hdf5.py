@@ -99,6 +99,12 @@ def check(file: BinaryIO, path: str) -> Layout:
     return Layout(manifest, tables)
 
 
+def is_damaged_cache(file: BinaryIO) -> bool:
+    """Whether a file that `check` refuses begins as a cache does, so that it is the rest of one."""
+    start = file.read(_MAX_HEADER)
+    return start.startswith(_SIGNATURE) and FORMAT in start
+
+
 class _Header:
     """The file as libhdf5 sees it: its length and the bytes of the header, and nothing else."""
 

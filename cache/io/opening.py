@@ -8,10 +8,10 @@ second name: a link in a shared folder would have us empty, overwrite or extend 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 from decant.cache.io.system import CLOEXEC
 
@@ -33,7 +33,7 @@ class NotAFileError(OSError):
     """What has the name of a file is none: a pipe, a socket, a device, or a link where none is followed."""
 
 
-def open_read(path: Path, *, follow: bool = True) -> BinaryIO:
+def open_read(path: Path, *, follow: bool = True) -> io.BufferedReader:
     """Opens a regular file to read its bytes; never waits.
 
     follow: whether the file may be at the end of a link, as data of a user's may. Raises NotAFileError,
@@ -62,6 +62,33 @@ def read_file(path: Path, *, follow: bool = True) -> bytes:
     FileNotFoundError: [Errno 2] No such file or directory: 'no/such/file'
     """
     with open_read(path, follow=follow) as file:
+        return file.read()
+
+
+def read_start(path: Path, count: int) -> bytes:
+    """The first `count` bytes of a regular file, fewer where it has fewer; links are not followed. Raises as
+    `open_read` does.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     _ = file.write(b"rows"), file.flush()
+    ...     read_start(Path(file.name), 2)
+    b'ro'
+    """
+    with open_read(path, follow=False) as file:
+        return file.read(count)
+
+
+def read_text(path: Path, encoding: str = "utf-8", *, follow: bool = True) -> str:
+    """The text of a regular file, each end of a line as a line feed. Raises UnicodeDecodeError, and what `open_read`
+    does.
+
+    >>> read_text(Path(os.devnull))
+    Traceback (most recent call last):
+        ...
+    decant.cache.io.opening.NotAFileError: [Errno 22] a device, where a file is expected: '/dev/null'
+    """
+    with io.TextIOWrapper(open_read(path, follow=follow), encoding) as file:
         return file.read()
 
 
@@ -128,7 +155,7 @@ def open_write(path: Path, *, create: bool = False) -> int:
     return _open_alone(path, os.O_RDWR | (os.O_CREAT if create else 0))
 
 
-def open_append(path: Path) -> BinaryIO:
+def open_append(path: Path) -> io.BufferedWriter:
     """Opens a file to write at its end and makes it where there is none; links are not followed.
 
     Raises as `open_write` does.

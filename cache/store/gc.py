@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from decant.cache.errors import FormatError
+from decant.cache.format import hdf5
 from decant.cache.io import usage
 from decant.cache.io.files import DRAFT, storage_error
 from decant.cache.io.locks import in_use
+from decant.cache.io.opening import kind, open_read
 from decant.cache.io.partial import PARTIAL
-from decant.cache.io.system import CLOEXEC, allocated_bytes
-from decant.cache.store.local import Store
+from decant.cache.io.system import allocated_bytes
+from decant.cache.store.local import SUFFIX, Store
 
 DAY = 86_400.0
+_DRAFT_NAME = re.compile(rf".+\.[0-9a-f]{{8}}{re.escape(DRAFT)}")
+_PARTIAL_NAME = re.compile(rf".+{re.escape(SUFFIX)}\.[\w-]+{re.escape(PARTIAL)}")
+
+IsOurs = Callable[[Path], bool]
+"""Whether a file, finished or not, is one that this program wrote, by what is in it. Raises OSError."""
 
 
 @dataclass(frozen=True)
@@ -27,47 +37,70 @@ class Leftover:
     reason: str
 
 
-def leftovers(store: Store, unused_days: float, also: Sequence[str] = ()) -> Iterator[Leftover]:
-    """What `remove_leftover` would remove: never a file that a process is known to use or to write.
+def leftovers(
+    store: Store,
+    unused_days: float,
+    also: Mapping[str, IsOurs] | None = None,
+    kept: Callable[[Path, str], None] = lambda path, reason: None,
+) -> Iterator[Leftover]:
+    """What `remove_leftover` would remove: never a file that a process is known to use or to write, and none that was
+    not proved to be written by this program.
 
-    store: its caches are looked through, and the files that the patterns `also` find below its folder, as
-    "packs/*.pack"; they must be built, locked and used as caches are (`decant.cache.io`).
-    unused_days: how long nobody must have used a file. Unfinished files count after a day.
+    store: its caches are looked through, and the files that the patterns of `also` find below its folder, as
+    "packs/*.pack", each with what proves that a file is one; they must be built, locked and used as caches are
+    (`decant.cache.io`). unused_days: how long nobody must have used a file. Unfinished files count after a day.
+    kept: called with each path that has such a name and is something else, or cannot be looked at, and why.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
-    >>> list(leftovers(Store(folder.name), unused_days=30, also=["packs/*.pack"]))
+    >>> Path(folder.name, "mine.h5").write_bytes(b"measurements")
+    12
+    >>> list(leftovers(Store(folder.name), unused_days=0, kept=lambda path, reason: print(path.name, reason)))
+    mine.h5 not a cache
     []
     >>> folder.cleanup()
     """
-    now = time.time()
-    for path in [*store.paths(), *(path for pattern in also for path in sorted(store.root.glob(pattern)))]:
+    now, also = time.time(), also or {}
+    published: dict[str, IsOurs] = {f"*{SUFFIX}": _is_cache, **also}
+    for path, is_ours in _matching(store.root, published):
         try:
             idle = (now - usage.last(path)) / DAY
-        except FileNotFoundError:  # another process has removed it just now
-            continue
-        if idle >= unused_days:
-            with usage.unused(path) as free:
-                found = free
-            if found:
-                yield Leftover(path, _allocated(path), f"not used for {idle:,.0f} days")
-    unfinished = (f"*{PARTIAL}", f"*{DRAFT}", *(f"{pattern}{PARTIAL}" for pattern in also))
-    for path in [path for pattern in unfinished for path in sorted(store.root.glob(pattern))]:
+            if idle >= unused_days and _proved(path, is_ours, kept):
+                with usage.unused(path) as free:
+                    found = free
+                if found:
+                    yield Leftover(path, _allocated(path), f"not used for {idle:,.0f} days")
+        except (
+            FileNotFoundError
+        ):  # another process has removed it just now, or it is a link that leads nowhere
+            _say_odd(path, kept)
+        except OSError as error:
+            kept(path, error.strerror or str(error))
+    unfinished: dict[str, IsOurs] = {
+        f"*{PARTIAL}": _is_unfinished_cache,
+        f"*{DRAFT}": lambda path: _DRAFT_NAME.fullmatch(path.name) is not None,
+        **{f"{pattern}{PARTIAL}": is_ours for pattern, is_ours in also.items()},
+    }
+    for path, is_ours in _matching(store.root, unfinished):
         try:
-            idle = (now - path.stat().st_mtime) / DAY
+            idle = (now - path.lstat().st_mtime) / DAY
+            if idle >= min(1.0, unused_days) and _proved(path, is_ours, kept) and not _written(path):
+                yield Leftover(path, _allocated(path), f"unfinished, and left alone for {idle:,.1f} days")
         except FileNotFoundError:  # published or removed just now
             continue
-        if idle >= min(1.0, unused_days) and not _written(path):
-            yield Leftover(path, _allocated(path), f"unfinished, and left alone for {idle:,.1f} days")
+        except OSError as error:
+            kept(path, error.strerror or str(error))
 
 
 def remove_leftover(leftover: Leftover) -> bool:
     """Removes the file unless a process has begun to use it; returns whether it is gone. Raises StorageError.
 
     >>> import tempfile
+    >>> from decant.cache import LogitCacheWriter, Manifest
     >>> folder = tempfile.TemporaryDirectory()
-    >>> Path(folder.name, "digits.h5").write_bytes(b"rows")
-    4
+    >>> with LogitCacheWriter(Path(folder.name, "toy.h5"), Manifest.build(num_samples=1, num_outputs=2)) as writer:
+    ...     writer.write([0], [[0.5, 0.25]])
+    ...     path = writer.publish()
     >>> [remove_leftover(found) for found in leftovers(Store(folder.name), unused_days=0)]
     [True]
     >>> folder.cleanup()
@@ -76,27 +109,70 @@ def remove_leftover(leftover: Leftover) -> bool:
         if leftover.path.name.endswith((PARTIAL, DRAFT)):
             if _written(leftover.path):
                 return False
-            leftover.path.unlink(missing_ok=True)
+            _unlink(leftover.path)
             return True
         with usage.unused(leftover.path) as free:
             if free:
-                leftover.path.unlink(missing_ok=True)
+                _unlink(leftover.path)
                 usage.forget(leftover.path)
             return free
     except OSError as error:
         raise storage_error(error, leftover.path, "removing") from error
 
 
+def _matching(root: Path, patterns: Mapping[str, IsOurs]) -> list[tuple[Path, IsOurs]]:
+    """What has a name that one of the patterns finds, by name."""
+    return [(path, is_ours) for pattern, is_ours in patterns.items() for path in sorted(root.glob(pattern))]
+
+
+def _proved(path: Path, is_ours: IsOurs, kept: Callable[[Path, str], None]) -> bool:
+    """Whether a file is one that this program wrote; says what it is instead. Raises OSError."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        _say_odd(path, kept)
+        return False
+    if not is_ours(path):
+        kept(path, "not a cache" if path.suffix == SUFFIX else "not a file that this program wrote")
+        return False
+    return True
+
+
+def _say_odd(path: Path, kept: Callable[[Path, str], None]) -> None:
+    if os.path.lexists(path):
+        kept(path, f"{kind(path)}, where a file is expected")
+
+
+def _is_cache(path: Path) -> bool:
+    """Whether a file is a cache, sound or damaged."""
+    with open_read(path, follow=False) as file:
+        try:
+            hdf5.check(file, str(path))
+            return True
+        except FormatError:
+            file.seek(0)
+            return hdf5.is_damaged_cache(file)
+
+
+def _is_unfinished_cache(path: Path) -> bool:
+    return _PARTIAL_NAME.fullmatch(path.name) is not None and _is_cache(path)
+
+
+def _unlink(path: Path) -> None:
+    """Removes a file; what took its name meanwhile and is none stays. Raises OSError."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(0, f"{kind(path)}, where a file is expected")
+        path.unlink()
+    except FileNotFoundError:  # another process was first
+        pass
+
+
 def _written(path: Path) -> bool:
     """Whether a living process is known to write an unfinished file."""
     try:
-        fd = os.open(path, os.O_RDONLY | CLOEXEC)
+        with open_read(path, follow=False) as file:
+            return in_use(file.fileno())
     except OSError:
         return True  # not ours to judge
-    try:
-        return in_use(fd)
-    finally:
-        os.close(fd)
 
 
 def _allocated(path: Path) -> int:

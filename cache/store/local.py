@@ -61,8 +61,10 @@ class Store:
         return found
 
     def published(self, manifest: Manifest) -> Path | None:
-        """As `find`, but removes nothing."""
-        return min(self.root.glob(f"*-{manifest.key[:_KEY_DIGITS]}{SUFFIX}"), default=None)
+        """As `find`, but removes nothing. Of several the one with the whole name; what is no file is none."""
+        found = [path for path in self.root.glob(f"*-{manifest.key[:_KEY_DIGITS]}{SUFFIX}") if path.is_file()]
+        usual = self.path(manifest)
+        return usual if usual in found else min(found, default=None)
 
     def paths(self) -> list[Path]:
         """Every published file, by name."""

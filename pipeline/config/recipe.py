@@ -16,6 +16,7 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
+from decant.cache.io.opening import open_read
 from decant.pipeline.config.messages import problems_in_words
 from decant.pipeline.config.settings import Settings, StudentSettings
 from decant.pipeline.errors import RecipeError, nearest
@@ -97,11 +98,11 @@ def load_recipe(name_or_file: str = DEFAULT, overrides: Sequence[str] = ()) -> R
     return Recipe(name, _validate(content, name_or_file), tuple(options))
 
 
-def read_toml(path: Path | Traversable) -> dict[str, Any]:
+def read_toml(path: Path | Traversable, *, follow: bool = True) -> dict[str, Any]:
     """The tables of a TOML file. Raises ValueError where it is none, is no recipe by its size, or has numbers or texts
     that no system takes; OSError.
     """
-    with path.open("rb") as file:
+    with open_read(path, follow=follow) if isinstance(path, Path) else path.open("rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
         raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")

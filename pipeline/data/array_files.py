@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from decant.cache.io.opening import require_file
 from decant.pipeline.errors import DataError
 
 
@@ -27,6 +28,7 @@ def read_table(source: str) -> NDArray[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
+        require_file(path)
         if path.suffix == ".npy" and not inner:
             table = np.load(path, mmap_mode="r", allow_pickle=False)
             if isinstance(table, np.ndarray):  # and not the many of an .npz under another name
@@ -38,7 +40,7 @@ def read_table(source: str) -> NDArray[Any]:
             return _tensor(path, inner)
         if path.suffix in (".h5", ".hdf5"):
             with h5py.File(path, "r") as file:
-                return np.asarray(file[_only(path, inner, _datasets(file))])
+                return _dataset(file, _only(path, inner, _datasets(file)))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{source}: cannot be read as a table ({error})") from None
     raise DataError(f"{source}: expected FILE.npy, FILE.npz:NAME, FILE.pt or FILE.h5:DATASET")
@@ -54,6 +56,14 @@ def _only(path: Path, inner: str, names: Sequence[str]) -> str:
     if inner:
         raise DataError(f"{path}: has no array {inner!r}; it has {listed}")
     raise DataError(f"{path}: has {listed}; say which, as {path}:{names[0] if names else 'NAME'}")
+
+
+def _dataset(file: h5py.File, name: str) -> NDArray[Any]:
+    """An array of an HDF5 file. Raises ValueError where its bytes lie in other files, which nobody has named."""
+    found = file[name]
+    if found.is_virtual or found.external:
+        raise ValueError(f"{name} has its values in other files; copy them into this one")
+    return np.asarray(found)
 
 
 def _datasets(file: h5py.File) -> list[str]:

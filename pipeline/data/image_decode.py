@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, __version__, features
 
+from decant.cache.io.opening import open_read
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.image_files import readable_formats
 from decant.pipeline.errors import DataError
@@ -32,7 +33,7 @@ def decode(path: Path, views: ViewsSettings) -> NDArray[np.uint8]:
     cannot be read, or has too many pixels.
     """
     try:
-        with Image.open(path, formats=readable_formats()) as image:
+        with open_read(path) as file, Image.open(file, formats=readable_formats()) as image:
             _require_pixels(path, image)
             if image.format in _ANIMATED and getattr(image, "is_animated", False):
                 say_once(
@@ -246,7 +247,7 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
 def _reason(path: Path, error: Exception) -> str:
     """Why a file cannot be read, in one line: what it is instead, where that can be told."""
     try:
-        with open(path, "rb") as file:
+        with open_read(path) as file:
             begin = file.read(512)
     except OSError:
         return str(error)

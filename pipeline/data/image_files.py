@@ -76,6 +76,14 @@ class Found:
 
     images: list[Path] = field(default_factory=list)
     left_out: dict[str, list[Path]] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+    """A message for each folder that cannot be read, and each image that is a link which leads nowhere."""
+
+    def require_readable(self) -> None:
+        """Raises DataError, naming the first of what is unreadable, and how many there are."""
+        if self.unreadable:
+            more = len(self.unreadable) - 1
+            raise DataError(self.unreadable[0] + (f"; and {more:,} more like it" if more else ""))
 
     def leave(self, path: Path, reason: str) -> None:
         """Counts a file among those that are left out."""
@@ -131,24 +139,25 @@ def image_suffixes() -> frozenset[str]:
 
 
 def images_below(folder: Path) -> Found:
-    """The images in a folder and all folders in it, in the order of their paths; links are followed. Raises
-    DataError for a link that leads nowhere, or a folder that cannot be read.
-    """
+    """The images in a folder and all folders in it, in the order of their paths; links are followed."""
     found = Found()
     _walk(folder, found, frozenset())
     found.images.sort()
+    found.unreadable.sort()
     return found
 
 
 def list_part(settings: DataSettings, split: Split) -> Part:
-    """The classes and images of a part. Says what is left out. Raises DataError where there are no images, or the
-    classes cannot be right.
+    """The classes and images of a part. Says what is left out. Raises DataError where there are no images, a link or
+    folder cannot be read, or the classes cannot be right.
     """
     folder = part_folder(settings, split)
     classes, loose = _class_folders(folder)
     if split == "test":
         _require_the_same_classes(settings, folder, classes)
     by_class = [images_below(folder / name) for name in classes]
+    for found in by_class:
+        found.require_readable()
     whole = Found([path for found in by_class for path in found.images])
     for found in (loose, *by_class):
         for reason, paths in found.left_out.items():
@@ -225,38 +234,46 @@ def listed(names: Iterable[str]) -> str:
 
 
 def _walk(folder: Path, found: Found, around: frozenset[tuple[int, int]]) -> None:
-    """Adds what lies below `folder`, which lies in the folders `around`, each its device and inode."""
+    """Adds what lies below `folder`, which lies in the folders `around`, each its device and inode. What vanishes
+    meanwhile, or cannot be read, is noted, and the rest is read.
+    """
     try:
         status = folder.stat()
         around = around | {(status.st_dev, status.st_ino)}
         with os.scandir(folder) as entries:
             for entry in entries:
-                path = folder / entry.name
-                if is_litter(entry.name):
-                    continue
-                if entry.name.startswith("."):
-                    found.leave(path, _HIDDEN)
-                elif entry.is_dir():
-                    inner = path.stat()
-                    if (inner.st_dev, inner.st_ino) in around:
-                        found.leave(path, _CIRCLE)
-                    else:
-                        _walk(path, found, around)
-                else:
-                    _add(path, entry, found)
+                if not is_litter(entry.name):
+                    _take(folder / entry.name, entry, found, around)
     except OSError as error:
-        raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror})") from None
+        found.unreadable.append(f"{error.filename or folder}: cannot be read ({error.strerror})")
+
+
+def _take(path: Path, entry: os.DirEntry[str], found: Found, around: frozenset[tuple[int, int]]) -> None:
+    """Adds one entry of a folder, and what lies below it if it is a folder itself."""
+    try:
+        if entry.name.startswith("."):
+            found.leave(path, _HIDDEN)
+        elif entry.is_dir():
+            inner = path.stat()
+            if (inner.st_dev, inner.st_ino) in around:
+                found.leave(path, _CIRCLE)
+            else:
+                _walk(path, found, around)
+        else:
+            _add(path, entry, found)
+    except OSError as error:
+        found.unreadable.append(f"{error.filename or path}: cannot be read ({error.strerror})")
 
 
 def _add(path: Path, entry: os.DirEntry[str], found: Found) -> None:
-    """Adds a file. Raises DataError where it is a link with an image's ending, and nothing is at its end."""
+    """Adds a file; one that is a link with an image's ending, and nothing at its end, is noted."""
     suffix = path.suffix.lower()
     if suffix not in image_suffixes():
         found.leave(path, suffix or "without an ending")
     elif entry.is_file():
         found.images.append(path)
     elif entry.is_symlink() and not path.exists():
-        raise DataError(f"{path}: a link that leads nowhere, to {os.readlink(path)}")
+        found.unreadable.append(f"{path}: a link that leads nowhere, to {os.readlink(path)}")
     else:
         found.leave(path, "that are no regular files")
 

@@ -26,8 +26,8 @@ from decant.cache import StorageError
 from decant.cache.io.blockfile import BlockChecks, BlockFile
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import claim, exclusive, lock_path
+from decant.cache.io.opening import NotAFileError, open_read, open_write, read_start
 from decant.cache.io.partial import PARTIAL
-from decant.cache.io.system import CLOEXEC
 from decant.pipeline.data.samples import spread
 from decant.pipeline.errors import DamagedError, DataError
 from decant.pipeline.support.progress import progress
@@ -38,6 +38,7 @@ IN_STORE = f"{FOLDER}/*{SUFFIX}"
 """Where the packs of a store lie, for whoever removes those that nobody uses."""
 
 _FORMAT = 1  # to be counted up when `decant.pipeline.data.image_decode` makes other pixels of the same file
+_BEGINNING = b"decoded-pack "
 _PAGE = 4096
 _BLOCK_BYTES = 1 << 16  # of pixels, or one image where that is larger
 _PROBES = 8  # images of a pack that is there already, decoded again
@@ -60,7 +61,7 @@ class Layout:
     def header(self) -> bytes:
         """The first page."""
         shape = " ".join(map(str, (self.count, *self.image_shape)))
-        return f"decoded-pack {_FORMAT}\n{self.key}\n{shape}\n".encode().ljust(_PAGE, b"\0")
+        return _BEGINNING + f"{_FORMAT}\n{self.key}\n{shape}\n".encode().ljust(_PAGE - len(_BEGINNING), b"\0")
 
     @property
     def image_bytes(self) -> int:
@@ -99,22 +100,33 @@ class Layout:
         return ((self.offset(first), self.offset(end)),)
 
 
+def is_pack(path: Path) -> bool:
+    """Whether a file, finished or not, begins as a pack of any version does, or as one of which nothing was written
+    before its builder was killed. Raises OSError.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     file.write(b"measurements"), file.flush(), is_pack(Path(file.name))
+    (12, None, False)
+    """
+    start = read_start(path, len(_BEGINNING))
+    unwritten = not start.strip(b"\0") and path.name.endswith(PARTIAL)
+    return start == _BEGINNING or unwritten
+
+
 class Pack:
     """A finished pack, mapped read-only. Each block's checksum is checked when it is first read; pickled, it
     is its path.
     """
 
     def __init__(self, path: Path, layout: Layout) -> None:
-        """Raises FileNotFoundError; DamagedError where it is not the whole pack of this layout."""
+        """Raises FileNotFoundError and other OSErrors; DamagedError where it is not the whole pack of this layout."""
         self.path, self.layout = path, layout
-        fd = os.open(path, os.O_RDONLY | CLOEXEC)
-        try:
-            size = os.fstat(fd).st_size
+        with open_read(path, follow=False) as file:
+            size = os.fstat(file.fileno()).st_size
             if size != layout.size:
                 raise self._damaged(f"expected {layout.size:,} bytes, found {size:,}")
-            mapped = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
-        finally:
-            os.close(fd)
+            mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
         if mapped[:_PAGE] != layout.header:
             raise self._damaged("its first page names other images, or another version of the format")
         content = memoryview(mapped)
@@ -187,10 +199,10 @@ def _find(path: Path, layout: Layout, decode: Decode) -> Pack | None:
         probes = spread(layout.count, _PROBES)
         if not np.array_equal(found.images(probes), decode(probes)):
             return None
-    except (FileNotFoundError, DamagedError):
+    except (FileNotFoundError, NotAFileError, DamagedError):
         return None
-    with contextlib.suppress(OSError):  # another person's
-        os.utime(path)
+    with contextlib.suppress(OSError, NotImplementedError):  # another person's
+        os.utime(path, follow_symlinks=False)
     return found
 
 
@@ -200,7 +212,7 @@ def _say_waiting(path: Path, holder: str) -> None:
 
 def _build(path: Path, layout: Layout, decode: Decode, confirm: Callable[[], None], description: str) -> None:
     unfinished = partial_path(path)
-    fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | CLOEXEC, 0o666)
+    fd = open_write(unfinished, create=True)
     try:
         claim(fd)  # so that `decant cache gc` does not remove it
         file = BlockFile(fd, layout, unfinished)

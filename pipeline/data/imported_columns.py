@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from decant.cache.io.opening import read_text
 from decant.pipeline.data.kept_classes import kept_columns
 from decant.pipeline.data.samples import LabelledData, num_outputs, num_targets, task_of
 from decant.pipeline.errors import DataError
@@ -68,7 +69,7 @@ def _parse(text: str) -> list[int | str]:
 
 def _read_names(path: str) -> list[str]:
     try:
-        text = Path(path).read_text("utf-8-sig")
+        text = read_text(Path(path), "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise DataError(f"{path}: cannot be read: {reason}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from decant.cache.io.opening import open_read, require_file
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.config.tasks import Task
 from decant.pipeline.data.image_files import part_names, say_unused
@@ -141,7 +143,7 @@ def _find(root: Path, names: Sequence[str]) -> Path:
 def _read(path: Path) -> Iterator[Row]:
     """The rows of a file. Raises DataError, naming the row, counted from 1 without a header."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_read(path), encoding="utf-8-sig", newline="") as file:
             rows: Iterable[Any] = (
                 (json.loads(line) for line in file if line.strip())
                 if path.suffix == ".jsonl"
@@ -198,6 +200,9 @@ def _tokenizer(name: str) -> Any:
     """A tokenizer of the transformers library, by folder or by its name on the hub. Raises DataError."""
     transformers = optional("transformers", "text", DataError)
     try:
+        for path in sorted(Path(name).iterdir()) if Path(name).is_dir() else ():
+            if not path.is_dir():
+                require_file(path)  # the library would wait for a pipe
         return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__

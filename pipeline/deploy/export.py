@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter
 
 from decant.cache.io.files import write_atomically
+from decant.cache.io.opening import require_folder
 from decant.pipeline.data.samples import has_labels, spread
 from decant.pipeline.deploy import runtimes
 from decant.pipeline.deploy.check import Checked, Samples, check
@@ -83,6 +84,7 @@ def export_run(
     in is missing, the others are made. Raises ModelError if it cannot be written in any, or if the libraries of a
     requested format are missing.
     """
+    require_folder(run.folder / "export")
     formats, left_out = _possible(formats)
     splits = Splits.load(run.recipe.settings)
     deployable = Deployable(load_network(run.result), probabilities, run.sigmoids is not None)

@@ -91,11 +91,8 @@ class Predictor:
         in it; a file that cannot be read gets its problem instead.
         """
         for given in files:
-            try:
-                below = _images(given)
-            except DataError as error:
-                yield Prediction(given, (), str(error))
-                continue
+            below, problems = _images(given)
+            yield from (Prediction(given, (), problem) for problem in problems)
             for file in below:
                 try:
                     every = self._likeliest(self.pixels(file), len(self.classes))
@@ -142,17 +139,16 @@ class Predictor:
         return logits.softmax(1) if self.sigmoids is None else logits.sigmoid()
 
 
-def _images(given: Path) -> list[Path]:
-    """The images below a folder, of which those that are left out are said; any other path itself. Raises DataError
-    where a folder has none.
+def _images(given: Path) -> tuple[list[Path], list[str]]:
+    """The images below a folder, of which those that are left out are said, and a message for each of what cannot be
+    read; any other path itself.
     """
     if not given.is_dir():
-        return [given]
+        return [given], []
     found = images_below(given)
     found.say_left_out(given)
-    if not found.images:
-        raise DataError(f"{given}: a folder without images")
-    return found.images
+    without = [] if found.images or found.unreadable else [f"{given}: a folder without images"]
+    return found.images, [*found.unreadable, *without]
 
 
 def _views(run: FinishedRun) -> ViewsSettings:

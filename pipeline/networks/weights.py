@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from decant.cache.io.files import write_atomically
+from decant.cache.io.opening import require_file
 from decant.pipeline.errors import WeightsError
 
 
@@ -45,6 +46,7 @@ def load_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     try:
+        require_file(path)
         state = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error

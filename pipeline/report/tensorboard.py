@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from decant.cache.io.files import DRAFT
 from decant.pipeline.errors import ModelError
+from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.result import Result
 from decant.pipeline.support.plugins import optional
 from decant.pipeline.training.epoch_log import read_epochs
@@ -27,10 +32,7 @@ def write_events(results: Sequence[Result]) -> list[Path]:
         if not lines:
             continue
         folder = result.folder / FOLDER
-        shutil.rmtree(
-            folder, ignore_errors=True
-        )  # a second file of events beside the first would double the curves
-        with SummaryWriter(str(folder)) as writer:
+        with _replacing(folder) as draft, SummaryWriter(str(draft)) as writer:
             for line in lines:
                 scalars = {
                     f"train/{name}": line.get(name) for name in ("loss", "hard", "soft", "lr", "seconds")
@@ -41,3 +43,20 @@ def write_events(results: Sequence[Result]) -> list[Path]:
                         writer.add_scalar(name, value, line["epoch"])
         folders.append(folder)
     return folders
+
+
+@contextlib.contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Yields a new folder that then takes the place of `folder`: a second file of events beside an earlier one would
+    double the curves, also where two commands write them at once.
+    """
+    with alone_with(folder):
+        draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{DRAFT}")
+        draft.mkdir()
+        try:
+            yield draft
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.rename(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)

@@ -19,6 +19,7 @@ from torch.autograd.profiler import profile
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from decant.cache.io.opening import read_file
 from decant.pipeline.runs.json_files import write_json
 from decant.pipeline.runs.latency import device_name, latency
 from decant.pipeline.runs.result import Result
@@ -120,7 +121,7 @@ def peak_bytes(network: nn.Module, inputs: Inputs, device: torch.device) -> int 
 def _read(path: Path) -> Footprint | None:
     """The saved footprint; None if the file is missing, damaged or of other batch sizes."""
     try:
-        saved = _FOOTPRINT.validate_json(path.read_bytes(), strict=True)
+        saved = _FOOTPRINT.validate_json(read_file(path, follow=False), strict=True)
     except (OSError, ValueError):
         return None
     return saved if tuple(cost.size for cost in saved.batches) == BATCH_SIZES else None

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from decant.cache.io.files import write_atomically
+from decant.cache.io.opening import open_read
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.support.checked_json import MOST_BYTES, check, parse
 
@@ -38,7 +39,7 @@ def read_json(path: Path) -> Any:
     writes.
     """
     try:
-        with open(path, "rb") as file:
+        with open_read(path, follow=False) as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES:,} bytes")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from decant.cache.io import locks
+from decant.cache.io.opening import require_folder
 
 
 @contextlib.contextmanager
@@ -16,12 +17,15 @@ def alone_with(folder: Path) -> Iterator[None]:
     waits; the lock of a process that died is free.
 
     Look inside again for what is to be made: the other process may have made it. Raises StorageError if the lock
-    cannot be created.
+    cannot be created, OSError if the folder is a link: what is written would land elsewhere.
     """
 
     def say_waiting(holder: str) -> None:
         print(f"waiting: {holder} is making {folder}", file=sys.stderr, flush=True)
 
+    require_folder(folder)
+    if folder.name.startswith("seed-"):  # the folder of all seeds is made by this program too
+        require_folder(folder.parent)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locks.exclusive(_lock_of(folder), say_waiting):
         yield

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
+from decant.cache.io.opening import read_file, require_folder
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.runs.json_files import read_as, write_json
@@ -63,6 +64,7 @@ def cache_path(recipe: Recipe, base: Path) -> Path:
 
 def remember_pass(base: Path, key: str, taken: Pass) -> None:
     """Writes down what it took to build the cache with this key, in place of an earlier note."""
+    require_folder(base / _PASSES)
     write_json(_pass_file(base, key), asdict(taken))
 
 
@@ -71,7 +73,7 @@ def pass_of(base: Path, key: str) -> Pass | None:
     machine.
     """
     try:
-        return _PASS.validate_json(_pass_file(base, key).read_bytes(), strict=True)
+        return _PASS.validate_json(read_file(_pass_file(base, key), follow=False), strict=True)
     except (OSError, ValueError):
         return None
 

@@ -5,7 +5,6 @@ A run writes it last, so that a folder with a result has a finished network.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,12 +12,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, GetPydanticSchema, InstanceOf, TypeAdapter
 
+from decant.cache.io.opening import is_file, kind
 from decant.pipeline.config.settings import DataSettings
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.runs.json_files import read_as, write_json
 from decant.pipeline.runs.saved_recipe import read_saved_recipe
 from decant.pipeline.support.checked_json import FROM_TABLE, Amount, Whole
+from decant.pipeline.support.notices import say_once
 from decant.pipeline.training.metrics import Metrics
 
 Kind = Literal["teacher", "labels", "distilled"]
@@ -112,8 +113,16 @@ def find_results(
     for path in sorted(base.glob(f"**/{RESULT}")):
         if data is not None and not _has_data(path.parent, data):
             continue
-        with contextlib.suppress(*(DamagedError, OSError) if skip_damaged else ()):
+        if not is_file(path):
+            say_once(f"warning: left out: {path}: {kind(path)}, where a file is expected")
+            continue
+        try:
             loaded.append(load_result(path.parent))
+        except OSError as error:
+            say_once(f"warning: left out: {error}")
+        except DamagedError:
+            if not skip_damaged:
+                raise
     yield from sorted(
         (result for result in loaded if result is not None),
         key=lambda result: (_ORDER.index(result.kind), str(result.folder.parent), result.seed),

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from decant.cache.io.files import write_atomically
+from decant.cache.io.opening import require_file
 from decant.pipeline.errors import DamagedError
 
 TEST_LOGITS = "test_logits.npy"
@@ -31,6 +32,7 @@ def load_test_logits(folder: Path, samples: int, outputs: int) -> NDArray[np.flo
     """
     path, expected = folder / TEST_LOGITS, (samples, outputs)
     try:
+        require_file(path, follow=False)
         logits = np.load(
             path, mmap_mode="r", allow_pickle=False
         )  # maps what is there, whatever the header says

@@ -32,7 +32,7 @@ def save_recipe(folder: Path, recipe: Recipe) -> None:
 def read_saved_recipe(folder: Path) -> dict[str, Any] | None:
     """The sections of the recipe in a run folder; None if the file is missing or not readable."""
     try:
-        content = read_toml(folder / RECIPE)
+        content = read_toml(folder / RECIPE, follow=False)
     except (OSError, ValueError):
         return None
     return content if all(isinstance(section, dict) for section in content.values()) else None

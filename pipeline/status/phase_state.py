@@ -68,7 +68,7 @@ def with_network(phase: Phase, folder: Path, total: int, seed: int | None = None
     held_by = holder(folder)  # before the result, which a run writes before it unlocks the folder
     try:
         result = load_result(folder)
-    except DamagedError as error:
+    except (DamagedError, OSError) as error:
         return replace(phase, state="damaged", detail=str(error))
     if result is not None:
         when = (folder / RESULT).stat().st_mtime
@@ -102,7 +102,7 @@ def with_cache(phase: Phase, store: Store, manifest: Manifest) -> Phase:
         if published is not None:
             path = published
             return with_opened(phase, _open_published(published, manifest))
-    except CacheError as error:
+    except (CacheError, OSError) as error:
         return replace(phase, path=path, state="damaged", detail=str(error))
     if unfinished is None:
         return replace(phase, path=path)

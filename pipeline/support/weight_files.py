@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from decant.cache.io.opening import open_read
 from decant.pipeline.errors import WeightsError
 
 _INDEX_BYTES = 64 << 20  # no index of real weights is near this
@@ -71,7 +72,7 @@ def shard_names(path: Path) -> list[str] | None:
     of its folder.
     """
     try:
-        with path.open("rb") as file:
+        with open_read(path) as file:
             if file.read(1) != b"{" or path.stat().st_size > _INDEX_BYTES:
                 return None
             content = json.loads(b"{" + file.read())
@@ -117,5 +118,5 @@ def _weights_among(names: list[str]) -> Iterator[str]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_read(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

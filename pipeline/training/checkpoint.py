@@ -7,6 +7,7 @@ resuming.
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from decant.cache.io.files import write_atomically
+from decant.cache.io.opening import open_read
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.training.epoch_log import append_epoch, keep_epochs
 
@@ -30,11 +32,12 @@ def resume(
     DamagedError for a file that is no checkpoint of this network.
     """
     path = folder / CHECKPOINT
-    if not path.exists():
+    if not os.path.lexists(path):
         keep_epochs(folder, 0)
         return 0
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        with open_read(path, follow=False) as file:
+            saved = torch.load(file, map_location="cpu", weights_only=True)
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
         if scaler is not None:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from decant.cache.io.files import name_file, write_atomically
+from decant.cache.io.opening import open_append, read_file
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.support.checked_json import Amount, Whole, check, parse
 
@@ -52,8 +53,8 @@ def append_epoch(folder: Path, line: Mapping[str, Any]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with open(folder / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with open_append(folder / METRICS) as file:
+            file.write(f"{json.dumps(line)}\n".encode())
     except OSError as error:
         name_file(error, folder / METRICS)
         raise
@@ -127,6 +128,8 @@ def keep_epochs(folder: Path, count: int) -> None:
 
 def _lines(folder: Path) -> list[str]:
     try:
-        return (folder / METRICS).read_text("utf-8", errors="surrogateescape").splitlines()
+        return (
+            read_file(folder / METRICS, follow=False).decode("utf-8", errors="surrogateescape").splitlines()
+        )
     except FileNotFoundError:
         return []

@@ -224,7 +224,7 @@ def test_gc_removes_packs_of_decoded_images_too(tmp_path: Path) -> None:
     store = Store(tmp_path / "caches")
     path = store.root / image_pack.FOLDER / f"images-train-3x8x8-0123{image_pack.SUFFIX}"
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"pixels")
+    path.write_bytes(image_pack.Layout("0123", 1, (3, 8, 8)).header)
     os.utime(path, (time.time() - 50 * 86_400,) * 2)
     [told], _ = document("gc", "--delete", cwd=tmp_path)
     assert (Path(told["path"]).name, told["done"], path.exists()) == (path.name, True, False)

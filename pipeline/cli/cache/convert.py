@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from decant.pipeline.cli.options import (
     overrides_option,
     percent,
     print_json,
+    printable,
     store_option,
 )
 
@@ -184,11 +186,12 @@ def merge(
 def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> None:
     """List, and with --delete remove, unused caches and the partial files of dead processes.
 
-    A cache that a student's run uses is never removed.
+    A cache that a student's run uses is never removed, nor is a file that Decant did not write. Exit code 1 if a file
+    could not be removed; the others are removed all the same.
     """
     from decant.cache import StorageError, leftovers, remove_leftover
     from decant.cache.io import locks
-    from decant.pipeline.data.image_pack import IN_STORE
+    from decant.pipeline.data.image_pack import IN_STORE, is_pack
 
     if not locks.AVAILABLE:
         raise StorageError(
@@ -196,9 +199,15 @@ def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> No
             "hand what no process reads or writes"
         )
 
-    listed, total = [], 0
-    for leftover in leftovers(store, unused_days, also=[IN_STORE]):
-        removed = delete and remove_leftover(leftover)
+    listed, total, failed = [], 0, False
+    for leftover in leftovers(store, unused_days, {IN_STORE: is_pack}, _print_kept):
+        try:
+            removed = delete and remove_leftover(leftover)
+        except StorageError as error:  # the others can go all the same
+            click.echo(f"decant: {error}", err=True)
+            listed.append({**asdict(leftover), "done": False})
+            failed = True
+            continue
         total += leftover.bytes if removed or not delete else 0
         _print_leftover(leftover, delete, removed)
         listed.append({**asdict(leftover), "done": removed})
@@ -209,6 +218,12 @@ def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> No
     if again:
         words = ("cache", "gc", "--unused-days", f"{unused_days:g}", "--delete")
         click.echo(f"next: {command_line(*words, store=store)}")
+    if failed:
+        sys.exit(1)
+
+
+def _print_kept(path: Path, reason: str) -> None:
+    click.echo(printable(f"kept {path}: {reason}"), err=True)
 
 
 def _print_accuracy(path: Path) -> None:

@@ -113,10 +113,10 @@ def _listed(path: Path) -> dict[str, Any]:
 
     try:
         opened = LogitCache.open(path, verify="off")
-    except CacheError as error:
+        status = path.stat()
+    except (CacheError, OSError) as error:  # also one that was removed just now, or that another person keeps
         return {"name": path.name, "teacher": f"{type(error).__name__}: see `decant cache verify`"}
     identity = opened.manifest.identity
-    status = path.stat()
     return {
         "name": path.name,
         "teacher": _teacher(identity["teacher"]),

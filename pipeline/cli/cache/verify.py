@@ -100,3 +100,5 @@ def _problems(path: Path) -> list[str]:
         return LogitCache.open(path).verify()
     except CacheError as error:
         return [str(error).removeprefix(f"{path}: ")]
+    except OSError as error:  # the other caches are checked all the same
+        return [error.strerror or str(error).removeprefix(f"{path}: ")]

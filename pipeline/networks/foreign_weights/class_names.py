@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from decant.cache.io.opening import read_text
 from decant.pipeline.networks.foreign_weights.reading import read_checkpoint
 
 _KEYS = (
@@ -80,6 +81,6 @@ def _as_names(value: object) -> list[str] | None:
 
 def _read_json(path: Path) -> object:
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(read_text(path))
     except (OSError, ValueError, RecursionError):
         return None

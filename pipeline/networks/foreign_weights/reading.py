@@ -13,6 +13,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from decant.cache.io.opening import open_read
 from decant.pipeline.errors import WeightsError
 from decant.pipeline.networks.foreign_weights.pickled_types import allowed
 from decant.pipeline.networks.foreign_weights.signatures import NotWeightsError, form_of
@@ -82,7 +83,7 @@ def _read(path: Path) -> object:
 def _read_pickled(path: Path) -> object:
     with allowed():
         try:
-            with path.open("rb") as file:  # by its path torch would go by its ending
+            with open_read(path) as file:  # by its path torch would go by its ending
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise WeightsError(f"{path} was not loaded: {_why_refused(path, error)}") from error
@@ -110,7 +111,7 @@ def _protocol(path: Path) -> int:
         with zipfile.ZipFile(path) as archive:
             head = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))[:2]
     except Exception:
-        with path.open("rb") as file:
+        with open_read(path) as file:
             head = file.read(2)
     return head[1] if head[:1] == b"\x80" and head[1] <= pickle.HIGHEST_PROTOCOL else 2
 
@@ -150,7 +151,7 @@ def _refused_types(path: Path, error: pickle.UnpicklingError) -> str:
     if first is None:
         return ""
     try:
-        with path.open("rb") as file:
+        with open_read(path) as file:
             names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
     except Exception:  # of the legacy format the list is not to be had
         names = []

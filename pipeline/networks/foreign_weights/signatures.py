@@ -9,6 +9,8 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
+from decant.cache.io.opening import open_read
+
 Form = Literal["safetensors", "torch", "legacy torch", "torchscript"]
 
 _LEGACY_TORCH = (
@@ -47,7 +49,7 @@ def form_of(path: Path) -> Form:
     size = path.stat().st_size
     if not size:
         raise NotWeightsError("empty")
-    with path.open("rb") as file:
+    with open_read(path) as file:
         head = file.read(2048)
     if head.startswith(b"PK"):
         return _form_of_zip(path, size)
