@@ -8,7 +8,7 @@ io/            atomic writes, locks, unfinished files
 writer.py      rows in, and validation.py, what may be stored
 reader.py      rows out, and placement.py, where they are read from
 source.py      what soft labels are read from; ensemble.py, several teachers as one
-keys.py        the keys of a dataset; items.py and labels.py, what it returns for one
+keys.py        the keys of a dataset, drawn_views.py, which view is read for one; items.py and labels.py, what is returned
 inputs.py      the checksums of its inputs; same_input.py, whether another layout or dtype holds the same input
 alignment.py   whether labels and inputs are those of the cache's rows
 dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys
@@ -34,6 +34,7 @@ if __name__ == "cache":  # found by its folder's name, inside the repository
     use_import_package("cache")
 
 from decant.cache.convert import export_logits, import_logits, merge_caches, take_over_views
+from decant.cache.drawn_views import DrawnViews
 from decant.cache.ensemble import Ensemble
 from decant.cache.errors import (
     CacheError,
@@ -49,6 +50,7 @@ from decant.cache.errors import (
 )
 from decant.cache.format.tables import expected_size
 from decant.cache.inputs import CheckInputs, each_input, input_crc32, one_input
+from decant.cache.items import ItemKeys, pick, recognise
 from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.manifest import Manifest, class_list, differences, require_equal
 from decant.cache.plausibility import Accuracy, accuracy_in, accuracy_of
@@ -81,9 +83,11 @@ __all__ = [
     "CheckInputs",
     "CorruptError",
     "Difference",
+    "DrawnViews",
     "Ensemble",
     "FormatError",
     "IncompleteError",
+    "ItemKeys",
     "Key",
     "Keys",
     "Leftover",
@@ -120,6 +124,8 @@ __all__ = [
     "leftovers",
     "merge_caches",
     "one_input",
+    "pick",
+    "recognise",
     "regression_errors",
     "remove_leftover",
     "require_equal",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from decant.cache.alignment import Alignment, Topic
+from decant.cache.drawn_views import DrawnViews
 from decant.cache.ensemble import Ensemble
 from decant.cache.errors import CacheWarning, MismatchError
 from decant.cache.inputs import CheckInputs
-from decant.cache.items import ItemKeys, is_pair, pick
+from decant.cache.items import ItemKeys, is_pair, pick, recognise
 from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.reader import LogitCache
 from decant.cache.source import LogitSource
 
-_EPOCH, _VIEW_SAID, _LABELS_SAID, _INPUTS_SAID, _SHARED = range(5)
-"""Places of the integers that a dataset shares with its workers: the epoch, −1 until it is set; what was said."""
+_EPOCH, _EPOCHS_SET, _VIEW_SAID, _LABELS_SAID, _INPUTS_SAID, _SHARED = range(6)
+"""Places of the integers that a dataset shares with its workers: the epoch, −1 until it is set; how often it was set;
+what was said.
+"""
 _SAID: Mapping[Topic, int] = {"labels": _LABELS_SAID, "inputs": _INPUTS_SAID}
 
 
@@ -34,12 +37,30 @@ class MapDataset(Protocol):
     def __getitem__(self, key: Any, /) -> tuple[Any, Any]: ...
 
 
-class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
-    """A map-style dataset of (input, label, teacher_logits).
+@runtime_checkable
+class ReadsViews(Protocol):
+    """A dataset like `decant.Views`, that makes views of a batch at once, and knows what checksums are of."""
+
+    @property
+    def count(self) -> int:
+        """V."""
+
+    @property
+    def mixes_labels(self) -> bool:
+        """Whether labels are mixed ones, and not the samples' own."""
+
+    def read_views(self, keys: Keys, /) -> tuple[list[Any], list[Any], list[Any]]:
+        """Items of (index, view) keys, and of each the input and the label that the teacher's pass saw."""
+
+
+class SoftLabelDataset(Dataset[Any]):
+    """A map-style dataset of (input, label, teacher_logits), or of dictionaries with a field "teacher_logits".
 
     dataset: `dataset[i]` is (input, label) of sample i of the cache; where the cache has several views, `dataset[i, v]`
-    is that of view v. A `torch.utils.data.Subset` of the cached data is followed through its indices. A dataset with a
-    method `batch(keys) → (inputs, labels)` is read a whole batch at a time by `batch`, the faster way.
+    is that of view v, as of `decant.Views`. A `torch.utils.data.Subset` of the cached data is followed through its
+    indices. A dataset with a method `batch(keys) → (inputs, labels)` is read a whole batch at a time by `batch`, the
+    faster way. Of a dictionary, the label is the field of a usual name, as "label", and the input what else is a tensor,
+    an array or an image; it gets a field "teacher_logits" (C,) float32.
 
     A label that differs from the cached one, or an input that is not what the teacher saw, raises MismatchError. Labels
     are compared as class ids: integers, whole floats, (B, 1), one-hot rows or names of the classes. Inputs are compared
@@ -74,7 +95,8 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         """Several caches are read as an `Ensemble` with the mean of their softmaxes at T = 1; pass an `Ensemble` for
         another mean. check_inputs: see `CheckInputs`. compare_labels: False where the labels are meant to be others
         than the teacher's pass had, as mixed ones. keys: where input and label of an item are, if it is a dictionary
-        or a longer tuple: `("image", "label")`, `(0, 1)`, or `(("input_ids", "attention_mask"), "label")`.
+        or a longer tuple: `("image", "label")`, `(0, 1)`, or `(("input_ids", "attention_mask"), "label")`; what is
+        returned is then (input, label, teacher_logits).
 
         Raises MismatchError unless the dataset, or what it is a Subset of, is as long as the cache, and where all
         inputs are to be checked and the cache has no checksums.
@@ -91,6 +113,7 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         self._shared.share_memory_()  # type: ignore[no-untyped-call]
         self._shared[_EPOCH] = -1
         self._reads_views = False
+        self._drawn = DrawnViews(len(dataset))
         length = len(_root(dataset))
         if length != cache.num_samples:
             raise MismatchError(
@@ -98,6 +121,8 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
             )
         if cache.num_views > 1 and isinstance(_root(dataset), TensorDataset):
             raise self._takes_no_view()  # it would take the view for a second index into its tensors
+        if isinstance(_root(dataset), ReadsViews):
+            self._require_views(_root(dataset))
         self._alignment.require_checksums()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -145,28 +170,56 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
         if number < 0:
             raise ValueError(f"epoch: counts from 0, found {epoch}")
         self._shared[_EPOCH] = number
+        self._shared[_EPOCHS_SET] += 1
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: Key) -> tuple[Any, Any, torch.Tensor]:
-        """(input, label, teacher_logits (C,) float32); `key` is an index or (index, view)."""
-        return self.__getitems__([key])[0]
+    def __getitem__(self, key: Key) -> Any:
+        """(input, label, teacher_logits (C,) float32), or a dictionary; `key` is an index or (index, view)."""
+        return self._items(*self._split([key]))[0]
 
-    def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Any, Any, torch.Tensor]]:
-        """A tuple for each key, for a DataLoader to collate; the logits are read in one call."""
-        indices, views, without_view = self._split(keys)
+    def __getitems__(self, keys: Sequence[Key]) -> list[Any]:
+        """An item for each key, for a DataLoader to collate; the logits are read in one call.
+
+        An index that a sampler draws again in an epoch takes the next view each time, where the epoch was set. That is
+        counted by the process that reads.
+        """
+        epoch, calls = self._shared[:2].tolist()
+        indices, views = self._drawn.split(keys, self.cache.num_views, max(epoch, 0), calls)
+        return self._items(indices, views, not calls and not all(isinstance(key, tuple) for key in keys))
+
+    def _items(
+        self, indices: NDArray[np.intp], views: NDArray[np.intp], without_view: bool
+    ) -> list[Any]:
+        """Items of (index, view), with their logits."""
+        items, inputs, labels = self._read(indices, views)
+        if without_view and self.cache.num_views > 1:
+            self._say_view_0()
+        logits = self._logits(indices, views, inputs, labels)
+        if self.item_keys is None and all(isinstance(item, Mapping) for item in items):
+            return [{**item, "teacher_logits": row} for item, row in zip(items, logits, strict=True)]
+        pairs = (self._pair(item) for item in items)
+        return [(*pair, row) for pair, row in zip(pairs, logits, strict=True)]
+
+    def _read(self, indices: NDArray[np.intp], views: NDArray[np.intp]) -> tuple[list[Any], Any, Any]:
+        """Items, and of each the input and the label that are compared with what the teacher's pass saw."""
+        source, places = self._source(indices)
+        if isinstance(source, ReadsViews):
+            return source.read_views(np.stack([places, views], axis=1))
         if self.cache.num_views == 1:
             items = [self.dataset[index] for index in indices.tolist()]
         else:
-            items = self._read_views(*self._source(indices), views)
-        if without_view:
-            self._say_view_0()
-        if self.item_keys is not None or not all(map(is_pair, items)):
-            items = [pick(item, self.item_keys) for item in items]
-        inputs, labels = zip(*items, strict=True) if items else ((), ())
-        logits = self._logits(indices, views, inputs, labels)
-        return list(zip(inputs, labels, logits, strict=True))
+            items = self._read_views(source, places, views)
+        pairs = [self._pair(item) for item in items]
+        inputs, labels = zip(*pairs, strict=True) if pairs else ((), ())
+        return items, inputs, labels
+
+    def _pair(self, item: Any) -> tuple[Any, Any]:
+        """(input, label) of an item. Raises TypeError where it is not known where they are."""
+        if self.item_keys is None and not is_pair(item):
+            return pick(item, recognise(item))
+        return (item[0], item[1]) if self.item_keys is None else pick(item, self.item_keys)
 
     def batch(self, keys: Keys) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(inputs (B, …), labels (B,), teacher_logits (B, C) float32), with the dataset's own `batch`."""
@@ -232,12 +285,22 @@ class SoftLabelDataset(Dataset[tuple[Any, Any, torch.Tensor]]):
     def _cannot_compare(self, topic: Topic, text: str) -> None:
         self._say_once(_SAID[topic], text)
 
+    def _require_views(self, views: ReadsViews) -> None:
+        """Raises MismatchError where the views are not as many as those of the cache."""
+        if views.count != self.cache.num_views:
+            raise MismatchError(
+                f"{self.cache.path}: views.count: the views are {views.count:,}, those of the cache "
+                f"{self.cache.num_views:,}"
+            )
+        if views.mixes_labels:
+            self._alignment.compare_labels = False
+
     def _takes_no_view(self) -> MismatchError:
         return MismatchError(
             f"{self.cache.path}: has {self.cache.num_views} views, and {type(_root(self.dataset)).__name__} takes an "
             "index alone: dataset[index, view] must be (input, label) of that view, with the pixels that the teacher "
-            "saw. decant.pipeline.views.ViewedData is such a dataset of a recipe's data and views; in a class of your "
-            "own, let __getitem__ take (index, view)"
+            "saw. decant.Views is such a dataset of any data and transform, decant.pipeline.views.ViewedData of a "
+            "recipe's; in a class of your own, let __getitem__ take (index, view)"
         )
 
     def _say_once(self, said: int, text: str) -> None:

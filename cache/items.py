@@ -5,16 +5,48 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from decant.cache.inputs import is_tensor
+
 ItemKey = str | int
 """The key of a value in an item that is a dictionary, or its place in a tuple."""
 
-ItemKeys = tuple[ItemKey | Sequence[str], ItemKey]
-"""Where the input and the label of an item are. Several names are an input that is a dictionary of these."""
+ItemKeys = tuple[ItemKey | Sequence[str], ItemKey | None]
+"""Where the input and the label of an item are. Several names are an input that is a dictionary of these; a label at
+None is in no item.
+"""
+
+_LABELS = ("label", "labels", "target", "targets", "fine_label", "label_ids", "y")
+"""What fields of labels are called, the most usual first."""
 
 
 def is_pair(item: object) -> bool:
     """Whether an item is (input, label)."""
     return isinstance(item, (tuple, list)) and len(item) == 2
+
+
+def recognise(item: Any) -> ItemKeys | None:
+    """Where input and label of an item are, if that can be told: a pair, or a dictionary with one field of a usual name
+    for labels, and tensors, arrays or images in others. None where it cannot.
+
+    >>> import numpy as np
+    >>> recognise({"image": np.zeros((2, 2)), "label": 3, "path": "3.png"})
+    ('image', 'label')
+    >>> recognise({"input_ids": np.zeros(2), "attention_mask": np.ones(2), "labels": 1})
+    (('attention_mask', 'input_ids'), 'labels')
+    """
+    if is_pair(item):
+        return 0, 1
+    if not isinstance(item, Mapping):
+        return None
+    labels = [name for name in _LABELS if name in item]
+    inputs = sorted(
+        name
+        for name, value in item.items()
+        if name not in labels and (is_tensor(value) or hasattr(value, "__array_interface__"))
+    )
+    if len(labels) > 1 or not inputs:
+        return None
+    return inputs[0] if len(inputs) == 1 else tuple(inputs), labels[0] if labels else None
 
 
 def pick(item: Any, keys: ItemKeys | None) -> tuple[Any, Any]:
@@ -37,7 +69,7 @@ def pick(item: Any, keys: ItemKeys | None) -> tuple[Any, Any]:
             f"keys={_suggestion(item)}, where the input and the label are"
         )
     try:
-        return _value(item, keys[0]), _value(item, keys[1])
+        return _value(item, keys[0]), None if keys[1] is None else _value(item, keys[1])
     except (KeyError, IndexError, TypeError):
         raise TypeError(f"keys: expected an item with {keys!r}, found {kind_of_item(item)}") from None
 

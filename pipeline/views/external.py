@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +14,7 @@ from decant.pipeline.errors import DataError, RecipeError, nearest
 from decant.pipeline.support.plugins import Plugin, in_words
 from decant.pipeline.support.source_code import RAISED
 from decant.pipeline.views.arrays import Images
+from decant.pipeline.views.generators import generators_kept, seed_generators
 from decant.pipeline.views.hashing import Bits
 
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -52,7 +51,7 @@ def seeded(function: Function, images: Images, bits: Bits, name: str) -> Images:
     if not len(images):
         return images
     on_cpu = torch.from_numpy(images.copy()) if isinstance(images, np.ndarray) else images.cpu().clone()
-    with _generators_kept():
+    with generators_kept():
         results = [_one(function, image, row, name) for image, row in zip(on_cpu, bits.tolist(), strict=True)]
     for result in results:
         if result.shape != results[0].shape:
@@ -78,35 +77,15 @@ def resolve(name: str, args: dict[str, Any]) -> Function:
         return partial(transform, **args)
     plugin.check_arguments(transform, **args)
     try:
-        with _generators_kept():
-            _seed([0, 0, 0])
+        with generators_kept():
+            seed_generators([0, 0, 0])
             return transform(**args)
     except RAISED as error:  # a constructor may raise anything
         raise plugin.wrong_arguments(error, **args) from error
 
 
-@contextmanager
-def _generators_kept() -> Iterator[None]:
-    """Restores the three global generators at the end."""
-    torch_state = torch.default_generator.get_state()
-    numpy_state = np.random.get_state()  # noqa: NPY002
-    python_state = random.getstate()
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(torch_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)
-
-
-def _seed(bits: list[int]) -> None:
-    torch.default_generator.manual_seed(bits[0] >> 1)  # torch.manual_seed would seed the GPUs too
-    np.random.seed([bits[1] >> 32, bits[1] & 0xFFFFFFFF])  # noqa: NPY002
-    random.seed(bits[2])
-
-
 def _one(function: Function, image: torch.Tensor, bits: list[int], name: str) -> torch.Tensor:
-    _seed(bits)
+    seed_generators(bits)
     try:
         result = function(image)
     except RAISED as error:  # the user's code may raise anything

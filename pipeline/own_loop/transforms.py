@@ -1,0 +1,132 @@
+"""Calls a transform as its library wants to be called, and puts its result where the value was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from decant.pipeline.errors import DataError
+from decant.pipeline.own_loop.operations import ViewOperation
+from decant.pipeline.support.plugins import in_words
+from decant.pipeline.support.source_code import RAISED
+
+OneTransform: TypeAlias = Callable[[Any], Any]
+"""Any callable of one value: a transform of torchvision or timm, a function of one's own."""
+
+Transform: TypeAlias = (
+    OneTransform | ViewOperation | Sequence[OneTransform | ViewOperation] | Mapping[str, Any] | None
+)
+"""One transform, several that are applied one after the other, {field: transform} for dictionaries, or none."""
+
+Field: TypeAlias = str | None
+"""The field of a dictionary that a transform takes; None for the input of a tuple, and for a dictionary as a whole."""
+
+
+def steps_of(transform: Transform) -> dict[Field, tuple[Any, ...]]:
+    """The steps of a transform, by the field that they take.
+
+    >>> steps_of({"image": abs}), steps_of([abs, int]), steps_of(None)
+    ({'image': (<built-in function abs>,)}, {None: (<built-in function abs>, <class 'int'>)}, {})
+    """
+    if transform is None:
+        return {}
+    if isinstance(transform, Mapping):
+        return {str(field): steps_of(inner).get(None, ()) for field, inner in transform.items()}
+    steps = tuple(transform) if isinstance(transform, list | tuple) else (transform,)
+    wrong = next((step for step in steps if not callable(step) and not isinstance(step, ViewOperation)), None)
+    if wrong is not None:
+        raise TypeError(f"transform: expected a callable, a list of them or {{field: callable}}, found {wrong!r}")
+    return {None: steps}
+
+
+def caller(transform: Any) -> OneTransform:
+    """A function of one value that calls a transform of torchvision, timm, albumentations or transformers."""
+    if is_of(transform, "albumentations"):
+        return _Albumentations(transform)
+    if is_of(transform, "transformers") and hasattr(transform, "preprocess"):
+        return _ImageProcessor(transform)
+    return transform  # type: ignore[no-any-return]
+
+
+def is_of(value: object, library: str) -> bool:
+    """Whether an object's class, or a class above it, is of a library; nothing is imported."""
+    return any(kind.__module__.partition(".")[0] == library for kind in type(value).__mro__)
+
+
+class _Albumentations:
+    """`transform(image=array)["image"]`; images of PIL are given as arrays."""
+
+    def __init__(self, transform: Any) -> None:
+        self.transform = transform
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return self.transform(**value)
+        return self.transform(image=np.array(value))["image"]  # a copy: the array of an image is read-only
+
+
+class _ImageProcessor:
+    """`processor(image)["pixel_values"][0]`."""
+
+    def __init__(self, transform: Any) -> None:
+        self.transform = transform
+
+    def __call__(self, value: Any) -> Any:
+        return self.transform(value, return_tensors="pt")["pixel_values"][0]
+
+
+def value_of(item: Any, field: Field) -> Any:
+    """What a transform of `field` takes of an item. Raises DataError where a dictionary has no such field."""
+    if field is None:
+        return item[0] if isinstance(item, tuple | list) else item
+    if not isinstance(item, Mapping) or field not in item:
+        found = f"fields {', '.join(map(str, item))}" if isinstance(item, Mapping) else type(item).__name__
+        raise DataError(f"transform: no field {field!r} in the items of the dataset, which are {found}")
+    return item[field]
+
+
+def with_value(item: Any, field: Field, value: Any) -> Any:
+    """The item with another value of `field`. Tuples stay tuples, named ones too."""
+    if field is not None:
+        return {**item, field: value}
+    if isinstance(item, tuple) and hasattr(item, "_fields"):
+        return type(item)(value, *item[1:])
+    if isinstance(item, tuple | list):
+        return (value, *item[1:])
+    if isinstance(item, Mapping) and not isinstance(value, Mapping):
+        raise DataError(
+            f"transform: items of the dataset are dictionaries of {', '.join(map(str, item))}, and a transform of a "
+            f"whole one must give a dictionary, gave {type(value).__name__}; {{field: transform}} takes one field"
+        )
+    return value
+
+
+def call(function: OneTransform, value: Any, name: str) -> Any:
+    """`function(value)`. Raises DataError, naming the transform and the line of the user's code, where it fails."""
+    try:
+        return function(value)
+    except DataError:
+        raise
+    except RAISED as error:  # a transform may raise anything
+        hint = ""
+        if isinstance(value, Mapping):
+            hint = f"; the items are dictionaries of {', '.join(map(str, value))}: {{field: transform}} takes one field"
+        raise DataError(f"transform {name}: failed on {_kind(value)} ({in_words(error)}){hint}") from error
+
+
+def name_of(transform: Any) -> str:
+    """How messages speak of a transform: the first line of its repr, or the name of a function."""
+    name = getattr(transform, "__qualname__", None)
+    text = str(name) if name else repr(transform).partition("\n")[0].partition(" object at 0x")[0].lstrip("<")
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _kind(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return f"{type(value).__name__} {tuple(shape)}"
+    return f"{type(value).__name__} {value.size}" if hasattr(value, "size") and hasattr(value, "mode") else (
+        f"a value of type {type(value).__name__}"
+    )
