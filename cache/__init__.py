@@ -8,7 +8,8 @@ io/            atomic writes, locks, unfinished files
 writer.py      rows in, and validation.py, what may be stored
 reader.py      rows out, and placement.py, where they are read from
 source.py      what soft labels are read from; ensemble.py, several teachers as one
-keys.py        the keys of a dataset, drawn_views.py, which view is read for one; items.py and labels.py, what is returned
+keys.py        the keys of a dataset; items.py and labels.py, what it returns for one
+drawn_views.py which view is read for a key without one
 inputs.py      the checksums of its inputs; same_input.py, whether another layout or dtype holds the same input
 alignment.py   whether labels and inputs are those of the cache's rows
 dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys
@@ -35,6 +36,7 @@ if __name__ == "cache":  # found by its folder's name, inside the repository
 
 from decant.cache.convert import export_logits, import_logits, merge_caches, take_over_views
 from decant.cache.drawn_views import DrawnViews
+from decant.cache.encodings import Dense, Encoding
 from decant.cache.ensemble import Ensemble
 from decant.cache.errors import (
     CacheError,
@@ -52,6 +54,7 @@ from decant.cache.format.tables import expected_size
 from decant.cache.inputs import CheckInputs, each_input, input_crc32, one_input
 from decant.cache.items import ItemKeys, pick, recognise
 from decant.cache.keys import Key, Keys, split_keys
+from decant.cache.labels import NotComparableError, class_ids, targets
 from decant.cache.manifest import Manifest, class_list, differences, require_equal
 from decant.cache.plausibility import Accuracy, accuracy_in, accuracy_of
 from decant.cache.reader import LogitCache, Verify
@@ -82,8 +85,10 @@ __all__ = [
     "CacheWarning",
     "CheckInputs",
     "CorruptError",
+    "Dense",
     "Difference",
     "DrawnViews",
+    "Encoding",
     "Ensemble",
     "FormatError",
     "IncompleteError",
@@ -97,6 +102,7 @@ __all__ = [
     "Manifest",
     "MismatchError",
     "NewerFormatError",
+    "NotComparableError",
     "RegressionSummary",
     "SigmoidScores",
     "SigmoidSummary",
@@ -113,6 +119,7 @@ __all__ = [
     "attach",
     "average_precision",
     "calibration_error",
+    "class_ids",
     "class_list",
     "differences",
     "each_input",
@@ -135,6 +142,7 @@ __all__ = [
     "split_keys",
     "summarize",
     "take_over_views",
+    "targets",
 ]
 
 

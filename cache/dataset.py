@@ -59,8 +59,8 @@ class SoftLabelDataset(Dataset[Any]):
     dataset: `dataset[i]` is (input, label) of sample i of the cache; where the cache has several views, `dataset[i, v]`
     is that of view v, as of `decant.Views`. A `torch.utils.data.Subset` of the cached data is followed through its
     indices. A dataset with a method `batch(keys) → (inputs, labels)` is read a whole batch at a time by `batch`, the
-    faster way. Of a dictionary, the label is the field of a usual name, as "label", and the input what else is a tensor,
-    an array or an image; it gets a field "teacher_logits" (C,) float32.
+    faster way. Of a dictionary, the label is the field of a usual name, as "label", and the input what else is a
+    tensor, an array or an image; it gets a field "teacher_logits" (C,) float32.
 
     A label that differs from the cached one, or an input that is not what the teacher saw, raises MismatchError. Labels
     are compared as class ids: integers, whole floats, (B, 1), one-hot rows or names of the classes. Inputs are compared
@@ -189,9 +189,7 @@ class SoftLabelDataset(Dataset[Any]):
         indices, views = self._drawn.split(keys, self.cache.num_views, max(epoch, 0), calls)
         return self._items(indices, views, not calls and not all(isinstance(key, tuple) for key in keys))
 
-    def _items(
-        self, indices: NDArray[np.intp], views: NDArray[np.intp], without_view: bool
-    ) -> list[Any]:
+    def _items(self, indices: NDArray[np.intp], views: NDArray[np.intp], without_view: bool) -> list[Any]:
         """Items of (index, view), with their logits."""
         items, inputs, labels = self._read(indices, views)
         if without_view and self.cache.num_views > 1:

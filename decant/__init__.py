@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     )
     from decant.cache import encodings as encodings
     from decant.pipeline import objectives as objectives
+    from decant.pipeline.own_loop import Views, cache_logits
+    from decant.pipeline.own_loop import operations as views
 
 __all__ = [
     "CacheError",
@@ -40,23 +42,30 @@ __all__ = [
     "SoftLabelDataset",
     "SoftLabelStream",
     "Store",
+    "Views",
     "attach",
+    "cache_logits",
     "encodings",
     "input_crc32",
     "integrations",
     "objectives",
+    "views",
 ]
 
 _MODULES = {
     "encodings": "decant.cache.encodings",
     "integrations": "decant.integrations",
     "objectives": "decant.pipeline.objectives",
+    "views": "decant.pipeline.own_loop.operations",
 }
+_OWN_LOOP = ("Views", "cache_logits")
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
+    if name in _OWN_LOOP:
+        return getattr(importlib.import_module("decant.pipeline.own_loop"), name)
     if name in __all__:
         return getattr(importlib.import_module("decant.cache"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

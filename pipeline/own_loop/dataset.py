@@ -27,8 +27,8 @@ _TEACHER, _STUDENT = 1 << 20, 1 << 21
 
 
 class Views(Dataset[Any]):
-    """A dataset through `count` views: `views[i, v]` is view v of sample i, with the same bytes whenever, wherever and in
-    whatever order it is read. `views[i]` is view `epoch mod count`.
+    """A dataset through `count` views: `views[i, v]` is view v of sample i, with the same bytes whenever, wherever and
+    in whatever order it is read. `views[i]` is view `epoch mod count`.
 
     dataset: map-style, with items (input, label) or dictionaries. transform: of torchvision (v1, v2), timm,
     albumentations, transformers (an image processor), or any callable of one input; a list of them; operations of
@@ -91,9 +91,10 @@ class Views(Dataset[Any]):
         self.given_keys, self._keys = keys, keys
         self.description = _describe(dataset, transform, teacher, student)
         self._generators: list[Any] | None = None
+        self.is_plain = False
         self._drawn = DrawnViews(len(dataset))
         self._epoch = torch.zeros(2, dtype=torch.int64)  # epoch, number of calls of set_epoch
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
+        self._epoch.share_memory_()
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -114,7 +115,7 @@ class Views(Dataset[Any]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
+        self._epoch.share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
         """From now on `views[i]` is view `epoch mod count`, in this process and in every live worker.
@@ -176,9 +177,7 @@ class Views(Dataset[Any]):
         """Whether labels are mixed ones, (C,) float32, and not the samples' own."""
         return any(_mixes(step) for steps in self._steps.values() for step in steps)
 
-    def _of_student(
-        self, shared: list[Any], indices: NDArray[np.intp], views: NDArray[np.intp]
-    ) -> list[Any]:
+    def _of_student(self, shared: list[Any], indices: NDArray[np.intp], views: NDArray[np.intp]) -> list[Any]:
         return self._part(_STUDENT, shared, indices, views)
 
     def _part(
@@ -302,13 +301,20 @@ class Views(Dataset[Any]):
         return (label == np.arange(len(classes))).astype(np.float32)
 
     def _seed(self, bits: list[int]) -> None:
+        if self.is_plain:
+            return
         seed_generators(bits)
         if self._generators is None:
-            self._generators = own_generators(
-                self.transform, self.dataset, self.teacher, self.student
-            )
+            self._generators = own_generators(self.transform, self.dataset, self.teacher, self.student)
         if self._generators:
             seed_own(self._generators, bits)
+
+
+def plain_views(dataset: Any) -> Views:
+    """A dataset as it is, as one view: nothing is seeded, so that a random one is found out."""
+    views = Views(dataset, None, count=1)
+    views.is_plain = True
+    return views
 
 
 def _describe(dataset: Any, transform: Any, teacher: Any, student: Any) -> dict[str, Any]:

@@ -23,19 +23,18 @@ _DEPTH = 8
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-def describe(value: object) -> str | None:
-    """A transform in words that are the same in each process: the repr of a library's, class and attributes of one of
+def describe(value: object) -> list[str]:
+    """A transform in lines that are the same in each process: the repr of a library's, class and attributes of one of
     the user's, functions with their defaults and what they enclose. Long ones end in a digest.
 
     >>> describe([torch.nn.Identity(), functools.partial(max, 3)])
-    '[Identity(), partial(max, 3)]'
+    ['[Identity(), partial(max, 3)]']
     """
-    if value is None:
-        return None
     text = _words(value, _DEPTH)
+    lines = [line.strip() for line in text.splitlines()]
     if len(text) <= _MOST_TEXT:
-        return text
-    return f"{text[:_MOST_TEXT]}… sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+        return lines
+    return [text[:_MOST_TEXT], f"… sha256:{hashlib.sha256(text.encode()).hexdigest()}"]
 
 
 def code_of(value: Any) -> str | None:
@@ -57,7 +56,9 @@ def code_of(value: Any) -> str | None:
         return hashlib.sha256(inspect.getsource(value).encode()).hexdigest()
     except (OSError, TypeError, SyntaxError):
         code = getattr(value, "__code__", None)
-        return None if code is None else hashlib.sha256(code.co_code + repr(code.co_names).encode()).hexdigest()
+        return (
+            None if code is None else hashlib.sha256(code.co_code + repr(code.co_names).encode()).hexdigest()
+        )
 
 
 def class_name(value: object) -> str:
@@ -87,7 +88,8 @@ def _words(value: Any, depth: int) -> str:
         return f"[{', '.join(sorted(words) if isinstance(value, set | frozenset) else words)}]"
     if isinstance(value, functools.partial):
         named = [f"{name}={_words(each, depth - 1)}" for name, each in sorted(value.keywords.items())]
-        return f"partial({', '.join([_words(value.func, depth), *(_words(each, depth - 1) for each in value.args), *named])})"
+        given = [_words(value.func, depth), *(_words(each, depth - 1) for each in value.args), *named]
+        return f"partial({', '.join(given)})"
     if isinstance(value, types.MethodType):
         return f"{_words(value.__self__, depth - 1)}.{value.__func__.__name__}"
     if isinstance(value, types.FunctionType | types.BuiltinFunctionType | type):
@@ -125,7 +127,9 @@ def _function(value: Any, depth: int) -> str:
 
 
 def _array(value: Any) -> str:
-    array = value.detach().cpu().contiguous() if isinstance(value, torch.Tensor) else np.ascontiguousarray(value)
+    array = (
+        value.detach().cpu().contiguous() if isinstance(value, torch.Tensor) else np.ascontiguousarray(value)
+    )
     if array.size if isinstance(array, np.ndarray) else array.numel():
         if isinstance(array, torch.Tensor):
             array = array.reshape(-1).view(torch.uint8).numpy()
@@ -161,7 +165,10 @@ def _collect(value: Any, found: dict[str, str], seen: set[int], depth: int) -> N
             found[class_name(value)] = code
         cells = getattr(value, "__closure__", None) or ()
         parts = [cell.cell_contents for cell in cells if _is_filled(cell)]
-    elif isinstance(value, bool | int | float | complex | str | bytes | np.ndarray | torch.Tensor) or value is None:
+    elif (
+        isinstance(value, bool | int | float | complex | str | bytes | np.ndarray | torch.Tensor)
+        or value is None
+    ):
         return
     else:
         parts = [type(value), *getattr(value, "__dict__", {}).values()]

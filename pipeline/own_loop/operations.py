@@ -65,7 +65,9 @@ class ViewOperation:
         assert isinstance(self.settings, settings.Mixing)
         (_, stack), *more = _stacks([*images, *partners])
         if more:
-            raise DataError(f"{self!r}: mixes images of one shape, and these have several; resize them before")
+            raise DataError(
+                f"{self!r}: mixes images of one shape, and these have several; resize them before"
+            )
         self._check(stack)
         half = len(images)
         mixed, share = operations.mix(self.settings, stack[:half], stack[half:], bits)
@@ -199,9 +201,11 @@ def _stacks(images: list[Any]) -> list[tuple[NDArray[np.intp], NDArray[Any]]]:
 
 def _channels_first(image: Any) -> NDArray[Any]:
     if not hasattr(image, "__array__"):
-        raise DataError(f"decant.views: its operations work on images (C, H, W), found {type(image).__name__}")
+        raise DataError(
+            f"decant.views: its operations work on images (C, H, W), found {type(image).__name__}"
+        )
     array = np.asarray(image)
-    if hasattr(image, "mode"):  # of PIL, whose array is (H, W) or (H, W, C)
+    if hasattr(image, "getbands"):  # of PIL, whose array is (H, W) or (H, W, C)
         return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     return array
 

@@ -66,15 +66,18 @@ def _seed_numpy(generator: Any, low: int, high: int) -> None:
     """Sets the state of a NumPy bit generator in place, as others may hold it."""
     if type(generator) is np.random.PCG64:  # at a third of the cost
         state = {"state": low << 64 | high, "inc": (high << 64 | low) | 1}
-        generator.state = {"bit_generator": "PCG64", "state": state, "has_uint32": 0, "uinteger": 0}
+        whole: Any = {"bit_generator": "PCG64", "state": state, "has_uint32": 0, "uinteger": 0}
+        generator.state = whole
     else:
         generator.state = type(generator)([low, high]).state
 
 
 def _is_global(generator: object) -> bool:
     """Whether it is one of the global generators, which are seeded anyway."""
-    return generator is torch.default_generator or generator is getattr(random, "_inst", None) or (
-        generator is getattr(np.random.mtrand, "_rand", None)
+    return (
+        generator is torch.default_generator
+        or generator is getattr(random, "_inst", None)
+        or (generator is getattr(np.random.mtrand, "_rand", None))
     )
 
 

@@ -68,6 +68,12 @@ def _checksums(views: Views, keys: list[tuple[int, int]]) -> tuple[list[int], li
 
 def _not_repeatable(views: Views, different: list[tuple[int, int]], count: int) -> str:
     index, view = different[0]
+    if views.is_plain:
+        return (
+            f"views: {len(different)} of {count} samples that were read twice are not the same, the first is sample "
+            f"{index}: {type(views.dataset).__name__} draws random numbers; make it decant.Views(dataset, count=…), "
+            "which repeats them"
+        )
     return (
         f"views: {len(different)} of {count} views that were read twice are not the same, the first is view {view} of "
         f"sample {index}: {_culprit(views)} draws from a generator of its own that is no attribute of it, or remembers "
@@ -92,15 +98,17 @@ def _parts(transform: Any) -> list[Any]:
     if isinstance(transform, list | tuple):
         return [part for each in transform for part in _parts(each)]
     inner = getattr(transform, "transforms", None)
-    return list(inner) if isinstance(inner, list | tuple) and type(transform).__name__ == "Compose" else [transform]
+    return (
+        list(inner)
+        if isinstance(inner, list | tuple) and type(transform).__name__ == "Compose"
+        else [transform]
+    )
 
 
 def _changes(views: Views) -> bool:
     keys = probe_keys(len(views), views.count)
     try:
-        return any(
-            _checksums(views, keys)[0] != _checksums(views, keys[::-1])[0][::-1] for _ in range(3)
-        )
+        return any(_checksums(views, keys)[0] != _checksums(views, keys[::-1])[0][::-1] for _ in range(3))
     except (DataError, TypeError):  # a part of a transform may give what has no checksum
         return False
 
@@ -114,4 +122,3 @@ def _warn_of_equal_views(views: Views, keys: list[tuple[int, int]], crc32: list[
             CacheWarning,
             stacklevel=4,
         )
-

@@ -37,7 +37,9 @@ def steps_of(transform: Transform) -> dict[Field, tuple[Any, ...]]:
     steps = tuple(transform) if isinstance(transform, list | tuple) else (transform,)
     wrong = next((step for step in steps if not callable(step) and not isinstance(step, ViewOperation)), None)
     if wrong is not None:
-        raise TypeError(f"transform: expected a callable, a list of them or {{field: callable}}, found {wrong!r}")
+        raise TypeError(
+            f"transform: expected a callable, a list of them or {{field: callable}}, found {wrong!r}"
+        )
     return {None: steps}
 
 
@@ -47,7 +49,7 @@ def caller(transform: Any) -> OneTransform:
         return _Albumentations(transform)
     if is_of(transform, "transformers") and hasattr(transform, "preprocess"):
         return _ImageProcessor(transform)
-    return transform  # type: ignore[no-any-return]
+    return transform
 
 
 def is_of(value: object, library: str) -> bool:
@@ -127,6 +129,8 @@ def _kind(value: Any) -> str:
     shape = getattr(value, "shape", None)
     if shape is not None:
         return f"{type(value).__name__} {tuple(shape)}"
-    return f"{type(value).__name__} {value.size}" if hasattr(value, "size") and hasattr(value, "mode") else (
-        f"a value of type {type(value).__name__}"
+    return (
+        f"{type(value).__name__} {value.size}"
+        if hasattr(value, "getbands")
+        else (f"a value of type {type(value).__name__}")
     )

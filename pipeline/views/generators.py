@@ -67,6 +67,8 @@ def seed_generators(bits: list[int]) -> None:
     ...     first == (random.random(), float(torch.rand(())))
     True
     """
-    torch.default_generator.manual_seed(bits[0] >> 1)  # torch.manual_seed would seed the GPUs too, at 200 times the cost
+    torch.default_generator.manual_seed(
+        bits[0] >> 1
+    )  # torch.manual_seed would seed the GPUs too, at 200 times the cost
     np.random.seed([bits[1] >> 32, bits[1] & 0xFFFFFFFF])  # noqa: NPY002
     random.seed(bits[2])

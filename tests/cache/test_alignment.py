@@ -84,13 +84,28 @@ class Seen(Viewed):
 
 
 def test_a_dictionary_is_refused_by_its_names_and_taken_by_keys(cache: LogitCache) -> None:
+    other = Items(lambda image, label: {"image": image, "label": label, "target": label})
+    with pytest.raises(TypeError, match=r'dictionary of image, label, target; .*keys=\("image", "label"\)'):
+        SoftLabelDataset(other, cache)[0]
     named = Items(lambda image, label: {"image": image, "label": label})
-    with pytest.raises(TypeError, match=r'dictionary of image, label; .*keys=\("image", "label"\)'):
-        SoftLabelDataset(named, cache)[0]
     image, label, logits = SoftLabelDataset(named, cache, keys=("image", "label"))[5]
     assert (image is not None, label, len(logits)) == (True, 1, C)
     with pytest.raises(TypeError, match=r"keys: expected an item with .*a dictionary of image, label"):
         SoftLabelDataset(named, cache, keys=("image", "target"))[5]
+
+
+def test_a_dictionary_of_usual_names_stays_one_and_is_compared(cache: LogitCache) -> None:
+    """Two strings, the names of its fields, were once taken for input and label."""
+    named = Items(lambda image, label: {"image": image, "label": label, "path": "a.png"})
+    train = SoftLabelDataset(named, cache, check_inputs="all")
+    assert list(train[5]) == ["image", "label", "path", "teacher_logits"]
+    assert torch.equal(train[5]["teacher_logits"], torch.from_numpy(cache.logits(5)).float())
+    batch = next(iter(DataLoader(train, batch_size=6)))
+    assert batch["teacher_logits"].shape == (6, C)
+    with pytest.raises(MismatchError, match="its label is 3, and was 1"):
+        SoftLabelDataset(Items(lambda image, label: {"image": image, "label": 3}), cache)[5]
+    with pytest.raises(MismatchError, match="not what the teacher saw"):
+        SoftLabelDataset(Items(lambda image, label: {"image": image + 1, "label": label}), cache)[5]
 
 
 def test_a_longer_tuple_is_refused_and_taken_by_its_places(cache: LogitCache) -> None:

@@ -64,7 +64,7 @@ LAYERS = (
     ("cli",),
     ("report",),
     ("status", "deploy", "integrations"),
-    ("phases",),
+    ("phases", "own_loop"),
     ("runs",),
     ("training",),
     ("networks", "objectives"),

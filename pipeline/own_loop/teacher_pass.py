@@ -1,0 +1,156 @@
+"""The teacher's pass over views of one's own: batches in order, logits and checksums of every missing row."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from decant.cache import LogitCacheWriter, input_crc32, pick, recognise
+from decant.pipeline.errors import DataError
+from decant.pipeline.own_loop import teacher as teachers
+from decant.pipeline.own_loop.dataset import Views
+from decant.pipeline.own_loop.labels import Labels
+from decant.pipeline.support.plugins import in_words
+from decant.pipeline.support.progress import progress
+from decant.pipeline.support.source_code import RAISED
+from decant.pipeline.training.background import BackgroundWriter
+from decant.pipeline.training.device import autocast
+from decant.pipeline.training.loading import Keys, MissingKeys, loader
+
+Collate: TypeAlias = Callable[[list[Any]], Any]
+
+
+class TeacherBatches:
+    """Batches of (index, view) keys as the teacher takes them, with labels and checksums."""
+
+    def __init__(self, views: Views, collate: Collate | None) -> None:
+        self.views, self.collate = views, collate or default_collate
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def batch(self, keys: Keys) -> tuple[Any, list[Any], NDArray[np.uint32]]:
+        """(inputs (B, …), labels, CRC-32 (B,) of what student and teacher share). Raises DataError."""
+        items, shared, labels = self.views.read_for_teacher(keys)
+        inputs = [self._input(item) for item in items]
+        try:
+            batch = self.collate(inputs)
+        except RAISED as error:
+            raise DataError(
+                f"views: {len(inputs)} inputs of type {type(inputs[0]).__name__} cannot be made a batch "
+                f"({in_words(error)}); end the transform with one that gives tensors of one shape, or give collate=…"
+            ) from error
+        return (
+            batch,
+            [_plain(label) for label in labels],
+            np.array([input_crc32(value) for value in shared], np.uint32),
+        )
+
+    def _input(self, item: Any) -> Any:
+        keys = self.views.item_keys
+        if isinstance(item, Mapping) and not _has(item, keys[0]):
+            keys = recognise(item) or keys  # the teacher's own part may have renamed them
+        return pick(item, keys)[0]
+
+
+class TeacherPass:
+    """A teacher that is ready to run; as a context manager it is in evaluation mode on its device."""
+
+    def __init__(
+        self,
+        teacher: teachers.Teacher,
+        views: Views,
+        device: torch.device,
+        precision: str,
+        batch_size: int,
+        num_workers: int,
+        output: teachers.Output,
+        collate: Collate | None,
+    ) -> None:
+        self._teacher, self._device, self._precision = teacher, device, precision
+        self._batch_size, self._num_workers, self._output = batch_size, num_workers, output
+        self._batches = TeacherBatches(views, collate)
+        self._context = contextlib.ExitStack()
+
+    def __enter__(self) -> TeacherPass:
+        self._context.enter_context(teachers.evaluating(self._teacher, self._device))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._context.close()
+
+    @cached_property
+    def num_outputs(self) -> int:
+        """C, from one batch of at most two samples."""
+        count = min(2, len(self._batches))
+        keys = np.stack([np.arange(count), np.zeros(count, np.int64)], axis=1)
+        return int(self.logits(self._batches.batch(keys)[0], count).shape[1])
+
+    @torch.inference_mode()
+    def logits(self, inputs: Any, count: int) -> Tensor:
+        """Raw outputs (B, C), on the device."""
+        moved = to_device(inputs, self._device)
+        with autocast(self._device, self._precision):
+            returned = teachers.call(self._teacher, moved)
+        return teachers.logits_of(self._teacher, returned, count, self._output)
+
+    def fill(self, writer: LogitCacheWriter, labels: Labels) -> int:
+        """Computes and writes every missing row, and returns their number.
+
+        Batch b of a view always has samples b·B to (b+1)·B − 1, so that a pass that goes on after a kill computes rows
+        from the same batches.
+        """
+        manifest = writer.manifest
+        written = np.stack([writer.is_written(view) for view in range(manifest.num_views)])
+        keys = MissingKeys(written, self._batch_size)
+        with progress("caching logits", written.size) as advance, BackgroundWriter() as write_later:
+
+            def store(batch: Keys, logits: Tensor, given: list[Any], crc32: NDArray[np.uint32]) -> None:
+                indices, view = batch[:, 0], int(batch[0, 1])
+                missing = ~written[view, indices]
+                writer.write(
+                    indices[missing],
+                    logits.float().cpu().numpy()[missing],
+                    labels=labels.stored(given, manifest.num_outputs)[missing],
+                    input_crc32=crc32[missing],
+                    view=view,
+                )
+                advance(int(missing.sum()))
+
+            advance(int(written.sum()))
+            batches = loader(self._batches, keys, self._num_workers)
+            for batch, (inputs, given, crc32) in zip(keys, batches, strict=True):
+                write_later(store, batch, self.logits(inputs, len(batch)), given, crc32)
+        return int((~written).sum())
+
+
+def to_device(inputs: Any, device: torch.device) -> Any:
+    """Tensors in dictionaries and lists on a device; anything else as it is."""
+    if isinstance(inputs, Tensor):
+        return inputs.to(device, non_blocking=True)
+    if isinstance(inputs, Mapping):
+        return {name: to_device(value, device) for name, value in inputs.items()}
+    if isinstance(inputs, list | tuple):
+        return [to_device(value, device) for value in inputs]
+    return inputs
+
+
+def _has(item: Mapping[str, Any], key: object) -> bool:
+    names = key if isinstance(key, Sequence) and not isinstance(key, str) else [key]
+    return all(name in item for name in names)
+
+
+def _plain(label: Any) -> Any:
+    """A label without its tensor, which would take a file descriptor on its way from a worker."""
+    return label.detach().cpu().numpy() if isinstance(label, Tensor) else label
