@@ -18,6 +18,7 @@ from benchmarks.images import labelled, viewed
 from benchmarks.measurement import Measurement, Unit
 from benchmarks.study.arms import LiveTeacher
 from benchmarks.timing import Timed, compare, medians
+from decant.cache import SoftLabelDataset
 from decant.pipeline import objectives
 from decant.pipeline.config.objectives import KD
 from decant.pipeline.config.settings import Network, Training
@@ -26,9 +27,11 @@ from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.training.device import autocast
 from decant.pipeline.training.epoch_log import trained_seconds
 from decant.pipeline.training.loading import BatchedData, OrderedKeys
-from decant.pipeline.training.loop import Criterion, train
+from decant.pipeline.training.loop import train
 from decant.pipeline.training.metrics import Metrics
-from decant.pipeline.training.optimizer import make_optimizer
+from decant.pipeline.training.on_device import DeviceData, device_views, fits_on_device
+from decant.pipeline.training.optimizer import Stepper, make_optimizer
+from decant.pipeline.training.step import Criterion, Step
 from decant.pipeline.views import ViewedData
 
 BATCH = 128
@@ -76,13 +79,13 @@ class Student:
 
     def epoch(self, data: BatchedData, criterion: Criterion) -> Timed:
         """The product's own epoch and its own count of the seconds, without measuring on a test part."""
-        network = self.network()
+        network, placed = self.network(), _placed(data, self.device)
 
         def run() -> float:
             with tempfile.TemporaryDirectory(dir=self.conditions.folder) as name:
                 train(
-                    network, data, criterion, self.settings, Path(name),
-                    views=self.data.cached_views, evaluate_on=lambda _: Metrics(), device=self.device,
+                    network, placed, criterion, self.settings, Path(name), views=self.data.cached_views,
+                    evaluate_on=lambda _: Metrics(), device=self.device, steps_alike=True,
                 )  # fmt: skip
                 return trained_seconds(Path(name))
 
@@ -110,9 +113,33 @@ class Student:
 
         return run
 
+    def recorded_arithmetic(self) -> Timed:
+        """The same on a GPU that replays a recorded step."""
+        network = self.network().train()
+        stepper = Stepper(network, make_optimizer(network, self.settings, self.device), self.settings)
+        step = Step(network, DISTIL, stepper, self.settings, record=True)
+        batch = tuple(value.to(self.device) for value in self.batch())
+
+        def run() -> float:
+            synchronize(self.device)
+            started = time.perf_counter()
+            for _ in range(self.steps):
+                step(batch, 0.0)
+            synchronize(self.device)
+            return time.perf_counter() - started
+
+        return run
+
     def batch(self) -> tuple[Any, ...]:
         """(inputs, labels, teacher_logits) of the first."""
         return labelled(self.conditions, self.data).batch(next(iter(OrderedKeys(len(self.data), BATCH))))
+
+
+def _placed(data: BatchedData, device: torch.device) -> BatchedData:
+    """Where the product would hold the data."""
+    if isinstance(data, SoftLabelDataset) and fits_on_device(data, device):
+        return DeviceData(data, device)
+    return device_views(data, device) if isinstance(data, ViewedData) else data
 
 
 def against_labels(conditions: Conditions) -> Iterator[Measurement]:

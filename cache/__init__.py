@@ -51,7 +51,7 @@ from decant.cache.errors import (
     ValueRefusedError,
 )
 from decant.cache.format.tables import expected_size
-from decant.cache.inputs import CheckInputs, each_input, input_crc32, one_input
+from decant.cache.inputs import CheckInputs, each_input, input_checksums, input_crc32, one_input
 from decant.cache.items import ItemKeys, pick, recognise
 from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.labels import NotComparableError, class_ids, targets
@@ -127,6 +127,7 @@ __all__ = [
     "export_logits",
     "find_unfinished",
     "import_logits",
+    "input_checksums",
     "input_crc32",
     "leftovers",
     "merge_caches",

@@ -5,7 +5,6 @@ Tensors are read through their own methods, so that nothing here imports torch.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol, TypeGuard
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.errors import ValueRefusedError
+from decant.cache.io.checksum import crc32
 
 CheckInputs = Literal["sample", "all", "off"]
 """Whose CRC-32 is compared with what the teacher saw: one input of a batch, every input, or none. The same values in
@@ -50,7 +50,7 @@ def input_crc32(value: object) -> int | None:
     `attention_mask` (L,), values of that length count from the first to the last place where the mask is not 0:
     padding is no part of an input.
 
-    >>> input_crc32(np.arange(6, dtype=np.uint8).reshape(2, 3)) == zlib.crc32(bytes([0, 1, 2, 3, 4, 5]))
+    >>> input_crc32(np.arange(6, dtype=np.uint8).reshape(2, 3)) == crc32(bytes([0, 1, 2, 3, 4, 5]))
     True
     >>> padded = {"input_ids": np.array([7, 8, 0]), "attention_mask": np.array([1, 1, 0])}
     >>> input_crc32(padded) == input_crc32({name: values[:2] for name, values in padded.items()})
@@ -61,7 +61,7 @@ def input_crc32(value: object) -> int | None:
     if isinstance(value, Mapping):
         return _named_crc32(value)
     array = as_array(value)
-    return None if array is None else zlib.crc32(np.ascontiguousarray(array).data)
+    return None if array is None else crc32(np.ascontiguousarray(array).data)
 
 
 def input_checksums(inputs: Any, count: int) -> NDArray[np.uint32]:
@@ -83,6 +83,8 @@ def input_checksums(inputs: Any, count: int) -> NDArray[np.uint32]:
     if lengths != {count}:
         found = ", ".join(f"{length:,}" for length in sorted(lengths)) or type(inputs).__name__
         raise ValueRefusedError(f"inputs: expected {count:,}, one for each index, found {found}")
+    if isinstance(batch, np.ndarray) and batch.ndim > 1:  # the same as below, five times as fast
+        return np.array([crc32(row) for row in np.ascontiguousarray(batch)], np.uint32)
     crcs = [input_crc32(one_input(batch, place)) for place in range(count)]
     if None in crcs:
         kind = type(one_input(batch, crcs.index(None))).__name__
@@ -108,7 +110,7 @@ def _named_crc32(named: Mapping[str, Any]) -> int | None:
             return None
         if mask is not None and array.shape[:1] == mask.shape:
             array = array[used]
-        crc = zlib.crc32(np.ascontiguousarray(array).data, zlib.crc32(f"{name} ".encode(), crc))
+        crc = crc32(np.ascontiguousarray(array).data, crc32(f"{name} ".encode(), crc))
     return crc
 
 

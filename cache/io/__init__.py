@@ -5,6 +5,7 @@ files.py      replacing a file in one step; reading, writing, reserving and sync
 locks.py      the locks between processes
 system.py     what only POSIX has, and what stands in for it elsewhere
 blockfile.py  files of checksummed blocks: filled in place, resumed, checked when they are read
+checksum.py   CRC-32
 partial.py    the unfinished file of a cache: its name, who may write into it, how it is published
 usage.py      who uses a published file
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.errors import IncompleteError
+from decant.cache.io.checksum import crc32
 from decant.cache.io.files import read_all, reserve, storage_error, sync_folder, write_all
 
 WRITTEN = 1 << 32  # an entry is WRITTEN + the CRC-32 of the block's bytes, and so never 0
@@ -55,12 +55,12 @@ def expected_entry(layout: BlockLayout, read: ReadBytes, block: int) -> int:
     ...     size, num_blocks, entries_offset = 10, 1, 2
     ...     def ranges(self, block):
     ...         return (0, 1), (1, 2)
-    >>> expected_entry(TwoBytes(), lambda first, end: b"ab"[first:end], 0) == WRITTEN + zlib.crc32(b"ab")
+    >>> expected_entry(TwoBytes(), lambda first, end: b"ab"[first:end], 0) == WRITTEN + crc32(b"ab")
     True
     """
     crc = 0
     for first, end in layout.ranges(block):
-        crc = zlib.crc32(read(first, end), crc)
+        crc = crc32(read(first, end), crc)
     return WRITTEN + crc
 
 
@@ -71,7 +71,7 @@ def damaged_blocks(layout: BlockLayout, read: ReadBytes, entries: NDArray[np.uin
     ...     size, num_blocks, entries_offset = 9, 1, 1
     ...     def ranges(self, block):
     ...         return ((0, 1),)
-    >>> damaged_blocks(OneByte(), lambda first, end: b"a", np.array([WRITTEN + zlib.crc32(b"b")], "u8"))
+    >>> damaged_blocks(OneByte(), lambda first, end: b"a", np.array([WRITTEN + crc32(b"b")], "u8"))
     [0]
     """
     written = np.flatnonzero(entries).tolist()
@@ -139,7 +139,7 @@ class BlockFile:
         for first, end in self.layout.ranges(block):
             self.write(first, rest[: end - first])
             rest = rest[end - first :]
-        self.write_entry(block, WRITTEN + zlib.crc32(content))
+        self.write_entry(block, WRITTEN + crc32(content))
 
     def finish_block(self, block: int) -> int:
         """Reads back a block whose bytes were written by `write`, and writes its entry; returns that."""
@@ -195,7 +195,7 @@ class BlockChecks:
     ...     size, num_blocks, entries_offset = 9, 1, 1
     ...     def ranges(self, block):
     ...         return ((0, 1),)
-    >>> content = b"a" + (WRITTEN + zlib.crc32(b"a")).to_bytes(8, "little")
+    >>> content = b"a" + (WRITTEN + crc32(b"a")).to_bytes(8, "little")
     >>> checks = BlockChecks(OneByte(), lambda first, end: content[first:end])
     >>> checks.first_damaged(np.array([0, 0])), checks.all_sound
     (None, True)

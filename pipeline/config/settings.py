@@ -205,6 +205,7 @@ _LATER = {
     "sampler": "shuffled",
     "accumulate": 1,
     "freeze": None,
+    "cuda_graphs": True,
 }
 _LATER_OF_STUDENTS = {**_LATER, "weights": None}
 """Settings of training that are left out where they have this value or none."""
@@ -247,6 +248,10 @@ class Training(Section):
     """Whether images and weights use the channels-last memory format."""
     compile: bool = False
     """torch.compile for the steps of training: a long first step, which is said, and shorter ones after it."""
+    cuda_graphs: bool = True
+    """Whether a GPU records a step and replays it, where network and loss are ones that ship and every step is like the
+    others; a CPU never does.
+    """
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Decides the initial weights and the order of the samples."""
     evaluate_every: Count = 1

@@ -26,7 +26,7 @@ from decant.pipeline.objectives.modules import (
     TransferKnowledge,
     TransferModel,
 )
-from decant.pipeline.objectives.registry import FUNCTIONS, build, from_cache, from_labels
+from decant.pipeline.objectives.registry import FUNCTIONS, build, from_cache, from_labels, is_fixed
 from decant.pipeline.objectives.relational import dist
 from decant.pipeline.objectives.sigmoid import binary_cross_entropy, sigmoid_kd, sigmoid_mse
 from decant.pipeline.objectives.squared import logit_mse, regression, squared_error
@@ -66,6 +66,7 @@ __all__ = [
     "from_cache",
     "from_labels",
     "general",
+    "is_fixed",
     "js",
     "kd",
     "logit_mse",

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from decant.pipeline.config.annealing import at
+from decant.pipeline.config.annealing import Scheduled, at
 from decant.pipeline.config.objectives import BUILTIN, Builtin, Custom, LabelSmoothing, Objective, name_of
 from decant.pipeline.config.tasks import SIGMOID, Task
 from decant.pipeline.errors import RecipeError
@@ -75,6 +75,16 @@ def build(
         return function(student_logits, teacher_logits, labels, **now, **smooth)
 
     return loss
+
+
+def is_fixed(settings: Objective) -> bool:
+    """Whether the loss is one that ships, and no number of it follows a schedule.
+
+    >>> from decant.pipeline.config.objectives import KD
+    >>> is_fixed(KD(name="kd"))
+    True
+    """
+    return not isinstance(settings, Custom) and not any(isinstance(value, Scheduled) for _, value in settings)
 
 
 def from_labels(

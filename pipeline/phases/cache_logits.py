@@ -22,6 +22,7 @@ from decant.pipeline.phases.teacher_pass import fill
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.notes import Pass, remember_pass
 from decant.pipeline.runs.saved_network import load_network
+from decant.pipeline.support.source_code import is_users
 from decant.pipeline.training.metrics import Metrics, score_metrics
 
 _MEASURED_ROWS = 100_000  # of a cache that was built before, for the teacher's metrics
@@ -81,7 +82,15 @@ def _compute_missing_rows(writer: LogitCacheWriter, plan: Plan, device: torch.de
     viewed = plan.data.student_train
     if all(writer.is_written(view).all() for view in range(writer.manifest.num_views)):
         return 0
-    return fill(writer, viewed, load_network(plan.teacher), plan.settings.cache, device)
+    teacher = plan.teacher
+    return fill(
+        writer,
+        viewed,
+        load_network(teacher),
+        plan.settings.cache,
+        device,
+        same_every_batch=plan.settings.teacher.cuda_graphs and not is_users(teacher.network.name),
+    )
 
 
 def _measure(

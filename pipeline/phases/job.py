@@ -55,6 +55,8 @@ class TrainingJob:
     """(N,) how often each sample is drawn; None has each once an epoch."""
     lazy: bool = False
     """Whether `data` decode files, so that worker processes pay off."""
+    steps_alike: bool = False
+    """Whether network and criterion do the same in every step, whatever the values, so that a GPU may replay one."""
     load_initial_weights: Callable[[nn.Module], None] | None = None
     """Loads weights into the network before it is trained; None keeps those that are drawn from the seed."""
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -122,6 +124,7 @@ def _train(
         evaluate_on=lambda net: evaluate(net, test, device, job.settings.precision, teacher_logits),
         device=device,
         lazy=job.lazy,
+        steps_alike=job.steps_alike,
         description=f"{job.kind} {job.spec}, seed {job.settings.seed}",
     )
     result = _save_network(job, network, test, device, teacher_logits)

@@ -31,7 +31,9 @@ from decant.pipeline.runs.folders import seed_folder
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.runs.saved_network import WEIGHTS
+from decant.pipeline.support.source_code import is_users
 from decant.pipeline.training.loading import BatchedData
+from decant.pipeline.training.on_device import DeviceData
 
 
 def train_students(
@@ -77,12 +79,13 @@ def jobs_for_seed(
         kind="labels",
         spec=spec,
         settings=settings,
-        data=train,
+        data=training_data.views if isinstance(training_data, DeviceData) else train,
         criterion=objectives.from_labels(settings.label_smoothing, task_of(train.data), weights),
         views=train.cached_views,
         folder=seed_folder(plan.student_folder("labels"), seed),
         shares=resolve_sampler(settings, train.data, "student"),
         lazy=train.data.lazy,
+        steps_alike=weights is None and not is_users(spec.name),
         load_initial_weights=_loading(plan, spec),
     )
     distilled = replace(
@@ -95,6 +98,7 @@ def jobs_for_seed(
             weights,
             task_of(train.data),
         ),
+        steps_alike=labels_only.steps_alike and objectives.is_fixed(settings.objective),
         folder=seed_folder(plan.student_folder("distilled", cache.manifest.key), seed),
         origin={
             "objective": settings.objective.model_dump(mode="json", by_alias=True),

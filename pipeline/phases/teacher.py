@@ -14,6 +14,8 @@ from decant.pipeline.phases.kept_classes import specify_teacher
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import load_test_logits
+from decant.pipeline.support.source_code import is_users
+from decant.pipeline.training.on_device import device_views
 
 
 def make_teacher(plan: Plan, device: torch.device) -> tuple[Result, bool]:
@@ -40,12 +42,13 @@ def make_teacher(plan: Plan, device: torch.device) -> tuple[Result, bool]:
         kind="teacher",
         spec=spec,
         settings=settings,
-        data=train,
+        data=device_views(train, device) if settings.epochs else train,
         criterion=from_labels(settings.label_smoothing, task_of(train.data), weights),
         views=train.live_views,
         folder=plan.teacher_folder,
         shares=resolve_sampler(settings, train.data, "teacher"),
         lazy=train.data.lazy,
+        steps_alike=weights is None and not is_users(spec.name),
         load_initial_weights=lambda network: take_weights(network, spec, settings),
     )
     result, found = train_network(job, plan.recipe, test, device)

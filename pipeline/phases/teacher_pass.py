@@ -6,20 +6,20 @@ copies its logits to the host and writes them, at most a few batches behind.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from decant.cache import LogitCacheWriter, each_input, input_crc32
+from decant.cache import LogitCacheWriter, input_checksums
 from decant.pipeline.config.settings import CacheSettings
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import BackgroundWriter, prefetch
-from decant.pipeline.training.device import Inputs, autocast, to_device
+from decant.pipeline.training.device import Inputs, OnHost, autocast, to_device
 from decant.pipeline.training.forward import forward as checked_forward
 from decant.pipeline.training.loading import Keys, MissingKeys, default_workers, loader
+from decant.pipeline.training.on_device import device_views
+from decant.pipeline.training.recorded import Recorded
 from decant.pipeline.views import ViewedData
 
 
@@ -29,37 +29,57 @@ def fill(
     network: nn.Module,
     settings: CacheSettings,
     device: torch.device,
+    same_every_batch: bool = False,
 ) -> int:
     """Computes and writes every missing row, and returns their number. Raises what the writer raises.
 
     Batch b of a view always has samples b·B to (b+1)·B − 1. A pass that was killed therefore computes missing rows
-    from the same batches, and ends in the same file.
+    from the same batches, and ends in the same file. On a GPU that has room, the views are computed there too;
+    `same_every_batch` says that the network does the same whatever the values, so that a GPU may record and replay it.
     """
     network.to(device).to(memory_format=torch.channels_last)
     written = np.stack([writer.is_written(view) for view in range(writer.manifest.num_views)])
     keys = MissingKeys(written, settings.batch_size)
     workers = default_workers(viewed.data.lazy)
-    batches = loader(viewed, keys, workers)
+    batches = loader(
+        device_views(viewed, device), keys, workers, pin_memory=device.type == "cuda" and workers > 0
+    )
+    compute = _Teacher(network, device, settings.precision, same_every_batch)
     with progress("caching logits", written.size) as advance, BackgroundWriter() as write_later:
 
-        def store(batch: Keys, inputs: Any, logits: Tensor) -> None:
+        def store(batch: Keys, inputs: OnHost, logits: OnHost) -> None:
             indices, view = batch[:, 0], int(batch[0, 1])
             missing = ~written[view, indices]
             writer.write(
                 indices[missing],
-                logits.float().cpu().numpy()[missing],
+                logits.wait().numpy()[missing],
                 labels=viewed.data.labels[indices[missing]],
-                input_crc32=np.array([input_crc32(value) for value in each_input(inputs)], np.uint32)[
-                    missing
-                ],
+                input_crc32=input_checksums(inputs.wait(), len(indices))[missing],
                 view=view,
             )
             advance(int(missing.sum()))
 
         advance(int(written.sum()))
         for batch, (inputs, _) in zip(keys, batches if workers else prefetch(batches), strict=True):
-            write_later(store, batch, inputs, forward(network, inputs, device, settings.precision))
+            logits = compute(inputs)
+            write_later(store, batch, OnHost(inputs), OnHost(logits))
     return int((~written).sum())
+
+
+class _Teacher:
+    """`teacher(inputs)` → raw outputs (B, C) float32 on the device, which the next call may overwrite."""
+
+    def __init__(self, network: nn.Module, device: torch.device, precision: str, record: bool) -> None:
+        self._network, self._device, self._precision = network, device, precision
+        self._recorded = Recorded(self._compute) if record and device.type == "cuda" else None
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        if self._recorded is None or isinstance(inputs, dict):
+            return self._compute(inputs)
+        return self._recorded(inputs.to(self._device, non_blocking=True))
+
+    def _compute(self, inputs: Inputs) -> Tensor:
+        return forward(self._network, inputs, self._device, self._precision).float()
 
 
 @torch.inference_mode()

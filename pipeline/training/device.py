@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -63,6 +65,32 @@ def to_device(inputs: Inputs, device: torch.device, channels_last: bool = False)
     if channels_last and moved.ndim == 4:
         return moved.contiguous(memory_format=torch.channels_last)
     return moved
+
+
+class OnHost:
+    """A copy on the host of tensors of a device, on its way: what the device computes next does not wait for it."""
+
+    def __init__(self, values: Inputs) -> None:
+        """Starts the copy. What lies on the host already is not copied."""
+        self._event: torch.cuda.Event | None = None
+        if isinstance(values, dict):
+            self._values: Inputs = {name: self._copy(value) for name, value in values.items()}
+        else:
+            self._values = self._copy(values)
+        if self._event is not None:
+            self._event.record()
+
+    def wait(self) -> Any:
+        """The tensor, or dictionary of tensors, when the copy has arrived."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._values
+
+    def _copy(self, value: Tensor) -> Tensor:
+        if value.device.type != "cuda":
+            return value.cpu()
+        self._event = self._event or torch.cuda.Event()
+        return torch.empty_like(value, device="cpu", pin_memory=True).copy_(value, non_blocking=True)
 
 
 def _device(name: str) -> torch.device:

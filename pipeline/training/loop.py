@@ -13,26 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from decant.pipeline.config.settings import Training
-from decant.pipeline.objectives import Terms
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import prefetch
 from decant.pipeline.training.checkpoint import resume, save_epoch
-from decant.pipeline.training.device import autocast, make_scaler, to_device
+from decant.pipeline.training.device import make_scaler, to_device
 from decant.pipeline.training.divergence import require_finite, section_of
-from decant.pipeline.training.forward import forward, named_errors, require_batch_of_one
+from decant.pipeline.training.forward import named_errors, require_batch_of_one
 from decant.pipeline.training.frozen import freeze
 from decant.pipeline.training.loading import BatchedData, EpochViews, ShuffledKeys, default_workers, loader
 from decant.pipeline.training.lr_schedule import learning_rate
 from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.training.optimizer import Stepper, make_optimizer
-
-Batch = tuple[Any, ...]
-"""What a dataset yields: inputs (B, …), then labels, and for a distilled student teacher logits."""
-
-Criterion = Callable[..., Tensor | Terms]
-"""(outputs (B, C), *what the dataset yields after the input, progress=share of the training done) → loss, or loss with
-its hard and soft terms.
-"""
+from decant.pipeline.training.step import Batch, Criterion, Step
 
 
 def train(
@@ -47,10 +39,12 @@ def train(
     evaluate_on: Callable[[nn.Module], Metrics],
     device: torch.device,
     lazy: bool = False,
+    steps_alike: bool = False,
     description: str = "training",
 ) -> None:
     """Trains `network` in place, from the checkpoint in `folder` where there is one. `shares` (N,) are how often each
-    sample is drawn; None has each once an epoch.
+    sample is drawn; None has each once an epoch. `steps_alike` says that network and criterion do the same in every
+    step, whatever the values, so that a GPU may record one and replay it.
 
     After every epoch a checkpoint and a line of metrics.jsonl are written. Order, views, learning rate and random
     state are functions of (seed, epoch, step) alone, so that a run that was killed ends with the same weights as one
@@ -68,6 +62,8 @@ def train(
     optimizer = make_optimizer(network, settings, device)
     stepper = Stepper(network, optimizer, settings, scaler, frozen)
     stepped = cast("nn.Module", torch.compile(network, dynamic=False)) if settings.compile else network
+    recorded = steps_alike and device.type == "cuda" and settings.cuda_graphs
+    one_step = Step(stepped, criterion, stepper, settings, record=recorded)
     keys = ShuffledKeys(len(data), settings.batch_size, settings.seed, views, shares)
     first_epoch = resume(network, optimizer, folder, scaler)
     if first_epoch < settings.epochs:
@@ -83,7 +79,7 @@ def train(
             torch.manual_seed(settings.seed + 1_000_003 * epoch)
             running = RunningLoss(epoch + 1, settings.log_every)
             counted = _counted(prefetch(batches) if in_thread else batches, advance)
-            losses = _train_epoch(stepped, counted, criterion, stepper, settings, epoch, len(keys), running)
+            losses = _train_epoch(one_step, counted, settings, epoch, len(keys), running)
             require_finite(losses, epoch + 1, settings, folder)
             seconds = time.perf_counter() - started
             metrics: dict[str, Any] = {"epoch": epoch + 1, **losses, "seconds": seconds}
@@ -122,10 +118,8 @@ class RunningLoss:
 
 
 def _train_epoch(
-    network: nn.Module,
+    one_step: Step,
     batches: Iterator[Batch],
-    criterion: Criterion,
-    stepper: Stepper,
     settings: Training,
     epoch: int,
     steps: int,
@@ -134,6 +128,7 @@ def _train_epoch(
     """One pass over the batches. Returns the mean `loss` over its samples, and the means of `hard` and `soft` where the
     criterion returns them.
     """
+    network, stepper = one_step.network, one_step.stepper
     network.train()
     for module in stepper.frozen:
         module.eval()
@@ -142,9 +137,7 @@ def _train_epoch(
         for group in stepper.optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, settings)
         with named_errors(network, batch[0], "failed in a step", f"{section_of(settings)}.batch_size"):
-            terms, size = _train_step(
-                network, batch, criterion, stepper, settings, step / (settings.epochs * steps)
-            )
+            terms, size = one_step(batch, step / (settings.epochs * steps))
             if step + 1 == (epoch + 1) * steps:
                 stepper.finish()
         if settings.compile and step == 0:
@@ -155,33 +148,11 @@ def _train_epoch(
             )
         for name, term in zip(("loss", "hard", "soft"), terms, strict=True):
             if term is not None:  # added up on the device: no step waits for the host
-                totals[name] = totals.get(name, 0) + term.detach() * size
+                totals[name] = totals.get(name, 0) + term * size
         count += size
         if running is not None:
             running.add(terms.total)
     return {name: float(total) / count for name, total in totals.items()}
-
-
-def _train_step(
-    network: nn.Module,
-    batch: Batch,
-    criterion: Criterion,
-    stepper: Stepper,
-    settings: Training,
-    progress: float,
-) -> tuple[Terms, int]:
-    """Forward, backward and perhaps a step of the optimizer. Returns the terms of the loss, and the size of the
-    batch.
-    """
-    device = next(network.parameters()).device
-    inputs = to_device(batch[0], device, settings.channels_last)
-    targets = [value.to(device, non_blocking=True) for value in batch[1:]]
-    with autocast(device, settings.precision):
-        outputs = forward(network, inputs, f"{section_of(settings)}.batch_size")
-    loss = criterion(outputs, *targets, progress=progress)
-    terms = loss if isinstance(loss, Terms) else Terms(loss)
-    stepper.add(terms.total, len(outputs))
-    return terms, len(outputs)
 
 
 def _require_batches(network: nn.Module, data: BatchedData, settings: Training, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""A student's training data held on its device: inputs and teacher logits are copied there once, and the views of a
+"""Training data held on their device: inputs and teacher logits are copied there once, and the views of a
 batch are computed there.
 
 Views are integer arithmetic, so their bytes are the same on every device. One input of every batch (every input where
@@ -16,11 +16,40 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from decant.cache import Keys, LogitSource, SoftLabelDataset, row_chunks, split_keys
+from decant.pipeline.config.augmentations import Transform
 from decant.pipeline.data.samples import ArrayData, spread
 from decant.pipeline.errors import DataError
 from decant.pipeline.views import ViewedData
 
 _PROBES = 64
+_SHARE = 4  # of a GPU's free memory, one part in so many may be taken
+
+
+class DeviceViews:
+    """The batches of `ViewedData`, held on and computed on a device."""
+
+    def __init__(self, viewed: ViewedData, device: torch.device) -> None:
+        """Copies the inputs to `device`; `viewed` must be of an `ArrayData`.
+
+        Raises DataError where the views on the device differ from those on the CPU.
+        """
+        if not isinstance(viewed, ViewedData) or not isinstance(viewed.data, ArrayData):
+            raise TypeError(f"expected an array through its views, found {type(viewed).__name__}")
+        self._length, self._device = len(viewed), device
+        inputs = torch.from_numpy(viewed.data.inputs).to(device)
+        self._viewed = viewed.on_device(_DeviceArray(viewed.data, inputs))
+        probes = np.stack([spread(len(viewed), _PROBES)] * 2, axis=1)
+        probes[:, 1] %= viewed.settings.num_views
+        if not torch.equal(self._viewed.batch(probes)[0].cpu(), viewed.batch(probes)[0]):
+            raise DataError(f'{device} makes other views than the processor; set cache.table = "mapped"')
+
+    def __len__(self) -> int:
+        return self._length
+
+    def batch(self, keys: Keys) -> tuple[Tensor, Tensor]:
+        """(inputs (B, …), labels) on the device, the values of the dataset."""
+        inputs, labels = self._viewed.batch(keys)
+        return inputs, labels.to(self._device, non_blocking=True)
 
 
 class DeviceData:
@@ -37,15 +66,9 @@ class DeviceData:
             raise TypeError(f"expected an array through its views, found {type(viewed).__name__}")
         self._labelled, self._device = labelled, device
         labelled.check_labels(np.arange(len(viewed)), viewed.data.labels)
-        self._viewed = viewed.on_device(
-            _DeviceArray(viewed.data, torch.from_numpy(viewed.data.inputs).to(device))
-        )
+        self.views = DeviceViews(viewed, device)
+        """The same inputs and labels, without logits."""
         self._logits = _all_logits(labelled.cache, device)
-        probes = np.stack([spread(len(viewed), _PROBES)] * 2, axis=1)
-        probes[:, 1] %= viewed.settings.num_views
-        on_device, on_cpu = self._viewed.batch(probes)[0].cpu(), labelled.batch(probes)[0]
-        if not torch.equal(on_device, on_cpu):
-            raise DataError(f'{device} makes other views than the processor; set cache.table = "mapped"')
 
     def __len__(self) -> int:
         return len(self._labelled)
@@ -55,21 +78,31 @@ class DeviceData:
         checked = keys if self._labelled.check_inputs == "all" else keys[:1]
         self._labelled.batch(checked)  # raises MismatchError for what the teacher did not see
         indices, views = split_keys(keys, len(self))
-        inputs, labels = self._viewed.batch(keys)
+        inputs, labels = self.views.batch(keys)
         rows = torch.from_numpy(views * len(self) + indices).to(self._device, non_blocking=True)
-        return inputs, labels.to(self._device, non_blocking=True), self._logits[rows].float()
+        return inputs, labels, self._logits[rows].float()
+
+
+def device_views(viewed: ViewedData, device: torch.device) -> ViewedData | DeviceViews:
+    """The views held on a GPU that has room for them, and else as they are."""
+    return DeviceViews(viewed, device) if _has_room(viewed, device, 0) else viewed
 
 
 def fits_on_device(labelled: SoftLabelDataset, device: torch.device) -> bool:
     """Whether inputs and teacher logits take at most a quarter of a GPU's free memory; False for any other device,
-    where nothing is gained.
+    where nothing is gained, and for views of the user's own.
     """
-    viewed = labelled.dataset
-    if device.type != "cuda" or not isinstance(viewed, ViewedData) or not isinstance(viewed.data, ArrayData):
-        return False
     rows = labelled.cache.num_views * len(labelled)
     logits_bytes = rows * labelled.cache.num_outputs * labelled.cache.manifest.dtype.itemsize
-    return bool(viewed.data.inputs.nbytes + logits_bytes <= torch.cuda.mem_get_info(device)[0] // 4)
+    return isinstance(labelled.dataset, ViewedData) and _has_room(labelled.dataset, device, logits_bytes)
+
+
+def _has_room(viewed: ViewedData, device: torch.device, more_bytes: int) -> bool:
+    if device.type != "cuda" or not isinstance(viewed.data, ArrayData):
+        return False
+    if any(isinstance(operation, Transform) for operation in viewed.settings.augment):
+        return False
+    return bool(viewed.data.inputs.nbytes + more_bytes <= torch.cuda.mem_get_info(device)[0] // _SHARE)
 
 
 @dataclass

@@ -48,12 +48,20 @@ class Stepper:
         self._batches = self._samples = 0
 
     def add(self, loss: Tensor, size: int) -> None:
-        """The backward pass of the mean loss of a batch of `size` samples."""
+        """The backward pass of the mean loss of a batch of `size` samples, and perhaps a step."""
+        self.backward(loss, size)
+        self.count(size)
+
+    def backward(self, loss: Tensor, size: int) -> None:
+        """Adds the gradient of the mean loss of a batch of `size` samples; the first after a step takes its place."""
         if not self._batches:
             self.optimizer.zero_grad(set_to_none=True)
         if self.settings.accumulate > 1:
             loss = loss * (size / self._full)
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def count(self, size: int) -> None:
+        """Counts a batch of `size` samples whose gradient was added, and makes a step where it is the last of one."""
         self._batches, self._samples = self._batches + 1, self._samples + size
         if self._batches == self.settings.accumulate:
             self.finish()

@@ -1,0 +1,70 @@
+"""Work that a GPU repeats, recorded once as a CUDA graph and replayed: hundreds of small kernels are started by one
+call, where a small network would otherwise wait for the processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+Result = TypeVar("Result")
+Function = Callable[..., Result]
+Recorder = Callable[[Callable[[], Result]], tuple[Result, Callable[[], None]]]
+"""Takes work without arguments; returns its results, which every replay fills anew, and what replays it. The results
+hold nothing before the first replay.
+"""
+
+_EAGER_CALLS = 3
+
+
+class Recorded(Generic[Result]):
+    """`function(*tensors)`, recorded after a few calls with tensors of the same shapes, and replayed from then on.
+
+    The function must do the same for any values: no choice by a value, no copy from or to the host. What a replay
+    returns is overwritten by the next one. Tensors of other shapes, as those of a last batch, are computed as ever.
+    """
+
+    def __init__(self, function: Function[Result], record: Recorder[Result] | None = None) -> None:
+        """`record` is that of CUDA where it is None."""
+        self._function = function
+        self._record: Recorder[Result] = record or record_cuda_graph
+        self._replay: Callable[[], None] | None = None
+        self._inputs: tuple[Tensor, ...] = ()
+        self._result: Result | None = None
+        self._calls = 0
+
+    def __call__(self, *tensors: Tensor) -> Result:
+        if not _alike(tensors, self._inputs):
+            if self._replay is None:
+                self._inputs, self._calls = tensors, 1
+            return self._function(*tensors)
+        if self._replay is None:
+            self._calls += 1
+            if self._calls <= _EAGER_CALLS:
+                return self._function(*tensors)
+            self._inputs = tuple(tensor.clone() for tensor in tensors)
+            self._result, self._replay = self._record(lambda: self._function(*self._inputs))
+        for place, tensor in zip(self._inputs, tensors, strict=True):
+            place.copy_(tensor, non_blocking=True)
+        self._replay()
+        assert self._result is not None
+        return self._result
+
+
+def record_cuda_graph(work: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
+    """Records what `work` starts on the device, without running it. Other threads may use the device meanwhile."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        result = work()
+    return result, graph.replay
+
+
+def _alike(tensors: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
+    """Whether they have the same shapes, dtypes and memory formats, pair by pair."""
+    return len(tensors) == len(others) and all(
+        one.shape == other.shape and one.dtype == other.dtype and one.stride() == other.stride()
+        for one, other in zip(tensors, others, strict=True)
+    )

@@ -1,0 +1,81 @@
+"""One batch of training: forward, loss, backward, and perhaps a step of the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from decant.pipeline.config.settings import Training
+from decant.pipeline.objectives import Terms
+from decant.pipeline.training.device import Inputs, autocast, to_device
+from decant.pipeline.training.divergence import section_of
+from decant.pipeline.training.forward import forward
+from decant.pipeline.training.optimizer import Stepper
+from decant.pipeline.training.recorded import Recorded, Recorder
+
+Batch = tuple[Any, ...]
+"""What a dataset yields: inputs (B, …), then labels, and for a distilled student teacher logits."""
+
+Criterion = Callable[..., Tensor | Terms]
+"""(outputs (B, C), *what the dataset yields after the input, progress=share of the training done) → loss, or loss with
+its hard and soft terms.
+"""
+
+Gradients = list[Tensor | None]
+"""Of each parameter; None where it has none."""
+
+
+class Step:
+    """`step(batch, progress)` → the terms of the loss, without their graph, and the size of the batch."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        criterion: Criterion,
+        stepper: Stepper,
+        settings: Training,
+        record: bool = False,
+        recorder: Recorder[tuple[Terms, Gradients]] | None = None,
+    ) -> None:
+        """With `record`, forward and backward pass are recorded and replayed where nothing stands against it: no
+        accumulated gradients, no scaler, no compiled network. `recorder` is that of `Recorded`.
+        """
+        self.network, self.criterion, self.stepper, self.settings = network, criterion, stepper, settings
+        self._parameters = list(network.parameters())
+        self._setting = f"{section_of(settings)}.batch_size"
+        self._device = self._parameters[0].device
+        self._recorded: Recorded[tuple[Terms, Gradients]] | None = None
+        if record and settings.accumulate == 1 and stepper.scaler is None and not settings.compile:
+            self._recorded = Recorded(self._differentiate, recorder)
+
+    def __call__(self, batch: Batch, progress: float) -> tuple[Terms, int]:
+        inputs = to_device(batch[0], self._device, self.settings.channels_last)
+        targets = [value.to(self._device, non_blocking=True) for value in batch[1:]]
+        if self._recorded is None or isinstance(inputs, dict) or targets[0].ndim != 1:
+            terms, _ = self._differentiate(inputs, *targets, progress=progress)
+        else:
+            terms, gradients = self._recorded(inputs, *targets)
+            for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                parameter.grad = gradient
+        self.stepper.count(len(targets[0]))
+        return terms, len(targets[0])
+
+    def _differentiate(
+        self, inputs: Inputs, *targets: Tensor, progress: float = 0.0
+    ) -> tuple[Terms, Gradients]:
+        """Forward and backward pass. Nothing that is returned holds the graph of the loss, whose nodes would tie a
+        recording to the stream of the step before it.
+        """
+        with autocast(self._device, self.settings.precision):
+            outputs = forward(self.network, inputs, self._setting)
+        loss = self.criterion(outputs, *targets, progress=progress)
+        terms = loss if isinstance(loss, Terms) else Terms(loss)
+        self.stepper.backward(terms.total, len(outputs))
+        return _detached(terms), [parameter.grad for parameter in self._parameters]
+
+
+def _detached(terms: Terms) -> Terms:
+    hard, soft = (None if term is None else term.detach() for term in (terms.hard, terms.soft))
+    return Terms(terms.total.detach(), hard, soft)

@@ -1,0 +1,170 @@
+"""What is done on a GPU alone gives what a processor gives: views to the byte, the rest to rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from decant.cache import LogitCache, LogitCacheWriter, Manifest, SoftLabelDataset
+from decant.pipeline import objectives
+from decant.pipeline.config.objectives import BUILTIN, name_of
+from decant.pipeline.config.settings import CacheSettings, Training, ViewsSettings
+from decant.pipeline.data.samples import ArrayData
+from decant.pipeline.networks.build import build_network
+from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.phases.teacher_pass import fill
+from decant.pipeline.training import recorded
+from decant.pipeline.training.loop import train
+from decant.pipeline.training.metrics import Metrics
+from decant.pipeline.training.on_device import DeviceData, DeviceViews, device_views, fits_on_device
+from decant.pipeline.views import ViewedData
+from tests.helpers.small import CPU
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+GPU = torch.device("cuda")
+N, C, V, BATCH = 200, 5, 2, 32
+AUGMENT = ({"op": "pad-crop", "padding": 2}, {"op": "flip"}, {"op": "color-jitter"})
+ONE_TEACHER = [name_of(kind) for kind in BUILTIN if name_of(kind) not in ("general", "regression")]
+
+
+@pytest.fixture(scope="module")
+def viewed() -> ViewedData:
+    images = np.random.default_rng(0).integers(0, 256, (N, 3, 16, 16), dtype=np.uint8)
+    settings = ViewsSettings.model_validate({"augment": AUGMENT, "count": V})
+    return ViewedData(ArrayData("test", "train", images, np.arange(N) % C, tuple("abcde")), settings)
+
+
+def cached(viewed: ViewedData, folder: Path, network: str, device: torch.device) -> LogitCache:
+    """The teacher's pass on a device."""
+    manifest = Manifest.build(num_samples=N, num_outputs=C, num_views=V, dtype="float32")
+    teacher = build_network(specify_network(Training(network=network, epochs=1).network, viewed), seed=3)
+    with LogitCacheWriter(folder / f"{device.type}.h5", manifest) as writer:
+        assert fill(writer, viewed, teacher, CacheSettings(batch_size=BATCH), device, True) == N * V
+        return LogitCache.open(writer.publish())
+
+
+@pytest.fixture(scope="module")
+def cache(viewed: ViewedData, tmp_path_factory: pytest.TempPathFactory) -> LogitCache:
+    return cached(viewed, tmp_path_factory.mktemp("cache"), "conv", CPU)
+
+
+@pytest.mark.parametrize("network", ["conv", "resnet8", "torchvision:shufflenet_v2_x0_5"])
+def test_a_pass_over_the_data_is_that_of_a_processor(
+    viewed: ViewedData, tmp_path: Path, network: str, count_recordings: list[int]
+) -> None:
+    on_cpu, on_gpu = (cached(viewed, tmp_path, network, device) for device in (CPU, GPU))
+    assert len(count_recordings) == 1
+    assert np.array_equal(on_gpu.input_crc32[:], on_cpu.input_crc32[:])
+    assert np.array_equal(on_gpu.labels[:], on_cpu.labels[:])
+    for view in range(V):
+        expected = on_cpu.logits(slice(None), view)
+        close = 2e-3 * np.abs(expected).max()  # a GPU multiplies in TF32 where torch lets it
+        np.testing.assert_allclose(on_gpu.logits(slice(None), view), expected, atol=close)
+
+
+def test_views_are_the_same_bytes(viewed: ViewedData, cache: LogitCache) -> None:
+    assert isinstance(device_views(viewed, GPU), DeviceViews)
+    assert fits_on_device(SoftLabelDataset(viewed, cache), GPU)
+    keys = np.stack([np.arange(N), np.arange(N) % V], axis=1)
+    resident = DeviceData(SoftLabelDataset(viewed, cache), GPU)
+    for ours, theirs in zip(resident.batch(keys), SoftLabelDataset(viewed, cache).batch(keys), strict=True):
+        assert ours.device.type == "cuda"
+        assert torch.equal(ours.cpu(), theirs)
+
+
+def student(
+    data: Any, viewed: ViewedData, folder: Path, criterion: Callable[..., Any], record: bool, **settings: Any
+) -> dict[str, Tensor]:
+    chosen = Training(**{"network": "conv", "epochs": 3, "batch_size": BATCH, "lr": 0.02, **settings})
+    network = build_network(specify_network(chosen.network, viewed), 0)
+
+    def evaluate_on(network: nn.Module) -> Metrics:
+        network.eval()
+        return Metrics()
+
+    train(
+        network, data, criterion, chosen, folder,
+        views=viewed.cached_views, evaluate_on=evaluate_on, device=GPU, steps_alike=record,
+    )  # fmt: skip
+    return {name: value.cpu() for name, value in network.state_dict().items()}
+
+
+@pytest.fixture
+def count_recordings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    made, record = list[int](), recorded.record_cuda_graph
+
+    def counted(work: Callable[[], Any]) -> Any:
+        made.append(1)
+        return record(work)
+
+    monkeypatch.setattr(recorded, "record_cuda_graph", counted)
+    return made
+
+
+def compare(
+    data: Any, viewed: ViewedData, folder: Path, criterion: Callable[..., Any], **settings: Any
+) -> None:
+    """A recorded training run against one that is not, and how far two of those are from each other."""
+    plain, again, found = (
+        student(data, viewed, folder / name, criterion, name == "recorded", **settings)
+        for name in ("plain", "again", "recorded")
+    )
+    for name, value in plain.items():
+        if value.is_floating_point():
+            noise = float((again[name] - value).abs().max())
+            scale = float(value.abs().max())
+            assert float((found[name] - value).abs().max()) <= 4 * noise + 1e-3 * scale, name
+        else:
+            assert torch.equal(found[name], value), name
+
+
+@pytest.mark.parametrize("name", ONE_TEACHER)
+def test_a_recorded_student_is_the_same_whatever_it_learns_by(
+    viewed: ViewedData, cache: LogitCache, tmp_path: Path, name: str, count_recordings: list[int]
+) -> None:
+    kind = next(kind for kind in BUILTIN if name_of(kind) == name)
+    criterion = objectives.from_cache(kind.model_validate({"name": name}))
+    data = DeviceData(SoftLabelDataset(viewed, cache), GPU)
+    compare(data, viewed, tmp_path, criterion)
+    assert len(count_recordings) == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "bfloat16"},
+        {"optimizer": "adamw", "lr": 0.001},
+        {"clip_norm": 0.1, "nesterov": True},
+        {"network": "resnet8"},
+        {"network": "torchvision:shufflenet_v2_x0_5", "lr": 0.001},
+        {"network": "conv", "freeze": "body.0"},
+    ],
+    ids=str,
+)
+def test_a_recorded_student_is_the_same_however_it_is_trained(
+    viewed: ViewedData,
+    cache: LogitCache,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    count_recordings: list[int],
+) -> None:
+    data = DeviceData(SoftLabelDataset(viewed, cache), GPU).views
+    compare(data, viewed, tmp_path, objectives.from_labels(), **settings)
+    assert len(count_recordings) == 1
+
+
+def test_a_recorded_student_goes_on_from_a_checkpoint(
+    viewed: ViewedData, cache: LogitCache, tmp_path: Path
+) -> None:
+    data, criterion = DeviceViews(viewed, GPU), objectives.from_labels()
+    whole = student(data, viewed, tmp_path / "whole", criterion, True)
+    student(data, viewed, tmp_path / "part", criterion, True, epochs=3, evaluate_every=1)
+    resumed = student(data, viewed, tmp_path / "part", criterion, True)  # finds its last epoch
+    for name in whole:
+        torch.testing.assert_close(resumed[name], whole[name], rtol=1e-2, atol=1e-3)
