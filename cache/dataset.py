@@ -280,6 +280,12 @@ class SoftLabelDataset(Dataset[Any]):
         """Raises MismatchError where labels differ from those that the cache has of these samples `rows` (B,)."""
         self._alignment.check_labels(rows, labels)
 
+    def check_input(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any) -> None:
+        """Raises MismatchError where an input of a batch (B, …) is not what the teacher saw of these samples and views,
+        both (B,): the first, or any where all are checked.
+        """
+        self._alignment.check_input(rows, views, inputs)
+
     def _cannot_compare(self, topic: Topic, text: str) -> None:
         self._say_once(_SAID[topic], text)
 

@@ -2,11 +2,13 @@
 batch are computed there.
 
 Views are integer arithmetic, so their bytes are the same on every device. One input of every batch (every input where
-the dataset checks all) is computed on the CPU too, and compared with what the teacher saw.
+the dataset checks all) is copied back and compared with what the teacher saw.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,14 +44,34 @@ class DeviceViews:
         probes[:, 1] %= viewed.settings.num_views
         if not torch.equal(self._viewed.batch(probes)[0].cpu(), viewed.batch(probes)[0]):
             raise DataError(f'{device} makes other views than the processor; set cache.table = "mapped"')
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __len__(self) -> int:
         return self._length
 
     def batch(self, keys: Keys) -> tuple[Tensor, Tensor]:
         """(inputs (B, …), labels) on the device, the values of the dataset."""
-        inputs, labels = self._viewed.batch(keys)
-        return inputs, labels.to(self._device, non_blocking=True)
+        with self.apart() as ready:
+            inputs, labels = self._viewed.batch(keys)
+            return ready(inputs), ready(labels.to(self._device, non_blocking=True))
+
+    @contextmanager
+    def apart(self) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Runs the block on a stream of its own, so that it does not wait for the step that the GPU computes meanwhile,
+        and waits for the block's end; other streams may use what is passed to the function that it yields.
+        """
+        if self._stream is None:
+            yield lambda tensor: tensor
+            return
+        others = torch.cuda.default_stream(self._device)
+
+        def ready(tensor: Tensor) -> Tensor:
+            tensor.record_stream(others)
+            return tensor
+
+        with torch.cuda.stream(self._stream):
+            yield ready
+        self._stream.synchronize()
 
 
 class DeviceData:
@@ -69,18 +91,21 @@ class DeviceData:
         self.views = DeviceViews(viewed, device)
         """The same inputs and labels, without logits."""
         self._logits = _all_logits(labelled.cache, device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
     def __len__(self) -> int:
         return len(self._labelled)
 
     def batch(self, keys: Keys) -> tuple[Tensor, Tensor, Tensor]:
         """(inputs (B, …), labels, teacher_logits (B, C) float32) on the device, the values of the dataset."""
-        checked = keys if self._labelled.check_inputs == "all" else keys[:1]
-        self._labelled.batch(checked)  # raises MismatchError for what the teacher did not see
         indices, views = split_keys(keys, len(self))
-        inputs, labels = self.views.batch(keys)
-        rows = torch.from_numpy(views * len(self) + indices).to(self._device, non_blocking=True)
-        return inputs, labels, self._logits[rows].float()
+        checked = slice(None) if self._labelled.check_inputs == "all" else slice(1)
+        with self.views.apart() as ready:
+            inputs, labels = self.views.batch(keys)
+            self._labelled.check_input(indices[checked], views[checked], inputs[checked])
+            rows = torch.from_numpy(views * len(self) + indices).to(self._device, non_blocking=True)
+            return inputs, labels, ready(self._logits[rows].float())
 
 
 def device_views(viewed: ViewedData, device: torch.device) -> ViewedData | DeviceViews:
