@@ -47,6 +47,7 @@ from decant.cache.errors import (
     IncompleteError,
     MismatchError,
     NewerFormatError,
+    RewrittenError,
     StorageError,
     ValueRefusedError,
 )
@@ -104,6 +105,7 @@ __all__ = [
     "NewerFormatError",
     "NotComparableError",
     "RegressionSummary",
+    "RewrittenError",
     "SigmoidScores",
     "SigmoidSummary",
     "SoftLabelDataset",

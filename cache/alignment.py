@@ -73,10 +73,17 @@ class Alignment:
         self._say_once("inputs", f'{text}; check_inputs="off" silences this')
 
     def check(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any, labels: Any) -> None:
-        """Raises MismatchError where labels (B,) or inputs (B, …) are not those of rows (B,) in their views (B,)."""
-        if self.compare_labels:
-            self.check_labels(rows, labels)
-        self.check_input(rows, views, inputs)
+        """Raises MismatchError where labels (B,) or inputs (B, …) are not those of rows (B,) in their views (B,), and
+        CorruptError where it is the cache that has changed since it was opened.
+        """
+        try:
+            if self.compare_labels:
+                self.check_labels(rows, labels)
+            self.check_input(rows, views, inputs)
+        except MismatchError:
+            for member in self.cache.members:
+                member.check_unchanged()
+            raise
 
     def check_labels(self, rows: NDArray[np.intp], labels: Any) -> None:
         """Raises MismatchError where labels differ from those that the cache has of these samples `rows` (B,)."""

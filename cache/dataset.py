@@ -144,7 +144,7 @@ class SoftLabelDataset(Dataset[Any]):
         """From now on a key without a view reads view `epoch mod V`, in this process and in every live worker.
 
         Call it before each epoch's iteration over a DataLoader. Workers that have batches in flight see it at their
-        next batch. Raises ValueError for an epoch below 0.
+        next batch. Raises ValueError for an epoch below 0, CorruptError where the cache has changed since it was read.
 
         >>> import tempfile
         >>> from decant.cache import Store, import_logits
@@ -169,8 +169,18 @@ class SoftLabelDataset(Dataset[Any]):
         number = operator.index(epoch)
         if number < 0:
             raise ValueError(f"epoch: counts from 0, found {epoch}")
+        self.check_unchanged()
         self._shared[_EPOCH] = number
         self._shared[_EPOCHS_SET] += 1
+
+    def check_unchanged(self, *, checksums: bool = False) -> None:
+        """Raises CorruptError where a cache is no longer what was read from it; see `LogitCache.check_unchanged`.
+
+        `set_epoch` does so without checksums. Call it with `checksums=True` when training is done, before the student
+        is saved.
+        """
+        for member in self.cache.members:
+            member.check_unchanged(checksums=checksums)
 
     def __len__(self) -> int:
         return len(self.dataset)

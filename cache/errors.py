@@ -5,6 +5,7 @@ CacheError
 │   └── NewerFormatError   written by a later version of the format
 ├── IncompleteError        not all rows are written
 ├── CorruptError           the bytes of a block are not those that were written
+│   └── RewrittenError     written to while it was read, and as it was before
 ├── MismatchError          a sound cache, but of another teacher, other data or other views
 ├── ValueRefusedError      rows that cannot be stored: NaN, overflow, a wrong shape, an index given twice
 └── StorageError           the disk: no space, a failed write or sync, a lock
@@ -60,6 +61,10 @@ class IncompleteError(CacheError):
 
 class CorruptError(CacheError):
     """The bytes of a block are not those that were written."""
+
+
+class RewrittenError(CorruptError):
+    """The file was written to while it was read, and is as it was before: what was read in between may be wrong."""
 
 
 class MismatchError(CacheError):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.format.tables import Layout, Table
+from decant.cache.io.mapped import MappedFile
 from decant.cache.io.system import read_into
 
 Placement = Literal["auto", "mapped", "ram"]
@@ -38,20 +39,25 @@ class Content:
 
     def __init__(self, file: BinaryIO, layout: Layout, path: Path, placement: Placement) -> None:
         """Maps the file, and copies what `placement` says. Raises OSError, EOFError."""
-        self._mapped = mmap.mmap(file.fileno(), layout.size, prot=mmap.PROT_READ)
+        self.mapped = MappedFile(file.fileno(), layout.size, path)
         encoded = [layout.tables[name] for name in layout.encoded]
         self._start, self._end = encoded[0].offset, encoded[-1].end
         self._copy: NDArray[np.uint8] | None = None
         if resolve(placement, path, self._end - self._start) == "ram":
             self._copy = read_whole(file.fileno(), self._start, self._end - self._start)
         else:
-            advise(self._mapped)
+            advise(self.mapped)
 
     def read(self, first: int, end: int) -> memoryview:
         """Bytes `first` to `end` − 1 of the file, without a copy."""
         if self._copy is not None and self._start <= first < self._end:
             return self._copy[first - self._start : end - self._start].data
-        return memoryview(self._mapped)[first:end]
+        return memoryview(self.mapped)[first:end]
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether the encoded logits are a copy, which no change of the file can reach."""
+        return self._copy is not None
 
     def array(self, table: Table) -> NDArray[Any]:
         """A table as an array over these bytes."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,9 +15,11 @@ from decant.cache.errors import CorruptError, FormatError, IncompleteError, Mism
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.tables import Layout
+from decant.cache.io import bus_errors
 from decant.cache.io.blockfile import BlockChecks
 from decant.cache.io.opening import NotAFileError, open_read
 from decant.cache.io.partial import PARTIAL
+from decant.cache.io.unchanged import Unchanged
 from decant.cache.manifest import Manifest
 from decant.cache.placement import Content, Placement
 
@@ -69,6 +72,7 @@ class LogitCache:
                 f"the first is {self._blocks.name(*missing[0].tolist())}; it was never published"
             )
         self._checks = BlockChecks(self._blocks, content.read, trusted=verify == "off")
+        self._unchanged = Unchanged(content.mapped, self._checks, self._name, copied=content.is_copied)
         if verify == "open":
             problems = self.verify()
             if problems:
@@ -167,17 +171,48 @@ class LogitCache:
             one_view, tables = view, self._views[view]
         else:
             raise IndexError(f"view {view}: the cache has {len(self._views)}")
+        bus_errors.guard()
         if not self._checks.all_sound:
             self._verify_rows(rows, one_view)
         try:
-            return {name: table.take(rows, axis=0) for name, table in tables.items()}
+            found = {name: table.take(rows, axis=0) for name, table in tables.items()}
         except IndexError:
             raise _outside(rows, self.num_samples) from None
+        self._unchanged.require_readable()
+        return found
 
     def verify(self) -> list[str]:
         """Checks every block; returns a list of problems, empty for a sound cache."""
+        bus_errors.guard()
         damaged = [self._name(number) for number in self._checks.check_all()]
         return [f"{name} is not as it was written" for name in damaged]
+
+    def check_unchanged(self, *, checksums: bool = False) -> None:
+        """Raises CorruptError where the file is no longer what was read from it: cut short, or written to in place.
+
+        Looks at its size and times, which costs microseconds: call it after each epoch, before that is saved. With
+        `checksums` it reads every block again that was read before: call it so before a trained network is saved.
+        Raises RewrittenError, a CorruptError, where the file was written to since the last call and is as it was
+        before: train the epochs since then again. A file that was deleted, or whose name another file has, is read on
+        as it was; a `CacheWarning` says so once.
+
+        >>> import tempfile
+        >>> from decant.cache import Store, import_logits
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = import_logits(Store(folder.name), np.float32([[1, -1]]), None, teacher={}, data={"name": "toy"})
+        >>> cache = LogitCache.open(path)
+        >>> cache.check_unchanged(checksums=True)
+        >>> path.chmod(0o644)
+        >>> os.truncate(path, 100)
+        >>> try:
+        ...     cache.check_unchanged()
+        ... except CorruptError as error:
+        ...     print(str(error).partition(": ")[2])
+        had 16,424 bytes when it was opened, and now has 100; fetch or build the file again
+        >>> folder.cleanup()
+        """
+        bus_errors.guard()
+        self._unchanged.require(checksums=checksums)
 
     def __len__(self) -> int:
         return self.num_samples
@@ -186,8 +221,13 @@ class LogitCache:
         shape = f"{self.num_views} views × {self.num_samples:,} samples × {self.num_outputs:,} outputs"
         return f"LogitCache({str(self.path)!r}: {shape}, {self.manifest.dtype}, key {self.manifest.key[:16]})"
 
-    def __reduce__(self) -> tuple[Callable[..., LogitCache], tuple[Path, str, Verify]]:
-        return _reopen, (self.path.absolute(), self.manifest.key, self.verify_mode)
+    def __reduce__(self) -> tuple[Callable[..., LogitCache], tuple[Path, str, Verify, int]]:
+        return _reopen, (
+            self.path.absolute(),
+            self.manifest.key,
+            self.verify_mode,
+            crc32(self._checks.entries.data),
+        )
 
     def _in_all_views(self, rows: NDArray[Any], view: ArrayLike) -> NDArray[np.intp]:
         """Row numbers in the tables of all views, (V·N, …), with a view for each row."""
@@ -207,6 +247,7 @@ class LogitCache:
             views = np.full_like(samples, view)
         number = self._checks.first_damaged(views * self._blocks.per_view + (samples >> self._blocks.shift))
         if number is not None:
+            self._unchanged.require_readable()
             raise CorruptError(
                 f"{self.path}: {self._name(number)} is not as it was written; "
                 "`decant cache verify` lists all damage; fetch or build the file again"
@@ -243,10 +284,14 @@ def _outside(rows: NDArray[Any], samples: int) -> IndexError:
     return IndexError(f"sample {rows.min()} to {rows.max()}: the cache has 0 to {samples - 1:,}")
 
 
-def _reopen(path: Path, key: str, verify: Verify) -> LogitCache:
+def _reopen(path: Path, key: str, verify: Verify, content: int) -> LogitCache:
+    """The same cache in another process. content: the CRC-32 of its table of checksums."""
     cache = LogitCache.open(path, verify=verify)
+    bus_errors.set_again()  # a worker that is just starting sets handlers of its own
     if cache.manifest.key != key:
         raise MismatchError(
             f"{path}: another cache has taken its place: key expected {key}, found {cache.manifest.key}"
         )
+    if crc32(cache._checks.entries.data) != content:
+        raise MismatchError(f"{path}: another cache has taken its place, with the same key and other logits")
     return cache

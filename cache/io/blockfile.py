@@ -10,6 +10,7 @@ Cache files and packs of decoded images are such files; each says in a `BlockLay
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -189,7 +190,8 @@ class BlockFile:
 
 
 class BlockChecks:
-    """Which blocks of a file that is only read have been checked: each is when it is first needed.
+    """Which blocks of a file that is only read have been checked: each is when it is first needed, by the process that
+    made this or one that was forked from it; all of them know.
 
     >>> class OneByte:
     ...     size, num_blocks, entries_offset = 9, 1, 1
@@ -205,9 +207,14 @@ class BlockChecks:
         """`trusted` blocks are taken as they are, until `check_all` is called."""
         self._layout, self._read = layout, read
         first = layout.entries_offset
-        self.entries: NDArray[np.uint64] = np.frombuffer(read(first, first + 8 * layout.num_blocks), "<u8")
-        """(num_blocks,): 0 for a block that was never written."""
-        self._pending = np.full(layout.num_blocks, not trusted)
+        entries = read(first, first + 8 * layout.num_blocks)
+        self.entries: NDArray[np.uint64] = np.frombuffer(bytes(entries), "<u8")
+        """(num_blocks,): 0 for a block that was never written. A copy: whoever changes the file cannot change it."""
+        self._trusted = trusted
+        self._pending = np.frombuffer(
+            mmap.mmap(-1, layout.num_blocks), np.bool_
+        )  # which forked processes share
+        self._pending[:] = not trusted
         self.all_sound = trusted
         """Whether there is nothing left to check."""
 
@@ -221,8 +228,7 @@ class BlockChecks:
             if expected_entry(self._layout, self._read, block) != int(self.entries[block]):
                 return int(block)
             self._pending[block] = False
-        if pending:
-            self.all_sound = not self._pending.any()
+        self.all_sound = not self._pending.any()
         return None
 
     def check_all(self) -> list[int]:
@@ -232,3 +238,12 @@ class BlockChecks:
         self._pending[damaged] = True  # so that whoever needs one finds it damaged
         self.all_sound = not damaged
         return damaged
+
+    def changed(self, *, trusted: bool = False) -> list[int]:
+        """Checks every block again that was checked before; those that no longer agree with their entries. Blocks that
+        were taken as they are count where `trusted` says so.
+        """
+        before = np.flatnonzero(~self._pending) if trusted or not self._trusted else np.empty(0, np.intp)
+        found = np.zeros_like(self.entries)
+        found[before] = self.entries[before]
+        return damaged_blocks(self._layout, self._read, found)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from decant.cache import CorruptError, RewrittenError
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Training
 from decant.pipeline.data.samples import task_of
@@ -59,6 +60,8 @@ class TrainingJob:
     """Whether network and criterion do the same in every step, whatever the values, so that a GPU may replay one."""
     load_initial_weights: Callable[[nn.Module], None] | None = None
     """Loads weights into the network before it is trained; None keeps those that are drawn from the seed."""
+    check_unchanged: Callable[[bool], None] = lambda checksums: None
+    """Raises CorruptError where what it is trained on is not what it was; with True also by checksums."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     """Fields of a distilled student's result that name what it is trained from: objective, cache, teacher, baseline."""
 
@@ -102,7 +105,14 @@ def train_network(
         result = load_result_on(job.folder, test, device, teacher_logits)
         if result is not None:
             return result, True
-        return _train(job, recipe, test, device, teacher_logits), False
+        for again in (True, True, False):
+            try:
+                return _train(job, recipe, test, device, teacher_logits), False
+            except RewrittenError as error:
+                if not again:
+                    raise
+                print(f"warning: {error}; this epoch is trained again", file=sys.stderr, flush=True)
+    raise AssertionError("the last try returns or raises")
 
 
 def _train(
@@ -126,6 +136,7 @@ def _train(
         lazy=job.lazy,
         steps_alike=job.steps_alike,
         description=f"{job.kind} {job.spec}, seed {job.settings.seed}",
+        check_unchanged=lambda: job.check_unchanged(False),
     )
     result = _save_network(job, network, test, device, teacher_logits)
     (job.folder / CHECKPOINT).unlink(missing_ok=True)
@@ -164,8 +175,21 @@ def _save_network(
         folder=job.folder,
         **job.origin,
     )
+    _require_unchanged(job)
     result.save()
     return result
+
+
+def _require_unchanged(job: TrainingJob) -> None:
+    """Raises CorruptError where what the network was trained on is not what it was. Where checksums alone show that, no
+    epoch can be relied on, and the checkpoint is removed.
+    """
+    job.check_unchanged(False)
+    try:
+        job.check_unchanged(True)
+    except CorruptError:
+        (job.folder / CHECKPOINT).unlink(missing_ok=True)
+        raise
 
 
 def _require_numbers(folder: Path, logits: Tensor, metrics: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +101,7 @@ def jobs_for_seed(
         ),
         steps_alike=labels_only.steps_alike and objectives.is_fixed(settings.objective),
         folder=seed_folder(plan.student_folder("distilled", cache.manifest.key), seed),
+        check_unchanged=partial(_check_unchanged, cache),
         origin={
             "objective": settings.objective.model_dump(mode="json", by_alias=True),
             "cache": cache.manifest.key,
@@ -109,6 +111,11 @@ def jobs_for_seed(
         },
     )
     return [labels_only, distilled] if settings.baseline and has_labels(train.data) else [distilled]
+
+
+def _check_unchanged(cache: LogitSource, checksums: bool) -> None:
+    for member in cache.members:
+        member.check_unchanged(checksums=checksums)
 
 
 def _loading(plan: Plan, spec: NetworkSpec) -> Callable[[nn.Module], None] | None:

@@ -41,10 +41,12 @@ def train(
     lazy: bool = False,
     steps_alike: bool = False,
     description: str = "training",
+    check_unchanged: Callable[[], None] = lambda: None,
 ) -> None:
     """Trains `network` in place, from the checkpoint in `folder` where there is one. `shares` (N,) are how often each
     sample is drawn; None has each once an epoch. `steps_alike` says that network and criterion do the same in every
     step, whatever the values, so that a GPU may record one and replay it.
+    `check_unchanged` is called after each epoch, and raises where that is not to be kept, as its data changed meanwhile.
 
     After every epoch a checkpoint and a line of metrics.jsonl are written. Order, views, learning rate and random
     state are functions of (seed, epoch, step) alone, so that a run that was killed ends with the same weights as one
@@ -89,6 +91,7 @@ def train(
             if (epoch + 1) % settings.evaluate_every == 0 or epoch + 1 == settings.epochs:
                 metrics["test"] = evaluate_on(network)
                 require_finite(metrics["test"], epoch + 1, settings, folder)
+            check_unchanged()
             save_epoch(folder, network, optimizer, epoch + 1, metrics, scaler)
     for parameter in trainable:  # what was frozen counts among the parameters of a finished network
         parameter.requires_grad_(True)
