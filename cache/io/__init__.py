@@ -2,7 +2,8 @@
 
 opening.py    opening regular files alone, and to write none that a link leads to
 files.py      replacing a file in one step; reading, writing, reserving and syncing, with errors that say what to do
-locks.py      the locks between processes
+drafts.py     what is written beside the name that it is to have
+locks.py      the locks between processes; flock.py, the lock of an open file
 mapped.py     mapped files, and what may happen to them; unchanged.py, whether they are still what was read;
               bus_errors.py, reading what can no longer be read
 system.py     what only POSIX has, and what stands in for it elsewhere

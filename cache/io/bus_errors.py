@@ -55,7 +55,15 @@ _is_set = False
 
 
 def watch(mapped: Guarded, address: int, length: int) -> None:
-    """Has faults in these bytes of memory mark `mapped`, for as long as it lives."""
+    """Has faults in these bytes of memory mark `mapped`, for as long as it lives.
+
+    >>> import numpy as np
+    >>> class Held:
+    ...     lost = False
+    >>> mapped, held = Held(), np.zeros(8192, np.uint8)
+    >>> watch(mapped, held.ctypes.data, held.nbytes)
+    >>> del mapped
+    """
     global _is_set
     _mappings[address] = (address + length, weakref.ref(mapped))
     weakref.finalize(mapped, _mappings.pop, address, None).atexit = False
@@ -63,7 +71,20 @@ def watch(mapped: Guarded, address: int, length: int) -> None:
 
 
 def guard() -> None:
-    """Sets the handler in this process, unless that was done. To be called before a mapped file is read."""
+    """Sets the handler in this process, unless that was done. To be called before a mapped file is read.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from decant.cache.io.mapped import MappedFile
+    >>> file = tempfile.NamedTemporaryFile()
+    >>> size = file.truncate(8192)
+    >>> mapped = MappedFile(file.fileno(), size, Path(file.name))
+    >>> guard()
+    >>> size = file.truncate(0)
+    >>> mapped[5000], mapped.lost
+    (0, True)
+    >>> file.close()
+    """
     global _is_set
     if _is_set or not AVAILABLE:
         return
@@ -78,7 +99,10 @@ def guard() -> None:
 
 
 def set_again() -> None:
-    """Has the next `guard` set the handler: another may have been set since, as in a new worker of a DataLoader."""
+    """Has the next `guard` set the handler: another may have been set since, as in a new worker of a DataLoader.
+
+    >>> set_again()
+    """
     global _is_set
     _is_set = False
 

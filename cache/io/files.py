@@ -9,18 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from decant.cache.errors import StorageError
-from decant.cache.io.opening import create_new
+from decant.cache.io.drafts import DRAFT, create_draft, draft_name, remove_dead_drafts
 from decant.cache.io.system import allocated_bytes, pread, pwrite
-
-DRAFT = ".draft"
-"""Ends the name of a file that is written beside the name that it is to have."""
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -44,7 +40,8 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yields a draft beside `path`, open to be written and read; then syncs it and gives it the name `path`, in one
-    step. A link of that name is replaced; what it leads to is not touched.
+    step. A link of that name is replaced; what it leads to is not touched. Drafts of `path` that killed processes have
+    left are removed.
 
     Where the body raises, or the sync fails, the draft is removed and `path` is as it was. Raises OSError.
 
@@ -58,10 +55,22 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     [('logits.npy', b'rows')]
     >>> folder.cleanup()
     """
-    with drafting(path) as name, os.fdopen(create_new(name), "r+b") as draft:
-        yield draft
-        draft.flush()
-        os.fsync(draft.fileno())
+    remove_dead_drafts(path)
+    locked = -1
+    try:
+        name, fd = create_draft(path)
+        with _named_at_the_end(name, path), os.fdopen(fd, "r+b") as draft:
+            if os.name != "nt":  # where an open file cannot be renamed
+                locked = os.dup(fd)
+            yield draft
+            draft.flush()
+            os.fsync(draft.fileno())
+    except OSError as error:
+        name_file(error, path)
+        raise
+    finally:
+        if locked >= 0:
+            os.close(locked)
 
 
 @contextlib.contextmanager
@@ -72,15 +81,22 @@ def drafting(path: Path) -> Iterator[Path]:
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> path = Path(folder.name, "digits.h5")
-    >>> with drafting(path) as draft:
-    ...     os.close(create_new(draft))
+    >>> with drafting(path) as draft, open(draft, "x") as file:
+    ...     os.fsync(file.fileno())
     >>> path.stat().st_size
     0
     >>> folder.cleanup()
     """
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}{DRAFT}")
-    try:
+    draft = draft_name(path)
+    with _named_at_the_end(draft, path):
         yield draft
+
+
+@contextlib.contextmanager
+def _named_at_the_end(draft: Path, path: Path) -> Iterator[None]:
+    """Gives a draft the name `path` at the end, or removes it."""
+    try:
+        yield
         os.replace(draft, path)
     except OSError as error:
         name_file(error, path)

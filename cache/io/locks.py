@@ -12,7 +12,6 @@ So a lock spares work, and keeps a file in use from being removed; that a publis
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import time
@@ -20,21 +19,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from decant.cache.io.files import storage_error
+from decant.cache.io.flock import AT_ONCE, EXCLUSIVE, FREE, SHARED, flock, try_flock
 from decant.cache.io.opening import has_one_name, open_lock
 from decant.cache.io.system import pread, pwrite
 
-try:
-    import fcntl
-except ImportError:  # not POSIX, as Windows
-    fcntl = None  # type: ignore[assignment]
-
-AVAILABLE = fcntl is not None
-"""Whether this system has locks at all; where not, one process at a time may build, and nothing tells what is used."""
-
 _POLL_SECONDS = 0.2
-_EXCLUSIVE, _SHARED, _FREE, _AT_ONCE = (
-    (0, 0, 0, 0) if fcntl is None else (fcntl.LOCK_EX, fcntl.LOCK_SH, fcntl.LOCK_UN, fcntl.LOCK_NB)
-)
 
 
 def lock_path(path: Path) -> Path:
@@ -74,7 +63,7 @@ def exclusive(lock: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     except OSError as error:
         raise storage_error(error, lock, "opening the lock") from error
     try:
-        if _try_lock(fd, _EXCLUSIVE) is False:
+        if try_flock(fd, EXCLUSIVE) is False:
             waiting("".join(filter(str.isprintable, _name_in(fd))) or "another process")
             _wait(fd, lock)
         with contextlib.suppress(OSError):  # the name is for who waits; the lock holds without it
@@ -109,7 +98,7 @@ def try_exclusive(lock: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield _try_lock(fd, _EXCLUSIVE) is True
+        yield try_flock(fd, EXCLUSIVE) is True
     finally:
         _release(fd)
 
@@ -131,7 +120,7 @@ def shared(lock: Path) -> Iterator[None]:
     fd = -1
     with contextlib.suppress(OSError):
         fd = open_lock(lock)
-        _flock(fd, _SHARED)
+        flock(fd, SHARED)
     try:
         yield
     finally:
@@ -161,7 +150,7 @@ def holder(lock: Path) -> str | None:
         return None
     try:
         named = _name_in(fd)
-        return named if _may_live(named) and _try_lock(fd, _SHARED) is False else None
+        return named if _may_live(named) and try_flock(fd, SHARED) is False else None
     except OSError:
         return None
     finally:
@@ -180,7 +169,7 @@ def claim(fd: int) -> bool:
     ...     claim(file.fileno())
     True
     """
-    return _try_lock(fd, _EXCLUSIVE) is True and join(fd)
+    return try_flock(fd, EXCLUSIVE) is True and join(fd)
 
 
 def join(fd: int) -> bool:
@@ -191,7 +180,7 @@ def join(fd: int) -> bool:
     ...     claim(first.fileno()), claim(second.fileno()), join(second.fileno())
     (True, False, True)
     """
-    return _try_lock(fd, _SHARED) is True
+    return try_flock(fd, SHARED) is True
 
 
 def in_use(fd: int) -> bool:
@@ -204,30 +193,13 @@ def in_use(fd: int) -> bool:
     ...     claim(first.fileno()), in_use(second.fileno())
     (True, True)
     """
-    return _try_lock(fd, _EXCLUSIVE) is False
-
-
-def _flock(fd: int, operation: int) -> None:
-    if fcntl is None:
-        raise OSError(errno.ENOLCK, "this system has no file locks")
-    fcntl.flock(fd, operation)
-
-
-def _try_lock(fd: int, kind: int) -> bool | None:
-    """True where the lock is taken, False where another process has it, None where there are no locks."""
-    try:
-        _flock(fd, kind | _AT_ONCE)
-        return True
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
+    return try_flock(fd, EXCLUSIVE) is False
 
 
 def _wait(fd: int, lock: Path) -> None:
     while True:
         try:
-            _flock(fd, _EXCLUSIVE | _AT_ONCE)
+            flock(fd, EXCLUSIVE | AT_ONCE)
             return
         except BlockingIOError:
             time.sleep(_POLL_SECONDS)
@@ -237,7 +209,7 @@ def _wait(fd: int, lock: Path) -> None:
 
 def _release(fd: int) -> None:
     with contextlib.suppress(OSError):
-        _flock(fd, _FREE)  # closing is not enough: forked workers have it open too
+        flock(fd, FREE)  # closing is not enough: forked workers have it open too
     os.close(fd)
 
 

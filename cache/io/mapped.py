@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import weakref
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -55,7 +56,8 @@ class MappedFile(mmap.mmap):
 
     def __new__(cls, fd: int, length: int, path: Path) -> MappedFile:
         """Maps the first `length` bytes. Raises OSError, ValueError where the file has fewer."""
-        self = super().__new__(cls, fd, length, access=mmap.ACCESS_READ)
+        own_only = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+        self = super().__new__(cls, fd, length, access=mmap.ACCESS_READ, **own_only)
         self.path, self.lost = path, False
         own = os.dup(fd)  # which is closed with the mapping, and which forked processes have too
         self._fd = own

@@ -19,7 +19,8 @@ import uuid
 from functools import cache
 from pathlib import Path
 
-from decant.cache.io.files import DRAFT, storage_error
+from decant.cache.io.drafts import DRAFT
+from decant.cache.io.files import storage_error
 from decant.cache.io.locks import claim
 from decant.cache.io.opening import NotAFileError, has_one_name, is_ours, kind, open_read, open_write
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from decant.cache.errors import FormatError
 from decant.cache.format import hdf5
 from decant.cache.io import usage
-from decant.cache.io.files import DRAFT, storage_error
+from decant.cache.io.drafts import DRAFT
+from decant.cache.io.files import storage_error
 from decant.cache.io.locks import in_use
 from decant.cache.io.opening import kind, open_read
 from decant.cache.io.partial import PARTIAL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -74,6 +75,11 @@ def load_result_on(
     If its metrics are of another test split, the network is loaded, measured again, and its result is saved.
     """
     result = load_result(folder)
+    if result is not None:
+        with contextlib.suppress(OSError):  # another person's run
+            (folder / CHECKPOINT).unlink(
+                missing_ok=True
+            )  # a kill just after the result was written leaves it
     if result is None or result.test_sha256 == test.data.digest():
         return result
     logits = _save_test_logits(folder, load_network(result).to(device), test, device)

@@ -45,8 +45,8 @@ def train(
 ) -> None:
     """Trains `network` in place, from the checkpoint in `folder` where there is one. `shares` (N,) are how often each
     sample is drawn; None has each once an epoch. `steps_alike` says that network and criterion do the same in every
-    step, whatever the values, so that a GPU may record one and replay it.
-    `check_unchanged` is called after each epoch, and raises where that is not to be kept, as its data changed meanwhile.
+    step, whatever the values, so that a GPU may record one and replay it. `check_unchanged` is called after each epoch,
+    and raises where that is not to be kept, as its data changed meanwhile.
 
     After every epoch a checkpoint and a line of metrics.jsonl are written. Order, views, learning rate and random
     state are functions of (seed, epoch, step) alone, so that a run that was killed ends with the same weights as one

@@ -19,7 +19,7 @@ from decant.cache.io.files import (
     write_all,
     write_atomically,
 )
-from tests.helpers.processes import finished, python, wait_until
+from tests.helpers.processes import PATIENCE, finished, python, wait_until
 
 
 @pytest.fixture
@@ -168,3 +168,36 @@ def test_a_reader_sees_one_whole_content_or_the_other_and_so_it_stays_after_a_ki
         writer.send_signal(signal.SIGKILL)
         writer.communicate()
     assert path.read_bytes() in (b"a" * length, b"b" * length)
+
+
+# Drafts of the dead
+
+
+def test_the_draft_of_a_killed_writer_is_gone_when_the_file_is_written_next(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    script = """
+import os, signal, sys
+from pathlib import Path
+from decant.cache.io.files import replacing
+with replacing(Path(sys.argv[1])) as draft:
+    draft.write(b"half")
+    draft.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    python(script, path).communicate(timeout=PATIENCE)
+    (left,) = tmp_path.iterdir()
+    other = tmp_path / f"other-{left.name}"
+    other.write_bytes(b"of another name")
+    write_atomically(path, b"whole")
+    assert {found.name for found in tmp_path.iterdir()} == {path.name, other.name}
+    assert path.read_bytes() == b"whole"
+
+
+def test_a_draft_that_is_written_just_now_stays(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    with replacing(path) as draft:
+        draft.write(b"later")
+        write_atomically(path, b"sooner")
+        assert path.read_bytes() == b"sooner"
+    assert path.read_bytes() == b"later"
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]

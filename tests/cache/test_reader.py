@@ -309,7 +309,9 @@ def test_reading_holds_no_file_open(path: Path) -> None:
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     caches = [LogitCache.open(path) for _ in range(5)]
     after = len(os.listdir("/proc/self/fd")) if before else 0
-    assert after - before <= len(caches), "at most the one that Python's mmap keeps"
+    assert after - before <= 2 * len(caches), (
+        "at most the one that Python's mmap keeps, and one to look at its times"
+    )
 
 
 def test_reading_needs_no_torch(path: Path) -> None:

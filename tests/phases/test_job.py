@@ -33,6 +33,13 @@ def test_a_finished_folder_has_weights_logits_metrics_recipe_and_result(tmp_path
     assert not (folder / CHECKPOINT).exists()
 
 
+def test_a_checkpoint_that_a_kill_left_beside_a_result_is_removed(tmp_path: Path) -> None:
+    folder = teach(tmp_path).folder
+    (folder / CHECKPOINT).write_bytes(b"of the last epoch")
+    assert teach(tmp_path).folder == folder
+    assert not (folder / CHECKPOINT).exists()
+
+
 def test_the_result_is_written_last(tmp_path: Path) -> None:
     folder = teach(tmp_path).folder
     written = (folder / RESULT).stat().st_mtime_ns

@@ -190,10 +190,10 @@ def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> No
     could not be removed; the others are removed all the same.
     """
     from decant.cache import StorageError, leftovers, remove_leftover
-    from decant.cache.io import locks
+    from decant.cache.io import flock
     from decant.pipeline.data.image_pack import IN_STORE, is_pack
 
-    if not locks.AVAILABLE:
+    if not flock.AVAILABLE:
         raise StorageError(
             f"{store.root}: this system has no file locks (fcntl), so nothing tells which files are in use; remove by "
             "hand what no process reads or writes"

@@ -1,0 +1,48 @@
+"""The lock of the system on an open file, which ends with the descriptors that hold it; where there is none, as on
+Windows and on some network mounts, nobody is held off.
+"""
+
+from __future__ import annotations
+
+import errno
+
+try:
+    import fcntl
+except ImportError:  # not POSIX, as Windows
+    fcntl = None  # type: ignore[assignment]
+
+AVAILABLE = fcntl is not None
+"""Whether this system has locks at all; where not, one process at a time may build, and nothing tells what is used."""
+
+EXCLUSIVE, SHARED, FREE, AT_ONCE = (
+    (0, 0, 0, 0) if fcntl is None else (fcntl.LOCK_EX, fcntl.LOCK_SH, fcntl.LOCK_UN, fcntl.LOCK_NB)
+)
+
+
+def flock(fd: int, operation: int) -> None:
+    """Takes or frees the lock of an open file. Raises OSError, also where there are no locks.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryFile() as file:
+    ...     flock(file.fileno(), SHARED)
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOLCK, "this system has no file locks")
+    fcntl.flock(fd, operation)
+
+
+def try_flock(fd: int, kind: int) -> bool | None:
+    """True where the lock is taken, False where another process has it, None where there are no locks.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as first, open(first.name) as second:
+    ...     try_flock(first.fileno(), EXCLUSIVE), try_flock(second.fileno(), EXCLUSIVE)
+    (True, False)
+    """
+    try:
+        flock(fd, kind | AT_ONCE)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
