@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from decant.cache.io.files import DRAFT
+from decant.cache.io.drafts import DRAFT
 from decant.pipeline.errors import ModelError
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.result import Result
