@@ -215,7 +215,33 @@ def storage_error(error: OSError, path: Path, doing: str) -> StorageError:
     >>> print(storage_error(full, Path("digits.h5"), "writing"))
     digits.h5: writing: No space left on device; free some space and run the same command again, it goes on from here
     """
-    why = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        why += "; free some space and run the same command again, it goes on from here"
-    return StorageError(f"{path}: {doing}: {why}")
+    why, what_to_do = error.strerror or str(error), remedy(error, path)
+    return StorageError(f"{path}: {doing}: {why}" + (f"; {what_to_do}" if what_to_do else ""))
+
+
+def remedy(error: OSError, path: Path | None = None) -> str | None:
+    """What to do about a disk that does not take what is written to `path`; None for another error.
+
+    >>> remedy(OSError(errno.EROFS, "Read-only file system"))
+    'name a folder that can be written, with --runs or --store'
+    """
+    again = "and run the same command again, it goes on from here"
+    if error.errno == errno.ENOSPC and path is not None and not _has_inodes(path):
+        return f"the disk has room for no more files: remove some {again}"
+    return {
+        errno.ENOSPC: f"free some space {again}",
+        errno.EDQUOT: f"that is your quota: free some space {again}",
+        errno.EFBIG: f"that is the limit of ulimit -f, or of the disk: raise it {again}",
+        errno.EROFS: "name a folder that can be written, with --runs or --store",
+        errno.EIO: f"the disk, or the connection to it, fails: see the system's log, {again}",
+    }.get(error.errno or 0)
+
+
+def _has_inodes(path: Path) -> bool:
+    """Whether the disk of `path` takes another file; True where that is not known."""
+    there = next((folder for folder in path.absolute().parents if folder.is_dir()), Path("/"))
+    try:
+        found = os.statvfs(there)
+    except (OSError, AttributeError):
+        return True
+    return not found.f_files or found.f_favail > 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
 import shlex
 import signal
 import sys
 import traceback
 import warnings
+from pathlib import Path
 from typing import NoReturn, TextIO
 
 import click
@@ -18,6 +19,7 @@ from decant.pipeline.cli.deploy import export, predict
 from decant.pipeline.cli.options import as_json, print_json, print_table
 from decant.pipeline.cli.phases import cache_logits, evaluate, student, teacher
 from decant.pipeline.cli.report import report
+from decant.pipeline.cli.signals import end_on_signals, received
 from decant.pipeline.cli.status import status
 
 DEBUG = "--debug"
@@ -29,6 +31,7 @@ def main() -> None:
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a recipe's package.module:function may be
+    end_on_signals()
     warnings.showwarning = _show_warning
     words = [word for word in sys.argv[1:] if word != DEBUG]
     debug = len(words) < len(sys.argv[1:]) or os.environ.get("DECANT_DEBUG", "0") not in ("", "0")
@@ -45,6 +48,9 @@ def main() -> None:
         _fail(error, debug)
     except BaseException as error:  # a user's code may raise anything
         _fail(error, debug)
+    if received() not in (None, signal.SIGINT):  # which --watch ends with
+        _interrupted()
+    _end_output()
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -52,8 +58,37 @@ def _fail(error: BaseException, debug: bool) -> NoReturn:
     """Ends with exit code 1 and one message, after the traceback if there is to be one."""
     if debug:
         traceback.print_exception(error)
-    click.echo(f"decant: {_message(error)}", err=True)
+    if (
+        received() is not None
+    ):  # what a signal cuts short may end in any error, as a worker's that it ended too
+        _interrupted()
+    if isinstance(error, OSError) and _raised_in(error).startswith(("click.", "rich.")):
+        error.filename = error.filename or "the output"
+    if not _is_of_closed_pipe(error):
+        click.echo(f"decant: {_message(error)}", err=True)
+    _end_output()
     sys.exit(1)
+
+
+def _is_of_closed_pipe(error: BaseException) -> bool:
+    """Whether the program that reads the output, as `head`, has ended: that is no error of this one."""
+    if isinstance(error, SystemExit):  # how rich ends
+        error = error.__context__ or error
+    return isinstance(error, BrokenPipeError) and error.filename in (None, "the output")
+
+
+def _end_output() -> None:
+    """Writes what is still buffered. If that fails, ends with exit code 1, and says why unless a pipe is closed."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python would try again
+            if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+                click.echo(f"decant: the output cannot be written: {error.strerror}", err=True)
+            sys.exit(1)
 
 
 def _message(error: BaseException) -> str:
@@ -62,12 +97,10 @@ def _message(error: BaseException) -> str:
     from decant.pipeline.errors import PipelineError
 
     if isinstance(error, OSError):
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return (
-            f"{error}; free some space and run the same command again, it goes on from here"
-            if full
-            else f"{error}"
-        )
+        from decant.cache.io.files import remedy
+
+        hint = remedy(error, None if error.filename is None else Path(os.fsdecode(error.filename)))
+        return f"{error}" if hint is None else f"{error}; {hint}"
     if isinstance(error, (PipelineError, CacheError)):
         return str(error)
     said = str(error).strip().partition("\n")[0]
@@ -92,18 +125,26 @@ def _show_warning(
 
 def _is_of_commands(error: SystemExit) -> bool:
     """Whether a command ended the program; a user's module may try to as well, and with any exit code."""
+    return _raised_in(error).startswith(("decant.pipeline.cli", "click."))
+
+
+def _raised_in(error: BaseException) -> str:
+    """The module that raised an error."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    name = "" if frame is None else str(frame.tb_frame.f_globals.get("__name__"))
-    return name.startswith(("decant.pipeline.cli", "click."))
+    return "" if frame is None else str(frame.tb_frame.f_globals.get("__name__"))
 
 
 def _interrupted() -> NoReturn:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    command = shlex.join(["decant", *sys.argv[1:]])
-    click.echo(f"\ndecant: interrupted; everything made so far is kept. Go on with: {command}", err=True)
-    sys.exit(1)
+    """Ends with exit code 1 after Ctrl-C, and with 128 + its number after another signal, as shells count."""
+    number, command = received(), shlex.join(["decant", *sys.argv[1:]])
+    by_keyboard = number in (None, signal.SIGINT)
+    said = "interrupted" if number is None or by_keyboard else f"ended by {number.name}"
+    with contextlib.suppress(OSError):  # the terminal may be closed
+        click.echo(f"\ndecant: {said}; everything made so far is kept. Go on with: {command}", err=True)
+    _end_output()
+    sys.exit(1 if number is None or by_keyboard else 128 + number)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

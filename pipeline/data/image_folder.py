@@ -207,8 +207,12 @@ def _held(files: FileData) -> ArrayData:
     inputs = np.empty((len(files), *files.input_shape), np.uint8)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoder releases the interpreter's lock
         decoded = pool.map(partial(decode, views=files.views), files.paths)
-        for index, image in enumerate(track(decoded, f"decoding {files.split} images", total=len(files))):
-            inputs[index] = alike(image, files.first, files.paths[index])
+        try:
+            for index, image in enumerate(track(decoded, f"decoding {files.split} images", total=len(files))):
+                inputs[index] = alike(image, files.first, files.paths[index])
+        except BaseException:  # also Ctrl-C: the files that wait need not be decoded
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return ArrayData(
         files.name, files.split, inputs, files.labels, files.classes, files.content, files.decoding
     )

@@ -17,6 +17,7 @@ from decant.cache.io.files import name_file, write_atomically
 from decant.cache.io.opening import open_append, read_file
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.support.checked_json import Amount, Whole, check, parse
+from decant.pipeline.support.notices import say_once
 
 METRICS = "metrics.jsonl"
 
@@ -68,7 +69,12 @@ def read_epochs(folder: Path) -> list[Epoch]:
     []
     """
     epochs = list[Epoch]()
-    for number, line in enumerate(_lines(folder), start=1):
+    try:
+        lines = _lines(folder)
+    except OSError as error:  # the network is there without it
+        say_once(f"warning: left out: {error}")
+        return epochs
+    for number, line in enumerate(lines, start=1):
         try:
             found = parse(line)
             if not isinstance(found, dict) or "epoch" not in found:

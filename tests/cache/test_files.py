@@ -95,7 +95,7 @@ except StorageError as error:
 """
     said = finished(python(script, tmp_path / "file"))
     assert said.startswith("1000 ")
-    assert "File too large; free some space" in said
+    assert "File too large; that is the limit of ulimit -f" in said
 
 
 # Files that are replaced
