@@ -1,6 +1,12 @@
 """The labels of a batch as the cache has them, so that they can be compared.
 
 Class ids may be integers, booleans, floats with whole numbers, in rows of one, one-hot rows, or names of classes.
+
+>>> try:
+...     class_ids([0.5, 1.0], num_classes=2)
+... except NotComparableError as error:
+...     print(error)
+floats that are no whole numbers
 """
 
 from __future__ import annotations
@@ -47,7 +53,11 @@ def class_ids(labels: Any, num_classes: int, names: Sequence[str] | None = None)
 
 
 def targets(labels: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Regression targets (B, T), or (B,) where T is 1, as (B, T) float32. Raises NotComparableError."""
+    """Regression targets (B, T), or (B,) where T is 1, as (B, T) float32. Raises NotComparableError.
+
+    >>> targets([0.5, 2.0], (2, 1)).tolist()
+    [[0.5], [2.0]]
+    """
     given = _array(labels)
     if given.dtype.kind not in "iubf" or (given.shape != shape and shape != (*given.shape, 1)):
         raise NotComparableError(f"of shape {given.shape} and {given.dtype}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,10 @@ class Batch:
     """(B,), all different."""
     view: int
     columns: Mapping[str, NDArray[Any]]
+
+    def rows(self, places: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
+        """The rows of samples[places], of every table."""
+        return {table: column[places] for table, column in self.columns.items()}
 
     def part(self, table: str, first: int, end: int) -> NDArray[Any]:
         """The rows of samples[first:end]."""

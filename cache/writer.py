@@ -24,7 +24,8 @@ from decant.cache.errors import (
     ValueRefusedError,
 )
 from decant.cache.format import hdf5
-from decant.cache.format.blocks import Blocks, StoredRows
+from decant.cache.format.blocks import Blocks, StoredRows, block_entry
+from decant.cache.format.row_marks import RowMarks, marked_rows, read_marks, row_crc32
 from decant.cache.format.tables import Layout
 from decant.cache.inputs import input_checksums
 from decant.cache.io import locks, partial
@@ -37,6 +38,8 @@ from decant.cache.validation import Batch
 
 _ENOUGH_ROWS = 8
 """Rows that are looked at before a teacher's outputs are doubted."""
+_ROUNDING = 2**-5
+"""Of a row's largest logit: how far two passes over one input may be apart, as bfloat16 rounds them."""
 
 
 class LogitCacheWriter:
@@ -47,7 +50,10 @@ class LogitCacheWriter:
     was read back, agrees with its entry and is synced. Two builders never write into one file (`cache.io.partial`), so
     they need not exclude each other; `Store.building` does so to save the second one the work.
 
-    Unpickled in another process, it writes into the same file: ranks of one job share it if they write disjoint blocks.
+    Ranks of one job write any rows, each with a writer of its own: of the same path, with a file of its own until one
+    of them publishes, or of the same file, where the writer was sent to them by pickle. When all rows are written,
+    whoever calls `publish` joins them; until then it raises IncompleteError. Rows of blocks that are not whole yet are
+    marked one by one, in a file beside the partial one (`cache.format.row_marks`).
 
     >>> import tempfile
     >>> from decant.cache import LogitCache
@@ -89,9 +95,8 @@ class LogitCacheWriter:
             self._open(_check_begun(self.partial, manifest))
             reserve(self._fd, self.layout.size, self.partial)
             self._forget_damaged()
-            for other in partial.begun(self.path):
-                if other != self.partial:
-                    self._take_over(other)
+            self._recall()
+            self._take_over_others()
         except BaseException:
             os.close(self._fd)
             raise
@@ -110,6 +115,7 @@ class LogitCacheWriter:
     def close(self) -> None:
         """Closes the file; what is written stays for the next writer."""
         if self._fd >= 0:
+            self._marks.close()
             os.close(self._fd)
             self._fd = self._stored.file.fd = -1
 
@@ -139,7 +145,8 @@ class LogitCacheWriter:
 
         Raises ValueRefusedError, naming sample and view, for NaN, Inf, float16 overflow, a wrong shape, an index out of
         range, or an index that is stored already with other values; StorageError where the disk fails. Warns once where
-        the rows look like probabilities.
+        the rows look like probabilities. A row of the same input whose logits are only rounded otherwise, as those that
+        a distributed sampler pads with, is left as it was written first.
         """
         if inputs is not None:
             if input_crc32 is not None:
@@ -177,6 +184,9 @@ class LogitCacheWriter:
         all samples, probabilities. For that it reads at most 4,096 rows.
         """
         self._entries = self._stored.read_entries()  # other ranks may have written into the same file
+        if (self._entries == 0).any():
+            self._recall()
+            self._take_over_others()
         missing = np.argwhere(self._entries == 0)
         if len(missing):
             raise IncompleteError(
@@ -187,6 +197,7 @@ class LogitCacheWriter:
             self._stored.file.sync()
         except StorageError:
             self.close()
+            partial.remove(self.partial)
             raise
         damaged = self._forget_damaged()
         if damaged:
@@ -240,6 +251,7 @@ class LogitCacheWriter:
         self._entries = self._stored.read_entries()
         filled = np.repeat(self._entries != 0, self.blocks.rows, axis=1)
         self._filled: NDArray[np.bool_] = np.ascontiguousarray(filled[:, : self.blocks.num_samples])
+        self._marks = RowMarks(self.partial)
 
     def _store(self, batch: Batch) -> None:
         """Writes the rows that are not stored yet, and then the entries of the blocks that are whole with them."""
@@ -250,10 +262,36 @@ class LogitCacheWriter:
             for table in batch.columns:
                 self._stored.write(table, view, int(rows[first]), batch.part(table, first, end))
         self._filled[view, rows[fresh]] = True
-        for block in np.unique(rows[fresh] >> self.blocks.shift).tolist():
-            first, end = self.blocks.bounds(block)
-            if self._filled[view, first:end].all():
+        self._finish(batch, fresh)
+
+    def _finish(self, batch: Batch, fresh: NDArray[np.intp]) -> None:
+        """Marks rows that are in the file: by the entry of their block where that is whole, or else one by one."""
+        of_block = batch.samples[fresh] >> self.blocks.shift
+        whole = {block for block in np.unique(of_block).tolist() if self._is_filled(batch.view, block)}
+        rest = fresh[[block not in whole for block in of_block.tolist()]]
+        if len(rest):
+            self._marks.append(batch.view, batch.samples[rest], row_crc32(self.blocks, batch.rows(rest)))
+        for block in sorted(whole):
+            self._entries[batch.view, block] = self._stored.finish_block(batch.view, block)
+
+    def _is_filled(self, view: int, block: int) -> bool:
+        first, end = self.blocks.bounds(block)
+        return bool(self._filled[view, first:end].all())
+
+    def _recall(self) -> None:
+        """Takes up rows that this or another process has written into the file, and the blocks that are whole so."""
+        written = np.repeat(self._entries != 0, self.blocks.rows, axis=1)[:, : self.blocks.num_samples]
+        self._filled |= written
+        for view, samples, _ in marked_rows(self._stored, read_marks(self.partial), ~self._filled):
+            self._filled[view, samples] = True
+        for view, block in np.argwhere(self._entries == 0).tolist():
+            if self._is_filled(view, block):
                 self._entries[view, block] = self._stored.finish_block(view, block)
+
+    def _take_over_others(self) -> None:
+        for other in partial.begun(self.path):
+            if other != self.partial:
+                self._take_over(other)
 
     def _forget_damaged(self) -> list[tuple[int, int]]:
         """Marks every block that is not as it was written as unwritten; returns those (view, block)."""
@@ -263,32 +301,32 @@ class LogitCacheWriter:
             self._filled[view, first:end] = False
         return damaged
 
-    def _forget(self, view: int, block: int) -> None:
-        first, end = self.blocks.bounds(block)
-        self._stored.write_entry(view, block, 0)
-        self._entries[view, block] = 0
-        self._filled[view, first:end] = False
-
     def _take_over(self, other: Path) -> None:
-        """Copies the sound blocks of another builder's file, and removes that file unless its builder still runs."""
+        """Copies the sound rows of another builder's file, and removes that file unless its builder still runs."""
         unusable = (FormatError, PermissionError, FileNotFoundError, NotAFileError)
         with contextlib.suppress(*unusable), open_read(other, follow=False) as file:
             self._copy(StoredRows(file.fileno(), _check_begun(other, self.manifest), other))
             if not locks.in_use(file.fileno()):
-                other.unlink(missing_ok=True)
+                partial.remove(other)
 
     def _copy(self, source: StoredRows) -> None:
-        """Copies the blocks that are written in `source` and not here."""
+        """Copies the rows that are written in `source` and not here: of whole blocks, and those that are marked."""
         theirs = source.read_entries()
         for view, block in np.argwhere((theirs != 0) & (self._entries == 0)).tolist():
             first, end = self.blocks.bounds(block)
             rows = {table: source.read_array(table, view, first, end) for table in self.blocks.columns}
-            batch = Batch(np.arange(first, end), view, rows)
-            with contextlib.suppress(ValueRefusedError):  # of a block that is damaged there
-                self.manifest.encoding.check(rows, batch.samples, view)
-                self._store(batch)
-            if self._entries[view, block] != theirs[view, block]:
-                self._forget(view, block)
+            if block_entry(self.blocks, rows) == theirs[view, block]:  # not damaged there
+                self._adopt(view, np.arange(first, end), rows)
+        for view, samples, rows in marked_rows(source, read_marks(source.file.path), ~self._filled):
+            self._adopt(view, samples, rows)
+
+    def _adopt(self, view: int, samples: NDArray[np.int64], rows: dict[str, NDArray[Any]]) -> None:
+        """Stores rows of another builder's file that are not here yet; where both have a row, that here stays."""
+        fresh = ~self._filled[view, samples]
+        chosen = {table: column[fresh] for table, column in rows.items()}
+        with contextlib.suppress(ValueRefusedError):  # which `encode` never returns
+            self.manifest.encoding.check(chosen, samples[fresh], view)
+            self._store(Batch(samples[fresh], view, chosen))
 
     def _check_repeats(self, batch: Batch) -> None:
         """Raises ValueRefusedError where a row is stored already with other bytes, or its label for another view."""
@@ -296,12 +334,26 @@ class LogitCacheWriter:
         for place in np.flatnonzero(filled.any(axis=0)).tolist():
             row = int(batch.samples[place])
             for table in batch.columns if filled[view, place] else self.blocks.shared:
-                given = batch.part(table, place, place + 1).tobytes()
-                if self._stored.read(table, view, row, row + 1) != given:
+                given = batch.part(table, place, place + 1)
+                stored = self._stored.read_array(table, view, row, row + 1)
+                if stored.tobytes() != given.tobytes() and not self._is_rounding(batch, place):
                     where = "" if filled[view, place] else ", for another view"
                     raise ValueRefusedError(
                         f"sample {row}, view {view}: already stored with other {table}{where}"
                     )
+
+    def _is_rounding(self, batch: Batch, place: int) -> bool:
+        """Whether a row that is stored already is given again with logits of the same input, rounded otherwise, as a
+        device may round them in another batch: what was written first stays.
+        """
+        row, given = int(batch.samples[place]), batch.rows([place])
+        stored = {table: self._stored.read_array(table, batch.view, row, row + 1) for table in batch.columns}
+        if not given["input_crc32"].any() or any(
+            given[table].tobytes() != stored[table].tobytes() for table in ("labels", "input_crc32")
+        ):
+            return False
+        first, again = (self.manifest.encoding.decode(rows).astype("f8") for rows in (stored, given))
+        return bool(np.abs(first - again).max() <= _ROUNDING * np.abs(first).max())
 
 
 def _check_begun(path: Path, manifest: Manifest) -> Layout:
@@ -328,6 +380,7 @@ def _join(path: Path, name: Path, manifest: Manifest) -> LogitCacheWriter:
     try:
         locks.join(writer._fd)
         writer._open(_check_begun(name, manifest))
+        writer._recall()
     except BaseException:
         os.close(writer._fd)
         raise

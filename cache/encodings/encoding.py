@@ -31,7 +31,12 @@ class Column:
 
 
 class Encoding(ABC):
-    """How rows of raw teacher outputs (B, C) are stored in tables. An instance holds settings, never rows."""
+    """How rows of raw teacher outputs (B, C) are stored in tables. An instance holds settings, never rows.
+
+    >>> from decant.cache.encodings import Dense
+    >>> isinstance(Dense("float16"), Encoding)
+    True
+    """
 
     @property
     @abstractmethod

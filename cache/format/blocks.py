@@ -7,7 +7,8 @@ from an unwritten, torn or altered one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.format.tables import Layout, columns, rows_per_block
-from decant.cache.io.blockfile import BlockFile
+from decant.cache.io.blockfile import WRITTEN, BlockFile
 
 
 class Blocks:
@@ -74,6 +75,14 @@ class Blocks:
         """Samples in written blocks, all views together."""
         bounds = np.minimum(np.arange(self.per_view + 1) << self.shift, self.num_samples)
         return int(np.where(entries, np.diff(bounds), 0).sum())
+
+
+def block_entry(blocks: Blocks, rows: Mapping[str, NDArray[Any]]) -> int:
+    """The entry of a block of these rows (R, …) of every table."""
+    crc = 0
+    for table in blocks.checked:
+        crc = zlib.crc32(np.ascontiguousarray(rows[table]).data, crc)
+    return WRITTEN + crc
 
 
 class StoredRows:

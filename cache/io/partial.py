@@ -27,6 +27,9 @@ from decant.cache.io.opening import NotAFileError, has_one_name, is_ours, kind, 
 PARTIAL = ".partial"
 """Ends the name of an unfinished file."""
 
+MARKS = ".rows"
+"""Ends the name of a file beside an unfinished one that says which of its rows are written."""
+
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -121,6 +124,34 @@ def publish(unfinished: Path, path: Path) -> bool:
     return True
 
 
+def marks_of(unfinished: Path) -> list[Path]:
+    """The files that say which rows of an unfinished file are written, one of each process that wrote into it.
+
+    >>> marks_of(Path("digits.h5.host-1.partial"))
+    []
+    """
+    return _beside(unfinished, rf"\.\w+{re.escape(MARKS)}")
+
+
+def remove(unfinished: Path) -> None:
+    """Removes an unfinished file and its marks.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> unfinished = new_name(Path(folder.name, "digits.h5"))
+    >>> unfinished.touch()
+    >>> unfinished.with_name(f"{unfinished.name}.1f{MARKS}").touch()
+    >>> remove(unfinished)
+    >>> list(unfinished.parent.iterdir())
+    []
+    >>> folder.cleanup()
+    """
+    marks = marks_of(unfinished)
+    unfinished.unlink(missing_ok=True)
+    for found in marks:
+        found.unlink(missing_ok=True)
+
+
 def remove_all(path: Path) -> None:
     """Removes what is left of building `path`, once that is published; its own second name last.
 
@@ -135,7 +166,8 @@ def remove_all(path: Path) -> None:
     """
     second = _second_names(path)
     others = [found for found in begun(path) if found not in second]
-    for found in [*_drafts(path), *others, *second]:
+    marks = _beside(path, rf"\.[\w-]+{re.escape(PARTIAL)}\.\w+{re.escape(MARKS)}")
+    for found in [*_drafts(path), *marks, *others, *second]:
         with contextlib.suppress(OSError):  # another person's, in a folder that protects it
             found.unlink(missing_ok=True)
 

@@ -17,12 +17,13 @@ from decant.cache.io.drafts import DRAFT
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import in_use
 from decant.cache.io.opening import kind, open_read
-from decant.cache.io.partial import PARTIAL
+from decant.cache.io.partial import MARKS, PARTIAL, marks_of
 from decant.cache.io.system import allocated_bytes
 from decant.cache.store.local import SUFFIX, Store
 
 DAY = 86_400.0
 _DRAFT_NAME = re.compile(rf".+\.[0-9a-f]{{8}}{re.escape(DRAFT)}")
+_MARKS_NAME = re.compile(rf"(.+{re.escape(SUFFIX)}\.[\w-]+{re.escape(PARTIAL)})\.\w+{re.escape(MARKS)}")
 _PARTIAL_NAME = re.compile(rf".+{re.escape(SUFFIX)}\.[\w-]+{re.escape(PARTIAL)}")
 
 IsOurs = Callable[[Path], bool]
@@ -80,11 +81,14 @@ def leftovers(
     unfinished: dict[str, IsOurs] = {
         f"*{PARTIAL}": _is_unfinished_cache,
         f"*{DRAFT}": lambda path: _DRAFT_NAME.fullmatch(path.name) is not None,
+        f"*{MARKS}": lambda path: _MARKS_NAME.fullmatch(path.name) is not None,
         **{f"{pattern}{PARTIAL}": is_ours for pattern, is_ours in also.items()},
     }
     for path, is_ours in _matching(store.root, unfinished):
         try:
             idle = (now - path.lstat().st_mtime) / DAY
+            if _has_its_file(path):  # with which it goes
+                continue
             if idle >= min(1.0, unused_days) and _proved(path, is_ours, kept) and not _written(path):
                 yield Leftover(path, _allocated(path), f"unfinished, and left alone for {idle:,.1f} days")
         except FileNotFoundError:  # published or removed just now
@@ -107,9 +111,12 @@ def remove_leftover(leftover: Leftover) -> bool:
     >>> folder.cleanup()
     """
     try:
-        if leftover.path.name.endswith((PARTIAL, DRAFT)):
+        if leftover.path.name.endswith((PARTIAL, DRAFT, MARKS)):
             if _written(leftover.path):
                 return False
+            if leftover.path.name.endswith(PARTIAL):
+                for marks in marks_of(leftover.path):
+                    _unlink(marks)
             _unlink(leftover.path)
             return True
         with usage.unused(leftover.path) as free:
@@ -151,6 +158,12 @@ def _is_cache(path: Path) -> bool:
         except FormatError:
             file.seek(0)
             return hdf5.is_damaged_cache(file)
+
+
+def _has_its_file(path: Path) -> bool:
+    """Whether these are the marks of an unfinished cache that is still there."""
+    unfinished = _MARKS_NAME.fullmatch(path.name)
+    return unfinished is not None and path.with_name(unfinished[1]).exists()
 
 
 def _is_unfinished_cache(path: Path) -> bool:

@@ -10,8 +10,9 @@ import pytest
 
 from decant.cache import LogitCacheWriter, Store
 from decant.cache.io import usage
+from decant.cache.io.partial import MARKS, marks_of
 from decant.cache.store.gc import DAY, leftovers, remove_leftover
-from tests.helpers.caches import build, manifest
+from tests.helpers.caches import build, manifest, write
 
 
 @pytest.fixture
@@ -55,6 +56,21 @@ def test_other_files_of_the_store_go_as_caches_do(store: Store) -> None:
     assert [leftover.path for leftover in found] == [old, unfinished]
     assert all(remove_leftover(leftover) for leftover in found)
     assert [path.exists() for path in (old, new, unfinished)] == [False, True, False]
+
+
+def test_marks_of_rows_go_with_their_unfinished_file_or_after_it(store: Store) -> None:
+    path = store.path(manifest())
+    with LogitCacheWriter(path, manifest()) as writer:
+        write(writer, 0, range(5))
+        unfinished, (marks,) = writer.partial, marks_of(writer.partial)
+    orphan = marks.with_name(f"{path.name}.host-1234.partial.12345678{MARKS}")
+    orphan.write_bytes(b"")
+    for each in (unfinished, marks, orphan):
+        age(each, 3)
+    found = list(leftovers(store, unused_days=30, kept=lambda path, reason: pytest.fail(f"{path}: {reason}")))
+    assert [leftover.path for leftover in found] == [unfinished, orphan]
+    assert all(remove_leftover(leftover) for leftover in found)
+    assert list(store.root.iterdir()) == []
 
 
 def test_listing_removes_nothing_and_removing_removes_one(store: Store) -> None:
