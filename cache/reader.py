@@ -72,7 +72,9 @@ class LogitCache:
                 f"the first is {self._blocks.name(*missing[0].tolist())}; it was never published"
             )
         self._checks = BlockChecks(self._blocks, content.read, trusted=verify == "off")
-        self._unchanged = Unchanged(content.mapped, self._checks, self._name, copied=content.is_copied)
+        self._unchanged = Unchanged(
+            content.mapped, self._checks, self._name, times_count=not content.is_copied
+        )
         if verify == "open":
             problems = self.verify()
             if problems:

@@ -23,18 +23,26 @@ class Unchanged:
     """
 
     def __init__(
-        self, mapped: MappedFile, checks: BlockChecks, name: Callable[[int], str], *, copied: bool = False
+        self,
+        mapped: MappedFile,
+        checks: BlockChecks,
+        name: Callable[[int], str],
+        *,
+        times_count: bool = True,
+        hint: str = "fetch or build the file again",
     ) -> None:
-        """name: of a block, for messages. copied: the blocks were copied into memory and are read there."""
-        self._mapped, self._checks, self._name, self._copied = mapped, checks, name, copied
+        """name: of a block, for messages. times_count: whether a new time says that the file was written to; not where
+        the blocks are read from a copy, or where the time says when it was last used. hint: what to do about a change.
+        """
+        self._mapped, self._checks, self._name = mapped, checks, name
+        self._times_count, self._hint = times_count, hint
         self._stamp, self._said = mapped.stamp(), False
 
     def require_readable(self) -> None:
         """Raises CorruptError where a part of the file could not be read. Costs nothing; to be called after reading."""
         if self._mapped.lost:
             raise CorruptError(
-                f"{self._mapped.path}: was cut short, or its disk failed, while it was read; fetch or build the file "
-                "again, and run the same command again"
+                f"{self._mapped.path}: was cut short, or its disk failed, while it was read; {self._hint}"
             )
 
     def require(self, *, checksums: bool = False) -> None:
@@ -52,13 +60,12 @@ class Unchanged:
             raise CorruptError(f"{path}: can no longer be read: {error.strerror}") from error
         if now.size != before.size:
             raise CorruptError(
-                f"{path}: had {before.size:,} bytes when it was opened, and now has {now.size:,}; fetch or build the "
-                "file again"
+                f"{path}: had {before.size:,} bytes when it was opened, and now has {now.size:,}; {self._hint}"
             )
         if checksums or now != before:
             self._check_again(trusted=now != before)
         self._stamp = now
-        if now.written != before.written and not self._copied:
+        if now.written != before.written and self._times_count:
             raise RewrittenError(
                 f"{path}: was written to while it was read, and is as it was before; what was read in between may be "
                 "wrong"
@@ -70,8 +77,7 @@ class Unchanged:
         self.require_readable()
         if changed:
             raise CorruptError(
-                f"{self._mapped.path}: {self._name(changed[0])} has changed since it was read; fetch or build the file "
-                "again"
+                f"{self._mapped.path}: {self._name(changed[0])} has changed since it was read; {self._hint}"
             )
 
     def _warn_of_name(self) -> None:

@@ -15,7 +15,15 @@ from decant.pipeline.config.settings import Settings, TransferSettings
 from decant.pipeline.config.tasks import Task
 from decant.pipeline.data import load_data
 from decant.pipeline.data.image_files import listed
-from decant.pipeline.data.samples import NO_LABEL, LabelledData, RawInputs, decoding, num_classes, vocabulary
+from decant.pipeline.data.samples import (
+    NO_LABEL,
+    LabelledData,
+    RawInputs,
+    check_unchanged,
+    decoding,
+    num_classes,
+    vocabulary,
+)
 from decant.pipeline.errors import DataError
 
 
@@ -52,6 +60,10 @@ class SomeOf:
 
     def raw(self, indices: NDArray[np.integer]) -> RawInputs:
         return self.whole.raw(self.indices[indices])
+
+    def check_unchanged(self, *, checksums: bool = False) -> None:
+        """Raises CorruptError where a file that the whole is read from has changed."""
+        check_unchanged(self.whole, checksums)
 
     def digest(self) -> str:
         """Of the whole, and of which samples of it these are, with which labels."""

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from decant.pipeline.data.image_decode import DECODING, alike, decode, decoder
 from decant.pipeline.data.image_files import list_part
 from decant.pipeline.data.samples import MAX_ARRAY_BYTES, ArrayData, LabelledData, Split
 from decant.pipeline.errors import DataError
+from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.progress import track
 
 WORTH_PACKING = 1_000  # images; fewer are decoded in the time that it takes to say so
@@ -56,16 +57,17 @@ def listed_images(settings: DataSettings, views: ViewsSettings, split: Split) ->
     digest = hashlib.sha256()
     if split == "test" and settings.test is not None:
         digest.update(os.fsencode(f"{settings.test}\0"))  # files of two test parts may be called alike
-    empty = []
-    for path, label in part.files:
-        size = path.stat().st_size
+    empty, stamps = [], np.zeros((len(paths), 2), np.int64)
+    for index, (path, label) in enumerate(part.files):
+        status = path.stat()
+        size, stamps[index] = status.st_size, (status.st_size, status.st_mtime_ns)
         empty += [] if size else [path]
         line = f"{path.relative_to(part.folder).as_posix()}\0{size}\0{label}\n"
         digest.update(os.fsencode(line))  # a name need not be text
     if empty:
         more = f", as are {len(empty) - 1:,} more" if len(empty) > 1 else ""
         raise DataError(f"{empty[0]}: not a readable image (an empty file{more})")
-    return FileData("imagefolder", split, paths, labels, part.classes, digest.hexdigest(), views)
+    return FileData("imagefolder", split, paths, labels, part.classes, digest.hexdigest(), views, stamps)
 
 
 def image_files(settings: DataSettings, split: Split) -> list[Path]:
@@ -84,6 +86,8 @@ class FileData:
     classes: tuple[str, ...]
     content: str
     views: ViewsSettings
+    stamps: NDArray[np.int64]
+    """(N, 2): bytes of each file, and when it was last written to, as the folder was listed."""
     task: Task | None = None
 
     lazy = True
@@ -102,8 +106,27 @@ class FileData:
         return self.first.shape
 
     def raw(self, indices: NDArray[np.integer]) -> NDArray[Any]:
-        paths = [self.paths[index] for index in indices.tolist()]
-        return np.stack([alike(decode(path, self.views), self.first, path) for path in paths])
+        return np.stack([self.image(index) for index in indices.tolist()])
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """(C, H, W). Raises DataError where it is unlike others, or has other bytes than the folder was listed with; a
+        file that was written to since is said once.
+        """
+        path = self.paths[index]
+        image = alike(decode(path, self.views), self.first, path)
+        now, listed = path.stat(), self.stamps[index]
+        if now.st_size != listed[0]:
+            raise DataError(
+                f"{path}: had {listed[0]:,} bytes when its folder was listed, and now has {now.st_size:,}; run the "
+                "same command again"
+            )
+        if now.st_mtime_ns != listed[1]:
+            say_once(
+                f"warning: {path}: was written to since its folder was listed; where images change while they are "
+                "used, a network may have seen both",
+                about=f"changed images of {self.name}",
+            )
+        return image
 
     def digest(self) -> str:
         return self.content
@@ -148,6 +171,10 @@ class PackedData:
 
     def raw(self, indices: NDArray[np.integer]) -> NDArray[Any]:
         return self.images.images(indices)
+
+    def check_unchanged(self, *, checksums: bool = False) -> None:
+        """Raises CorruptError where the pack is no longer what was read from it."""
+        self.images.check_unchanged(checksums=checksums)
 
     def digest(self) -> str:
         return self.content
@@ -206,10 +233,10 @@ def _held(files: FileData) -> ArrayData:
     """Every file decoded into one array."""
     inputs = np.empty((len(files), *files.input_shape), np.uint8)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoder releases the interpreter's lock
-        decoded = pool.map(partial(decode, views=files.views), files.paths)
+        decoded = pool.map(files.image, range(len(files)))
         try:
             for index, image in enumerate(track(decoded, f"decoding {files.split} images", total=len(files))):
-                inputs[index] = alike(image, files.first, files.paths[index])
+                inputs[index] = image
         except BaseException:  # also Ctrl-C: the files that wait need not be decoded
             pool.shutdown(wait=False, cancel_futures=True)
             raise

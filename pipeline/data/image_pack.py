@@ -9,7 +9,6 @@ builds and the other waits; where there are no locks both write the same bytes t
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import sys
 from collections.abc import Callable
@@ -23,11 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache import StorageError
+from decant.cache.io import bus_errors
 from decant.cache.io.blockfile import BlockChecks, BlockFile
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import claim, exclusive, lock_path
+from decant.cache.io.mapped import MappedFile
 from decant.cache.io.opening import NotAFileError, open_read, open_write, read_start
 from decant.cache.io.partial import PARTIAL
+from decant.cache.io.unchanged import Unchanged
 from decant.pipeline.data.samples import spread
 from decant.pipeline.errors import DamagedError, DataError
 from decant.pipeline.support.progress import progress
@@ -41,6 +43,7 @@ _FORMAT = 1  # to be counted up when `decant.pipeline.data.image_decode` makes o
 _BEGINNING = b"decoded-pack "
 _PAGE = 4096
 _BLOCK_BYTES = 1 << 16  # of pixels, or one image where that is larger
+_AGAIN = "delete it and run the same command again, which decodes the images anew"
 _PROBES = 8  # images of a pack that is there already, decoded again
 _BLOCKS_AT_ONCE = 1024
 
@@ -126,7 +129,7 @@ class Pack:
             size = os.fstat(file.fileno()).st_size
             if size != layout.size:
                 raise self._damaged(f"expected {layout.size:,} bytes, found {size:,}")
-            mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+            mapped = MappedFile(file.fileno(), size, path)
         if mapped[:_PAGE] != layout.header:
             raise self._damaged("its first page names other images, or another version of the format")
         content = memoryview(mapped)
@@ -136,23 +139,38 @@ class Pack:
             raise self._damaged(f"{unwritten:,} blocks were never written")
         pixels = np.frombuffer(mapped, np.uint8, layout.count * layout.image_bytes, _PAGE)
         self._pixels = pixels.reshape(layout.count, *layout.image_shape)
+        self._unchanged = Unchanged(mapped, self._checks, self._name, times_count=False, hint=_AGAIN)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Pack, (self.path, self.layout)
 
     def images(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """(B, C, H, W): a copy. Raises DamagedError where they are not as they were written."""
+        """(B, C, H, W): a copy. Raises DamagedError where they are not as they were written, CorruptError where the
+        file was cut short meanwhile.
+        """
+        bus_errors.guard()
         if not self._checks.all_sound:
             block = self._checks.first_damaged(indices // self.layout.per_block)
             if block is not None:
-                first, end = self.layout.bounds(block)
-                raise self._damaged(f"images {first:,} to {end - 1:,} are not as they were written")
-        return self._pixels[indices]
+                self._unchanged.require_readable()
+                raise self._damaged(f"{self._name(block)} are not as they were written")
+        found = self._pixels[indices]
+        self._unchanged.require_readable()
+        return found
+
+    def check_unchanged(self, *, checksums: bool = False) -> None:
+        """Raises CorruptError where the file is no longer what was read from it; with `checksums` reads all that was
+        read again.
+        """
+        bus_errors.guard()
+        self._unchanged.require(checksums=checksums)
+
+    def _name(self, block: int) -> str:
+        first, end = self.layout.bounds(block)
+        return f"images {first:,} to {end - 1:,}"
 
     def _damaged(self, why: str) -> DamagedError:
-        return DamagedError(
-            f"{self.path}: {why}; delete it and run the same command again, which decodes the images anew"
-        )
+        return DamagedError(f"{self.path}: {why}; {_AGAIN}")
 
 
 def find_or_build(

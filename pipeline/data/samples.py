@@ -92,6 +92,15 @@ class ArrayData:
         return digest.hexdigest()
 
 
+def check_unchanged(data: LabelledData, checksums: bool = False) -> None:
+    """Raises CorruptError where a file that the data are read from is no longer what was read from it; with `checksums`
+    reads it again. Data in memory cannot change.
+    """
+    check = getattr(data, "check_unchanged", None)
+    if check is not None:
+        check(checksums=checksums)
+
+
 def task_of(data: LabelledData) -> Task:
     """The task of the data: what the recipe says, or else regression where labels are floats, and classification."""
     return data.task or ("regression" if data.labels.dtype.kind == "f" else "classification")

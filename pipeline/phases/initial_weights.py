@@ -10,6 +10,7 @@ from decant.pipeline.config.settings import StudentSettings, TeacherSettings, Tr
 from decant.pipeline.networks.foreign_weights import load_foreign_weights
 from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.support.notices import say_once
+from decant.pipeline.support.weight_files import require_unchanged
 from decant.pipeline.training.divergence import section_of
 
 
@@ -31,6 +32,7 @@ def load_initial_weights(
         new_head=settings.epochs > 0,
         setting=section,
     )
+    require_unchanged(path)
     for note in loaded.notes:
         say_once(f"warning: {note}")
     if not loaded.has_normalisation:

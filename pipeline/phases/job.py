@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from decant.cache import CorruptError, RewrittenError
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Training
-from decant.pipeline.data.samples import task_of
+from decant.pipeline.data.samples import check_unchanged, task_of
 from decant.pipeline.errors import DivergedError, ModelError
 from decant.pipeline.networks.build import build_network, num_parameters
 from decant.pipeline.networks.spec import NetworkSpec
@@ -77,9 +77,7 @@ def load_result_on(
     result = load_result(folder)
     if result is not None:
         with contextlib.suppress(OSError):  # another person's run
-            (folder / CHECKPOINT).unlink(
-                missing_ok=True
-            )  # a kill just after the result was written leaves it
+            (folder / CHECKPOINT).unlink(missing_ok=True)  # left by a kill just after the result was written
     if result is None or result.test_sha256 == test.data.digest():
         return result
     logits = _save_test_logits(folder, load_network(result).to(device), test, device)
@@ -182,6 +180,7 @@ def _save_network(
         **job.origin,
     )
     _require_unchanged(job)
+    check_unchanged(test.data, checksums=True)
     result.save()
     return result
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from decant.cache import CheckInputs, LogitSource, Verify
 from decant.cache.io.usage import using
 from decant.pipeline import objectives
-from decant.pipeline.data.samples import has_labels, task_of
+from decant.pipeline.data.samples import LabelledData, check_unchanged, has_labels, task_of
 from decant.pipeline.networks.spec import NetworkSpec, specify_network
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.balance import (
@@ -88,6 +88,7 @@ def jobs_for_seed(
         lazy=train.data.lazy,
         steps_alike=weights is None and not is_users(spec.name),
         load_initial_weights=_loading(plan, spec),
+        check_unchanged=partial(check_unchanged, train.data),
     )
     distilled = replace(
         labels_only,
@@ -101,7 +102,7 @@ def jobs_for_seed(
         ),
         steps_alike=labels_only.steps_alike and objectives.is_fixed(settings.objective),
         folder=seed_folder(plan.student_folder("distilled", cache.manifest.key), seed),
-        check_unchanged=partial(_check_unchanged, cache),
+        check_unchanged=partial(_check_unchanged, cache, train.data),
         origin={
             "objective": settings.objective.model_dump(mode="json", by_alias=True),
             "cache": cache.manifest.key,
@@ -113,7 +114,8 @@ def jobs_for_seed(
     return [labels_only, distilled] if settings.baseline and has_labels(train.data) else [distilled]
 
 
-def _check_unchanged(cache: LogitSource, checksums: bool) -> None:
+def _check_unchanged(cache: LogitSource, data: LabelledData, checksums: bool) -> None:
+    check_unchanged(data, checksums)
     for member in cache.members:
         member.check_unchanged(checksums=checksums)
 

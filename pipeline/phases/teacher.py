@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
-from decant.pipeline.data.samples import has_labels, task_of
+from decant.pipeline.data.samples import check_unchanged, has_labels, task_of
 from decant.pipeline.errors import DataError
 from decant.pipeline.objectives import from_labels
 from decant.pipeline.phases.balance import resolve_class_weights, resolve_sampler, warn_of_imbalance
@@ -50,6 +52,7 @@ def make_teacher(plan: Plan, device: torch.device) -> tuple[Result, bool]:
         lazy=train.data.lazy,
         steps_alike=weights is None and not is_users(spec.name),
         load_initial_weights=lambda network: take_weights(network, spec, settings),
+        check_unchanged=partial(check_unchanged, train.data),
     )
     result, found = train_network(job, plan.recipe, test, device)
     if not found and not settings.epochs and task_of(train.data) == "classification":

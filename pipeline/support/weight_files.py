@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ _USUAL = (  # what libraries call them, the first choice first
     "pytorch_model.bin",
 )
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+_digested: dict[Path, tuple[str, list[tuple[int, ...]]]] = {}
+"""The digest that this process last took of each file or folder, and what the system noted of its files before."""
 _ELSEWHERE = {
     "zero_to_fp32.py": "a DeepSpeed checkpoint in parts; run its zero_to_fp32.py, and give the file that it writes",
     ".metadata": "a distributed checkpoint of torch; run: python -m torch.distributed.checkpoint.format_utils "
@@ -61,10 +64,36 @@ def content_sha256(path: Path) -> str | None:
         files = weight_files(path)
     except (WeightsError, OSError):
         return None
+    stamps = _stamps(files)
     if files == [path]:
-        return _sha256(path)
-    digests = {file.name: _sha256(file) for file in files}
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+        digest = _sha256(path)
+    else:
+        digests = {file.name: _sha256(file) for file in files}
+        digest = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+    _digested[path] = digest, stamps
+    return digest
+
+
+def require_unchanged(path: Path) -> None:
+    """Raises WeightsError where the files of weights at `path`, which were just read, are no longer those whose digest
+    this process has taken; nothing where it has taken none. They are read again only where size or times are others.
+    """
+    if path not in _digested:
+        return
+    digest, stamps = _digested[path]
+    with contextlib.suppress(WeightsError, OSError):
+        if _stamps(weight_files(path)) == stamps:
+            return
+    if content_sha256(path) != digest:
+        raise WeightsError(
+            f"{path}: its content has changed while this command ran; run the same command again"
+        )
+
+
+def _stamps(files: list[Path]) -> list[tuple[int, ...]]:
+    """What the system notes of files, of which any write changes something."""
+    found = [file.stat() for file in files]
+    return [(one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found]
 
 
 def shard_names(path: Path) -> list[str] | None:
