@@ -85,6 +85,15 @@ def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+log_to_option = click.option(
+    "--log-to",
+    "log_to",
+    multiple=True,
+    type=click.Choice(["tensorboard", "wandb", "mlflow"]),
+    help="Also log the metrics of each epoch there, in the folder of runs; may be given several times.",
+)
+
+
 def store_option(command: Callable[..., None]) -> Callable[..., None]:
     """Adds --store, which the command gets as a `Store`."""
 

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from decant.pipeline.cli.options import as_json, percent, print_json, print_table, recipe_options
+from decant.pipeline.cli.options import (
+    as_json,
+    log_to_option,
+    percent,
+    print_json,
+    print_table,
+    recipe_options,
+)
 from decant.pipeline.config.tasks import formats, headline
 
 if TYPE_CHECKING:
@@ -18,16 +25,25 @@ if TYPE_CHECKING:
     from decant.pipeline.phases.cost import Estimate
     from decant.pipeline.phases.plan import Plan
     from decant.pipeline.runs.result import Result
+    from decant.pipeline.tracking.log_to import LogTo
 
 
 @click.command()
 @recipe_options
+@log_to_option
 @as_json
-def teacher(recipe: Recipe, base: Path, store: Store, device: str, as_json: bool) -> None:
+def teacher(
+    recipe: Recipe, base: Path, store: Store, device: str, log_to: tuple[str, ...], as_json: bool
+) -> None:
     """Train the teacher, or take the weights that the recipe names."""
     from decant.pipeline.phases.plan import Plan
+    from decant.pipeline.tracking.log_to import LogTo
 
-    made = [_make_teacher(plan, device) for plan in _plans_of_teachers(Plan.of(recipe, base, store))]
+    trackers = LogTo(log_to, base)
+    made = [
+        _make_teacher(plan, device, trackers) for plan in _plans_of_teachers(Plan.of(recipe, base, store))
+    ]
+    trackers.say_if_unused()
     click.echo(f"next: {recipe.command('cache-logits' if made else 'student')}")
     if as_json:
         print_json(made)
@@ -69,6 +85,7 @@ def cache_logits(recipe: Recipe, base: Path, store: Store, device: str, dry_run:
     show_default=True,
     help="Which inputs to compare with those of the teacher, by checksum: one of each batch, all, or none.",
 )
+@log_to_option
 @as_json
 def student(
     recipe: Recipe,
@@ -77,18 +94,24 @@ def student(
     device: str,
     verify: Literal["open", "lazy", "off"],
     check_views: Literal["sample", "all", "off"],
+    log_to: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Train students from the cache, and on labels alone."""
     from decant.pipeline.phases.plan import Plan
     from decant.pipeline.phases.student import train_students
     from decant.pipeline.report import compare, format_cells, headings
+    from decant.pipeline.tracking.log_to import LogTo
     from decant.pipeline.training.device import pick_device
 
+    trackers = LogTo(log_to, base)
     plan, students = Plan.of(recipe, base, store), []
-    for result, found in train_students(plan, pick_device(device), verify=verify, check_inputs=check_views):
+    for result, found in train_students(
+        plan, pick_device(device), verify=verify, check_inputs=check_views, log_to=trackers
+    ):
         _print_result(result, found)
         students.append(result)
+    trackers.say_if_unused()
     rows = compare(recipe, base, students)
     if as_json:
         print_json(
@@ -170,12 +193,12 @@ def _print_result(result: Result, found: bool) -> None:
     )
 
 
-def _make_teacher(plan: Plan, device: str) -> dict[str, Any]:
+def _make_teacher(plan: Plan, device: str, log_to: LogTo) -> dict[str, Any]:
     """Makes or finds a teacher and prints it; returns the same for `--json`."""
     from decant.pipeline.phases.teacher import make_teacher
     from decant.pipeline.training.device import pick_device
 
-    result, found = make_teacher(plan, pick_device(device))
+    result, found = make_teacher(plan, pick_device(device), log_to)
     _print_result(result, found)
     return {**_network(result), **_run(result), "found": found}
 

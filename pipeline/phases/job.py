@@ -31,6 +31,7 @@ from decant.pipeline.runs.saved_logits import save_test_logits
 from decant.pipeline.runs.saved_network import load_network, save_network
 from decant.pipeline.runs.saved_recipe import save_recipe
 from decant.pipeline.support.source_code import code_sha256
+from decant.pipeline.tracking.log_to import LogTo
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.device import Inputs
 from decant.pipeline.training.epoch_log import trained_seconds
@@ -96,13 +97,14 @@ def train_network(
     test: ViewedData,
     device: torch.device,
     teacher_logits: Tensor | None = None,
+    log_to: LogTo | None = None,
 ) -> tuple[Result, bool]:
     """Trains the network of a job, from its checkpoint if training was interrupted; returns its result, and whether
     another process had finished it.
 
     `teacher_logits` (N, C) are of the test split, for the agreement. The folder then has the weights, the logits on
-    the test split, the metrics of each epoch, the resolved recipe, and the result. While another process trains the
-    same network, waits for it; if that is killed, goes on from its checkpoint.
+    the test split, the metrics of each epoch, the resolved recipe, and the result; `log_to` gets the metrics too.
+    While another process trains the same network, waits for it; if that is killed, goes on from its checkpoint.
     """
     with alone_with(job.folder):
         # Another process may have finished it since the caller looked.
@@ -111,7 +113,7 @@ def train_network(
             return result, True
         for again in (True, True, False):
             try:
-                return _train(job, recipe, test, device, teacher_logits), False
+                return _train(job, recipe, test, device, teacher_logits, log_to or LogTo()), False
             except RewrittenError as error:
                 if not again:
                     raise
@@ -120,28 +122,36 @@ def train_network(
 
 
 def _train(
-    job: TrainingJob, recipe: Recipe, test: ViewedData, device: torch.device, teacher_logits: Tensor | None
+    job: TrainingJob,
+    recipe: Recipe,
+    test: ViewedData,
+    device: torch.device,
+    teacher_logits: Tensor | None,
+    log_to: LogTo,
 ) -> Result:
     network = build_network(job.spec, job.settings.seed)
     if job.load_initial_weights is not None:
         job.load_initial_weights(network)
     warn_of_frozen(job.settings)
     save_recipe(job.folder, recipe)
-    train(
-        network,
-        job.data,
-        job.criterion,
-        job.settings,
-        job.folder,
-        views=job.views,
-        shares=job.shares,
-        evaluate_on=lambda net: evaluate(net, test, device, job.settings.precision, teacher_logits),
-        device=device,
-        lazy=job.lazy,
-        steps_alike=job.steps_alike,
-        description=f"{job.kind} {job.spec}, seed {job.settings.seed}",
-        check_unchanged=lambda: job.check_unchanged(False),
-    )
+    description = f"{job.kind} {job.spec}, seed {job.settings.seed}"
+    with log_to.run(description, recipe, job.folder) as log:
+        train(
+            network,
+            job.data,
+            job.criterion,
+            job.settings,
+            job.folder,
+            views=job.views,
+            shares=job.shares,
+            evaluate_on=lambda net: evaluate(net, test, device, job.settings.precision, teacher_logits),
+            device=device,
+            lazy=job.lazy,
+            steps_alike=job.steps_alike,
+            description=description,
+            check_unchanged=lambda: job.check_unchanged(False),
+            log=log,
+        )
     result = _save_network(job, network, test, device, teacher_logits)
     (job.folder / CHECKPOINT).unlink(missing_ok=True)
     return result

@@ -33,12 +33,18 @@ from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.runs.saved_network import WEIGHTS
 from decant.pipeline.support.source_code import is_users
+from decant.pipeline.tracking.log_to import LogTo
 from decant.pipeline.training.loading import BatchedData
 from decant.pipeline.training.on_device import DeviceData
 
 
 def train_students(
-    plan: Plan, device: torch.device, *, verify: Verify = "lazy", check_inputs: CheckInputs = "sample"
+    plan: Plan,
+    device: torch.device,
+    *,
+    verify: Verify = "lazy",
+    check_inputs: CheckInputs = "sample",
+    log_to: LogTo | None = None,
 ) -> Iterator[tuple[Result, bool]]:
     """Trains the students of a recipe, seed after seed, on labels alone and from the cache.
 
@@ -64,7 +70,7 @@ def train_students(
                     if not warned:
                         warn_of_imbalance(plan.settings.student, splits.student_train.data, "student")
                     warned = True
-                    yield train_network(job, plan.recipe, splits.test, device, compared_with)
+                    yield train_network(job, plan.recipe, splits.test, device, compared_with, log_to)
 
 
 def jobs_for_seed(

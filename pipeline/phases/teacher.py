@@ -17,10 +17,11 @@ from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.support.source_code import is_users
+from decant.pipeline.tracking.log_to import LogTo
 from decant.pipeline.training.on_device import device_views
 
 
-def make_teacher(plan: Plan, device: torch.device) -> tuple[Result, bool]:
+def make_teacher(plan: Plan, device: torch.device, log_to: LogTo | None = None) -> tuple[Result, bool]:
     """Returns the teacher of a recipe, and whether it was finished before.
 
     Trains it, or takes the weights that the recipe names. Training that was interrupted goes on from the last epoch.
@@ -54,7 +55,7 @@ def make_teacher(plan: Plan, device: torch.device) -> tuple[Result, bool]:
         load_initial_weights=lambda network: take_weights(network, spec, settings),
         check_unchanged=partial(check_unchanged, train.data),
     )
-    result, found = train_network(job, plan.recipe, test, device)
+    result, found = train_network(job, plan.recipe, test, device, log_to=log_to)
     if not found and not settings.epochs and task_of(train.data) == "classification":
         logits = torch.from_numpy(load_test_logits(result.folder, len(test), result.network.num_classes))
         warn_at_chance(logits, torch.from_numpy(test.data.labels))

@@ -10,37 +10,28 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from decant.cache.io.drafts import DRAFT
-from decant.pipeline.errors import ModelError
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.result import Result
-from decant.pipeline.support.plugins import optional
+from decant.pipeline.tracking.event_files import FOLDER, EventWriter
+from decant.pipeline.tracking.tracker import scalars_of
 from decant.pipeline.training.epoch_log import read_epochs
-
-FOLDER = "tensorboard"
 
 
 def write_events(results: Sequence[Result]) -> list[Path]:
     """Writes RUN/tensorboard of every run anew: one scalar for each number of each epoch. Raises ModelError if
     TensorBoard is not installed.
     """
-    optional("tensorboard", "tensorboard", ModelError)
-    from torch.utils.tensorboard.writer import SummaryWriter
-
     folders = []
     for result in results:
         lines = read_epochs(result.folder)
         if not lines:
             continue
         folder = result.folder / FOLDER
-        with _replacing(folder) as draft, SummaryWriter(str(draft)) as writer:
+        with _replacing(folder) as draft:
+            events = EventWriter(draft)
             for line in lines:
-                scalars = {
-                    f"train/{name}": line.get(name) for name in ("loss", "hard", "soft", "lr", "seconds")
-                }
-                scalars |= {f"test/{name}": value for name, value in line.get("test", {}).items()}
-                for name, value in scalars.items():
-                    if value is not None:
-                        writer.add_scalar(name, value, line["epoch"])
+                events.log(line["epoch"], scalars_of(line))
+            events.close(finished=True)
         folders.append(folder)
     return folders
 

@@ -18,6 +18,7 @@ from decant.pipeline.training.background import prefetch
 from decant.pipeline.training.checkpoint import resume, save_epoch
 from decant.pipeline.training.device import make_scaler, to_device
 from decant.pipeline.training.divergence import require_finite, section_of
+from decant.pipeline.training.epoch_log import Epoch
 from decant.pipeline.training.forward import named_errors, require_batch_of_one
 from decant.pipeline.training.frozen import freeze
 from decant.pipeline.training.loading import BatchedData, EpochViews, ShuffledKeys, default_workers, loader
@@ -42,15 +43,16 @@ def train(
     steps_alike: bool = False,
     description: str = "training",
     check_unchanged: Callable[[], None] = lambda: None,
+    log: Callable[[Epoch], None] = lambda line: None,
 ) -> None:
     """Trains `network` in place, from the checkpoint in `folder` where there is one. `shares` (N,) are how often each
     sample is drawn; None has each once an epoch. `steps_alike` says that network and criterion do the same in every
     step, whatever the values, so that a GPU may record one and replay it. `check_unchanged` is called after each epoch,
     and raises where that is not to be kept, as its data changed meanwhile.
 
-    After every epoch a checkpoint and a line of metrics.jsonl are written. Order, views, learning rate and random
-    state are functions of (seed, epoch, step) alone, so that a run that was killed ends with the same weights as one
-    that was not (on a CPU, bit for bit).
+    After every epoch a checkpoint and a line of metrics.jsonl are written, and `log` gets the line. Order, views,
+    learning rate and random state are functions of (seed, epoch, step) alone, so that a run that was killed ends with
+    the same weights as one that was not (on a CPU, bit for bit).
     """
     network.to(device)
     if settings.channels_last:
@@ -93,6 +95,7 @@ def train(
                 require_finite(metrics["test"], epoch + 1, settings, folder)
             check_unchanged()
             save_epoch(folder, network, optimizer, epoch + 1, metrics, scaler)
+            log(metrics)
     for parameter in trainable:  # what was frozen counts among the parameters of a finished network
         parameter.requires_grad_(True)
 

@@ -119,7 +119,9 @@ NEEDING = {
     ),
     "timm": (("teacher", *SMALL, "--set", "teacher.network=timm:resnet18"),),
     "text": (("teacher", "--recipe", "text", "--set", "data.root=texts"),),
-    "tensorboard": (("report", *SMALL, "--tensorboard"),),
+    "tensorboard": (("report", *SMALL, "--tensorboard"), ("teacher", *SMALL, "--log-to", "tensorboard")),
+    "wandb": (("student", *SMALL, "--log-to", "wandb"),),
+    "mlflow": (("student", *SMALL, "--log-to", "mlflow"),),
     "export": (("export", "RUN", "--formats", "onnx"),),
     "report": (("report", *SMALL),),
 }
@@ -127,7 +129,7 @@ NEEDING = {
 
 
 def test_every_extra_is_tried() -> None:
-    assert NEEDING.keys() == EXTRAS.keys() - {"dev", "docs"}
+    assert NEEDING.keys() == EXTRAS.keys() - {"dev", "docs", "integrations"}
 
 
 @pytest.fixture(scope="module")

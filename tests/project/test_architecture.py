@@ -65,7 +65,7 @@ LAYERS = (
     ("report",),
     ("status", "deploy", "integrations"),
     ("phases", "own_loop"),
-    ("runs",),
+    ("runs", "tracking"),
     ("training",),
     ("networks", "objectives"),
     ("views",),
