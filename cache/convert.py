@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,7 +16,7 @@ from decant.cache.errors import CacheError, MismatchError, ValueRefusedError
 from decant.cache.io.files import replacing
 from decant.cache.labels import is_one_hot
 from decant.cache.manifest import Manifest
-from decant.cache.plausibility import are_probabilities
+from decant.cache.probabilities import logits_of, require_logits
 from decant.cache.reader import LogitCache
 from decant.cache.source import LogitSource, row_chunks
 from decant.cache.store.local import Store
@@ -23,8 +24,6 @@ from decant.cache.writer import LogitCacheWriter
 
 MergeMode = Literal["mean-logits", "mean-probabilities", "stack-views"]
 """How caches become one: by the mean of their logits, by that of their probabilities, or view after view."""
-
-_LEAST = 1e-12  # probability, whose logarithm is taken of anything smaller
 
 
 def import_logits(
@@ -45,7 +44,7 @@ def import_logits(
     `teacher`, `data` and `views` say where the logits are from; the identity also has the SHA-256 of the logits, so
     that two imports under one name stay two caches. columns: which of the C are kept, in this order; None keeps all.
     probabilities: what is given are softmax outputs. Their logarithm is stored, of at least 1e-12 (a logit of −27.6),
-    and its softmax is what was given.
+    and its softmax is what was given. Where `data` has a task of sigmoids, what is given are their outputs.
 
     Raises ValueRefusedError for a wrong shape, for values that cannot be stored, and where rows are probabilities and
     `probabilities` does not say so, or the other way round; MismatchError where `data` or `views` state another length
@@ -66,8 +65,9 @@ def import_logits(
             f"logits: expected (N, C) or (V, N, C) floats, found {logits.shape} {logits.dtype}"
         )
     targets = _num_targets(labels, table.shape[1], data.get("task") == "multilabel")
-    if targets is None:
-        _require_logits(table, probabilities)
+    sigmoids = data.get("task") in ("binary", "multilabel")
+    if targets is None or sigmoids:
+        require_logits(table, probabilities, sigmoids=sigmoids)
     elif probabilities:
         raise ValueRefusedError("probabilities: targets of a regression have none")
     table = table if columns is None else table[..., list(columns)]
@@ -90,7 +90,9 @@ def import_logits(
         encoding={"teacher_precision": "unknown"},
     )
     with store.building(manifest) as path:
-        return store.find(manifest) or _write_table(path, manifest, table, labels, probabilities)
+        found = store.find(manifest)
+        as_logits = partial(logits_of, sigmoids=sigmoids) if probabilities else None
+        return found or _write_table(path, manifest, table, labels, as_logits)
 
 
 def _write_table(
@@ -98,40 +100,16 @@ def _write_table(
     manifest: Manifest,
     table: NDArray[np.floating],
     labels: NDArray[Any] | None,
-    probabilities: bool,
+    as_logits: Callable[[NDArray[np.floating]], NDArray[np.floating]] | None,
 ) -> Path:
     with LogitCacheWriter(path, manifest) as writer:
         for view in range(len(table)):
             for rows in row_chunks(manifest.num_samples):
                 some = None if labels is None else labels[rows]
                 given = table[view, rows]
-                if probabilities:
-                    given = np.log(np.maximum(given.astype(np.float64), _LEAST))
+                given = given if as_logits is None else as_logits(given)
                 writer.write(rows, given, labels=some, view=view)
         return writer.publish()
-
-
-def _require_logits(table: NDArray[np.floating], probabilities: bool) -> None:
-    """Raises ValueRefusedError where rows (V, N, C) are probabilities and should be logits, or the other way round."""
-    if table.shape[2] < 2:
-        if probabilities:
-            raise ValueRefusedError("probabilities: of one column there is no softmax")
-        return
-    chunks = [(view, rows) for view in range(len(table)) for rows in row_chunks(table.shape[1])]
-    if probabilities:
-        for view, rows in chunks:
-            if not are_probabilities(table[view, rows]):
-                raise ValueRefusedError(
-                    f"probabilities: rows {rows[0]:,} to {rows[-1]:,} of view {view} are not all 0 or more with sum 1"
-                )
-    elif all(
-        are_probabilities(table[view, rows]) for view, rows in chunks
-    ):  # stops at the first rows of logits
-        raise ValueRefusedError(
-            "logits: every row is 0 or more and sums to 1: these are probabilities, whose softmax says next to "
-            "nothing; give the outputs before softmax, or say --probabilities (in Python probabilities=True), which "
-            "takes their logarithm"
-        )
 
 
 def _num_targets(labels: NDArray[Any] | None, num_samples: int, multilabel: bool = False) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from decant.pipeline.config.absent import where_it_is
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.errors import nearest
 
@@ -39,7 +40,8 @@ def _in_words(problem: ErrorDetails) -> str:
     match problem["type"]:
         case "extra_forbidden":
             known = _locate(parents, table=True)[1]["properties"]
-            return f"{path}: unknown {'key' if parents else 'section'}; {nearest(str(last), known)}"
+            elsewhere = where_it_is(parents, str(last))
+            return f"{path}: unknown {'key' if parents else 'section'}; {elsewhere or nearest(str(last), known)}"
         case "missing":
             return f"{path}: missing"
         case "value_error":

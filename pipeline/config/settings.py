@@ -333,6 +333,10 @@ class TeacherSettings(Training):
     """
     epochs: Annotated[int, Field(ge=0)] = 0
     """0 takes the network as its weights are."""
+    at_chance: Annotated[Literal["warn", "accept"], Field(exclude=True)] = "warn"
+    """Whether it is said that the teacher's top-1 is no better than chance: of one that is taken as it is on the test
+    part, of any in its cache. It decides no weight, so resolved recipes leave it out.
+    """
     classes: Annotated[tuple[OutputName, ...], Field(min_length=1)] | None = None
     """Which outputs of a teacher of other classes are kept, one for each class of the data, in their order: column
     numbers from 0, or the names that its library, its file or the folder of its file knows. The cache has these

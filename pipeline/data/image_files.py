@@ -172,6 +172,7 @@ def list_part(settings: DataSettings, split: Split) -> Part:
         raise DataError(
             f"{folder}: has one class, {classes[0]}, so there is nothing to learn{_deeper(folder, classes)}"
         )
+    _say_order_of_numbers(settings, classes)
     files = [(path, label) for label, found in enumerate(by_class) for path in found.images]
     return Part(folder, classes, files)
 
@@ -292,6 +293,19 @@ def _class_folders(folder: Path) -> tuple[tuple[str, ...], Found]:
             else:
                 loose.leave(folder / entry.name, _LOOSE)
     return tuple(sorted(classes)), loose
+
+
+def _say_order_of_numbers(settings: DataSettings, classes: Sequence[str]) -> None:
+    """Says once that class folders whose names are numbers are in the order of text, where that is another one."""
+    if not all(name.isascii() and name.isdecimal() for name in classes):
+        return
+    label = next((label for label, name in enumerate(classes[1:]) if int(name) < int(classes[label])), None)
+    if label is not None:
+        say_once(
+            f"{settings.root}: the names of the classes are numbers in the order of text, as of torchvision: "
+            f"{listed(classes)}: the label of {classes[label]} is {label}; names of equal length, as 01, have one order",
+            about=f"order of numbers in {settings.root}",
+        )
 
 
 def _require_the_same_classes(settings: DataSettings, folder: Path, classes: tuple[str, ...]) -> None:

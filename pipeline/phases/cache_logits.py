@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from decant.cache import (
+    CacheWarning,
     LogitCache,
     LogitCacheWriter,
     RegressionSummary,
@@ -25,6 +28,8 @@ from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.source_code import is_users
 from decant.pipeline.training.metrics import Metrics, score_metrics
 
+_AT_CHANCE = r".*: likely not a trained teacher's logits: (top-1 is |class \d+ is the teacher's answer )"
+"""The warnings of `decant.cache` that say so."""
 _MEASURED_ROWS = 100_000  # of a cache that was built before, for the teacher's metrics
 
 
@@ -69,10 +74,20 @@ def _build(plan: Plan, path: Path, device: torch.device) -> Cached:
     with LogitCacheWriter(path, plan.manifest) as writer:
         taken_over = take_over_views(writer, plan.store)
         rows = _compute_missing_rows(writer, plan, device)
-        cache = LogitCache.open(writer.publish())
+        with _silenced_doubts(plan):
+            cache = LogitCache.open(writer.publish())
     seconds = time.perf_counter() - started
     remember_pass(plan.base, plan.manifest.key, Pass(seconds, rows, taken_over, device_name(device)))
     return _measure(cache, seconds, rows, taken_over)
+
+
+@contextlib.contextmanager
+def _silenced_doubts(plan: Plan) -> Iterator[None]:
+    """Where the recipe accepts a teacher at chance, that its answers are no better is not said of its cache."""
+    with warnings.catch_warnings():
+        if plan.settings.teacher.at_chance == "accept":
+            warnings.filterwarnings("ignore", _AT_CHANCE, CacheWarning)
+        yield
 
 
 def _compute_missing_rows(writer: LogitCacheWriter, plan: Plan, device: torch.device) -> int:

@@ -56,7 +56,8 @@ def make_teacher(plan: Plan, device: torch.device, log_to: LogTo | None = None) 
         check_unchanged=partial(check_unchanged, train.data),
     )
     result, found = train_network(job, plan.recipe, test, device, log_to=log_to)
-    if not found and not settings.epochs and task_of(train.data) == "classification":
+    taken_as_it_is = not found and not settings.epochs and settings.at_chance == "warn"
+    if taken_as_it_is and task_of(train.data) == "classification":
         logits = torch.from_numpy(load_test_logits(result.folder, len(test), result.network.num_classes))
         warn_at_chance(logits, torch.from_numpy(test.data.labels))
     return result, found

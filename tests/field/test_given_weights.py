@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from decant.pipeline.networks.registry import build_by_name
 from tests.field.conftest import Learnt, draw, write_recipe
-from tests.helpers.commands import decant, refused, succeed
+from tests.helpers.commands import decant, only, refused, succeed
 
 TAKEN = "epochs = 0"
 HEAD = "11"
@@ -309,6 +309,18 @@ def test_a_teacher_that_is_no_better_than_chance_is_said_to_be(learnt: Learnt, t
     (said,) = done.stderr.splitlines()
     assert said.startswith("warning: the teacher's top-1 is 0.00% on 36 samples, and chance is 33.33%")
     assert "classes in another order" in said
+    assert 'teacher.at_chance = "accept" says nothing' in said
+    quiet = ("--recipe", "mine.toml", "--set", "teacher.at_chance=accept")
+    done = decant("cache-logits", *quiet[:2], cwd=tmp_path)
+    succeed(done)
+    assert "top-1 is 0.00% on 36 samples" in done.stderr
+    for left in [*tmp_path.glob("caches/*.h5"), *tmp_path.glob("runs/mine/teacher-*/result.json")]:
+        left.unlink()
+    for phase in ("teacher", "cache-logits"):
+        done = decant(phase, *quiet, cwd=tmp_path)
+        assert "made " in succeed(done)
+        assert done.stderr == ""
+    assert "at_chance" not in only(tmp_path, "runs/**/recipe.toml").read_text()
 
 
 def test_a_network_of_ones_own_with_a_last_layer_that_nobody_trained_is_said_to_be_at_chance(

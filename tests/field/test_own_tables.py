@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from decant.cache import LogitCache
 from tests.helpers.commands import decant, refused, succeed
 
 RANDOM = np.random.default_rng(2)
@@ -68,3 +69,27 @@ def test_the_array_of_a_file_is_found(folder: Path, source: str) -> None:
 )
 def test_a_choice_that_is_missing_is_said(folder: Path, source: str, says: str) -> None:
     assert says in refused(decant("cache", "import", source, *OF, cwd=folder))
+
+
+def test_outputs_of_sigmoids_are_imported_as_their_logits(folder: Path) -> None:
+    answers = (RANDOM.random((90, 3)) < 0.5).astype("f4")
+    logits = (6 * answers - 3 + RANDOM.normal(size=(90, 3))).astype("f4")
+    np.save(folder / "answers.npy", answers)
+    np.save(folder / "sigmoids.npy", 1 / (1 + np.exp(-logits)))
+    of = ("--teacher", "t", "--data", "d", "--labels", "answers.npy", "--task", "multilabel", "--dtype", "float32")
+    warned = decant("cache", "import", "sigmoids.npy", *of, cwd=folder)
+    succeed(warned)
+    assert "every value is between 0 and 1, as sigmoid gives" in warned.stderr
+    done = decant("cache", "import", "sigmoids.npy", *of, "--probabilities", cwd=folder)
+    assert done.stderr == ""
+    cache = LogitCache.open(folder / succeed(done).partition("made ")[2].splitlines()[0])
+    assert np.allclose(cache.logits(slice(None)), logits, atol=1e-3)
+    np.save(folder / "logits3.npy", logits)
+    said = refused(decant("cache", "import", "logits3.npy", *of, "--probabilities", cwd=folder))
+    assert said == "decant: probabilities: rows 0 to 89 of view 0 are not all between 0 and 1"
+    for form, outputs in (("binary", logits[:, :1]), ("multilabel", logits)):  # without labels too
+        np.save(folder / "some.npy", 1 / (1 + np.exp(-outputs)))
+        words = ("--teacher", form, "--data", "d", "--task", form, "--probabilities", "--dtype", "float32")
+        done = decant("cache", "import", "some.npy", *words, cwd=folder)
+        cache = LogitCache.open(folder / succeed(done).partition("made ")[2].splitlines()[0])
+        assert np.allclose(cache.logits(slice(None)), outputs, atol=1e-3)

@@ -67,7 +67,8 @@ if TYPE_CHECKING:
 @click.option(
     "--probabilities",
     is_flag=True,
-    help="The table holds softmax outputs: store their logarithm, of at least 1e-12.",
+    help="The table holds softmax outputs: store their logarithm, of at least 1e-12. Of --task binary and multilabel: "
+    "outputs of sigmoids, whose logits are stored.",
 )
 @store_option
 def import_table(

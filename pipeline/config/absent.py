@@ -1,0 +1,47 @@
+"""Keys that users of other programs look for in a recipe: where the setting is here, or that there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_NO_AVERAGE = "there is no averaging of weights (EMA, SWA) in training; leave it out"
+_NO_VALIDATION = (
+    "there is no validation split: networks are measured on the test part alone, and no epoch is chosen by it; "
+    "data.test names the folder or part"
+)
+_NO_EARLY_STOPPING = (
+    "there is no early stopping: a network is trained for all its epochs, and the last one is kept; set epochs"
+)
+_EVERYWHERE = {
+    **dict.fromkeys(("ema", "ema_decay", "model_ema", "use_ema", "swa", "averaging"), _NO_AVERAGE),
+    **dict.fromkeys(("val", "validation", "val_split", "validation_split", "val_size", "valid"), _NO_VALIDATION),
+    **dict.fromkeys(("early_stopping", "early_stop", "patience", "save_best", "monitor"), _NO_EARLY_STOPPING),
+    **dict.fromkeys(("device", "gpu", "gpus"), "the device is chosen on the command line: --device"),
+    **dict.fromkeys(("mixup", "cutmix"), 'it is an operation of views.augment: { op = "mixup" } or { op = "cutmix" }'),
+}
+_OF_TRAINING = {
+    **dict.fromkeys(("temperature", "alpha", "loss"), "it is of a student's loss: student.objective"),
+    **dict.fromkeys(("learning_rate", "base_lr"), "it is called lr here"),
+    **dict.fromkeys(("scheduler", "lr_scheduler"), "it is called schedule here"),
+    **dict.fromkeys(("grad_clip", "clip_grad", "clip_grad_norm", "max_grad_norm"), "it is called clip_norm here"),
+    **dict.fromkeys(("amp", "mixed_precision", "fp16", "bf16"), 'it is precision = "float16" or "bfloat16" here'),
+    **dict.fromkeys(
+        ("accumulation_steps", "gradient_accumulation_steps", "accumulate_grad_batches"), "it is called accumulate here"
+    ),
+    **dict.fromkeys(("dropout", "num_classes", "pretrained"), "it is of the network: network = { name = …, KEY = … }"),
+    "pos_weight": "positive answers are not weighed apart from negative ones; leave it out",
+}
+_TRAINED = ("teacher", "knowledge", "student")
+
+
+def where_it_is(parents: Sequence[str | int], key: str) -> str | None:
+    """What to say of a key that `parents` has not, though other programs have it; None of any other key.
+
+    >>> where_it_is(["student"], "learning_rate")
+    'it is called lr here'
+    >>> where_it_is(["student"], "epohcs")
+    """
+    if key == "class_weights" and list(parents[:2]) == ["student", "objective"]:
+        return "student.class_weights weighs the samples of this objective, as of any"
+    trained = len(parents) == 1 and parents[0] in _TRAINED
+    return _EVERYWHERE.get(key) or (_OF_TRAINING.get(key) if trained else None)

@@ -1,0 +1,28 @@
+"""Keys of other programs: a recipe that has one is told where the setting is, or that there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from decant.pipeline.config.recipe import load_recipe
+from decant.pipeline.errors import RecipeError
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("student.ema=0.999", "there is no averaging of weights (EMA, SWA) in training; leave it out"),
+        ("ema.decay=0.999", "ema: unknown section; there is no averaging of weights"),
+        ("teacher.patience=3", "there is no early stopping"),
+        ("data.val_split=0.1", "there is no validation split: networks are measured on the test part alone"),
+        ("student.pos_weight=[1]", "student.pos_weight: unknown key; positive answers are not weighed apart"),
+        ("student.learning_rate=1", "it is called lr here"),
+        ("student.temperature=2", "it is of a student's loss: student.objective"),
+        ("student.objective={name='dkd',class_weights=[1]}", "student.class_weights weighs the samples of this"),
+        ("student.objective={name='dkd',learning_rate=1}", "learning_rate: unknown key; known: alpha, beta"),
+    ],
+)
+def test_a_key_of_another_program_is_answered_in_words(override: str, says: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        load_recipe("digits", [override])
+    assert says in str(refused.value)
