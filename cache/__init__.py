@@ -52,12 +52,12 @@ from decant.cache.errors import (
     ValueRefusedError,
 )
 from decant.cache.format.tables import expected_size
-from decant.cache.inputs import CheckInputs, each_input, input_checksums, input_crc32, one_input
+from decant.cache.inputs import CheckInputs, as_values, each_input, input_checksums, input_crc32, one_input
 from decant.cache.items import ItemKeys, pick, recognise
 from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.labels import NotComparableError, class_ids, targets
 from decant.cache.manifest import Manifest, class_list, differences, require_equal
-from decant.cache.plausibility import Accuracy, accuracy_in, accuracy_of
+from decant.cache.plausibility import Accuracy, accuracy_in, accuracy_of, are_probabilities
 from decant.cache.reader import LogitCache, Verify
 from decant.cache.sigmoid_statistics import SigmoidScores, average_precision, sigmoid_scores
 from decant.cache.source import LogitSource, row_chunks
@@ -118,6 +118,8 @@ __all__ = [
     "Verify",
     "accuracy_in",
     "accuracy_of",
+    "are_probabilities",
+    "as_values",
     "attach",
     "average_precision",
     "calibration_error",

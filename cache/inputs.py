@@ -148,6 +148,10 @@ def as_values(value: Any) -> Any:
     """A tensor by its values as an array, wherever it lies and whatever computed it; anything else as it is.
 
     Dtypes that NumPy lacks, as bfloat16, become float32, which holds their values.
+
+    >>> import torch
+    >>> as_values(torch.ones(2, dtype=torch.bfloat16, requires_grad=True)), as_values("text")
+    (array([1., 1.], dtype=float32), 'text')
     """
     if not is_tensor(value):
         return value

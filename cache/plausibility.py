@@ -23,7 +23,9 @@ _MANY = (
     8  # classes, of which a row without spread is no chance; of fewer, a tie or a row of dead units can be
 )
 _ROUNDING = 2e-3  # of a sum of probabilities that were rounded to float16
-_AFTER_SIGMOID = "every value is between 0 and 1, as sigmoid gives: give the outputs before it, or their logits"
+_AFTER_SIGMOID = (
+    "every value is between 0 and 1, as sigmoid gives: give the outputs before it, or their logits"
+)
 
 
 class Accuracy(NamedTuple):

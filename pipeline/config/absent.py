@@ -10,25 +10,36 @@ _NO_VALIDATION = (
     "data.test names the folder or part"
 )
 _NO_EARLY_STOPPING = (
-    "there is no early stopping: a network is trained for all its epochs, and the last one is kept; set epochs"
+    "there is no early stopping: a network is trained for all its epochs, and the last is kept; set epochs"
 )
 _EVERYWHERE = {
     **dict.fromkeys(("ema", "ema_decay", "model_ema", "use_ema", "swa", "averaging"), _NO_AVERAGE),
-    **dict.fromkeys(("val", "validation", "val_split", "validation_split", "val_size", "valid"), _NO_VALIDATION),
+    **dict.fromkeys(
+        ("val", "validation", "val_split", "validation_split", "val_size", "valid", "split"), _NO_VALIDATION
+    ),
     **dict.fromkeys(("early_stopping", "early_stop", "patience", "save_best", "monitor"), _NO_EARLY_STOPPING),
     **dict.fromkeys(("device", "gpu", "gpus"), "the device is chosen on the command line: --device"),
-    **dict.fromkeys(("mixup", "cutmix"), 'it is an operation of views.augment: { op = "mixup" } or { op = "cutmix" }'),
+    **dict.fromkeys(
+        ("mixup", "cutmix"), 'it is an operation of views.augment: { op = "mixup" } or { op = "cutmix" }'
+    ),
 }
 _OF_TRAINING = {
     **dict.fromkeys(("temperature", "alpha", "loss"), "it is of a student's loss: student.objective"),
     **dict.fromkeys(("learning_rate", "base_lr"), "it is called lr here"),
     **dict.fromkeys(("scheduler", "lr_scheduler"), "it is called schedule here"),
-    **dict.fromkeys(("grad_clip", "clip_grad", "clip_grad_norm", "max_grad_norm"), "it is called clip_norm here"),
-    **dict.fromkeys(("amp", "mixed_precision", "fp16", "bf16"), 'it is precision = "float16" or "bfloat16" here'),
     **dict.fromkeys(
-        ("accumulation_steps", "gradient_accumulation_steps", "accumulate_grad_batches"), "it is called accumulate here"
+        ("grad_clip", "clip_grad", "clip_grad_norm", "max_grad_norm"), "it is called clip_norm here"
     ),
-    **dict.fromkeys(("dropout", "num_classes", "pretrained"), "it is of the network: network = { name = …, KEY = … }"),
+    **dict.fromkeys(
+        ("amp", "mixed_precision", "fp16", "bf16"), 'it is precision = "float16" or "bfloat16" here'
+    ),
+    **dict.fromkeys(
+        ("accumulation_steps", "gradient_accumulation_steps", "accumulate_grad_batches"),
+        "it is called accumulate here",
+    ),
+    **dict.fromkeys(
+        ("dropout", "num_classes", "pretrained"), "it is of the network: network = { name = …, KEY = … }"
+    ),
     "pos_weight": "positive answers are not weighed apart from negative ones; leave it out",
 }
 _TRAINED = ("teacher", "knowledge", "student")

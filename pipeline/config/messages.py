@@ -41,7 +41,9 @@ def _in_words(problem: ErrorDetails) -> str:
         case "extra_forbidden":
             known = _locate(parents, table=True)[1]["properties"]
             elsewhere = where_it_is(parents, str(last))
-            return f"{path}: unknown {'key' if parents else 'section'}; {elsewhere or nearest(str(last), known)}"
+            return (
+                f"{path}: unknown {'key' if parents else 'section'}; {elsewhere or nearest(str(last), known)}"
+            )
         case "missing":
             return f"{path}: missing"
         case "value_error":

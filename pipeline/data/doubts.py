@@ -10,6 +10,8 @@ from decant.pipeline.errors import DataError
 from decant.pipeline.support.notices import say_once
 
 _MOST_NAMED = 5
+_MOST_CLASSES, _CLASSES_A_SAMPLE = 1_000, 10
+"""Without class names, more classes than both of these allow are no classes but other numbers."""
 
 
 def check_classes(data: LabelledData) -> None:
@@ -27,6 +29,12 @@ def check_classes(data: LabelledData) -> None:
     if len(present) == 1:
         raise DataError(
             f"{where}: every label is {_named(data, int(present[0]))}; with one class there is nothing to learn"
+        )
+    if not data.classes and present[-1] >= max(_MOST_CLASSES, _CLASSES_A_SAMPLE * len(data)):
+        raise DataError(
+            f"{where}: labels go up to {present[-1]:,}, of {len(present):,} different ones in {len(data):,} samples; "
+            "number the classes from 0, give None where there is no label, or give the dataset `classes` where this is "
+            "meant"
         )
     missing = np.setdiff1d(np.arange(num_classes(data)), present)
     if not len(missing):

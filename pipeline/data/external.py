@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,7 @@ from decant.pipeline.support.plugins import Plugin
 from decant.pipeline.support.progress import track
 from decant.pipeline.support.source_code import RAISED
 
+_READ_TWICE = 8  # samples
 _PROBES = 256  # samples whose values are looked at, and that stand for all in the digest of what is too large to hold
 
 
@@ -58,9 +59,22 @@ def from_function(settings: DataSettings, views: ViewsSettings, split: Split) ->
     data.take_labels(found_labels)
     if not fits:
         return data
+    _require_the_same_again(data, inputs)
     chosen = spread(len(data), _PROBES)
     check_inputs(inputs[chosen], chosen, settings.name, split)
     return ArrayData(settings.name, split, inputs, data.labels, data.classes)
+
+
+def _require_the_same_again(data: SampleData, inputs: NDArray[Any]) -> None:
+    """Reads a few samples once more. Raises DataError where one is another one now: its logits could not be kept."""
+    for index in spread(len(data), _READ_TWICE).tolist():
+        again, _ = data.sample(index)
+        if again.tobytes() != inputs[index].tobytes():
+            raise DataError(
+                f"{data.name}: {data.split}: sample {index}: is another input each time it is read, and logits are "
+                "kept for one: leave random transforms out of the dataset, and give them as views.augment "
+                '({ op = "transform", name = "package.module:function" } for your own)'
+            )
 
 
 @dataclass
@@ -184,7 +198,22 @@ def _class_names(dataset: Any, settings: DataSettings) -> tuple[str, ...]:
     features = getattr(dataset, "features", None)
     if names is None and settings.keys is not None and isinstance(features, Mapping):
         names = getattr(features.get(settings.keys[1]), "names", None)
-    return () if names is None else tuple(map(str, names))
+    if names is None:
+        return ()
+    if isinstance(names, Mapping):
+        names = _by_number(names)
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise DataError(f"{settings.name}: classes: expected a list of names, found {type(names).__name__}")
+    return tuple(map(str, names))
+
+
+def _by_number(names: Mapping[Any, Any]) -> Any:
+    """The names of {number: name}, or of {name: number} as torchvision's class_to_idx, by number; else `names`."""
+    by_number = (
+        {value: key for key, value in names.items()} if any(isinstance(key, str) for key in names) else names
+    )
+    numbers = range(len(names))
+    return [by_number[number] for number in numbers] if {*by_number} == {*numbers} else names
 
 
 def _call(settings: DataSettings, split: Split) -> Any:

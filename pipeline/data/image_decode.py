@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, __version__, features
 
+from decant.cache import as_values
 from decant.cache.io.opening import open_read
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.image_files import readable_formats
@@ -102,11 +104,10 @@ def to_array(value: Any, views: ViewsSettings, axes: str | None = None) -> NDArr
     if isinstance(value, Image.Image):
         grey = value.mode in ("1", "L", "LA") or value.mode.startswith("I")
         return _pixels(fit(_in_colours(value, views.channels or (1 if grey else 3)), views))
-    array = np.asarray(value)
+    array = np.asarray(as_values(value))
     floats = np.issubdtype(array.dtype, np.floating)
-    if not floats and array.dtype != np.uint8:
-        hint = "; give pixels of 0 to 255 as uint8" if array.ndim == 3 and array.dtype.kind in "iub" else ""
-        raise TypeError(f"inputs must be images, uint8 or float arrays, found {array.dtype}{hint}")
+    if (not floats and array.dtype != np.uint8) or not array.ndim or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"inputs must be images, uint8 or float arrays, found {_kind_of(value, array)}")
     if array.ndim == 3 or (array.ndim == 2 and axes == "HWC"):
         array = _channels_first(array, axes)
     if floats and views.channels is not None and array.ndim == 3 and len(array) != views.channels:
@@ -118,12 +119,32 @@ def to_array(value: Any, views: ViewsSettings, axes: str | None = None) -> NDArr
     return resized(array[None], views)[0] if array.ndim == 3 else array
 
 
+def _kind_of(value: object, array: NDArray[Any]) -> str:
+    """What is no input, in words, and what to do about it."""
+    if isinstance(value, str | bytes | Path):
+        return f"{type(value).__name__} {textwrap.shorten(str(value), 60)}: open the image in the dataset, as with PIL"
+    if isinstance(value, np.ma.MaskedArray):
+        return "a masked array: give what is to stand in its place, as with filled()"
+    if array.dtype.kind in "OUSV":
+        return type(value).__name__
+    if not array.ndim:
+        return "a single number"
+    pixels = array.ndim == 3 and array.dtype.kind in "iub"
+    return f"{array.dtype}{'; give pixels of 0 to 255 as uint8' if pixels else ''}"
+
+
 def alike(value: NDArray[Any], first: NDArray[Any], name: object) -> NDArray[Any]:
     """The input. Raises DataError where shape or dtype differ from those of the first."""
     if (value.shape, value.dtype) != (first.shape, first.dtype):
+        other_channels = value.ndim == first.ndim == 3 and len(value) != len(first)
+        setting = (
+            "views.channels brings images to one number of channels"
+            if other_channels
+            else "views.size brings images to one size"
+        )
         raise DataError(
             f"{name}: {value.dtype} {value.shape}, where the first is {first.dtype} {first.shape}; all must be "
-            "alike (views.size brings images to one size)"
+            f"alike ({setting})"
         )
     return value
 

@@ -303,7 +303,7 @@ def _say_order_of_numbers(settings: DataSettings, classes: Sequence[str]) -> Non
     if label is not None:
         say_once(
             f"{settings.root}: the names of the classes are numbers in the order of text, as of torchvision: "
-            f"{listed(classes)}: the label of {classes[label]} is {label}; names of equal length, as 01, have one order",
+            f"{listed(classes)}: the label of {classes[label]} is {label}; names of one length, as 01, have one order",
             about=f"order of numbers in {settings.root}",
         )
 

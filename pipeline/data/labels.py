@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decant.cache import as_values
 from decant.pipeline.config.tasks import Task
 from decant.pipeline.data.samples import NO_LABEL, LabelledData, has_sigmoids, task_of
 from decant.pipeline.data.sigmoid_labels import check_sigmoid_labels
@@ -37,7 +38,7 @@ def as_label(value: Any, places: Mapping[str, int] | None = None, task: Task | N
         return None
     if isinstance(value, str):
         return _by_name(str(value), places or {})
-    array = np.asarray(value)
+    array = np.asarray(as_values(value))
     if task == "multilabel" and array.ndim == 0:
         raise TypeError(
             f'a label is one number; of data.task = "{task}" it is a row of 0 and 1, one entry a class'
@@ -59,12 +60,19 @@ def as_label(value: Any, places: Mapping[str, int] | None = None, task: Task | N
             )
         return row
     try:
-        return operator.index(value)
+        return _within_64_bits(operator.index(value))
     except TypeError:
         raise TypeError(
             f"label {textwrap.shorten(repr(value), 60)}: expected an integer, a class name, a float or a row of "
             f"floats, or None, found {type(value).__name__} of shape {array.shape}"
         ) from None
+
+
+def _within_64_bits(number: int) -> int:
+    """Raises ValueError for a number that no array of labels holds."""
+    if abs(number) >= 2**63:
+        raise ValueError(f"label {number}: no class has such a number; labels count from 0")
+    return number
 
 
 def _whole(value: float) -> int | None:
@@ -156,7 +164,9 @@ def check_labels(data: LabelledData) -> None:
             f"{where}: label {data.labels.max()} of {len(data.classes)} classes; labels count from 0"
         )
     if data.labels.min() < NO_LABEL:
-        raise DataError(f"{where}: label {data.labels.min()}; labels count from 0, −1 is none")
+        raise DataError(
+            f"{where}: label {data.labels.min()}; labels count from 0, −1 is none: write −1 or None where there is none"
+        )
 
 
 def _check_targets(data: LabelledData, where: str) -> None:

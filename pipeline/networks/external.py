@@ -205,6 +205,8 @@ def _try_once(network: Network, num_classes: int, input_shape: Shape) -> None:
     except RAISED as error:  # the network may be the user's, and raise anything
         resized = network.preprocess.size is not None or len(input_shape) != 3
         hint = "" if resized else "; where it needs images of another size, give it `size`"
+        if "dtype" in str(error):
+            hint = "; its weights must be float32, as its inputs are: precision says what is computed in"
         channels = re.search(r"to have ([13]) channels, but got [13] channels", str(error))
         hint = f"; views.channels = {channels[1]} brings images to that" if channels else hint
         raise ModelError(f"cannot take inputs of shape {input_shape}: {_reason(error)}{hint}") from error

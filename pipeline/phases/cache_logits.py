@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import nn
 
 from decant.cache import (
     CacheWarning,
@@ -20,13 +22,18 @@ from decant.cache import (
     summarize,
     take_over_views,
 )
+from decant.pipeline.config.settings import CacheSettings
 from decant.pipeline.phases.plan import Plan
-from decant.pipeline.phases.teacher_pass import fill
+from decant.pipeline.phases.teacher_pass import fill, forward
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.notes import Pass, remember_pass
 from decant.pipeline.runs.saved_network import load_network
+from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.source_code import is_users
+from decant.pipeline.training.forward import name_of
 from decant.pipeline.training.metrics import Metrics, score_metrics
+from decant.pipeline.training.steadiness import doubt_of_outputs
+from decant.pipeline.views import ViewedData
 
 _AT_CHANCE = r".*: likely not a trained teacher's logits: (top-1 is |class \d+ is the teacher's answer )"
 """The warnings of `decant.cache` that say so."""
@@ -98,14 +105,26 @@ def _compute_missing_rows(writer: LogitCacheWriter, plan: Plan, device: torch.de
     if all(writer.is_written(view).all() for view in range(writer.manifest.num_views)):
         return 0
     teacher = plan.teacher
+    network = load_network(teacher)
+    _say_doubt(network, viewed, plan.settings.cache, device)
     return fill(
         writer,
         viewed,
-        load_network(teacher),
+        network,
         plan.settings.cache,
         device,
         same_every_batch=plan.settings.teacher.cuda_graphs and not is_users(teacher.network.name),
     )
+
+
+def _say_doubt(network: nn.Module, viewed: ViewedData, settings: CacheSettings, device: torch.device) -> None:
+    """Says where the teacher's answers to the first batch are others each time, or in another batch."""
+    first = np.arange(min(settings.batch_size, len(viewed)))
+    inputs, _ = viewed.batch(np.stack([first, np.zeros_like(first)], axis=1))
+    network.to(device).to(memory_format=torch.channels_last)
+    doubt = doubt_of_outputs(lambda some: forward(network, some, device, settings.precision), inputs)
+    if doubt is not None:
+        say_once(f"warning: {name_of(network)}: {doubt}; what its one pass gives is cached")
 
 
 def _measure(

@@ -12,19 +12,12 @@ from decant.pipeline import objectives
 from decant.pipeline.config.objectives import Custom, is_for, names_for
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.data import describe_data, load_data
-from decant.pipeline.data.held_out import divide, require_same_classes
-from decant.pipeline.data.samples import (
-    LabelledData,
-    decoding,
-    has_sigmoids,
-    num_classes,
-    num_targets,
-    task_of,
-)
+from decant.pipeline.data.between_parts import check_between_parts, labels_of
+from decant.pipeline.data.held_out import divide
+from decant.pipeline.data.samples import LabelledData, has_sigmoids, task_of
 from decant.pipeline.data.sigmoid_labels import warn_of_zeros_and_ones
-from decant.pipeline.errors import DataError, RecipeError
+from decant.pipeline.errors import RecipeError
 from decant.pipeline.phases.fingerprints import fingerprints
-from decant.pipeline.support.notices import say_once
 from decant.pipeline.views import ViewedData
 
 _FEW_VALUES = 100  # distinct targets, that may be classes
@@ -97,54 +90,17 @@ class RecipeData:
         not for such labels.
         """
         train, test = self._train, load_data(self.settings.data, self.settings.views, "test")
-        _check_shapes(train, test)
-        _check_labels(train, test)
-        _check_twice(train, test)
+        check_between_parts(train, test)
         warn_of_zeros_and_ones(train, self.settings.data.task)
         _check_losses(self.settings, train)
         teacher_train = ViewedData(self.teacher_data, self.settings.views)
         return Splits(teacher_train, self.student_train, ViewedData(test, self.settings.views.plain))
 
 
-def _check_shapes(train: LabelledData, test: LabelledData) -> None:
-    """Raises DataError where class names or input shapes differ."""
-    require_same_classes(train, test, "test")
-    if train.input_shape != test.input_shape:
-        raise DataError(
-            f"{train.name}: train inputs are {train.input_shape}, test inputs {test.input_shape}; "
-            "set views.size to bring both to one"
-        )
-
-
-def _check_twice(train: LabelledData, test: LabelledData) -> None:
-    """Says once that both parts are the same samples. Digests of image folders are of names, and may well agree."""
-    if decoding(train) is None and len(train) == len(test) and train.digest() == test.digest():
-        say_once(
-            f"warning: {train.name}: the test part is the training part, sample for sample, so nothing is measured "
-            "on unseen data; a function of your own is given `split`"
-        )
-
-
-def _check_labels(train: LabelledData, test: LabelledData) -> None:
-    """Raises DataError where the labels are of different kinds, or the test split has labels of other classes."""
-    if num_targets(train) != num_targets(test):
-        raise DataError(f"{train.name}: train labels are {_labels_of(train)}, test labels {_labels_of(test)}")
-    if task_of(train) == "classification" and test.labels.max() >= num_classes(train):
-        raise DataError(
-            f"{train.name}: the test part has label {test.labels.max()}, "
-            f"the train part only {num_classes(train)} classes"
-        )
-
-
-def _labels_of(data: LabelledData) -> str:
-    targets = num_targets(data)
-    return f"integers ({len(data)},)" if targets is None else f"floats ({len(data)}, {targets})"
-
-
 def _check_losses(settings: Settings, train: LabelledData) -> None:
     """Raises RecipeError where the objective or label smoothing is not for the task of the data."""
     task, objective = task_of(train), settings.student.objective
-    because = f"{train.name} is a {task}, as its labels are {_labels_of(train)}{_whole_numbers(train)}"
+    because = f"{train.name} is a {task}, as its labels are {labels_of(train)}{_whole_numbers(train)}"
     if has_sigmoids(train):
         because = f"{train.name} is {task}, as data.task says"
     if not isinstance(objective, Custom) and not is_for(type(objective), task):
@@ -167,7 +123,7 @@ def _whole_numbers(data: LabelledData) -> str:
         return ""
     shown = ", ".join(f"{value:g}" for value in values[:_SHOWN_VALUES])
     kind = (
-        "classes are integers"
+        'classes are integers, which data.task = "classification" makes of them'
         if data.labels.shape[1] == 1
         else 'for several classes of one sample set data.task = "multilabel"'
     )

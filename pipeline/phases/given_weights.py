@@ -45,6 +45,6 @@ def warn_at_chance(logits: Tensor, labels: Tensor) -> None:
             f"warning: the teacher's top-1 is {accuracy.top1:.2%} on {accuracy.samples:,} samples, and chance is "
             f"{accuracy.chance:.2%}: likely causes are classes in another order than the data's, inputs normalised "
             "otherwise than it was trained with (teacher.network.mean and std), or a last layer that was never trained "
-            "(teacher.epochs); teacher.at_chance = \"accept\" says nothing",
+            '(teacher.epochs); teacher.at_chance = "accept" says nothing',
             file=sys.stderr,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,10 +18,11 @@ from decant.cache import CorruptError, RewrittenError
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Training
 from decant.pipeline.data.samples import check_unchanged, task_of
-from decant.pipeline.errors import DivergedError, ModelError
+from decant.pipeline.errors import ModelError
 from decant.pipeline.networks.build import build_network, num_parameters
 from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.phases.initial_weights import warn_of_frozen
+from decant.pipeline.phases.output_checks import require_numbers, warn_constant_outputs, warn_of_probabilities
 from decant.pipeline.runs.latency import device_name, latency
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.open import class_names
@@ -167,8 +167,9 @@ def _save_network(
     """Saves test logits, weights and then the result of a trained network."""
     logits = _save_test_logits(job.folder, network, test, device)
     metrics = measure(logits, torch.from_numpy(test.data.labels), teacher_logits, task_of(test.data))
-    _require_numbers(job.folder, logits, metrics)
+    require_numbers(job.folder, logits, metrics)
     warn_constant_outputs(job.folder, logits)
+    warn_of_probabilities(job.folder, logits, task_of(test.data))
     size, digest = save_network(job.folder, network, job.spec)
     first, _ = test.batch([0])
     result = Result(
@@ -205,31 +206,6 @@ def _require_unchanged(job: TrainingJob) -> None:
     except CorruptError:
         (job.folder / CHECKPOINT).unlink(missing_ok=True)
         raise
-
-
-def _require_numbers(folder: Path, logits: Tensor, metrics: Mapping[str, Any]) -> None:
-    """Raises DivergedError where outputs on the test split, or metrics of them, are no numbers."""
-    bad = int(logits.isnan().any(dim=1).sum())
-    if bad or not all(math.isfinite(value) for value in metrics.values()):
-        raise DivergedError(
-            f"{folder}: the network's outputs on the test split are no numbers for {bad:,} of {len(logits):,} samples, "
-            "or too large to be measured; check its weights, and the inputs for NaN and infinity"
-        )
-
-
-def warn_constant_outputs(folder: Path, logits: Tensor) -> None:
-    """Says on stderr that a finished network gives the same outputs (N, C) for every sample, or one that never
-    changes.
-    """
-    constant = (logits == logits[0]).all(dim=0)
-    if len(logits) < 2 or not constant.any():
-        return
-    which = "all outputs are" if constant.all() else f"output {int(constant.nonzero()[0])} is"
-    print(
-        f"warning: {folder}: {which} the same for all {len(logits):,} test samples: likely causes are a learning rate "
-        "that is too high, units that no longer react, or a network that ignores its inputs",
-        file=sys.stderr,
-    )
 
 
 def _latency(folder: Path, network: nn.Module, inputs: Inputs, device: torch.device) -> float | None:

@@ -9,13 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from decant.pipeline.config.settings import Training
+from decant.pipeline.errors import ModelError
+from decant.pipeline.training.forward import name_of
 
 
 def make_optimizer(network: nn.Module, settings: Training, device: torch.device) -> torch.optim.Optimizer:
     """The optimizer that `settings` name, over the parameters that require a gradient; fused where the device has
-    that.
+    that. Raises ModelError where there is none.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not parameters:
+        why = (
+            "none of its parameters requires a gradient"
+            if list(network.parameters())
+            else "it has no parameters"
+        )
+        raise ModelError(f"{name_of(network)}: there is nothing to train: {why}")
     fused = device.type in ("cpu", "cuda")
     common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": fused}
     match settings.optimizer:

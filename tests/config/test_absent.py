@@ -18,7 +18,10 @@ from decant.pipeline.errors import RecipeError
         ("student.pos_weight=[1]", "student.pos_weight: unknown key; positive answers are not weighed apart"),
         ("student.learning_rate=1", "it is called lr here"),
         ("student.temperature=2", "it is of a student's loss: student.objective"),
-        ("student.objective={name='dkd',class_weights=[1]}", "student.class_weights weighs the samples of this"),
+        (
+            "student.objective={name='dkd',class_weights=[1]}",
+            "student.class_weights weighs the samples of this",
+        ),
         ("student.objective={name='dkd',learning_rate=1}", "learning_rate: unknown key; known: alpha, beta"),
     ],
 )

@@ -289,3 +289,46 @@ def test_an_error_of_ours_is_one_line_with_the_way_to_report_it(
         "decant: unexpected error (TypeError: no such thing): this should not happen; see where with --debug, and "
         "please report it\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        ("return nn.Flatten()", None),
+        (
+            "m = Body(num_classes, 192); m.requires_grad_(False); return m",
+            "none of its parameters requires a gradient",
+        ),
+        ("return Body(num_classes, 192).half()", "its weights must be float32, as its inputs are"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_named(
+    build: str, says: str | None, images: Path, tmp_path: Path
+) -> None:
+    if says is None:
+        build, says = (
+            "return nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(3))",
+            "nothing to train: it has no param",
+        )
+    assert says in teacher(place(tmp_path, images, build=build))
+
+
+@pytest.mark.parametrize(("last", "says"), [("softmax(1)", "ends in a softmax"), ("sigmoid()", "ends in a sigmoid"),
+                                            ("log_softmax(1)", "")])  # fmt: skip
+def test_a_network_that_ends_in_what_the_loss_has_is_said(
+    last: str, says: str, images: Path, tmp_path: Path
+) -> None:
+    done = decant("teacher", "--recipe", "mine.toml", cwd=place(tmp_path, images, f"return y.{last}"))
+    succeed(done)
+    assert says in done.stderr
+    assert bool(done.stderr) == bool(says)
+
+
+def test_a_teacher_that_is_not_steady_is_said_when_its_logits_are_cached(
+    images: Path, tmp_path: Path
+) -> None:
+    place(tmp_path, images, "return y + 9 * torch.rand_like(y)")
+    succeed(decant("teacher", "--recipe", "mine.toml", cwd=tmp_path))
+    done = decant("cache-logits", "--recipe", "mine.toml", cwd=tmp_path)
+    succeed(done)
+    assert "network 'mine:net': its outputs for the same batch are others each time: dropout" in done.stderr

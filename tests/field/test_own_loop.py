@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+import decant as package
 from decant.cache import LogitCache, LogitCacheWriter, Manifest, MismatchError, SoftLabelDataset
 from tests.field.conftest import draw, write_recipe
 from tests.helpers.commands import decant, only, refused, succeed
@@ -114,3 +115,37 @@ def test_a_teacher_that_overflows_half_precision_is_told_of_float32(tmp_path: Pa
     assert len(said.splitlines()) == 1
     succeed(decant("cache-logits", "--recipe", recipe, "--set", "cache.dtype=float32", cwd=tmp_path))
     assert only(tmp_path, "caches/*.h5")
+
+
+def test_several_labels_a_sample_are_learnt_in_ones_own_loop(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    labels = (random.random((60, 3)) < 0.5).astype(np.float32)
+    images = torch.from_numpy(
+        random.normal(labels.repeat(16, 1).reshape(60, 3, 4, 4), 0.3).astype(np.float32)
+    )
+    truth, logits = torch.from_numpy(labels.copy()), 6 * labels - 3
+    labels[7, 1] = np.nan
+    data = {"name": "lamps", "task": "multilabel"}
+    manifest = Manifest.build(num_samples=60, num_outputs=3, num_targets=3, data=data)
+    with LogitCacheWriter(tmp_path / "lamps.h5", manifest) as writer:
+        writer.write(range(60), logits, labels=labels, inputs=images)
+        cache = LogitCache.open(writer.publish())
+    torch.manual_seed(0)
+    train = SoftLabelDataset(TensorDataset(images, torch.from_numpy(labels)), cache, check_inputs="all")
+    student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+    optimizer = torch.optim.AdamW(student.parameters(), lr=0.05)
+    for _ in range(10):
+        for inputs, answers, teacher_logits in DataLoader(train, batch_size=16, shuffle=True):
+            loss = package.objectives.sigmoid_kd(
+                student(inputs), teacher_logits, answers, alpha=0.5, temperature=2.0
+            )
+            optimizer.zero_grad()
+            loss.total.backward()
+            optimizer.step()
+    assert ((student(images) > 0).float() == truth).float().mean() > 0.95
+    relabelled = torch.from_numpy(labels.copy())
+    relabelled[3] = 1 - relabelled[3]
+    with pytest.raises(MismatchError, match="sample 3: its label is"):
+        SoftLabelDataset(TensorDataset(images, relabelled), cache)[3]
+    for form in (truth.bool(), truth.int(), truth.double()):  # what is unknown in the cache is not compared
+        SoftLabelDataset(TensorDataset(images, form), cache).__getitems__(range(60))

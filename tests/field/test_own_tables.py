@@ -76,7 +76,18 @@ def test_outputs_of_sigmoids_are_imported_as_their_logits(folder: Path) -> None:
     logits = (6 * answers - 3 + RANDOM.normal(size=(90, 3))).astype("f4")
     np.save(folder / "answers.npy", answers)
     np.save(folder / "sigmoids.npy", 1 / (1 + np.exp(-logits)))
-    of = ("--teacher", "t", "--data", "d", "--labels", "answers.npy", "--task", "multilabel", "--dtype", "float32")
+    of = (
+        "--teacher",
+        "t",
+        "--data",
+        "d",
+        "--labels",
+        "answers.npy",
+        "--task",
+        "multilabel",
+        "--dtype",
+        "float32",
+    )
     warned = decant("cache", "import", "sigmoids.npy", *of, cwd=folder)
     succeed(warned)
     assert "every value is between 0 and 1, as sigmoid gives" in warned.stderr

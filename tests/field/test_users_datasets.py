@@ -175,12 +175,38 @@ def test_rows_that_are_not_one_hot_stay_targets(monkeypatch: pytest.MonkeyPatch)
         (lambda index: {"a": 1}, "found dict of shape ()"),
         (lambda index: 3 if index else 0, "label 3 of 3 classes; labels count from 0"),
         (lambda index: 2, "every label is 2 (fox); with one class there is nothing to learn"),
+        (lambda index: -100 if index else 0, "label -100; labels count from 0, −1 is none: write −1 or None"),
+        (lambda index: 10**30, "sample 0: label 1000000000000000000000000000000: no class has such a number"),
     ],
 )
 def test_labels_that_cannot_be_classes_are_refused(
     label: Callable[[int], Any], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert says in why(monkeypatch, labelled(label), classes=NAMES)
+
+
+def test_a_number_far_beyond_the_samples_is_no_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    far = labelled(lambda index: 10**9 if index == 5 else index % 3)
+    assert "labels go up to 1,000,000,000, of 4 different ones in 12 samples" in why(monkeypatch, far)
+    of_many = labelled(lambda index: 999 if index == 5 else index % 3)
+    assert load(monkeypatch, of_many).labels.max() == 999
+    named = load(
+        monkeypatch, labelled(lambda index: 1200 - index), classes=[str(label) for label in range(2000)]
+    )
+    assert named.labels[0] == 1200
+
+
+@pytest.mark.parametrize(
+    "classes", [{0: "cat", 1: "dog", 2: "fox"}, {"dog": 1, "cat": 0, "fox": 2}, np.array(NAMES), iter(NAMES)]
+)
+def test_class_names_may_have_numbers(classes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch, labelled(lambda index: index % 3), classes=classes).classes == tuple(NAMES)
+
+
+@pytest.mark.parametrize("classes", [3, "cat"])
+def test_class_names_that_are_none_are_refused(classes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = why(monkeypatch, labelled(lambda index: index % 3), classes=classes)
+    assert said.endswith(f"classes: expected a list of names, found {type(classes).__name__}")
 
 
 def test_a_name_needs_names_to_be_found_among(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +259,12 @@ def other_order(split: str) -> Items:
     return items
 
 
+def other_floats(split: str) -> Items:
+    return Items(
+        (image if split == "train" else image / 255, label) for image, label in labelled(lambda i: i % 3)
+    )
+
+
 def fewer(split: str) -> Items:
     items = Items(labelled(lambda index: index % (3 if split == "train" else 2)))
     items.classes = NAMES if split == "train" else NAMES[:2]  # type: ignore[attr-defined]
@@ -250,10 +282,14 @@ def splits(monkeypatch: pytest.MonkeyPatch, dataset: Callable[[str], Items], *wo
 @pytest.mark.parametrize(
     ("dataset", "says"),
     [
-        (floats, "whose values are whole numbers (0, 1, 2; classes are integers)"),
+        (floats, "whose values are whole numbers (0, 1, 2; classes are integers, which data.task = "),
         (
             other_order,
             "the same classes in another order, so that their labels mean different classes: train cat, dog, ",
+        ),
+        (
+            other_floats,
+            "train inputs are uint8, test inputs float32: uint8 images are scaled to 0 to 1, and floats",
         ),
         (fewer, "the train and test parts have different classes: test lacks fox"),
     ],
@@ -277,7 +313,41 @@ def test_a_test_part_that_is_the_training_part_is_doubted(
     splits(monkeypatch, lambda split: Items(same))
     assert "the test part is the training part, sample for sample" in capsys.readouterr().err
     splits(monkeypatch, lambda split: Items(other if split == "train" else other[::-1]))
-    assert capsys.readouterr().err == ""
+    assert "12 of 12 images of the test part are in the training part too" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("common", "doubted"), [(3, True), (1, True), (0, False)])
+def test_images_in_both_parts_are_counted(
+    common: int, doubted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = labelled(lambda index: index % 3)
+    splits(monkeypatch, lambda split: Items(items[:6] if split == "train" else items[6 - common : 12]))
+    said = capsys.readouterr().err
+    expected = (
+        f"{common} of {6 + common} images of the test part are in the training part too, pixel for pixel"
+    )
+    assert (expected in said) if doubted else said == ""
+
+
+def test_that_a_test_part_has_no_labels_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = labelled(lambda index: index % 3)
+    splits(
+        monkeypatch, lambda split: Items(items[:6] if split == "train" else [(x, None) for x, _ in items[6:]])
+    )
+    assert "no sample of the test part has a label, so no accuracy is measured" in capsys.readouterr().err
+
+
+def test_a_dataset_with_random_transforms_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Random(Items):
+        def __getitem__(self, index: Any) -> Any:
+            image, label = super().__getitem__(index)
+            return image if torch.rand(()) < 0.5 else image[..., ::-1], label
+
+    monkeypatch.setitem(DATASETS, "here", lambda split: Random(labelled(lambda index: index % 3)))
+    with pytest.raises(DataError, match=r"is another input each time it is read.*views\.augment"):
+        load_data(DataSettings(name=f"{__name__}:parts", root="here"), ViewsSettings(), "train")
 
 
 def test_a_function_is_given_the_part_that_the_recipe_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,6 +378,18 @@ def given(inputs: Any) -> list[Any]:
         (PIXELS.transpose(0, 2, 3, 1) / 255, "shape (6, 7, 3) seems to be (H, W, C)"),
         (PIXELS.astype(np.int64), "found int64; give pixels of 0 to 255 as uint8"),
         (PIXELS > 100, "found bool; give pixels of 0 to 255 as uint8"),
+        (["a/b.png"] * 4, "found str a/b.png: open the image in the dataset, as with PIL"),
+        ([None] * 4, "images, uint8 or float arrays, found NoneType"),
+        ([0.5] * 4, "images, uint8 or float arrays, found a single number"),
+        (
+            [np.ma.masked_less(image / 255, 0.3) for image in PIXELS],
+            "found a masked array: give what is to stand",
+        ),
+        (
+            [PIXELS[0], PIXELS[1][:1]],
+            "sample 1: uint8 (1, 6, 7), where the first is uint8 (3, 6, 7); all must be "
+            "alike (views.channels brings",
+        ),
         (np.full((4, 3, 2, 2), np.nan), "sample 0: its input has NaN or infinity"),
         (np.array([[0.0], [1.0], [np.inf]]), "sample 2: its input has NaN or infinity"),
     ],
@@ -338,6 +420,17 @@ def test_inputs_of_a_doubtful_range_are_said(
     assert said.count("\n") == bool(says)
 
 
+@pytest.mark.parametrize("form", ["with gradients", "bfloat16", "channels last"])
+def test_tensors_of_any_form_are_taken_by_their_values(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.from_numpy(PIXELS) / 256  # which bfloat16 holds
+    forms = {
+        "with gradients": images.clone().requires_grad_(),
+        "bfloat16": images.bfloat16(),
+        "channels last": images.to(memory_format=torch.channels_last),
+    }
+    assert np.array_equal(load(monkeypatch, given(forms[form])).raw(np.arange(12)), images.numpy())
+
+
 def test_channels_that_come_last_are_taken_where_the_recipe_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     last = load(monkeypatch, given(PIXELS.transpose(0, 2, 3, 1)), axes="HWC")
     assert last.digest() == load(monkeypatch, given(PIXELS)).digest()
@@ -349,13 +442,14 @@ def test_channels_that_come_last_are_taken_where_the_recipe_says_so(monkeypatch:
 
 MINE = """
 import numpy as np
+import torch
 class Dicts:
     def __init__(self, count): self.count = count
     def __len__(self): return self.count
     def __getitem__(self, index):
         random = np.random.default_rng(index)
         return {"image": random.integers(0, 256, (3, 8, 8), dtype=np.uint8), "label": index % 3}
-def data(root, split): return Dicts(30 if split == "train" else 9)
+def data(root, split): return torch.utils.data.Subset(Dicts(39), range(30) if split == "train" else range(30, 39))
 """
 
 

@@ -121,6 +121,18 @@ LAYOUTS: dict[str, Callable[[], object]] = {
         "hyper_parameters": {"lr": 0.1, "steps": (1, 2)},
     },
     "DeepSpeed, consolidated": lambda: {"module": STATE, "ds_version": "0.14", "dp_world_size": 2, "optimizer": None},
+    "DeepSpeed's mp_rank_00_model_states.pt": lambda: {
+        "module": STATE,
+        "buffer_names": ["layer1.1.running_mean"],
+        "optimizer": None,
+        "param_shapes": [collections.OrderedDict((name, tensor.shape) for name, tensor in STATE.items())],
+        "frozen_param_shapes": None,
+        "sparse_tensor_module_names": set(),
+        "ds_config": {"zero_optimization": {"stage": 2}},
+        "ds_version": "0.15.1",
+    },
+    "a head under another name": lambda: {"state_dict": {n.replace("fc.", "classifier."): STATE[n] for n in STATE}},
+    "torch.compile of DistributedDataParallel": lambda: put(STATE, "module._orig_mod."),
     "FSDP": lambda: {"model": {name.replace("layer1.", "layer1._fsdp_wrapped_module."): STATE[name] for name in STATE}},
     "torch.compile": lambda: torch.compile(RIGHT).state_dict(),
     "torch.compile of DataParallel": lambda: put(STATE, "_orig_mod.module."),
@@ -193,6 +205,24 @@ EMA: dict[str, tuple[Callable[[], object], str, str]] = {
         },
         "state_dict_ema",
         "state_dict",
+    ),
+    "DeiT, while it trains": (
+        lambda: {
+            "model": OTHER.state_dict(),
+            "optimizer": MOMENTUM,
+            "lr_scheduler": {"last_epoch": 3},
+            "epoch": 3,
+            "model_ema": STATE,
+            "scaler": {"scale": 65536.0},
+            "args": ARGS,
+        },
+        "model_ema",
+        "model",
+    ),
+    "EMA of a parallel network": (
+        lambda: {"state_dict": put(dict(OTHER.state_dict()), "module."), "ema": put(STATE, "module.")},
+        "ema.module",
+        "state_dict.module",
     ),
     "a key of one's own": (
         lambda: {"net": OTHER.state_dict(), "ema_state_dict": STATE},
@@ -296,6 +326,49 @@ def test_a_larger_network_is_not_taken_for_a_smaller_one(tmp_path: Path) -> None
     said = refusal(network, path)
     assert "layer1.2.conv1.weight is unexpected" in said
     assert said.endswith("more")
+
+
+PARTS: dict[str, tuple[Callable[[], object], str]] = {
+    "an optimizer": (lambda: MOMENTUM, "it has an optimizer's state alone: the weights lie in another file"),
+    "LoRA": (
+        lambda: {**STATE, "fc.lora_A.weight": torch.ones(2, 6), "fc.lora_B.weight": torch.ones(3, 2)},
+        "it has LoRA adapters: merge them into the weights first",
+    ),
+    "pruning": (
+        lambda: {
+            **{name: tensor for name, tensor in STATE.items() if name != "fc.weight"},
+            "fc.weight_orig": STATE["fc.weight"],
+            "fc.weight_mask": torch.ones(3, 6),
+        },
+        "it has masks of pruning: make them permanent first",
+    ),
+    "FSDP's flat parameters": (
+        lambda: {"model": {"_fsdp_wrapped_module.flat_param": torch.ones(99)}},
+        "it has the flat parameters of FSDP: save a full state dict",
+    ),
+    "a part of ZeRO 2": (
+        lambda: {
+            "optimizer_state_dict": {"single_partition_of_fp32_groups": [torch.ones(99)], "zero_stage": 2}
+        },
+        "give what zero_to_fp32.py makes of them",
+    ),
+    "a part of ZeRO 3": (
+        lambda: {"module": {name: torch.ones(0) for name in STATE}, "ds_version": "0.15.1"},
+        "all of its tensors are empty, as in a part of a DeepSpeed ZeRO 3 run",
+    ),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_file_of_a_part_says_what_it_is(part: str, tmp_path: Path) -> None:
+    make, says = PARTS[part]
+    assert says in refusal(ours(), saved(tmp_path / "a.pth", make()))
+
+
+def test_the_output_of_zero_to_fp32_loads(tmp_path: Path) -> None:
+    for shards in (1, 3):
+        write_bin(tmp_path / str(shards), STATE, shards)
+        assert loaded(tmp_path / str(shards)).notes == ()
 
 
 def test_another_network_is_refused_with_the_names_of_both(tmp_path: Path) -> None:

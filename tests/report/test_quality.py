@@ -160,7 +160,7 @@ def test_a_network_that_diverged_is_shown_with_what_there_is(
 ) -> None:
     """Its outputs are NaN, of which JSON and charts know nothing. Such a run is of a version that did not stop."""
     monkeypatch.setattr(loop, "require_finite", lambda *of_an_epoch: None)
-    monkeypatch.setattr(job, "_require_numbers", lambda *of_a_run: None)
+    monkeypatch.setattr(job, "require_numbers", lambda *of_a_run: None)
     with np.errstate(invalid="ignore"):
         subject = made(tmp_path, *OWN, "student.lr=1e30", "student.optimizer=sgd", "student.baseline=false")
     assert np.isnan(subject.test_logits(subject.focus.result)).any()

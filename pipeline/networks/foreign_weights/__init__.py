@@ -2,6 +2,7 @@
 
 loading.py         the one function that the phases call: what is taken, left out, said and refused
 matching.py        the names of a file against the names of a network
+partial_files.py   files of a part of a network or of its training, and what to do about them
 tensors.py         every tensor of a checkpoint by its path, however deep it lies
 reading.py         safetensors, torch's formats and TorchScript → nested containers of tensors
 class_names.py     the names of the classes that lie in a file or beside it

@@ -12,6 +12,7 @@ from decant.pipeline.errors import WeightsError
 from decant.pipeline.networks.foreign_weights.choosing import Choice, choose
 from decant.pipeline.networks.foreign_weights.matching import Fit, find_fits
 from decant.pipeline.networks.foreign_weights.misfits import Misfits, nothing_fits
+from decant.pipeline.networks.foreign_weights.partial_files import advice
 from decant.pipeline.networks.foreign_weights.pickled_types import ScriptObject
 from decant.pipeline.networks.foreign_weights.reading import read_checkpoint
 from decant.pipeline.networks.foreign_weights.tensors import Tensors
@@ -91,9 +92,12 @@ def load_foreign_weights(
         )
     if choice is None:
         best = max(weighed, key=lambda one: one.agreeing, default=None)
+        more = advice(module, checkpoint.found)
         if best is None or not best.is_near:
-            raise checkpoint.refuse(f"does not fit this network: {nothing_fits(own, checkpoint.found, fits)}")
-        raise checkpoint.refuse(f"does not fit this network: {best.described(setting)}")
+            raise checkpoint.refuse(
+                f"does not fit this network: {nothing_fits(own, checkpoint.found, fits)}{more}"
+            )
+        raise checkpoint.refuse(f"does not fit this network: {best.described(setting)}{more}")
     if choice.ambiguity:
         raise checkpoint.refuse(f"was not loaded: {choice.ambiguity}")
     _say_choice(checkpoint, choice)

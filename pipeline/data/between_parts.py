@@ -1,0 +1,92 @@
+"""The training part against the test part: they must fit together, and should have no sample in common."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from decant.pipeline.data.held_out import require_same_classes
+from decant.pipeline.data.samples import (
+    ArrayData,
+    LabelledData,
+    decoding,
+    has_labels,
+    num_classes,
+    num_targets,
+    task_of,
+    vocabulary,
+)
+from decant.pipeline.errors import DataError
+from decant.pipeline.support.notices import say_once
+
+_MOST_BYTES = 1 << 30  # of both parts, whose samples are compared
+_FEW = 0.01  # of the test part, which two samples of real data may well have in common by chance
+
+
+def check_between_parts(train: LabelledData, test: LabelledData) -> None:
+    """Raises DataError where class names, inputs or labels of the two parts are of different kinds. Says once where
+    samples of the test part are samples of the training part, and where the test part has no labels.
+    """
+    require_same_classes(train, test, "test")
+    _check_inputs(train, test)
+    _check_labels(train, test)
+    _say_common_samples(train, test)
+
+
+def labels_of(data: LabelledData) -> str:
+    """The labels of a part in a message: their kind and shape."""
+    targets = num_targets(data)
+    return f"integers ({len(data)},)" if targets is None else f"floats ({len(data)}, {targets})"
+
+
+def _check_inputs(train: LabelledData, test: LabelledData) -> None:
+    if train.input_shape != test.input_shape:
+        raise DataError(
+            f"{train.name}: train inputs are {train.input_shape}, test inputs {test.input_shape}; "
+            "set views.size to bring both to one"
+        )
+    if vocabulary(train) is not None:
+        return
+    dtypes = [data.raw(np.array([0])).dtype for data in (train, test)]
+    if dtypes[0] != dtypes[1]:
+        raise DataError(
+            f"{train.name}: train inputs are {dtypes[0]}, test inputs {dtypes[1]}: uint8 images are scaled to 0 to 1, "
+            "and floats are taken as they are; give both alike"
+        )
+
+
+def _check_labels(train: LabelledData, test: LabelledData) -> None:
+    if num_targets(train) != num_targets(test):
+        raise DataError(f"{train.name}: train labels are {labels_of(train)}, test labels {labels_of(test)}")
+    if task_of(train) == "classification" and test.labels.max() >= num_classes(train):
+        raise DataError(
+            f"{train.name}: the test part has label {test.labels.max()}, "
+            f"the train part only {num_classes(train)} classes"
+        )
+    if not has_labels(test):
+        say_once(f"warning: {train.name}: no sample of the test part has a label, so no accuracy is measured")
+
+
+def _say_common_samples(train: LabelledData, test: LabelledData) -> None:
+    """Digests of image folders are of names, and may well agree where the images are others."""
+    if decoding(train) is None and len(train) == len(test) and train.digest() == test.digest():
+        say_once(
+            f"warning: {train.name}: the test part is the training part, sample for sample, so nothing is measured "
+            "on unseen data; a function of your own is given `split`"
+        )
+        return
+    common = _count_common(train, test)
+    if common > _FEW * len(test):
+        say_once(
+            f"warning: {train.name}: {common:,} of {len(test):,} images of the test part are in the training part too, "
+            "pixel for pixel: what is measured is not of unseen data alone"
+        )
+
+
+def _count_common(train: LabelledData, test: LabelledData) -> int:
+    """How many test images are training images; 0 of what is no images, or more than is held in memory."""
+    if not (isinstance(train, ArrayData) and isinstance(test, ArrayData) and train.inputs.ndim == 4):
+        return 0
+    if train.inputs.nbytes + test.inputs.nbytes > _MOST_BYTES:
+        return 0
+    known = {hash(image.tobytes()) for image in train.inputs}
+    return sum(hash(image.tobytes()) in known for image in test.inputs)

@@ -1,0 +1,52 @@
+"""Whether a network in evaluation mode gives a sample the same outputs again: alone, and in another batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from decant.pipeline.training.device import Inputs
+
+_FEW = 2
+"""Samples of the other batch: a mean over so few is furthest from that over many."""
+_SHARE = 0.05
+"""Of the spread of the outputs: far more than rounding makes of them, in bfloat16 too."""
+
+
+def doubt_of_outputs(call: Callable[[Inputs], Tensor], inputs: Inputs) -> str | None:
+    """Why the outputs (B, C) of `call(inputs)` are no answers that can be kept; None where they are.
+
+    >>> inputs = torch.rand(8, 4)
+    >>> doubt_of_outputs(lambda x: 2 * x, inputs)
+    >>> doubt_of_outputs(lambda x: x - x.mean(dim=0), inputs).partition(":")[0]
+    'its outputs for a sample depend on the others of a batch'
+    """
+    outputs = call(inputs)
+    if _differ(call(inputs), outputs):
+        return (
+            "its outputs for the same batch are others each time: dropout or noise that stays on in evaluation mode, "
+            "as functional.dropout without training=self.training"
+        )
+    if len(outputs) > _FEW and _differ(call(_first(inputs, _FEW)), outputs, _FEW):
+        return (
+            "its outputs for a sample depend on the others of a batch: batch normalisation that stays in training "
+            "mode, or another mean over the batch"
+        )
+    return None
+
+
+def _first(inputs: Inputs, count: int) -> Inputs:
+    return (
+        {name: value[:count] for name, value in inputs.items()}
+        if isinstance(inputs, dict)
+        else inputs[:count]
+    )
+
+
+def _differ(found: Tensor, expected: Tensor, count: int | None = None) -> bool:
+    """Whether outputs are not those expected, the first `count` of which are compared."""
+    found, expected = found.float(), expected.float()
+    spread = (expected - expected.mean(dim=0)).abs().mean()
+    return bool((found - expected[:count]).abs().mean() > _SHARE * spread + torch.finfo(torch.float32).tiny)
