@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from decant.cache.format.tables import Layout, Table
 from decant.cache.io.mapped import MappedFile
-from decant.cache.io.system import read_into
+from decant.cache.io.system import available_memory, read_into
 
 Placement = Literal["auto", "mapped", "ram"]
 """The mapped file, or a copy in memory; "auto" copies what lies on a network mount and fits into half of the memory."""
@@ -87,15 +86,6 @@ def advise(mapped: mmap.mmap) -> None:
     """Turns read-ahead off for a file larger than half of the memory that is free: rows are read at random."""
     if len(mapped) > available_memory() // 2 and hasattr(mmap, "MADV_RANDOM"):
         mapped.madvise(mmap.MADV_RANDOM)
-
-
-def available_memory() -> int:
-    """Bytes of memory that can be used without swapping."""
-    try:
-        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):  # not Linux
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def on_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:

@@ -55,6 +55,20 @@ class NotMadeError(PipelineError):
     """An earlier phase has not been run; the message names the command that runs it."""
 
 
+_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of a device: torch says so by an error of many kinds.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA out of memory."))
+    (True, True)
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in _NO_MEMORY)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an "unknown NAME" message: the nearest known names, or all of them when none is near."""
     names = sorted(known)

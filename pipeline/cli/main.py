@@ -94,7 +94,7 @@ def _end_output() -> None:
 def _message(error: BaseException) -> str:
     """An error in words: its own where they are written for users, else with how to see where it comes from."""
     from decant.cache import CacheError
-    from decant.pipeline.errors import PipelineError
+    from decant.pipeline.errors import PipelineError, is_out_of_memory
 
     if isinstance(error, OSError):
         from decant.cache.io.files import remedy
@@ -105,7 +105,7 @@ def _message(error: BaseException) -> str:
         return str(error)
     said = str(error).strip().partition("\n")[0]
     named = f"{type(error).__name__}: {said}".removesuffix(": ")
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return f"out of memory ({named}); what is finished is kept"
     return f"unexpected error ({named}): this should not happen; see where with {DEBUG}, and please report it"
 

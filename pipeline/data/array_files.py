@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.io.opening import require_file
+from decant.cache.io.opening import open_read, require_file
+from decant.cache.io.system import available_memory
 from decant.pipeline.errors import DataError
+from decant.pipeline.support.archives import require_fair
 
 
 def read_table(source: str) -> NDArray[Any]:
@@ -34,6 +35,8 @@ def read_table(source: str) -> NDArray[Any]:
             if isinstance(table, np.ndarray):  # and not the many of an .npz under another name
                 return table
         if path.suffix == ".npz":
+            with open_read(path) as file:
+                require_fair(file)
             with np.load(path, allow_pickle=False) as tables:
                 return np.asarray(tables[_only(path, inner, tables.files)])
         if path.suffix in (".pt", ".pth"):
@@ -41,8 +44,13 @@ def read_table(source: str) -> NDArray[Any]:
         if path.suffix in (".h5", ".hdf5"):
             with h5py.File(path, "r") as file:
                 return _dataset(file, _only(path, inner, _datasets(file)))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{source}: cannot be read as a table ({error})") from None
+    except DataError:
+        raise
+    except MemoryError:
+        raise DataError(f"{source}: out of memory; save it as FILE.npy, which is not read whole") from None
+    except Exception as error:  # a damaged file ends in any error of what reads it
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{source}: cannot be read as a table ({reason})") from None
     raise DataError(f"{source}: expected FILE.npy, FILE.npz:NAME, FILE.pt or FILE.h5:DATASET")
 
 
@@ -63,6 +71,7 @@ def _dataset(file: h5py.File, name: str) -> NDArray[Any]:
     found = file[name]
     if found.is_virtual or found.external:
         raise ValueError(f"{name} has its values in other files; copy them into this one")
+    _require_room(found.nbytes)
     return np.asarray(found)
 
 
@@ -82,6 +91,8 @@ def _tensor(path: Path, inner: str) -> NDArray[Any]:
 
     import torch
 
+    with open_read(path) as file:
+        require_fair(file)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -94,4 +105,21 @@ def _tensor(path: Path, inner: str) -> NDArray[Any]:
     if not isinstance(found, torch.Tensor):
         raise DataError(f"{path}: expected a tensor, found {type(found).__name__}")
     tensor = found.detach()
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+        raise DataError(f"{path}: expected a plain tensor of real numbers, found {_kind(tensor)}")
+    _require_room(tensor.nbytes)  # one that repeats its rows may say more than its file holds
     return tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
+
+
+def _kind(tensor: Any) -> str:
+    return "one without values (meta)" if tensor.is_meta else f"{tensor.dtype}, {tensor.layout}"
+
+
+def _require_room(size: int) -> None:
+    """Raises ValueError where a table takes more bytes than are free in memory."""
+    free = available_memory()
+    if size > free:
+        raise ValueError(
+            f"its {size:,} bytes are more than the {free:,} that are free in memory; save it as FILE.npy, which is "
+            "not read whole"
+        )

@@ -13,8 +13,10 @@ from torch import nn
 
 from decant.pipeline.errors import ModelError, WeightsError
 from decant.pipeline.networks.builders import Shape
+from decant.pipeline.networks.room import require_room
 from decant.pipeline.support.plugins import optional
 
+_MOST_LAYERS = 1_000
 _UNTOLD = {
     "_name_or_path",
     "architectures",
@@ -40,6 +42,8 @@ def bert(
     """`layers` of `heads` attention heads on `hidden` units, with `intermediate` units between; 110 million parameters
     at 768, 12, 12, 3072.
     """
+    if not 1 <= layers <= _MOST_LAYERS:
+        raise ModelError(f"layers must be 1 to {_MOST_LAYERS:,}, got {layers}")
     transformers = optional("transformers", "text", ModelError)
     config = transformers.BertConfig(
         vocab_size=vocabulary,
@@ -108,6 +112,9 @@ def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> tuple[nn.M
     Raises WeightsError where weights cannot be had. No code of the folder or hub is run.
     """
     transformers = optional("transformers", "text", ModelError)
+    deep = next((key for key, value in config.items() if "layers" in key and _is_deep(value)), None)
+    if deep is not None:
+        raise ModelError(f"{deep} must be at most {_MOST_LAYERS:,}, got {config[deep]}")
     held = dict(config)
     made = transformers.AutoConfig.for_model(held.pop("model_type"), **held)
     kind = transformers.AutoModelForSequenceClassification
@@ -128,6 +135,10 @@ def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> tuple[nn.M
     return body.float(), _fresh_layers(info, config["num_labels"])
 
 
+def _is_deep(value: object) -> bool:
+    return isinstance(value, int | float) and value > _MOST_LAYERS
+
+
 def _fresh_layers(info: dict[str, Any], num_classes: int) -> str:
     """Why layers begin untrained, by what the library says of a loading: they are missing, or of other classes."""
     other = [(name, theirs[0]) for name, theirs, _ in info["mismatched_keys"]]
@@ -143,6 +154,7 @@ def _plain(names: Sequence[str]) -> list[str]:
 
 def _built(builder: Any, config: Any) -> nn.Module:
     try:
+        require_room(lambda: builder(config))
         body: nn.Module = builder(config)
     except (TypeError, ValueError) as error:
         raise ModelError(_one_line(error)) from error

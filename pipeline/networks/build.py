@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from decant.pipeline.errors import ModelError, PipelineError, is_out_of_memory
 from decant.pipeline.networks import registry
 from decant.pipeline.networks.preprocess import Network
 from decant.pipeline.networks.spec import KEPT_CLASSES, NetworkSpec
 from decant.pipeline.networks.text import TextNetwork, build_text_network
+from decant.pipeline.support.plugins import in_words
 from decant.pipeline.support.source_code import warn_without_source
 
 
@@ -23,16 +25,16 @@ def build_network(spec: NetworkSpec, seed: int = 0, fetch: bool = True) -> nn.Mo
     torch.Size([2, 3])
     """
     torch.manual_seed(seed)
-    args = {name: value for name, value in spec.args.items() if name != KEPT_CLASSES}
-    network: Network | TextNetwork
-    if "vocabulary" in args:
-        network = build_text_network(
-            spec.name, spec.own_outputs, input_shape=spec.input_shape, fetch=fetch, **args
-        )
-    else:
-        network = registry.build_by_name(
-            spec.name, spec.own_outputs, input_shape=spec.input_shape, mean=spec.mean, std=spec.std, **args
-        )
+    try:
+        network = _built(spec, fetch)
+    except (PipelineError, OSError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise ModelError(
+                f"network {spec.name!r}: out of memory while it was built ({in_words(error)}); make it smaller"
+            ) from error
+        raise
     if KEPT_CLASSES in spec.args:
         network.keep(spec.args[KEPT_CLASSES]["columns"])
     network.described, network.num_outputs = (
@@ -41,6 +43,17 @@ def build_network(spec: NetworkSpec, seed: int = 0, fetch: bool = True) -> nn.Mo
     )  # for messages and checks
     warn_without_source(spec.name)
     return network
+
+
+def _built(spec: NetworkSpec, fetch: bool) -> Network | TextNetwork:
+    args = {name: value for name, value in spec.args.items() if name != KEPT_CLASSES}
+    if "vocabulary" in args:
+        return build_text_network(
+            spec.name, spec.own_outputs, input_shape=spec.input_shape, fetch=fetch, **args
+        )
+    return registry.build_by_name(
+        spec.name, spec.own_outputs, input_shape=spec.input_shape, mean=spec.mean, std=spec.std, **args
+    )
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, get_type_hints
+
+from torch import nn
 
 from decant.pipeline.errors import ModelError, WeightsError, nearest
 from decant.pipeline.networks import cifar_resnet, external, lenet, mobilenet, small, vgg, wide_resnet
 from decant.pipeline.networks.builders import Builder, Shape
 from decant.pipeline.networks.preprocess import Network, Preprocess
 from decant.pipeline.networks.resizing import Resize, split_resize
+from decant.pipeline.networks.room import require_room, weights_size
 
 _NETWORKS: dict[str, Builder] = {
     **small.NETWORKS,
@@ -56,12 +60,37 @@ def build_by_name(
             return external.build_external(
                 name, num_classes, input_shape=input_shape, preprocess=preprocess, args=args
             )
-        builder = _find(name)
-        check_arguments(builder, args)
-        return Network(preprocess, builder(resize.of(input_shape), num_classes, **args))
+        build = _builder(name, resize.of(input_shape), num_classes, args)
+        require_room(build)
+        return Network(preprocess, build())
     except (ModelError, WeightsError) as error:
         error.args = (f"network {name!r}: {error}",)
         raise
+
+
+def weights_size_of(name: str, num_classes: int, input_shape: Shape, args: dict[str, Any]) -> int | None:
+    """Bytes of the weights of a network that ships; None of others. Raises ModelError as `build_by_name` does.
+
+    >>> weights_size_of("linear", 3, (4,), {})
+    60
+    """
+    if name not in _NETWORKS:
+        return None
+    try:
+        resize, args = split_resize(args, input_shape)
+        return weights_size(_builder(name, resize.of(input_shape), num_classes, args))
+    except ModelError as error:
+        error.args = (f"network {name!r}: {error}",)
+        raise
+
+
+def _builder(
+    name: str, input_shape: Shape, num_classes: int, args: dict[str, Any]
+) -> Callable[[], nn.Module]:
+    """What makes the body of a network that ships. Raises ModelError."""
+    builder = _find(name)
+    check_arguments(builder, args)
+    return partial(builder, input_shape, num_classes, **args)
 
 
 def _find(name: str) -> Builder:

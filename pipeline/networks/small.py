@@ -13,6 +13,8 @@ from torch import nn
 from decant.pipeline.errors import ModelError
 from decant.pipeline.networks.builders import Builder, Shape, image_channels, initialise_convolutions
 
+_MOST_LAYERS = 1_000
+
 
 def _conv(input_shape: Shape, num_classes: int, *, width: int = 16) -> nn.Module:
     """Images of 8 × 8 or more; `width`, 2 and 4 times `width` channels at full, half and quarter size."""
@@ -62,6 +64,8 @@ def _linear(input_shape: Shape, num_classes: int) -> nn.Module:
 def _mlp(input_shape: Shape, num_classes: int, *, hidden: int = 128, layers: int = 2) -> nn.Module:
     """Images or feature vectors; `layers` hidden layers of `hidden` units with ReLU between."""
     _check_positive(hidden=hidden, layers=layers)
+    if layers > _MOST_LAYERS:
+        raise ModelError(f"layers must be at most {_MOST_LAYERS:,}, got {layers}")
     features = math.prod(input_shape)
     modules: list[nn.Module] = [nn.Flatten()]
     for _ in range(layers):

@@ -21,6 +21,21 @@ from decant.cache.io.files import write_atomically
 from decant.cache.io.opening import require_file
 from decant.pipeline.errors import WeightsError
 
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "C64": torch.complex64,
+}
+"""Those that a network may have, by their names in a header."""
+
 
 def save_weights(path: str | os.PathLike[str], module: nn.Module, metadata: Mapping[str, str]) -> None:
     """Write the parameters and buffers of `module` to `path` as safetensors, with `metadata` in its header.
@@ -45,15 +60,19 @@ def load_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
+    own = module.state_dict()
     try:
         require_file(path)
+        misfits = _misfits(own, path)
+        if misfits:
+            shown = "; ".join(misfits[:3]) + (f"; and {len(misfits) - 3:,} more" if len(misfits) > 3 else "")
+            raise WeightsError(f"{path} does not fit this network: {shown}")
         state = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
-    misfits = _misfits(module.state_dict(), state)
-    if misfits:
-        shown = "; ".join(misfits[:3]) + (f"; and {len(misfits) - 3:,} more" if len(misfits) > 3 else "")
-        raise WeightsError(f"{path} does not fit this network: {shown}")
+    for name, tensor in state.items():
+        if not torch.equal(tensor.isfinite(), own[name].isfinite()):
+            raise WeightsError(f"{path}: {name} has NaN or infinity, which no finished network has")
     module.load_state_dict(with_versions(module, state))
 
 
@@ -88,11 +107,26 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _misfits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """What keeps `state` from being that of `own`, a phrase for each tensor; empty when it is."""
-    reshaped = [name for name in own if name in state and own[name].shape != state[name].shape]
+def _misfits(own: Mapping[str, Tensor], path: Path) -> list[str]:
+    """What keeps the tensors of a file from being those of `own`, by its header: a phrase for each; none when they
+    are.
+    """
+    with safetensors.safe_open(path, "pt") as file:
+        theirs = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        shapes = {name: tuple(found.get_shape()) for name, found in theirs.items()}
+        dtypes = {name: _DTYPES.get(found.get_dtype()) for name, found in theirs.items()}
+    known = [name for name in own if name in theirs]
     return [
-        *(f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}" for name in reshaped),
-        *(f"{name} is missing" for name in own if name not in state),
-        *(f"{name} is unexpected" for name in state if name not in own),
+        *(
+            f"{name} is {shapes[name]}, expected {tuple(own[name].shape)}"
+            for name in known
+            if shapes[name] != tuple(own[name].shape)
+        ),
+        *(
+            f"{name} is {theirs[name].get_dtype()}, expected {str(own[name].dtype).removeprefix('torch.')}"
+            for name in known
+            if dtypes[name] != own[name].dtype
+        ),
+        *(f"{name} is missing" for name in own if name not in theirs),
+        *(f"{name} is unexpected" for name in theirs if name not in own),
     ]

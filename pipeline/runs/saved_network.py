@@ -10,7 +10,8 @@ from torch import nn
 
 from decant.pipeline.errors import WeightsError
 from decant.pipeline.networks.build import build_network
-from decant.pipeline.networks.spec import NetworkSpec
+from decant.pipeline.networks.registry import weights_size_of
+from decant.pipeline.networks.spec import KEPT_CLASSES, NetworkSpec
 from decant.pipeline.networks.weights import load_weights, save_weights, weights_sha256
 from decant.pipeline.runs.result import RESULT, Result
 from decant.pipeline.support.source_code import code_sha256
@@ -41,9 +42,24 @@ def load_network(result: Result) -> nn.Module:
             f"{result.folder}: the code of its network {result.network.name!r} has changed since it was trained, and "
             "old weights in new code are another network; put the code back, or train it again"
         )
-    network = build_network(result.network, fetch=False)
     path = result.folder / WEIGHTS
+    _require_as_large(result, path)
+    network = build_network(result.network, fetch=False)
     load_weights(network, path)
     if weights_sha256(network.state_dict()) != result.weights_sha256:
         raise WeightsError(f"{path}: not the weights that {result.folder / RESULT} speaks of")
     return network
+
+
+def _require_as_large(result: Result, path: Path) -> None:
+    """Raises WeightsError where the file is smaller than the weights of the network that `result.json` speaks of, which
+    would otherwise take their memory first.
+    """
+    spec = result.network
+    args = {name: value for name, value in spec.args.items() if name != KEPT_CLASSES}
+    needed = weights_size_of(spec.name, spec.own_outputs, spec.input_shape, args)
+    if needed is not None and path.is_file() and path.stat().st_size < needed:
+        raise WeightsError(
+            f"{path}: {path.stat().st_size:,} bytes, and the network that {result.folder / RESULT} speaks of, "
+            f"{result.network}, has weights of {needed:,}"
+        )

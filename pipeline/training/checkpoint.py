@@ -7,16 +7,18 @@ resuming.
 from __future__ import annotations
 
 import io
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from decant.cache.io.files import write_atomically
 from decant.cache.io.opening import open_read
 from decant.pipeline.errors import DamagedError
+from decant.pipeline.support.archives import require_fair
 from decant.pipeline.training.epoch_log import append_epoch, keep_epochs
 
 CHECKPOINT = "checkpoint.pt"
@@ -37,16 +39,20 @@ def resume(
         return 0
     try:
         with open_read(path, follow=False) as file:
+            require_fair(file)
             saved = torch.load(file, map_location="cpu", weights_only=True)
+        epoch = saved["epoch"]
+        if type(epoch) is not int or epoch < 0:
+            raise ValueError(f"epoch: expected a number of epochs, found {epoch!r:.40}")
+        _require_fits(network, optimizer, saved)
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
         if scaler is not None:
             scaler.load_state_dict(saved["scaler"])
-        epoch = int(saved["epoch"])
     except Exception as error:  # a file that is no checkpoint may end in any error of what reads it
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DamagedError(
-            f"{path}: not a checkpoint of this network ({type(error).__name__}); delete it to begin this "
-            "network anew"
+            f"{path}: not a checkpoint of this network ({reason}); delete it to begin this network anew"
         ) from error
     keep_epochs(folder, epoch)
     return epoch
@@ -68,3 +74,48 @@ def save_epoch(
         saved["scaler"] = scaler.state_dict()
     torch.save(saved, content)
     write_atomically(folder / CHECKPOINT, content.getbuffer())
+
+
+def _require_fits(network: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Raises ValueError, naming what is wrong, where the tensors of a checkpoint are not those of this network and its
+    optimizer: dense, finite where the network's own are, of the same shapes and types.
+    """
+    own = network.state_dict()
+    for name, tensor in saved["network"].items():
+        _require_like(f"network.{name}", tensor, own.get(name))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, state in saved["optimizer"]["state"].items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.ndim:
+                _require_like(f"optimizer.state.{number}.{name}", value, parameters[number])
+            elif isinstance(value, Tensor | float) and not math.isfinite(value):
+                raise ValueError(f"optimizer.state.{number}.{name}: {value}")
+    for group, theirs in zip(optimizer.param_groups, saved["optimizer"]["param_groups"], strict=True):
+        for name, value in theirs.items():
+            if name != "params" and _kind_of(value) != _kind_of(group.get(name)):
+                raise ValueError(f"optimizer.{name}: expected {group.get(name)!r:.40}, found {value!r:.40}")
+
+
+def _require_like(name: str, tensor: object, own: Tensor | None) -> None:
+    if own is None:
+        raise ValueError(f"{name}: is unexpected")
+    if (
+        not isinstance(tensor, Tensor)
+        or tensor.layout != torch.strided
+        or tensor.is_meta
+        or tensor.is_quantized
+    ):
+        raise ValueError(f"{name}: is no plain tensor")
+    if (tensor.shape, tensor.dtype) != (own.shape, own.dtype):
+        raise ValueError(
+            f"{name}: is {tensor.dtype} {tuple(tensor.shape)}, expected {own.dtype} {tuple(own.shape)}"
+        )
+    if not bool((tensor.isfinite() | ~own.detach().cpu().isfinite()).all()):
+        raise ValueError(f"{name}: has NaN or infinity")
+
+
+def _kind_of(value: object) -> object:
+    """What a setting of an optimizer is; of a number whether it is finite."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return math.isfinite(value)
+    return tuple(map(_kind_of, value)) if isinstance(value, list | tuple) else type(value)

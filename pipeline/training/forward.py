@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from decant.cache import CacheError
-from decant.pipeline.errors import ModelError, PipelineError
+from decant.pipeline.errors import ModelError, PipelineError, is_out_of_memory
 from decant.pipeline.support.plugins import in_words
 from decant.pipeline.support.source_code import RAISED
 from decant.pipeline.training.device import Inputs
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
-_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 def forward(network: nn.Module, inputs: Inputs, batch_size_setting: str | None = None) -> Tensor:
@@ -55,7 +54,7 @@ def named_errors(
         raise
     except RAISED as error:
         count = _count(inputs)
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             hint = f"; set {batch_size_setting} lower" if batch_size_setting and count > 1 else ""
             if batch_size_setting == "cache.batch_size":
                 hint += ", rows that are written stay"  # it is no part of the key
@@ -94,12 +93,6 @@ def require_batch_of_one(network: nn.Module, inputs: Inputs, hint: str) -> None:
 def name_of(network: nn.Module) -> str:
     """How messages speak of a network: by its name in the recipe, where it was built from one."""
     return str(getattr(network, "described", "")) or type(network).__name__
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in _NO_MEMORY)
 
 
 def _mode(network: nn.Module) -> str:

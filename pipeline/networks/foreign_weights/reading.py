@@ -18,6 +18,7 @@ from decant.pipeline.errors import WeightsError
 from decant.pipeline.networks.foreign_weights.pickled_types import allowed
 from decant.pipeline.networks.foreign_weights.signatures import NotWeightsError, form_of
 from decant.pipeline.networks.foreign_weights.wording import listed, shown
+from decant.pipeline.support.archives import require_fair
 from decant.pipeline.support.weight_files import weight_files
 
 _CLAIMED = {
@@ -59,6 +60,8 @@ def _read_quietly(path: Path) -> object:
 def _read(path: Path) -> object:
     claimed = _CLAIMED.get(path.suffix.lower(), "weights")
     try:
+        with open_read(path) as file:
+            require_fair(file)
         form = form_of(path)
         match form:
             case "safetensors":
