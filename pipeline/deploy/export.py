@@ -91,7 +91,7 @@ def export_run(
     inputs, labels = _test_samples(run, splits, samples)
     classes = tuple(run.result.classes or splits.student_train.data.classes)
     description = describe(run, inputs[:1], classes, probabilities)
-    with runtimes.one_thread():
+    with runtimes.one_thread(), runtimes.quiet():
         run_network = runtimes.in_pytorch(deployable)
         expected = np.concatenate([run_network(batch.numpy()) for batch in inputs.split(64)])
         boundary = 0.5 if probabilities and run.sigmoids is not None else 0.0

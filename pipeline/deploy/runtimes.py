@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -61,3 +62,11 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hides what torch and its exporters warn of, which is about themselves: each file is run and compared."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

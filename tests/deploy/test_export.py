@@ -294,15 +294,15 @@ def test_what_was_made_before_stays_in_the_summary(
     content = read_json(summary)
     assert content["formats"]["pt2"]["samples"] == 5
     content["formats"] = {
-        "onnx": {"file": "student.onnx", "kept": True},
-        "int8": {"file": "student.int8.onnx"},
+        "onnx": content["formats"]["pt2"] | {"name": "onnx", "file": "student.onnx", "samples": 7},
+        "int8": content["formats"]["pt2"] | {"name": "int8", "file": "student.int8.onnx"},
     }
     summary.write_text(json.dumps(content))
     (tmp_path / "export/student.onnx").write_bytes(b"from before")
     export_run(elsewhere, ["pt2"])
     again = read_json(summary)["formats"]
     assert list(again) == ["pt2", "onnx"], "the file of int8 is gone"
-    assert again["onnx"] == {"file": "student.onnx", "kept": True}
+    assert again["onnx"]["samples"] == 7
 
 
 def test_calibration_goes_through_the_views_of_training(run: FinishedRun) -> None:

@@ -168,6 +168,7 @@ LAYOUTS: dict[str, Callable[[], object]] = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of torch.compile, about torch's own code
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_checkpoint_loads(layout: str, legacy: bool, tmp_path: Path) -> None:
