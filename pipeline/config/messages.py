@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import textwrap
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from decant.pipeline.config.absent import where_it_is
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.errors import nearest
 
+_MOST_NAMED = 20
 Schema = dict[str, Any]
 """A JSON Schema, or a part of one."""
 
@@ -28,7 +30,10 @@ def problems_in_words(error: ValidationError) -> str:
     ...     problems_in_words(error)
     'student: missing; studnet: unknown section; did you mean student?'
     """
-    return "; ".join(dict.fromkeys(_in_words(problem) for problem in error.errors(include_url=False)))
+    problems = error.errors(include_url=False)
+    words = [*dict.fromkeys(_in_words(problem) for problem in problems[:_MOST_NAMED])]
+    more = [f"and {len(problems) - _MOST_NAMED:,} more"] if len(problems) > _MOST_NAMED else []
+    return "; ".join([*words, *more])
 
 
 def _in_words(problem: ErrorDetails) -> str:
@@ -56,8 +61,8 @@ def _in_words(problem: ErrorDetails) -> str:
             what = {"name": "objective", "op": "operation"}[choice["propertyName"]]
             tag, own = problem["ctx"]["tag"], " (or package.module:function)" if what == "objective" else ""
             return (
-                f"{path}.{choice['propertyName']}: unknown {what} {tag!r}; "
-                f"{nearest(tag, choice['mapping'])}{own}"
+                f"{path}.{choice['propertyName']}: unknown {what} {textwrap.shorten(tag, 80)!r}; "
+                f"{nearest(tag[:80], choice['mapping'])}{own}"
             )
         case _:
             found = json.dumps(problem["input"], ensure_ascii=False)
@@ -70,7 +75,7 @@ def _locate(loc: Sequence[str | int], table: bool = False) -> tuple[str, Schema]
 
     pydantic adds the name of an objective or operation to the path of a problem inside it.
     """
-    whole = Settings.model_json_schema()
+    whole = _schema()
     path, schema = "", whole
     for depth, part in enumerate(loc):
         arrays = [choice for choice in schema.get("anyOf", ()) if choice.get("type") == "array"]
@@ -93,6 +98,11 @@ def _locate(loc: Sequence[str | int], table: bool = False) -> tuple[str, Schema]
         else:
             schema = (tables if tables and (table or depth + 1 < len(loc)) else choices)[0]
     return path, schema
+
+
+@functools.cache
+def _schema() -> Schema:
+    return Settings.model_json_schema()
 
 
 def _definition(schema: Schema, whole: Schema) -> Schema:

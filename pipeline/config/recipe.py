@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,9 @@ from decant.pipeline.support.checked_json import require_shallow
 from decant.pipeline.support.paths import expanded
 
 DEFAULT = "digits"
-_MOST_BYTES = 4 << 20  # of a file
+_MOST_BYTES = 1 << 20  # of a file
+_DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){64}""")
+"""A dotted key of so many parts that reading it takes long: each part is looked up from the first on."""
 _PATHS = (
     ("data", "root"),
     ("data", "tokenizer"),
@@ -107,6 +110,8 @@ def read_toml(path: Path | Traversable, *, follow: bool = True) -> dict[str, Any
     if len(content) > _MOST_BYTES:
         raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
     text = content.decode().removeprefix("\ufeff")  # which Windows' editors begin a file with
+    if _DEEP_KEY.search(text):
+        raise ValueError("it nests too deeply")
     try:
         table = tomllib.loads(text)
     except RecursionError:

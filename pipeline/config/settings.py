@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    WithJsonSchema,
     model_serializer,
     model_validator,
 )
@@ -331,7 +332,7 @@ class TeacherSettings(Training):
     """Where in `weights` the state dict lies, as a dotted path: `"model"`, `"model_ema"`, `"model.student"`, or `"."`
     for the top. None looks for it.
     """
-    epochs: Annotated[int, Field(ge=0)] = 0
+    epochs: Annotated[int, Field(ge=0, lt=2**31), WithJsonSchema({"type": "integer", "minimum": 0})] = 0
     """0 takes the network as its weights are."""
     at_chance: Annotated[Literal["warn", "accept"], Field(exclude=True)] = "warn"
     """Whether it is said that the teacher's top-1 is no better than chance: of one that is taken as it is on the test
@@ -410,7 +411,7 @@ class StudentSettings(Training):
     """
     weights_key: Annotated[str, Field(min_length=1)] | None = None
     """Where in `weights` the state dict lies, as `teacher.weights_key` says it."""
-    seeds: Count = 1
+    seeds: Annotated[Count, Field(lt=100_000)] = 1
     """How many students of each kind, with seeds `seed`, `seed` + 1, …"""
     baseline: bool = True
     """Whether the same student is trained on labels alone too, to see what distillation gained."""

@@ -67,6 +67,8 @@ def fit(image: Image.Image, views: ViewsSettings) -> Image.Image:
     if views.size is None:
         return image
     height, width = (views.size, views.size) if isinstance(views.size, int) else views.size
+    if height * width > _MOST_PIXELS:
+        raise ValueError(f"views.size: {height:,} × {width:,} pixels are more than {_MOST_PIXELS:,}")
     short = views.resize or min(height, width)
     if isinstance(views.size, int):
         scale = short / min(image.size)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import random
@@ -109,8 +110,11 @@ class Bench:
             self._make(command)
         self.modules = self._modules_of_all()
         for name in sorted(self.modules - set(sys.modules)):
-            with contextlib.suppress(Exception):
-                __import__(name)
+            if not name.startswith("vl_convert"):  # it is large, and seldom used
+                with contextlib.suppress(Exception):
+                    __import__(name)
+        gc.collect()
+        gc.freeze()  # so that a fork copies no page of what lives for ever
         self.listing = self._listing()
 
     def run(self, seed: str) -> Outcome:
@@ -347,7 +351,6 @@ def prepare() -> None:
     """Imports what commands import, so that a fork need not."""
     import altair  # noqa: F401
     import torch
-    import vl_convert  # noqa: F401
 
     import decant.cache.dataset
     import decant.pipeline.cli.main

@@ -157,19 +157,19 @@ def _value(path: Path, chance: random.Random, outside: Path) -> str:
         case ".jsonl":
             lines = path.read_text("utf-8").splitlines()
             place = chance.randrange(len(lines))
-            content, said = _changed(json.loads(lines[place]), chance)
+            content, said = changed(json.loads(lines[place]), chance)
             lines[place] = json.dumps(content)
             path.write_text("\n".join(lines) + "\n", "utf-8")
         case ".json":
-            content, said = _changed(json.loads(path.read_text("utf-8")), chance)
+            content, said = changed(json.loads(path.read_text("utf-8")), chance)
             path.write_text(json.dumps(content), "utf-8")
         case ".toml":
-            content, said = _changed(tomllib.loads(path.read_text("utf-8")), chance)
+            content, said = changed(tomllib.loads(path.read_text("utf-8")), chance)
             path.write_bytes(tomli_w.dumps(content).encode("utf-8", "replace"))
         case ".safetensors":
             whole = path.read_bytes()
             end = 8 + struct.unpack("<Q", whole[:8])[0]
-            content, said = _changed(json.loads(whole[8:end]), chance)
+            content, said = changed(json.loads(whole[8:end]), chance)
             header = json.dumps(content).encode()
             path.write_bytes(struct.pack("<Q", len(header)) + header + whole[end:])
         case _:
@@ -184,7 +184,7 @@ def _value(path: Path, chance: random.Random, outside: Path) -> str:
     return said
 
 
-def _changed(content: Any, chance: random.Random) -> tuple[Any, str]:
+def changed(content: Any, chance: random.Random) -> tuple[Any, str]:
     """A JSON value with one place replaced, removed or added, and which."""
     places = [(holder, key) for holder in _holders(content) for key in _keys(holder)]
     if not places or chance.random() < 0.02:
