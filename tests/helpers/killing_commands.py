@@ -36,7 +36,10 @@ SHARED_MEMORY = Path("/dev/shm")
 PATIENCE = 60.0
 """Seconds until processes that a killed one has left must be gone."""
 _CHILDREN_COME_HERE, _OWN_MOUNTS, _PRIVATE = 36, 0x20000, 0x40000 | 0x4000  # of prctl, unshare and mount
-_SMALL = ("teacher.network.width=4", "teacher.epochs=3", "student.epochs=3", "student.seeds=2")
+_SMALL = (
+    *("teacher.network.width=4", "teacher.epochs=2", "teacher.batch_size=256"),
+    *("student.network.hidden=8", "student.epochs=2", "student.batch_size=256", "student.seeds=1"),
+)
 _IMAGES = """
 [data]
 name = "imagefolder"
@@ -225,6 +228,7 @@ def kill_until_done(kind: str, root: Path, kills: int, seed: int) -> int:
             if code != -signal.SIGKILL:
                 break
             done, here = done + 1, here + 1
+            print(f"{kind}: {done} kills, {finished} commands finished", file=sys.stderr, flush=True)
         assert code == 0, (code, (root / "stderr").read_text()[-2000:])
         wait_for_processes()
         assert not differences(expected, everything_in(work)), differences(expected, everything_in(work))
@@ -240,9 +244,12 @@ STEPS_OF_A_COMMAND = 40
 
 
 if __name__ == "__main__":
-    from decant.pipeline.deploy import export  # noqa: F401  imported here once, for every fork
+    import altair, jinja2, onnx, onnxruntime, onnxscript, rich.progress, sklearn.datasets, vl_convert  # noqa: E401, F401
+
+    from decant.cache import dataset  # noqa: F401  all of these are imported once, for every fork
+    from decant.pipeline.deploy import export  # noqa: F401
     from decant.pipeline.phases import cache_logits, student, teacher  # noqa: F401
-    from decant.pipeline.report import output  # noqa: F401
+    from decant.pipeline.report import output, page, subject  # noqa: F401
 
     kind, folder, kills, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     print(f"{kind}: {kills} kills, {kill_until_done(kind, folder, kills, seed)} commands finished, all equal")
