@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import io
 import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -33,6 +35,7 @@ from PIL import Image
 from tests.helpers.killing import die_at
 
 SHARED_MEMORY = Path("/dev/shm")
+PACK_HEADER = 4096
 PATIENCE = 60.0
 """Seconds until processes that a killed one has left must be gone."""
 _CHILDREN_COME_HERE, _OWN_MOUNTS, _PRIVATE = 36, 0x20000, 0x40000 | 0x4000  # of prctl, unshare and mount
@@ -150,15 +153,19 @@ def wait(child: int, seconds: float | None = None) -> int | None:
 
 
 def everything_in(folder: Path) -> dict[str, object]:
-    """What lies in a folder: each file by its name, with what it says. Of locks and counts the names alone."""
+    """What lies in a folder: each file by its name, with what it says. Of locks and counts the names alone; packs without
+    their key, which is of the times of the images.
+    """
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
+        name = re.sub("-[0-9a-f]{16}[.]pack", "-KEY.pack", str(path.relative_to(folder)))
         if path.is_dir() or path.suffix in (".lock", ".uses"):
             found[name] = path.suffix
         elif path.suffix == ".pt2":
             with zipfile.ZipFile(path) as archive:
                 found[name] = {member: archive.read(member) for member in archive.namelist()}
+        elif path.suffix == ".pack":
+            found[name] = path.read_bytes()[PACK_HEADER:]
         elif path.name == "export.json":
             said = json.loads(path.read_text())
             for entry in said["formats"].values():
@@ -243,13 +250,17 @@ STEPS_OF_A_COMMAND = 40
 """Among so many first calls of the system that change files, one is chosen; a command with fewer is not killed."""
 
 
+IMPORTED = (
+    *("decant.cache.dataset", "decant.pipeline.phases.student", "decant.pipeline.phases.teacher"),
+    *("decant.pipeline.phases.cache_logits", "decant.pipeline.report.output", "decant.pipeline.report.page"),
+    *("decant.pipeline.deploy.export", "altair", "jinja2", "onnx", "onnxruntime", "onnxscript", "vl_convert"),
+    *("rich.progress", "sklearn.datasets"),
+)
+"""What commands import, once for every fork."""
+
+
 if __name__ == "__main__":
-    import altair, jinja2, onnx, onnxruntime, onnxscript, rich.progress, sklearn.datasets, vl_convert  # noqa: E401, F401
-
-    from decant.cache import dataset  # noqa: F401  all of these are imported once, for every fork
-    from decant.pipeline.deploy import export  # noqa: F401
-    from decant.pipeline.phases import cache_logits, student, teacher  # noqa: F401
-    from decant.pipeline.report import output, page, subject  # noqa: F401
-
+    for name in IMPORTED:
+        importlib.import_module(name)
     kind, folder, kills, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     print(f"{kind}: {kills} kills, {kill_until_done(kind, folder, kills, seed)} commands finished, all equal")
