@@ -1,5 +1,5 @@
 """Kills whole commands at random moments and steps, and starts them again: `python -m tests.helpers.killing_commands
-KIND FOLDER KILLS SEED`.
+KIND=KILLS … FOLDER SEED`.
 
 A command runs in a forked process, so that a kill costs no import of torch. It is killed again and again in one folder,
 until it ends; then everything that it made is compared with what a command left that was never killed: the same files,
@@ -153,8 +153,8 @@ def wait(child: int, seconds: float | None = None) -> int | None:
 
 
 def everything_in(folder: Path) -> dict[str, object]:
-    """What lies in a folder: each file by its name, with what it says. Of locks and counts the names alone; packs without
-    their key, which is of the times of the images.
+    """What lies in a folder: each file by its name, with what it says. Of locks and counts the names alone; packs
+    without their key, which is of the times of the images.
     """
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
@@ -262,5 +262,7 @@ IMPORTED = (
 if __name__ == "__main__":
     for name in IMPORTED:
         importlib.import_module(name)
-    kind, folder, kills, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    print(f"{kind}: {kills} kills, {kill_until_done(kind, folder, kills, seed)} commands finished, all equal")
+    *chosen, folder, seed = sys.argv[1:]
+    for kind, _, kills in (each.partition("=") for each in chosen):
+        finished = kill_until_done(kind, Path(folder) / kind, int(kills), int(seed))
+        print(f"{kind}: {kills} kills, {finished} commands finished, all equal", flush=True)
