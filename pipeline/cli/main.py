@@ -16,6 +16,7 @@ import click
 
 from decant.pipeline.cli.cache import cache
 from decant.pipeline.cli.deploy import export, predict
+from decant.pipeline.cli.init import init
 from decant.pipeline.cli.options import as_json, print_json, print_table
 from decant.pipeline.cli.phases import cache_logits, evaluate, student, teacher
 from decant.pipeline.cli.report import report
@@ -162,6 +163,7 @@ def decant() -> None:
     """
 
 
+decant.add_command(init)
 decant.add_command(teacher)
 decant.add_command(cache_logits)
 decant.add_command(student)
