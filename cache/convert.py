@@ -102,13 +102,18 @@ def _write_table(
     labels: NDArray[Any] | None,
     as_logits: Callable[[NDArray[np.floating]], NDArray[np.floating]] | None,
 ) -> Path:
+    """Raises ValueRefusedError where the table is not the one whose digest the manifest has."""
+    digest = _begin_sha256(table)
     with LogitCacheWriter(path, manifest) as writer:
         for view in range(len(table)):
             for rows in row_chunks(manifest.num_samples):
                 some = None if labels is None else labels[rows]
-                given = table[view, rows]
+                given = np.ascontiguousarray(table[view, rows])
+                digest.update(given.data)
                 given = given if as_logits is None else as_logits(given)
                 writer.write(rows, given, labels=some, view=view)
+        if digest.hexdigest() != manifest.identity["teacher"]["logits_sha256"]:
+            raise ValueRefusedError("logits: the table has changed while it was read; import it again")
         return writer.publish()
 
 
@@ -136,11 +141,15 @@ def _require(field: str, stated: Any, found: int) -> None:
 
 
 def _sha256(table: NDArray[Any]) -> str:
-    digest = hashlib.sha256(f"{table.shape} {table.dtype.str}".encode())
+    digest = _begin_sha256(table)
     for view in table:
         for rows in row_chunks(len(view)):
             digest.update(np.ascontiguousarray(view[rows]).data)
     return digest.hexdigest()
+
+
+def _begin_sha256(table: NDArray[Any]) -> hashlib._Hash:
+    return hashlib.sha256(f"{table.shape} {table.dtype.str}".encode())
 
 
 def export_logits(cache: LogitCache, path: Path, view: int | None = None) -> tuple[int, ...]:

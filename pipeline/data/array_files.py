@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from decant.cache.io import bus_errors
+from decant.cache.io.mapped import MappedFile
 from decant.cache.io.opening import open_read, require_file
 from decant.cache.io.system import available_memory
 from decant.pipeline.errors import DataError
@@ -32,8 +34,8 @@ def read_table(source: str) -> NDArray[Any]:
         require_file(path)
         if path.suffix == ".npy" and not inner:
             table = np.load(path, mmap_mode="r", allow_pickle=False)
-            if isinstance(table, np.ndarray):  # and not the many of an .npz under another name
-                return table
+            if isinstance(table, np.memmap):  # and not the many of an .npz under another name
+                return _mapped(path, table)
         if path.suffix == ".npz":
             with open_read(path) as file:
                 require_fair(file)
@@ -52,6 +54,17 @@ def read_table(source: str) -> NDArray[Any]:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{source}: cannot be read as a table ({reason})") from None
     raise DataError(f"{source}: expected FILE.npy, FILE.npz:NAME, FILE.pt or FILE.h5:DATASET")
+
+
+def _mapped(path: Path, table: np.memmap[Any, Any]) -> NDArray[Any]:
+    """The same array, of a file that may be cut short while it is read: what is gone is then zeros, and no signal."""
+    if not table.nbytes:
+        return table
+    with open_read(path) as file:
+        mapped = MappedFile(file.fileno(), table.offset + table.nbytes, path)
+    bus_errors.guard()
+    order: Literal["C", "F"] = "C" if table.flags.c_contiguous else "F"
+    return np.ndarray(table.shape, table.dtype, mapped, table.offset, order=order)
 
 
 def _only(path: Path, inner: str, names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from decant.cache.io.bus_errors import naming
 from decant.pipeline.config.settings import StudentSettings, TeacherSettings, Training
 from decant.pipeline.networks.foreign_weights import load_foreign_weights
 from decant.pipeline.networks.spec import NetworkSpec
@@ -24,14 +25,15 @@ def load_initial_weights(
     """Loads the file at `path`, which `section` of the recipe names, and says what is doubtful about it on stderr.
     Raises WeightsError where it does not fit; a last layer of other classes begins anew where it is trained.
     """
-    loaded = load_foreign_weights(
-        network,
-        path,
-        key=settings.weights_key,
-        num_classes=spec.own_outputs,
-        new_head=settings.epochs > 0,
-        setting=section,
-    )
+    with naming(path):
+        loaded = load_foreign_weights(
+            network,
+            path,
+            key=settings.weights_key,
+            num_classes=spec.own_outputs,
+            new_head=settings.epochs > 0,
+            setting=section,
+        )
     require_unchanged(path)
     for note in loaded.notes:
         say_once(f"warning: {note}")

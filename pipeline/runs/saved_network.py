@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from decant.cache.io.bus_errors import naming
 from decant.pipeline.errors import WeightsError
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.registry import weights_size_of
@@ -45,7 +46,8 @@ def load_network(result: Result) -> nn.Module:
     path = result.folder / WEIGHTS
     _require_as_large(result, path)
     network = build_network(result.network, fetch=False)
-    load_weights(network, path)
+    with naming(path):
+        load_weights(network, path)
     if weights_sha256(network.state_dict()) != result.weights_sha256:
         raise WeightsError(f"{path}: not the weights that {result.folder / RESULT} speaks of")
     return network

@@ -14,6 +14,7 @@ from decant.pipeline.support.notices import forget_what_was_said
 from tests.field.conftest import draw
 from tests.helpers.commands import decant, only, refused, succeed
 from tests.helpers.folders import everything, keep, read, write_folder
+from tests.helpers.processes import PATIENCE, finished, python
 
 RECIPE = """
 [data]
@@ -118,3 +119,45 @@ def test_images_that_change_after_their_folder_was_listed_are_noticed(
         DataError, match=r"a\.png: had \d+ bytes when its folder was listed, and now has \d+; run"
     ):
         everything(data)
+
+
+def test_a_table_that_is_cut_short_while_it_is_imported_makes_no_cache(tmp_path: Path) -> None:
+    """Its digest, which names the cache, was of the whole table."""
+    script = """
+import os, sys
+import numpy as np
+from decant.cache import CacheError, LogitCacheWriter, Store, import_logits
+from decant.pipeline.data.array_files import read_table
+
+np.save("logits.npy", 5 * np.random.default_rng(0).standard_normal((20_000, 10)).astype(np.float32))
+table, size = read_table("logits.npy"), os.path.getsize("logits.npy")
+write = LogitCacheWriter.write
+def cut_first(*args, **more):
+    os.truncate("logits.npy", size // 2)
+    write(*args, **more)
+LogitCacheWriter.write = cut_first
+try:
+    import_logits(Store("store"), table, None, teacher={}, data={"name": "toy"})
+except CacheError as error:
+    print(error)
+"""
+    said = finished(python(script, cwd=tmp_path))
+    assert said == "logits: the table has changed while it was read; import it again\n"
+    assert not list(tmp_path.glob("store/*.h5"))
+
+
+def test_what_a_library_maps_and_is_cut_short_ends_with_a_line(tmp_path: Path) -> None:
+    script = """
+import mmap, os
+from pathlib import Path
+from decant.cache.io.bus_errors import naming
+Path("weights.safetensors").write_bytes(bytes(100_000))
+with open("weights.safetensors", "r+b") as file, naming(Path("weights.safetensors")):
+    mapped = mmap.mmap(file.fileno(), 100_000)
+    os.truncate("weights.safetensors", 10)
+    mapped[50_000]
+"""
+    child = python(script, cwd=tmp_path)
+    _, said = child.communicate(timeout=PATIENCE)
+    assert child.returncode == 1
+    assert said == "decant: weights.safetensors: was cut short, or its disk failed, while it was read\n"
