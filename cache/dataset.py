@@ -118,6 +118,11 @@ class SoftLabelDataset(Dataset[Any]):
         if length != cache.num_samples:
             raise MismatchError(
                 f"{cache.path}: data.length: the dataset has {length:,}, the cache {cache.num_samples:,}"
+                + (
+                    "; of a part of the data give a torch.utils.data.Subset"
+                    if length < cache.num_samples
+                    else ""
+                )
             )
         if cache.num_views > 1 and isinstance(_root(dataset), TensorDataset):
             raise self._takes_no_view()  # it would take the view for a second index into its tensors
@@ -181,6 +186,21 @@ class SoftLabelDataset(Dataset[Any]):
         """
         for member in self.cache.members:
             member.check_unchanged(checksums=checksums)
+
+    @property
+    def transform(self) -> Any:
+        """The transform of the dataset or its views, where that has one.
+
+        Raises TypeError where it is set, as timm's `create_loader` does: the teacher saw other pixels.
+        """
+        return self.dataset.transform  # type: ignore[attr-defined]
+
+    @transform.setter
+    def transform(self, _: object) -> None:
+        raise TypeError(
+            "transform: cannot be set on a dataset of cached logits, as the teacher saw other pixels: give it to "
+            "decant.Views(dataset, transform), and load batches by torch.utils.data.DataLoader"
+        )
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -330,7 +350,7 @@ def _require_map_style(dataset: Any) -> None:
     if not indexed or not hasattr(dataset, "__len__"):
         raise TypeError(
             f"expected a map-style dataset, with a length and an index, found {type(dataset).__name__}: logits belong "
-            "to samples by their index"
+            "to samples by their index; a stream whose samples carry it is for decant.attach"
         )
 
 

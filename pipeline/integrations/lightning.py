@@ -168,8 +168,9 @@ class DistillationModule(LightningModule):
     validation set `val_loss` and `val_accuracy`.
 
     >>> from functools import partial
+    >>> from decant.objectives import KD
     >>> student = nn.Sequential(nn.Flatten(), nn.Linear(12, 10))
-    >>> module = DistillationModule(student, partial(kd, temperature=2.0), partial(torch.optim.SGD, lr=0.1))
+    >>> module = DistillationModule(student, KD(temperature=2.0), partial(torch.optim.SGD, lr=0.1))
     >>> module(torch.zeros(5, 3, 2, 2)).shape
     torch.Size([5, 10])
     """
@@ -183,8 +184,8 @@ class DistillationModule(LightningModule):
         *,
         keys: tuple[str, str] = ("image", "label"),
     ) -> None:
-        """student: gives logits (B, C), or an output that has `logits`. objective: one of `decant.objectives`, with its
-        settings, as `functools.partial(decant.objectives.kd, temperature=2.0)`. optimizer and lr_scheduler: what makes
+        """student: gives logits (B, C), or an output that has `logits`. objective: one of `decant.objectives`, as
+        `decant.objectives.KD(temperature=2.0)`. optimizer and lr_scheduler: what makes
         them, as `functools.partial(torch.optim.SGD, lr=0.1)`; the scheduler steps once an epoch. keys: of input and
         label in batches that are dictionaries.
         """

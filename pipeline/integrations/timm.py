@@ -37,8 +37,8 @@ class CachedDistillationTask(TrainingTask):
         dtype: torch.dtype | None = None,
         verbose: bool = True,
     ) -> None:
-        """objective: one of `decant.objectives`, with its settings. mixed_labels: the views themselves mix samples, so
-        that labels are rows of shares (B, C).
+        """objective: one of `decant.objectives`, as `decant.objectives.KD()`. mixed_labels: the views themselves mix
+        samples, so that labels are rows of shares (B, C).
         """
         super().__init__(device=device, dtype=dtype, verbose=verbose)
         self.trainable_module: Any = student_model

@@ -89,9 +89,9 @@ class DistillationTrainer(Trainer):
         processing_class: Any = None,
         **others: Any,
     ) -> None:
-        """objective: one of `decant.objectives`, with its settings, as `functools.partial(decant.objectives.kd,
-        temperature=2.0)`. data_collator: of samples that are dictionaries, without the teacher's logits; by default
-        it pads where `processing_class` is a tokenizer. `others` are the other arguments of `transformers.Trainer`.
+        """objective: one of `decant.objectives`, as `decant.objectives.KD(temperature=2.0)`. data_collator: of samples
+        that are dictionaries, without the teacher's logits; by default it pads where `processing_class` is a tokenizer.
+        `others` are the other arguments of `transformers.Trainer`.
 
         Raises RecipeError for arguments that change the loss beside the objective.
         """
@@ -108,7 +108,7 @@ class DistillationTrainer(Trainer):
             model, args, data_collator=data_collator, processing_class=processing_class, **others
         )
         self.objective = objective
-        # The objective is a mean over samples: no count of items is passed on to the model, or divides the loss.
+        # The same for older versions: no count of items is passed on to the model, or divides the loss.
         self.model_accepts_loss_kwargs = False
         self.label_names: list[str] = getattr(self, "label_names", []) or ["labels"]
         self._update_size = self._update_batches = 0

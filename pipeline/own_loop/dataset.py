@@ -82,7 +82,7 @@ class Views(Dataset[Any]):
             raise ValueError(f"count: expected 1 or more, found {count}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: expected 0 to 2⁶³ − 1, found {seed}")
-        self.dataset, self.transform, self.teacher, self.student = dataset, transform, teacher, student
+        self.dataset, self._transform, self.teacher, self.student = dataset, transform, teacher, student
         self._steps = transforms.steps_of(transform)
         self._after = {
             _TEACHER: transforms.steps_of(teacher),
@@ -95,6 +95,18 @@ class Views(Dataset[Any]):
         self._drawn = DrawnViews(len(dataset))
         self._epoch = torch.zeros(2, dtype=torch.int64)  # epoch, number of calls of set_epoch
         self._epoch.share_memory_()
+
+    @property
+    def transform(self) -> Transform:
+        """What teacher and student share. Raises TypeError where it is set afterwards."""
+        return self._transform
+
+    @transform.setter
+    def transform(self, _: object) -> None:
+        raise TypeError(
+            "transform: cannot be set afterwards, as views that were cached would have other pixels: make other "
+            "views by decant.Views(dataset, transform)"
+        )
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -1,0 +1,207 @@
+"""A student of a cache under the Trainer of transformers: views, accumulated gradients, evaluation, resumption, two
+processes, images and texts, and what is refused.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import decant
+from decant.cache import MismatchError, SoftLabelDataset
+from decant.pipeline.errors import DataError, RecipeError
+from tests.helpers.extras import needs
+from tests.integrations import watched
+from tests.integrations.launching import TORCHRUN, launch
+
+pytestmark = needs("transformers", "accelerate")
+
+
+def arguments(folder: Path, epochs: float = 1, **options: Any) -> Any:
+    from transformers import TrainingArguments
+
+    usual = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 8, "learning_rate": 0.1}
+    usual |= {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": True}
+    usual |= {"logging_steps": 1, "optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
+    return TrainingArguments(str(folder / "out"), num_train_epochs=epochs, **{**usual, **options})
+
+
+def trainer(folder: Path, epochs: float = 1, student: Any = None, train: Any = None, **options: Any) -> Any:
+    from decant.integrations.transformers import DistillationTrainer
+
+    student = watched.Watched(folder) if student is None else student
+    return DistillationTrainer(
+        student,
+        arguments(folder, epochs, **options),
+        objective=getattr(student, "objective", decant.objectives.kd),
+        train_dataset=watched.training_set(folder) if train is None else train,
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_epoch_has_every_sample_in_its_view_and_live_logits(tmp_path: Path, workers: int) -> None:
+    run = trainer(tmp_path, 4, dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0)
+    run.train()
+    watched.assert_whole_epochs(tmp_path, 4)
+    logged = next(entry for entry in run.state.log_history if "loss" in entry)
+    assert logged["loss"] == pytest.approx(0.1 * logged["hard_loss"] + 0.9 * logged["soft_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("rest", [0, 4])
+def test_accumulated_batches_give_the_loss_and_gradient_of_one(tmp_path: Path, rest: int) -> None:
+    """With 4 samples more the last update is of one batch of 8 and one of 4."""
+    found = []
+    for steps in (1, 4):
+        torch.manual_seed(0)
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        samples = 32 + 8 + rest
+        data = torch.utils.data.Subset(watched.training_set(folder), range(samples))
+        student = nn.Sequential(nn.Flatten(), nn.Linear(192, watched.CLASSES))
+        options: dict[str, Any] = {
+            "gradient_accumulation_steps": steps,
+            "per_device_train_batch_size": 32 // steps,
+        }
+        run = trainer(folder, 2, student, data, **options)
+        run.train()
+        losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
+        gradients = [entry["grad_norm"] for entry in run.state.log_history if "loss" in entry]
+        found.append((torch.tensor(losses), torch.tensor(gradients), student[1].weight.detach()))
+    assert len(found[0][0]) == 4
+    for one, four in zip(*found, strict=True):
+        torch.testing.assert_close(one, four, rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_take_every_sample_once_in_its_view(tmp_path: Path) -> None:
+    watched.training_set(tmp_path)
+    launch(*TORCHRUN, "-m", "tests.integrations.two_ranks", "transformers", tmp_path, cwd=tmp_path)
+    watched.assert_whole_epochs(tmp_path, watched.VIEWS, ranks=2)
+
+
+@pytest.mark.parametrize("stopped", [9, 12])
+def test_resumed_in_an_epoch_it_goes_on_with_the_next_batch(tmp_path: Path, stopped: int) -> None:
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    weights = []
+    saving = {"save_strategy": "steps", "save_steps": stopped}
+    for folder in (whole, parted):
+        folder.mkdir()
+        torch.manual_seed(0)
+        if folder == parted:
+            trainer(folder, 4, max_steps=stopped, **saving).train()
+        run = trainer(folder, 4, **saving)
+        run.train(resume_from_checkpoint=folder == parted or None)
+        weights.append(run.model.net[1].weight)
+    assert watched.notes(parted) == watched.notes(whole)
+    assert torch.equal(*weights)
+
+
+def images_of(kind: str) -> Any:
+    import transformers
+
+    if kind == "vit":
+        size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        config = transformers.ViTConfig(image_size=8, patch_size=4, num_labels=watched.CLASSES, **size)
+        return transformers.ViTForImageClassification(config)
+    config = transformers.MobileNetV2Config(
+        image_size=8, depth_multiplier=0.25, num_labels=watched.CLASSES, finegrained_output=False
+    )
+    return transformers.MobileNetV2ForImageClassification(config)
+
+
+@pytest.mark.parametrize("kind", ["vit", "mobilenet"])
+def test_models_of_images_train_and_are_evaluated_without_logits(tmp_path: Path, kind: str) -> None:
+    from decant.integrations.transformers import DistillationTrainer
+
+    run = DistillationTrainer(
+        images_of(kind),
+        arguments(tmp_path, 1, eval_strategy="epoch"),
+        objective=partial(decant.objectives.kd, temperature=2.0),
+        train_dataset=watched.training_set(tmp_path),
+        eval_dataset={"bare": watched.Pictures(20), "cached": watched.training_set(tmp_path)},
+        compute_metrics=lambda found: {"accuracy": (found.predictions.argmax(1) == found.label_ids).mean()},
+    )
+    run.train()
+    evaluated = {name: value for entry in run.state.log_history for name, value in entry.items()}
+    assert {"eval_bare_loss", "eval_bare_accuracy", "eval_cached_loss"} <= set(evaluated)
+    assert evaluated["eval_bare_loss"] == pytest.approx(
+        float(nn.functional.cross_entropy(*predictions(run, watched.Pictures(20)))), rel=1e-4
+    )
+
+
+def predictions(run: Any, data: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    found = run.predict(data)
+    return torch.tensor(found.predictions), torch.tensor(found.label_ids)
+
+
+class Sentences(torch.utils.data.Dataset[dict[str, Any]]):
+    """Dictionaries of token ids of different lengths, with a column that no model takes."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        lengths = torch.randint(3, 9, (24,), generator=generator).tolist()
+        self.ids = [torch.randint(5, 30, (length,), generator=generator).tolist() for length in lengths]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        ids = self.ids[index]
+        named = {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long)}
+        return {**named, "label": sum(ids) % 3, "text": f"sentence {index}"}
+
+
+def test_texts_are_padded_and_columns_that_the_model_does_not_take_are_left_out(tmp_path: Path) -> None:
+    import transformers
+    from tokenizers import Tokenizer, models
+
+    from decant.integrations.transformers import DistillationTrainer
+
+    data = Sentences()
+    words = {f"w{number}": number for number in range(30)}
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w1")), pad_token="w0"
+    )
+    logits = torch.nn.functional.one_hot(torch.tensor([item["label"] for item in data]), 3) * 4.0
+    manifest = decant.Manifest.build(num_samples=24, num_outputs=3)
+    with decant.LogitCacheWriter(tmp_path / "texts.h5", manifest) as writer:
+        for index, item in enumerate(data):
+            row = {name: item[name][None] for name in ("input_ids", "attention_mask")}
+            writer.write([index], logits[[index]], labels=[item["label"]], inputs=row)
+        cache = decant.LogitCache.open(writer.publish())
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.BertConfig(vocab_size=30, num_labels=3, max_position_embeddings=16, **size)
+    run = DistillationTrainer(
+        transformers.BertForSequenceClassification(config),
+        arguments(tmp_path, 2, eval_strategy="epoch"),
+        train_dataset=SoftLabelDataset(data, cache, check_inputs="all"),
+        eval_dataset=data,
+        processing_class=tokenizer,
+    )
+    run.train()
+    losses = [entry["eval_loss"] for entry in run.state.log_history if "eval_loss" in entry]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("what", ["shuffled", "another transform", "grown"])
+def test_a_mismatch_stops_the_first_batch(tmp_path: Path, what: str) -> None:
+    cache = watched.training_set(tmp_path).cache
+    with pytest.raises(MismatchError):
+        trainer(tmp_path, train=SoftLabelDataset(watched.wrong_data()[what], cache)).train()
+    assert not list(tmp_path.glob("rank-*"))
+
+
+def test_training_without_logits_and_losses_beside_the_objective_are_refused(tmp_path: Path) -> None:
+    from decant.integrations.transformers import DistillationTrainer
+
+    with pytest.raises(DataError, match="the batch has images, and no teacher_logits"):
+        trainer(tmp_path, train=watched.Pictures()).train()
+    student = watched.Watched(tmp_path)
+    with pytest.raises(RecipeError, match="compute_loss_func"):
+        DistillationTrainer(student, compute_loss_func=lambda *_: 0)
+    with pytest.raises(RecipeError, match="label_smoothing_factor"):
+        DistillationTrainer(student, arguments(tmp_path, label_smoothing_factor=0.1))
