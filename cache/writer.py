@@ -30,7 +30,7 @@ from decant.cache.format.tables import Layout
 from decant.cache.inputs import input_checksums
 from decant.cache.io import locks, partial
 from decant.cache.io.files import drafting, reserve, storage_error, sync_folder
-from decant.cache.io.opening import NotAFileError, open_read, open_write, require_file
+from decant.cache.io.opening import NotAFileError, create_new, open_read, open_write, require_file
 from decant.cache.manifest import Manifest, require_equal
 from decant.cache.plausibility import doubts, doubts_of_rows
 from decant.cache.reader import LogitCache
@@ -232,6 +232,7 @@ class LogitCacheWriter:
         name, fd = partial.new_name(self.path), -1
         try:
             with drafting(name) as draft:
+                _require_room(draft, hdf5.header_room(manifest), name)
                 created, fd = hdf5.create(draft, manifest)
                 locks.claim(fd)
                 reserve(fd, created.size, name)
@@ -354,6 +355,18 @@ class LogitCacheWriter:
             return False
         first, again = (self.manifest.encoding.decode(rows).astype("f8") for rows in (stored, given))
         return bool(np.abs(first - again).max() <= _ROUNDING * np.abs(first).max())
+
+
+def _require_room(draft: Path, size: int, path: Path) -> None:
+    """Raises StorageError where the disk has no room for a file of `size` bytes, the header of `path`. HDF5 would fail
+    in the middle of it, and keep the file open.
+    """
+    fd = create_new(draft)
+    try:
+        reserve(fd, size, path)
+    finally:
+        os.close(fd)
+        draft.unlink()
 
 
 def _check_begun(path: Path, manifest: Manifest) -> Layout:

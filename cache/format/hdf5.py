@@ -47,24 +47,12 @@ def create(path: str | os.PathLike[str], manifest: Manifest) -> tuple[Layout, in
     if expected_size(manifest) > _MAX_SIZE:  # libhdf5 would count it modulo 2⁶⁴
         raise FormatError(f"{path}: {expected_size(manifest):,} bytes are more than a file can have")
     text = manifest.to_json()
-    # One block of metadata, large enough for all of it, so that the header comes before the first table.
-    header_room = 1 << (2 * len(text) + 16 * 1024).bit_length()
-    with h5py.File(
-        path,
-        "x",
-        libver=("v108", "v108"),
-        locking=False,  # the writer has its own, and some file systems have none
-        alignment_threshold=0,
-        alignment_interval=PAGE,
-        meta_block_size=header_room,
-    ) as file:
-        file.attrs.create("format", np.bytes_(FORMAT))
-        file.attrs.create("format_version", np.array(FORMAT_VERSION, "<i8"))
-        file.attrs.create("manifest", np.bytes_(text))
-        for name, spec in expected_tables(manifest).items():
-            _create_table(file, name, spec)
-        tables = {name: _table_of(file, name, spec) for name, spec in expected_tables(manifest).items()}
-        fd = os.dup(file.id.get_vfd_handle())  # of this very file, whatever has its name by now
+    try:
+        tables, fd = _create(path, manifest, text)
+    except OSError as error:
+        if not error.errno:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error  # h5py says it at length
     try:
         length = next(iter(tables.values())).offset
         digest = hashlib.sha256(pread(fd, length, 0)).digest()
@@ -74,6 +62,40 @@ def create(path: str | os.PathLike[str], manifest: Manifest) -> tuple[Layout, in
     except BaseException:
         os.close(fd)
         raise
+
+
+def _create(path: str | os.PathLike[str], manifest: Manifest, text: bytes) -> tuple[dict[str, Table], int]:
+    """Has HDF5 write the header; returns where the tables lie, and a descriptor of the file."""
+    with h5py.File(
+        path,
+        "x",
+        libver=("v108", "v108"),
+        locking=False,  # the writer has its own, and some file systems have none
+        alignment_threshold=0,
+        alignment_interval=PAGE,
+        meta_block_size=_block_size(text),
+    ) as file:
+        file.attrs.create("format", np.bytes_(FORMAT))
+        file.attrs.create("format_version", np.array(FORMAT_VERSION, "<i8"))
+        file.attrs.create("manifest", np.bytes_(text))
+        for name, spec in expected_tables(manifest).items():
+            _create_table(file, name, spec)
+        tables = {name: _table_of(file, name, spec) for name, spec in expected_tables(manifest).items()}
+        return tables, os.dup(file.id.get_vfd_handle())  # of this very file, whatever has its name by now
+
+
+def header_room(manifest: Manifest) -> int:
+    """Bytes that the header of a file with this manifest takes at most.
+
+    >>> header_room(Manifest.build(num_samples=50_000, num_outputs=100))
+    69632
+    """
+    return 2 * _block_size(manifest.to_json()) + PAGE
+
+
+def _block_size(text: bytes) -> int:
+    """Of one block of metadata, large enough for all of it, so that the header comes before the first table."""
+    return 1 << (2 * len(text) + 16 * 1024).bit_length()
 
 
 def check(file: BinaryIO, path: str) -> Layout:

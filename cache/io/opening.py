@@ -147,7 +147,7 @@ def open_write(path: Path, *, create: bool = False) -> int:
     ...     open_write(path, create=True)
     ... except NotAFileError as error:
     ...     print(error.strerror)
-    a link, and links are not followed here; put the file itself in its place
+    a link, and links are not followed here; put what it leads to in its place, or remove it
     >>> elsewhere.exists()
     False
     >>> folder.cleanup()
@@ -229,10 +229,10 @@ def require_folder(folder: Path) -> None:
     ...         require_folder(Path(name, "export"))
     ...     except NotAFileError as error:
     ...         print(error.strerror)
-    a link, and links are not followed here; put the folder itself in its place
+    a link, and links are not followed here; put what it leads to in its place, or remove it
     """
     if folder.is_symlink():
-        raise _link(folder, "folder")
+        raise _link(folder)
 
 
 def kind(path: Path) -> str:
@@ -289,8 +289,8 @@ def _check(status: os.stat_result, path: Path) -> None:
     raise NotAFileError(errno.EINVAL, f"{_kind(mode)}, where a file is expected", str(path))
 
 
-def _link(path: Path, what: str = "file") -> NotAFileError:
-    hint = f"a link, and links are not followed here; put the {what} itself in its place"
+def _link(path: Path) -> NotAFileError:
+    hint = "a link, and links are not followed here; put what it leads to in its place, or remove it"
     return NotAFileError(errno.ELOOP, hint, str(path))
 
 
