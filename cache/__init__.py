@@ -11,7 +11,7 @@ source.py      what soft labels are read from; ensemble.py, several teachers as 
 keys.py        the keys of a dataset; items.py and labels.py, what it returns for one
 drawn_views.py which view is read for a key without one
 inputs.py      the checksums of its inputs; same_input.py, whether another layout or dtype holds the same input
-alignment.py   whether labels and inputs are those of the cache's rows
+alignment.py   whether labels and inputs are those of the cache's rows; same_views.py, whether views are its views
 dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys
                (sample_keys.py). These two import torch
 statistics.py  what the logits are like, sigmoid_statistics.py, those that have a sigmoid each;

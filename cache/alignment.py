@@ -19,6 +19,8 @@ from decant.cache.same_input import difference, matching_form
 from decant.cache.source import LogitSource
 
 _PROBES = 256
+_FIRST_INPUTS = 16
+"""That a process compares before it is content with one of each batch."""
 
 Topic = Literal["labels", "inputs"]
 """What is not compared; it is said once."""
@@ -54,7 +56,7 @@ class Alignment:
             raise ValueError(f"check_inputs: expected sample, all or off, found {check_inputs!r}")
         self.cache, self.check_inputs, self.compare_labels = cache, check_inputs, compare_labels
         self._say_once = say_once or _say_nothing
-        self._mixes_labels = False
+        self._mixes_labels, self._first_inputs = False, _FIRST_INPUTS
         self._form: str | None = (
             None  # in which inputs are what the teacher saw, where their bytes are others
         )
@@ -133,8 +135,14 @@ class Alignment:
         return ids
 
     def check_input(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any) -> None:
-        """Raises MismatchError where an input of a batch is not what the teacher saw: the first, or any of all."""
-        count = {"all": len(rows), "sample": min(1, len(rows)), "off": 0}[self.check_inputs]
+        """Raises MismatchError where an input of a batch is not what the teacher saw: the first, or any of all.
+
+        Of the first batches all are compared until there were some: one input in two may agree by chance, as where it
+        was only mirrored.
+        """
+        sample = min(len(rows), max(1, self._first_inputs))
+        count = {"all": len(rows), "sample": sample, "off": 0}[self.check_inputs]
+        self._first_inputs -= count
         for place in range(count):
             row, view = int(rows[place]), int(views[place])
             cached = int(self.cache.input_crc32[view, row])

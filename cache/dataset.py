@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from decant.cache.inputs import CheckInputs
 from decant.cache.items import ItemKeys, is_pair, pick, recognise
 from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.reader import LogitCache
+from decant.cache.same_views import ReadsViews, require_same_views
 from decant.cache.source import LogitSource
 
 _EPOCH, _EPOCHS_SET, _VIEW_SAID, _LABELS_SAID, _INPUTS_SAID, _SHARED = range(6)
@@ -35,22 +36,6 @@ class MapDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, key: Any, /) -> tuple[Any, Any]: ...
-
-
-@runtime_checkable
-class ReadsViews(Protocol):
-    """A dataset like `decant.Views`, that makes views of a batch at once, and knows what checksums are of."""
-
-    @property
-    def count(self) -> int:
-        """V."""
-
-    @property
-    def mixes_labels(self) -> bool:
-        """Whether labels are mixed ones, and not the samples' own."""
-
-    def read_views(self, keys: Keys, /) -> tuple[list[Any], list[Any], list[Any]]:
-        """Items of (index, view) keys, and of each the input and the label that the teacher's pass saw."""
 
 
 class SoftLabelDataset(Dataset[Any]):
@@ -98,8 +83,9 @@ class SoftLabelDataset(Dataset[Any]):
         or a longer tuple: `("image", "label")`, `(0, 1)`, or `(("input_ids", "attention_mask"), "label")`; what is
         returned is then (input, label, teacher_logits).
 
-        Raises MismatchError unless the dataset, or what it is a Subset of, is as long as the cache, and where all
-        inputs are to be checked and the cache has no checksums.
+        Raises MismatchError unless the dataset, or what it is a Subset of, is as long as the cache, where
+        `decant.Views` are others than those of the cache, and where all inputs are to be checked and the cache has no
+        checksums.
         """
         if isinstance(cache, Sequence):
             cache = cache[0] if len(cache) == 1 else Ensemble(cache)
@@ -126,8 +112,10 @@ class SoftLabelDataset(Dataset[Any]):
             )
         if cache.num_views > 1 and isinstance(_root(dataset), TensorDataset):
             raise self._takes_no_view()  # it would take the view for a second index into its tensors
-        if isinstance(_root(dataset), ReadsViews):
-            self._require_views(_root(dataset))
+        views = _root(dataset)
+        if isinstance(views, ReadsViews):
+            require_same_views(views, cache)
+            self._alignment.compare_labels = compare_labels and not views.mixes_labels
         self._alignment.require_checksums()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -318,16 +306,6 @@ class SoftLabelDataset(Dataset[Any]):
 
     def _cannot_compare(self, topic: Topic, text: str) -> None:
         self._say_once(_SAID[topic], text)
-
-    def _require_views(self, views: ReadsViews) -> None:
-        """Raises MismatchError where the views are not as many as those of the cache."""
-        if views.count != self.cache.num_views:
-            raise MismatchError(
-                f"{self.cache.path}: views.count: the views are {views.count:,}, those of the cache "
-                f"{self.cache.num_views:,}"
-            )
-        if views.mixes_labels:
-            self._alignment.compare_labels = False
 
     def _takes_no_view(self) -> MismatchError:
         return MismatchError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,10 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from decant.cache import DrawnViews, ItemKeys, Key, Keys, pick, recognise, split_keys
-from decant.pipeline.errors import DataError
-from decant.pipeline.own_loop import transforms
 from decant.pipeline.own_loop.description import codes, describe
-from decant.pipeline.own_loop.operations import ViewOperation
-from decant.pipeline.own_loop.own_generators import own_generators, seed_own
-from decant.pipeline.own_loop.transforms import Transform
-from decant.pipeline.views import mixing
-from decant.pipeline.views.generators import generators_kept, seed_generators
-from decant.pipeline.views.hashing import choices
+from decant.pipeline.own_loop.seeding import Seeding
+from decant.pipeline.own_loop.stages import Drawn, Stages
+from decant.pipeline.own_loop.transforms import Transform, steps_of
 
 _TEACHER, _STUDENT = 1 << 20, 1 << 21
 """Numbers of the first step of the parts that only teacher or student sees; steps of all begin at 0."""
@@ -83,14 +78,13 @@ class Views(Dataset[Any]):
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: expected 0 to 2⁶³ − 1, found {seed}")
         self.dataset, self._transform, self.teacher, self.student = dataset, transform, teacher, student
-        self._steps = transforms.steps_of(transform)
-        self._after = {
-            _TEACHER: transforms.steps_of(teacher),
-            _STUDENT: transforms.steps_of(student),
-        }
+        parts = ((transform, 0), (teacher, _TEACHER), (student, _STUDENT))
+        self._shared, self._teacher, self._student = (
+            Stages(dataset, steps_of(part), self.seed, first, self.item_keys_of) for part, first in parts
+        )
+        self._seeding = Seeding(transform, dataset, teacher, student)
         self.given_keys, self._keys = keys, keys
-        self.description = _describe(dataset, transform, teacher, student)
-        self._generators: list[Any] | None = None
+        self.identity: dict[str, Any] = {"seed": self.seed, **_describe(dataset, transform, teacher)}
         self.is_plain = False
         self._drawn = DrawnViews(len(dataset))
         self._epoch = torch.zeros(2, dtype=torch.int64)  # epoch, number of calls of set_epoch
@@ -122,9 +116,6 @@ class Views(Dataset[Any]):
             )
         return value
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_generators": None}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._epoch.share_memory_()
@@ -142,30 +133,48 @@ class Views(Dataset[Any]):
 
     def __getitem__(self, key: Key) -> Any:
         """The item of (index, view), or of an index in the view of the epoch."""
-        indices, views = split_keys([key], len(self), int(self._epoch[0]) % self.count)
-        return self._of_student(self._shared(indices, views), indices, views)[0]
+        return self._read(self._student, *split_keys([key], len(self), int(self._epoch[0]) % self.count))[1][
+            0
+        ]
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Any]:
         """An item for each key, for a DataLoader to collate."""
-        indices, views = self._drawn.split(keys, self.count, *self._epoch.tolist())
-        return self._of_student(self._shared(indices, views), indices, views)
+        return self._read(self._student, *self._drawn.split(keys, self.count, *self._epoch.tolist()))[1]
 
     def read_views(self, keys: Keys) -> tuple[list[Any], list[Any], list[Any]]:
         """Items of (index, view) keys, and of each the input and the label as teacher and student share them, which
         checksums are of.
         """
-        return self._read_for(_STUDENT, keys)
+        return self._with_shared(self._student, keys)
 
     def read_for_teacher(self, keys: Keys) -> tuple[list[Any], list[Any], list[Any]]:
         """As `read_views`, with the items that the teacher sees."""
-        return self._read_for(_TEACHER, keys)
+        return self._with_shared(self._teacher, keys)
 
-    def _read_for(self, part: int, keys: Keys) -> tuple[list[Any], list[Any], list[Any]]:
-        indices, views = split_keys(keys, len(self))
-        shared = self._shared(indices, views)
-        pairs = [pick(item, self.item_keys_of(item)) for item in shared]
-        inputs, labels = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        return self._part(part, shared, indices, views), inputs, labels
+    def _with_shared(self, part: Stages, keys: Keys) -> tuple[list[Any], list[Any], list[Any]]:
+        shared, items = self._read(part, *split_keys(keys, len(self)))
+        if not shared:
+            return [], [], []
+        where = self.item_keys_of(shared[0])
+        inputs, labels = zip(*[pick(item, where) for item in shared], strict=True)
+        return items, list(inputs), list(labels)
+
+    def _read(
+        self, part: Stages, indices: NDArray[np.intp], views: NDArray[np.intp]
+    ) -> tuple[list[Any], list[Any]]:
+        """Items as teacher and student share them, and as one of them sees them."""
+        if views.max(initial=0) >= self.count:
+            raise IndexError(f"view {views.max()}: there are {self.count}")
+        if self.is_plain:
+            items = [self.dataset[index] for index in indices.tolist()]
+            return items, items
+        drawn = Drawn(indices, views, self._seeding.seed)
+
+        def work() -> tuple[list[Any], list[Any]]:
+            shared = self._shared.read(drawn)
+            return shared, part.apply(shared, drawn) if len(part) else shared
+
+        return self._seeding.run(len(indices), work)
 
     def item_keys_of(self, item: Any) -> ItemKeys:
         """Where input and label of an item are."""
@@ -181,145 +190,13 @@ class Views(Dataset[Any]):
         """Where input and label of an item are, as given or as recognised in the first one."""
         if self._keys is None:
             first = np.zeros(1, np.intp)
-            return self.item_keys_of(self._shared(first, first)[0])
+            return self.item_keys_of(self._read(self._student, first, first)[0][0])
         return self._keys
 
     @property
     def mixes_labels(self) -> bool:
         """Whether labels are mixed ones, (C,) float32, and not the samples' own."""
-        return any(_mixes(step) for steps in self._steps.values() for step in steps)
-
-    def _of_student(self, shared: list[Any], indices: NDArray[np.intp], views: NDArray[np.intp]) -> list[Any]:
-        return self._part(_STUDENT, shared, indices, views)
-
-    def _part(
-        self, first: int, shared: list[Any], indices: NDArray[np.intp], views: NDArray[np.intp]
-    ) -> list[Any]:
-        """What teacher or student alone does, after the steps of both."""
-        steps = self._after[first]
-        if not steps:
-            return shared
-        with generators_kept():
-            items = list(shared)
-            for number in range(max(map(len, steps.values()))):
-                self._apply(steps, number, first + number, items, indices, views)
-        return items
-
-    def _shared(self, indices: NDArray[np.intp], views: NDArray[np.intp]) -> list[Any]:
-        """Items after all steps of `transform`."""
-        if views.max(initial=0) >= self.count:
-            raise IndexError(f"view {views.max()}: there are {self.count}")
-        with generators_kept():
-            return self._until(max(map(len, self._steps.values()), default=0), indices, views)
-
-    def _until(self, count: int, indices: NDArray[np.intp], views: NDArray[np.intp]) -> list[Any]:
-        """Items after the first `count` steps."""
-        items = self._read(indices, views, with_first_step=count > 0)
-        for number in range(count):
-            self._apply(self._steps, number, number, items, indices, views, read=number == 0)
-        return items
-
-    def _read(self, indices: NDArray[np.intp], views: NDArray[np.intp], with_first_step: bool) -> list[Any]:
-        """Items of the dataset, which may draw too, and what is called for each of them first."""
-        seeds = choices(self.seed, indices, views, 0).tolist()
-        first = [
-            (field, _call(steps[0]))
-            for field, steps in self._steps.items()
-            if with_first_step and steps and not isinstance(steps[0], ViewOperation)
-        ]
-        items = []
-        for index, bits in zip(indices.tolist(), seeds, strict=True):
-            self._seed(bits)
-            item = self.dataset[index]
-            for place, (field, function, name) in enumerate((field, *each) for field, each in first):
-                if place:
-                    self._seed(bits)  # fields draw the same numbers: an image and its mask are cropped alike
-                value = transforms.call(function, transforms.value_of(item, field), name)
-                item = transforms.with_value(item, field, value)
-            items.append(item)
-        return items
-
-    def _apply(
-        self,
-        steps: Mapping[transforms.Field, Sequence[Any]],
-        number: int,
-        draws: int,
-        items: list[Any],
-        indices: NDArray[np.intp],
-        views: NDArray[np.intp],
-        read: bool = False,
-    ) -> None:
-        """Applies step `number` to items in place; its random numbers are those of operation `draws`. Callables are
-        left out where they were called when the items were `read`.
-        """
-        chosen = {field: each[number] for field, each in steps.items() if number < len(each)}
-        for field, step in chosen.items():
-            if isinstance(step, ViewOperation):
-                self._operate(step, number, draws, field, items, indices, views)
-            elif not read:
-                function, name = _call(step)
-                for place, bits in enumerate(choices(self.seed, indices, views, draws).tolist()):
-                    self._seed(bits)
-                    value = transforms.call(function, transforms.value_of(items[place], field), name)
-                    items[place] = transforms.with_value(items[place], field, value)
-
-    def _operate(
-        self,
-        step: ViewOperation,
-        number: int,
-        draws: int,
-        field: transforms.Field,
-        items: list[Any],
-        indices: NDArray[np.intp],
-        views: NDArray[np.intp],
-    ) -> None:
-        """Applies an operation of `decant.views` to items in place, all at once."""
-        bits = choices(self.seed, indices, views, draws)
-        values = [transforms.value_of(item, field) for item in items]
-        if not step.mixes:
-            results = step.apply(values, bits)
-        else:
-            partners = self._until(number, mixing.partner(bits, len(self)), views)
-            theirs = [transforms.value_of(item, field) for item in partners]
-            results, share = step.mix(values, theirs, bits)
-            self._mix_labels(items, partners, share)
-        items[:] = [
-            transforms.with_value(item, field, value) for item, value in zip(items, results, strict=True)
-        ]
-
-    def _mix_labels(self, items: list[Any], partners: list[Any], share: NDArray[np.float64]) -> None:
-        """Puts the weighted mean of both labels, (C,) float32, in the place of each item's own."""
-        for place, (item, partner) in enumerate(zip(items, partners, strict=True)):
-            own, other = self._shares(item), self._shares(partner)
-            part = np.float32(share[place])
-            mixed = torch.from_numpy(part * own + np.float32(1 - share[place]) * other)
-            label = self.item_keys_of(item)[1]
-            if isinstance(item, Mapping):
-                items[place] = {**item, str(label): mixed}
-            else:
-                items[place] = tuple(mixed if at == label else value for at, value in enumerate(item))
-
-    def _shares(self, item: Any) -> NDArray[np.float32]:
-        """The label of an item as shares of the classes (C,)."""
-        label = np.asarray(pick(item, self.item_keys_of(item))[1])
-        if label.ndim == 1:
-            return label.astype(np.float32)
-        classes = getattr(self.dataset, "classes", None)
-        if classes is None or label.dtype.kind not in "iu":
-            raise DataError(
-                "decant.views: mixup and cutmix mix class labels, and need integers and the number of classes: give "
-                f"the dataset an attribute `classes`, or labels as one-hot rows (found {label.dtype} {label.shape})"
-            )
-        return (label == np.arange(len(classes))).astype(np.float32)
-
-    def _seed(self, bits: list[int]) -> None:
-        if self.is_plain:
-            return
-        seed_generators(bits)
-        if self._generators is None:
-            self._generators = own_generators(self.transform, self.dataset, self.teacher, self.student)
-        if self._generators:
-            seed_own(self._generators, bits)
+        return self._shared.mixes_labels
 
 
 def plain_views(dataset: Any) -> Views:
@@ -329,20 +206,10 @@ def plain_views(dataset: Any) -> Views:
     return views
 
 
-def _describe(dataset: Any, transform: Any, teacher: Any, student: Any) -> dict[str, Any]:
+def _describe(dataset: Any, transform: Any, teacher: Any) -> dict[str, Any]:
     """What tells these transforms from others: in words, and by the digests of the user's code in them."""
-    parts = {"transform": transform, "teacher": teacher}
-    words = {name: describe(part) for name, part in parts.items() if part is not None}
     inner = getattr(dataset, "transform", None) or getattr(dataset, "transforms", None)
-    if inner is not None:
-        words["dataset"] = describe(inner)
-    code = codes([transform, teacher, inner])
-    return {**words, **({"code": code} if code else {})}
-
-
-def _mixes(step: object) -> bool:
-    return isinstance(step, ViewOperation) and step.mixes
-
-
-def _call(step: Any) -> tuple[transforms.OneTransform, str]:
-    return transforms.caller(step), transforms.name_of(step)
+    parts = {"transform": transform, "teacher": teacher, "dataset": inner}
+    words = {name: describe(part) for name, part in parts.items() if part is not None}
+    code = {"code": codes([transform, inner]), "teacher_code": codes(teacher)}
+    return {**words, **{name: found for name, found in code.items() if found}}

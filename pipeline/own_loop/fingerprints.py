@@ -73,8 +73,7 @@ def data_fingerprint(views: Views, labels: Labels, name: str | None) -> dict[str
 def views_fingerprint(views: Views, probed: Probe) -> dict[str, Any]:
     """Seed and transforms, in words and by the digest of the user's code, and the checksums of some views."""
     return {
-        "seed": views.seed,
-        **views.description,
+        **views.identity,
         "probes": _sha256([np.array(probed.crc32, "<u4")])[:32],
     }
 

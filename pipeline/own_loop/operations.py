@@ -200,7 +200,7 @@ def _stacks(images: list[Any]) -> list[tuple[NDArray[np.intp], NDArray[Any]]]:
 
 
 def _channels_first(image: Any) -> NDArray[Any]:
-    if not hasattr(image, "__array__"):
+    if not hasattr(image, "__array__") and not hasattr(image, "__array_interface__"):
         raise DataError(
             f"decant.views: its operations work on images (C, H, W), found {type(image).__name__}"
         )

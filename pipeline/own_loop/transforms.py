@@ -105,6 +105,13 @@ def with_value(item: Any, field: Field, value: Any) -> Any:
     return value
 
 
+def applied(function: OneTransform, item: Any, field: Field, name: str) -> Any:
+    """The item after a callable of one of its values. Raises DataError, as `call` does."""
+    if field is None and type(item) is tuple:  # the usual case, at the cost of the call
+        return (call(function, item[0], name), *item[1:])
+    return with_value(item, field, call(function, value_of(item, field), name))
+
+
 def call(function: OneTransform, value: Any, name: str) -> Any:
     """`function(value)`. Raises DataError, naming the transform and the line of the user's code, where it fails."""
     try:

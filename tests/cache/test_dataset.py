@@ -215,7 +215,11 @@ def test_one_input_a_batch_or_every_input_is_compared(cache: LogitCache) -> None
         def __getitem__(self, key: Any) -> tuple[torch.Tensor, int]:
             return Views(shift=C)[key] if key[0] == 6 else super().__getitem__(key)
 
-    SoftLabelDataset(OneMoved(), cache).batch([(4, 0), (6, 0)])
+    train = SoftLabelDataset(OneMoved(), cache)
+    with pytest.raises(MismatchError, match="sample 6"):
+        SoftLabelDataset(OneMoved(), cache).batch([(4, 0), (6, 0)])  # all of the first batch are
+    train.batch([(index, 0) for index in range(7, 30)])
+    train.batch([(4, 0), (6, 0)])
     with pytest.raises(MismatchError, match="sample 6, view 0"):
         SoftLabelDataset(OneMoved(), cache, check_inputs="all").batch([(4, 0), (6, 0)])
 

@@ -1,0 +1,304 @@
+"""Whatever transform, sampler, worker or process: the cached logits are those of the very pixels that are read."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
+from torchvision import transforms as v1
+from torchvision.transforms import v2
+
+import decant
+from decant.cache import CacheWarning, MismatchError
+from decant.pipeline.errors import DataError
+from tests.own_loop.conftest import N, Named, Pictures, Teacher
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*likely not a trained teacher")
+
+
+def of_v1(size: int = 16) -> Any:
+    return v1.Compose(
+        [v1.RandomCrop(size, padding=2), v1.RandomHorizontalFlip(), v1.ColorJitter(0.3, 0.3), v1.ToTensor()]
+    )
+
+
+def of_v2(padding: int = 2) -> Any:
+    return v2.Compose(
+        [
+            v2.RandomCrop(16, padding=padding),
+            v2.RandomHorizontalFlip(),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.5] * 3, [0.25] * 3),
+        ]
+    )
+
+
+def of_timm() -> Any:
+    from timm.data import create_transform
+
+    return create_transform(16, is_training=True, auto_augment="rand-m9-mstd0.5", re_prob=0.5)
+
+
+def of_albumentations() -> Any:
+    import albumentations as A
+    from albumentations.pytorch import ToTensorV2
+
+    return A.Compose([A.RandomCrop(12, 12), A.HorizontalFlip(), A.GaussNoise(p=0.5), ToTensorV2()])
+
+
+def of_operations() -> Any:
+    return [decant.views.pad_crop(2), decant.views.flip(), decant.views.color_jitter()]
+
+
+class Noise:
+    """Draws from NumPy's global generator and from Python's, and from one of its own."""
+
+    def __init__(self) -> None:
+        self.generator = np.random.default_rng()
+
+    def __call__(self, image: Any) -> torch.Tensor:
+        drawn = np.random.normal() + random.random() + self.generator.normal()  # noqa: NPY002
+        return torch.from_numpy(np.float32(image).transpose(2, 0, 1) / 255 + 0.1 * np.float32(drawn))
+
+
+TRANSFORMS = {
+    "torchvision v1": of_v1,
+    "torchvision v2": of_v2,
+    "decant.views": of_operations,
+    "a callable": Noise,
+    "timm": of_timm,
+    "albumentations": of_albumentations,
+}
+
+
+SPAWNED = ("torchvision v2", "timm", "albumentations")
+"""Whose workers are spawned as well, which takes seconds."""
+
+
+def made(name: str) -> Any:
+    if importlib.util.find_spec(name) is None and name in ("timm", "albumentations"):
+        pytest.skip(f"{name} is not installed")
+    return TRANSFORMS[name]()
+
+
+@functools.cache
+def live(teacher: Teacher, views: decant.Views, index: int, view: int) -> torch.Tensor:
+    teacher.eval()
+    with torch.no_grad():
+        return teacher(views[index, view][0][None])[0]
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_cached_logits_are_those_of_a_live_teacher(name: str, teacher: Teacher, tmp_path: Path) -> None:
+    """1,000 random views, read in one process, in forked workers and in spawned ones."""
+    views = decant.Views(Pictures(), made(name), count=20, seed=3)
+    cache = decant.cache_logits(teacher, views, tmp_path / "teacher.h5", batch_size=16)
+    drawn = np.random.default_rng(4).integers(0, (N, 20), (1000, 2))
+    train = decant.SoftLabelDataset(views, cache, check_inputs="all")
+    keys = [(int(index), int(view)) for index, view in drawn]
+    contexts = (None, "fork", "spawn") if name in SPAWNED else (None, "fork")
+    for context in contexts:
+        loader = DataLoader(
+            train, 50, sampler=keys, num_workers=2 if context else 0, multiprocessing_context=context
+        )
+        teacher.eval()
+        with torch.no_grad():
+            worst = max(float((teacher(images) - logits).abs().max()) for images, _, logits in loader)
+        assert worst < 2**-11 * 16, f"{name} in {context or 'one process'}: {worst}"
+    other = decant.Views(Pictures(), made(name), count=20, seed=3)
+    assert torch.equal(other[7, 5][0], views[7, 5][0])
+    assert float((live(teacher, views, 7, 5) - cache_row(cache, 7, 5)).abs().max()) < 2**-7
+
+
+def cache_row(cache: decant.LogitCache, index: int, view: int) -> torch.Tensor:
+    return torch.from_numpy(cache.logits(index, view)).float()
+
+
+@pytest.mark.parametrize(
+    ("other", "field"),
+    [
+        (lambda: decant.Views(Pictures(), of_v1(), count=2), "views.transform"),
+        (lambda: decant.Views(Pictures(), of_v2(padding=3), count=2), "views.transform[1]"),
+        (lambda: decant.Views(Pictures(), of_v2(), count=2, seed=1), "views.seed"),
+        (lambda: decant.Views(Pictures(), of_v2(), count=3), "views.count"),
+        (lambda: decant.Views(Pictures(length=N - 1), of_v2(), count=2), "data.length"),
+    ],
+    ids=["another transform", "one parameter", "another seed", "more views", "fewer samples"],
+)
+def test_another_view_is_refused(other: Any, field: str, teacher: Teacher, tmp_path: Path) -> None:
+    path = tmp_path / "teacher.h5"
+    cache = decant.cache_logits(teacher, decant.Views(Pictures(), of_v2(), count=2), path)
+    with pytest.raises(MismatchError) as refused:
+        decant.SoftLabelDataset(other(), cache)
+    assert field in str(refused.value)
+    with pytest.raises(MismatchError) as refused:
+        decant.cache_logits(teacher, other(), path)
+    assert field in str(refused.value)
+    assert decant.LogitCache.open(path).num_views == 2, "what was there stays"
+
+
+def test_random_transforms_of_a_plain_dataset_are_refused(teacher: Teacher, tmp_path: Path) -> None:
+    """The two snippets of the README trained on 64 of 64 wrong rows so, without a word."""
+    data = Pictures(of_v2())
+    with pytest.raises(DataError, match=r"Pictures draws random numbers; make it decant.Views"):
+        decant.cache_logits(teacher, data, tmp_path / "teacher.h5")
+    batches = [torch.stack([data[index][0] for index in range(N)])]
+    manifest = decant.Manifest.build(num_samples=N, num_outputs=3)
+    with decant.LogitCacheWriter(tmp_path / "mine.h5", manifest) as writer:
+        writer.write(range(N), teacher(batches[0]), labels=data.targets, inputs=batches[0])
+        cache = decant.LogitCache.open(writer.publish())
+    with pytest.raises(MismatchError, match="not what the teacher saw"):
+        next(iter(DataLoader(decant.SoftLabelDataset(data, cache), 16, shuffle=True)))
+    views = decant.Views(data, count=2)
+    train = decant.SoftLabelDataset(views, decant.cache_logits(teacher, views, tmp_path / "views.h5"))
+    assert torch.equal(train[5, 1][0], views[5, 1][0])
+
+
+def test_one_flip_in_two_is_found_in_the_first_batch(teacher: Teacher, tmp_path: Path) -> None:
+    """One input of a batch is compared, but of the first batch a number of them."""
+    views = decant.Views(Pictures(), v2.Compose([v2.PILToTensor()]), count=1)
+    cache = decant.cache_logits(teacher, views, tmp_path / "teacher.h5")
+    flipped = Pictures(v2.Compose([v2.RandomHorizontalFlip(), v2.PILToTensor()]))
+    with pytest.raises(MismatchError, match="not what the teacher saw"):
+        next(iter(DataLoader(decant.SoftLabelDataset(flipped, cache), 32, shuffle=True)))
+
+
+class Remembers:
+    """Another picture at every call."""
+
+    calls = 0
+
+    def __call__(self, image: Any) -> torch.Tensor:
+        Remembers.calls += 1
+        return v2.functional.pil_to_tensor(image) + Remembers.calls
+
+
+class Hidden:
+    """Has a generator that nobody can find."""
+
+    def __call__(self, image: Any) -> Any:
+        return v2.functional.pil_to_tensor(image).float() + np.random.default_rng().normal()
+
+
+@pytest.mark.parametrize("step", [Remembers, Hidden])
+def test_what_cannot_be_repeated_is_refused_by_name(step: Any, teacher: Teacher, tmp_path: Path) -> None:
+    transform = v2.Compose([v2.RandomHorizontalFlip(), step()])
+    with pytest.raises(DataError, match=rf"not the same.*the transform .*{step.__name__}.* draws from"):
+        decant.cache_logits(teacher, decant.Views(Pictures(), transform), tmp_path / "teacher.h5")
+    assert list(tmp_path.glob("*.h5*")) in ([], [tmp_path / "teacher.h5.lock"])
+
+
+def test_the_loop_draws_what_it_would_without_views() -> None:
+    views = decant.Views(Pictures(), Noise(), count=2)
+
+    def drawn(read: Any) -> list[float]:
+        torch.manual_seed(1)
+        np.random.seed(2)  # noqa: NPY002
+        random.seed(3)
+        values = []
+        for _ in range(3):  # of normals, NumPy keeps every second one for the next call
+            values += [float(torch.rand(())), float(np.random.normal()), random.random()]  # noqa: NPY002
+            read()
+        return values
+
+    expected = drawn(lambda: None)
+    assert drawn(lambda: views[3]) == expected
+    assert drawn(lambda: views.__getitems__(list(range(20)))) == expected
+
+
+def test_weighted_sampling_reads_further_views(teacher: Teacher, tmp_path: Path) -> None:
+    views = decant.Views(Pictures(), of_v2(), count=4)
+    cache = decant.cache_logits(teacher, views, tmp_path / "teacher.h5")
+    train = decant.SoftLabelDataset(views, cache, check_inputs="all")
+    train.set_epoch(1)
+    assert [train._drawn.split([5, 5, 6, 5], 4, 1, 1)[1].tolist()] == [[1, 2, 1, 3]]
+    train.set_epoch(1)
+    for sampler in (
+        WeightedRandomSampler([1.0] + [0.01] * (N - 1), 80),
+        RandomSampler(train, replacement=True),
+    ):
+        for workers in (0, 2):
+            loader = DataLoader(train, 16, sampler=sampler, num_workers=workers)
+            teacher.eval()
+            with torch.no_grad():
+                for images, _, logits in loader:
+                    assert float((teacher(images) - logits).abs().max()) < 2**-7
+    train.set_epoch(1)
+    batch = train.__getitems__([5, 5])
+    assert torch.equal(batch[0][0], views[5, 1][0])
+    assert torch.equal(batch[1][0], views[5, 2][0])
+    assert torch.equal(train[5][0], views[5, 1][0]), "an index by itself reads the view of the epoch"
+
+
+def test_an_epoch_reads_its_view_in_workers_that_stay(teacher: Teacher, tmp_path: Path) -> None:
+    views = decant.Views(Pictures(), of_v2(), count=3)
+    train = decant.SoftLabelDataset(views, decant.cache_logits(teacher, views, tmp_path / "teacher.h5"))
+    loader = DataLoader(train, 30, num_workers=2, persistent_workers=True)
+    for epoch in range(4):
+        train.set_epoch(epoch)
+        views.set_epoch(epoch)
+        images = torch.cat([batch[0] for batch in loader])
+        assert torch.equal(images, torch.stack([views[index, epoch % 3][0] for index in range(N)]))
+        assert torch.equal(images[7], views[7][0])
+
+
+def test_dictionaries_stay_dictionaries(teacher: Teacher, tmp_path: Path) -> None:
+    views = decant.Views(Named(), {"image": of_v2()}, count=2)
+    cache = decant.cache_logits(teacher, views, tmp_path / "teacher.h5")
+    train = decant.SoftLabelDataset(views, cache, check_inputs="all")
+    train.set_epoch(1)
+    batch = next(iter(DataLoader(train, 8)))
+    assert list(batch) == ["image", "label", "path", "teacher_logits"]
+    teacher.eval()
+    with torch.no_grad():
+        assert float((teacher(batch["image"]) - batch["teacher_logits"]).abs().max()) < 2**-7
+    assert cache.labels.tolist() == Pictures().targets
+    with pytest.raises(
+        DataError, match=r"dictionaries of image, label, path: \{field: transform\} takes one field"
+    ):
+        _ = decant.Views(Named(), v1.ToTensor())[0]
+
+
+def test_a_teacher_may_see_another_size_of_the_same_view(teacher: Teacher, tmp_path: Path) -> None:
+    shared = [v2.RandomCrop(12), v2.RandomHorizontalFlip()]
+    for_teacher = v2.Compose([v2.Resize(24), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    for_student = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32)])
+    views = decant.Views(Pictures(), shared, count=2, teacher=for_teacher, student=for_student)
+    cache = decant.cache_logits(teacher, views, tmp_path / "teacher.h5")
+    train = decant.SoftLabelDataset(views, cache, check_inputs="all")
+    image, _, logits = train[9, 1]
+    assert image.shape == (3, 12, 12)
+    plain = decant.Views(Pictures(), shared, count=2)[9, 1][0]
+    assert torch.equal(image, for_student(plain))
+    teacher.eval()
+    with torch.no_grad():
+        assert float((teacher(for_teacher(plain)[None])[0] - logits).abs().max()) < 2**-7
+    other = decant.Views(Pictures(), shared, count=2, teacher=v2.ToImage(), student=for_student)
+    with pytest.raises(MismatchError, match=r"views.teacher"):
+        decant.SoftLabelDataset(other, cache)
+    smaller = decant.Views(Pictures(), shared, count=2, teacher=for_teacher, student=v2.ToImage())
+    assert decant.SoftLabelDataset(smaller, cache)[9, 1][0].shape == (3, 12, 12), "students may differ"
+
+
+@pytest.mark.parametrize("mix", [decant.views.mixup(1.0), decant.views.cutmix()])
+def test_mixed_samples_are_mixed_for_the_teacher_too(mix: Any, teacher: Teacher, tmp_path: Path) -> None:
+    views = decant.Views(Pictures(), [decant.views.flip(), mix], count=3)
+    cache = decant.cache_logits(teacher, views, tmp_path / "teacher.h5")
+    train = decant.SoftLabelDataset(views, cache, check_inputs="all")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CacheWarning)
+        image, shares, logits = train[5, 2]
+    assert shares.shape == (3,)
+    assert float(shares.sum()) == pytest.approx(1)
+    teacher.eval()
+    with torch.no_grad():
+        assert float((teacher(image[None])[0] - logits).abs().max()) < 2**-7
