@@ -124,15 +124,22 @@ class SoftLabelStream(IterableDataset[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """From now on a key without a view is of view `epoch mod V`, here and in live workers; the iterable is told the
-        epoch too, where it has such a method. Raises ValueError for an epoch below 0.
+        epoch too, where it has such a method. Raises ValueError for an epoch below 0, CorruptError where the cache has
+        changed since it was read.
         """
         number = operator.index(epoch)
         if number < 0:
             raise ValueError(f"epoch: counts from 0, found {epoch}")
+        self.check_unchanged()
         self._shared[_EPOCH] = number
         tell = getattr(self.iterable, "set_epoch", None)
         if tell is not None:
             tell(number)
+
+    def check_unchanged(self, *, checksums: bool = False) -> None:
+        """Raises CorruptError where a cache is no longer what was read from it, as `SoftLabelDataset` does."""
+        for member in self.cache.members:
+            member.check_unchanged(checksums=checksums)
 
     def __len__(self) -> int:
         return len(self.iterable)  # type: ignore[arg-type]  # a TypeError where it has none, as of any stream

@@ -15,6 +15,7 @@ from torch import nn
 
 from decant.cache import (
     CacheWarning,
+    CorruptError,
     LogitCache,
     LogitCacheWriter,
     RegressionSummary,
@@ -23,6 +24,7 @@ from decant.cache import (
     take_over_views,
 )
 from decant.pipeline.config.settings import CacheSettings
+from decant.pipeline.data.samples import check_unchanged
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher_pass import fill, forward
 from decant.pipeline.runs.latency import device_name
@@ -81,11 +83,21 @@ def _build(plan: Plan, path: Path, device: torch.device) -> Cached:
     with LogitCacheWriter(path, plan.manifest) as writer:
         taken_over = take_over_views(writer, plan.store)
         rows = _compute_missing_rows(writer, plan, device)
+        _require_unchanged(plan, writer)
         with _silenced_doubts(plan):
             cache = LogitCache.open(writer.publish())
     seconds = time.perf_counter() - started
     remember_pass(plan.base, plan.manifest.key, Pass(seconds, rows, taken_over, device_name(device)))
     return _measure(cache, seconds, rows, taken_over)
+
+
+def _require_unchanged(plan: Plan, writer: LogitCacheWriter) -> None:
+    """Raises CorruptError where the data have changed since the teacher saw them; what was written is then dropped."""
+    try:
+        check_unchanged(plan.data.student_data, checksums=True)
+    except CorruptError:
+        writer.partial.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

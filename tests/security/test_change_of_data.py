@@ -40,12 +40,12 @@ class Net(nn.Sequential):
     def forward(self, x):
         Net.calls += self.training
         action = os.environ.get("ACTION")
-        if action and Net.calls == 5 and self.training:
+        if action and (Net.calls == 5 and self.training or action == "in the pass"):
             path = next(Path("store/packs").glob("imagefolder-train-*.pack"))
             path.chmod(0o644)
             if action == "cut short":
                 os.truncate(path, 5_000)
-            elif action == "overwritten":
+            elif action in ("overwritten", "in the pass"):
                 with path.open("r+b") as file:
                     file.seek(4_096)
                     file.write(bytes(2_000))
@@ -85,6 +85,16 @@ def test_a_network_of_a_changed_pack_is_not_finished(action: str, tmp_path: Path
         done = decant(*WORDS, cwd=tmp_path, DECANT_STORE="store")
     succeed(done)
     assert only(tmp_path, "runs/mine/teacher-*/weights.safetensors").read_bytes() == expected
+
+
+def test_no_cache_is_made_of_a_changed_pack(tmp_path: Path) -> None:
+    place(tmp_path)
+    succeed(decant(*WORDS, cwd=tmp_path, DECANT_STORE="store"))
+    said = refused(
+        decant("cache-logits", *WORDS[1:], cwd=tmp_path, DECANT_STORE="store", ACTION="in the pass")
+    )
+    assert "has changed since it was read; delete it" in said
+    assert not list(tmp_path.glob("store/*.h5")) + list(tmp_path.glob("store/*.partial"))
 
 
 def test_weights_that_are_others_than_those_of_the_folder_are_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from decant.cache import CorruptError, LogitCache, RewrittenError, SoftLabelDataset
+from decant.cache.stream import attach
 from tests.helpers.caches import build, manifest
 from tests.helpers.commands import decant, only, refused, succeed
 from tests.helpers.processes import finished, python
@@ -264,6 +265,18 @@ def test_a_byte_less_or_more_is_a_change(more: int, tmp_path: Path) -> None:
     os.truncate(path, path.stat().st_size + more)
     with pytest.raises(CorruptError, match=r"bytes when it was opened, and now has"):
         cache.check_unchanged()
+
+
+def test_a_stream_hears_of_it_too(tmp_path: Path) -> None:
+    path = build(tmp_path / "c.h5", manifest(100, num_views=1))
+    stream = attach(
+        [{"index": 3}], LogitCache.open(path), key="index", check_inputs="off", compare_labels=False
+    )
+    list(stream)
+    path.chmod(0o644)
+    os.truncate(path, 1000)
+    with pytest.raises(CorruptError, match=r"now has 1,000"):
+        stream.set_epoch(1)
 
 
 def test_what_no_time_tells_checksums_do(tmp_path: Path) -> None:
