@@ -17,6 +17,7 @@ import numpy as np
 
 from decant.cache.encodings import Encoding, encoding_of
 from decant.cache.errors import Difference, FormatError, MismatchError, shorten
+from decant.cache.io.redaction import without_secrets
 
 SECTIONS = ("teacher", "data", "views", "encoding")
 MAX_BYTES = 60_000  # an HDF5 attribute in an object header ends at 64 KiB
@@ -80,7 +81,8 @@ class Manifest:
 
         num_targets: None for integer labels (N,), T for float targets (N, T). encoding: an `Encoding`, as
         `decant.encodings.Dense("float32")`; or other fields of `identity.encoding`, beside which `dtype` (by default
-        "float16") is the dtype of dense logits. Raises FormatError; ValueError for an `Encoding` with a `dtype` beside.
+        "float16") is the dtype of dense logits. A cache is made to be shared: passwords and tokens in texts are left
+        out, see `cache.io.redaction`. Raises FormatError; ValueError for an `Encoding` with a `dtype` beside.
 
         >>> from decant.cache.encodings import Dense
         >>> one = Manifest.build(num_samples=10, num_outputs=2, dtype="float32")
@@ -94,12 +96,12 @@ class Manifest:
         else:
             stored = {**(encoding or {}), "dtype": dtype or "float16"}
         identity = {
-            "teacher": {**(teacher or {}), "outputs": int(num_outputs)},
-            "data": {**(data or {}), "length": int(num_samples), "targets": num_targets},
-            "views": {**(views or {}), "count": int(num_views)},
+            "teacher": {**without_secrets(teacher or {}), "outputs": int(num_outputs)},
+            "data": {**without_secrets(data or {}), "length": int(num_samples), "targets": num_targets},
+            "views": {**without_secrets(views or {}), "count": int(num_views)},
             "encoding": stored,
         }
-        return cls(identity, dict(info or {}))
+        return cls(identity, without_secrets(info or {}))
 
     @classmethod
     def from_json(cls, text: bytes) -> Manifest:

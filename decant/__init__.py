@@ -9,7 +9,14 @@ loads neither torch nor h5py.
 (2, 3)
 """
 
-from __future__ import annotations
+import os
+import sys
+
+if sys.argv[:1] == ["-m"] and "decant" in sys.orig_argv and not sys.flags.safe_path:
+    # `python -m decant` looks for every module in the working folder first, where others may have put files.
+    _first = sys.path.pop(0)
+    if os.path.realpath(_first) == os.path.dirname(os.path.dirname(os.path.realpath(__file__))):
+        sys.path.append(_first)  # this package lies there
 
 import importlib
 from typing import TYPE_CHECKING, Any

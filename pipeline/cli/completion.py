@@ -64,8 +64,10 @@ def folders(context: Context, parameter: Parameter, incomplete: str) -> list[Com
 
 
 def _beginning(words: Iterable[str], incomplete: str, otherwise: str = "file") -> list[CompletionItem]:
-    """The words that begin with `incomplete`; where none does, files or folders, completed by the shell."""
-    items = [CompletionItem(word) for word in words if word.startswith(incomplete)]
+    """The words that begin with `incomplete` and can be seen; where there is none, files or folders, completed by the
+    shell.
+    """
+    items = [CompletionItem(word) for word in words if word.startswith(incomplete) and word.isprintable()]
     return items or [CompletionItem(incomplete, type=otherwise)]
 
 

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from decant.pipeline.cli import completion
-from decant.pipeline.cli.options import as_json, command_line, percent, print_json, print_table, printable
+from decant.pipeline.cli.options import (
+    as_json,
+    command_line,
+    percent,
+    print_json,
+    print_table,
+    say,
+    trust_option,
+)
 
 if TYPE_CHECKING:
     from decant.pipeline.deploy import Exported
@@ -62,6 +70,7 @@ def _formats(context: click.Context, parameter: click.Parameter, value: str | No
     show_default=True,
     help="Points of top-1 accuracy that int8 may lose, or of mAP; for a regression, hundredths of R².",
 )
+@trust_option
 @as_json
 def export(
     run: Path,
@@ -94,16 +103,16 @@ def export(
         _print_exported(exported)
     if exported.problems:
         for problem in exported.problems:
-            click.echo(f"decant: {run}: {problem}", err=True)
-        click.echo("decant: nothing was published", err=True)
+            say(f"decant: {run}: {problem}", err=True)
+        say("decant: nothing was published", err=True)
         sys.exit(1)
-    click.echo(f"made {', '.join(map(str, exported.files))}")
+    say(f"made {', '.join(map(str, exported.files))}")
     if exported.missing:
         for missing in exported.missing:
-            click.echo(f"decant: {run}: {missing}", err=True)
+            say(f"decant: {run}: {missing}", err=True)
         sys.exit(1)
     if _takes_images(opened):
-        click.echo(f"next: {command_line('predict', opened.folder, 'IMAGE')}")
+        say(f"next: {command_line('predict', opened.folder, 'IMAGE')}")
 
 
 @click.command()
@@ -121,6 +130,7 @@ def export(
     type=click.FloatRange(0, 1),
     help="Probability from which a class is predicted by a binary or multi-label network.  [default: 0.5]",
 )
+@trust_option
 @as_json
 def predict(run: Path, images: tuple[Path, ...], top: int, threshold: float | None, as_json: bool) -> None:
     """Print the most likely classes of image files, or of all images in folders.
@@ -133,18 +143,18 @@ def predict(run: Path, images: tuple[Path, ...], top: int, threshold: float | No
 
     predictor = Predictor.of(open_run(run), threshold)
     if predictor.names_missing is not None:
-        click.echo(predictor.names_missing, err=True)
+        say(predictor.names_missing, err=True)
     predictions = list[Prediction]()
     for prediction in predictor.predict(images, top):
         predictions.append(prediction)
         if prediction.problem is not None:
-            click.echo(f"decant: {prediction.problem}", err=True)
+            say(f"decant: {prediction.problem}", err=True)
         elif not as_json:
             likeliest = ", ".join(f"{name} {percent(share)}" for name, share in prediction.classes)
             predicted = (
                 "" if prediction.predicted is None else f"{', '.join(prediction.predicted) or 'none'}: "
             )
-            click.echo(printable(f"{prediction.file}: {predicted}{likeliest}"))
+            say(f"{prediction.file}: {predicted}{likeliest}")
     if as_json:
         print_json([prediction.as_json() for prediction in predictions])
     if any(prediction.problem is not None for prediction in predictions):
@@ -161,6 +171,6 @@ def _print_exported(exported: Exported) -> None:
     from decant.pipeline.deploy.check import HEADINGS
 
     print_table(HEADINGS, [row.cells() for row in exported.rows])
-    click.echo(f"on {exported.rows[0].samples:,} test samples; milliseconds at batch 1 on 1 thread")
+    say(f"on {exported.rows[0].samples:,} test samples; milliseconds at batch 1 on 1 thread")
     if exported.left_out is not None:
-        click.echo(exported.left_out)
+        say(exported.left_out)

@@ -17,21 +17,27 @@ import click
 from decant.pipeline.cli.cache import cache
 from decant.pipeline.cli.deploy import export, predict
 from decant.pipeline.cli.init import init
-from decant.pipeline.cli.options import as_json, print_json, print_table
+from decant.pipeline.cli.options import as_json, print_json, print_table, say
 from decant.pipeline.cli.phases import cache_logits, evaluate, student, teacher
 from decant.pipeline.cli.report import report
 from decant.pipeline.cli.signals import end_on_signals, received
 from decant.pipeline.cli.status import status
+from decant.pipeline.support import modules
+from decant.pipeline.support.terminal import guard, one_line
 
 DEBUG = "--debug"
+_WRITE = ("click.", "rich.", guard.__module__)
+"""Modules that write the output."""
 
 
 def main() -> None:
     """Runs the command line. An error is one message and exit code 1; its traceback is shown with `--debug`, anywhere
     among the words, or with DECANT_DEBUG=1.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where a recipe's package.module:function may be
+    guard()
+    modules.search(os.getcwd())  # where a recipe's package.module:function may be
+    # A process that this one starts imports nothing from there either.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     end_on_signals()
     warnings.showwarning = _show_warning
     words = [word for word in sys.argv[1:] if word != DEBUG]
@@ -41,6 +47,8 @@ def main() -> None:
     except (click.exceptions.Abort, KeyboardInterrupt):
         _interrupted()
     except click.ClickException as error:
+        said = one_line(error.format_message())  # which may repeat a word, such as a file's name
+        error.format_message = lambda: said  # type: ignore[method-assign]
         error.show()
         sys.exit(error.exit_code)
     except SystemExit as error:
@@ -58,15 +66,15 @@ def main() -> None:
 def _fail(error: BaseException, debug: bool) -> NoReturn:
     """Ends with exit code 1 and one message, after the traceback if there is to be one."""
     if debug:
-        traceback.print_exception(error)
+        _print_traceback(error)
     if (
         received() is not None
     ):  # what a signal cuts short may end in any error, as a worker's that it ended too
         _interrupted()
-    if isinstance(error, OSError) and _raised_in(error).startswith(("click.", "rich.")):
+    if isinstance(error, OSError) and _raised_in(error).startswith(_WRITE):
         error.filename = error.filename or "the output"
     if not _is_of_closed_pipe(error):
-        click.echo(f"decant: {_message(error)}", err=True)
+        say(f"decant: {_message(error)}", err=True)
     _end_output()
     sys.exit(1)
 
@@ -88,8 +96,24 @@ def _end_output() -> None:
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python would try again
             if stream is sys.stdout and not isinstance(error, BrokenPipeError):
-                click.echo(f"decant: the output cannot be written: {error.strerror}", err=True)
+                say(f"decant: the output cannot be written: {error.strerror}", err=True)
             sys.exit(1)
+
+
+def _print_traceback(error: BaseException) -> None:
+    """Prints what led to an error on stderr, as Python does; every line of text that is not ours begins with spaces."""
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None:
+        _print_traceback(before)
+        say("", err=True)
+    say("Traceback (most recent call last):", err=True)
+    for frame in traceback.extract_tb(error.__traceback__):
+        say(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}', err=True)
+        say(f"    {frame.line}", err=True)
+    first, *more = str(error).splitlines() or [""]
+    say(f"{type(error).__module__}.{type(error).__qualname__}: {first}".removeprefix("builtins."), err=True)
+    for line in (*more, *getattr(error, "__notes__", ())):
+        say(f"    {line}", err=True)
 
 
 def _message(error: BaseException) -> str:
@@ -120,7 +144,7 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Prints a warning of ours as one line for users, any other as Python does."""
-    text = f"warning: {message}\n" if category.__module__.startswith("decant.") else None
+    text = f"warning: {one_line(message)}\n" if category.__module__.startswith("decant.") else None
     (file or sys.stderr).write(text or warnings.formatwarning(message, category, filename, lineno, line))
 
 
@@ -143,7 +167,8 @@ def _interrupted() -> NoReturn:
     by_keyboard = number in (None, signal.SIGINT)
     said = "interrupted" if number is None or by_keyboard else f"ended by {number.name}"
     with contextlib.suppress(OSError):  # the terminal may be closed
-        click.echo(f"\ndecant: {said}; everything made so far is kept. Go on with: {command}", err=True)
+        say("", err=True)
+        say(f"decant: {said}; everything made so far is kept. Go on with: {command}", err=True)
     _end_output()
     sys.exit(1 if number is None or by_keyboard else 128 + number)
 

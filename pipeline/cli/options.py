@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decant.pipeline.cli import completion
+from decant.pipeline.support.terminal import console, one_line, printable
 
 if TYPE_CHECKING:
     from decant.cache import Store
@@ -30,6 +31,21 @@ _store = click.option(
 )
 
 
+def _trust(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from decant.pipeline.support.trust import trust_everything
+
+        trust_everything()
+
+
+trust_option = click.option(
+    "--trust",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_trust,
+    help="Run every function that a recipe or a run names, also code that is not what the run recorded.",
+)
 overrides_option = click.option(
     "--set",
     "overrides",
@@ -42,7 +58,7 @@ overrides_option = click.option(
 
 def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds --recipe, --set, --runs, --store and --device, which the command gets as `recipe`, `base` (its run folder),
-    `store` and `device`.
+    `store` and `device`; and --trust.
     """
 
     @click.option(
@@ -62,13 +78,14 @@ def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Folder of runs.",
     )
     @_store
+    @trust_option
     @click.option(
         "--device", default="auto", show_default=True, help="Device to run on: auto, cpu, cuda, cuda:1, mps."
     )
     @functools.wraps(command)
     def wrapped(recipe: str, overrides: Sequence[str], **rest: Any) -> None:
         from decant.cache import Store
-        from decant.pipeline.config.recipe import load_recipe
+        from decant.pipeline.runs.open import load_given_recipe
 
         where = {name: rest.pop(name) for name in _USUAL}
         for name in ("runs", "store"):
@@ -77,7 +94,7 @@ def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
         if where["store"]:
             os.environ["DECANT_STORE"] = where["store"]  # packs of decoded images go there too
         find_modules_beside(recipe)
-        loaded = load_recipe(recipe, overrides)
+        loaded = load_given_recipe(recipe, overrides)
         loaded = replace(loaded, options=(*loaded.options, *_given(where)))
         base = Path(where["runs"]) / loaded.name
         command(recipe=loaded, base=base, store=Store(where["store"]), device=where["device"], **rest)
@@ -141,30 +158,31 @@ def command_line(*words: str | Path, store: Store | None = None) -> str:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table: as wide as the terminal, or elsewhere at least 200 columns wide."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(*columns, box=box.SIMPLE_HEAD)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))  # a name is no markup
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, 200))
-    console.print(table)
+    shown = console()
+    if not shown.is_terminal:
+        shown = console(width=max(shown.width, 200))
+    shown.print(table)
 
 
-def printable(text: str) -> str:
-    """Text from a file of unknown origin, without the control characters that a terminal would obey."""
-    return "".join(character if character.isprintable() else "�" for character in text)
+def say(text: object, err: bool = False) -> None:
+    """Prints a message, which is one line whatever names it holds, on stdout or stderr."""
+    click.echo(one_line(text), err=err)
 
 
 def find_modules_beside(recipe: str) -> None:
-    """Puts the folder of a recipe's file on `sys.path`, so that `module:function` finds modules beside the file."""
-    if recipe.endswith(".toml"):
-        folder = str(Path(recipe).absolute().parent)
-        if folder not in sys.path:
-            sys.path.append(folder)
+    """Has `module:function` find modules beside a recipe's file too, unless that is the one of a run folder."""
+    from decant.pipeline.runs.result import RESULT
+    from decant.pipeline.support.modules import search
+
+    folder = Path(recipe).absolute().parent
+    if recipe.endswith(".toml") and not os.path.lexists(folder / RESULT):
+        search(folder)
 
 
 def percent(share: float | None) -> str:

@@ -15,6 +15,7 @@ from decant.pipeline.cli.options import (
     print_json,
     print_table,
     recipe_options,
+    say,
 )
 from decant.pipeline.config.tasks import formats, headline
 
@@ -44,7 +45,7 @@ def teacher(
         _make_teacher(plan, device, trackers) for plan in _plans_of_teachers(Plan.of(recipe, base, store))
     ]
     trackers.say_if_unused()
-    click.echo(f"next: {recipe.command('cache-logits' if made else 'student')}")
+    say(f"next: {recipe.command('cache-logits' if made else 'student')}")
     if as_json:
         print_json(made)
 
@@ -64,7 +65,7 @@ def cache_logits(recipe: Recipe, base: Path, store: Store, device: str, dry_run:
     make = _estimate if dry_run else _make_cache
     caches = [make(plan, device) for plan in _plans_of_teachers(Plan.of(recipe, base, store))]
     missing = dry_run and not all(cache["exists"] for cache in caches)
-    click.echo(f"next: {recipe.command('cache-logits' if missing else 'student')}")
+    say(f"next: {recipe.command('cache-logits' if missing else 'student')}")
     if as_json:
         print_json(caches)
 
@@ -119,7 +120,7 @@ def student(
         )
     else:
         print_table(headings(rows), [format_cells(row) for row in rows])
-    click.echo(f"next: {recipe.command('report')}")
+    say(f"next: {recipe.command('report')}")
 
 
 @click.command()
@@ -146,7 +147,7 @@ def evaluate(recipe: Recipe, base: Path, store: Store, device: str, as_json: boo
             for result in results
         ]
         print_table(("network", "kind", "seed", *(figure.name for figure in shown)), rows)
-    click.echo(f"next: {recipe.command('report')}")
+    say(f"next: {recipe.command('report')}")
 
 
 def _plans_of_teachers(plan: Plan) -> tuple[Plan, ...]:
@@ -155,7 +156,7 @@ def _plans_of_teachers(plan: Plan) -> tuple[Plan, ...]:
     if given is None:
         return plan.by_teacher
     names = given if isinstance(given, str) else ", ".join(given)
-    click.echo(f"cache.from is {names}: no teacher and no cache of this recipe's own are needed")
+    say(f"cache.from is {names}: no teacher and no cache of this recipe's own are needed")
     return ()
 
 
@@ -187,7 +188,7 @@ def _print_result(result: Result, found: bool) -> None:
     agrees = "" if agreement is None else f", agrees with the teacher on {percent(agreement)}"
     seed = "" if result.kind == "teacher" else f", seed {result.seed}"
     figure = headline(result.metrics)
-    click.echo(
+    say(
         f"{state} {result.folder}: {result.kind}, {result.network}{seed}, {result.parameters:,} parameters, "
         f"test {figure.name} {figure.text(result.metrics)}{agrees}"
     )
@@ -243,14 +244,14 @@ def _estimate(plan: Plan, device: str) -> dict[str, Any]:
 def _print_cache(cached: Cached) -> None:
     cache = cached.cache
     if cached.seconds is None:
-        click.echo(f"found {cache.path}: nothing to do, no teacher was loaded")
+        say(f"found {cache.path}: nothing to do, no teacher was loaded")
     else:
-        click.echo(f"made {cache.path}: {cached.rows:,} rows in {cached.seconds:,.1f} s{_taken_over(cached)}")
+        say(f"made {cache.path}: {cached.rows:,} rows in {cached.seconds:,.1f} s{_taken_over(cached)}")
     views = "" if cache.num_views == 1 else f"{cache.num_views:,} views of "
     part = "" if cached.measured == cache.num_views * cache.num_samples else f" of {cached.measured:,} rows"
     rate = "" if not cached.seconds else f", {cached.rows / cached.seconds:,.0f} samples/s"
     figure, outputs = headline(cached.metrics), _outputs(cache)
-    click.echo(
+    say(
         f"  {views}{cache.num_samples:,} samples × {cache.num_outputs:,} {outputs}, {cache.manifest.dtype.name}, "
         f"{cache.path.stat().st_size:,} bytes{rate}; the teacher's {figure.name} on these labels, from the file: "
         f"{figure.text(cached.metrics)}{part}"
@@ -266,12 +267,12 @@ def _outputs(cache: LogitCache) -> str:
 
 def _print_estimate(cost: Estimate) -> None:
     if cost.exists:
-        click.echo(f"found {cost.path}: nothing to do")
+        say(f"found {cost.path}: nothing to do")
     else:
-        click.echo(
+        say(
             f"would make {cost.path}: {cost.bytes:,} bytes, about {cost.seconds:,.3g} s of teacher{_taken_over(cost)}"
         )
-    click.echo(
+    say(
         f"  a live teacher would add about {cost.live_seconds_an_epoch:,.3g} s to every student epoch: the "
         f"cache has paid for itself after {cost.pays_after_epochs:,.0f} epochs, and this recipe's distilled "
         f"students train for {cost.student_epochs:,}"
@@ -284,4 +285,4 @@ def _taken_over(made: Cached | Estimate) -> str:
 
 
 def _print_waiting(holder: str) -> None:
-    click.echo(f"waiting: {holder} is building this cache", err=True)
+    say(f"waiting: {holder} is building this cache", err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from decant.pipeline.cli import completion
-from decant.pipeline.cli.options import as_json, print_json, print_table, recipe_options
+from decant.pipeline.cli.options import as_json, print_json, print_table, recipe_options, say
 
 if TYPE_CHECKING:
     from decant.cache import Store
@@ -58,7 +58,7 @@ def report(
     else:
         _print_report(made)
         if events:
-            click.echo(f"made {len(events):,} folders of events; next: {_tensorboard(events)}")
+            say(f"made {len(events):,} folders of events; next: {_tensorboard(events)}")
 
 
 def _subject(
@@ -91,9 +91,9 @@ def _print_report(made: Report) -> None:
 
     print_table(headings(made.rows), [format_cells(row) for row in made.rows])
     for gain in made.gains:
-        click.echo(gain)
+        say(gain)
     for missing in made.missing:
-        click.echo(f"not {'made' if made.page is None else 'on the page'}: {missing}")
-    click.echo(f"made {', '.join(map(str, made.files))}")
+        say(f"not {'made' if made.page is None else 'on the page'}: {missing}")
+    say(f"made {', '.join(map(str, made.files))}")
     if made.page is not None:
-        click.echo(f"open it in any browser: {made.page.absolute().as_uri()}")
+        say(f"open it in any browser: {made.page.absolute().as_uri()}")

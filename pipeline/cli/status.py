@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from decant.pipeline.cli.options import as_json, print_json, printable, recipe_options
+from decant.pipeline.cli.options import as_json, print_json, recipe_options
+from decant.pipeline.support.terminal import console, printable
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -75,22 +76,19 @@ def _follow(overview: Overview, show: Callable[[Sequence[Phase]], None], every: 
 @contextlib.contextmanager
 def _screen(recipe: Recipe, as_json: bool) -> Iterator[Callable[[Sequence[Phase]], None]]:
     """Yields a function that shows the phases: as a line of JSON, in place on a terminal, or else below each other."""
-    from rich.console import Console
     from rich.live import Live
 
     if as_json:
         yield lambda phases: print_json(_as_json(recipe, phases), indent=None)
-    elif not sys.stdout.isatty() or Console().is_dumb_terminal:
+    elif not sys.stdout.isatty() or console().is_dumb_terminal:
         yield lambda phases: _print(_format(recipe, phases), end="\n\n")
     else:
-        with Live(auto_refresh=False) as live:
+        with Live(console=console(), auto_refresh=False) as live:
             yield lambda phases: live.update(_format(recipe, phases), refresh=True)
 
 
 def _print(text: Text, end: str = "\n") -> None:
-    from rich.console import Console
-
-    Console().print(text, end=end, soft_wrap=True)
+    console().print(text, end=end, soft_wrap=True)
 
 
 def _format(recipe: Recipe, phases: Sequence[Phase]) -> Text:

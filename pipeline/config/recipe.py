@@ -7,8 +7,8 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -18,9 +18,11 @@ import tomli_w
 from pydantic import ValidationError
 
 from decant.cache.io.opening import open_read
+from decant.cache.io.redaction import without_secrets
 from decant.pipeline.config.messages import problems_in_words
 from decant.pipeline.config.settings import Settings, StudentSettings
 from decant.pipeline.errors import RecipeError, nearest
+from decant.pipeline.support import trust
 from decant.pipeline.support.checked_json import require_shallow
 from decant.pipeline.support.paths import expanded
 
@@ -47,6 +49,8 @@ class Recipe:
     settings: Settings
     options: tuple[str, ...] = ()
     """What was written on the command line to get it; messages repeat that in the commands that they name."""
+    variables: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """Paths with variables of the environment as they were written, by `section.key`."""
 
     @property
     def by_teacher(self) -> tuple[Recipe, ...]:
@@ -58,9 +62,20 @@ class Recipe:
         return self, replace(self, settings=exchanged)
 
     def to_toml(self) -> str:
-        """The resolved form: every setting with its value; reads back as the same recipe."""
+        """The resolved form: every setting with its value; reads back as the same recipe. Secrets are left out, as run
+        folders keep it: a path with a variable that holds one is written with the variable.
+        """
+        return tomli_w.dumps(self.shared())
+
+    def shared(self) -> dict[str, Any]:
+        """The sections of the resolved form, without secrets."""
         content = self.settings.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return tomli_w.dumps(content)
+        kept = without_secrets(content)
+        for path, written in self.variables.items():
+            section, key = path.split(".")
+            if kept[section].get(key) != content[section].get(key):
+                kept[section][key] = without_secrets(written)
+        return dict(kept)
 
     def command(self, phase: str, without: str | None = None) -> str:
         """The command that runs a phase of this recipe, for a message; `without` leaves out one --set."""
@@ -79,8 +94,13 @@ def shipped() -> list[str]:
     )
 
 
-def load_recipe(name_or_file: str = DEFAULT, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    name_or_file: str = DEFAULT, overrides: Sequence[str] = (), *, is_script: bool = True
+) -> Recipe:
     """Reads a shipped recipe by name or any TOML file by path; `overrides` are `section.key=value`.
+
+    A recipe is a script of the user's, and may name functions of the user's modules; with `is_script` false it is the
+    recipe of a run folder, which is data: see `support.trust`.
 
     Raises RecipeError, naming the path in the file, what is allowed there and what was found.
     """
@@ -95,10 +115,13 @@ def load_recipe(name_or_file: str = DEFAULT, overrides: Sequence[str] = ()) -> R
         raise RecipeError(f"{name_or_file}: cannot be read: {error.strerror}") from None
     for override in overrides:
         _override(content, override)
-    _expand_paths(content, name_or_file)
+    variables = expand_paths(content, name_or_file, lenient=not is_script)
     options = [] if name_or_file == DEFAULT else ["--recipe", name_or_file]
     options += [word for override in overrides for word in ("--set", override)]
-    return Recipe(name, _validate(content, name_or_file), tuple(options))
+    recipe = Recipe(name, _validate(content, name_or_file), tuple(options), variables)
+    if is_script:
+        trust.named_by_recipe(recipe.settings.functions)
+    return recipe
 
 
 def read_toml(path: Path | Traversable, *, follow: bool = True) -> dict[str, Any]:
@@ -178,18 +201,29 @@ def _validate(content: dict[str, Any], source: str) -> Settings:
         raise RecipeError(f"{source}: {problems_in_words(error)}") from None
 
 
-def _expand_paths(content: dict[str, Any], source: str) -> None:
-    """Replaces `~` and variables in every path. Raises RecipeError where a variable is not set."""
+def expand_paths(content: dict[str, Any], source: str, *, lenient: bool = False) -> dict[str, Any]:
+    """Replaces `~` and variables in every path; returns those that had any, as they were written, by `section.key`.
+    Raises RecipeError where a variable is not set, unless `lenient`, which leaves such a path as it is.
+    """
 
     def expand(value: Any, key: str) -> Any:
         if isinstance(value, list):
             return [expand(inner, key) for inner in value]
-        return expanded(value, f"{source}: {key}", RecipeError) if isinstance(value, str) else value
+        try:
+            return expanded(value, f"{source}: {key}", RecipeError) if isinstance(value, str) else value
+        except RecipeError:
+            if lenient:
+                return value
+            raise
 
+    written = {}
     for section, key in _PATHS:
         table = content.get(section)
         if isinstance(table, dict) and key in table:
-            table[key] = expand(table[key], f"{section}.{key}")
+            before, table[key] = table[key], expand(table[key], f"{section}.{key}")
+            if table[key] != before:
+                written[f"{section}.{key}"] = before
+    return written
 
 
 def _unreadable(value: Any, path: str = "") -> Iterator[str]:

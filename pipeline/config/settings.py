@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from decant.pipeline.config.augmentations import Augmentation, CenterCrop
+from decant.pipeline.config.augmentations import Augmentation, CenterCrop, Transform
 from decant.pipeline.config.objectives import KD, Builtin, ClassWeights, Objective
 from decant.pipeline.config.sections import Count, Section
 from decant.pipeline.config.tasks import Task
@@ -433,6 +433,16 @@ class Settings(Section):
     """A second teacher, with a cache of its own; like the first it is not needed where cache.from is given."""
     cache: CacheSettings = CacheSettings()
     student: StudentSettings
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The functions and classes that it names, `package.module:name`, each once, and networks of libraries."""
+        transforms = [operation.name for operation in self.views.augment if isinstance(operation, Transform)]
+        networks = [
+            part.network.name for part in (self.teacher, self.knowledge, self.student) if part is not None
+        ]
+        names = [self.data.name, *transforms, *networks, self.student.objective.name]
+        return tuple(dict.fromkeys(name for name in names if ":" in name))
 
     @property
     def num_teachers(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decant.cache.io.redaction import HIDDEN
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.config.tasks import SIGMOID, Task
 from decant.pipeline.data.doubts import check_inputs
@@ -20,10 +21,10 @@ from decant.pipeline.data.labels import Label, as_label, as_labels, from_one_hot
 from decant.pipeline.data.samples import MAX_ARRAY_BYTES, NO_LABEL, ArrayData, LabelledData, Split, spread
 from decant.pipeline.data.sigmoid_labels import unknown_as_nan
 from decant.pipeline.errors import DataError
+from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.plugins import Plugin
 from decant.pipeline.support.progress import track
-from decant.pipeline.support.source_code import RAISED
 
 _READ_TWICE = 8  # samples
 _PROBES = 256  # samples whose values are looked at, and that stand for all in the digest of what is too large to hold
@@ -218,6 +219,11 @@ def _by_number(names: Mapping[Any, Any]) -> Any:
 
 def _call(settings: DataSettings, split: Split) -> Any:
     """The dataset that the function returns. Raises DataError where there is no such function, or it fails."""
+    if HIDDEN in settings.root:
+        raise DataError(
+            f"data.root: {settings.root}: its secret was left out when the run was saved; put it into a variable of "
+            "the environment, and write data.root with that"
+        )
     plugin = Plugin(settings.name, f"data.name {settings.name!r}", DataError)
     function = plugin.load()
     plugin.check_arguments(function, root=settings.root, split=split)

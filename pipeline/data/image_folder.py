@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from decant.pipeline.data.image_decode import DECODING, alike, decode, decoder
 from decant.pipeline.data.image_files import list_part
 from decant.pipeline.data.samples import MAX_ARRAY_BYTES, ArrayData, LabelledData, Split
 from decant.pipeline.errors import DataError
-from decant.pipeline.support.notices import say_once
+from decant.pipeline.support.notices import say, say_once
 from decant.pipeline.support.progress import track
 
 WORTH_PACKING = 1_000  # images; fewer are decoded in the time that it takes to say so
@@ -205,7 +204,7 @@ def _packed(files: FileData, wanted: str) -> PackedData | None:
     except (OSError, StorageError) as error:
         if wanted == "always":
             raise
-        print(f"{error}; the images are decoded without a pack", file=sys.stderr)
+        say(f"{error}; the images are decoded without a pack")
         return None
     lazy = layout.size > _memory() // _SHARE
     return PackedData(files.name, files.split, images, files.labels, files.classes, files.content, lazy)

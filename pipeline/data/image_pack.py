@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from decant.cache.io.partial import PARTIAL
 from decant.cache.io.unchanged import Unchanged
 from decant.pipeline.data.samples import spread
 from decant.pipeline.errors import DamagedError, DataError
+from decant.pipeline.support.notices import say
 from decant.pipeline.support.progress import progress
 
 SUFFIX = ".pack"
@@ -225,7 +225,7 @@ def _find(path: Path, layout: Layout, decode: Decode) -> Pack | None:
 
 
 def _say_waiting(path: Path, holder: str) -> None:
-    print(f"{path}: another process is decoding these images; waiting for it", file=sys.stderr)
+    say(f"{path}: another process is decoding these images; waiting for it")
 
 
 def _build(path: Path, layout: Layout, decode: Decode, confirm: Callable[[], None], description: str) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from decant.cache.io.redaction import redacted
 from decant.pipeline.config.tasks import Task
 from decant.pipeline.errors import ModelError
+from decant.pipeline.runs.json_files import escaped_json
 from decant.pipeline.runs.open import FinishedRun, class_names
+from decant.pipeline.support.terminal import one_line
 
 OPSET = 18
 """The ONNX operator set: the native one of PyTorch's exporter, supported by onnxruntime since 1.14."""
@@ -80,7 +83,7 @@ class Description:
             if self.output_name == "logits":
                 output_said["activation"] = "sigmoid"  # which turns them into probabilities
         return {
-            "network": self.network,
+            "network": one_line(redacted(self.network)),
             "weights_sha256": self.weights_sha256,
             "input": _json(input_said),
             "output": _json(output_said),
@@ -123,4 +126,4 @@ def trace(deployable: Deployable, example: Tensor) -> torch.export.ExportedProgr
 
 
 def _json(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=False)
+    return escaped_json(json.dumps(content, ensure_ascii=False))

@@ -5,6 +5,7 @@ Pre-training of Deep Bidirectional Transformers"), or any classifier from a fold
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,6 +27,19 @@ _UNTOLD = {
     "torch_dtype",
     "transformers_version",
 }
+
+_CODE = {
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "_experts_implementation",
+    "attn_implementation",
+    "auto_map",
+    "custom_pipelines",
+    "experts_implementation",
+    "quantization_config",
+    "use_kernels",
+}
+"""Settings of a configuration by which the library fetches and runs code, such as kernels of the hub."""
 
 
 def bert(
@@ -115,11 +129,11 @@ def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> tuple[nn.M
     deep = next((key for key, value in config.items() if "layers" in key and _is_deep(value)), None)
     if deep is not None:
         raise ModelError(f"{deep} must be at most {_MOST_LAYERS:,}, got {config[deep]}")
-    held = dict(config)
+    held = _without_code(config)
     made = transformers.AutoConfig.for_model(held.pop("model_type"), **held)
     kind = transformers.AutoModelForSequenceClassification
     if not fetch:
-        return _built(kind.from_config, made), ""
+        return _built(functools.partial(kind.from_config, trust_remote_code=False), made), ""
     try:
         with _quiet(transformers):
             body, info = kind.from_pretrained(
@@ -137,6 +151,13 @@ def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> tuple[nn.M
 
 def _is_deep(value: object) -> bool:
     return isinstance(value, int | float) and value > _MOST_LAYERS
+
+
+def _without_code(config: Any) -> Any:
+    """A configuration without what has the library fetch code: it may come from the hub, or from a run folder."""
+    if not isinstance(config, dict):
+        return config
+    return {name: _without_code(value) for name, value in config.items() if name not in _CODE}
 
 
 def _fresh_layers(info: dict[str, Any], num_classes: int) -> str:

@@ -25,9 +25,12 @@ from decant.pipeline.networks.builders import Shape, image_channels
 from decant.pipeline.networks.kept_columns import check_outputs
 from decant.pipeline.networks.preprocess import Network, Preprocess
 from decant.pipeline.networks.resizing import Resize
+from decant.pipeline.support import trust
+from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.plugins import Plugin, in_words, optional
-from decant.pipeline.support.source_code import RAISED
 
+_WEIGHTS_OF_TIMM = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"}
+"""Arguments that say where timm's weights come from, which a run folder could set to anything."""
 _REFUSALS = (TypeError, ValueError, RuntimeError, AssertionError, IndexError, KeyError, NotImplementedError)
 
 
@@ -150,6 +153,12 @@ def _timm(
     channels = image_channels(input_shape)
     if not timm.is_model(name):
         raise ModelError(f"timm has no such network; {nearest(name, timm.list_models())}")
+    elsewhere = sorted(_WEIGHTS_OF_TIMM & set(args))
+    if elsewhere and not trust.trusts_everything():
+        raise ModelError(
+            f"{elsewhere[0]}: has timm read weights from a file or an address; give them as teacher.weights, which are "
+            f"checked; {trust.TRUST} passes it on all the same"
+        )
     body = _call(timm.create_model, name, {**args, "num_classes": num_classes, "in_chans": channels})
     if args.get("pretrained"):
         config = timm.data.resolve_model_data_config(body)

@@ -11,8 +11,8 @@ from decant.pipeline.config.objectives import Custom
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives.hard_labels import weigh_samples
 from decant.pipeline.objectives.terms import Loss, Terms
+from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.plugins import Plugin, in_words
-from decant.pipeline.support.source_code import RAISED
 
 
 def from_function(settings: Custom, class_weights: Sequence[float] | None = None) -> Loss:

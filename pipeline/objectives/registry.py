@@ -14,16 +14,15 @@ from decant.pipeline.config.tasks import SIGMOID, Task
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives import external, hard_labels, sigmoid, squared
 from decant.pipeline.objectives.terms import Loss, Terms
-from decant.pipeline.support.plugins import Plugin
+from decant.pipeline.support.plugins import shipped
 
 FUNCTIONS: dict[str, Callable[..., Terms]] = {
-    name_of(kind): Plugin(f"{__package__}.{kind.function}", kind.__name__, RecipeError).load()
-    for kind in BUILTIN
+    name_of(kind): shipped(f"{__package__}.{kind.function}") for kind in BUILTIN
 }
 """By name; a setting is the argument of the same name."""
 
 SIGMOID_FUNCTIONS: dict[str, Callable[..., Terms]] = {
-    name_of(kind): Plugin(f"{__package__}.{kind.sigmoid_function}", kind.__name__, RecipeError).load()
+    name_of(kind): shipped(f"{__package__}.{kind.sigmoid_function}")
     for kind in BUILTIN
     if kind.sigmoid_function is not None
 }

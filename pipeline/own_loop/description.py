@@ -16,7 +16,8 @@ import torch
 
 from decant.pipeline.own_loop.operations import ViewOperation
 from decant.pipeline.own_loop.own_generators import is_generator
-from decant.pipeline.support.source_code import code_sha256, is_installed
+from decant.pipeline.support.modules import is_installed
+from decant.pipeline.support.source_code import code_sha256
 
 _MOST_TEXT = 4_000
 _DEPTH = 8

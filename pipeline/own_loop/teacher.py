@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from decant.pipeline.errors import ModelError
 from decant.pipeline.own_loop.description import class_name, code_of
+from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.plugins import in_words
-from decant.pipeline.support.source_code import RAISED
 
 Teacher: TypeAlias = nn.Module | Callable[..., Any]
 Output: TypeAlias = str | int | Callable[[Any], Tensor] | None

@@ -19,9 +19,9 @@ from decant.pipeline.errors import DataError
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.own_loop.dataset import Views
 from decant.pipeline.own_loop.labels import Labels
+from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.plugins import in_words
 from decant.pipeline.support.progress import progress
-from decant.pipeline.support.source_code import RAISED
 from decant.pipeline.training.background import BackgroundWriter
 from decant.pipeline.training.device import autocast
 from decant.pipeline.training.loading import Keys, MissingKeys, loader

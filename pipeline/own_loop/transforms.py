@@ -9,8 +9,8 @@ import numpy as np
 
 from decant.pipeline.errors import DataError
 from decant.pipeline.own_loop.operations import ViewOperation
+from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.plugins import in_words
-from decant.pipeline.support.source_code import RAISED
 
 OneTransform: TypeAlias = Callable[[Any], Any]
 """Any callable of one value: a transform of torchvision or timm, a function of one's own."""

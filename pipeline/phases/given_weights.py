@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from decant.pipeline.config.settings import TeacherSettings
 from decant.pipeline.errors import WeightsError
 from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.phases.initial_weights import load_initial_weights
+from decant.pipeline.support.notices import say
 
 
 def take_weights(network: nn.Module, spec: NetworkSpec, settings: TeacherSettings) -> None:
@@ -41,10 +41,9 @@ def warn_at_chance(logits: Tensor, labels: Tensor) -> None:
     if accuracy is None or accuracy.num_labels < 2:
         return
     if accuracy.top1 <= accuracy.chance + accuracy.margin:
-        print(
+        say(
             f"warning: the teacher's top-1 is {accuracy.top1:.2%} on {accuracy.samples:,} samples, and chance is "
             f"{accuracy.chance:.2%}: likely causes are classes in another order than the data's, inputs normalised "
             "otherwise than it was trained with (teacher.network.mean and std), or a last layer that was never trained "
             '(teacher.epochs); teacher.at_chance = "accept" says nothing',
-            file=sys.stderr,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from decant.pipeline.runs.result import Kind, Result, load_result
 from decant.pipeline.runs.saved_logits import save_test_logits
 from decant.pipeline.runs.saved_network import load_network, save_network
 from decant.pipeline.runs.saved_recipe import save_recipe
+from decant.pipeline.support.notices import say
 from decant.pipeline.support.source_code import code_sha256
 from decant.pipeline.tracking.log_to import LogTo
 from decant.pipeline.training.checkpoint import CHECKPOINT
@@ -117,7 +117,7 @@ def train_network(
             except RewrittenError as error:
                 if not again:
                     raise
-                print(f"warning: {error}; this epoch is trained again", file=sys.stderr, flush=True)
+                say(f"warning: {error}; this epoch is trained again")
     raise AssertionError("the last try returns or raises")
 
 
@@ -152,13 +152,14 @@ def _train(
             check_unchanged=lambda: job.check_unchanged(False),
             log=log,
         )
-    result = _save_network(job, network, test, device, teacher_logits)
+    result = _save_network(job, recipe, network, test, device, teacher_logits)
     (job.folder / CHECKPOINT).unlink(missing_ok=True)
     return result
 
 
 def _save_network(
     job: TrainingJob,
+    recipe: Recipe,
     network: nn.Module,
     test: ViewedData,
     device: torch.device,
@@ -187,6 +188,7 @@ def _save_network(
         classes=_class_names(job, test),
         input_dtype=None if isinstance(first, dict) else str(first.dtype).removeprefix("torch."),
         network_code=code_sha256(job.spec.name),
+        code=_code_of(recipe),
         folder=job.folder,
         **job.origin,
     )
@@ -208,12 +210,18 @@ def _require_unchanged(job: TrainingJob) -> None:
         raise
 
 
+def _code_of(recipe: Recipe) -> dict[str, str] | None:
+    """The digests of the user's own functions that a recipe names; None where it names none."""
+    code = {name: code_sha256(name) for name in recipe.settings.functions}
+    return {name: sha256 for name, sha256 in code.items() if sha256 is not None} or None
+
+
 def _latency(folder: Path, network: nn.Module, inputs: Inputs, device: torch.device) -> float | None:
     """Milliseconds for one input; None, which is said, where the network takes no batch of one."""
     try:
         return latency(network, inputs, device).median
     except ModelError as error:
-        print(f"warning: {folder}: its latency is not known: {error}", file=sys.stderr)
+        say(f"warning: {folder}: its latency is not known: {error}")
         return None
 
 

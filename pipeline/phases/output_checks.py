@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 from decant.cache import are_probabilities
 from decant.pipeline.config.tasks import Task
 from decant.pipeline.errors import DivergedError
+from decant.pipeline.support.notices import say
 
 
 def require_numbers(folder: Path, logits: Tensor, metrics: Mapping[str, Any]) -> None:
@@ -33,10 +33,9 @@ def warn_constant_outputs(folder: Path, logits: Tensor) -> None:
     if len(logits) < 2 or not constant.any():
         return
     which = "all outputs are" if constant.all() else f"output {int(constant.nonzero()[0])} is"
-    print(
+    say(
         f"warning: {folder}: {which} the same for all {len(logits):,} test samples: likely causes are a learning rate "
-        "that is too high, units that no longer react, or a network that ignores its inputs",
-        file=sys.stderr,
+        "that is too high, units that no longer react, or a network that ignores its inputs"
     )
 
 
@@ -51,8 +50,7 @@ def warn_of_probabilities(folder: Path, logits: Tensor, task: Task) -> None:
         found = "every output is between 0 and 1, so it ends in a sigmoid"
     else:
         return
-    print(
+    say(
         f"warning: {folder}: {found}, and losses take the outputs before it: the network learns slowly and is measured "
-        "wrongly; leave it out of the network",
-        file=sys.stderr,
+        "wrongly; leave it out of the network"
     )

@@ -16,7 +16,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from decant.cache.io.redaction import redacted
 from decant.pipeline.report.charts import THEMES
+from decant.pipeline.support.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,21 @@ def _script(source: str) -> Markup:
 
 def _json(content: Any) -> Markup:
     """JSON that is safe inside a script element. Raises ValueError for NaN, which JSON does not have."""
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_clean(content), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026"))
+
+
+def _clean(content: Any) -> Any:
+    """The same content without secrets in its texts, and without the controls and marks of direction that would change
+    the page around them; the keys of tables are ours.
+    """
+    if isinstance(content, str):
+        return content if isinstance(content, Markup) else printable(redacted(content), keep="\n\t")
+    if isinstance(content, Mapping):
+        return {name: _clean(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_clean(value) for value in content]
+    return content
 
 
 @cache
@@ -90,6 +105,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.PackageLoader("decant.pipeline.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: _clean(value) if isinstance(value, str) else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

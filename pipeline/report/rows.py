@@ -9,9 +9,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from decant.cache.io.redaction import redacted
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.tasks import MetricFormat, headline
 from decant.pipeline.runs.result import Result, find_results
+from decant.pipeline.support.terminal import one_line
 
 
 @dataclass(frozen=True)
@@ -175,14 +177,20 @@ def format_cells(row: Row) -> tuple[str, ...]:
 def markdown_table(title: str, rows: Sequence[Row]) -> str:
     """The table in Markdown, with a title, what it was measured on, and the gains of the students."""
     columns = headings(rows)
-    lines = [f"# {title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    lines += ["| " + " | ".join(format_cells(row)) + " |" for row in rows]
-    machines = sorted({row.first.latency_on for row in rows if row.first.latency_on})
+    lines = [f"# {_plain(title)}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(map(_plain, format_cells(row))) + " |" for row in rows]
+    machines = sorted({_plain(row.first.latency_on) for row in rows if row.first.latency_on})
     note = (
         f"Test {rows[0].figure.name}: mean ± standard deviation over n seeds. "
         f"Milliseconds: batch 1; {', '.join(machines) or 'not measured'}."
     )
-    return "\n".join([*lines, "", note, *(f"\n{gain}." for gain in gains(rows)), ""])
+    return "\n".join([*lines, "", note, *(f"\n{_plain(str(gain))}." for gain in gains(rows)), ""])
+
+
+def _plain(text: str) -> str:
+    """Text that stays one cell of one line of Markdown, without HTML and links."""
+    escaped = one_line(redacted(text)).replace("\\", "\\\\").replace("|", "\\|").replace("](", "]\\(")
+    return escaped.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def learnt(result: Result) -> str:

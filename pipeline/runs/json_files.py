@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from decant.cache.io.files import write_atomically
 from decant.cache.io.opening import open_read
+from decant.cache.io.redaction import without_secrets
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.support.checked_json import MOST_BYTES, check, parse
 
@@ -17,7 +18,8 @@ T = TypeVar("T")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Indented JSON, for people too; a name that is no text, as a file's may be, in escapes. Raises OSError, and
+    """Indented JSON, for people too; a name that is no text, as a file's may be, in escapes, and secrets left out: run
+    folders are made to be shared. Raises OSError, and
     TypeError for what is no JSON; `path` is then as it was.
 
     >>> import tempfile
@@ -27,11 +29,24 @@ def write_json(path: Path, content: Any) -> None:
     {'seed': 0}
     >>> folder.cleanup()
     """
+    content = without_secrets(content)
     try:
-        text = json.dumps(content, indent=2, ensure_ascii=False).encode()
+        text = escaped_json(json.dumps(content, indent=2, ensure_ascii=False)).encode()
     except UnicodeEncodeError:
         text = json.dumps(content, indent=2).encode()
     write_atomically(path, text + b"\n")
+
+
+def escaped_json(text: str) -> str:
+    """JSON in which every character that is not to be seen is an escape, such as a mark that reverses the order of
+    letters: whoever looks at the file sees it, and whoever parses it gets the same.
+
+    >>> print(escaped_json(json.dumps(["caf\u00e9", "\u202exe.gif"], ensure_ascii=False)))
+    ["café", "\\u202exe.gif"]
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one == "\n" or one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def read_json(path: Path) -> Any:

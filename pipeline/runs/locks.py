@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from decant.cache.io import locks
 from decant.cache.io.opening import require_folder
+from decant.pipeline.support.notices import say
 
 
 @contextlib.contextmanager
@@ -21,7 +21,7 @@ def alone_with(folder: Path) -> Iterator[None]:
     """
 
     def say_waiting(holder: str) -> None:
-        print(f"waiting: {holder} is making {folder}", file=sys.stderr, flush=True)
+        say(f"waiting: {holder} is making {folder}")
 
     require_folder(folder)
     if folder.name.startswith("seed-"):  # the folder of all seeds is made by this program too

@@ -11,6 +11,7 @@ from decant.pipeline.config.tasks import SIGMOID, Task
 from decant.pipeline.errors import DamagedError, NotMadeError
 from decant.pipeline.runs.result import RESULT, Result, load_result
 from decant.pipeline.runs.saved_recipe import RECIPE
+from decant.pipeline.support import trust
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,28 @@ def open_run(path: Path) -> FinishedRun:
         raise NotMadeError(f"{path}: {_why_not_a_run(folder)}")
     if not (folder / RECIPE).is_file():
         raise DamagedError(f"{folder}: {RECIPE} is missing, which says how its data are read")
-    return FinishedRun(result, load_recipe(str(folder / RECIPE)))
+    return FinishedRun(result, _recipe_of(result))
+
+
+def load_given_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that a user gives: a script of the user's, unless it is that of a finished run, which is data. Raises
+    RecipeError, DamagedError.
+    """
+    path = Path(name_or_file)
+    result = load_result(path.parent) if path.name == RECIPE else None
+    return load_recipe(name_or_file, overrides) if result is None else _recipe_of(result, overrides)
+
+
+def _recipe_of(result: Result, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that a run keeps, of whose functions only those run that it recorded."""
+    path = str(result.folder / RECIPE)
+    recipe = load_recipe(path, is_script=False)
+    trust.named_by_run(result.folder, recipe.settings.functions, result.recorded_code)
+    if not overrides:
+        return recipe
+    changed = load_recipe(path, overrides, is_script=False)
+    trust.named_by_recipe(set(changed.settings.functions) - set(recipe.settings.functions))
+    return changed
 
 
 def class_names(classes: Sequence[str], count: int) -> tuple[str, ...]:

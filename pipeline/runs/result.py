@@ -13,11 +13,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, GetPydanticSchema, InstanceOf, TypeAdapter
 
 from decant.cache.io.opening import is_file, kind
+from decant.cache.io.redaction import without_secrets
 from decant.pipeline.config.settings import DataSettings
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.runs.json_files import read_as, write_json
 from decant.pipeline.runs.saved_recipe import read_saved_recipe
+from decant.pipeline.support import trust
 from decant.pipeline.support.checked_json import FROM_TABLE, Amount, Whole
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.training.metrics import Metrics
@@ -71,6 +73,10 @@ class Result:
     """Of the inputs that it takes, such as uint8 for images; None for texts, and for runs of older versions."""
     network_code: str | None = None
     """The SHA-256 of the code of a network of the user's own; None of others, and for runs of older versions."""
+    code: dict[str, str] | None = None
+    """The same of every function of the user's own that its recipe names, by name; None where it names none, and for
+    runs of older versions. What a run names runs elsewhere only where it is that code: see `support.trust`.
+    """
     folder: Path = field(default=Path(), compare=False)
 
     @property
@@ -78,12 +84,19 @@ class Result:
         """The folder of the networks that differ in the seed alone: of a student the one above its own."""
         return self.folder if self.kind == "teacher" else self.folder.parent
 
+    @property
+    def recorded_code(self) -> dict[str, str]:
+        """The digest that it recorded of each function of the user's own that it or its recipe names."""
+        network = {} if self.network_code is None else {self.network.name: self.network_code}
+        return {**(self.code or {}), **network}
+
     def save(self) -> None:
         """Writes `result.json`, which makes the network a finished one."""
         content = asdict(self)
         del content["folder"]
-        if self.network_code is None:
-            del content["network_code"]
+        for name in ("network_code", "code"):
+            if content[name] is None:
+                del content[name]
         write_json(self.folder / RESULT, content)
 
 
@@ -98,7 +111,9 @@ def load_result(folder: Path) -> Result | None:
     found = read_as(
         path, _RESULT, "it is not what a finished run writes: delete it and run the command again"
     )
-    return replace(found, folder=folder)
+    result = replace(found, folder=folder)
+    trust.named_by_run(folder, [result.network.name], result.recorded_code)
+    return result
 
 
 def find_results(
@@ -131,7 +146,7 @@ def find_results(
 
 def _has_data(folder: Path, data: DataSettings) -> bool:
     saved = (read_saved_recipe(folder) or {}).get("data")
-    given = data.model_dump(mode="json", exclude_none=True)
+    given = without_secrets(data.model_dump(mode="json", exclude_none=True))
     return isinstance(saved, dict) and _without_plain_task(saved) == _without_plain_task(given)
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from torch import nn
 
 from decant.cache.io.bus_errors import naming
+from decant.cache.io.redaction import without_secrets
 from decant.pipeline.errors import WeightsError
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.registry import weights_size_of
 from decant.pipeline.networks.spec import KEPT_CLASSES, NetworkSpec
 from decant.pipeline.networks.weights import load_weights, save_weights, weights_sha256
 from decant.pipeline.runs.result import RESULT, Result
+from decant.pipeline.support import trust
 from decant.pipeline.support.source_code import code_sha256
 
 WEIGHTS = "weights.safetensors"
@@ -25,7 +27,7 @@ def save_network(folder: Path, network: nn.Module, spec: NetworkSpec) -> tuple[i
     weights.
     """
     path = folder / WEIGHTS
-    save_weights(path, network, {"network": json.dumps(asdict(spec))})
+    save_weights(path, network, {"network": json.dumps(without_secrets(asdict(spec)))})
     return path.stat().st_size, weights_sha256(network.state_dict())
 
 
@@ -36,12 +38,14 @@ def has_other_code(result: Result) -> bool:
 
 def load_network(result: Result) -> nn.Module:
     """The network of a finished run with its trained weights. Raises WeightsError if the file is missing, does not hold
-    the weights that `result.json` names, or if the code of a network of the user's own is not what it was.
+    the weights that `result.json` names, or if the code of a network of the user's own is not what it was, unless
+    `--trust` was given.
     """
-    if has_other_code(result):
+    if has_other_code(result) and not trust.trusts_everything():
         raise WeightsError(
             f"{result.folder}: the code of its network {result.network.name!r} has changed since it was trained, and "
-            "old weights in new code are another network; put the code back, or train it again"
+            f"old weights in new code are another network; put the code back, or train it again; {trust.TRUST} runs it "
+            "as it is"
         )
     path = result.folder / WEIGHTS
     _require_as_large(result, path)

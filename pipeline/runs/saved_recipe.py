@@ -8,7 +8,8 @@ from typing import Any
 
 from decant.cache import Difference, differences
 from decant.cache.io.files import write_atomically
-from decant.pipeline.config.recipe import Recipe, read_toml
+from decant.cache.io.redaction import without_secrets
+from decant.pipeline.config.recipe import Recipe, expand_paths, read_toml
 
 RECIPE = "recipe.toml"
 LOGGING_ONLY = frozenset({"evaluate_every", "log_every", "compile"})
@@ -30,12 +31,17 @@ def save_recipe(folder: Path, recipe: Recipe) -> None:
 
 
 def read_saved_recipe(folder: Path) -> dict[str, Any] | None:
-    """The sections of the recipe in a run folder; None if the file is missing or not readable."""
+    """The sections of the recipe in a run folder, to compare with those of a recipe without secrets; None if the file
+    is missing or not readable.
+    """
     try:
         content = read_toml(folder / RECIPE, follow=False)
     except (OSError, ValueError):
         return None
-    return content if all(isinstance(section, dict) for section in content.values()) else None
+    if not all(isinstance(section, dict) for section in content.values()):
+        return None
+    expand_paths(content, str(folder / RECIPE), lenient=True)  # with a variable where that holds a secret
+    return dict(without_secrets(content))
 
 
 def changed_settings(recipe: Recipe, folder: Path, sections: Sequence[str]) -> list[Difference] | None:
@@ -46,7 +52,7 @@ def changed_settings(recipe: Recipe, folder: Path, sections: Sequence[str]) -> l
     saved = read_saved_recipe(folder)
     if saved is None:
         return None
-    given = recipe.settings.model_dump(mode="json", by_alias=True, exclude_none=True)
+    given = without_secrets(recipe.settings.model_dump(mode="json", by_alias=True, exclude_none=True))
     return differences(_decisive(given), _decisive(saved), sections)
 
 

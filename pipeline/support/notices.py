@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import sys
 
+from decant.pipeline.support.terminal import one_line
+
 _said: set[str] = set()
+
+
+def say(text: str) -> None:
+    """Prints one line on stderr, at once."""
+    print(one_line(text), file=sys.stderr, flush=True)
 
 
 def say_once(text: str, about: str | None = None) -> None:
@@ -20,7 +27,7 @@ def say_once(text: str, about: str | None = None) -> None:
     key = about or text
     if key not in _said:
         _said.add(key)
-        print(text, file=sys.stderr)
+        say(text)
 
 
 def forget_what_was_said() -> None:

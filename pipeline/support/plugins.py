@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,18 +12,21 @@ from types import ModuleType
 from typing import Any
 
 from decant.pipeline.errors import PipelineError, nearest
-from decant.pipeline.support.source_code import RAISED, is_installed
+from decant.pipeline.support import trust
+from decant.pipeline.support.modules import RAISED, is_installed, specs_of
 
 _MOST_NAMES = 20  # that a message lists where none is near
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """A function or class that a recipe names, and how messages speak of it.
+    """A function or class that a recipe or a run names, and how messages speak of it.
 
     >>> from decant.pipeline.errors import RecipeError
-    >>> Plugin("math:sqrt", "student.objective 'math:sqrt'", RecipeError).load()(9.0)
-    3.0
+    >>> Plugin("os:system", "student.objective 'os:system'", RecipeError).load()
+    Traceback (most recent call last):
+    decant.pipeline.errors.RecipeError: student.objective 'os:system': os is a library, and libraries can load and run \
+further code; name a function of a module of your own; --trust runs it all the same
     """
 
     name: str
@@ -35,15 +37,19 @@ class Plugin:
     """What is raised."""
 
     def load(self) -> Callable[..., Any]:
-        """Imports the module and returns the function or class. Raises `error` where there is none."""
+        """Imports the module and returns the function or class. Raises `error` where there is none, or where it must
+        not run: see `trust`.
+        """
         module_name, _, name = self.name.partition(":")
         try:
-            module = importlib.import_module(module_name)
+            value = trust.load(self.name)
+        except trust.RefusedError as error:
+            raise self.refusal(str(error)) from None
+        except trust.MissingError as error:
+            module = error.module
+            raise self.refusal(f"module {module_name} has no {name!r}{_suggestion(name, module)}") from None
         except RAISED as error:  # importing runs the module, which may raise anything
             raise self.refusal(f"cannot be imported ({in_words(error)})") from error
-        value = getattr(module, name, None)
-        if value is None:
-            raise self.refusal(f"module {module_name} has no {name!r}{_suggestion(name, module)}")
         if not callable(value):
             raise self.refusal(f"{name} is not callable, it is of type {type(value).__name__}")
         return value
@@ -67,14 +73,25 @@ class Plugin:
         return self.error(f"{self.subject}: {reason}" if self.subject else reason)
 
 
+def shipped(name: str) -> Callable[..., Any]:
+    """A function of this package, `package.module:name`, which a class of settings names.
+
+    >>> shipped("decant.pipeline.support.plugins:shipped") is shipped
+    True
+    """
+    module, _, inner = name.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), inner)
+    return function
+
+
 def source_sha256(name: str) -> str | None:
     """SHA-256 of the file that defines `package.module:name`, so that a changed function is noticed; None where there
-    is no such file. Nothing but the packages around the module is imported.
+    is no such file. Nothing is imported.
     """
+    specs = specs_of(name.partition(":")[0])
     try:
-        spec = importlib.util.find_spec(name.partition(":")[0])
-        return None if spec is None else hashlib.sha256(Path(str(spec.origin)).read_bytes()).hexdigest()
-    except (ImportError, ValueError, OSError):
+        return hashlib.sha256(Path(str(specs[-1].origin)).read_bytes()).hexdigest() if specs else None
+    except OSError:
         return None
 
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from decant.pipeline.support.terminal import console
 
 Item = TypeVar("Item")
 
@@ -33,7 +34,7 @@ class _Rate(ProgressColumn):
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yields a function that adds a number of finished items to the bar."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
@@ -41,7 +42,7 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     )
     # rich takes a pipe for a terminal where FORCE_COLOR is set, as it is in many a CI
     silent = not sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=silent) as bar:
+    with Progress(*columns, console=console(stderr=True), transient=True, disable=silent) as bar:
         task = bar.add_task(description, total=total)
         yield lambda count: bar.advance(task, count)
 

@@ -7,25 +7,18 @@ function can reach count: another function in the same file may change, and so m
 from __future__ import annotations
 
 import ast
-import functools
 import hashlib
-import importlib.util
 import io
-import sysconfig
 import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+from decant.pipeline.support.modules import is_installed, source_of, specs_of
 from decant.pipeline.support.notices import say_once
-
-RAISED = (Exception, SystemExit)
-"""What a user's code may raise: anything, and a script that is imported may end the program."""
 
 _LIBRARIES = ("torchvision:", "timm:", "transformers:")
 """What the names of functions that are not the user's begin with."""
-_INSTALLED = frozenset({"site-packages", "dist-packages"})
 _BY_NAME = frozenset({"globals", "locals", "vars", "eval", "exec", "__import__", "__name__"})
 """Names by which code may reach any definition of its module."""
 
@@ -42,7 +35,7 @@ def is_users(name: str) -> bool:
 def code_sha256(name: str) -> str | None:
     """SHA-256 of the source of `package.module:function` and of all that it uses of modules in the same project: those
     below the folder that its package lies in, or below the working folder. Of an installed package it is the file
-    alone. Nothing but the packages around a module is imported.
+    alone. Nothing is imported.
 
     None for a name that is not the user's, and where there is no source to read, which is said once.
 
@@ -52,7 +45,7 @@ def code_sha256(name: str) -> str | None:
     if not is_users(name):
         return None
     module, _, function = name.partition(":")
-    path = _file_of(module)
+    path = source_of(module)
     if path is None:
         return None
     if is_installed(path):
@@ -183,7 +176,7 @@ class _Project:
         """The module, if it is one of the project's."""
         if name not in self._modules:
             self._modules[name] = None
-            path = _file_of(name) if self._is_ours(name) else None
+            path = source_of(name) if self._is_ours(name) else None
             if path is not None and self._owns(path):
                 try:
                     self._modules[name] = _Module.read(name, path)
@@ -195,60 +188,26 @@ class _Project:
         """Whether the package that a module is in is the project's. Libraries are not looked into, as that would import
         them.
         """
-        spec = _spec_of(name.partition(".")[0])
-        if spec is None:
+        specs = specs_of(name.partition(".")[0])
+        if not specs:
             return False
+        spec = specs[-1]
         places = [spec.origin] if spec.has_location and spec.origin else spec.submodule_search_locations or ()
         return any(self._owns(Path(place).resolve()) for place in places)
 
     def _is_package(self, name: str) -> bool:
         """Whether a module of the project is a package, and has modules in it."""
-        spec = _spec_of(name) if self._is_ours(name) else None
-        return spec is not None and spec.submodule_search_locations is not None
+        specs = specs_of(name) if self._is_ours(name) else ()
+        return bool(specs) and specs[-1].submodule_search_locations is not None
 
     def _owns(self, path: Path) -> bool:
         return not is_installed(path) and any(path.is_relative_to(root) for root in self._roots)
-
-
-def _file_of(module: str) -> Path | None:
-    """The file of a module; None where there is no such module, or no source of it."""
-    spec = _spec_of(module)
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return None
-    return Path(spec.origin).resolve()
-
-
-def _spec_of(module: str) -> ModuleSpec | None:
-    try:
-        return importlib.util.find_spec(module) if module else None
-    except RAISED:  # finding a module imports the packages around it, which may raise anything
-        return None
 
 
 def _roots(module: str, path: Path) -> tuple[Path, ...]:
     """The folders of the project that a module belongs to."""
     depth = module.count(".") + (path.name == "__init__.py")
     return path.parents[depth], Path.cwd().resolve()
-
-
-@functools.cache
-def _shipped() -> tuple[Path, ...]:
-    """Folders of Python's library and of this package: `decant`, and the two folders that it links to."""
-    import decant.cache
-    import decant.pipeline
-
-    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
-    packages = [path for package in (decant, decant.cache, decant.pipeline) for path in package.__path__]
-    return tuple({Path(path).resolve() for path in (*paths, *packages)})
-
-
-def is_installed(path: Path) -> bool:
-    """Whether a file is of Python's library, of an installed package or of this one, and so not the user's own.
-
-    >>> is_installed(Path(ast.__file__)), is_installed(Path("mine.py"))
-    (True, False)
-    """
-    return bool(_INSTALLED & set(path.parts)) or any(path.is_relative_to(folder) for folder in _shipped())
 
 
 def _absolute(module: _Module, node: ast.ImportFrom) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from decant.cache.io.redaction import redacted
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.plugins import in_words
@@ -58,7 +58,7 @@ class LogTo:
             yield lambda line: None
             return
         self._unused = False
-        trackers = _Trackers(self.names, Run(name, recipe.name, folder, self.base, _resolved(recipe)))
+        trackers = _Trackers(self.names, Run(redacted(name), recipe.name, folder, self.base, recipe.shared()))
         finished = False
         try:
             yield trackers.log
@@ -105,7 +105,3 @@ class _Trackers:
                 "training goes on, and metrics.jsonl has every epoch",
                 f"--log-to {name}",
             )
-
-
-def _resolved(recipe: Recipe) -> dict[str, Any]:
-    return recipe.settings.model_dump(mode="json", by_alias=True, exclude_none=True)

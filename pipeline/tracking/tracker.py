@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from decant.pipeline.support.terminal import one_line
 from decant.pipeline.training.epoch_log import Epoch
 
 
@@ -58,7 +59,7 @@ def scalars_of(line: Epoch) -> dict[str, float]:
     {'train/loss': 0.5, 'train/lr': 0.1, 'test/accuracy': 0.75}
     """
     trained = {f"train/{name}": line.get(name) for name in ("loss", "hard", "soft", "lr", "seconds")}
-    tested = {f"test/{name}": value for name, value in line.get("test", {}).items()}
+    tested = {f"test/{one_line(name)}": value for name, value in line.get("test", {}).items()}
     return {name: float(value) for name, value in {**trained, **tested}.items() if value is not None}
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from decant.cache import CacheError
 from decant.pipeline.errors import ModelError, PipelineError, is_out_of_memory
+from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.plugins import in_words
-from decant.pipeline.support.source_code import RAISED
 from decant.pipeline.training.device import Inputs
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from decant.cache import CacheError
 from decant.pipeline.errors import DataError, PipelineError
+from decant.pipeline.support import trust
 
 Keys = NDArray[np.int64]
 """(B, 2): sample index and view of each member of a batch."""
@@ -114,6 +115,10 @@ class _Batches(Dataset[tuple[Any, ...]]):
     def __init__(self, data: BatchedData) -> None:
         self.data = data
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For a worker that is started anew: what the user's code may do is unpickled before objects of that code."""
+        return _with_permissions, (trust.Permissions(), self.data)
+
     def __getitem__(self, keys: Keys) -> Any:
         """The batch, or the error instead: raised in a worker, it would lose its type and gain a traceback."""
         try:
@@ -124,6 +129,10 @@ class _Batches(Dataset[tuple[Any, ...]]):
             if get_worker_info() is None:
                 raise
             return error
+
+
+def _with_permissions(_: trust.Permissions, data: BatchedData) -> _Batches:
+    return _Batches(data)
 
 
 class _Loader(DataLoader[tuple[Any, ...]]):

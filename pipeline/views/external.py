@@ -11,8 +11,8 @@ import torch
 
 from decant.pipeline.config.augmentations import RandAugment, Transform, TrivialAugment
 from decant.pipeline.errors import DataError, RecipeError, nearest
+from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.plugins import Plugin, in_words
-from decant.pipeline.support.source_code import RAISED
 from decant.pipeline.views.arrays import Images
 from decant.pipeline.views.generators import generators_kept, seed_generators
 from decant.pipeline.views.hashing import Bits

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from decant.pipeline.config.augmentations import Countable, Mixing, Operation
-from decant.pipeline.errors import RecipeError
-from decant.pipeline.support.plugins import Plugin
+from decant.pipeline.support.plugins import shipped
 from decant.pipeline.views.arrays import Images
 from decant.pipeline.views.hashing import Bits
 
@@ -20,7 +19,7 @@ def apply(operation: Operation, images: Images, bits: Bits) -> Images:
     """Images (B, C, H, W) after an operation that takes one sample at a time; bits (B, 16) decide how."""
     if isinstance(operation, Countable):
         return enact(operation, images, outcome(operation, bits))
-    return _named(operation, operation.function)(images, bits, operation)
+    return _load(operation.function)(images, bits, operation)
 
 
 def mix(
@@ -30,19 +29,19 @@ def mix(
     label.
     """
     mixed: tuple[Images, NDArray[np.float64]]
-    mixed = _named(operation, operation.function)(images, partners, bits, operation)
+    mixed = _load(operation.function)(images, partners, bits, operation)
     return mixed
 
 
 def outcome(operation: Countable, bits: Bits) -> NDArray[np.int64]:
     """(B,): which of its outcomes an operation has, counted from 0; bits (B, 16) decide."""
-    drawn: NDArray[np.int64] = _named(operation, operation.draw)(bits, operation)
+    drawn: NDArray[np.int64] = _load(operation.draw)(bits, operation)
     return drawn
 
 
 def enact(operation: Countable, images: Images, outcomes: NDArray[np.int64]) -> Images:
     """Images (B, C, H, W) after the outcomes (B,) of an operation."""
-    return _named(operation, operation.function)(images, outcomes, operation)
+    return _load(operation.function)(images, outcomes, operation)
 
 
 def unsupported(operation: Operation, input_shape: tuple[int, ...], dtype: DTypeLike) -> str | None:
@@ -57,11 +56,7 @@ def unsupported(operation: Operation, input_shape: tuple[int, ...], dtype: DType
     return operation.misfit(height, width)
 
 
-def _named(operation: Operation, function: str) -> Callable[..., Any]:
-    return _load(f"decant.pipeline.views.{function}", operation.op)
-
-
 @functools.cache
-def _load(name: str, op: str) -> Callable[..., Any]:
+def _load(function: str) -> Callable[..., Any]:
     """The function, looked up once: batches of small images take less time than many look-ups."""
-    return Plugin(name, f"views.augment: {op}", RecipeError).load()
+    return shipped(f"decant.pipeline.views.{function}")

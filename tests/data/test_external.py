@@ -206,7 +206,7 @@ def mixed_types(root: str, split: str) -> list[Any]:
         ("no_such_module:f", "cannot be imported (ModuleNotFoundError: No module named 'no_such_module')"),
         (f"{__name__}:missing", " has no 'missing'"),
         (":f", "cannot be imported (ValueError: "),
-        ("os:path", "path is not callable, it is of type module"),
+        (f"{__name__}:np", "np is not callable, it is of type module"),
         (
             f"{__name__}:takes_nothing",
             "does not take root = 'data', split = 'train' (TypeError: ",

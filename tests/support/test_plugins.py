@@ -30,6 +30,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module of a user's."""
     (tmp_path / "users_code.py").write_text(SOURCE)
     (tmp_path / "broken_code.py").write_text("1 / 0")
+    (tmp_path / "many_names.py").write_text("".join(f"def f{number}(): pass\n" for number in range(30)))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "users_code", raising=False)
     return "users_code"
@@ -54,7 +55,7 @@ def test_functions_and_classes_are_found() -> None:
         ("users_code:other", "module users_code has no 'other'; known: Kept, double"),
         ("users_code:", "module users_code has no ''; known: Kept, double"),
         ("users_code:scale", "scale is not callable, it is of type int"),
-        ("numpy:zzzzzz", "module numpy has no 'zzzzzz'"),
+        ("many_names:zzzzzz", "module many_names has no 'zzzzzz'"),
     ],
 )
 def test_what_cannot_be_found_is_told_with_the_nearest_name(name: str, says: str) -> None:

@@ -18,8 +18,9 @@ from decant.pipeline.cli.options import (
     overrides_option,
     percent,
     print_json,
-    printable,
+    say,
     store_option,
+    trust_option,
 )
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     "outputs of sigmoids, whose logits are stored.",
 )
 @store_option
+@trust_option
 def import_table(
     logits: str,
     labels: str | None,
@@ -106,11 +108,11 @@ def import_table(
     answers = None if labels is None else read_table(labels)
     table, of_data = read_table(logits), None
     if recipe is not None:
-        from decant.pipeline.config.recipe import load_recipe
         from decant.pipeline.phases.datasets import RecipeData
+        from decant.pipeline.runs.open import load_given_recipe
 
         find_modules_beside(recipe)
-        of_recipe = RecipeData(load_recipe(recipe, overrides).settings)
+        of_recipe = RecipeData(load_given_recipe(recipe, overrides).settings)
         about = of_recipe.student_fingerprints
         of_data = of_recipe.student_data
         answers = of_data.labels if answers is None else answers
@@ -127,9 +129,9 @@ def import_table(
         probabilities=probabilities,
         **about,
     )
-    click.echo(f"made {made}")
+    say(f"made {made}")
     _print_accuracy(made)
-    click.echo(f"next: {_after_importing(made, recipe, overrides, store)}")
+    say(f"next: {_after_importing(made, recipe, overrides, store)}")
 
 
 @click.command("export")
@@ -149,7 +151,7 @@ def export(name: str, output: Path, view: int | None, store: Store) -> None:
     if view is not None and view >= opened.num_views:
         raise click.UsageError(f"--view {view}: the cache has views 0 to {opened.num_views - 1}")
     shape = export_logits(opened, output, view)
-    click.echo(f"made {output}: {' × '.join(f'{size:,}' for size in shape)} {opened.manifest.dtype.name}")
+    say(f"made {output}: {' × '.join(f'{size:,}' for size in shape)} {opened.manifest.dtype.name}")
 
 
 @click.command("merge")
@@ -169,8 +171,8 @@ def merge(
     from decant.cache import LogitCache, merge_caches
 
     made = merge_caches(store, [LogitCache.open(store.resolve(name)) for name in names], how)
-    click.echo(f"made {made}")
-    click.echo(f"next: {command_line('cache', 'info', made)}")
+    say(f"made {made}")
+    say(f"next: {command_line('cache', 'info', made)}")
 
 
 @click.command("gc")
@@ -205,7 +207,7 @@ def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> No
         try:
             removed = delete and remove_leftover(leftover)
         except StorageError as error:  # the others can go all the same
-            click.echo(f"decant: {error}", err=True)
+            say(f"decant: {error}", err=True)
             listed.append({**asdict(leftover), "done": False})
             failed = True
             continue
@@ -213,18 +215,18 @@ def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> No
         _print_leftover(leftover, delete, removed)
         listed.append({**asdict(leftover), "done": removed})
     again = "" if delete or not total else "; run it with --delete to do so"
-    click.echo(f"{total:,} bytes {'freed' if delete else 'would be freed'}{again}")
+    say(f"{total:,} bytes {'freed' if delete else 'would be freed'}{again}")
     if as_json:
         print_json(listed)
     if again:
         words = ("cache", "gc", "--unused-days", f"{unused_days:g}", "--delete")
-        click.echo(f"next: {command_line(*words, store=store)}")
+        say(f"next: {command_line(*words, store=store)}")
     if failed:
         sys.exit(1)
 
 
 def _print_kept(path: Path, reason: str) -> None:
-    click.echo(printable(f"kept {path}: {reason}"), err=True)
+    say(f"kept {path}: {reason}", err=True)
 
 
 def _print_accuracy(path: Path) -> None:
@@ -233,7 +235,7 @@ def _print_accuracy(path: Path) -> None:
 
     found = accuracy_in(LogitCache.open(path))
     if found is not None:
-        click.echo(
+        say(
             f"the teacher's top-1 is {percent(found.top1)} on {found.samples:,} samples; chance is "
             f"{percent(found.chance)}"
         )
@@ -249,4 +251,4 @@ def _after_importing(made: Path, recipe: str | None, overrides: Sequence[str], s
 
 def _print_leftover(leftover: Leftover, delete: bool, removed: bool) -> None:
     done = "would remove" if not delete else "removed" if removed else "in use, kept"
-    click.echo(f"{done} {leftover.path}: {leftover.bytes:,} bytes, {leftover.reason}")
+    say(f"{done} {leftover.path}: {leftover.bytes:,} bytes, {leftover.reason}")

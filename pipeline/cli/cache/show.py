@@ -18,11 +18,12 @@ from decant.pipeline.cli.options import (
     percent,
     print_json,
     print_table,
-    printable,
     recipe_options,
+    say,
     store_option,
 )
 from decant.pipeline.config.tasks import FORMATS, Task
+from decant.pipeline.support.terminal import printable
 
 if TYPE_CHECKING:
     from decant.cache import Difference, RegressionSummary, SigmoidSummary, Store, Summary
@@ -38,12 +39,12 @@ def list_caches(store: Store, as_json: bool) -> None:
     if as_json:
         print_json(rows)
     elif not rows:
-        click.echo(f"no caches in {store.root}")
+        say(f"no caches in {store.root}")
     else:
         columns = ("name", "teacher", "data", "views", "classes", "size", "age", "uses")
         shown = [_with_units(row) for row in rows]
         print_table(columns, [[_cell(row.get(column)) for column in columns] for row in shown])
-    click.echo(f"next: {_after_listing(rows, store)}")
+    say(f"next: {_after_listing(rows, store)}")
 
 
 @click.command("info")
@@ -63,14 +64,15 @@ def info(name: str, store: Store, as_json: bool) -> None:
         nested = {} if scores is None else {"scores": scores._asdict()}
         print_json({**document, "summary": {**summary._asdict(), **nested}})
     else:
-        click.echo(f"{opened.path}\n  key {opened.manifest.key}")
+        say(opened.path)
+        say(f"  key {opened.manifest.key}")
         for section, content in {**identity, "info": extra}.items():
             for field, value in content.items():
-                click.echo(f"  {section}.{field}: {_short(value)}")
-        click.echo(f"  of {summary.rows:,} rows (views and samples at even distances, or all):")
+                say(f"  {section}.{field}: {_short(value)}")
+        say(f"  of {summary.rows:,} rows (views and samples at even distances, or all):")
         for line in _summary_lines(summary, opened.num_outputs):
-            click.echo(f"    {line}")
-    click.echo(f"next: {command_line('cache', 'verify', opened.path)}")
+            say(f"    {line}")
+    say(f"next: {command_line('cache', 'verify', opened.path)}")
 
 
 @click.command("diff")
@@ -89,10 +91,10 @@ def diff(one: str, other: str, store: Store, as_json: bool) -> None:
         print_json([difference._asdict() for difference in differing])
     else:
         for difference in differing:
-            click.echo(f"{difference.field}: {_short(difference.expected)} | {_short(difference.found)}")
-        click.echo(f"{len(differing):,} fields differ" if differing else "the same question")
+            say(f"{difference.field}: {_short(difference.expected)} | {_short(difference.found)}")
+        say(f"{len(differing):,} fields differ" if differing else "the same question")
     if _of_two_teachers(differing):
-        click.echo(f"next: {command_line('cache', 'merge', first.path, second.path, store=store)}")
+        say(f"next: {command_line('cache', 'merge', first.path, second.path, store=store)}")
     if differing:
         sys.exit(1)
 
@@ -103,7 +105,7 @@ def path(recipe: Recipe, base: Path, store: Store, device: str) -> None:
     """Print the path of a recipe's cache, for scripts: the one that cache-logits last made or found."""
     from decant.pipeline.runs.notes import cache_path
 
-    click.echo(cache_path(recipe, base))
+    say(cache_path(recipe, base))
 
 
 def _listed(path: Path) -> dict[str, Any]:

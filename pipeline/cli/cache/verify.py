@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from decant.pipeline.cli import completion
-from decant.pipeline.cli.options import as_json, command_line, print_json, recipe_options
+from decant.pipeline.cli.options import as_json, command_line, print_json, recipe_options, say
 
 if TYPE_CHECKING:
     from decant.cache import Store
@@ -53,19 +53,19 @@ def _check_bytes(names: Sequence[str], store: Store, as_json: bool) -> bool:
     """Prints the problems of each cache. Returns whether there are none."""
     paths = [store.resolve(name) for name in names] or store.paths()
     if not paths:
-        click.echo(f"no caches in {store.root}")
+        say(f"no caches in {store.root}")
     checked = []
     for path in paths:
         problems = _problems(path)
         checked.append({"path": path, "problems": problems})
-        click.echo(f"{path}: " + ("sound" if not problems else f"{len(problems):,} problems"))
+        say(f"{path}: " + ("sound" if not problems else f"{len(problems):,} problems"))
         for problem in problems:
-            click.echo(f"  {problem}")
+            say(f"  {problem}")
     if as_json:
         print_json(checked)
     sound = not any(one["problems"] for one in checked)
     if sound and len(paths) == 1:
-        click.echo(f"next: {command_line('cache', 'info', *paths)}")
+        say(f"next: {command_line('cache', 'info', *paths)}")
     return sound
 
 
@@ -80,17 +80,17 @@ def _check_rows(recipe: Recipe, base: Path, store: Store, rows: int, device: str
     if as_json:
         print_json({**asdict(comparison), "agrees": comparison.agrees})
     if comparison.agrees:
-        click.echo(f"next: {recipe.command('student')}")
+        say(f"next: {recipe.command('student')}")
     return comparison.agrees
 
 
 def _print_comparison(comparison: Comparison) -> None:
-    click.echo(
+    say(
         f"{comparison.path}: {comparison.rows:,} rows run again: largest difference {comparison.largest:.3g}, of which "
         f"rounding to {comparison.dtype} explains {comparison.rounding:.3g}"
     )
     if not comparison.agrees:
-        click.echo(f"more than {comparison.bound:.3g}: the cache does not hold what this teacher says")
+        say(f"more than {comparison.bound:.3g}: the cache does not hold what this teacher says")
 
 
 def _problems(path: Path) -> list[str]:

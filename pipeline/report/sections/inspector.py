@@ -25,6 +25,7 @@ from decant.pipeline.report.sections.sample_display import Shown, shown_of
 from decant.pipeline.report.subject import Subject
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.progress import track
+from decant.pipeline.support.terminal import one_line
 from decant.pipeline.training.device import to_device
 from decant.pipeline.views import ViewedData
 
@@ -39,6 +40,8 @@ MAX_POOL = 20_000
 MAX_LISTED, MAX_SAVED = 200, 1_500
 """Likely label errors that are listed, and that the CSV file has."""
 _BATCH = 256
+_BEGIN_FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes for a formula, also of full width."""
 
 
 def inspector(subject: Subject) -> Section:
@@ -210,11 +213,10 @@ def _csv_address(rows: list[dict[str, Any]]) -> str | None:
 
 
 def _harmless(value: Any) -> Any:
-    return (
-        f"'{value}"
-        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-        else value
-    )
+    if not isinstance(value, str):
+        return value
+    seen = one_line(value)
+    return f"'{seen}" if seen.strip().startswith(_BEGIN_FORMULAS) or value[:1] in ("\t", "\r", "\n") else seen
 
 
 def _rule(subject: Subject, judged: Judged, pool: int, samples: int, views: int) -> str:

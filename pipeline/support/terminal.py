@@ -1,0 +1,106 @@
+"""What reaches a terminal: text without the characters that it would obey.
+
+Names of files, classes and fields come from others, and may hold escapes that clear the screen, marks that reverse the
+order of letters, and line breaks that begin a line of another's making. A message is one line (`one_line`). Whatever is
+written passes a gate (`guard`), which lets no control character through but the end of a line; rich, which writes
+escapes of its own, gets past it by a console (`console`) that takes such characters out of every text.
+"""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SUBSTITUTE = "�"
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Text with a substitute for every character that is not to be seen, but for those to `keep`: controls, escapes,
+    marks of direction, line breaks, halves of surrogate pairs.
+
+    >>> printable("a\\x1b[2Jb\\u202ec\\n", keep="\\n")
+    'a�[2Jb�c\\n'
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one in keep or _is_seen(one) else SUBSTITUTE for one in text)
+
+
+def one_line(text: object) -> str:
+    """The text of a message, in one line.
+
+    >>> one_line("cats\\ndecant: all is well")
+    'cats�decant: all is well'
+    """
+    return printable(str(text))
+
+
+def guard() -> None:
+    """Lets nothing through to stdout and stderr that a terminal obeys, from now on and in this process."""
+    if sys.stdout is not None and not isinstance(sys.stdout, _Gate):
+        sys.stdout = cast(TextIO, _Gate(sys.stdout))
+    if sys.stderr is not None and not isinstance(sys.stderr, _Gate):
+        sys.stderr = cast(TextIO, _Gate(sys.stderr))
+
+
+def console(stderr: bool = False, **options: Any) -> Console:
+    """A console of rich on stdout or stderr, on which texts are as `printable` has them; line ends are kept."""
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderHook, RenderResult
+    from rich.segment import Segment
+
+    class Printable:
+        def __init__(self, content: RenderableType) -> None:
+            self.content = content
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            for segment in console.render(self.content, options):
+                text = segment.text if segment.control else printable(segment.text, keep="\n")
+                yield Segment(text, segment.style, segment.control)
+
+    class Hook(RenderHook):
+        def process_renderables(self, renderables: Iterable[Any]) -> list[Any]:
+            return [Printable(one) for one in renderables]
+
+    made = Console(file=_behind(sys.stderr if stderr else sys.stdout), **options)
+    made.push_render_hook(Hook())
+    return made
+
+
+class _Gate:
+    """A text stream that writes what is printable, and line ends, to another. It has no binary stream below it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"expected text, got {type(text).__name__}")
+        start = (
+            "\r" if text.startswith("\r") else ""
+        )  # progress bars of libraries go back to the line's start
+        self._stream.write(start + printable(text[len(start) :], keep="\n\t"))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("buffer", "detach", "raw"):
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
+
+def _behind(stream: TextIO) -> TextIO:
+    """The stream that a gate writes to; any other itself."""
+    return stream._stream if isinstance(stream, _Gate) else stream
+
+
+def _is_seen(character: str) -> bool:
+    """Whether a character can be seen, or is a space of some width."""
+    return character.isprintable() or unicodedata.category(character) == "Zs"
