@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from decant.pipeline.cli import completion
+from decant.pipeline.cli.options import say
 
 FILES = ("recipe.toml", "my_data.py", "my_network.py")
 
@@ -19,10 +20,10 @@ FILES = ("recipe.toml", "my_data.py", "my_network.py")
 def init(folder: str) -> None:
     """Write a small project into FOLDER: a recipe, a dataset and a network of your own, which run at once."""
     made = write_project(Path(folder))
-    click.echo(f"made {', '.join(map(str, made))}")
+    say(f"made {', '.join(map(str, made))}")
     there = "" if made[0].parent == Path() else f"cd {shlex.quote(str(made[0].parent))} && "
     steps = " && ".join(f"decant {phase} -r recipe.toml" for phase in ("teacher", "cache-logits", "student"))
-    click.echo(f"next: {there}{steps}")
+    say(f"next: {there}{steps}")
 
 
 def write_project(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
@@ -50,25 +50,18 @@ def guard() -> None:
 
 def console(stderr: bool = False, **options: Any) -> Console:
     """A console of rich on stdout or stderr, on which texts are as `printable` has them; line ends are kept."""
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderHook, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 
-    class Printable:
-        def __init__(self, content: RenderableType) -> None:
-            self.content = content
-
-        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-            for segment in console.render(self.content, options):
+    class Printable(Console):
+        def render(
+            self, renderable: RenderableType, options: ConsoleOptions | None = None
+        ) -> Iterator[Segment]:
+            for segment in super().render(renderable, options):
                 text = segment.text if segment.control else printable(segment.text, keep="\n")
                 yield Segment(text, segment.style, segment.control)
 
-    class Hook(RenderHook):
-        def process_renderables(self, renderables: Iterable[Any]) -> list[Any]:
-            return [Printable(one) for one in renderables]
-
-    made = Console(file=_behind(sys.stderr if stderr else sys.stdout), **options)
-    made.push_render_hook(Hook())
-    return made
+    return Printable(file=_behind(sys.stderr if stderr else sys.stdout), **options)
 
 
 class _Gate:
