@@ -134,10 +134,10 @@ def source_of(module: str) -> Path | None:
     return None if origin is None or not origin.endswith(".py") else Path(origin).resolve()
 
 
-def is_users(specs: Sequence[ModuleSpec]) -> bool:
+def belongs_to_user(specs: Sequence[ModuleSpec]) -> bool:
     """Whether a module, and every package around it that has a file, is the user's own.
 
-    >>> is_users(specs_of("json.decoder")), is_users(specs_of("sys"))
+    >>> belongs_to_user(specs_of("json.decoder")), belongs_to_user(specs_of("sys"))
     (False, False)
     """
     if not specs or specs[0].name in _LIBRARIES or specs[0].name in sys.stdlib_module_names:

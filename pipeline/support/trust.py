@@ -132,9 +132,9 @@ def _is_data(name: str) -> bool:
 def _check_source(name: str, specs: tuple[ModuleSpec, ...]) -> None:
     """Raises RefusedError for what must not even be imported."""
     top = modules.specs_of(name.partition(":")[0].partition(".")[0])
-    if top and not modules.is_users(top):
+    if top and not modules.belongs_to_user(top):
         raise _of_library(top[0].name)
-    if specs and not modules.is_users(specs):
+    if specs and not modules.belongs_to_user(specs):
         raise _of_library(specs[-1].name)
     if _is_data(name) and specs:
         _check_recorded(name, Path(specs[-1].origin or ""))
@@ -158,7 +158,7 @@ def _check_module(module: ModuleType) -> None:
     """Raises RefusedError where an imported module is not the user's, such as `os.path`."""
     spec = getattr(module, "__spec__", None)
     file = getattr(module, "__file__", None)
-    if spec is not None and not modules.is_users((spec,)):
+    if spec is not None and not modules.belongs_to_user((spec,)):
         raise _of_library(spec.name)
     if file is not None and modules.is_installed(Path(file).resolve()):
         raise _of_library(module.__name__)
@@ -175,7 +175,7 @@ def _check_definition(name: str, module: ModuleType, value: Any) -> None:
         return
     if where.partition(".")[0] == module.__name__.partition(".")[0]:
         return
-    if not modules.is_users(modules.specs_of(where)):
+    if not modules.belongs_to_user(modules.specs_of(where)):
         raise _of_library(where)
 
 

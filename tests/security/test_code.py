@@ -430,3 +430,41 @@ def test_pictures_are_opened_in_the_listed_formats_alone(tmp_path: Path) -> None
     from decant.pipeline.data.image_files import readable_formats
 
     assert not {"EPS", "PDF", "WMF", "FITS", "HDF5", "GRIB", "BUFR"} & set(readable_formats())
+
+
+def test_a_configuration_of_texts_has_no_code_fetched() -> None:
+    """A run folder keeps it, and the library reads kernels and classes of a hub where it says so."""
+    transformers = pytest.importorskip("transformers")
+    from decant.pipeline.networks import bert
+
+    small = transformers.BertConfig(
+        vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
+    config = {**small.to_dict(), "model_type": "bert", "num_labels": 2, "attn_implementation": "evil/kernel"}
+    config["auto_map"] = {"AutoModelForSequenceClassification": "evil/code--module.Class"}
+    network, _ = bert.from_elsewhere("evil/code", config, fetch=False)
+    assert type(network).__module__.startswith("transformers.")
+    assert network.config._attn_implementation in ("eager", "sdpa")
+
+
+def test_weights_of_timm_come_from_no_place_that_a_run_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from decant.pipeline.errors import ModelError
+    from decant.pipeline.networks import external
+    from decant.pipeline.networks.registry import build_by_name
+
+    library = SimpleNamespace(
+        is_model=lambda name: True, create_model=lambda name, **args: pytest.fail("called")
+    )
+    monkeypatch.setattr(external, "optional", lambda *_: library)
+    for name in ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"):
+        with pytest.raises(ModelError, match=f"{name}: .*--trust"):
+            build_by_name(
+                "timm:resnet18",
+                2,
+                input_shape=(3, 8, 8),
+                mean=(0.5,) * 3,
+                std=(0.5,) * 3,
+                **{name: {"file": "x"}},
+            )
