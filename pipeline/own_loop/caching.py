@@ -3,24 +3,83 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from torch.utils.data import Subset
 
-from decant.cache import Dense, Encoding, LogitCache, LogitCacheWriter, Manifest, require_equal
+from decant.cache import (
+    Dense,
+    Encoding,
+    IncompleteError,
+    LogitCache,
+    LogitCacheWriter,
+    expected_size,
+    find_unfinished,
+)
 from decant.cache.io.locks import exclusive, lock_path
 from decant.pipeline.errors import DataError
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.own_loop.dataset import Views, plain_views
-from decant.pipeline.own_loop.fingerprints import own_manifest
-from decant.pipeline.own_loop.labels import Labels
-from decant.pipeline.own_loop.probe import Probe, probe
+from decant.pipeline.own_loop.estimate import Estimate
+from decant.pipeline.own_loop.question import Question
 from decant.pipeline.own_loop.teacher_pass import Collate, TeacherPass
 from decant.pipeline.support.notices import say_once
 
 Precision = Literal["float32", "bfloat16", "float16"]
+
+_POLL_SECONDS = 0.5
+
+
+class Options(TypedDict, total=False):
+    """Keywords of `cache_logits` that do not change what it returns."""
+
+    batch_size: int
+    device: str | torch.device | None
+    num_workers: int
+    precision: Precision
+    encoding: Encoding | None
+    output: teachers.Output
+    name: str | None
+    data_name: str | None
+    collate: Collate | None
+    show_progress: bool
+
+
+@overload
+def cache_logits(
+    teacher: teachers.Teacher,
+    views: Any,
+    path: str | os.PathLike[str],
+    *,
+    part: tuple[int, int] | None = None,
+    **options: Unpack[Options],
+) -> LogitCache: ...
+
+
+@overload
+def cache_logits(
+    teacher: teachers.Teacher,
+    views: Any,
+    path: str | os.PathLike[str],
+    *,
+    part: tuple[int, int],
+    wait: Literal[False],
+    **options: Unpack[Options],
+) -> LogitCache | None: ...
+
+
+@overload
+def cache_logits(
+    teacher: teachers.Teacher,
+    views: Any,
+    path: str | os.PathLike[str],
+    *,
+    dry_run: Literal[True],
+    **options: Unpack[Options],
+) -> Estimate: ...
 
 
 def cache_logits(
@@ -37,7 +96,11 @@ def cache_logits(
     name: str | None = None,
     data_name: str | None = None,
     collate: Collate | None = None,
-) -> LogitCache:
+    part: tuple[int, int] | None = None,
+    wait: bool = True,
+    dry_run: bool = False,
+    show_progress: bool = True,
+) -> LogitCache | Estimate | None:
     """Runs a teacher once over every view of every sample and stores its logits at `path`; finds what is there.
 
     A pass that was killed goes on where it was when the same lines are run again. The published file never changes: a
@@ -45,20 +108,28 @@ def cache_logits(
 
     teacher: any module or callable of a batch; it is run in evaluation mode, without gradients, and gets its modes and
     its device back. It returns a tensor (B, C), or a tuple, a dictionary or a `ModelOutput`, in which the logits are
-    the field "logits" or the one tensor (B, C). views: `Views`, or any map-style dataset, which is one view. device:
-    None is where the teacher is. precision: other than "float32", the teacher runs under autocast. encoding: how logits
-    are stored, by default `decant.encodings.Dense("float16")`. output: which field of what the teacher returns, at
-    which place, or a function of it. name: of the teacher, needed where it has no weights. data_name: of the data in
-    the manifest. collate: makes a batch of a list of inputs; by default torch's `default_collate`.
+    the field "logits" or the one tensor (B, C). Of several named inputs each is a keyword. views: `Views`, or any
+    map-style dataset, which is one view.
+
+    device: None is where the teacher is. precision: other than "float32", the teacher runs under autocast. encoding:
+    how logits are stored, by default `decant.encodings.Dense("float16")`. output: which field of what the teacher
+    returns, at which place, or a function of it. name: of the teacher, needed where it has no weights. data_name: of
+    the data in the manifest. collate: makes a batch of a list of inputs; by default torch's `default_collate`.
+
+    part: (i, n) computes every n-th batch from the i-th on; n processes, on one machine or on several with a common
+    folder, each need the room of the whole file, and the last publishes it. The others wait for that, or return None
+    where `wait` is False. Without `part`, processes that start together wait for the first one, and find its cache.
+    dry_run: writes nothing, and returns an `Estimate` from a few batches.
 
     Raises CacheError where `path` holds another cache or cannot be written, DataError where views do not repeat or
-    cannot be collated, ModelError where the teacher fails or its logits are not found.
+    cannot be collated, ModelError where the teacher fails or its logits are not found, ValueError for a teacher without
+    weights and name.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
-    >>> data = torch.utils.data.TensorDataset(torch.rand(20, 4), torch.arange(20) % 3)
-    >>> views = Views(data, lambda x: x + 0.1 * torch.randn(4), count=2, seed=0)
-    >>> network = torch.nn.Linear(4, 3)
+    >>> data = torch.utils.data.TensorDataset(5 * torch.eye(20, 3), torch.arange(20) % 3)
+    >>> views = Views(data, lambda x: x + 0.1 * torch.randn(3), count=2, seed=0)
+    >>> network = torch.nn.Linear(3, 3)
     >>> cache = cache_logits(network, views, f"{folder.name}/teacher.h5", batch_size=8)
     >>> cache.num_views, cache.num_samples, cache.num_classes
     (2, 20, 3)
@@ -68,87 +139,64 @@ def cache_logits(
     >>> folder.cleanup()
     """
     place, seen = Path(path), views if isinstance(views, Views) else plain_views(_map_style(views))
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected 1 or more, found {batch_size}")
-    if not len(seen):
-        raise DataError("views: the dataset has no samples")
-    question = _Question(teacher, seen, precision, encoding or Dense(), name, data_name, batch_size)
+    _check(batch_size, part, seen)
+    question = Question(teacher, seen, precision, encoding or Dense(), name, data_name, batch_size)
     found = question.find(place)
-    if found is not None:
+    if found is not None and not dry_run:
         return found
-    run = TeacherPass(
-        teacher,
-        seen,
-        teachers.device_of(teacher, device),
-        precision,
-        batch_size,
-        num_workers,
-        output,
-        collate,
-    )
+    on = teachers.device_of(teacher, device)
+    run = TeacherPass(teacher, seen, on, precision, batch_size, num_workers, output, collate, show_progress)
+    if dry_run:
+        return _estimate(question, run, place, found)
     place.parent.mkdir(parents=True, exist_ok=True)
+    if part is not None:
+        return _build_part(question, run, place, part, wait)
     with exclusive(lock_path(place), waiting=lambda holder: say_once(f"{place}: waits for {holder}")):
         found = question.find(place)  # another process may have built it while this one waited
-        if found is not None:
-            return found
-        with run:
-            manifest, labels = question.manifest(run.num_outputs)
-            with LogitCacheWriter(place, manifest) as writer:
-                run.fill(writer, labels)
-                return LogitCache.open(writer.publish())
+        return found if found is not None else _build(question, run, place)
 
 
-class _Question:
-    """Which logits are wanted: everything that identifies them but the number of outputs."""
+def _build(question: Question, run: TeacherPass, path: Path, part: tuple[int, int] = (0, 1)) -> LogitCache:
+    """Computes the rows of a part, and publishes. Raises IncompleteError where those of other parts are missing."""
+    with run:
+        manifest, labels = question.manifest(run.num_outputs)
+        with LogitCacheWriter(path, manifest) as writer:
+            run.fill(writer, labels, part)
+            return LogitCache.open(writer.publish())
 
-    def __init__(
-        self,
-        teacher: teachers.Teacher,
-        views: Views,
-        precision: str,
-        encoding: Encoding,
-        name: str | None,
-        data_name: str | None,
-        batch_size: int,
-    ) -> None:
-        self._views, self._precision, self._encoding = views, precision, encoding
-        self._data_name, self._batch_size = data_name, batch_size
-        self._teacher = teachers.identity(teacher, name)
-        self._probed: Probe | None = None
 
-    def find(self, path: Path) -> LogitCache | None:
-        """The cache at `path`, if there is one. Raises MismatchError where it answers another question."""
-        if not path.exists():
-            return None
-        cache = LogitCache.open(path)
-        manifest, _ = self.manifest(cache.num_outputs)
-        require_equal(
-            manifest.identity,
-            cache.manifest.identity,
-            subject=f"{path}: holds other logits than are asked for",
-            hint="Give another path, or delete the file.",
-        )
-        return cache
+def _build_part(
+    question: Question, run: TeacherPass, path: Path, part: tuple[int, int], wait: bool
+) -> LogitCache | None:
+    """Builds a part; whoever comes last publishes the whole."""
+    try:
+        return _build(question, run, path, part)
+    except IncompleteError:
+        if not wait:
+            return question.find(path)
+    say_once(f"{path}: part {part[0]} of {part[1]} is written; waits for the others")
+    while (found := question.find(path)) is None:
+        time.sleep(_POLL_SECONDS)
+    return found
 
-    def manifest(self, num_outputs: int) -> tuple[Manifest, Labels]:
-        """The manifest of the logits that are wanted, and the kind of their labels."""
-        if self._probed is None:
-            self._probed = probe(self._views)
-        views = self._views
-        classes = getattr(views.dataset, "classes", None)
-        labels = Labels.of(self._probed.labels, classes, views.mixes_labels, num_outputs)
-        manifest = own_manifest(
-            views,
-            self._probed,
-            labels,
-            teacher=self._teacher,
-            num_outputs=num_outputs,
-            encoding=self._encoding,
-            precision=self._precision,
-            data_name=self._data_name,
-            info={"batch_size": self._batch_size, "item_keys": _as_json(views.item_keys)},
-        )
-        return manifest, labels
+
+def _estimate(question: Question, run: TeacherPass, path: Path, found: LogitCache | None) -> Estimate:
+    """What a pass would take; nothing, where its cache is there."""
+    with run:
+        manifest, _ = question.manifest(run.num_outputs)
+        total = manifest.num_views * manifest.num_samples
+        begun = find_unfinished(path) if path.parent.is_dir() else None
+        rows = 0 if found is not None else total - (begun.rows if begun else 0)
+        return Estimate(total, rows, rows * run.seconds_per_row() if rows else 0.0, expected_size(manifest))
+
+
+def _check(batch_size: int, part: tuple[int, int] | None, views: Views) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected 1 or more, found {batch_size}")
+    if part is not None and not 0 <= part[0] < part[1]:
+        raise ValueError(f"part: expected (i, n) with 0 ≤ i < n, found {part}")
+    if not len(views):
+        raise DataError("views: the dataset has no samples")
 
 
 def _map_style(dataset: Any) -> Any:
@@ -161,7 +209,3 @@ def _map_style(dataset: Any) -> Any:
             "views: a Subset of Views; make it Views of a Subset: Views(Subset(dataset, indices), …)"
         )
     return dataset
-
-
-def _as_json(keys: Any) -> Any:
-    return [list(key) if isinstance(key, tuple | list) else key for key in keys]

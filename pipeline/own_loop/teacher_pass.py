@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
@@ -27,6 +28,9 @@ from decant.pipeline.training.device import autocast
 from decant.pipeline.training.loading import Keys, MissingKeys, loader
 
 Collate: TypeAlias = Callable[[list[Any]], Any]
+"""Makes a batch of a list of inputs."""
+
+_TIMED_BATCHES = 5
 
 
 class TeacherBatches:
@@ -75,7 +79,9 @@ class TeacherPass:
         num_workers: int,
         output: teachers.Output,
         collate: Collate | None,
+        show_progress: bool,
     ) -> None:
+        self._show_progress = show_progress
         self._teacher, self._device, self._precision = teacher, device, precision
         self._batch_size, self._num_workers, self._output = batch_size, num_workers, output
         self._batches = TeacherBatches(views, collate)
@@ -105,16 +111,35 @@ class TeacherPass:
             returned = teachers.call(self._teacher, moved)
         return teachers.logits_of(self._teacher, returned, count, self._output)
 
-    def fill(self, writer: LogitCacheWriter, labels: Labels) -> int:
-        """Computes and writes every missing row, and returns their number.
+    def seconds_per_row(self) -> float:
+        """Of reading and computing, from the third batch on, or fewer where there are not so many."""
+        keys = MissingKeys(np.zeros((1, len(self._batches)), bool), self._batch_size)
+        started, timed = time.perf_counter(), 0
+        for number, (batch, (inputs, _, _)) in enumerate(
+            zip(keys, loader(self._batches, keys, self._num_workers), strict=True)
+        ):
+            self.logits(inputs, len(batch)).cpu()
+            timed += len(batch)
+            if number == 1 and len(keys) > 2:  # what came before was starting
+                started, timed = time.perf_counter(), 0
+            if number == _TIMED_BATCHES:
+                break
+        return (time.perf_counter() - started) / timed
+
+    def fill(self, writer: LogitCacheWriter, labels: Labels, part: tuple[int, int] = (0, 1)) -> None:
+        """Computes and writes every missing row of a part: of every n-th batch, from the i-th on.
 
         Batch b of a view always has samples b·B to (b+1)·B − 1, so that a pass that goes on after a kill computes rows
         from the same batches.
         """
         manifest = writer.manifest
         written = np.stack([writer.is_written(view) for view in range(manifest.num_views)])
-        keys = MissingKeys(written, self._batch_size)
-        with progress("caching logits", written.size) as advance, BackgroundWriter() as write_later:
+        keys = MissingKeys(_or_of_others(written, self._batch_size, part), self._batch_size)
+        said = "caching logits" if part[1] == 1 else f"caching logits, part {part[0]} of {part[1]}"
+        with (
+            progress(said, written.size, silent=not self._show_progress) as advance,
+            BackgroundWriter() as write_later,
+        ):
 
             def store(batch: Keys, logits: Tensor, given: list[Any], crc32: NDArray[np.uint32]) -> None:
                 indices, view = batch[:, 0], int(batch[0, 1])
@@ -132,7 +157,14 @@ class TeacherPass:
             batches = loader(self._batches, keys, self._num_workers)
             for batch, (inputs, given, crc32) in zip(keys, batches, strict=True):
                 write_later(store, batch, self.logits(inputs, len(batch)), given, crc32)
-        return int((~written).sum())
+
+
+def _or_of_others(written: NDArray[np.bool_], batch_size: int, part: tuple[int, int]) -> NDArray[np.bool_]:
+    """(V, N): rows that are written, or whose batches are of other parts."""
+    views, samples = written.shape
+    batches = -(-samples // batch_size)
+    numbers = np.arange(samples) // batch_size + batches * np.arange(views)[:, None]
+    return written | (numbers % part[1] != part[0])
 
 
 def to_device(inputs: Any, device: torch.device) -> Any:

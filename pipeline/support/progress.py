@@ -31,8 +31,8 @@ class _Rate(ProgressColumn):
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function that adds a number of finished items to the bar."""
+def progress(description: str, total: int, silent: bool = False) -> Iterator[Callable[[int], None]]:
+    """Yields a function that adds a number of finished items to the bar; `silent` shows none on a terminal either."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -41,7 +41,7 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
         TimeRemainingColumn(),
     )
     # rich takes a pipe for a terminal where FORCE_COLOR is set, as it is in many a CI
-    silent = not sys.stderr.isatty()
+    silent = silent or not sys.stderr.isatty()
     with Progress(*columns, console=console(stderr=True), transient=True, disable=silent) as bar:
         task = bar.add_task(description, total=total)
         yield lambda count: bar.advance(task, count)

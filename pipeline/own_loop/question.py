@@ -1,0 +1,70 @@
+"""Which logits are asked for: what identifies teacher, data and views, and whether a file holds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from decant.cache import Encoding, LogitCache, Manifest, require_equal
+from decant.pipeline.own_loop import teacher as teachers
+from decant.pipeline.own_loop.dataset import Views
+from decant.pipeline.own_loop.fingerprints import own_manifest
+from decant.pipeline.own_loop.labels import Labels
+from decant.pipeline.own_loop.probe import Probe, probe
+
+
+class Question:
+    """Which logits are wanted: everything that identifies them but the number of outputs."""
+
+    def __init__(
+        self,
+        teacher: teachers.Teacher,
+        views: Views,
+        precision: str,
+        encoding: Encoding,
+        name: str | None,
+        data_name: str | None,
+        batch_size: int,
+    ) -> None:
+        self._views, self._precision, self._encoding = views, precision, encoding
+        self._data_name, self._batch_size = data_name, batch_size
+        self._teacher = teachers.identity(teacher, name)
+        self._probed: Probe | None = None
+
+    def find(self, path: Path) -> LogitCache | None:
+        """The cache at `path`, if there is one. Raises MismatchError where it answers another question."""
+        if not path.exists():
+            return None
+        cache = LogitCache.open(path)
+        manifest, _ = self.manifest(cache.num_outputs)
+        require_equal(
+            manifest.identity,
+            cache.manifest.identity,
+            subject=f"{path}: holds other logits than are asked for",
+            hint="Give another path, or delete the file.",
+        )
+        return cache
+
+    def manifest(self, num_outputs: int) -> tuple[Manifest, Labels]:
+        """The manifest of the logits that are wanted, and the kind of their labels."""
+        if self._probed is None:
+            self._probed = probe(self._views)
+        views = self._views
+        classes = getattr(views.dataset, "classes", None)
+        labels = Labels.of(self._probed.labels, classes, views.mixes_labels, num_outputs)
+        manifest = own_manifest(
+            views,
+            self._probed,
+            labels,
+            teacher=self._teacher,
+            num_outputs=num_outputs,
+            encoding=self._encoding,
+            precision=self._precision,
+            data_name=self._data_name,
+            info={"batch_size": self._batch_size, "item_keys": _as_json(views.item_keys)},
+        )
+        return manifest, labels
+
+
+def _as_json(keys: Any) -> Any:
+    return [list(key) if isinstance(key, tuple | list) else key for key in keys]

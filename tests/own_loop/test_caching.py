@@ -1,0 +1,298 @@
+"""`cache_logits`: any teacher, found again, never replaced, gone on with, and in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Subset, TensorDataset
+
+import decant
+from decant.cache import LogitCache, LogitCacheWriter, MismatchError
+from decant.pipeline.errors import DataError, ModelError
+from decant.pipeline.own_loop.estimate import Estimate
+from tests.helpers.caches import leftovers
+from tests.helpers.processes import finished, python
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*likely not a trained teacher")
+
+N, C = 37, 3
+DATA = TensorDataset(
+    5 * torch.eye(C)[torch.arange(N) % C] + 0.01 * torch.arange(N)[:, None], torch.arange(N) % C
+)
+
+
+def noisy(x: torch.Tensor) -> torch.Tensor:
+    return x + 0.1 * torch.randn(C)
+
+
+def views(count: int = 2, **more: Any) -> decant.Views:
+    return decant.Views(DATA, noisy, count=count, **more)
+
+
+def linear(seed: int = 0) -> nn.Linear:
+    torch.manual_seed(seed)
+    return nn.Linear(C, C)
+
+
+@dataclass
+class ModelOutput:
+    """As those of transformers are."""
+
+    logits: torch.Tensor
+    hidden: torch.Tensor
+
+
+RETURNS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "a tensor": lambda logits: logits,
+    "half precision": lambda logits: logits.bfloat16(),
+    "with a gradient": lambda logits: logits.clone().requires_grad_(),
+    "a tuple": lambda logits: (logits, torch.zeros(len(logits), 4, 4)),
+    "a dictionary": lambda logits: {"loss": torch.zeros(()), "logits": logits},
+    "a dictionary of other names": lambda logits: {"loss": torch.zeros(()), "scores": logits},
+    "an output of transformers": lambda logits: ModelOutput(logits, torch.zeros(len(logits), 7)),
+}
+
+
+@pytest.mark.parametrize("returns", RETURNS)
+def test_logits_are_found_in_what_a_teacher_returns(returns: str, tmp_path: Path) -> None:
+    with torch.inference_mode(False):
+        teacher = lambda x: RETURNS[returns](3 * x)  # noqa: E731
+        cache = decant.cache_logits(teacher, views(), tmp_path / "a.h5", name="mine", batch_size=8)
+    expected = torch.stack([3 * views()[index, 1][0] for index in range(N)])
+    closeness = 2**-7 if returns == "half precision" else 2**-10
+    assert np.allclose(cache.logits(slice(None), view=1), expected, rtol=closeness, atol=closeness)
+
+
+def test_what_is_ambiguous_is_asked_for(tmp_path: Path) -> None:
+    def two(x: torch.Tensor) -> Any:
+        return {"first": x, "second": 2 * x}
+
+    with pytest.raises(
+        ModelError, match=r"2 values can be logits \(2, C\): 'first', 'second'; say which: output="
+    ):
+        decant.cache_logits(two, views(), tmp_path / "a.h5", name="two")
+    for output in ("second", lambda returned: returned["second"]):
+        cache = decant.cache_logits(two, views(), tmp_path / "b.h5", name="two", output=output)
+    assert np.allclose(cache.logits(5), 2 * views()[5, 0][0], rtol=2**-10)
+    with pytest.raises(ModelError, match=r"output='third': not in what it returned, a dict of first, second"):
+        decant.cache_logits(two, views(), tmp_path / "c.h5", name="two", output="third")
+    with pytest.raises(
+        ValueError, match=r"has no weights by which it could be told from another; give .* a name"
+    ):
+        decant.cache_logits(two, views(), tmp_path / "c.h5")
+
+
+def test_named_inputs_are_keywords_of_the_teacher(tmp_path: Path) -> None:
+    class Texts:
+        def __len__(self) -> int:
+            return 9
+
+        def __getitem__(self, index: int) -> Any:
+            return {"ids": torch.tensor([index, 2]), "mask": torch.ones(2), "label": index % 2}
+
+    def teacher(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return ids * mask
+
+    cache = decant.cache_logits(teacher, Texts(), tmp_path / "a.h5", name="sum")
+    assert cache.logits([3, 8]).tolist() == [[3, 2], [8, 2]]
+    assert cache.manifest.info["item_keys"] == [["ids", "mask"], "label"]
+    train = decant.SoftLabelDataset(Texts(), cache, check_inputs="all")
+    assert train[4]["teacher_logits"].tolist() == [4, 2]
+
+
+def test_a_teacher_gets_its_modes_and_gradients_back(tmp_path: Path) -> None:
+    teacher = nn.Sequential(linear(), nn.Dropout(0.9), nn.BatchNorm1d(C), nn.Linear(C, C))
+    teacher.train()
+    teacher[2].eval()  # frozen, as in fine-tuning
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    cache = decant.cache_logits(teacher, views(), tmp_path / "a.h5")
+    assert [module.training for module in teacher.modules()] == [True, True, True, False, True]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    teacher.eval()
+    with torch.no_grad():
+        assert np.allclose(cache.logits(9, view=1), teacher(views()[9, 1][0][None])[0], atol=2**-8)
+
+
+def test_what_was_cached_is_found_and_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.h5"
+    decant.cache_logits(linear(), views(), path)
+    content, calls = path.read_bytes(), []
+
+    class Counted(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            calls.append(len(x))
+            return super().forward(x)
+
+    decant.cache_logits(linear(), views(), path, batch_size=5)
+    counted = Counted(C, C)
+    counted.load_state_dict(linear().state_dict())
+    for other, field in (
+        ((linear(1), views()), r"teacher\.weights_sha256"),
+        ((counted, views()), r"teacher\.network\.name"),
+        ((linear(), views(seed=1)), r"views\.seed"),
+        ((linear(), views(count=3)), r"views\.count"),
+        (
+            (linear(), decant.Views(DATA, lambda x: x + 0.1 * torch.randn(C), count=2)),
+            r"views\.(transform|code)",
+        ),
+        (
+            (linear(), decant.Views(TensorDataset(DATA.tensors[0] + 1, DATA.tensors[1]), noisy, count=2)),
+            r"data\.digest",
+        ),
+    ):
+        with pytest.raises(MismatchError, match=rf"holds other logits than are asked for:(.|\n)*{field}"):
+            decant.cache_logits(*other, path)
+    with pytest.raises(
+        MismatchError, match=r"encoding\.teacher_precision: expected 'bfloat16', found 'float32'"
+    ):
+        decant.cache_logits(linear(), views(), path, precision="bfloat16")
+    assert path.read_bytes() == content
+    assert calls == []
+
+
+def test_a_pass_goes_on_after_a_kill_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    """Killed by a teacher that fails in the middle."""
+    batches = []
+
+    class Fails(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            batches.append(len(x))
+            if len(batches) == 6:
+                raise RuntimeError("power cut")
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    teacher, path = Fails(C, C), tmp_path / "teacher.h5"
+    with pytest.raises(ModelError, match=r"Fails: failed on float32 \(5, 3\) \(RuntimeError: power cut"):
+        decant.cache_logits(teacher, views(), path, batch_size=8)
+    assert not path.exists()
+    before = len(batches)
+    decant.cache_logits(teacher, views(), path, batch_size=8)
+    assert len(batches) - before <= 1 + 10, "the probe of two, and the batches that were not written"
+    decant.cache_logits(teacher, views(), tmp_path / "whole.h5", batch_size=8)
+    assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    assert leftovers(tmp_path) == ["teacher.h5.lock", "whole.h5.lock"]
+
+
+PART = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import decant
+from tests.own_loop.test_caching import linear, views
+cache = decant.cache_logits(linear(), views(), sys.argv[1], batch_size=4, part=(int(sys.argv[2]), 2))
+print(cache.num_views)
+"""
+
+
+def test_parts_are_joined_by_whoever_comes_last(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.h5"
+    processes = [python(PART, path, part) for part in range(2)]
+    assert [finished(process).split()[-1] for process in processes] == ["2", "2"]
+    decant.cache_logits(linear(), views(), tmp_path / "alone.h5", batch_size=4)
+    assert path.read_bytes() == (tmp_path / "alone.h5").read_bytes()
+    assert leftovers(tmp_path) == ["alone.h5.lock"]
+
+
+def test_a_part_may_leave_the_others_to_other_jobs(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.h5"
+    for part in (2, 0):
+        assert decant.cache_logits(linear(), views(), path, batch_size=4, part=(part, 3), wait=False) is None
+    cache = decant.cache_logits(linear(), views(), path, batch_size=4, part=(1, 3), wait=False)
+    assert cache is not None
+    assert cache.verify() == []
+    with pytest.raises(ValueError, match=r"part: expected \(i, n\)"):
+        decant.cache_logits(linear(), views(), path, part=(2, 2))
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    found = decant.cache_logits(
+        linear(), views(), tmp_path / "new" / "teacher.h5", batch_size=4, dry_run=True
+    )
+    assert isinstance(found, Estimate)
+    assert (found.rows, found.missing, found.seconds > 0) == (2 * N, 2 * N, True)
+    assert list(tmp_path.iterdir()) == []
+    cache = decant.cache_logits(linear(), views(), tmp_path / "teacher.h5")
+    again = decant.cache_logits(linear(), views(), tmp_path / "teacher.h5", dry_run=True)
+    assert (again.missing, again.seconds) == (0, 0)
+    assert again.bytes == pytest.approx(cache.path.stat().st_size, abs=60_000)
+
+
+def test_labels_of_any_kind_are_kept(tmp_path: Path) -> None:
+    def kept(labels: Any, classes: Any = None) -> Any:
+        class Labelled(TensorDataset):
+            def __getitem__(self, index: int) -> Any:
+                return self.tensors[0][index], labels[index]
+
+        data = Labelled(DATA.tensors[0])
+        if classes:
+            data.classes = classes  # type: ignore[attr-defined]
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.h5"
+        cache = decant.cache_logits(linear(), data, path)
+        decant.SoftLabelDataset(data, cache, check_inputs="all")[5]
+        return cache.labels
+
+    ids = DATA.tensors[1]
+    assert kept(ids).tolist() == ids.tolist()
+    assert kept(torch.eye(C)[ids]).tolist() == ids.tolist()
+    assert kept(["abc"[label] for label in ids], ["a", "b", "c"]).tolist() == ids.tolist()
+    assert kept([None] * N).tolist() == [-1] * N
+    assert kept(ids / 7).shape == (N, 1)
+    assert kept(torch.rand(N, 2)).shape == (N, 2)
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with pytest.raises(TypeError, match=r"make it Views of a Subset"):
+        decant.cache_logits(linear(), Subset(views(), [1, 2]), path)
+    with pytest.raises(TypeError, match="expected a map-style dataset"):
+        decant.Views(iter([1]), noisy)
+    with pytest.raises(DataError, match=r"transform .*upper: failed on Tensor"):
+        decant.cache_logits(linear(), decant.Views(DATA, str.upper), path)
+    with pytest.raises(DataError, match="cannot be made a batch"):
+        decant.cache_logits(linear(), decant.Views(DATA, lambda x: x[: int(torch.randint(1, 4, ()))]), path)
+    with pytest.raises(ModelError, match=r"Linear: failed on uint8 .*these are uint8: end the transform"):
+        decant.cache_logits(linear(), decant.Views(DATA, torch.Tensor.byte, count=1), path)
+    assert not path.exists()
+
+
+def test_a_half_written_file_of_one_s_own_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.h5"
+    with LogitCacheWriter(path, decant.Manifest.build(num_samples=N, num_outputs=C)) as writer:
+        writer.write([1], [[1.0, 2.0, 3.0]])
+    with pytest.raises(MismatchError, match="was begun with another identity"):
+        decant.cache_logits(linear(), views(), path)
+    assert not path.exists()
+
+
+def test_equal_views_are_said() -> None:
+    from decant.cache import CacheWarning
+    from decant.pipeline.own_loop.probe import probe
+
+    with pytest.warns(CacheWarning, match="nothing in the transform is random, and count=1 is enough"):
+        probe(decant.Views(DATA, torch.Tensor.float, count=4))
+
+
+def test_attributes_of_the_dataset_shine_through_and_its_methods_do_not() -> None:
+    class Data(TensorDataset):
+        classes = ("a", "b", "c")
+
+        def batch(self, keys: Any) -> Any:
+            return keys
+
+    through = decant.Views(Data(*DATA.tensors), noisy)
+    assert through.classes == ("a", "b", "c")
+    assert through.tensors is not None
+    with pytest.raises(
+        AttributeError, match=r"a method of Data, which knows nothing of views; use views.dataset.batch"
+    ):
+        _ = through.batch
+    assert not hasattr(through, "batch")
+    assert isinstance(LogitCache, type)
