@@ -1,4 +1,6 @@
-"""Distillation with Accelerate: accelerate launch --cpu --num_processes=2 with_accelerate.py"""
+"""Distillation with Accelerate: python with_accelerate.py, accelerate launch with_accelerate.py on several GPUs, or two
+processes without any: torchrun --nproc-per-node=2 with_accelerate.py
+"""
 
 import torch
 from accelerate import Accelerator
@@ -7,7 +9,7 @@ from torch.utils.data import DataLoader
 
 import decant
 
-accelerator = Accelerator()
+accelerator = Accelerator(cpu=not torch.cuda.is_available())
 views = decant.Views(Digits("train"), jitter, count=EPOCHS, seed=0)
 with accelerator.main_process_first():
     cache = decant.cache_logits(trained_teacher(), views, "digits.h5")
@@ -26,5 +28,5 @@ for epoch in range(EPOCHS):
         optimizer.zero_grad()
         accelerator.backward(loss)
         optimizer.step()
-    accelerator.print(f"epoch {epoch}: loss {loss:.3f}")
+    accelerator.print(f"epoch {epoch}, {accelerator.num_processes} processes: loss {loss:.3f}")
 accelerator.end_training()

@@ -30,5 +30,5 @@ for epoch in range(EPOCHS):
         loss.backward()
         optimizer.step()
     if dist.get_rank() == 0:
-        print(f"epoch {epoch}: loss {loss:.3f}")
+        print(f"epoch {epoch}, {dist.get_world_size()} processes: loss {loss:.3f}")
 dist.destroy_process_group()

@@ -35,4 +35,4 @@ trainer = DistillationTrainer(
     compute_metrics=lambda found: {"accuracy": np.mean(found.predictions.argmax(1) == found.label_ids)},
 )
 trainer.train()
-print(trainer.evaluate())
+print(f"{args.world_size} processes: {trainer.evaluate()}")

@@ -10,20 +10,6 @@ from pathlib import Path
 from tests.helpers.processes import PATIENCE, ROOT
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-ACCELERATE = (
-    sys.executable,
-    "-m",
-    "accelerate.commands.launch",
-    "--cpu",
-    "--num_processes=2",
-    "--num_machines=1",
-)
-ACCELERATE += (
-    "--mixed_precision=no",
-    "--dynamo_backend=no",
-    "--main_process_port=0",
-    "--num_cpu_threads_per_process=1",
-)
 
 
 def launch(*words: object, cwd: Path) -> str:

@@ -13,12 +13,12 @@ import pytest
 
 from tests.helpers.extras import needs
 from tests.helpers.processes import ROOT
-from tests.integrations.launching import ACCELERATE, TORCHRUN, launch
+from tests.integrations.launching import TORCHRUN, launch
 
 EXAMPLES = ROOT / "examples"
 RUNS: dict[str, list[tuple[Sequence[str], list[str]]]] = {
     "plain_pytorch.py": [((sys.executable,), [])],
-    "with_accelerate.py": [((sys.executable,), []), (ACCELERATE, [])],
+    "with_accelerate.py": [((sys.executable,), []), (TORCHRUN, [])],
     "with_datasets.py": [((sys.executable,), [])],
     "with_lightning.py": [((sys.executable,), []), ((sys.executable,), ["2"])],
     "with_timm.py": [((sys.executable,), [])],
@@ -48,7 +48,7 @@ def _cases() -> list[object]:
     for name, runs in RUNS.items():
         libraries = NEEDS.get(name, ["sklearn", name.removesuffix(".py").removeprefix("with_")])
         for launcher, words in runs:
-            two = launcher in (TORCHRUN, ACCELERATE) or words == ["2"]
+            two = launcher == TORCHRUN or words == ["2"]
             label = f"{name}, two processes" if two else name
             cases.append(pytest.param(name, launcher, words, id=label, marks=needs(*libraries)))
     return cases
@@ -60,4 +60,6 @@ def test_an_example_runs(name: str, launcher: Sequence[str], words: list[str], t
     said = launch(*launcher, name, *words, cwd=tmp_path)
     assert re.search(r"loss\S* *[\d.]+", said), said
     assert "nan" not in said
+    if launcher == TORCHRUN or words == ["2"]:
+        assert re.search(r"\b2 processes", said), said
     assert len(list(tmp_path.glob("*.h5"))) == 1

@@ -121,9 +121,9 @@ def epochs(processes: list[list[list[tuple[int, int]]]], count: int) -> list[lis
     return found
 
 
-def assert_whole_epochs(folder: Path, count: int, ranks: int = 1, samples: int = SAMPLES) -> None:
-    """Every epoch e has every sample once, in view e mod V, over all processes."""
+def assert_whole_epochs(folder: Path, count: int, ranks: int = 1, first: int = 0) -> None:
+    """Every epoch e has every sample once, in view e mod V, over all processes; `count` epochs from `first` on."""
     processes = notes(folder)
     assert len(processes) == ranks
-    for epoch, rows in enumerate(epochs(processes, count)):
-        assert sorted(rows) == [(index, epoch % VIEWS) for index in range(samples)], f"epoch {epoch}"
+    for epoch, rows in enumerate(epochs(processes, count), first):
+        assert sorted(rows) == [(index, epoch % VIEWS) for index in range(SAMPLES)], f"epoch {epoch}"
