@@ -68,11 +68,18 @@ class TransferSettings(Section):
         return self
 
 
+READ_BY_ITEM = ("hf", "webdataset", "parquet", "npy")
+"""Sources in files whose items are read one by one, as those of a user's own dataset are."""
+
+
 class DataSettings(Section):
     """`[data]`: which images or arrays, and where they lie."""
 
     name: str
-    """A dataset that ships, `imagefolder`, `text`, or `package.module:function`."""
+    """A dataset that ships, `imagefolder`, `text`, `webdataset`, `parquet` or `npy` for files in `root`, `hf:NAME` for
+    one of Hugging Face's hub (`hf:NAME:CONFIG`), `hf` for what `save_to_disk` wrote into `root`, or
+    `package.module:function`.
+    """
     root: str = "data"
     """Where downloads are kept, or the image folder itself."""
     pack: Annotated[Literal["auto", "always", "never"], Field(exclude=True)] = "auto"
@@ -91,7 +98,8 @@ class DataSettings(Section):
     """
     keys: tuple[str | int, str | int] | None = None
     """Where the input and the label lie in an item of your own dataset: `["image", "label"]` of a dictionary,
-    `[0, 1]` of a longer tuple. None takes items that are (input, label).
+    `[0, 1]` of a longer tuple; the columns of `hf` and `parquet`, the endings of `webdataset`. None takes items that
+    are (input, label), and columns and endings that can be told.
     """
     axes: Literal["CHW", "HWC"] | None = None
     """The order of the axes of arrays from your own dataset; "HWC" takes grey (H, W) too. None takes (C, H, W), and
@@ -114,20 +122,21 @@ class DataSettings(Section):
 
     @model_validator(mode="after")
     def _has_parts(self) -> DataSettings:
-        if self.transfer and self.transfer.part and self.name != "imagefolder" and ":" not in self.name:
+        parts = self.name == "imagefolder" or self.name in READ_BY_ITEM or ":" in self.name
+        if self.transfer and self.transfer.part and not parts:
             raise ValueError(f"transfer.part: {self.name} has train and test parts alone; set transfer.share")
         return self
 
     @model_validator(mode="after")
     def _fits_source(self) -> DataSettings:
-        own = ":" in self.name
+        own = ":" in self.name or self.name in READ_BY_ITEM
         if self.test is not None and self.name not in ("imagefolder", "text") and not own:
             raise ValueError(f"test: {self.name} has one test part; leave it out")
         taken = ("train", self.transfer.part if self.transfer else None)
         if self.test is not None and self.test in taken:
             raise ValueError(f"test: {self.test!r} is what networks are trained on; name another part")
-        for key in ("keys", "axes"):
-            if not own and getattr(self, key) is not None:
+        for key, files in (("keys", ("hf", "parquet", "webdataset")), ("axes", ("hf", "npy"))):
+            if ":" not in self.name and self.name not in files and getattr(self, key) is not None:
                 raise ValueError(f"{key}: is of a dataset of your own, package.module:function; leave it out")
         return self
 

@@ -6,6 +6,8 @@ builtin.py       the ones that ship: digits, diabetes, torchvision's;  external.
 image_folder.py  folders of images;  image_decode.py  image files → pixels of one size
 image_pack.py    decoded once, for mapping
 text.py          texts, tokenised
+hugging_face.py, tar_shards.py (webdataset), parquet.py, array_folder.py (NumPy)  files of other libraries;
+columns.py       which of their columns are input and label;  part_files.py  which files are a part
 labels.py        labels of any form → classes or targets;  array_files.py  .npy, .pt and HDF5 arrays
 held_out.py      samples that the teacher is not trained on
 """

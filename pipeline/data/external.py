@@ -40,7 +40,13 @@ def from_function(settings: DataSettings, views: ViewsSettings, split: Split) ->
     are the dataset's `targets` where it has them.
     """
     dataset = _call(settings, split)
-    classes = _class_names(dataset, settings)
+    return from_dataset(dataset, _class_names(dataset, settings), settings, views, split)
+
+
+def from_dataset(
+    dataset: Any, classes: tuple[str, ...], settings: DataSettings, views: ViewsSettings, split: Split
+) -> LabelledData:
+    """A map-style dataset as `from_function` takes it, with the names of its classes."""
     if not len(dataset):
         raise DataError(f"{settings.name}: {split}: no samples")
     data = SampleData(
@@ -230,6 +236,11 @@ def _call(settings: DataSettings, split: Split) -> Any:
     part = settings.test or split if split == "test" else split
     try:
         dataset = function(root=settings.root, split=part)
+        if isinstance(dataset, Iterable) and not hasattr(dataset, "__getitem__"):
+            raise TypeError(
+                f"a {type(dataset).__name__} has an order of its own and no index, and a recipe needs both; "
+                "decant.attach joins such a stream with cached logits in a loop of your own"
+            )
         len(dataset), dataset.__getitem__
     except RAISED as error:  # the function may raise anything
         raise plugin.refusal(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +36,17 @@ def decode(path: Path, views: ViewsSettings) -> NDArray[np.uint8]:
     says; of an animation or several pages the first; alpha is dropped. Raises DataError, naming the file, where it
     cannot be read, or has too many pixels.
     """
+    return _decode(lambda: open_read(path), path, views)
+
+
+def decode_bytes(content: bytes, name: object, views: ViewsSettings) -> NDArray[np.uint8]:
+    """The same of the content of an image file; `name` says in messages which it is."""
+    return _decode(lambda: io.BytesIO(content), name, views)
+
+
+def _decode(opened: Callable[[], IO[bytes]], path: object, views: ViewsSettings) -> NDArray[np.uint8]:
     try:
-        with open_read(path) as file, Image.open(file, formats=readable_formats()) as image:
+        with opened() as file, Image.open(file, formats=readable_formats()) as image:
             _require_pixels(path, image)
             if image.format in _ANIMATED and getattr(image, "is_animated", False):
                 say_once(
@@ -50,7 +61,7 @@ def decode(path: Path, views: ViewsSettings) -> NDArray[np.uint8]:
     except DataError:
         raise
     except Exception as error:  # a damaged file ends in any error of what decodes it
-        raise DataError(f"{path}: not a readable image ({_reason(path, error)})") from None
+        raise DataError(f"{path}: not a readable image ({_reason(opened, error)})") from None
 
 
 def decoder() -> str:
@@ -248,7 +259,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((pixels >> 8).astype(np.uint8))
 
 
-def _require_pixels(path: Path, image: Image.Image) -> None:
+def _require_pixels(path: object, image: Image.Image) -> None:
     """Raises DataError for an image that by its header has no pixels, or so many that they would fill the memory: a
     file of a few hundred bytes can say so.
     """
@@ -267,10 +278,10 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(opened: Callable[[], IO[bytes]], error: Exception) -> str:
     """Why a file cannot be read, in one line: what it is instead, where that can be told."""
     try:
-        with open_read(path) as file:
+        with opened() as file:
             begin = file.read(512)
     except OSError:
         return str(error)

@@ -6,24 +6,36 @@ from typing import Any
 
 from decant.cache import class_list
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
+from decant.pipeline.data.array_folder import array_folder
 from decant.pipeline.data.builtin import DATASETS, Source
 from decant.pipeline.data.doubts import check_classes
 from decant.pipeline.data.external import from_function
+from decant.pipeline.data.hugging_face import hugging_face, is_hugging_face
 from decant.pipeline.data.image_folder import image_folder, listed_images
 from decant.pipeline.data.labels import check_labels
+from decant.pipeline.data.parquet import parquet
 from decant.pipeline.data.samples import LabelledData, Split, decoding, has_sigmoids, task_of
 from decant.pipeline.data.sigmoid_labels import apply_task
+from decant.pipeline.data.tar_shards import tar_shards
 from decant.pipeline.data.text import text_folder
 from decant.pipeline.errors import DataError, nearest
 
-_SOURCES: dict[str, Source] = {**DATASETS, "imagefolder": image_folder, "text": text_folder}
+_SOURCES: dict[str, Source] = {
+    **DATASETS,
+    "imagefolder": image_folder,
+    "text": text_folder,
+    "webdataset": tar_shards,
+    "parquet": parquet,
+    "npy": array_folder,
+    "hf": hugging_face,
+}
 
 
 def load_data(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
     """The `split` part of a dataset, every image brought to `views.size` where that is given.
 
     Names: digits; diabetes; cifar10, cifar100, mnist, fashion-mnist, svhn (downloaded to `root` when absent);
-    imagefolder; text; `package.module:function`. Raises DataError.
+    imagefolder; text; webdataset; parquet; npy; hf, `hf:NAME`; `package.module:function`. Raises DataError.
 
     >>> from decant.pipeline.config.settings import DataSettings, ViewsSettings
     >>> train = load_data(DataSettings(name="digits"), ViewsSettings(), "train")
@@ -31,7 +43,9 @@ def load_data(settings: DataSettings, views: ViewsSettings, split: Split) -> Lab
     (1437, (1, 8, 8), ('0', '1', '2'))
 
     """
-    if ":" in settings.name:
+    if is_hugging_face(settings.name):
+        data = hugging_face(settings, views, split)
+    elif ":" in settings.name:
         data = from_function(settings, views, split)
     elif settings.name in _SOURCES:
         data = _SOURCES[settings.name](settings, views, split)

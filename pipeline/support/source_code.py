@@ -17,8 +17,8 @@ from pathlib import Path
 from decant.pipeline.support.modules import is_installed, source_of, specs_of
 from decant.pipeline.support.notices import say_once
 
-_LIBRARIES = ("torchvision:", "timm:", "transformers:")
-"""What the names of functions that are not the user's begin with."""
+_LIBRARIES = ("torchvision:", "timm:", "transformers:", "hf:")
+"""What names begin with that are a library's own, and no function of the user's."""
 _BY_NAME = frozenset({"globals", "locals", "vars", "eval", "exec", "__import__", "__name__"})
 """Names by which code may reach any definition of its module."""
 

@@ -18,7 +18,7 @@ from decant.pipeline.data import describe_data, external, identity, load_data
 from decant.pipeline.data.registry import _SOURCES
 from decant.pipeline.data.samples import LabelledData, num_targets
 from decant.pipeline.phases.datasets import Splits
-from tests.helpers import texts
+from tests.helpers import tables, texts
 from tests.helpers.folders import FORMS, keep, write_folder
 from tests.helpers.small import recipe
 
@@ -55,6 +55,20 @@ def sentences(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"root": str(folder / "texts"), "tokenizer": str(tokenizer), "max_length": 16}
 
 
+def table(name: str, library: str | None = None) -> Source:
+    """The same images in one of the forms of `tests.helpers.tables`."""
+
+    def prepare(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, str]:
+        if library is not None:
+            pytest.importorskip(
+                library, reason=f"{library}: not installed; make test-integrations installs it"
+            )
+        tables.WRITE[name](folder / "table")
+        return {"root": str(folder / "table")}
+
+    return Source(name, prepare)
+
+
 def as_needed(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, str]:
     patch.setattr(external, "MAX_ARRAY_BYTES", 0)
     return {}
@@ -65,6 +79,10 @@ SOURCES = {
     "diabetes": Source("diabetes"),
     **{f"imagefolder {form}": in_folder(form) for form in FORMS},
     "text": Source("text", sentences),
+    "npy": table("npy"),
+    "webdataset": table("webdataset"),
+    "parquet": table("parquet", "pyarrow"),
+    "hf": table("hf", "datasets"),
     "function": Source(f"{__name__}:vectors"),
     "function as needed": Source(f"{__name__}:vectors", as_needed),
 }

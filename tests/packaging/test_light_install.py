@@ -120,6 +120,8 @@ NEEDING = {
     "timm": (("teacher", *SMALL, "--set", "teacher.network=timm:resnet18"),),
     "text": (("teacher", "--recipe", "text", "--set", "data.root=texts"),),
     "tensorboard": (("report", *SMALL, "--tensorboard"), ("teacher", *SMALL, "--log-to", "tensorboard")),
+    "datasets": (("teacher", *SMALL, "--set", "data.name=hf"),),
+    "parquet": (("teacher", *SMALL, "--set", "data.name=parquet"),),
     "wandb": (("student", *SMALL, "--log-to", "wandb"),),
     "mlflow": (("student", *SMALL, "--log-to", "mlflow"),),
     "export": (("export", "RUN", "--formats", "onnx"),),
