@@ -19,8 +19,8 @@ from decant.pipeline.data.external import from_dataset
 from decant.pipeline.data.image_files import listed, part_names, say_unused
 from decant.pipeline.data.samples import LabelledData, Split
 from decant.pipeline.errors import DataError
-from decant.pipeline.support.plugins import in_words, optional
 from decant.pipeline.support.modules import RAISED
+from decant.pipeline.support.plugins import in_words, optional
 
 NAME = "hf"
 _ARRAYS = ("Array2D", "Array3D", "Array4D", "Sequence", "List", "LargeList")
