@@ -34,9 +34,9 @@ if __name__ == "cache":  # found by its folder's name, inside the repository
 
     use_import_package("cache")
 
-from decant.cache.convert import export_logits, import_logits, merge_caches, take_over_views
+from decant.cache.convert import convert_cache, export_logits, import_logits, merge_caches, take_over_views
 from decant.cache.drawn_views import DrawnViews
-from decant.cache.encodings import Dense, Encoding
+from decant.cache.encodings import Dense, Encoding, Quantised, Sparse
 from decant.cache.ensemble import Ensemble
 from decant.cache.errors import (
     CacheError,
@@ -104,12 +104,14 @@ __all__ = [
     "MismatchError",
     "NewerFormatError",
     "NotComparableError",
+    "Quantised",
     "RegressionSummary",
     "RewrittenError",
     "SigmoidScores",
     "SigmoidSummary",
     "SoftLabelDataset",
     "SoftLabelStream",
+    "Sparse",
     "StorageError",
     "Store",
     "Summary",
@@ -125,6 +127,7 @@ __all__ = [
     "calibration_error",
     "class_ids",
     "class_list",
+    "convert_cache",
     "differences",
     "each_input",
     "expected_size",

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from decant.cache.encodings import Dense, Encoding, Sparse
 from decant.cache.ensemble import Ensemble, require_agreement
 from decant.cache.errors import CacheError, MismatchError, ValueRefusedError
 from decant.cache.io.files import replacing
@@ -179,6 +180,45 @@ def export_logits(cache: LogitCache, path: Path, view: int | None = None) -> tup
     return shape
 
 
+def convert_cache(store: Store, cache: LogitCache, encoding: Encoding) -> Path:
+    """Publishes the rows of a cache in another, smaller encoding in `store`, or finds that there; returns its path. No
+    teacher is needed, and everything else of the identity stays.
+
+    Raises MismatchError for a cache that does not hold every logit in float16 or float32: what it has lost does not
+    come back.
+
+    >>> import tempfile
+    >>> from decant.cache.encodings import Quantised
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> store = Store(folder.name)
+    >>> path = import_logits(store, np.float32([[4, 0], [0, 4]]), None, teacher={}, data={"name": "toy"})
+    >>> small = LogitCache.open(convert_cache(store, LogitCache.open(path), Quantised()))
+    >>> small.logits([0, 1]).tolist()
+    [[4.0, 0.0], [0.0, 4.0]]
+    >>> folder.cleanup()
+    """
+    held = cache.manifest.encoding
+    if not isinstance(held, Dense):
+        raise MismatchError(
+            f"{cache.path}: holds {held.name}; convert the cache of all logits that it was made from"
+        )
+    if isinstance(encoding, Dense):
+        raise MismatchError(f"{cache.path}: holds {held.name} already")
+    if cache.manifest.num_targets is not None or cache.num_outputs == 1:
+        raise MismatchError(
+            f"{cache.path}: compact encodings are of softmaxes, and this cache is of "
+            f"{'sigmoids' if cache.manifest.has_sigmoids else 'a regression'}"
+        )
+    kept = {name: value for name, value in cache.manifest.identity["encoding"].items() if name != "dtype"}
+    manifest = Manifest(
+        {**cache.manifest.identity, "encoding": {**kept, **encoding.identity}},
+        {**cache.manifest.info, "from": [cache.path.name]},
+    )
+    with store.building(manifest) as path:
+        sources: list[tuple[LogitSource, int]] = [(cache, view) for view in range(cache.num_views)]
+        return store.find(manifest) or _write(path, manifest, sources)
+
+
 def merge_caches(store: Store, caches: Sequence[LogitCache], how: MergeMode) -> Path:
     """Publishes one cache made from several in `store`, or finds it there; returns its path.
 
@@ -204,6 +244,11 @@ def merge_caches(store: Store, caches: Sequence[LogitCache], how: MergeMode) -> 
             (cache, view) for cache in caches for view in range(cache.num_views)
         ]
     else:
+        sparse = next((cache for cache in caches if isinstance(cache.manifest.encoding, Sparse)), None)
+        if sparse is not None:
+            raise MismatchError(
+                f"{sparse.path}: holds {sparse.manifest.encoding.name}; the mean of what was left out is not known"
+            )
         ensemble = Ensemble(caches, "logits" if how == "mean-logits" else "probabilities")
         manifest = ensemble.manifest
         sources = [(ensemble, view) for view in range(ensemble.num_views)]

@@ -57,7 +57,8 @@ class Manifest:
             raise FormatError(
                 f"manifest: identity has an unknown section {unknown[0]!r}; known: {', '.join(SECTIONS)}"
             )
-        _ = self.num_views, self.num_samples, self.num_outputs, self.num_targets, self.encoding
+        _ = self.num_views, self.num_samples, self.num_targets
+        self.encoding.check_outputs(self.num_outputs)
         size = len(self.to_json())
         if size > MAX_BYTES:
             raise FormatError(f"manifest: {size:,} bytes of JSON, the format holds at most {MAX_BYTES:,}")
@@ -80,9 +81,9 @@ class Manifest:
         """Makes a manifest from the sizes of the tables, and what else identifies teacher, data, views and encoding.
 
         num_targets: None for integer labels (N,), T for float targets (N, T). encoding: an `Encoding`, as
-        `decant.encodings.Dense("float32")`; or other fields of `identity.encoding`, beside which `dtype` (by default
-        "float16") is the dtype of dense logits. A cache is made to be shared: passwords and tokens in texts are left
-        out, see `cache.io.redaction`. Raises FormatError; ValueError for an `Encoding` with a `dtype` beside.
+        `decant.encodings.Dense("float32")`; or fields of `identity.encoding`: without a `kind` logits are dense and
+        have `dtype` (by default "float16"). A cache is made to be shared: passwords and tokens in texts are left out,
+        see `cache.io.redaction`. Raises FormatError; ValueError for an `Encoding` with a `dtype` beside.
 
         >>> from decant.cache.encodings import Dense
         >>> one = Manifest.build(num_samples=10, num_outputs=2, dtype="float32")
@@ -94,7 +95,9 @@ class Manifest:
                 raise ValueError(f"dtype: belongs to the encoding, which is {encoding}")
             stored = encoding.identity
         else:
-            stored = {**(encoding or {}), "dtype": dtype or "float16"}
+            stored = dict(encoding or {})
+            if "kind" not in stored and (dtype is not None or "dtype" not in stored):
+                stored["dtype"] = dtype or "float16"
         identity = {
             "teacher": {**without_secrets(teacher or {}), "outputs": int(num_outputs)},
             "data": {**without_secrets(data or {}), "length": int(num_samples), "targets": num_targets},

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from decant.cache.encodings import Sparse, SparseRows
 from decant.cache.errors import CorruptError, FormatError, IncompleteError, MismatchError
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.tables import Layout
 from decant.cache.io import bus_errors
 from decant.cache.io.blockfile import BlockChecks
+from decant.cache.io.checksum import crc32
 from decant.cache.io.opening import NotAFileError, open_read
 from decant.cache.io.partial import PARTIAL
 from decant.cache.io.unchanged import Unchanged
@@ -59,6 +61,8 @@ class LogitCache:
         self._tables = {name: content.array(table) for name, table in layout.tables.items()}
         self._blocks = Blocks(layout)
         self._encoding = layout.manifest.encoding
+        self.temperature = self._encoding.first_temperature
+        """T whose softmax `logits` are for, where the cache does not hold every logit; see `at_temperature`."""
         encoded = {name: self._tables[name] for name in layout.encoded}
         self._views = [
             {name: table[view] for name, table in encoded.items()} for view in range(self.num_views)
@@ -150,13 +154,45 @@ class LogitCache:
         return self._tables["input_crc32"]
 
     def logits(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> NDArray[np.floating]:
-        """Returns raw teacher outputs (B, C), a copy in the dtype of the manifest; (C,) for a single integer.
+        """Returns raw teacher outputs (B, C), a copy in the dtype of the manifest; (C,) for a single integer. Where the
+        cache does not hold every logit, they are such that their softmax at `temperature` is what it knows.
 
         indices: (B,) integers (negative ones count from the end), a boolean mask (N,) or a slice. view: one for all
         samples, or (B,) integers. Raises IndexError for an index or a view out of range, CorruptError where a block
         that is read for the first time is not as it was written.
         """
-        return self._encoding.decode(self.encoded(indices, view))
+        return self._encoding.decode(self.encoded(indices, view), self.num_outputs, self.temperature)
+
+    def at_temperature(self, temperature: float) -> LogitCache:
+        """The same cache, whose `logits` are for softmaxes at `temperature`: itself where every logit is stored. Raises
+        MismatchError where the cache does not know that softmax, as `Sparse` says.
+
+        >>> import tempfile
+        >>> from decant.cache import LogitCacheWriter
+        >>> from decant.cache.encodings import Sparse
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> of = Manifest.build(num_samples=1, num_outputs=4, encoding=Sparse(2, (1.0, 2.0)))
+        >>> with LogitCacheWriter(f"{folder.name}/toy.h5", of) as writer:
+        ...     writer.write([0], [[2.0, 0.0, 1.0, -1.0]])
+        ...     cache = LogitCache.open(writer.publish())
+        >>> cache.at_temperature(2.0).logits(0).round(2)
+        array([ 2.  , -0.44,  1.  , -0.44], dtype=float32)
+        >>> folder.cleanup()
+        """
+        self._encoding.require_temperature(temperature)
+        if temperature == self.temperature or self._encoding.format_version == 1:
+            return self
+        other = copy.copy(self)
+        other.temperature = temperature
+        return other
+
+    def rows(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> SparseRows:
+        """What a sparse cache holds of samples (B,), without making (B, C) of it. Takes and raises what `logits` does,
+        and TypeError for a cache of another encoding.
+        """
+        if not isinstance(self._encoding, Sparse):
+            raise TypeError(f"{self.path}: has every logit ({self._encoding.name}): read `logits`")
+        return self._encoding.rows(self.encoded(indices, view))
 
     def encoded(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> dict[str, NDArray[Any]]:
         """The same rows as they are stored: a copy (B, …) from each table of the encoding, by the table's name.
@@ -221,14 +257,15 @@ class LogitCache:
 
     def __repr__(self) -> str:
         shape = f"{self.num_views} views × {self.num_samples:,} samples × {self.num_outputs:,} outputs"
-        return f"LogitCache({str(self.path)!r}: {shape}, {self.manifest.dtype}, key {self.manifest.key[:16]})"
+        return f"LogitCache({str(self.path)!r}: {shape}, {self._encoding.name}, key {self.manifest.key[:16]})"
 
-    def __reduce__(self) -> tuple[Callable[..., LogitCache], tuple[Path, str, Verify, int]]:
+    def __reduce__(self) -> tuple[Callable[..., LogitCache], tuple[Path, str, Verify, int, float]]:
         return _reopen, (
             self.path.absolute(),
             self.manifest.key,
             self.verify_mode,
             crc32(self._checks.entries.data),
+            self.temperature,
         )
 
     def _in_all_views(self, rows: NDArray[Any], view: ArrayLike) -> NDArray[np.intp]:
@@ -286,7 +323,7 @@ def _outside(rows: NDArray[Any], samples: int) -> IndexError:
     return IndexError(f"sample {rows.min()} to {rows.max()}: the cache has 0 to {samples - 1:,}")
 
 
-def _reopen(path: Path, key: str, verify: Verify, content: int) -> LogitCache:
+def _reopen(path: Path, key: str, verify: Verify, content: int, temperature: float) -> LogitCache:
     """The same cache in another process. content: the CRC-32 of its table of checksums."""
     cache = LogitCache.open(path, verify=verify)
     bus_errors.set_again()  # a worker that is just starting sets handlers of its own
@@ -296,4 +333,4 @@ def _reopen(path: Path, key: str, verify: Verify, content: int) -> LogitCache:
         )
     if crc32(cache._checks.entries.data) != content:
         raise MismatchError(f"{path}: another cache has taken its place, with the same key and other logits")
-    return cache
+    return cache.at_temperature(temperature)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import os
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -19,6 +18,7 @@ from decant.cache.alignment import Alignment, Topic
 from decant.cache.ensemble import Ensemble
 from decant.cache.errors import CacheWarning, MismatchError
 from decant.cache.inputs import CheckInputs
+from decant.cache.io.checksum import crc32
 from decant.cache.items import ItemKeys, is_pair, kind_of_item, pick
 from decant.cache.reader import LogitCache
 from decant.cache.sample_keys import SampleKey, read_key, require_row, without_key
@@ -155,7 +155,7 @@ class SoftLabelStream(IterableDataset[Any]):
         loader = (
             os.getpid() if worker is None else worker.seed - worker.id
         )  # the same in all workers of a loader
-        mark = zlib.crc32(f"{loader} {self._passes}".encode()) >> 1 | 1
+        mark = crc32(f"{loader} {self._passes}".encode()) >> 1 | 1
         self._passes += 1
         if worker is not None and not isinstance(self.iterable, IterableDataset):
             samples = islice(samples, worker.id, None, worker.num_workers)

@@ -71,7 +71,7 @@ def check_encoded_batch(
             raise ValueRefusedError(
                 f"{name}: expected {shape} {column.dtype.name}, found {found.shape} {found.dtype}"
             )
-    manifest.encoding.check(encoded, samples, view)
+    manifest.encoding.check(encoded, samples, view, manifest.num_outputs)
     return _batch(manifest, samples, encoded, labels, input_crc32, view)
 
 

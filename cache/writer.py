@@ -155,7 +155,7 @@ class LogitCacheWriter:
         batch = validation.check_batch(self.manifest, indices, logits, labels, input_crc32, view)
         if not self._looked and len(batch.samples) >= _ENOUGH_ROWS:
             self._looked = True
-            self._warn(doubts_of_rows(self.manifest, self.manifest.encoding.decode(batch.columns)))
+            self._warn(doubts_of_rows(self.manifest, self._decode(batch.columns)))
         self._store(batch)
 
     def write_encoded(
@@ -326,7 +326,7 @@ class LogitCacheWriter:
         fresh = ~self._filled[view, samples]
         chosen = {table: column[fresh] for table, column in rows.items()}
         with contextlib.suppress(ValueRefusedError):  # which `encode` never returns
-            self.manifest.encoding.check(chosen, samples[fresh], view)
+            self.manifest.encoding.check(chosen, samples[fresh], view, self.manifest.num_outputs)
             self._store(Batch(samples[fresh], view, chosen))
 
     def _check_repeats(self, batch: Batch) -> None:
@@ -343,6 +343,11 @@ class LogitCacheWriter:
                         f"sample {row}, view {view}: already stored with other {table}{where}"
                     )
 
+    def _decode(self, rows: Mapping[str, NDArray[Any]]) -> NDArray[np.floating]:
+        """Logits (B, C), of an encoding that has softmaxes for its first temperature."""
+        encoding = self.manifest.encoding
+        return encoding.decode(rows, self.manifest.num_outputs, encoding.first_temperature)
+
     def _is_rounding(self, batch: Batch, place: int) -> bool:
         """Whether a row that is stored already is given again with logits of the same input, rounded otherwise, as a
         device may round them in another batch: what was written first stays.
@@ -353,7 +358,7 @@ class LogitCacheWriter:
             given[table].tobytes() != stored[table].tobytes() for table in ("labels", "input_crc32")
         ):
             return False
-        first, again = (self.manifest.encoding.decode(rows).astype("f8") for rows in (stored, given))
+        first, again = (self._decode(rows).astype("f8") for rows in (stored, given))
         return bool(np.abs(first - again).max() <= _ROUNDING * np.abs(first).max())
 
 

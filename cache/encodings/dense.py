@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.encodings.encoding import Column, Encoding
+from decant.cache.encodings.encoding import Column, Encoding, why_refused
 from decant.cache.errors import FormatError, ValueRefusedError
 
 _DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
@@ -71,23 +71,22 @@ class Dense(Encoding):
 
     def _why(self, value: np.floating) -> str:
         """Why it is refused, and what to do."""
-        if not np.isfinite(value):
-            return (
-                "is not finite: the teacher fails on this input, or overflows in half precision; rows that were "
-                "written are kept"
-            )
-        if self.dtype == "float32":
-            return "overflows float32"
+        if not np.isfinite(value) or self.dtype == "float32":
+            return why_refused(value)
         return (
             f'overflows {self.dtype}, which holds up to 65,504; store them as float32: cache.dtype = "float32" in a '
             'recipe, decant.encodings.Dense("float32") in your own loop'
         )
 
-    def check(self, rows: Mapping[str, NDArray[Any]], samples: NDArray[np.int64], view: int) -> None:
+    def check(
+        self, rows: Mapping[str, NDArray[Any]], samples: NDArray[np.int64], view: int, num_outputs: int
+    ) -> None:
         """Raises ValueRefusedError for NaN and Inf."""
         self.encode(rows["logits"], samples, view)
 
-    def decode(self, rows: Mapping[str, NDArray[Any]]) -> NDArray[np.floating]:
-        """The rows as they are, without a copy."""
+    def decode(
+        self, rows: Mapping[str, NDArray[Any]], num_outputs: int, temperature: float = 1.0
+    ) -> NDArray[np.floating]:
+        """The rows as they are, without a copy, whatever the temperature."""
         logits: NDArray[np.floating] = rows["logits"]
         return logits

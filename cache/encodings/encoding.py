@@ -9,10 +9,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from decant.cache.errors import ValueRefusedError
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class Encoding(ABC):
     True
     """
 
+    format_version: ClassVar[int] = 1
+    """The first version of the file format whose readers know it."""
+
     @property
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -56,6 +61,22 @@ class Encoding(ABC):
     def logits_dtype(self) -> np.dtype[Any]:
         """Dtype of the logits that `decode` returns."""
 
+    @property
+    def name(self) -> str:
+        """How messages speak of it."""
+        return self.logits_dtype.name
+
+    @property
+    def first_temperature(self) -> float:
+        """T whose softmax logits are decoded for where none is asked for."""
+        return 1.0
+
+    def check_outputs(self, num_outputs: int) -> None:  # noqa: B027, as most take any number
+        """Raises FormatError where so many outputs cannot be stored so."""
+
+    def require_temperature(self, temperature: float) -> None:  # noqa: B027, as most serve any
+        """Raises MismatchError, naming those that it can be of, where rows do not tell the softmax at a temperature."""
+
     @abstractmethod
     def columns(self, num_outputs: int) -> dict[str, Column]:
         """The tables of C outputs by name, in the order in which they lie in the file; every view has its own rows."""
@@ -70,13 +91,48 @@ class Encoding(ABC):
         """
 
     @abstractmethod
-    def check(self, rows: Mapping[str, NDArray[Any]], samples: NDArray[np.int64], view: int) -> None:
+    def check(
+        self, rows: Mapping[str, NDArray[Any]], samples: NDArray[np.int64], view: int, num_outputs: int
+    ) -> None:
         """Raises ValueRefusedError for encoded rows that `encode` never returns; rows of another file are checked."""
 
     @abstractmethod
-    def decode(self, rows: Mapping[str, NDArray[Any]]) -> NDArray[np.floating]:
-        """Logits (B, C) from rows of every table; (C,) from one row."""
+    def decode(
+        self, rows: Mapping[str, NDArray[Any]], num_outputs: int, temperature: float = 1.0
+    ) -> NDArray[np.floating]:
+        """Logits (B, C) from rows of every table; (C,) from one row. Where not every logit is stored, they are such
+        that their softmax at `temperature` is what is known. Raises as `require_temperature` does.
+        """
+
+    def compare(self, rows: Mapping[str, NDArray[Any]], logits: NDArray[np.floating]) -> tuple[float, float]:
+        """How far encoded rows are from logits (B, C) that should be theirs, and how much of it may come from encoding:
+        the largest |stored − given| of what is stored, and that of the given logits encoded themselves.
+        """
+        anew = self.encode(logits, np.arange(len(logits)), 0)
+        stored, rounded = (
+            self.decode(each, logits.shape[1], self.first_temperature).astype("f8") for each in (rows, anew)
+        )
+        return float(np.abs(stored - logits).max()), float(np.abs(rounded - logits).max())
 
     def row_bytes(self, num_outputs: int) -> int:
         """Bytes that one view of a sample takes in all tables together."""
         return sum(column.row_bytes for column in self.columns(num_outputs).values())
+
+
+def require_finite(logits: NDArray[np.floating], samples: NDArray[np.int64], view: int) -> None:
+    """Raises ValueRefusedError, naming sample and view, for NaN, Inf and what overflows float32."""
+    bad = ~(np.abs(logits) <= np.finfo("f4").max)
+    if bad.any():
+        row, output = np.argwhere(bad)[0]
+        value = logits[row, output]
+        raise ValueRefusedError(f"sample {samples[row]}, view {view}: logit {value} {why_refused(value)}")
+
+
+def why_refused(value: np.floating) -> str:
+    """Why a value that is not finite, or overflows float32, is refused."""
+    if np.isfinite(value):
+        return "overflows float32"
+    return (
+        "is not finite: the teacher fails on this input, or overflows in half precision; rows that were written are "
+        "kept"
+    )

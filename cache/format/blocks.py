@@ -7,7 +7,6 @@ from an unwritten, torn or altered one.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from decant.cache.format.tables import Layout, columns, rows_per_block
 from decant.cache.io.blockfile import WRITTEN, BlockFile
+from decant.cache.io.checksum import crc32
 
 
 class Blocks:
@@ -81,7 +81,7 @@ def block_entry(blocks: Blocks, rows: Mapping[str, NDArray[Any]]) -> int:
     """The entry of a block of these rows (R, …) of every table."""
     crc = 0
     for table in blocks.checked:
-        crc = zlib.crc32(np.ascontiguousarray(rows[table]).data, crc)
+        crc = crc32(np.ascontiguousarray(rows[table]).data, crc)
     return WRITTEN + crc
 
 

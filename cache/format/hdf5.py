@@ -1,4 +1,4 @@
-"""The HDF5 file, format version 1: creates it, checks it, finds its tables.
+"""The HDF5 file: creates it, checks it, finds its tables. Its version is the first whose readers know its encoding.
 
 A file is a header that only libhdf5 writes, then contiguous tables on page boundaries (`tables.py`), then nothing:
 
@@ -29,7 +29,8 @@ from decant.cache.io.system import pread
 from decant.cache.manifest import MAX_BYTES, Manifest
 
 FORMAT = b"soft-label-cache"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest version that is read; 1 is what dense logits are written as."""
 PAGE = 4096
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -73,10 +74,10 @@ def _create(path: str | os.PathLike[str], manifest: Manifest, text: bytes) -> tu
         locking=False,  # the writer has its own, and some file systems have none
         alignment_threshold=0,
         alignment_interval=PAGE,
-        meta_block_size=_block_size(text),
+        meta_block_size=_block_size(manifest, text),
     ) as file:
         file.attrs.create("format", np.bytes_(FORMAT))
-        file.attrs.create("format_version", np.array(FORMAT_VERSION, "<i8"))
+        file.attrs.create("format_version", np.array(manifest.encoding.format_version, "<i8"))
         file.attrs.create("manifest", np.bytes_(text))
         for name, spec in expected_tables(manifest).items():
             _create_table(file, name, spec)
@@ -90,12 +91,15 @@ def header_room(manifest: Manifest) -> int:
     >>> header_room(Manifest.build(num_samples=50_000, num_outputs=100))
     69632
     """
-    return 2 * _block_size(manifest.to_json()) + PAGE
+    return 2 * _block_size(manifest, manifest.to_json()) + PAGE
 
 
-def _block_size(text: bytes) -> int:
-    """Of one block of metadata, large enough for all of it, so that the header comes before the first table."""
-    return 1 << (2 * len(text) + 16 * 1024).bit_length()
+def _block_size(manifest: Manifest, text: bytes) -> int:
+    """Of one block of metadata, large enough for all of it, so that the header comes before the first table. libhdf5
+    gives each table's object a page, and so the superblock, the root group and what remains of it.
+    """
+    objects = PAGE * (len(expected_tables(manifest)) + 3)
+    return max(1 << (2 * len(text) + 16 * 1024).bit_length(), 1 << (objects - 1).bit_length())
 
 
 def check(file: BinaryIO, path: str) -> Layout:
@@ -196,11 +200,14 @@ def _read_manifest(hdf: h5py.File, path: str) -> Manifest:
         raise NewerFormatError(
             f"{path}: format_version: read up to {FORMAT_VERSION}, found {version}; update decant"
         )
-    if version != FORMAT_VERSION:
-        raise FormatError(f"{path}: format_version: expected {FORMAT_VERSION}, found {version}")
     if h5a.get_num_attrs(hdf.id) != 3:
         raise FormatError(f"{path}: must have exactly the attributes format, format_version, manifest")
-    return Manifest.from_json(_read_attribute(hdf, "manifest", MAX_BYTES, h5t.STRING))
+    manifest = Manifest.from_json(_read_attribute(hdf, "manifest", MAX_BYTES, h5t.STRING))
+    if version != manifest.encoding.format_version:
+        raise FormatError(
+            f"{path}: format_version: expected {manifest.encoding.format_version}, found {version}"
+        )
+    return manifest
 
 
 def _read_attribute(hdf: h5py.File, name: str, limit: int, kind: int) -> bytes:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from decant.cache.errors import StorageError
 from decant.cache.format.blocks import Blocks, StoredRows
+from decant.cache.io.checksum import crc32
 from decant.cache.io.files import write_all
 from decant.cache.io.opening import NotAFileError, create_new, read_file
 from decant.cache.io.partial import MARKS, marks_of
@@ -92,7 +92,7 @@ def row_crc32(blocks: Blocks, rows: Mapping[str, NDArray[Any]]) -> NDArray[np.ui
     for place in range(len(found)):
         crc = 0
         for part in parts:
-            crc = zlib.crc32(part[place].data, crc)
+            crc = crc32(part[place].data, crc)
         found[place] = crc
     return found
 

@@ -252,7 +252,7 @@ def _print_cache(cached: Cached) -> None:
     rate = "" if not cached.seconds else f", {cached.rows / cached.seconds:,.0f} samples/s"
     figure, outputs = headline(cached.metrics), _outputs(cache)
     say(
-        f"  {views}{cache.num_samples:,} samples × {cache.num_outputs:,} {outputs}, {cache.manifest.dtype.name}, "
+        f"  {views}{cache.num_samples:,} samples × {cache.num_outputs:,} {outputs}, {cache.manifest.encoding.name}, "
         f"{cache.path.stat().st_size:,} bytes{rate}; the teacher's {figure.name} on these labels, from the file: "
         f"{figure.text(cached.metrics)}{part}"
     )

@@ -383,11 +383,39 @@ class TeacherSettings(Training):
         return self
 
 
+class SparseSettings(Section):
+    """The largest logits of a row, and the mass of all others at each temperature that a student may use."""
+
+    kind: Literal["sparse"] = "sparse"
+    """The name of the encoding."""
+    head: Count = 64
+    """How many logits of a row are kept; at most the number of classes."""
+    temperatures: Annotated[
+        tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
+        Field(min_length=1, max_length=16, strict=False),
+    ] = (1.0,)
+    """T at which students may learn, in rising order: the mass of the other classes is stored at each."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> SparseSettings:
+        if list(self.temperatures) != sorted(set(self.temperatures)):
+            raise ValueError(f"temperatures: must rise, found {list(self.temperatures)}")
+        return self
+
+
+def _sparse_by_name(value: Any) -> Any:
+    return {"kind": "sparse"} if value == "sparse" else value
+
+
 class CacheSettings(Section):
     """`[cache]`: how the logits are computed and stored."""
 
     dtype: Literal["float16", "float32"] = "float16"
     """How the logits are stored; float16 takes half the space."""
+    encoding: Annotated[Literal["dense-u8"] | SparseSettings | None, BeforeValidator(_sparse_by_name)] = None
+    """How else they are stored: "dense-u8" is a byte for each, on a scale of its row; "sparse" the largest alone, or
+    `{ kind = "sparse", head = 64, temperatures = [1.0, 4.0] }`. None is every logit in `dtype`.
+    """
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the teacher computes in."""
     batch_size: Count = 256

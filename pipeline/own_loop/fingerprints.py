@@ -32,7 +32,6 @@ def own_manifest(
     info: Mapping[str, Any],
 ) -> Manifest:
     """The manifest of a teacher's logits on these views."""
-    stored = {**encoding.identity, "teacher_precision": precision}
     return Manifest.build(
         num_samples=len(views),
         num_outputs=num_outputs,
@@ -41,8 +40,7 @@ def own_manifest(
         teacher=teacher,
         data=data_fingerprint(views, labels, data_name),
         views=views_fingerprint(views, probed),
-        dtype=stored.pop("dtype"),
-        encoding=stored,
+        encoding={**encoding.identity, "teacher_precision": precision},
         info={
             "python": platform.python_version(),
             "versions": {each: version for each in _DECIDE_PIXELS if (version := _version(each))},

@@ -10,11 +10,12 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from decant.cache import Manifest
+from decant.cache import Dense, Encoding, Manifest, Quantised, Sparse
 from decant.pipeline import data as datasets
 from decant.pipeline.config.augmentations import Transform
-from decant.pipeline.config.settings import CacheSettings, ViewsSettings
-from decant.pipeline.data.samples import LabelledData, num_targets
+from decant.pipeline.config.settings import CacheSettings, SparseSettings, ViewsSettings
+from decant.pipeline.data.samples import LabelledData, num_targets, task_of
+from decant.pipeline.errors import RecipeError
 from decant.pipeline.runs.result import Result
 from decant.pipeline.support.source_code import code_sha256
 
@@ -57,19 +58,25 @@ def views_fingerprint(settings: ViewsSettings, data: LabelledData) -> dict[str, 
 def cache_manifest(
     data: LabelledData, views: ViewsSettings, teacher: Result, settings: CacheSettings
 ) -> Manifest:
-    """The manifest of the teacher's logits on these data through these views."""
+    """The manifest of the teacher's logits on these data through these views. Raises RecipeError for a compact encoding
+    of anything but a softmax.
+    """
+    if settings.encoding is not None and task_of(data) != "classification":
+        raise RecipeError(
+            f"cache.encoding: compact encodings are of softmaxes, and the task of {data.name} is {task_of(data)}; "
+            "leave it out"
+        )
     return Manifest.build(
         num_samples=len(data),
         num_outputs=teacher.network.num_classes,
         num_views=views.num_views,
         num_targets=num_targets(data),
-        dtype=settings.dtype,
         teacher={
             "network": {"name": teacher.network.name, "args": teacher.network.args},
             "weights_sha256": teacher.weights_sha256,
             **({} if teacher.network_code is None else {"code": teacher.network_code}),
         },
-        encoding={"teacher_precision": settings.precision},
+        encoding={**encoding_of(settings).identity, "teacher_precision": settings.precision},
         info={
             "batch_size": settings.batch_size,
             "python": platform.python_version(),
@@ -77,3 +84,12 @@ def cache_manifest(
         },
         **fingerprints(views, data),
     )
+
+
+def encoding_of(settings: CacheSettings) -> Encoding:
+    """How a recipe has its logits stored."""
+    if settings.encoding is None:
+        return Dense(settings.dtype)
+    if isinstance(settings.encoding, SparseSettings):
+        return Sparse(settings.encoding.head, settings.encoding.temperatures)
+    return Quantised()

@@ -16,6 +16,7 @@ from decant.cache import (
     LogitSource,
     MismatchError,
     SoftLabelDataset,
+    Sparse,
     Verify,
     differences,
     require_equal,
@@ -26,6 +27,7 @@ from decant.pipeline.config.settings import Settings
 from decant.pipeline.data.samples import ArrayData, num_outputs
 from decant.pipeline.errors import NotMadeError, RecipeError
 from decant.pipeline.phases.plan import Plan
+from decant.pipeline.support.notices import say_once
 from decant.pipeline.training.loading import BatchedData
 from decant.pipeline.training.on_device import DeviceData, fits_on_device
 
@@ -65,8 +67,10 @@ def combine(settings: Settings, caches: list[LogitCache]) -> LogitSource:
     """One cache as it is, or an ensemble of several: averaged as `cache.ensemble` says (the outputs of a regression
     always as they are), or kept separate for an objective that needs each teacher's logits.
 
-    Raises RecipeError where softmaxes would be averaged at a temperature that is a schedule.
+    Raises RecipeError where softmaxes would be averaged at a temperature that is a schedule, and where a sparse cache
+    does not know the softmax at the objective's.
     """
+    caches = [_for_objective(cache, settings) for cache in caches]
     if len(caches) == 1:
         return caches[0]
     if settings.separate_caches:
@@ -145,6 +149,31 @@ def _ensemble_temperature(settings: Settings) -> float:
             'student.objective.temperature is a schedule; set cache.ensemble = "logits"'
         )
     return float(temperature)
+
+
+def _for_objective(cache: LogitCache, settings: Settings) -> LogitCache:
+    """The cache, read for the temperature of the objective where that matters; what a sparse one cannot say is said."""
+    encoding = cache.manifest.encoding
+    if not isinstance(encoding, Sparse):
+        return cache
+    temperature = getattr(settings.student.objective, "temperature", None)
+    if isinstance(temperature, Scheduled):
+        raise RecipeError(
+            f"student.objective.temperature: {cache.path} has the mass of the outputs that it leaves out at certain "
+            "temperatures alone, and this is a schedule; set one of these, or cache every logit"
+        )
+    if temperature is None:
+        read = cache.at_temperature(encoding.first_temperature)
+    else:
+        try:
+            read = cache.at_temperature(float(temperature))
+        except MismatchError as error:
+            raise RecipeError(f"student.objective.{error}") from None
+    say_once(
+        f"{cache.path}: {encoding.head:,} of {cache.num_outputs:,} logits of a row are cached: the mass of the others "
+        "is spread evenly over them"
+    )
+    return read
 
 
 def _require_outputs(cache: LogitCache, expected: int) -> None:

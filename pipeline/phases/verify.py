@@ -57,10 +57,8 @@ def compare_with_teacher(plan: Plan, rows: int, device: torch.device, seed: int 
     for first in range(0, rows, settings.batch_size):
         batch = keys[first : first + settings.batch_size]
         live = teacher_logits(network, viewed.batch(batch)[0], device, settings.precision)
-        stored = cache.logits(batch[:, 0], batch[:, 1]).astype(np.float32)
-        rounded = live.astype(cache.manifest.dtype).astype(np.float32)
-        largest = max(largest, float(np.abs(stored - live).max()))
-        rounding = max(rounding, float(np.abs(rounded - live).max()))
+        off, explained = cache.manifest.encoding.compare(cache.encoded(batch[:, 0], batch[:, 1]), live)
+        largest, rounding = max(largest, off), max(rounding, explained)
         magnitude = max(magnitude, float(np.abs(live).max()))
     bound = 2 * rounding + _ARITHMETIC_ERROR[settings.precision] * magnitude
-    return Comparison(path, rows, largest, rounding, cache.manifest.dtype.name, bound)
+    return Comparison(path, rows, largest, rounding, cache.manifest.encoding.name, bound)

@@ -21,8 +21,20 @@ _NOT_DECISIVE: dict[Kind, tuple[str, ...]] = {  # settings of those sections tha
     "teacher": ("views.count",),
     "labels": ("student.objective",),
 }
-_OF_TEACHERS = ("teacher", "knowledge", "cache.dtype", "cache.precision")  # unused beside cache.from
-_SETTINGS = {"encoding.dtype": "cache.dtype", "encoding.teacher_precision": "cache.precision"}
+_OF_TEACHERS = (
+    "teacher",
+    "knowledge",
+    "cache.dtype",
+    "cache.encoding",
+    "cache.precision",
+)  # unused beside cache.from
+_SETTINGS = {
+    "encoding.dtype": "cache.dtype",
+    "encoding.teacher_precision": "cache.precision",
+    "encoding.kind": "cache.encoding",
+    "encoding.head": "cache.encoding.head",
+    "encoding.temperatures": "cache.encoding.temperatures",
+}
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,8 @@ def with_opened(phase: Phase, cache: LogitCache) -> Phase:
         path=cache.path,
         state="done",
         finished=cache.path.stat().st_mtime,
-        detail=f"{views}{cache.num_samples:,} samples × {cache.num_outputs:,} {outputs}, {cache.manifest.dtype.name}",
+        detail=f"{views}{cache.num_samples:,} samples × {cache.num_outputs:,} {outputs}, "
+        f"{cache.manifest.encoding.name}",
     )
 
 

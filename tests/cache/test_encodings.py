@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from decant.cache import FormatError, LogitCache, LogitCacheWriter, Manifest, ValueRefusedError, encodings
 from decant.cache.convert import copy_view
-from decant.cache.encodings import Column, Dense, Encoding, encoding_of
+from decant.cache.encodings import Column, Dense, Encoding, Quantised, Sparse, encoding_of
 from decant.cache.format.tables import BLOCK_BYTES, rows_per_block
 from tests.helpers.caches import leftovers
+
+N, C, V = 50, 1000, 2
 
 
 @dataclass(frozen=True)
@@ -46,27 +48,33 @@ class Centred(Encoding):
     ) -> dict[str, NDArray[Any]]:
         means = logits.mean(axis=-1, dtype="f4")
         rows = {"means": means, "remains": (logits - means[:, None]).astype("f2")}
-        self.check(rows, samples, view)
+        self.check(rows, samples, view, logits.shape[1])
         return rows
 
-    def check(self, rows: Mapping[str, NDArray[Any]], samples: NDArray[np.int64], view: int) -> None:
+    def check(
+        self, rows: Mapping[str, NDArray[Any]], samples: NDArray[np.int64], view: int, num_outputs: int
+    ) -> None:
         bad = np.flatnonzero(~np.isfinite(rows["remains"]).all(axis=1))
         if len(bad):
             raise ValueRefusedError(f"sample {samples[bad[0]]}, view {view}: not finite")
 
-    def decode(self, rows: Mapping[str, NDArray[Any]]) -> NDArray[np.floating]:
+    def decode(
+        self, rows: Mapping[str, NDArray[Any]], num_outputs: int, temperature: float = 1.0
+    ) -> NDArray[np.floating]:
         result: NDArray[np.floating] = rows["remains"].astype("f4") + rows["means"][..., None]
         return result
 
 
-@pytest.fixture(params=[Dense("float16"), Dense("float32"), Centred()], ids=str)
+EXACT = [Dense("float16"), Dense("float32"), Centred()]
+"""What gives back values that have few bits."""
+ROUNDED = [Quantised(), Sparse(64, (1.0, 4.0)), Sparse(7, (2.0,)), Sparse(C, (1.0,))]
+
+
+@pytest.fixture(params=EXACT + ROUNDED, ids=str)
 def encoding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Encoding:
     monkeypatch.setitem(encodings._KINDS, "centred", Centred)
     found: Encoding = request.param
     return found
-
-
-N, C, V = 50, 1000, 2
 
 
 def manifest_of(encoding: Encoding, **teacher: Any) -> Manifest:
@@ -78,6 +86,14 @@ def raw_logits(view: int) -> NDArray[np.floating]:
     values = np.random.default_rng(view).integers(-64, 64, (N, C)).astype("f8")
     values[:, 1::2] = -values[:, ::2]
     return values + 4.0
+
+
+def stored_logits(encoding: Encoding, view: int) -> NDArray[np.floating]:
+    """(N, C) as they come back from a cache."""
+    if encoding in EXACT:
+        return raw_logits(view)
+    rows = encoding.encode(raw_logits(view), np.arange(N), view)
+    return encoding.decode(rows, C, encoding.first_temperature)
 
 
 def write(writer: LogitCacheWriter, samples: NDArray[np.intp], view: int) -> None:
@@ -105,11 +121,12 @@ def test_rows_decode_to_what_was_encoded(encoding: Encoding) -> None:
     for name, column in columns.items():
         assert (rows[name].shape, rows[name].dtype) == ((N, *column.shape), column.dtype)
         assert column.per_view
-    encoding.check(rows, np.arange(N), 0)
-    found = encoding.decode(rows)
+    encoding.check(rows, np.arange(N), 0, C)
+    at = encoding.first_temperature
+    found = encoding.decode(rows, C, at)
     assert found.dtype == encoding.logits_dtype
-    assert np.array_equal(found, raw_logits(0))
-    one = encoding.decode({name: row[3] for name, row in rows.items()})
+    assert np.array_equal(found, stored_logits(encoding, 0))
+    one = encoding.decode({name: row[3] for name, row in rows.items()}, C, at)
     assert np.array_equal(one, found[3])
 
 
@@ -137,10 +154,10 @@ def test_a_cache_gives_back_what_was_written(
     assert cache.verify() == []
     indices = np.array([3, -1, 49, 3, 31, 32])
     for view in range(V):
-        assert np.array_equal(cache.logits(indices, view), raw_logits(view)[indices])
-        assert np.array_equal(cache.logits(7, view), raw_logits(view)[7])
+        assert np.array_equal(cache.logits(indices, view), stored_logits(encoding, view)[indices])
+        assert np.array_equal(cache.logits(7, view), stored_logits(encoding, view)[7])
     mixed = [view % V for view in range(len(indices))]
-    expected = [raw_logits(view)[index] for view, index in zip(mixed, indices, strict=True)]
+    expected = [stored_logits(encoding, view)[index] for view, index in zip(mixed, indices, strict=True)]
     assert np.array_equal(cache.logits(indices, mixed), np.stack(expected))
     assert cache.logits(indices).dtype == encoding.logits_dtype == cache.manifest.dtype
     assert np.array_equal(cache.labels, np.arange(N))
@@ -207,7 +224,7 @@ def test_encoded_rows_that_no_encoder_makes_are_refused(tmp_path: Path, encoding
     rows = encoding.encode(raw_logits(0)[:3], np.arange(3), 0)
     name = list(rows)[-1]
     spoilt = rows[name].copy()
-    spoilt[1, 5] = np.inf
+    spoilt[1, -1] = np.inf
     wrong: list[tuple[Mapping[str, NDArray[Any]], str]] = [
         ({}, "rows: expected"),
         ({**rows, "more": spoilt}, "rows: expected"),
@@ -222,9 +239,11 @@ def test_encoded_rows_that_no_encoder_makes_are_refused(tmp_path: Path, encoding
         assert not writer.is_written().any()
 
 
-@pytest.mark.parametrize("kind", ["sparse", 3, None, ["dense"]])
+@pytest.mark.parametrize("kind", ["spread", 3, None, ["dense"]])
 def test_an_encoding_that_is_not_known_is_refused(kind: Any) -> None:
-    with pytest.raises(FormatError, match=r"manifest: identity\.encoding\.kind must be one of dense, found"):
+    with pytest.raises(
+        FormatError, match=r"manifest: identity\.encoding\.kind must be one of dense, dense-u8, sparse, found"
+    ):
         Manifest.build(num_samples=3, num_outputs=2, encoding={"kind": kind})
 
 

@@ -109,12 +109,12 @@ def test_a_file_that_goes_on_is_refused(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
     content = bytearray(build(tmp_path / "cache.h5").read_bytes())
     at = content.index(struct.pack("<q", 1), content.index(b"format_version"))
-    content[at] = 2
+    content[at] = 3
     repair_checksums(content)
     reseal(content)
     (tmp_path / "newer.h5").write_bytes(content)
     with pytest.raises(
-        NewerFormatError, match=r"newer\.h5: format_version: read up to 1, found 2; update decant"
+        NewerFormatError, match=r"newer\.h5: format_version: read up to 2, found 3; update decant"
     ):
         check_path(tmp_path / "newer.h5")
 

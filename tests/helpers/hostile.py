@@ -255,11 +255,16 @@ def crafted(folder: Path, trap: Path) -> dict[str, str]:
         attributes={"format_version": np.array(1, ">i8")},
     )
     add("version array", kind, attributes={"format_version": np.array([1], "<i8")})
+    add(
+        "version of another encoding",
+        "format_version: expected 1, found 2",
+        attributes={"format_version": np.array(2, "<i8")},
+    )
     add("version 0", "format_version: expected 1, found 0", attributes={"format_version": np.array(0, "<i8")})
     add(
         "version 2",
-        "format_version: read up to 1, found 2",
-        attributes={"format_version": np.array(2, "<i8")},
+        "format_version: read up to 2, found 3",
+        attributes={"format_version": np.array(3, "<i8")},
     )
     add("other format", "not a soft-label cache", attributes={"format": np.bytes_(b"soft-label-catch")})
     for name in ("format", "format_version"):

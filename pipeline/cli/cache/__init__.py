@@ -2,14 +2,14 @@
 
 show.py      ls, info, diff, path: what a store and a cache hold
 verify.py    verify: whether a cache is intact, and agrees with its teacher
-convert.py   import, export, merge, gc: caches from arrays and other caches, arrays from caches, unused files
+convert.py   import, export, convert, merge, gc: caches from arrays and other caches, arrays from caches, unused files
 """
 
 from __future__ import annotations
 
 import click
 
-from decant.pipeline.cli.cache.convert import collect, export, import_table, merge
+from decant.pipeline.cli.cache.convert import collect, convert, export, import_table, merge
 from decant.pipeline.cli.cache.show import diff, info, list_caches, path
 from decant.pipeline.cli.cache.verify import verify
 
@@ -22,5 +22,5 @@ def cache() -> None:
     """
 
 
-for command in (list_caches, info, verify, diff, path, import_table, export, merge, collect):
+for command in (list_caches, info, verify, diff, path, import_table, export, convert, merge, collect):
     cache.add_command(command)

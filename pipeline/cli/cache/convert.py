@@ -154,6 +154,47 @@ def export(name: str, output: Path, view: int | None, store: Store) -> None:
     say(f"made {output}: {' × '.join(f'{size:,}' for size in shape)} {opened.manifest.dtype.name}")
 
 
+@click.command("convert")
+@click.argument("name", metavar="CACHE", shell_complete=completion.caches)
+@click.option(
+    "--encoding",
+    type=click.Choice(["dense-u8", "sparse"]),
+    required=True,
+    help="A byte for each logit, on a scale of its row; or the largest logits alone.",
+)
+@click.option("--head", type=click.IntRange(1), help="Logits of a row that sparse keeps.  [default: 64]")
+@click.option(
+    "--temperatures",
+    help="Temperatures at which students may learn from sparse, with commas between.  [default: 1]",
+)
+@store_option
+def convert(
+    name: str,
+    encoding: Literal["dense-u8", "sparse"],
+    head: int | None,
+    temperatures: str | None,
+    store: Store,
+) -> None:
+    """Make a smaller cache of CACHE, which holds every logit. No teacher is needed."""
+    from decant.cache import LogitCache, Quantised, Sparse, convert_cache
+
+    if encoding == "dense-u8" and (head is not None or temperatures is not None):
+        raise click.UsageError("--head and --temperatures belong to --encoding sparse")
+    cache = LogitCache.open(store.resolve(name))
+    try:
+        at = tuple(sorted({float(value) for value in (temperatures or "1").split(",")}))
+    except ValueError:
+        raise click.UsageError(f"--temperatures: expected numbers as 1,4, found {temperatures!r}") from None
+    try:
+        wanted = Quantised() if encoding == "dense-u8" else Sparse(64 if head is None else head, at)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    made = convert_cache(store, cache, wanted)
+    before, after = cache.path.stat().st_size, made.stat().st_size
+    say(f"made {made}: {after:,} bytes, {after / before:.0%} of {cache.path.name}")
+    _print_accuracy(made)
+
+
 @click.command("merge")
 @click.argument("names", metavar="CACHE CACHE...", nargs=-1, required=True, shell_complete=completion.caches)
 @click.option(

@@ -1,0 +1,141 @@
+"""Recipes whose caches are compact: students, refusals, and caches that are made smaller afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from decant.cache import LogitCache, MismatchError, Quantised, Sparse, Store, convert_cache, merge_caches
+from decant.pipeline.errors import RecipeError
+from decant.pipeline.phases.cache_logits import cache_logits
+from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.soft_labels import open_cache
+from decant.pipeline.phases.student import train_students
+from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.phases.verify import compare_with_teacher
+from decant.pipeline.runs.result import Result
+from decant.pipeline.support.notices import forget_what_was_said
+from tests.helpers.small import CPU, plan
+
+SPARSE = "cache.encoding={kind='sparse', head=4, temperatures=[1.0, 4.0]}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("compact")
+    make_teacher(plan(made), CPU)
+    for encoding in ("cache.dtype=float32", "cache.encoding=dense-u8", SPARSE):
+        cache_logits(plan(made, encoding), CPU, print)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def said_again() -> None:
+    forget_what_was_said()
+
+
+def cache_of(folder: Path, *overrides: str) -> LogitCache:
+    path = plan(folder, *overrides).find_cache()
+    assert path is not None
+    return LogitCache.open(path)
+
+
+def distilled(planned: Plan) -> Result:
+    return next(result for result, _ in train_students(planned, CPU) if result.kind == "distilled")
+
+
+def test_each_is_a_cache_of_its_own_and_near_the_dense_one(folder: Path) -> None:
+    dense, small, sparse = (
+        cache_of(folder, overrides)
+        for overrides in ("cache.dtype=float32", "cache.encoding=dense-u8", SPARSE)
+    )
+    assert len({cache.manifest.key for cache in (dense, small, sparse)}) == 3
+    assert small.manifest.encoding == Quantised()
+    assert sparse.manifest.encoding == Sparse(4, (1.0, 4.0))
+    logits = dense.logits(slice(None))
+    step = np.ptp(logits, axis=1, keepdims=True) / 255
+    assert (np.abs(small.logits(slice(None)) - logits) <= 0.51 * step).all()
+    assert np.array_equal(sparse.rows(slice(None)).ids[:, 0], logits.argmax(1))
+    for cache in (small, sparse):
+        assert np.array_equal(cache.input_crc32, dense.input_crc32)
+        assert cache.manifest.encoding.row_bytes(10) < dense.manifest.encoding.row_bytes(10)
+
+
+@pytest.mark.parametrize("encoding", ["cache.encoding=dense-u8", SPARSE])
+def test_the_teacher_agrees_with_its_compact_cache_and_with_no_other(
+    folder: Path, tmp_path: Path, encoding: str
+) -> None:
+    found = compare_with_teacher(plan(folder, encoding), 100, CPU)
+    assert found.agrees
+    assert found.bound < 0.5, "and so rows of other samples are noticed"
+
+
+@pytest.mark.parametrize("encoding", ["cache.encoding=dense-u8", SPARSE])
+def test_students_learn_from_it(folder: Path, encoding: str, capsys: pytest.CaptureFixture[str]) -> None:
+    at = "student.objective={name='kd', temperature=4.0}"
+    from_dense = distilled(plan(folder, "cache.dtype=float32", at))
+    from_compact = distilled(plan(folder, encoding, at))
+    assert from_compact.cache != from_dense.cache
+    assert abs(from_compact.metrics["top1"] - from_dense.metrics["top1"]) < 0.05
+    said = capsys.readouterr().err
+    assert said.count("4 of 10 logits of a row are cached: the mass of the others is spread evenly") == (
+        encoding == SPARSE
+    )
+
+
+@pytest.mark.parametrize(
+    ("objective", "says"),
+    [
+        (
+            "{name='kd', temperature=2.0}",
+            "student.objective.temperature 2: .* at T = 1, 4, and it does not follow",
+        ),
+        (
+            "{name='kd', temperature={from=4.0, to=1.0}}",
+            "student.objective.temperature: .* this is a schedule",
+        ),
+    ],
+)
+def test_a_temperature_that_is_not_declared_is_refused(folder: Path, objective: str, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        open_cache(plan(folder, SPARSE, f"student.objective={objective}"))
+
+
+def test_what_an_objective_without_a_temperature_reads(folder: Path) -> None:
+    cache = open_cache(plan(folder, SPARSE, "student.objective={name='mse'}"))
+    assert isinstance(cache, LogitCache)
+    assert cache.temperature == 1.0
+
+
+@pytest.mark.parametrize("encoding", ["dense-u8", "sparse"])
+def test_a_regression_has_none(tmp_path: Path, encoding: str) -> None:
+    from decant.pipeline.config.recipe import load_recipe
+
+    given = load_recipe("regression", [f"cache.encoding={encoding}", "teacher.epochs=1", "student.epochs=1"])
+    planned = Plan.of(given, tmp_path / "runs", Store(tmp_path / "caches"))
+    make_teacher(planned, CPU)
+    with pytest.raises(
+        RecipeError, match=r"cache.encoding: compact encodings are of softmaxes, .* is regression"
+    ):
+        cache_logits(planned, CPU, print)
+
+
+def test_a_cache_is_made_smaller_without_its_teacher_and_is_the_recipes(folder: Path, tmp_path: Path) -> None:
+    """What is converted is what the teacher's pass would have made, but for what float32 rounds."""
+    dense = cache_of(folder, "cache.dtype=float32")
+    for encoding, recipe in ((Quantised(), "cache.encoding=dense-u8"), (Sparse(4, (1.0, 4.0)), SPARSE)):
+        made = convert_cache(Store(tmp_path), dense, encoding)
+        assert LogitCache.open(made).manifest.key == cache_of(folder, recipe).manifest.key
+        assert np.allclose(
+            LogitCache.open(made).logits(slice(None)), cache_of(folder, recipe).logits(slice(None)), atol=1e-2
+        )
+        with pytest.raises(MismatchError, match="convert the cache of all logits that it was made from"):
+            convert_cache(Store(tmp_path), LogitCache.open(made), Quantised())
+
+
+def test_means_of_what_was_left_out_are_not_made_up(folder: Path, tmp_path: Path) -> None:
+    sparse = cache_of(folder, SPARSE)
+    with pytest.raises(MismatchError, match="the mean of what was left out is not known"):
+        merge_caches(Store(tmp_path), [sparse, sparse], "mean-logits")
