@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -359,7 +360,8 @@ class TeacherSettings(Training):
             return self
         if len({type(name) for name in self.classes}) > 1:
             raise ValueError("classes: must be column numbers, or names, not both")
-        twice = next((name for name in self.classes if self.classes.count(name) > 1), None)
+        often = Counter(self.classes)
+        twice = next((name for name in self.classes if often[name] > 1), None)
         if twice is not None:
             raise ValueError(
                 f"classes: {twice!r} is there twice; each class of the data has an output of its own"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from decant.pipeline.errors import DataError, nearest
 
@@ -27,10 +28,10 @@ def kept_columns(
     >>> kept_columns([0, 2], 3, None, 2)
     [0, 2]
     """
-    columns = [_column(one, outputs, names, setting) for one in chosen]
-    twice = next(
-        (one for one, column in zip(chosen, columns, strict=True) if columns.count(column) > 1), None
-    )
+    places = (_places(names or ()), _places(_plain(names or ())))
+    columns = [_column(one, outputs, names, places, setting) for one in chosen]
+    often = Counter(columns)
+    twice = next((one for one, column in zip(chosen, columns, strict=True) if often[column] > 1), None)
     if twice is not None:
         raise DataError(
             f"{setting}: {twice!r} is there twice; each class of the data has a column of its own"
@@ -54,7 +55,22 @@ def kept_columns(
     return columns
 
 
-def _column(chosen: int | str, outputs: int, names: Sequence[str] | None, setting: str) -> int:
+def _places(names: Sequence[str]) -> dict[str, list[int]]:
+    """The columns that each name is the name of."""
+    places: dict[str, list[int]] = {}
+    for column, name in enumerate(names):
+        places.setdefault(name, []).append(column)
+    return places
+
+
+def _column(
+    chosen: int | str,
+    outputs: int,
+    names: Sequence[str] | None,
+    places: tuple[Mapping[str, list[int]], Mapping[str, list[int]]],
+    setting: str,
+) -> int:
+    """The column of one class. `places` are those of the names as they are, and as `_plain` makes them."""
     if isinstance(chosen, int):
         if not 0 <= chosen < outputs:
             raise DataError(
@@ -65,8 +81,8 @@ def _column(chosen: int | str, outputs: int, names: Sequence[str] | None, settin
         raise DataError(
             f"{setting}: the names of the {outputs:,} outputs are not known; give column numbers from 0"
         )
-    found = [column for column, name in enumerate(names) if name == chosen]
-    found = found or [column for column, name in enumerate(_plain(names)) if [name] == _plain([chosen])]
+    exactly, plainly = places
+    found = exactly.get(chosen) or plainly.get(_plain([chosen])[0]) or []
     if not found:
         raise DataError(f"{setting}: no output is called {chosen!r}; {_nearest(chosen, names)}")
     if len(found) > 1:

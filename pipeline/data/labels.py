@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -92,7 +93,8 @@ def places_of(classes: Sequence[str]) -> dict[str, int]:
     >>> places_of(["cat", "crane", "crane"])
     {'cat': 0}
     """
-    return {name: label for label, name in enumerate(classes) if classes.count(name) == 1}
+    often = Counter(classes)
+    return {name: label for label, name in enumerate(classes) if often[name] == 1}
 
 
 def from_one_hot(per_sample: Sequence[Label]) -> tuple[Sequence[Label], int | None]:
