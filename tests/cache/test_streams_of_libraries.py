@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader
 from decant.cache import LogitCache, LogitCacheWriter, MismatchError, attach
 from tests.helpers.caches import manifest
 
+pytestmark = pytest.mark.integrations  # make test-integrations runs these too, with the libraries
+
 pytestmark = [  # webdataset leaves its files open
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -21,6 +21,8 @@ from decant.cache import CacheWarning, MismatchError
 from decant.pipeline.errors import DataError
 from tests.own_loop.conftest import N, Named, Pictures, Teacher
 
+pytestmark = pytest.mark.integrations  # make test-integrations runs these too, with the libraries
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*likely not a trained teacher")
 
 
