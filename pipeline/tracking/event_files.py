@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from decant.cache.io.opening import require_folder
 from decant.pipeline.errors import ModelError
 from decant.pipeline.support.plugins import optional
 from decant.pipeline.tracking.tracker import Run
@@ -41,5 +42,6 @@ class EventFiles(EventWriter):
     """Writes the events of a run anew: a second file beside the first would double its curves."""
 
     def __init__(self, run: Run) -> None:
+        require_folder(run.folder / FOLDER)
         shutil.rmtree(run.folder / FOLDER, ignore_errors=True)
         super().__init__(run.folder / FOLDER)
