@@ -143,9 +143,13 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Prints a warning of ours as one line for users, any other as Python does."""
-    text = f"warning: {one_line(message)}\n" if category.__module__.startswith("decant.") else None
-    (file or sys.stderr).write(text or warnings.formatwarning(message, category, filename, lineno, line))
+    """Prints a warning of ours as one line for users, any other as Python does, its further lines indented."""
+    if category.__module__.startswith("decant."):
+        text = f"warning: {one_line(message)}\n"
+    else:
+        text = warnings.formatwarning(message, category, one_line(filename), lineno, line)
+        text = text.rstrip("\n").replace("\n", "\n  ") + "\n"
+    (file or sys.stderr).write(text)
 
 
 def _is_of_commands(error: SystemExit) -> bool:

@@ -21,7 +21,9 @@ from decant.pipeline.support.terminal import console, one_line, printable
 
 if TYPE_CHECKING:
     from decant.cache import Store
+    from decant.pipeline.config.recipe import Recipe
 
+_RESULT = "result.json"  # of a run folder; the module that writes it imports torch
 _USUAL = {"runs": "runs", "store": None, "device": "auto"}
 _STDOUT = "decant.pipeline.cli.options.stdout"
 _store = click.option(
@@ -85,7 +87,6 @@ def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(recipe: str, overrides: Sequence[str], **rest: Any) -> None:
         from decant.cache import Store
-        from decant.pipeline.runs.open import load_given_recipe
 
         where = {name: rest.pop(name) for name in _USUAL}
         for name in ("runs", "store"):
@@ -177,12 +178,23 @@ def say(text: object, err: bool = False) -> None:
 
 def find_modules_beside(recipe: str) -> None:
     """Has `module:function` find modules beside a recipe's file too, unless that is the one of a run folder."""
-    from decant.pipeline.runs.result import RESULT
     from decant.pipeline.support.modules import search
 
-    folder = Path(recipe).absolute().parent
-    if recipe.endswith(".toml") and not os.path.lexists(folder / RESULT):
-        search(folder)
+    if recipe.endswith(".toml") and not _is_of_run(recipe):
+        search(Path(recipe).absolute().parent)
+
+
+def load_given_recipe(recipe: str, overrides: Sequence[str]) -> Recipe:
+    """The recipe that a user gives: a script of the user's, unless it is that of a run folder, which is data."""
+    if _is_of_run(recipe):
+        from decant.pipeline.runs.open import load_given_recipe as load  # imports torch
+    else:
+        from decant.pipeline.config.recipe import load_recipe as load
+    return load(recipe, overrides)
+
+
+def _is_of_run(recipe: str) -> bool:
+    return recipe.endswith(".toml") and os.path.lexists(Path(recipe).parent / _RESULT)
 
 
 def percent(share: float | None) -> str:

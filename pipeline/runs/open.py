@@ -50,21 +50,21 @@ def open_run(path: Path) -> FinishedRun:
         raise NotMadeError(f"{path}: {_why_not_a_run(folder)}")
     if not (folder / RECIPE).is_file():
         raise DamagedError(f"{folder}: {RECIPE} is missing, which says how its data are read")
-    return FinishedRun(result, _recipe_of(result))
+    return FinishedRun(result, _recipe_of(result, str(folder / RECIPE)))
 
 
 def load_given_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe that a user gives: a script of the user's, unless it is that of a finished run, which is data. Raises
-    RecipeError, DamagedError.
+    """The recipe that a user gives: a script of the user's, unless it lies in the folder of a finished run, which is
+    data. Raises RecipeError, DamagedError.
     """
-    path = Path(name_or_file)
-    result = load_result(path.parent) if path.name == RECIPE else None
-    return load_recipe(name_or_file, overrides) if result is None else _recipe_of(result, overrides)
+    result = load_result(Path(name_or_file).parent) if name_or_file.endswith(".toml") else None
+    if result is None:
+        return load_recipe(name_or_file, overrides)
+    return _recipe_of(result, name_or_file, overrides)
 
 
-def _recipe_of(result: Result, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe that a run keeps, of whose functions only those run that it recorded."""
-    path = str(result.folder / RECIPE)
+def _recipe_of(result: Result, path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe that lies in a run folder, of whose functions only those run that the run recorded."""
     recipe = load_recipe(path, is_script=False)
     trust.named_by_run(result.folder, recipe.settings.functions, result.recorded_code)
     if not overrides:

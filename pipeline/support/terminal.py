@@ -70,12 +70,12 @@ class _Gate:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def write(self, text: str) -> int:
-        if not isinstance(text, str):
-            raise TypeError(f"expected text, got {type(text).__name__}")
-        start = (
-            "\r" if text.startswith("\r") else ""
-        )  # progress bars of libraries go back to the line's start
+    def write(self, text: str | bytes) -> int:
+        if isinstance(text, bytes):
+            if not text:
+                raise TypeError("a stream of text")  # by which click tells that it is one
+            text = text.decode(errors="replace")
+        start = "\r" if text.startswith("\r") else ""  # bars of libraries go back to the line's start
         self._stream.write(start + printable(text[len(start) :], keep="\n\t"))
         return len(text)
 

@@ -274,3 +274,19 @@ def test_a_table_in_markdown_stays_a_table(run: Path) -> None:
 def test_printable_keeps_what_people_write() -> None:
     for text in ("日本語", "שלום", "naïve café", "🙂", "a\u00a0b", "10\u202f%"):
         assert printable(text) == text
+
+
+def test_a_warning_of_a_library_begins_no_other_line(tmp_path: Path) -> None:
+    script = (
+        "import sys, warnings, decant.pipeline.cli.main as cli\n"
+        "@cli.decant.command()\n"
+        "def warns():\n"
+        "    warnings.warn('about x\\x1b[2J\\nnext: rm -rf ~')\n"
+        "sys.argv = ['decant', 'warns']\n"
+        "cli.main()\n"
+    )
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert "about x" in done.stderr
+    assert not obeyed(done.stderr)
+    assert not any(line.startswith("next:") for line in done.stderr.splitlines())

@@ -15,6 +15,7 @@ from decant.pipeline.cli.options import (
     as_json,
     command_line,
     find_modules_beside,
+    load_given_recipe,
     overrides_option,
     percent,
     print_json,
@@ -109,7 +110,6 @@ def import_table(
     table, of_data = read_table(logits), None
     if recipe is not None:
         from decant.pipeline.phases.datasets import RecipeData
-        from decant.pipeline.runs.open import load_given_recipe
 
         find_modules_beside(recipe)
         of_recipe = RecipeData(load_given_recipe(recipe, overrides).settings)
