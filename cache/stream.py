@@ -19,7 +19,7 @@ from decant.cache.ensemble import Ensemble
 from decant.cache.errors import CacheWarning, MismatchError
 from decant.cache.inputs import CheckInputs
 from decant.cache.io.checksum import crc32
-from decant.cache.items import ItemKeys, is_pair, kind_of_item, pick
+from decant.cache.items import ItemKeys, kind_of_item, pick, recognise
 from decant.cache.reader import LogitCache
 from decant.cache.sample_keys import SampleKey, read_key, require_row, without_key
 from decant.cache.source import LogitSource
@@ -47,7 +47,8 @@ def attach(
 
     key: where a sample has its index in the cache: the name of a field, a place in a tuple, or a function of the
     sample. It is an integer, or (index, view) where the cache has several views. keys: where input and label are, as
-    `("jpg", "cls")`; not needed where the sample without its key is (input, label). A dictionary is yielded with
+    `("jpg", "cls")`; not needed where the sample without its key is (input, label), or a dictionary with one field of
+    tensors, arrays or images and one of a usual name for labels. A dictionary is yielded with
     "teacher_logits" added, a tuple with the logits appended; they are (C,) float32.
 
     Labels are compared for each sample; inputs as `check_inputs` says, "sample" being the first and each 32nd after it
@@ -196,13 +197,14 @@ class SoftLabelStream(IterableDataset[Any]):
         due = inputs == "all" or (inputs == "sample" and number % _EVERY == 0)
         if not due and not self._alignment.compare_labels:
             return
-        rest = without_key(sample, self.key)
-        if self.item_keys is None and not is_pair(rest):
+        rest = without_key(sample, self.key) if self.item_keys is None else sample
+        keys = self.item_keys or recognise(rest)
+        if keys is None:
             raise TypeError(
                 f"a sample without its key must be (input, label), found {kind_of_item(rest)}; give attach "
                 'keys=(…, …), where the input and the label are, or check_inputs="off" and compare_labels=False'
             )
-        value, label = pick(sample if self.item_keys is not None else rest, self.item_keys)
+        value, label = pick(rest, keys)
         if self._alignment.compare_labels:
             self._alignment.check_labels(rows, [label])
         if due:

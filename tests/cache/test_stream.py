@@ -151,10 +151,12 @@ def test_a_missing_field_is_refused_with_those_that_are_there(cache: LogitCache)
         TypeError, match=r"key 'id': no such field in a sample, .* dictionary of image, label, index"
     ):
         list(attach(samples(), cache, key="id", keys=("image", "label")))
+    others = [{"jpg": b"bytes", "cls": one["label"], "index": one["index"]} for one in samples()]
     with pytest.raises(
-        TypeError, match=r"must be \(input, label\), found a dictionary of image, label; give attach"
+        TypeError, match=r"must be \(input, label\), found a dictionary of jpg, cls; give attach"
     ):
-        list(attach(samples(), cache, key="index"))
+        list(attach(others, cache, key="index"))
+    assert len(list(attach(samples(), cache, key="index", check_inputs="all"))) == N, "recognised"
     twice = joined(list(joined(samples(), cache)), cache)
     with pytest.raises(TypeError, match="'teacher_logits' already"):
         list(twice)
