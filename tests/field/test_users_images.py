@@ -4,32 +4,23 @@ left out is said, what cannot be right is refused in one line.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torchvision
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from decant.cache import differences
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data import describe_data, identity, image_files, load_data
-from decant.pipeline.data.image_files import image_suffixes, is_litter
 from decant.pipeline.data.image_folder import FileData
 from decant.pipeline.errors import DataError
 from decant.pipeline.phases.fingerprints import data_fingerprint
 from decant.pipeline.phases.plan import Plan
-from decant.pipeline.support.notices import forget_what_was_said
 from tests.field.conftest import draw, write_recipe
 from tests.helpers.commands import decant, only, refused, succeed
 
@@ -352,95 +343,11 @@ def test_a_folder_is_predicted_with_what_is_left_out(images: Path, tmp_path: Pat
     assert "empty: a folder without images" in refused(decant("predict", run, "empty", cwd=tmp_path))
 
 
-# As torchvision lists them
-
-NAMES = st.sampled_from(["a", "b", "Ba", "10", "9", "sub"])
-FILES = st.sampled_from(
-    [
-        "a.png",
-        "b.PNG",
-        "c.jfif",
-        "d.txt",
-        "e.jpg",
-        "f",
-        "Thumbs.db",
-        ".hidden.png",
-        "._a.png",
-        "g.tar.png",
-        "link.png",
-    ]
-)
-TREES = st.dictionaries(
-    st.sampled_from(["cat", "dog", "9", "10", "Élan", ".hidden", "__MACOSX"]),
-    st.lists(st.tuples(st.lists(NAMES, max_size=2), FILES), max_size=4),
-    min_size=1,
-    max_size=4,
-)
+# Links
 
 
 def describe(root: Path) -> Any:
     return describe_data(DataSettings(name="imagefolder", root=str(root)), ViewsSettings(), "train")
-
-
-def plant(root: Path, tree: dict[str, list[tuple[list[str], str]]]) -> None:
-    """Writes a tree of small images, links and files that are none."""
-    target = root / "elsewhere.png"
-    Image.new("L", (1, 1)).save(target)
-    for name, files in tree.items():
-        (root / "train" / name).mkdir(parents=True, exist_ok=True)
-        for folders, file in files:
-            path = root.joinpath("train", name, *folders, file)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if file.startswith("link"):
-                with contextlib.suppress(FileExistsError):
-                    path.symlink_to(target)
-            else:
-                path.write_bytes(target.read_bytes())
-
-
-@settings(max_examples=150)
-@given(TREES)
-def test_classes_and_files_are_those_of_torchvision_or_a_line_says_why_not(tree: Any) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        plant(root, tree)
-        forget_what_was_said()
-        kept = [name for name in tree if not name.startswith(".") and not is_litter(name)]
-        said = _said_of(root)
-        if isinstance(said, str):
-            assert "\n" not in said
-            reasons = ("no images", "has no image of class", "has one class")
-            assert any(reason in said for reason in reasons), said
-            return
-        data, spoken = said
-        for name in set(tree) - set(kept):
-            shutil.rmtree(root / "train" / name)
-        theirs = torchvision.datasets.ImageFolder(str(root / "train"), is_valid_file=_is_image)
-        assert list(data.classes) == theirs.classes
-        ours = {(str(path), label) for path, label in zip(data.paths, data.labels.tolist(), strict=True)}
-        assert ours == set(theirs.samples)
-        given_files = {
-            path for path in (root / "train").rglob("*") if not path.is_dir() and not is_litter(path.name)
-        }
-        hidden = sum(name.startswith(".") for name in tree)
-        left_out = len(given_files) - len(ours) + hidden
-        spoken = "\n".join(line for line in spoken.splitlines() if "numbers in the order of text" not in line)
-        assert (f"left out {left_out} of " in spoken) if left_out else spoken == ""
-
-
-def _is_image(path: str) -> bool:
-    name = os.path.basename(path)
-    return not name.startswith(".") and Path(name).suffix.lower() in image_suffixes()
-
-
-def _said_of(root: Path) -> Any:
-    """The data and what was said; or why they are none."""
-    stderr = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(stderr):
-            return describe(root), stderr.getvalue()
-    except DataError as error:
-        return str(error)
 
 
 def test_links_are_followed_and_a_circle_is_not(images: Path) -> None:
