@@ -19,6 +19,7 @@ from benchmarks import (
     loading,
     machine,
     memory,
+    own_loop,
     reading,
     scale,
     verifying,
@@ -45,6 +46,7 @@ ROWS: dict[int, Callable[[Conditions], Iterator[Measurement]]] = {
     14: gpu.steps,
     15: gpu.phase_one,
     16: gpu.training,
+    17: own_loop.measure,
 }
 
 

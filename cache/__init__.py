@@ -53,7 +53,7 @@ from decant.cache.errors import (
 )
 from decant.cache.format.tables import expected_size
 from decant.cache.inputs import CheckInputs, as_values, each_input, input_checksums, input_crc32, one_input
-from decant.cache.items import ItemKeys, pick, recognise
+from decant.cache.items import ItemKeys, is_pair, pick, recognise
 from decant.cache.keys import Key, Keys, split_keys
 from decant.cache.labels import NotComparableError, class_ids, targets
 from decant.cache.manifest import Manifest, class_list, differences, require_equal
@@ -136,6 +136,7 @@ __all__ = [
     "import_logits",
     "input_checksums",
     "input_crc32",
+    "is_pair",
     "leftovers",
     "merge_caches",
     "one_input",

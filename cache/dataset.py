@@ -215,7 +215,7 @@ class SoftLabelDataset(Dataset[Any]):
         logits = self._logits(indices, views, inputs, labels)
         if self.item_keys is None and all(isinstance(item, Mapping) for item in items):
             return [{**item, "teacher_logits": row} for item, row in zip(items, logits, strict=True)]
-        pairs = (self._pair(item) for item in items)
+        pairs = items if self.item_keys is None and all(map(is_pair, items)) else map(self._pair, items)
         return [(*pair, row) for pair, row in zip(pairs, logits, strict=True)]
 
     def _read(self, indices: NDArray[np.intp], views: NDArray[np.intp]) -> tuple[list[Any], Any, Any]:

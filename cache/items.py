@@ -20,7 +20,11 @@ _LABELS = ("label", "labels", "target", "targets", "fine_label", "label_ids", "y
 
 
 def is_pair(item: object) -> bool:
-    """Whether an item is (input, label)."""
+    """Whether an item is (input, label).
+
+    >>> is_pair(("pixels", 3)), is_pair("ab")
+    (True, False)
+    """
     return isinstance(item, (tuple, list)) and len(item) == 2
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from decant.cache import DrawnViews, ItemKeys, Key, Keys, pick, recognise, split_keys
+from decant.cache import DrawnViews, ItemKeys, Key, Keys, is_pair, pick, recognise, split_keys
 from decant.pipeline.own_loop.description import codes, describe
 from decant.pipeline.own_loop.seeding import Seeding
 from decant.pipeline.own_loop.stages import Drawn, Stages
@@ -156,7 +156,8 @@ class Views(Dataset[Any]):
         if not shared:
             return [], [], []
         where = self.item_keys_of(shared[0])
-        inputs, labels = zip(*[pick(item, where) for item in shared], strict=True)
+        pairs = shared if all(map(is_pair, shared)) else [pick(item, where) for item in shared]
+        inputs, labels = zip(*pairs, strict=True)
         return items, list(inputs), list(labels)
 
     def _read(
