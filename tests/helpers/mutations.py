@@ -52,7 +52,6 @@ def mutate(folder: Path, chance: random.Random, outside: Path) -> str:
     kinds: list[Callable[[Path, random.Random, Path], str]] = [
         _bytes,
         _cut,
-        _other,
         _gone,
         _odd_entry,
         _beside,
@@ -60,7 +59,10 @@ def mutate(folder: Path, chance: random.Random, outside: Path) -> str:
     if path.suffix in (".json", ".jsonl", ".toml", ".safetensors", ".npy"):
         kinds += [_value] * 8
     try:
-        said = chance.choice(kinds)(path, chance, outside)
+        if chance.random() < 0.1:
+            said = _exchange(path, chance.choice(files), chance)
+        else:
+            said = chance.choice(kinds)(path, chance, outside)
     except (OSError, ValueError, RecursionError, TypeError, AttributeError) as error:
         said = f"nothing ({type(error).__name__})"
     return f"{path.relative_to(folder)}: {said}"
@@ -85,8 +87,7 @@ def _cut(path: Path, chance: random.Random, outside: Path) -> str:
     return f"cut to {length}"
 
 
-def _other(path: Path, chance: random.Random, outside: Path) -> str:
-    other = chance.choice(sorted(one for one in path.parents[2].rglob("*") if one.is_file()))
+def _exchange(path: Path, other: Path, chance: random.Random) -> str:
     first, second = path.read_bytes(), other.read_bytes()
     path.write_bytes(second)
     if chance.random() < 0.5:
