@@ -50,6 +50,7 @@ class MappedFile(mmap.mmap):
     """
 
     path: Path
+    _absolute: Path
     _fd: int
     lost: bool
     """Whether a part of it could not be read; what was read there is zeros."""
@@ -59,6 +60,7 @@ class MappedFile(mmap.mmap):
         own_only = {"trackfd": False} if sys.version_info >= (3, 13) else {}
         self = super().__new__(cls, fd, length, access=mmap.ACCESS_READ, **own_only)
         self.path, self.lost = path, False
+        self._absolute = path.absolute()  # the working folder may be another by then
         own = os.dup(fd)  # which is closed with the mapping, and which forked processes have too
         self._fd = own
         weakref.finalize(self, os.close, own).atexit = False
@@ -71,13 +73,14 @@ class MappedFile(mmap.mmap):
         return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def name(self) -> Name:
-        """What the path leads to now."""
-        here = os.fstat(self._fd)
+        """What the path leads to now; "same" also where nobody can tell."""
         try:
-            there = os.stat(self.path)
-        except OSError:
+            there = os.stat(self._absolute)
+            return "same" if os.path.samestat(os.fstat(self._fd), there) else "replaced"
+        except (FileNotFoundError, NotADirectoryError):
             return "deleted"
-        return "same" if os.path.samestat(here, there) else "replaced"
+        except OSError:
+            return "same"
 
     def readable_bytes(self) -> int:
         """How many bytes from its beginning on the file still has."""

@@ -34,12 +34,15 @@ from decant.pipeline.support.source_code import code_sha256
 from decant.pipeline.tracking.log_to import LogTo
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.device import Inputs
-from decant.pipeline.training.epoch_log import trained_seconds
+from decant.pipeline.training.epoch_log import read_epochs, trained_seconds
 from decant.pipeline.training.evaluation import evaluate, predict
 from decant.pipeline.training.loading import BatchedData, EpochViews
 from decant.pipeline.training.loop import Criterion, train
 from decant.pipeline.training.metrics import measure
 from decant.pipeline.views import ViewedData
+
+_MOST_TRIES = 3
+"""To train an epoch whose data are written to meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +114,16 @@ def train_network(
         result = load_result_on(job.folder, test, device, teacher_logits)
         if result is not None:
             return result, True
-        for again in (True, True, False):
+        tries, trained = 0, -1
+        while True:
             try:
                 return _train(job, recipe, test, device, teacher_logits, log_to or LogTo()), False
             except RewrittenError as error:
-                if not again:
+                before, trained = trained, len(read_epochs(job.folder))
+                tries = tries + 1 if trained == before else 1
+                if tries == _MOST_TRIES:
                     raise
                 say(f"warning: {error}; this epoch is trained again")
-    raise AssertionError("the last try returns or raises")
 
 
 def _train(

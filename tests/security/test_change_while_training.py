@@ -71,8 +71,8 @@ def act(path, action):
 def loss(student_logits, teacher_logits, labels):
     global calls
     calls += 1
-    action, at = os.environ.get("ACTION"), int(os.environ.get("AT", "30"))
-    if action and calls == at:
+    action, at = os.environ.get("ACTION"), os.environ.get("AT", "30").split()
+    if action and str(calls) in at:
         act(next(pathlib.Path("store").glob("*.h5")), action)
     return ((student_logits - teacher_logits) ** 2).mean()
 """
@@ -162,6 +162,21 @@ def test_an_epoch_in_which_the_same_bytes_were_written_is_trained_again(
     succeed(done)
     assert done.stderr.count("was written to while it was read, and is as it was before") == 1, done.stderr
     assert "this epoch is trained again" in done.stderr
+    assert weights(work) == ready[1]
+
+
+def test_a_file_that_is_always_written_to_is_an_error_in_the_end(
+    work: Path, ready: tuple[Path, bytes]
+) -> None:
+    """Its first epoch is tried three times; where each epoch is well the second time, training goes on."""
+    every_time = " ".join(str(step) for step in range(5, 1000, STEPS_OF_AN_EPOCH))
+    said = refused(student(work, ACTION="rewritten", AT=every_time))
+    assert said.count("this epoch is trained again") == 2
+    assert said.splitlines()[-1].startswith("decant: store/")
+    every_second_time = " ".join(str(step) for step in range(5, 1000, 2 * STEPS_OF_AN_EPOCH))
+    done = student(work, ACTION="rewritten", AT=every_second_time)
+    succeed(done)
+    assert done.stderr.count("this epoch is trained again") == 3
     assert weights(work) == ready[1]
 
 
@@ -292,6 +307,18 @@ def test_what_no_time_tells_checksums_do(tmp_path: Path) -> None:
     cache.check_unchanged()
     with pytest.raises(CorruptError, match=r"view 0, block 0 .* has changed since it was read"):
         cache.check_unchanged(checksums=True)
+
+
+def test_another_working_folder_is_no_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    build(tmp_path / "c.h5", manifest(100, num_views=1))
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path)
+    cache = LogitCache.open("c.h5")
+    monkeypatch.chdir("inner")
+    cache.check_unchanged(checksums=True)
+    assert not recwarn.list
 
 
 def test_what_was_never_read_may_be_anything(tmp_path: Path) -> None:
