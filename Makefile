@@ -12,7 +12,7 @@ DECANT := $(VENV)/bin/decant
 RUN     = --recipe $(RECIPE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-integrations docs browser check format bench bench-compare bench-objectives study teacher cache-logits student evaluate report clean
+.PHONY: help demo test test-integrations docs browser check format bench bench-compare bench-encodings bench-objectives study teacher cache-logits student evaluate report clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ bench: $(READY) ## measure the speed of everything, against what it could be (10
 
 bench-objectives: $(READY) ## every objective on the digits, 5 seeds
 	$(VENV)/bin/python -m benchmarks.objectives $(ARGS)
+
+bench-encodings: $(READY) ## what each encoding of a cache costs in bytes and in error
+	$(VENV)/bin/python -m benchmarks.encodings $(ARGS)
 
 bench-compare: $(READY) ## OLD=FILE.json NEW=FILE.json: what two runs of the measurements differ in
 	@$(VENV)/bin/python -m benchmarks.compare $(OLD) $(NEW)
