@@ -19,6 +19,7 @@ from decant.pipeline.data.registry import _SOURCES
 from decant.pipeline.data.samples import LabelledData, num_targets
 from decant.pipeline.phases.datasets import Splits
 from tests.helpers import tables, texts
+from tests.helpers.extras import needs
 from tests.helpers.folders import FORMS, keep, write_folder
 from tests.helpers.small import recipe
 
@@ -55,14 +56,10 @@ def sentences(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"root": str(folder / "texts"), "tokenizer": str(tokenizer), "max_length": 16}
 
 
-def table(name: str, library: str | None = None) -> Source:
+def table(name: str) -> Source:
     """The same images in one of the forms of `tests.helpers.tables`."""
 
     def prepare(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, str]:
-        if library is not None:
-            pytest.importorskip(
-                library, reason=f"{library}: not installed; make test-integrations installs it"
-            )
         tables.WRITE[name](folder / "table")
         return {"root": str(folder / "table")}
 
@@ -81,16 +78,18 @@ SOURCES = {
     "text": Source("text", sentences),
     "npy": table("npy"),
     "webdataset": table("webdataset"),
-    "parquet": table("parquet", "pyarrow"),
-    "hf": table("hf", "datasets"),
+    "parquet": table("parquet"),
+    "hf": table("hf"),
     "function": Source(f"{__name__}:vectors"),
     "function as needed": Source(f"{__name__}:vectors", as_needed),
 }
+NEEDS = {"parquet": needs("pyarrow"), "hf": needs("datasets")}
+NAMES = [pytest.param(name, marks=NEEDS.get(name, [])) for name in SOURCES]
 DOWNLOADED = {"cifar10", "cifar100", "mnist", "fashion-mnist", "svhn"}
 """Which test_builtin.py reads from files of their formats."""
 
 
-@pytest.fixture(params=[*SOURCES, "held out", "the rest", "held out without labels"])
+@pytest.fixture(params=[*NAMES, "held out", "the rest", "held out without labels"])
 def pair(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[LabelledData, LabelledData]:
@@ -170,7 +169,7 @@ def test_read_again_or_in_another_process_the_data_are_the_same(
     assert json.loads(json.dumps(identity(data))) == identity(data)
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", NAMES)
 def test_both_parts_go_together_and_can_be_described_unread(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
