@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from decant.cache import DrawnViews, ItemKeys, Key, Keys, is_pair, pick, recognise, split_keys
+from decant.cache import DrawnViews, ItemKeys, Key, Keys, input_crc32, is_pair, pick, recognise, split_keys
 from decant.pipeline.own_loop.description import codes, describe
 from decant.pipeline.own_loop.seeding import Seeding
 from decant.pipeline.own_loop.stages import Drawn, Stages
@@ -156,7 +156,8 @@ class Views(Dataset[Any]):
         if not shared:
             return [], [], []
         where = self.item_keys_of(shared[0])
-        pairs = shared if all(map(is_pair, shared)) else [pick(item, where) for item in shared]
+        as_it_is = where == (0, 1) and all(map(is_pair, shared))
+        pairs = shared if as_it_is else [pick(item, where) for item in shared]
         inputs, labels = zip(*pairs, strict=True)
         return items, list(inputs), list(labels)
 
@@ -176,6 +177,16 @@ class Views(Dataset[Any]):
             return shared, part.apply(shared, drawn) if len(part) else shared
 
         return self._seeding.run(len(indices), work)
+
+    def is_random_for(self, who: Literal["teacher", "student"], keys: Keys) -> bool:
+        """Whether what only the teacher or the student does draws random numbers, as it does for these keys."""
+        first, part = (_TEACHER, self.teacher) if who == "teacher" else (_STUDENT, self.student)
+        read = []
+        for seed in (self.seed, self.seed ^ 1):
+            stages = Stages(self.dataset, steps_of(part), seed, first, self.item_keys_of)
+            _, items = self._read(stages, *split_keys(keys, len(self)))
+            read.append([input_crc32(pick(item, recognise(item) or self.item_keys)[0]) for item in items])
+        return read[0] != read[1]
 
     def item_keys_of(self, item: Any) -> ItemKeys:
         """Where input and label of an item are."""

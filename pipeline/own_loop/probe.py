@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import random
 import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from decant.cache import CacheWarning, input_crc32
 from decant.pipeline.errors import DataError
 from decant.pipeline.own_loop.dataset import Views
 from decant.pipeline.own_loop.transforms import name_of
+from decant.pipeline.views.generators import generators_kept
 
 _SAMPLES, _VIEWS = 8, 2
 
@@ -27,21 +26,25 @@ class Probe(NamedTuple):
 
 
 def probe(views: Views) -> Probe:
-    """Reads some views twice, the second time in the opposite order and one by one, while the global generators are
-    elsewhere. Raises DataError, naming the transform, where they are not the same, and where inputs have no checksum.
+    """Reads some views twice, the second time in the opposite order and one by one, when the global generators are
+    elsewhere. Raises DataError, naming the transform, where they are not the same, where inputs have no checksum, and
+    where the part of teacher or student is random.
 
     Warns where several views are all the same.
     """
     keys = probe_keys(len(views), views.count)
-    state = torch.default_generator.get_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    first, labels = _checksums(views, keys)
-    second = [_checksums(views, [key])[0][0] for key in reversed(keys)][::-1]
-    torch.default_generator.set_state(state[0])
-    np.random.set_state(state[1])  # noqa: NPY002
-    random.setstate(state[2])
+    with generators_kept():  # a dataset without views may draw from them
+        first, labels = _checksums(views, keys)
+        second = [_checksums(views, [key])[0][0] for key in reversed(keys)][::-1]
     different = [key for key, one, other in zip(keys, first, second, strict=True) if one != other]
     if different:
         raise DataError(_not_repeatable(views, different, len(keys)))
+    for who in ("teacher", "student"):
+        if getattr(views, who) is not None and views.is_random_for(who, keys):
+            raise DataError(
+                f"views.{who}: {name_of(getattr(views, who))} draws random numbers: what only the {who} does must not, "
+                "or the two would see different pictures; move it into the transform that both share"
+            )
     if views.count > 1:
         _warn_of_equal_views(views, keys, first)
     return Probe(keys, first, labels)

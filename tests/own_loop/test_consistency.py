@@ -287,6 +287,10 @@ def test_a_teacher_may_see_another_size_of_the_same_view(teacher: Teacher, tmp_p
     other = decant.Views(Pictures(), shared, count=2, teacher=v2.ToImage(), student=for_student)
     with pytest.raises(MismatchError, match=r"views.teacher"):
         decant.SoftLabelDataset(other, cache)
+    mirrored = [v2.RandomHorizontalFlip(), for_student]
+    random_part = decant.Views(Pictures(), shared, count=2, teacher=for_teacher, student=mirrored)
+    with pytest.raises(DataError, match=r"views\.student: .*RandomHorizontalFlip.* draws random numbers"):
+        decant.cache_logits(teacher, random_part, tmp_path / "b.h5")
     smaller = decant.Views(Pictures(), shared, count=2, teacher=for_teacher, student=v2.ToImage())
     assert decant.SoftLabelDataset(smaller, cache)[9, 1][0].shape == (3, 12, 12), "students may differ"
 
