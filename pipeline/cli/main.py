@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from pathlib import Path
@@ -42,6 +43,8 @@ def main() -> None:
     warnings.showwarning = _show_warning
     words = [word for word in sys.argv[1:] if word != DEBUG]
     debug = len(words) < len(sys.argv[1:]) or os.environ.get("DECANT_DEBUG", "0") not in ("", "0")
+    if not debug:
+        threading.excepthook = _show_thread_error
     try:
         code = decant.main(words, prog_name="decant", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -150,6 +153,12 @@ def _show_warning(
         text = warnings.formatwarning(message, category, one_line(filename), lineno, line)
         text = text.rstrip("\n").replace("\n", "\n  ") + "\n"
     (file or sys.stderr).write(text)
+
+
+def _show_thread_error(failed: threading.ExceptHookArgs) -> None:
+    """Prints an error of a library's thread as one line; the command itself says what comes of it."""
+    name, said = failed.exc_type.__name__, one_line(str(failed.exc_value))
+    sys.stderr.write(f"warning: a thread failed ({name}: {said})\n")
 
 
 def _is_of_commands(error: SystemExit) -> bool:

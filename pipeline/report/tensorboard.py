@@ -49,5 +49,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
             if folder.exists():
                 shutil.rmtree(folder)
             os.rename(draft, folder)
+        except OSError as error:  # the library names no file, or one in the draft
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)

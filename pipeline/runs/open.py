@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from decant.cache.io.opening import require_file
 from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.config.tasks import SIGMOID, Task
 from decant.pipeline.errors import DamagedError, NotMadeError
@@ -50,6 +51,7 @@ def open_run(path: Path) -> FinishedRun:
         raise NotMadeError(f"{path}: {_why_not_a_run(folder)}")
     if not (folder / RECIPE).is_file():
         raise DamagedError(f"{folder}: {RECIPE} is missing, which says how its data are read")
+    require_file(folder / RECIPE, follow=False)
     return FinishedRun(result, _recipe_of(result, str(folder / RECIPE)))
 
 

@@ -217,6 +217,23 @@ def test_a_file_of_another_program_is_never_removed(tmp_path: Path) -> None:
     assert all(path.exists() for path in files)
 
 
+AS_ANOTHER = """
+import contextlib, io, os, sys
+from decant.pipeline.cli import main
+store, command, *more = sys.argv[1:]
+words = ["cache", command, "--store", store]
+# Once as root: the other user may not be allowed to read what it imports.
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.suppress(SystemExit):
+        main.decant.main(words, standalone_mode=False)
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+os.umask(0)
+sys.argv = ["decant", *words, *more]
+main.main()
+"""
+"""`decant cache COMMAND --store STORE …` of another user."""
+
+
 def test_gc_goes_on_where_one_cannot_be_removed_and_says_so(open_folder: Path) -> None:
     if os.geteuid():
         pytest.skip("needs another user")
@@ -228,20 +245,7 @@ def test_gc_goes_on_where_one_cannot_be_removed_and_says_so(open_folder: Path) -
     for path in (paths[0], paths[2]):
         os.chown(path, 65534, 65534)
         os.chown(usage.lock_path(path), 65534, 65534) if usage.lock_path(path).exists() else None
-    script = """
-import os, sys
-import hashlib, rich.box, rich.console, rich.table, rich.text
-from decant.cache import LogitCache
-from decant.pipeline.cli import main
-from decant.pipeline.config.recipe import load_recipe
-from decant.pipeline.data import image_pack
-load_recipe()
-os.setgroups([]), os.setgid(65534), os.setuid(65534)
-os.umask(0)
-sys.argv = ["decant", "cache", "gc", "--delete", "--store", sys.argv[1]]
-main.main()
-"""
-    running = python(script, open_folder, HOME="/tmp")
+    running = python(AS_ANOTHER, open_folder, "gc", "--delete", HOME="/tmp")
     out, err = running.communicate(timeout=SECONDS)
     assert running.returncode == 1, (out, err)
     assert [path.exists() for path in paths] == [False, True, False]
@@ -300,22 +304,10 @@ def test_what_another_user_closed_is_named_and_the_others_are_listed(open_folder
     sound = build(open_folder / "a-0000000000000001.h5", manifest(3, 5, 1))
     closed = build(open_folder / "b-0000000000000002.h5", manifest(3, 5, 1))
     closed.chmod(0)
-    script = """
-import os, sys
-import hashlib, rich.box, rich.console, rich.table, rich.text
-from decant.cache import LogitCache
-from decant.pipeline.cli import main
-from decant.pipeline.config.recipe import load_recipe
-from decant.pipeline.data import image_pack
-load_recipe()
-os.setgroups([]), os.setgid(65534), os.setuid(65534)
-sys.argv = ["decant", "cache", sys.argv[2], "--store", sys.argv[1]]
-main.main()
-"""
-    listed = finished(python(script, open_folder, "ls", HOME="/tmp"))
+    listed = finished(python(AS_ANOTHER, open_folder, "ls", HOME="/tmp"))
     assert sound.name in listed
     assert f"{closed.name}" in listed
-    running = python(script, open_folder, "verify", HOME="/tmp")
+    running = python(AS_ANOTHER, open_folder, "verify", HOME="/tmp")
     out, err = running.communicate(timeout=SECONDS)
     assert running.returncode == 1, err
     assert f"{sound.name}: sound" in out, err
