@@ -61,7 +61,7 @@ class LogitCache:
         self._tables = {name: content.array(table) for name, table in layout.tables.items()}
         self._blocks = Blocks(layout)
         self._encoding = layout.manifest.encoding
-        self.temperature = self._encoding.first_temperature
+        self.temperature = 1.0
         """T whose softmax `logits` are for, where the cache does not hold every logit; see `at_temperature`."""
         encoded = {name: self._tables[name] for name in layout.encoded}
         self._views = [

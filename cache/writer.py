@@ -155,7 +155,11 @@ class LogitCacheWriter:
         batch = validation.check_batch(self.manifest, indices, logits, labels, input_crc32, view)
         if not self._looked and len(batch.samples) >= _ENOUGH_ROWS:
             self._looked = True
-            self._warn(doubts_of_rows(self.manifest, self._decode(batch.columns)))
+            self._warn(
+                doubts_of_rows(
+                    self.manifest, self.manifest.encoding.decode(batch.columns, self.manifest.num_outputs)
+                )
+            )
         self._store(batch)
 
     def write_encoded(
@@ -343,11 +347,6 @@ class LogitCacheWriter:
                         f"sample {row}, view {view}: already stored with other {table}{where}"
                     )
 
-    def _decode(self, rows: Mapping[str, NDArray[Any]]) -> NDArray[np.floating]:
-        """Logits (B, C), of an encoding that has softmaxes for its first temperature."""
-        encoding = self.manifest.encoding
-        return encoding.decode(rows, self.manifest.num_outputs, encoding.first_temperature)
-
     def _is_rounding(self, batch: Batch, place: int) -> bool:
         """Whether a row that is stored already is given again with logits of the same input, rounded otherwise, as a
         device may round them in another batch: what was written first stays.
@@ -358,7 +357,8 @@ class LogitCacheWriter:
             given[table].tobytes() != stored[table].tobytes() for table in ("labels", "input_crc32")
         ):
             return False
-        first, again = (self._decode(rows).astype("f8") for rows in (stored, given))
+        decode, outputs = self.manifest.encoding.decode, self.manifest.num_outputs
+        first, again = (decode(rows, outputs).astype("f8") for rows in (stored, given))
         return bool(np.abs(first - again).max() <= _ROUNDING * np.abs(first).max())
 
 

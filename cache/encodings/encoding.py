@@ -66,11 +66,6 @@ class Encoding(ABC):
         """How messages speak of it."""
         return self.logits_dtype.name
 
-    @property
-    def first_temperature(self) -> float:
-        """T whose softmax logits are decoded for where none is asked for."""
-        return 1.0
-
     def check_outputs(self, num_outputs: int) -> None:  # noqa: B027, as most take any number
         """Raises FormatError where so many outputs cannot be stored so."""
 
@@ -109,9 +104,7 @@ class Encoding(ABC):
         the largest |stored − given| of what is stored, and that of the given logits encoded themselves.
         """
         anew = self.encode(logits, np.arange(len(logits)), 0)
-        stored, rounded = (
-            self.decode(each, logits.shape[1], self.first_temperature).astype("f8") for each in (rows, anew)
-        )
+        stored, rounded = (self.decode(each, logits.shape[1]).astype("f8") for each in (rows, anew))
         return float(np.abs(stored - logits).max()), float(np.abs(rounded - logits).max())
 
     def row_bytes(self, num_outputs: int) -> int:

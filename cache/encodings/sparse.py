@@ -40,8 +40,8 @@ class Sparse(Encoding):
 
     A row takes 4·k + 4·(1 + m) bytes, whatever C. The softmax is exact on the k outputs, and in their sum on the
     others, at the declared temperatures and no others: log R(1/T), the log of the others' Σ e^(t/T), does not follow
-    from its value at another T. Raises ValueError for `head` below 1, or temperatures that are not above 0, rising
-    and different.
+    from its value at another T. Raises ValueError for `head` below 1, or temperatures that are not above 0, rising,
+    and 1 among them.
 
     >>> rows = Sparse(head=2).encode(np.log([[0.5, 0.1, 0.3, 0.1]]), np.array([0]), 0)
     >>> rows["ids"].tolist(), np.exp(rows["log_probs"]).round(3).tolist(), np.exp(rows["stats"][:, 1]).round(3).tolist()
@@ -64,8 +64,8 @@ class Sparse(Encoding):
             raise ValueError(
                 f"temperatures: expected 1 to {_MOST_TEMPERATURES} numbers above 0, found {given!r}"
             )
-        if list(given) != sorted(set(given)):
-            raise ValueError(f"temperatures: expected rising ones, all different, found {given!r}")
+        if list(given) != sorted(set(given)) or 1.0 not in given:
+            raise ValueError(f"temperatures: expected rising ones, 1 among them, found {given!r}")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -96,11 +96,6 @@ class Sparse(Encoding):
         """For messages."""
         at = ", ".join(f"{value:g}" for value in self.temperatures)
         return f"the {self.head} largest, the others' mass at T = {at}"
-
-    @property
-    def first_temperature(self) -> float:
-        """1 where that is declared, else the lowest."""
-        return 1.0 if 1.0 in self.temperatures else self.temperatures[0]
 
     def check_outputs(self, num_outputs: int) -> None:
         """Raises FormatError where there are fewer outputs than are kept, or too many for the ids."""
@@ -183,9 +178,8 @@ class Sparse(Encoding):
                     np.isfinite(found.log_sum_exp) & (found.log_tail <= 0).all(axis=1)
                 ),
             }
-            if 1.0 in self.temperatures:
-                tail = np.exp(found.log_tail[:, self.temperatures.index(1.0)].astype("f8"))
-                problems["head and tail do not add up to 1"] = ~(np.abs(mass + tail - 1) <= _ROUNDING)
+            tail = np.exp(found.log_tail[:, self.temperatures.index(1.0)].astype("f8"))
+            problems["head and tail do not add up to 1"] = ~(np.abs(mass + tail - 1) <= _ROUNDING)
         for problem, bad in problems.items():
             if bad.any():
                 raise ValueRefusedError(

@@ -385,28 +385,32 @@ class TeacherSettings(Training):
         return self
 
 
-class SparseSettings(Section):
-    """The largest logits of a row, and the mass of all others at each temperature that a student may use."""
+class EncodingSettings(Section):
+    """`[cache.encoding]`: a compact way to store the logits."""
 
-    kind: Literal["sparse"] = "sparse"
-    """The name of the encoding."""
-    head: Count = 64
-    """How many logits of a row are kept; at most the number of classes."""
-    temperatures: Annotated[
-        tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
-        Field(min_length=1, max_length=16, strict=False),
-    ] = (1.0,)
-    """T at which students may learn, in rising order: the mass of the other classes is stored at each."""
+    kind: Literal["dense-u8", "sparse"]
+    """ "dense-u8" is a byte for each logit, on a scale of its row; "sparse" is the largest logits of a row alone, and the
+    mass of all others at each temperature that a student may use.
+    """
+    head: Count | None = None
+    """Of sparse: how many logits of a row are kept, at most the number of classes; None is 64."""
+    temperatures: (
+        Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=16, strict=False)] | None
+    ) = None
+    """Of sparse: T at which students may learn, in rising order, with 1 among them; None is 1 alone."""
 
     @model_validator(mode="after")
-    def _rises(self) -> SparseSettings:
-        if list(self.temperatures) != sorted(set(self.temperatures)):
-            raise ValueError(f"temperatures: must rise, found {list(self.temperatures)}")
+    def _fits(self) -> EncodingSettings:
+        if self.kind == "dense-u8" and (self.head is not None or self.temperatures is not None):
+            raise ValueError('head: belongs to kind = "sparse", as temperatures do; leave them out')
+        given = self.temperatures
+        if given is not None and (list(given) != sorted(set(given)) or 1.0 not in given):
+            raise ValueError(f"temperatures: must rise and have 1 among them, found {list(given)}")
         return self
 
 
-def _sparse_by_name(value: Any) -> Any:
-    return {"kind": "sparse"} if value == "sparse" else value
+def _encoding_by_name(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
 
 
 class CacheSettings(Section):
@@ -414,8 +418,8 @@ class CacheSettings(Section):
 
     dtype: Literal["float16", "float32"] = "float16"
     """How the logits are stored; float16 takes half the space."""
-    encoding: Annotated[Literal["dense-u8"] | SparseSettings | None, BeforeValidator(_sparse_by_name)] = None
-    """How else they are stored: "dense-u8" is a byte for each, on a scale of its row; "sparse" the largest alone, or
+    encoding: Annotated[EncodingSettings | None, BeforeValidator(_encoding_by_name)] = None
+    """How they are stored in less: "dense-u8", "sparse", or a table as
     `{ kind = "sparse", head = 64, temperatures = [1.0, 4.0] }`. None is every logit in `dtype`.
     """
     precision: Literal["float32", "bfloat16"] = "float32"

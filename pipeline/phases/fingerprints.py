@@ -13,7 +13,7 @@ from typing import Any
 from decant.cache import Dense, Encoding, Manifest, Quantised, Sparse
 from decant.pipeline import data as datasets
 from decant.pipeline.config.augmentations import Transform
-from decant.pipeline.config.settings import CacheSettings, SparseSettings, ViewsSettings
+from decant.pipeline.config.settings import CacheSettings, ViewsSettings
 from decant.pipeline.data.samples import LabelledData, num_targets, task_of
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.runs.result import Result
@@ -59,16 +59,22 @@ def cache_manifest(
     data: LabelledData, views: ViewsSettings, teacher: Result, settings: CacheSettings
 ) -> Manifest:
     """The manifest of the teacher's logits on these data through these views. Raises RecipeError for a compact encoding
-    of anything but a softmax.
+    of anything but a softmax, or of more logits than there are.
     """
     if settings.encoding is not None and task_of(data) != "classification":
         raise RecipeError(
             f"cache.encoding: compact encodings are of softmaxes, and the task of {data.name} is {task_of(data)}; "
             "leave it out"
         )
+    encoding, outputs = encoding_of(settings), teacher.network.num_classes
+    if isinstance(encoding, Sparse) and encoding.head > outputs:
+        raise RecipeError(
+            f"cache.encoding.head: {encoding.head:,} logits of a row are more than the {outputs:,} classes; set it "
+            "lower"
+        )
     return Manifest.build(
         num_samples=len(data),
-        num_outputs=teacher.network.num_classes,
+        num_outputs=outputs,
         num_views=views.num_views,
         num_targets=num_targets(data),
         teacher={
@@ -76,7 +82,7 @@ def cache_manifest(
             "weights_sha256": teacher.weights_sha256,
             **({} if teacher.network_code is None else {"code": teacher.network_code}),
         },
-        encoding={**encoding_of(settings).identity, "teacher_precision": settings.precision},
+        encoding={**encoding.identity, "teacher_precision": settings.precision},
         info={
             "batch_size": settings.batch_size,
             "python": platform.python_version(),
@@ -88,8 +94,9 @@ def cache_manifest(
 
 def encoding_of(settings: CacheSettings) -> Encoding:
     """How a recipe has its logits stored."""
-    if settings.encoding is None:
+    chosen = settings.encoding
+    if chosen is None:
         return Dense(settings.dtype)
-    if isinstance(settings.encoding, SparseSettings):
-        return Sparse(settings.encoding.head, settings.encoding.temperatures)
-    return Quantised()
+    return (
+        Quantised() if chosen.kind == "dense-u8" else Sparse(chosen.head or 64, chosen.temperatures or (1.0,))
+    )

@@ -163,7 +163,7 @@ def _for_objective(cache: LogitCache, settings: Settings) -> LogitCache:
             "temperatures alone, and this is a schedule; set one of these, or cache every logit"
         )
     if temperature is None:
-        read = cache.at_temperature(encoding.first_temperature)
+        read = cache
     else:
         try:
             read = cache.at_temperature(float(temperature))

@@ -119,6 +119,7 @@ def test_a_row_takes_few_bytes() -> None:
         ({"temperatures": (float("inf"),)}, "temperatures: expected 1 to 16"),
         ({"temperatures": (2.0, 1.0)}, "rising ones"),
         ({"temperatures": (1.0, 1.0)}, "rising ones"),
+        ({"temperatures": (2.0, 4.0)}, "1 among them"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], says: str) -> None:

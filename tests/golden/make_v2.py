@@ -11,7 +11,7 @@ from decant.cache import Encoding, LogitCacheWriter, Manifest, Quantised, Sparse
 ENCODINGS: dict[str, tuple[Encoding, int]] = {
     "v2-dense-u8": (Quantised(), 5),
     "v2-sparse": (Sparse(3, (1.0, 4.0)), 5),
-    "v2-sparse-high": (Sparse(5, (2.0,)), 70_000),
+    "v2-sparse-high": (Sparse(5, (0.5, 1.0)), 70_000),
 }
 """By the file's name: encoding and number of outputs."""
 

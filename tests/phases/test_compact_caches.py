@@ -139,3 +139,29 @@ def test_means_of_what_was_left_out_are_not_made_up(folder: Path, tmp_path: Path
     sparse = cache_of(folder, SPARSE)
     with pytest.raises(MismatchError, match="the mean of what was left out is not known"):
         merge_caches(Store(tmp_path), [sparse, sparse], "mean-logits")
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("sparse", "cache.encoding.head: 64 logits of a row are more than the 10 classes; set it lower"),
+        ("{kind='sparse', head=11}", "cache.encoding.head: 11 logits of a row are more"),
+        ("{kind='sparse', head=0}", "cache.encoding.head: expected a whole number at least 1"),
+        (
+            "{kind='sparse', temperatures=[4.0]}",
+            "cache.encoding.temperatures: must rise and have 1 among them",
+        ),
+        ("{kind='sparse', temperatures=[4.0, 1.0]}", "cache.encoding.temperatures: must rise and have 1"),
+        ("{kind='sparse', temperatures=[0.0, 1.0]}", "cache.encoding.temperatures"),
+        ("{kind='sparse', temperatures=1.0}", "cache.encoding.temperatures: expected a list"),
+        ("{kind='dense-u8', head=3}", 'cache.encoding.head: belongs to kind = "sparse"'),
+        ("{kind='dense'}", "cache.encoding.kind: expected one of dense-u8, sparse"),
+        ("{}", "cache.encoding.kind: missing"),
+        ("3", "cache.encoding: expected a table"),
+        ("float16", "cache.encoding.kind: expected one of dense-u8, sparse"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(folder: Path, setting: str, says: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        plan(folder, f"cache.encoding={setting}").find_cache()
+    assert says in str(refused.value)
