@@ -49,7 +49,10 @@ def sources() -> dict[str, bytes]:
         for folder in ("cache", "pipeline")
         for path in (ROOT / folder).rglob("*")
     }
-    files |= {path: f"decant/{path.name}" for path in (ROOT / "decant").iterdir()}
+    for path in (ROOT / "decant").rglob("*"):
+        name = path.relative_to(ROOT / "decant")
+        if name.parts[0] not in ("cache", "pipeline"):
+            files[path] = f"decant/{name}"
     return {
         name: path.read_bytes() for path, name in files.items() if path.is_file() and path.suffix != ".pyc"
     }
