@@ -56,7 +56,7 @@ def _parse(text: str) -> list[int | str]:
     """Column numbers, or names; in a JSON list, names may be digits too."""
     try:
         items: Any = json.loads(text) if text.lstrip().startswith("[") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError(f"--classes: expected 2,5,9 or names or a JSON list, found {text!r}") from None
     if items is None:
         words = [word.strip() for word in text.split(",")]
@@ -75,7 +75,7 @@ def _read_names(path: str) -> list[str]:
         raise DataError(f"{path}: cannot be read: {reason}") from None
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if isinstance(content, list) and all(isinstance(name, str) for name in content):
         return content

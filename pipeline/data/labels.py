@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from decant.cache import as_values
 from decant.pipeline.config.tasks import Task
-from decant.pipeline.data.samples import NO_LABEL, LabelledData, has_sigmoids, task_of
+from decant.pipeline.data.samples import MAX_CLASSES, NO_LABEL, LabelledData, has_sigmoids, task_of
 from decant.pipeline.data.sigmoid_labels import check_sigmoid_labels
 from decant.pipeline.errors import DataError, nearest
 
@@ -164,6 +164,10 @@ def check_labels(data: LabelledData) -> None:
     if data.classes and data.labels.max() >= len(data.classes):
         raise DataError(
             f"{where}: label {data.labels.max()} of {len(data.classes)} classes; labels count from 0"
+        )
+    if data.labels.max() >= MAX_CLASSES:
+        raise DataError(
+            f"{where}: label {data.labels.max()}: at most {MAX_CLASSES:,} classes, counted from 0, are taken"
         )
     if data.labels.min() < NO_LABEL:
         raise DataError(

@@ -23,6 +23,9 @@ Split = str
 RawInputs = Any
 """(B, …) array of images or features; of texts a dictionary {name: (B, longest)}. Which one, `vocabulary` tells."""
 NO_LABEL = -1
+MAX_CLASSES = (
+    1 << 24
+)  # of data; a larger label is a mistake, and counting classes up to it would fill the memory
 MAX_ARRAY_BYTES = 4 << 30  # a part that is larger than this is not held in memory
 
 

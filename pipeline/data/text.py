@@ -19,8 +19,9 @@ from decant.cache.io.opening import open_read, require_file
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.config.tasks import Task
 from decant.pipeline.data.image_files import part_names, say_unused
-from decant.pipeline.data.samples import NO_LABEL, LabelledData, Split
+from decant.pipeline.data.samples import MAX_CLASSES, NO_LABEL, LabelledData, Split
 from decant.pipeline.errors import DataError
+from decant.pipeline.support.checked_json import parse
 from decant.pipeline.support.plugins import optional
 from decant.pipeline.support.progress import track
 
@@ -145,13 +146,13 @@ def _read(path: Path) -> Iterator[Row]:
     try:
         with io.TextIOWrapper(open_read(path), encoding="utf-8-sig", newline="") as file:
             rows: Iterable[Any] = (
-                (json.loads(line) for line in file if line.strip())
+                (parse(line) for line in file if line.strip())
                 if path.suffix == ".jsonl"
                 else csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
             )
             for number, row in enumerate(rows, start=1):
                 yield _row(row, f"{path}: row {number}")
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:  # not text, not JSON, or numbers that are no labels
         raise DataError(f"{path}: cannot be read: {error}") from None
 
 
@@ -171,7 +172,12 @@ def _classes(rows: Sequence[Row], path: Path) -> tuple[str, ...]:
     if not labels:
         raise DataError(f"{path}: no row has a label")
     if all(_is_integer(label) for label in labels):
-        return tuple(map(str, range(max(map(int, labels)) + 1)))
+        largest = max(map(int, labels))
+        if largest >= MAX_CLASSES:
+            raise DataError(
+                f"{path}: label {largest}: at most {MAX_CLASSES:,} classes, counted from 0, are taken"
+            )
+        return tuple(map(str, range(largest + 1)))
     return tuple(sorted(map(str, labels)))
 
 
@@ -193,7 +199,7 @@ def _labels(rows: Sequence[Row], classes: Sequence[str], path: Path) -> NDArray[
 
 
 def _is_integer(label: str | int) -> bool:
-    return label >= 0 if isinstance(label, int) else label.isdecimal()
+    return label >= 0 if isinstance(label, int) else label.isdecimal() and len(label) < 20
 
 
 def _tokenizer(name: str) -> Any:
@@ -204,7 +210,7 @@ def _tokenizer(name: str) -> Any:
             if not path.is_dir():
                 require_file(path)  # the library would wait for a pipe
         return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged folder ends in any error of the library
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"data.tokenizer {name!r}: cannot be loaded ({reason})") from None
 
