@@ -77,7 +77,10 @@ def _fail(error: BaseException, debug: bool) -> NoReturn:
     if isinstance(error, OSError) and _raised_in(error).startswith(_WRITE):
         error.filename = error.filename or "the output"
     if not _is_of_closed_pipe(error):
-        say(f"decant: {_message(error)}", err=True)
+        first, *more = _message(error).split("\n")
+        say(f"decant: {first}", err=True)
+        for line in more:  # as the fields that differ; whatever names they hold, none begins a line
+            say(f"  {line.removeprefix('  ')}", err=True)
     _end_output()
     sys.exit(1)
 

@@ -389,7 +389,7 @@ class EncodingSettings(Section):
     """`[cache.encoding]`: a compact way to store the logits."""
 
     kind: Literal["dense-u8", "sparse"]
-    """ "dense-u8" is a byte for each logit, on a scale of its row; "sparse" is the largest logits of a row alone, and the
+    """ "dense-u8" is a byte for each logit, on a scale of its row; "sparse" is the largest logits of a row, and the
     mass of all others at each temperature that a student may use.
     """
     head: Count | None = None
