@@ -81,7 +81,11 @@ def allocated_bytes(status: os.stat_result) -> int:
 
 
 def available_memory() -> int:
-    """Bytes of memory that can be used without swapping."""
+    """Bytes of memory that can be used without swapping.
+
+    >>> available_memory() > 0
+    True
+    """
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         return int(fields["MemAvailable"].split()[0]) * 1024
