@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -94,10 +95,18 @@ def succeed(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
-    """The message of a command that must have refused, in words and without a traceback."""
+    """The message of a command that must have refused, in words and without a traceback; see `doubts`."""
     assert done.returncode == code, f"exit {done.returncode}, expected {code}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr, done.stderr
-    return done.stderr.strip()
+    return doubts(done).strip()
+
+
+def doubts(done: subprocess.CompletedProcess[str]) -> str:
+    """What a command says on stderr, but for which code of the user's it runs."""
+    return "".join(line for line in done.stderr.splitlines(keepends=True) if not _RUNS.fullmatch(line))
+
+
+_RUNS = re.compile(r"runs \S+:\S+ from .*\n?")
 
 
 def start(*words: str | Path, cwd: Path, **env: str) -> subprocess.Popen[str]:
