@@ -34,51 +34,62 @@ if __name__ == "cache":  # found by its folder's name, inside the repository
 
     use_import_package("cache")
 
-from decant.cache.convert import convert_cache, export_logits, import_logits, merge_caches, take_over_views
-from decant.cache.drawn_views import DrawnViews
-from decant.cache.encodings import Dense, Encoding, Quantised, Sparse
-from decant.cache.ensemble import Ensemble
-from decant.cache.errors import (
-    CacheError,
-    CacheWarning,
-    CorruptError,
-    Difference,
-    FormatError,
-    IncompleteError,
-    MismatchError,
-    NewerFormatError,
-    RewrittenError,
-    StorageError,
-    ValueRefusedError,
-)
-from decant.cache.format.tables import expected_size
-from decant.cache.inputs import CheckInputs, as_values, each_input, input_checksums, input_crc32, one_input
-from decant.cache.items import ItemKeys, is_pair, pick, recognise
-from decant.cache.keys import Key, Keys, split_keys
-from decant.cache.labels import NotComparableError, class_ids, targets
-from decant.cache.manifest import Manifest, class_list, differences, require_equal
-from decant.cache.plausibility import Accuracy, accuracy_in, accuracy_of, are_probabilities
-from decant.cache.reader import LogitCache, Verify
-from decant.cache.sigmoid_statistics import SigmoidScores, average_precision, sigmoid_scores
-from decant.cache.source import LogitSource, row_chunks
-from decant.cache.statistics import (
-    RegressionSummary,
-    SigmoidSummary,
-    Summary,
-    calibration_error,
-    regression_errors,
-    softmax,
-    summarize,
-)
-from decant.cache.store.gc import Leftover, leftovers, remove_leftover
-from decant.cache.store.local import Store
-from decant.cache.unfinished import Unfinished, find_unfinished
-from decant.cache.writer import LogitCacheWriter
-
 if TYPE_CHECKING:
-    from decant.cache.dataset import SoftLabelDataset as SoftLabelDataset
-    from decant.cache.stream import SoftLabelStream as SoftLabelStream
-    from decant.cache.stream import attach as attach
+    from decant.cache.convert import (
+        convert_cache,
+        export_logits,
+        import_logits,
+        merge_caches,
+        take_over_views,
+    )
+    from decant.cache.dataset import SoftLabelDataset
+    from decant.cache.drawn_views import DrawnViews
+    from decant.cache.encodings import Dense, Encoding, Quantised, Sparse
+    from decant.cache.ensemble import Ensemble
+    from decant.cache.errors import (
+        CacheError,
+        CacheWarning,
+        CorruptError,
+        Difference,
+        FormatError,
+        IncompleteError,
+        MismatchError,
+        NewerFormatError,
+        RewrittenError,
+        StorageError,
+        ValueRefusedError,
+    )
+    from decant.cache.format.tables import expected_size
+    from decant.cache.inputs import (
+        CheckInputs,
+        as_values,
+        each_input,
+        input_checksums,
+        input_crc32,
+        one_input,
+    )
+    from decant.cache.items import ItemKeys, is_pair, pick, recognise
+    from decant.cache.keys import Key, Keys, split_keys
+    from decant.cache.labels import NotComparableError, class_ids, targets
+    from decant.cache.manifest import Manifest, class_list, differences, require_equal
+    from decant.cache.plausibility import Accuracy, accuracy_in, accuracy_of, are_probabilities
+    from decant.cache.reader import LogitCache, Verify
+    from decant.cache.sigmoid_statistics import SigmoidScores, average_precision, sigmoid_scores
+    from decant.cache.source import LogitSource, row_chunks
+    from decant.cache.statistics import (
+        RegressionSummary,
+        SigmoidSummary,
+        Summary,
+        calibration_error,
+        regression_errors,
+        softmax,
+        summarize,
+    )
+    from decant.cache.store.gc import Leftover, leftovers, remove_leftover
+    from decant.cache.store.local import Store
+    from decant.cache.stream import SoftLabelStream, attach
+    from decant.cache.unfinished import Unfinished, find_unfinished
+    from decant.cache.writer import LogitCacheWriter
 
 __all__ = [
     "Accuracy",
@@ -154,12 +165,119 @@ __all__ = [
     "targets",
 ]
 
-
-_WITH_TORCH = {"SoftLabelDataset": "dataset", "SoftLabelStream": "stream", "attach": "stream"}
-"""The module of each name that needs torch."""
+_NAMES = {
+    "convert": (
+        "convert_cache",
+        "export_logits",
+        "import_logits",
+        "merge_caches",
+        "take_over_views",
+    ),
+    "dataset": ("SoftLabelDataset",),
+    "drawn_views": ("DrawnViews",),
+    "encodings": (
+        "Dense",
+        "Encoding",
+        "Quantised",
+        "Sparse",
+    ),
+    "ensemble": ("Ensemble",),
+    "errors": (
+        "CacheError",
+        "CacheWarning",
+        "CorruptError",
+        "Difference",
+        "FormatError",
+        "IncompleteError",
+        "MismatchError",
+        "NewerFormatError",
+        "RewrittenError",
+        "StorageError",
+        "ValueRefusedError",
+    ),
+    "format.tables": ("expected_size",),
+    "inputs": (
+        "CheckInputs",
+        "as_values",
+        "each_input",
+        "input_checksums",
+        "input_crc32",
+        "one_input",
+    ),
+    "items": (
+        "ItemKeys",
+        "is_pair",
+        "pick",
+        "recognise",
+    ),
+    "keys": (
+        "Key",
+        "Keys",
+        "split_keys",
+    ),
+    "labels": (
+        "NotComparableError",
+        "class_ids",
+        "targets",
+    ),
+    "manifest": (
+        "Manifest",
+        "class_list",
+        "differences",
+        "require_equal",
+    ),
+    "plausibility": (
+        "Accuracy",
+        "accuracy_in",
+        "accuracy_of",
+        "are_probabilities",
+    ),
+    "reader": (
+        "LogitCache",
+        "Verify",
+    ),
+    "sigmoid_statistics": (
+        "SigmoidScores",
+        "average_precision",
+        "sigmoid_scores",
+    ),
+    "source": (
+        "LogitSource",
+        "row_chunks",
+    ),
+    "statistics": (
+        "RegressionSummary",
+        "SigmoidSummary",
+        "Summary",
+        "calibration_error",
+        "regression_errors",
+        "softmax",
+        "summarize",
+    ),
+    "store.gc": (
+        "Leftover",
+        "leftovers",
+        "remove_leftover",
+    ),
+    "store.local": ("Store",),
+    "stream": (
+        "SoftLabelStream",
+        "attach",
+    ),
+    "unfinished": (
+        "Unfinished",
+        "find_unfinished",
+    ),
+    "writer": ("LogitCacheWriter",),
+}
+"""By module, what is imported when it is first used: whoever wants `decant.cache.io` alone loads neither NumPy nor
+h5py.
+"""
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WITH_TORCH:
-        return getattr(importlib.import_module(f"decant.cache.{_WITH_TORCH[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(f"decant.cache.{_MODULES[name]}"), name)
+    return found
