@@ -1,8 +1,8 @@
 """A disk that grows by a page, or by one file, each time that something fails on it: each write is once the one that it
 does not take.
 
-Run in a mount namespace of its own, since it mounts: `unshare -m python -m tests.helpers.small_disks FOLDER KIND`,
-KIND being bytes or inodes. Prints a line of JSON: the messages, in their order.
+Run in a mount namespace of its own, since it mounts: `unshare -m python -m tests.helpers.small_disks FOLDER KIND
+[report]`, KIND being bytes or inodes. Prints a line of JSON: the messages, in their order.
 """
 
 from __future__ import annotations
@@ -63,7 +63,5 @@ def until_it_works(work: Callable[[Path], None], disk: Path, kind: str) -> list[
 
 
 if __name__ == "__main__":
-    kind = sys.argv[2]  # a page takes seconds, and is written as everything else is
-    print(
-        json.dumps(until_it_works(lambda disk: everything(disk, kind == "inodes"), Path(sys.argv[1]), kind))
-    )
+    report = sys.argv[3:] == ["report"]  # which takes seconds
+    print(json.dumps(until_it_works(lambda disk: everything(disk, report), Path(sys.argv[1]), sys.argv[2])))

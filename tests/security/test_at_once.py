@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 from decant.cache import LogitCache, Store, export_logits
 from decant.pipeline.report.output import make_report
@@ -33,26 +37,35 @@ def test_two_collections_remove_all_and_say_no_error(tmp_path: Path) -> None:
     assert {path.suffix for path in tmp_path.iterdir()} <= {".lock"}
 
 
-def test_two_reports_exports_and_folders_of_events_at_once(tmp_path: Path) -> None:
-    quick = ('teacher.network="linear"', "teacher.epochs=2")
-    result = small.teach(tmp_path, *quick)
-    cache = small.build_cache(tmp_path, *quick)
-    subject = of_recipe(small.recipe(*quick), tmp_path / "runs", cache_store(cache), small.CPU)
-    alone = make_report(subject, tmp_path / "alone")
-    with ThreadPoolExecutor(8) as pool:
-        calls = [
-            *(pool.submit(write_events, [result]) for _ in range(3)),
-            *(pool.submit(export_logits, cache, tmp_path / "logits.npy") for _ in range(3)),
-            *(pool.submit(make_report, subject, tmp_path / "together") for _ in range(2)),
-        ]
-        for call in calls:
+QUICK = ('teacher.network="linear"', "teacher.epochs=2")
+
+
+def together(*calls: Callable[[], object]) -> None:
+    """Each call in a thread of its own, at once."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        for call in [pool.submit(call) for call in calls]:
             call.result(timeout=PATIENCE)
+
+
+def drafts(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.name.endswith(".draft")]
+
+
+def test_three_exports_and_folders_of_events_at_once(tmp_path: Path) -> None:
+    result, path = small.teach(tmp_path, *QUICK), tmp_path / "logits.npy"
+    cache = LogitCache.open(build(tmp_path / "a.h5"))
+    together(*[lambda: write_events([result])] * 3, *[lambda: export_logits(cache, path)] * 3)
     assert len(list((result.folder / "tensorboard").iterdir())) == 1, "two would double the curves"
+    assert np.array_equal(np.load(path)[1], cache.logits(slice(None), 1))
+    assert drafts(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_two_reports_at_once(tmp_path: Path) -> None:
+    small.teach(tmp_path, *QUICK)
+    subject = of_recipe(small.recipe(*QUICK), tmp_path / "runs", Store(tmp_path / "caches"), small.CPU)
+    alone = make_report(subject, tmp_path / "alone")
+    together(*[lambda: make_report(subject, tmp_path / "together")] * 2)
     for made in alone.files:
         assert (tmp_path / "together" / made.name).read_bytes() == made.read_bytes()
-    left = [path.name for path in tmp_path.rglob("*") if path.name.endswith(".draft")]
-    assert left == []
-
-
-def cache_store(cache: LogitCache) -> Store:
-    return Store(cache.path.parent)
+    assert drafts(tmp_path) == []

@@ -126,7 +126,7 @@ def calls(work: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize(
-    ("prepare", "count"), [(caches, 20), (images, 200), (epochs, 200), (runs, 20), (classes, 200)]
+    ("prepare", "count"), [(caches, 10), (images, 100), (epochs, 100), (runs, 10), (classes, 200)]
 )
 def test_twice_as_many_take_twice_as_many_steps(
     prepare: Callable[[Path, int], Callable[[], object]], count: int, tmp_path: Path

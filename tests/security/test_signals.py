@@ -83,12 +83,10 @@ def test_a_training_that_a_batch_system_ends_keeps_its_checkpoint(tmp_path: Path
     assert not list(tmp_path.rglob("*.draft"))
 
 
-@pytest.mark.parametrize(
-    "command", ["objectives", "objectives --json", "--help", "objectives --no-such-option"]
-)
+@pytest.mark.parametrize("command", ["objectives", "objectives --json", "objectives --no-such-option"])
 def test_a_reader_that_goes_away_is_met_with_silence(command: str, tmp_path: Path) -> None:
     decant = f"{shlex.quote(sys.executable)} -m decant {command}"
-    for pipeline in (f"{decant} | true", f"{decant} 2>&1 | true", f"{decant} | head -n 1"):
+    for pipeline in (f"{decant} 2>&1 | true", f"{decant} | head -n 1"):
         done = subprocess.run(
             ["bash", "-c", f"{pipeline}; echo ${{PIPESTATUS[0]}}"],
             cwd=tmp_path,
