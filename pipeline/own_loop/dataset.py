@@ -170,7 +170,7 @@ class Views(Dataset[Any]):
         if self.is_plain:
             items = [self.dataset[index] for index in indices.tolist()]
             return items, items
-        drawn = Drawn(indices, views, self._seeding.seed)
+        drawn = Drawn(indices, views, self._seeding)
 
         def work() -> tuple[list[Any], list[Any]]:
             shared = self._shared.read(drawn)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
 
 from decant.pipeline.own_loop.own_generators import own_generators, seed_own
 from decant.pipeline.views.generators import generators_kept, seed_generators, seed_torch
+from decant.pipeline.views.hashing import Bits
 
 Result = TypeVar("Result")
+Seed: TypeAlias = int | list[int]
+"""For torch's generator alone, or random bits for all."""
 
 _FEW = 8
 """Samples below which all generators are seeded, as that takes no longer than to see which were drawn from."""
@@ -23,7 +28,8 @@ class Seeding:
     >>> import random
     >>> seeding = Seeding()
     >>> def draw():
-    ...     seeding.seed([1, 2, 3])
+    ...     (seed,) = seeding.seeds(np.arange(16, dtype=np.uint64)[None])
+    ...     seeding.seed(seed)
     ...     return random.random()
     >>> seeding.run(100, draw) == seeding.run(1, draw) == seeding.run(100, draw)
     True
@@ -55,13 +61,22 @@ class Seeding:
                 self._draws_from_others = True
             return work()
 
-    def seed(self, bits: list[int]) -> None:
-        """Seeds from random bits, 16 numbers below 2⁶⁴; inside of `run`."""
+    def seeds(self, bits: Bits) -> list[Seed]:
+        """What to seed with for each sample, from random bits (B, 16); inside of `run`."""
         if self._own is None:
             self._own = own_generators(*self._roots)
+        if self._torch_alone and not self._own:
+            return (bits[:, 0] >> np.uint64(1)).tolist()
+        return bits.tolist()
+
+    def seed(self, seed: Seed) -> None:
+        """Seeds with one of `seeds`; inside of `run`."""
+        if isinstance(seed, int):
+            seed_torch(seed)
+            return
         if self._torch_alone:
-            seed_torch(bits[0] >> 1)
+            seed_torch(seed[0] >> 1)
         else:
-            seed_generators(bits)
+            seed_generators(seed)
         if self._own:
-            seed_own(self._own, bits)
+            seed_own(self._own, seed)

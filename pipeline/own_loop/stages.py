@@ -13,6 +13,7 @@ from decant.cache import ItemKeys, pick
 from decant.pipeline.errors import DataError
 from decant.pipeline.own_loop import transforms
 from decant.pipeline.own_loop.operations import ViewOperation
+from decant.pipeline.own_loop.seeding import Seeding
 from decant.pipeline.own_loop.transforms import Field
 from decant.pipeline.views import mixing
 from decant.pipeline.views.hashing import choices
@@ -23,7 +24,7 @@ class Drawn(NamedTuple):
 
     indices: NDArray[np.intp]
     views: NDArray[np.intp]
-    seed: Callable[[list[int]], None]
+    seeding: Seeding
 
 
 class Stages:
@@ -67,12 +68,13 @@ class Stages:
         count = len(self) if count is None else count
         together = [each for each in self._steps[0] if not _is_operation(each[1])] if count else []
         items = []
-        for index, bits in zip(drawn.indices.tolist(), self._bits(drawn, 0).tolist(), strict=True):
-            drawn.seed(bits)
+        seeding = drawn.seeding
+        for index, seed in zip(drawn.indices.tolist(), seeding.seeds(self._bits(drawn, 0)), strict=True):
+            seeding.seed(seed)
             item = self._dataset[index]
             for place, (field, function, name) in enumerate(together):
                 if place:
-                    drawn.seed(bits)
+                    seeding.seed(seed)
                 item = transforms.applied(function, item, field, name)
             items.append(item)
         for number in range(count):
@@ -94,8 +96,8 @@ class Stages:
             if _is_operation(step):
                 self._operate(step, number, field, items, drawn)
             elif not operations_only:
-                for place, bits in enumerate(self._bits(drawn, number).tolist()):
-                    drawn.seed(bits)
+                for place, seed in enumerate(drawn.seeding.seeds(self._bits(drawn, number))):
+                    drawn.seeding.seed(seed)
                     items[place] = transforms.applied(step, items[place], field, name)
 
     def _operate(

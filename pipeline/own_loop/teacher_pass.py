@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from decant.cache import LogitCacheWriter, input_crc32, pick, recognise
-from decant.pipeline.errors import DataError
+from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.own_loop.dataset import Views
 from decant.pipeline.own_loop.labels import Labels
@@ -31,6 +31,7 @@ Collate: TypeAlias = Callable[[list[Any]], Any]
 """Makes a batch of a list of inputs."""
 
 _TIMED_BATCHES = 5
+_ROUNDING = 2**-5
 
 
 class TeacherBatches:
@@ -98,10 +99,19 @@ class TeacherPass:
 
     @cached_property
     def num_outputs(self) -> int:
-        """C, from one batch of at most two samples."""
+        """C, from one batch of at most two samples. Raises ModelError where the teacher's answers to it change."""
         count = min(2, len(self._batches))
         keys = np.stack([np.arange(count), np.zeros(count, np.int64)], axis=1)
-        return int(self.logits(self._batches.batch(keys)[0], count).shape[1])
+        inputs = self._batches.batch(keys)[0]
+        first, again = (self.logits(inputs, count).float() for _ in range(2))
+        if not torch.allclose(
+            first, again, rtol=_ROUNDING, atol=_ROUNDING * float(first.abs().max()), equal_nan=True
+        ):
+            raise ModelError(
+                f"{teachers.class_name(self._teacher)}: gives other logits when it is called again with the same "
+                "batch, as with dropout left on; put what it calls into evaluation mode"
+            )
+        return int(first.shape[1])
 
     @torch.inference_mode()
     def logits(self, inputs: Any, count: int) -> Tensor:

@@ -165,7 +165,7 @@ def test_a_pass_goes_on_after_a_kill_and_ends_in_the_same_bytes(tmp_path: Path) 
     class Fails(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             batches.append(len(x))
-            if len(batches) == 6:
+            if len(batches) == 7:
                 raise RuntimeError("power cut")
             return super().forward(x)
 
@@ -176,7 +176,7 @@ def test_a_pass_goes_on_after_a_kill_and_ends_in_the_same_bytes(tmp_path: Path) 
     assert not path.exists()
     before = len(batches)
     decant.cache_logits(teacher, views(), path, batch_size=8)
-    assert len(batches) - before <= 1 + 10, "the probe of two, and the batches that were not written"
+    assert len(batches) - before <= 2 + 10, "the probe of two, twice, and the batches that were not written"
     decant.cache_logits(teacher, views(), tmp_path / "whole.h5", batch_size=8)
     assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
     assert leftovers(tmp_path) == ["teacher.h5.lock", "whole.h5.lock"]
@@ -261,6 +261,14 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"Linear: failed on uint8 .*these are uint8: end the transform"):
         decant.cache_logits(linear(), decant.Views(DATA, torch.Tensor.byte, count=1), path)
     assert not path.exists()
+
+
+def test_a_callable_with_dropout_left_on_is_refused(tmp_path: Path) -> None:
+    network = nn.Sequential(linear(), nn.Dropout(0.5))
+    with pytest.raises(ModelError, match="gives other logits when it is called again with the same batch"):
+        decant.cache_logits(lambda x: network(x), views(), tmp_path / "a.h5", name="mine")
+    assert decant.cache_logits(network, views(), tmp_path / "b.h5").num_outputs == C
+    assert network.training
 
 
 def test_a_half_written_file_of_one_s_own_is_no_obstacle(tmp_path: Path) -> None:
