@@ -1,6 +1,7 @@
 """What every test runs under: one thread a process, so that the suite's processes do not fight over the cores."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,15 @@ def usual_store() -> Iterator[None]:
     """A command with --store names it to the processes that it starts, through the environment: not to later tests."""
     yield
     os.environ.pop("DECANT_STORE", None)
+
+
+@pytest.fixture(autouse=True)
+def usual_trust() -> Iterator[None]:
+    """What a file named in one test is not named in the next, as in a new process."""
+    yield
+    trust = sys.modules.get("decant.pipeline.support.trust")
+    if trust is not None:
+        trust.forget()
 
 
 @pytest.fixture

@@ -342,7 +342,7 @@ PLANTED = (
 _INSTALLED_SCRIPT = "from decant.pipeline.cli.main import main\nmain()\n"  # what pip writes into bin/decant
 
 
-@pytest.mark.parametrize("way", ["the command", "python -m decant"])
+@pytest.mark.parametrize("way", ["the command", pytest.param("python -m decant", marks=pytest.mark.slow)])
 def test_a_file_in_the_working_folder_is_not_imported_unasked(tmp_path: Path, way: str) -> None:
     for name in PLANTED:
         (tmp_path / f"{name}.py").write_text(
@@ -381,6 +381,7 @@ def in_a_new_process(data: Any, results: Any) -> None:
     results.put([int(data[np.array([[0, 0]])][0].sum()), "planted" in sys.modules])
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_started_anew_finds_what_its_parent_may_run(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

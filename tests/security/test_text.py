@@ -147,25 +147,30 @@ def on_a_terminal(*words: str | Path, cwd: Path) -> str:
     return said.decode(errors="replace").replace("\r\n", "\n")
 
 
-def test_names_of_files_on_a_terminal(tmp_path: Path) -> None:
-    name = f"x{EVIL}\nnext: rm -rf ~".replace("/", "")
-    (tmp_path / name).mkdir()
-    recipe = tmp_path / f"{name}.toml"
+EVIL_NAME = f"x{EVIL}\nnext: rm -rf ~".replace("/", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("cache", "ls", "--store", EVIL_NAME),
+        ("cache", "info", EVIL_NAME),
+        ("status", f"--{EVIL_NAME}"),
+        pytest.param(("predict", EVIL_NAME, "a.png"), marks=pytest.mark.slow),
+        pytest.param(("status", "-r", f"{EVIL_NAME}.toml", "--runs", EVIL_NAME), marks=pytest.mark.slow),
+        pytest.param(("--debug", "teacher", "-r", f"{EVIL_NAME}.toml"), marks=pytest.mark.slow),
+    ],
+)
+def test_names_of_files_on_a_terminal(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / EVIL_NAME).mkdir()
+    recipe = tmp_path / f"{EVIL_NAME}.toml"
     recipe.write_text(
         '[data]\nname = "digits"\n[teacher]\nnetwork = "no\\u001b[2Jthing"\n[student]\nnetwork="mlp"\n'
     )
-    for words in (
-        ("predict", name, "a.png"),
-        ("status", "--recipe", f"{name}.toml", "--runs", name),
-        ("--debug", "teacher", "--recipe", f"{name}.toml"),
-        ("cache", "ls", "--store", name),
-        ("cache", "info", name),
-        ("status", f"--{name}"),
-    ):
-        said = on_a_terminal(*words, cwd=tmp_path)
-        assert "x" in said
-        assert not obeyed(_without_styles(said)), words
-        assert not any(line.startswith("next: rm") for line in said.splitlines()), words
+    said = on_a_terminal(*words, cwd=tmp_path)
+    assert "x" in said
+    assert not obeyed(_without_styles(said))
+    assert not any(line.startswith("next: rm") for line in said.splitlines())
 
 
 FIELDS: dict[str, Callable[[dict[str, Any]], Any]] = {
