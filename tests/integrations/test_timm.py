@@ -136,7 +136,6 @@ def test_mixup_of_a_batch_is_refused(cache: Any) -> None:
 
 
 @pytest.mark.parametrize("change", [{"hflip": 0.2}, {"re_prob": 0.1}, {"auto_augment": "rand-m6-n2"}])
-def test_one_changed_parameter_of_the_transform_stops_the_first_batch(cache: Any, change: Any) -> None:
-    train = SoftLabelDataset(views(**change), cache, check_inputs="all")
-    with pytest.raises(decant.cache.MismatchError):
-        next(iter(DataLoader(train, batch_size=12)))
+def test_one_changed_parameter_of_the_transform_is_refused_by_its_name(cache: Any, change: Any) -> None:
+    with pytest.raises(decant.cache.MismatchError, match=r"views\.transform"):
+        SoftLabelDataset(views(**change), cache)
