@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -77,7 +78,10 @@ class LogitCache:
             )
         self._checks = BlockChecks(self._blocks, content.read, trusted=verify == "off")
         self._unchanged = Unchanged(
-            content.mapped, self._checks, self._name, times_count=not content.is_copied
+            content.mapped,
+            self._checks,
+            partial(_block_name, self._blocks),
+            times_count=not content.is_copied,
         )
         if verify == "open":
             problems = self.verify()
@@ -293,7 +297,12 @@ class LogitCache:
             )
 
     def _name(self, number: int) -> str:
-        return self._blocks.name(*divmod(number, self._blocks.per_view))
+        return _block_name(self._blocks, number)
+
+
+def _block_name(blocks: Blocks, number: int) -> str:
+    """A block in words. No method of the cache: what holds one would keep the cache, and its file, open."""
+    return blocks.name(*divmod(number, blocks.per_view))
 
 
 def _as_rows(indices: ArrayLike | slice, samples: int) -> NDArray[Any]:
