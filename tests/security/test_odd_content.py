@@ -16,15 +16,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 from decant.pipeline.config.recipe import load_recipe
+from decant.pipeline.config.tasks import headline
 from decant.pipeline.deploy.export import read_summary
 from decant.pipeline.errors import DamagedError, ModelError, PipelineError, RecipeError, WeightsError
 from decant.pipeline.networks.weights import load_weights, save_weights
+from decant.pipeline.report.history import curve, quantities
+from decant.pipeline.report.rows import markdown_table, rows_of
 from decant.pipeline.runs.json_files import write_json
 from decant.pipeline.runs.result import RESULT, load_result
 from decant.pipeline.runs.saved_logits import TEST_LOGITS, load_test_logits, save_test_logits
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.checkpoint import CHECKPOINT, resume, save_epoch
-from decant.pipeline.training.epoch_log import METRICS, read_epochs
+from decant.pipeline.training.epoch_log import METRICS
 from tests.helpers.memory import peak_mib
 from tests.helpers.mutations import changed
 
@@ -43,13 +46,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def read_all_epochs(folder: Path) -> object:
-    return read_epochs(folder)
+def tabled(folder: Path) -> object:
+    """What a report says of a result, which needs every field to be what it is meant to be."""
+    result = load_result(folder)
+    return None if result is None else markdown_table("run", rows_of([result]))
+
+
+def drawn(folder: Path) -> object:
+    """The curves of a run."""
+    run: Any = type("Run", (), {"folder": folder})()
+    return [curve([run], quantity) for quantity in quantities(headline({"top1": 1.0}))]
 
 
 READERS: dict[str, Callable[[Path], object]] = {
-    RESULT: load_result,
-    METRICS: read_epochs,
+    RESULT: tabled,
+    METRICS: drawn,
     "export/export.json": read_summary,
     "recipe.toml": lambda folder: load_recipe(str(folder / "recipe.toml")),
 }
