@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.transforms import v2 as transforms
 
+import decant
 from decant.cache import LogitCache, LogitCacheWriter, Manifest, SoftLabelDataset
 from decant.pipeline import objectives
 from decant.pipeline.config.objectives import BUILTIN, name_of
@@ -168,3 +171,33 @@ def test_a_recorded_student_goes_on_from_a_checkpoint(
     resumed = student(data, viewed, tmp_path / "part", criterion, True)  # finds its last epoch
     for name in whole:
         torch.testing.assert_close(resumed[name], whole[name], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_logits_of_a_loop_of_ones_own_are_those_of_a_processor(tmp_path: Path, precision: Any) -> None:
+    """And the teacher comes back to where it was, in the mode that it had."""
+    images = torch.rand(60, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    dataset = TensorDataset(images, torch.arange(60) % C)
+    views = decant.Views(dataset, transforms.RandomCrop(16, padding=2), count=V, seed=0)
+    teacher = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, C)).train()
+    on_cpu, on_gpu = (
+        decant.cache_logits(
+            teacher, views, tmp_path / f"{device}.h5", batch_size=16, device=device, precision=precision
+        )
+        for device in ("cpu", "cuda")
+    )
+    assert next(teacher.parameters()).device == CPU
+    assert teacher.training
+    assert np.array_equal(on_gpu.input_crc32[:], on_cpu.input_crc32[:])
+    for view in range(V):
+        expected = on_cpu.logits(slice(None), view).astype("f4")
+        close = (2e-2 if precision == "bfloat16" else 2e-3) * np.abs(expected).max()
+        np.testing.assert_allclose(on_gpu.logits(slice(None), view).astype("f4"), expected, atol=close)
+    train = decant.SoftLabelDataset(views, on_gpu)
+    loader = DataLoader(train, batch_size=10, shuffle=True, pin_memory=True)
+    for epoch in range(V):
+        train.set_epoch(epoch)
+        for inputs, labels, teacher_logits in loader:
+            student_logits = teacher.to(GPU)(inputs.to(GPU))
+            loss = decant.objectives.kd(student_logits, teacher_logits.to(GPU), labels.to(GPU)).total
+            assert torch.isfinite(loss)
