@@ -181,6 +181,8 @@ class SampleData:
         where = f"{self.name}: {self.split}: sample {index}"
         try:
             item = self.dataset[index]
+        except DataError:  # of a source of ours, which names the row
+            raise
         except RAISED as error:  # reading a sample runs the user's code, which may raise anything
             raise DataError(f"{where}: cannot be read ({type(error).__name__}: {error})") from error
         try:

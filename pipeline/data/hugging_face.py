@@ -7,15 +7,18 @@ Their digest is of their content, as that of any dataset of the user's.
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from decant.cache.io.opening import open_read
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data.columns import pick_columns
 from decant.pipeline.data.external import from_dataset
+from decant.pipeline.data.image_decode import open_image
 from decant.pipeline.data.image_files import listed, part_names, say_unused
 from decant.pipeline.data.samples import LabelledData, Split
 from decant.pipeline.errors import DataError
@@ -52,29 +55,51 @@ def hugging_face(settings: DataSettings, views: ViewsSettings, split: Split) -> 
         )
     names = getattr(dataset.features[label], "names", None)
     pairs = settings.model_copy(update={"keys": None})
-    rows = _Rows(dataset.with_format(None), value, label)
+    rows = _Rows(dataset, value, label, where)
     return from_dataset(rows, () if names is None else tuple(map(str, names)), pairs, views, split)
 
 
 class _Rows:
-    """(input, label) of each row of a dataset."""
+    """(input, label) of each row of a dataset, as it is stored: the library decodes nothing, as it would open images of
+    any format that Pillow knows, one of which a program interprets, and fetch those that are addresses.
+    """
 
-    def __init__(self, dataset: Any, value: str, label: str) -> None:
-        self._dataset, self._value, self._label = dataset.select_columns([value, label]), value, label
-        self._dtype = _dtype_of(dataset.features[value])
+    def __init__(self, dataset: Any, value: str, label: str, where: str) -> None:
+        self._stored = dataset.select_columns([value, label]).with_format("arrow")
+        self._value, self._label, self._where = value, label, where
+        feature = dataset.features[value]
+        self._is_image, self._mode = type(feature).__name__ == "Image", getattr(feature, "mode", None)
+        self._dtype = _dtype_of(feature)
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self._stored)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        row = self._dataset[index]
+        row = self._stored[index].to_pylist()[0]
         value = row[self._value]
+        if self._is_image:
+            value = self._image(value, index)
         return (np.asarray(value, self._dtype) if isinstance(value, list) else value), row[self._label]
 
     @property
     def targets(self) -> list[Any]:
-        """The labels alone, for which no image is decoded."""
-        return list(self._dataset[self._label])
+        """The labels alone."""
+        labels = self._stored.select_columns([self._label])[:]
+        return list(labels.column(self._label).to_pylist())
+
+    def _image(self, stored: Any, index: int) -> Any:
+        """The image of a row, decoded: of its bytes, or of the file on this disk that it names."""
+        where = f"{self._where}: row {index:,}"
+        content, path = (stored or {}).get("bytes"), (stored or {}).get("path")
+        if content is not None:
+            image = open_image(lambda: io.BytesIO(content), where)
+        elif path and Path(path).exists():
+            image = open_image(lambda: open_read(Path(path)), path)
+        else:
+            raise DataError(
+                f"{where}: has no bytes of an image, and names no file on this disk; nothing is fetched"
+            )
+        return image if self._mode in (None, image.mode) else image.convert(self._mode)
 
 
 def _dtype_of(feature: Any) -> str:

@@ -7,7 +7,7 @@ import platform
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ _FEW_LEVELS = 4096  # of 65,536, below which an image of 16 bits is nearly black
 _MOST_PIXELS = 89_478_485  # of a file, above which Pillow suspects that it is made to fill the memory
 _LONGEST = 1_000_000  # pixels of a side; a line takes memory beside its pixels
 _ANIMATED = {"GIF", "WEBP", "PNG", "AVIF", "TIFF"}  # and not the preview that a camera puts into a JPEG
+T = TypeVar("T")
 _POINTER = b"version https://git-lfs"
 
 
@@ -44,7 +45,24 @@ def decode_bytes(content: bytes, name: object, views: ViewsSettings) -> NDArray[
     return _decode(lambda: io.BytesIO(content), name, views)
 
 
+def open_image(opened: Callable[[], IO[bytes]], name: object) -> Image.Image:
+    """The image of a file, its pixels as they are stored: of the formats that are decoded alone. `opened` opens it, and
+    `name` says in messages which it is. Raises DataError as `decode` does.
+    """
+
+    def loaded(image: Image.Image) -> Image.Image:
+        image.load()
+        return image.copy()
+
+    return _opened(opened, name, loaded)
+
+
 def _decode(opened: Callable[[], IO[bytes]], path: object, views: ViewsSettings) -> NDArray[np.uint8]:
+    return _opened(opened, path, lambda image: _pixels(fit(_in_colours(image, views.channels or 3), views)))
+
+
+def _opened(opened: Callable[[], IO[bytes]], path: object, use: Callable[[Image.Image], T]) -> T:
+    """What `use` makes of an image file. Raises DataError, naming it, for whatever is wrong with it."""
     try:
         with opened() as file, Image.open(file, formats=readable_formats()) as image:
             _require_pixels(path, image)
@@ -53,7 +71,7 @@ def _decode(opened: Callable[[], IO[bytes]], path: object, views: ViewsSettings)
                     f"{path}: has several frames or pages; the first is taken, here and of other files",
                     "frames",
                 )
-            return _pixels(fit(_in_colours(image, views.channels or 3), views))
+            return use(image)
     except MemoryError:
         raise DataError(
             f"{path}: out of memory while it was decoded; scale the image down, or set views.size lower"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data import external, load_data
@@ -16,6 +19,8 @@ from decant.pipeline.errors import DataError
 from tests.helpers import tables
 from tests.helpers.data import everything, read, refusal
 from tests.helpers.extras import needs
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n"
 
 FORMS = [
     pytest.param("npy"),
@@ -273,6 +278,64 @@ class TestHuggingFace:
         whole.filter(lambda row: row["label"] != 1).with_format("torch").save_to_disk(str(tmp_path / "few"))
         kept = np.array(tables.labels("train")) != 1
         assert np.array_equal(everything(read("hf", tmp_path / "few")), tables.images("train")[kept])
+
+    @pytest.mark.parametrize("where", ["bytes", "path"])
+    def test_no_program_interprets_an_image(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    ) -> None:
+        """Pillow has PostScript drawn by Ghostscript, which runs what the image says; also of a column of lists."""
+        import datasets
+
+        (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nexit 1\n")
+        (tmp_path / "gs").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        (tmp_path / "page.png").write_bytes(POSTSCRIPT)
+        stored = {"bytes": POSTSCRIPT if where == "bytes" else None, "path": str(tmp_path / "page.png")}
+        table = {"image": [stored] * 4, "label": [0, 1, 0, 1]}
+        features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b"]))
+        part = datasets.Dataset.from_dict(table, features=features)
+        datasets.DatasetDict(train=part).save_to_disk(str(tmp_path / "pages"))
+        assert re.search(
+            r"row 0: not a readable image|page\.png: not a readable", refusal("hf", tmp_path / "pages")
+        )
+        assert not (tmp_path / "ran").exists()
+
+    def test_nothing_is_fetched_for_an_image_without_bytes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import datasets
+        import pyarrow
+        from pyarrow import parquet
+
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+        monkeypatch.chdir(tmp_path)
+        features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b"]))
+        stored = {"bytes": None, "path": "http://127.0.0.1:9/a.png"}
+        rows = {"image": [stored] * 4, "label": [0, 1, 0, 1]}
+        (tmp_path / "mine").mkdir()
+        parquet.write_table(
+            pyarrow.Table.from_pydict(rows, schema=features.arrow_schema), tmp_path / "mine/train.parquet"
+        )
+        assert refusal("hf:mine") == (
+            "hf:mine: train: row 0: has no bytes of an image, and names no file on this disk; nothing is fetched"
+        )
+
+    def test_images_keep_their_mode_and_stand_upright(self, tmp_path: Path) -> None:
+        """As the library decodes them."""
+        import datasets
+
+        image = Image.fromarray(np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3) * 10)
+        exif, content = Image.Exif(), io.BytesIO()
+        exif[0x0112] = 6
+        image.save(content, "PNG", exif=exif)
+        stored = [{"bytes": content.getvalue(), "path": None}] * 4
+        for mode in (None, "L"):
+            features = datasets.Features(image=datasets.Image(mode=mode), label=datasets.Value("int64"))
+            part = datasets.Dataset.from_dict({"image": stored, "label": [0, 1, 0, 1]}, features=features)
+            datasets.DatasetDict(train=part).save_to_disk(str(tmp_path / f"{mode}"))
+            decoded = np.asarray(part[0]["image"])
+            expected = decoded[None] if mode else decoded.transpose(2, 0, 1)
+            assert np.array_equal(everything(read("hf", tmp_path / f"{mode}"))[0], expected)
 
     def test_what_cannot_be_told_is_asked_for(self, tmp_path: Path) -> None:
         import datasets
