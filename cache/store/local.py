@@ -105,6 +105,13 @@ class Store:
             raise FileNotFoundError(f"{word}: no such file, and no cache of {self.root} has that name or key")
         return found[0]
 
+    def prepare(self) -> None:
+        """Makes the folder where there is none. Raises StorageError."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, self.root, "making the folder") from error
+
     @contextlib.contextmanager
     def building(
         self, manifest: Manifest, waiting: Callable[[str], None] = lambda holder: None
@@ -115,10 +122,7 @@ class Store:
         `find` again inside: the other may have finished. Raises StorageError where the folder cannot be written.
         """
         path = self.path(manifest)
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, self.root, "making the folder") from error
+        self.prepare()
         with exclusive(lock_path(path), waiting):
             yield path
 

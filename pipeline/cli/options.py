@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -169,6 +170,23 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if not shown.is_terminal:
         shown = console(width=max(shown.width, 200))
     shown.print(table)
+
+
+class _Part(click.ParamType):
+    """I/N with 1 ≤ I ≤ N, as (I − 1, N)."""
+
+    name = "I/N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", str(value))
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            self.fail(f"expected I/N with 1 ≤ I ≤ N, as 3/16, found {value!r}", param, ctx)
+        return int(found[1]) - 1, int(found[2])
+
+
+PART = _Part()
 
 
 def say(text: object, err: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from decant.pipeline.cli.options import (
+    PART,
     as_json,
     log_to_option,
     percent,
@@ -57,14 +58,33 @@ def teacher(
     is_flag=True,
     help="Print what the cache would cost and when it pays for itself, and make nothing.",
 )
+@click.option(
+    "--part",
+    type=PART,
+    help="I/N: compute the I-th of N parts alone, as a job of an array does. Parts run in any order, at once or not, "
+    "on every machine that sees the store; the one that finds all others written publishes the cache.",
+)
 @as_json
-def cache_logits(recipe: Recipe, base: Path, store: Store, device: str, dry_run: bool, as_json: bool) -> None:
+def cache_logits(
+    recipe: Recipe,
+    base: Path,
+    store: Store,
+    device: str,
+    dry_run: bool,
+    part: tuple[int, int] | None,
+    as_json: bool,
+) -> None:
     """Run the teacher once over the data and store its logits."""
     from decant.pipeline.phases.plan import Plan
 
-    make = _estimate if dry_run else _make_cache
-    caches = [make(plan, device) for plan in _plans_of_teachers(Plan.of(recipe, base, store))]
-    missing = dry_run and not all(cache["exists"] for cache in caches)
+    if dry_run and part is not None:
+        raise click.UsageError("--part: a dry run is of the whole cache; leave one of both out")
+    plans = _plans_of_teachers(Plan.of(recipe, base, store))
+    if part is not None:
+        caches = [_make_part(plan, device, part) for plan in plans]
+    else:
+        caches = [(_estimate if dry_run else _make_cache)(plan, device) for plan in plans]
+    missing = not all(cache.get("exists", True) for cache in caches)
     say(f"next: {recipe.command('cache-logits' if missing else 'student')}")
     if as_json:
         print_json(caches)
@@ -212,6 +232,28 @@ def _make_cache(plan: Plan, device: str) -> dict[str, Any]:
 
     cached = phase.cache_logits(plan, pick_device(device), _print_waiting)
     remember_cache(plan.recipe, plan.base, cached.cache.path)
+    return _shown(cached)
+
+
+def _make_part(plan: Plan, device: str, part: tuple[int, int]) -> dict[str, Any]:
+    """Makes a part of a cache, and perhaps publishes the whole; prints it and returns the same for `--json`."""
+    from decant.pipeline.phases import cache_logits as phase
+    from decant.pipeline.runs.notes import remember_cache
+    from decant.pipeline.training.device import pick_device
+
+    made = phase.cache_part(plan, pick_device(device), part)
+    if not isinstance(made, phase.PartWritten):
+        remember_cache(plan.recipe, plan.base, made.cache.path)
+        return _shown(made)
+    say(
+        f"wrote part {part[0] + 1} of {part[1]} of {made.path}: {made.rows:,} rows; {made.missing}; the part that "
+        "comes last publishes the cache"
+    )
+    return {"path": made.path, "exists": False, "part": list(part), "rows": made.rows}
+
+
+def _shown(cached: Cached) -> dict[str, Any]:
+    """Prints a cache; returns the same for `--json`."""
     _print_cache(cached)
     cache = cached.cache
     return {

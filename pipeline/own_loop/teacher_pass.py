@@ -25,7 +25,7 @@ from decant.pipeline.support.plugins import in_words
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import BackgroundWriter
 from decant.pipeline.training.device import autocast
-from decant.pipeline.training.loading import Keys, MissingKeys, loader
+from decant.pipeline.training.loading import Keys, MissingKeys, loader, written_or_of_others
 
 Collate: TypeAlias = Callable[[list[Any]], Any]
 """Makes a batch of a list of inputs."""
@@ -144,7 +144,7 @@ class TeacherPass:
         """
         manifest = writer.manifest
         written = np.stack([writer.is_written(view) for view in range(manifest.num_views)])
-        keys = MissingKeys(_or_of_others(written, self._batch_size, part), self._batch_size)
+        keys = MissingKeys(written_or_of_others(written, self._batch_size, part), self._batch_size)
         said = "caching logits" if part[1] == 1 else f"caching logits, part {part[0]} of {part[1]}"
         with (
             progress(said, written.size, silent=not self._show_progress) as advance,
@@ -167,14 +167,6 @@ class TeacherPass:
             batches = loader(self._batches, keys, self._num_workers)
             for batch, (inputs, given, crc32) in zip(keys, batches, strict=True):
                 write_later(store, batch, self.logits(inputs, len(batch)), given, crc32)
-
-
-def _or_of_others(written: NDArray[np.bool_], batch_size: int, part: tuple[int, int]) -> NDArray[np.bool_]:
-    """(V, N): rows that are written, or whose batches are of other parts."""
-    views, samples = written.shape
-    batches = -(-samples // batch_size)
-    numbers = np.arange(samples) // batch_size + batches * np.arange(views)[:, None]
-    return written | (numbers % part[1] != part[0])
 
 
 def to_device(inputs: Any, device: torch.device) -> Any:

@@ -16,6 +16,7 @@ from torch import nn
 from decant.cache import (
     CacheWarning,
     CorruptError,
+    IncompleteError,
     LogitCache,
     LogitCacheWriter,
     RegressionSummary,
@@ -77,15 +78,61 @@ def cache_logits(plan: Plan, device: torch.device, waiting: Callable[[str], None
     return _measure(LogitCache.open(path), None, limit=_MEASURED_ROWS)
 
 
-def _build(plan: Plan, path: Path, device: torch.device) -> Cached:
-    """Builds and publishes the cache at `path`, and notes what that took."""
+@dataclass(frozen=True)
+class PartWritten:
+    """Rows of a cache that others are to complete."""
+
+    path: Path
+    """Where the cache will lie."""
+    rows: int
+    """That this call computed."""
+    missing: str
+    """What is not written yet, in words."""
+
+
+def cache_part(plan: Plan, device: torch.device, part: tuple[int, int]) -> Cached | PartWritten:
+    """Computes part (i, n) of a cache, 0 ≤ i < n: every n-th batch from the i-th on. Publishes it where every other
+    part is written, by whichever processes, in whatever order, at once or not, on all machines that see the store.
+
+    Each part keeps its rows in a file of its own, as large as the whole, until the cache is published. Raises as
+    `cache_logits` does.
+    """
+    path = plan.find_cache()
+    if path is not None:
+        return _measure(LogitCache.open(path), None, limit=_MEASURED_ROWS)
+    plan.store.prepare()
+    path = plan.store.path(plan.manifest)
+    try:
+        return _build(plan, path, device, part)
+    except _PartOnly as error:
+        found = plan.find_cache()  # another may have published it in that moment
+        if found is not None:
+            return _measure(LogitCache.open(found), None, limit=_MEASURED_ROWS)
+        return PartWritten(path, error.rows, str(error))
+
+
+class _PartOnly(Exception):
+    def __init__(self, rows: int, error: IncompleteError) -> None:
+        super().__init__(str(error).partition(": ")[2])
+        self.rows = rows
+
+
+def _build(plan: Plan, path: Path, device: torch.device, part: tuple[int, int] | None = None) -> Cached:
+    """Builds and publishes the cache at `path`, and notes what that took. Raises _PartOnly where a part is all that is
+    there.
+    """
     started = time.perf_counter()
     with LogitCacheWriter(path, plan.manifest) as writer:
-        taken_over = take_over_views(writer, plan.store)
-        rows = _compute_missing_rows(writer, plan, device)
+        taken_over = take_over_views(writer, plan.store) if part is None else 0
+        rows = _compute_missing_rows(writer, plan, device, part or (0, 1))
         _require_unchanged(plan, writer)
-        with _silenced_doubts(plan):
-            cache = LogitCache.open(writer.publish())
+        try:
+            with _silenced_doubts(plan):
+                cache = LogitCache.open(writer.publish())
+        except IncompleteError as error:
+            if part is None:
+                raise
+            raise _PartOnly(rows, error) from error
     seconds = time.perf_counter() - started
     remember_pass(plan.base, plan.manifest.key, Pass(seconds, rows, taken_over, device_name(device)))
     return _measure(cache, seconds, rows, taken_over)
@@ -109,9 +156,11 @@ def _silenced_doubts(plan: Plan) -> Iterator[None]:
         yield
 
 
-def _compute_missing_rows(writer: LogitCacheWriter, plan: Plan, device: torch.device) -> int:
-    """Has the teacher compute the rows that are missing, and returns their number. If there are none, no teacher is
-    loaded.
+def _compute_missing_rows(
+    writer: LogitCacheWriter, plan: Plan, device: torch.device, part: tuple[int, int]
+) -> int:
+    """Has the teacher compute the rows of a part that are missing, and returns their number. If there are none, no
+    teacher is loaded.
     """
     viewed = plan.data.student_train
     if all(writer.is_written(view).all() for view in range(writer.manifest.num_views)):
@@ -126,6 +175,7 @@ def _compute_missing_rows(writer: LogitCacheWriter, plan: Plan, device: torch.de
         plan.settings.cache,
         device,
         same_every_batch=plan.settings.teacher.cuda_graphs and not is_users(teacher.network.name),
+        part=part,
     )
 
 

@@ -17,7 +17,7 @@ from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import BackgroundWriter, prefetch
 from decant.pipeline.training.device import Inputs, OnHost, autocast, to_device
 from decant.pipeline.training.forward import forward as checked_forward
-from decant.pipeline.training.loading import Keys, MissingKeys, default_workers, loader
+from decant.pipeline.training.loading import Keys, MissingKeys, default_workers, loader, written_or_of_others
 from decant.pipeline.training.on_device import device_views
 from decant.pipeline.training.recorded import Recorded
 from decant.pipeline.views import ViewedData
@@ -30,8 +30,10 @@ def fill(
     settings: CacheSettings,
     device: torch.device,
     same_every_batch: bool = False,
+    part: tuple[int, int] = (0, 1),
 ) -> int:
-    """Computes and writes every missing row, and returns their number. Raises what the writer raises.
+    """Computes and writes every missing row of a part, of every n-th batch from the i-th on, and returns their number.
+    Raises what the writer raises.
 
     Batch b of a view always has samples b·B to (b+1)·B − 1. A pass that was killed therefore computes missing rows
     from the same batches, and ends in the same file. On a GPU that has room, the views are computed there too;
@@ -39,7 +41,8 @@ def fill(
     """
     network.to(device).to(memory_format=torch.channels_last)
     written = np.stack([writer.is_written(view) for view in range(writer.manifest.num_views)])
-    keys = MissingKeys(written, settings.batch_size)
+    skipped = written_or_of_others(written, settings.batch_size, part)
+    keys = MissingKeys(skipped, settings.batch_size)
     workers = default_workers(viewed.data.lazy)
     batches = loader(
         device_views(viewed, device), keys, workers, pin_memory=device.type == "cuda" and workers > 0
@@ -59,11 +62,11 @@ def fill(
             )
             advance(int(missing.sum()))
 
-        advance(int(written.sum()))
+        advance(int(skipped.sum()))
         for batch, (inputs, _) in zip(keys, batches if workers else prefetch(batches), strict=True):
             logits = compute(inputs)
             write_later(store, batch, OnHost(inputs), OnHost(logits))
-    return int((~written).sum())
+    return int((~skipped).sum())
 
 
 class _Teacher:

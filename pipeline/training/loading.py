@@ -104,6 +104,21 @@ class MissingKeys(Sampler[Keys]):
             yield _in_order(batch, self.batch_size, self.length, view)
 
 
+def written_or_of_others(
+    written: NDArray[np.bool_], batch_size: int, part: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """(V, N): rows that are written, or whose batches are of other parts than (i, n), which has every n-th from the
+    i-th on.
+
+    >>> written_or_of_others(np.zeros((2, 3), bool), batch_size=2, part=(0, 3)).tolist()
+    [[False, False, True], [True, True, False]]
+    """
+    views, samples = written.shape
+    batches = -(-samples // batch_size)
+    numbers = np.arange(samples) // batch_size + batches * np.arange(views)[:, None]
+    return written | (numbers % part[1] != part[0])
+
+
 def _in_order(batch: int, batch_size: int, length: int, view: int) -> Keys:
     indices = np.arange(batch * batch_size, min(length, (batch + 1) * batch_size))
     return np.stack([indices, np.full(len(indices), view)], axis=1)
