@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset, get_worker_info
 
 from decant.cache.alignment import Alignment, Topic
-from decant.cache.drawn_views import DrawnViews
-from decant.cache.ensemble import Ensemble
+from decant.cache.drawn_views import DrawnViews, is_third_pass
+from decant.cache.ensemble import one_source
 from decant.cache.errors import CacheWarning, MismatchError
 from decant.cache.inputs import CheckInputs
 from decant.cache.items import ItemKeys, is_pair, pick, recognise
@@ -23,9 +23,9 @@ from decant.cache.reader import LogitCache
 from decant.cache.same_views import ReadsViews, require_same_views
 from decant.cache.source import LogitSource
 
-_EPOCH, _EPOCHS_SET, _VIEW_SAID, _LABELS_SAID, _INPUTS_SAID, _SHARED = range(6)
+_EPOCH, _EPOCHS_SET, _VIEW_SAID, _LABELS_SAID, _INPUTS_SAID, _PASSES, _SHARED = (*range(6), 9)
 """Places of the integers that a dataset shares with its workers: the epoch, −1 until it is set; how often it was set;
-what was said.
+what was said; and four integers of `is_third_pass`.
 """
 _SAID: Mapping[Topic, int] = {"labels": _LABELS_SAID, "inputs": _INPUTS_SAID}
 
@@ -41,11 +41,12 @@ class MapDataset(Protocol):
 class SoftLabelDataset(Dataset[Any]):
     """A map-style dataset of (input, label, teacher_logits), or of dictionaries with a field "teacher_logits".
 
-    dataset: `dataset[i]` is (input, label) of sample i of the cache; where the cache has several views, `dataset[i, v]`
-    is that of view v, as of `decant.Views`. A `torch.utils.data.Subset` of the cached data is followed through its
-    indices. A dataset with a method `batch(keys) → (inputs, labels)` is read a whole batch at a time by `batch`, the
-    faster way. Of a dictionary, the label is the field of a usual name, as "label", and the input what else is a
-    tensor, an array or an image; it gets a field "teacher_logits" (C,) float32.
+    dataset: `dataset[i]` is (input, label) of sample i of the cache; where the cache has several views, `dataset[i,
+    v]` is that of view v, as of `decant.Views`. A `torch.utils.data.Subset` of the cached data is followed through
+    its indices; one that has a cache of its own, as long as itself, is read as it is. A dataset with a method
+    `batch(keys) → (inputs, labels)` is read a whole batch at a time by `batch`, the faster way. Of a dictionary,
+    the label is the field of a usual name, as "label", and the input what else is a tensor, an array or an image;
+    it gets a field "teacher_logits" (C,) float32.
 
     A label that differs from the cached one, or an input that is not what the teacher saw, raises MismatchError. Labels
     are compared as class ids: integers, whole floats, (B, 1), one-hot rows or names of the classes. Inputs are compared
@@ -87,34 +88,34 @@ class SoftLabelDataset(Dataset[Any]):
         `decant.Views` are others than those of the cache, and where all inputs are to be checked and the cache has no
         checksums.
         """
-        if isinstance(cache, Sequence):
-            cache = cache[0] if len(cache) == 1 else Ensemble(cache)
+        source = one_source(cache)
         self._alignment = Alignment(
-            cache, check_inputs=check_inputs, compare_labels=compare_labels, say_once=self._cannot_compare
+            source, check_inputs=check_inputs, compare_labels=compare_labels, say_once=self._cannot_compare
         )
         _require_map_style(_root(dataset))
-        self.dataset, self.cache, self.item_keys = dataset, cache, keys
-        self._indices = _cached_indices(dataset)
+        self.dataset, self.cache, self.item_keys = dataset, source, keys
+        self._data = _cached_data(dataset, source.num_samples)
+        self._indices = _cached_indices(dataset, self._data)
         self._shared = torch.zeros(_SHARED, dtype=torch.int64)
         self._shared.share_memory_()  # type: ignore[no-untyped-call]
         self._shared[_EPOCH] = -1
         self._reads_views = False
         self._drawn = DrawnViews(len(dataset))
-        length = len(_root(dataset))
-        if length != cache.num_samples:
+        length = len(self._data)
+        if length != source.num_samples:
             raise MismatchError(
-                f"{cache.path}: data.length: the dataset has {length:,}, the cache {cache.num_samples:,}"
+                f"{source.path}: data.length: the dataset has {length:,}, the cache {source.num_samples:,}"
                 + (
                     "; of a part of the data give a torch.utils.data.Subset"
-                    if length < cache.num_samples
+                    if length < source.num_samples
                     else ""
                 )
             )
-        if cache.num_views > 1 and isinstance(_root(dataset), TensorDataset):
+        if source.num_views > 1 and isinstance(self._data, TensorDataset):
             raise self._takes_no_view()  # it would take the view for a second index into its tensors
-        views = _root(dataset)
+        views = self._data
         if isinstance(views, ReadsViews):
-            require_same_views(views, cache)
+            require_same_views(views, source)
             self._alignment.compare_labels = compare_labels and not views.mixes_labels
         self._alignment.require_checksums()
 
@@ -205,6 +206,9 @@ class SoftLabelDataset(Dataset[Any]):
         """
         epoch, calls = self._shared[:2].tolist()
         indices, views = self._drawn.split(keys, self.cache.num_views, max(epoch, 0), calls)
+        worker = get_worker_info()
+        if worker is not None and calls and self.cache.num_views > 1 and not isinstance(keys[0], tuple):
+            self._watch_passes(worker.seed - worker.id, len(keys), epoch, calls)
         return self._items(indices, views, not calls and not all(isinstance(key, tuple) for key in keys))
 
     def _items(self, indices: NDArray[np.intp], views: NDArray[np.intp], without_view: bool) -> list[Any]:
@@ -234,7 +238,7 @@ class SoftLabelDataset(Dataset[Any]):
     def _pair(self, item: Any) -> tuple[Any, Any]:
         """(input, label) of an item. Raises TypeError where it is not known where they are."""
         if self.item_keys is None and not is_pair(item):
-            return pick(item, recognise(item))
+            return pick(item, getattr(self._data, "given_keys", None) or recognise(item))
         return (item[0], item[1]) if self.item_keys is None else pick(item, self.item_keys)
 
     def batch(self, keys: Keys) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -255,6 +259,15 @@ class SoftLabelDataset(Dataset[Any]):
             return *split_keys(keys, len(self)), False
         view = max(int(self._shared[_EPOCH]), 0) % self.cache.num_views
         return *split_keys(keys, len(self), view), True
+
+    def _watch_passes(self, seed: int, count: int, epoch: int, calls: int) -> None:
+        """Says that new workers read the same view a third time; others go on with the next view by themselves."""
+        if is_third_pass(self._shared[_PASSES:].numpy(), seed, count, len(self), calls):
+            self._say_once(
+                _VIEW_SAID,
+                f"a third pass of a loader reads view {epoch % self.cache.num_views}, of {self.cache.num_views}, as "
+                f"set_epoch({epoch}) was the last call: call set_epoch(epoch) before each epoch",
+            )
 
     def _say_view_0(self) -> None:
         """Says that keys without a view read view 0, unless an epoch was set."""
@@ -289,10 +302,12 @@ class SoftLabelDataset(Dataset[Any]):
         return torch.from_numpy(logits).float()  # which torch does 20 times as fast as numpy
 
     def _source(self, indices: NDArray[np.intp]) -> tuple[Any, NDArray[np.intp]]:
-        """The dataset, or for a Subset its root, which takes (index, view) as no Subset does; and the indices there."""
+        """The dataset, or for a Subset the cached data, which take (index, view) as no Subset does; and the indices
+        there.
+        """
         if self._indices is None:
             return self.dataset, indices
-        return _root(self.dataset), self._indices[indices]
+        return self._data, self._indices[indices]
 
     def check_labels(self, rows: NDArray[np.intp], labels: Any) -> None:
         """Raises MismatchError where labels differ from those that the cache has of these samples `rows` (B,)."""
@@ -309,7 +324,7 @@ class SoftLabelDataset(Dataset[Any]):
 
     def _takes_no_view(self) -> MismatchError:
         return MismatchError(
-            f"{self.cache.path}: has {self.cache.num_views} views, and {type(_root(self.dataset)).__name__} takes an "
+            f"{self.cache.path}: has {self.cache.num_views} views, and {type(self._data).__name__} takes an "
             "index alone: dataset[index, view] must be (input, label) of that view, with the pixels that the teacher "
             "saw. decant.Views is such a dataset of any data and transform, decant.pipeline.views.ViewedData of a "
             "recipe's; in a class of your own, let __getitem__ take (index, view)"
@@ -340,12 +355,24 @@ def _takes_index(dataset: Any, index: int) -> bool:
     return True
 
 
-def _cached_indices(dataset: Any) -> NDArray[np.intp] | None:
-    """For a Subset (of a Subset …): which sample of the root each sample is; None for anything else."""
-    if not isinstance(dataset, Subset):
+def _cached_data(dataset: Any, num_samples: int) -> Any:
+    """What a cache of so many samples is of: the root of a Subset (of a Subset …); else a Subset of that length, as
+    half of a `random_split` is; else the root, whose length is then refused.
+    """
+    root = part = _root(dataset)
+    if len(root) != num_samples:
+        part = dataset
+        while isinstance(part, Subset) and len(part) != num_samples:
+            part = part.dataset
+    return part
+
+
+def _cached_indices(dataset: Any, data: Any) -> NDArray[np.intp] | None:
+    """For a Subset (of a Subset …) of the cached data: which sample of these each sample is; None for the data."""
+    if dataset is data or not isinstance(dataset, Subset):
         return None
     here = np.asarray(dataset.indices, dtype=np.intp)
-    outer = _cached_indices(dataset.dataset)
+    outer = _cached_indices(dataset.dataset, data)
     return here if outer is None else outer[here]
 
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from decant.cache.errors import MismatchError
 from decant.cache.manifest import Manifest, require_equal
 from decant.cache.reader import LogitCache
+from decant.cache.source import LogitSource
 from decant.cache.statistics import softmax
 
 Mean = Literal["logits", "probabilities", "separate"]
@@ -166,3 +167,21 @@ def _manifest(
         **({} if weights is None else {"weights": list(weights)}),
     }
     return Manifest(identity, {"from": [cache.path.name for cache in caches]})
+
+
+def one_source(cache: LogitSource | Sequence[LogitCache]) -> LogitSource:
+    """A cache or an ensemble as it is, and several caches as an ensemble. Raises TypeError for anything else.
+
+    >>> one_source("teacher.h5")
+    Traceback (most recent call last):
+    ...
+    TypeError: cache: expected an open cache, as decant.LogitCache.open(path) gives, found 'teacher.h5'
+    """
+    several: list[Any] = list(cache) if isinstance(cache, list | tuple) else [cache]
+    wrong = [each for each in several if not hasattr(each, "members")]
+    if wrong or not several:
+        found = wrong[0] if wrong else cache
+        raise TypeError(
+            f"cache: expected an open cache, as decant.LogitCache.open(path) gives, found {found!r}"
+        )
+    return several[0] if len(several) == 1 else Ensemble(several)

@@ -69,8 +69,8 @@ def pick(item: Any, keys: ItemKeys | None) -> tuple[Any, Any]:
         if is_pair(item):
             return item[0], item[1]
         raise TypeError(
-            f"items of the dataset must be (input, label), found {kind_of_item(item)}; give SoftLabelDataset "
-            f"keys={_suggestion(item)}, where the input and the label are"
+            f"items of the dataset must be (input, label), found {kind_of_item(item)}; give "
+            f"decant.Views or SoftLabelDataset keys={_suggestion(item)}, where the input and the label are"
         )
     try:
         return _value(item, keys[0]), None if keys[1] is None else _value(item, keys[1])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from decant.cache.alignment import Alignment, Topic
-from decant.cache.ensemble import Ensemble
+from decant.cache.ensemble import one_source
 from decant.cache.errors import CacheWarning, MismatchError
 from decant.cache.inputs import CheckInputs
 from decant.cache.io.checksum import crc32
@@ -100,18 +100,17 @@ class SoftLabelStream(IterableDataset[Any]):
         compare_labels: bool = True,
         repeats: bool = False,
     ) -> None:
-        if isinstance(cache, Sequence):
-            cache = cache[0] if len(cache) == 1 else Ensemble(cache)
+        source = one_source(cache)
         _require_iterable(iterable)
-        self.iterable, self.cache, self.key, self.item_keys = iterable, cache, key, keys
+        self.iterable, self.cache, self.key, self.item_keys = iterable, source, key, keys
         self._shared = torch.zeros(_SHARED, dtype=torch.int64)
         self._shared[_EPOCH] = -1
-        rows = cache.num_samples * cache.num_views
+        rows = source.num_samples * source.num_views
         self._marks = torch.zeros(0 if repeats or rows > _MOST_MARKS else rows, dtype=torch.int32)
         self._share_memory()
         self._passes = 0
         self._alignment = Alignment(
-            cache, check_inputs=check_inputs, compare_labels=compare_labels, say_once=self._cannot_compare
+            source, check_inputs=check_inputs, compare_labels=compare_labels, say_once=self._cannot_compare
         )
         self._alignment.require_checksums()
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import time
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, TypedDict, Unpack, get_args, overload
 
 import torch
 from torch.utils.data import Subset
@@ -19,6 +20,7 @@ from decant.cache import (
     expected_size,
     find_unfinished,
 )
+from decant.cache.io.files import storage_error
 from decant.cache.io.locks import exclusive, lock_path
 from decant.pipeline.errors import DataError
 from decant.pipeline.own_loop import teacher as teachers
@@ -123,7 +125,8 @@ def cache_logits(
 
     Raises CacheError where `path` holds another cache or cannot be written, DataError where views do not repeat or
     cannot be collated, ModelError where the teacher fails or its logits are not found, ValueError for a teacher without
-    weights and name.
+    weights and name or an unknown precision, TypeError for what is no dataset, or an encoding that is none. Warns where
+    a sample's logits change with the rest of its batch, as with batch norm that a callable leaves in training mode.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -139,16 +142,22 @@ def cache_logits(
     >>> folder.cleanup()
     """
     place, seen = Path(path), views if isinstance(views, Views) else plain_views(_map_style(views))
-    _check(batch_size, part, seen)
-    question = Question(teacher, seen, precision, encoding or Dense(), name, data_name, batch_size)
+    _check(batch_size, precision, encoding, part, seen)
+    question = Question(
+        teacher, seen, precision, encoding or Dense(), name, data_name, batch_size, output, collate
+    )
     found = question.find(place)
     if found is not None and not dry_run:
         return found
+    question.probe()  # before the teacher is asked, which would be blamed for what views do
     on = teachers.device_of(teacher, device)
     run = TeacherPass(teacher, seen, on, precision, batch_size, num_workers, output, collate, show_progress)
     if dry_run:
         return _estimate(question, run, place, found)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, place, "making its folder") from error
     if part is not None:
         return _build_part(question, run, place, part, wait)
     with exclusive(lock_path(place), waiting=lambda holder: say_once(f"{place}: waits for {holder}")):
@@ -190,9 +199,17 @@ def _estimate(question: Question, run: TeacherPass, path: Path, found: LogitCach
         return Estimate(total, rows, rows * run.seconds_per_row() if rows else 0.0, expected_size(manifest))
 
 
-def _check(batch_size: int, part: tuple[int, int] | None, views: Views) -> None:
-    if batch_size < 1:
+def _check(
+    batch_size: int, precision: str, encoding: object, part: tuple[int, int] | None, views: Views
+) -> None:
+    if operator.index(batch_size) < 1:
         raise ValueError(f"batch_size: expected 1 or more, found {batch_size}")
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision: expected {', '.join(get_args(Precision))}, found {precision!r}")
+    if encoding is not None and not isinstance(encoding, Encoding):
+        raise TypeError(
+            f'encoding: expected one of decant.encodings, as Dense("float16"), found {encoding!r}'
+        )
     if part is not None and not 0 <= part[0] < part[1]:
         raise ValueError(f"part: expected (i, n) with 0 ≤ i < n, found {part}")
     if not len(views):

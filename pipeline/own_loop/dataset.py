@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from decant.cache import DrawnViews, ItemKeys, Key, Keys, input_crc32, is_pair, pick, recognise, split_keys
 from decant.pipeline.own_loop.description import codes, describe
@@ -67,7 +67,8 @@ class Views(Dataset[Any]):
         Raises TypeError for what is no map-style dataset or no transform, ValueError for a count below 1 or a seed
         outside of 0 to 2⁶³ − 1, and DataError for mixing where the number of classes is not known.
         """
-        if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        indexed = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
+        if not indexed or not hasattr(dataset, "__len__"):
             raise TypeError(
                 f"expected a map-style dataset, with a length and an index, found {type(dataset).__name__}: a view "
                 "belongs to a sample by its index"

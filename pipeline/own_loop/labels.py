@@ -29,7 +29,7 @@ class Labels:
         names = tuple(map(str, classes)) if isinstance(classes, list | tuple) else None
         first = next((label for label in probed if label is not None), None)
         found = None if first is None or isinstance(first, str) else np.asarray(first)
-        if mixed or found is None or found.dtype.kind != "f":
+        if mixed or found is None or not (found.dtype.kind == "f" or _is_row(found)):
             return cls(None, names, mixed)
         if found.ndim == 1 and len(found) == num_outputs and _all_one_hot(probed):
             return cls(None, names, mixed)
@@ -54,6 +54,11 @@ class Labels:
                 f"labels: expected class ids, names of classes, one-hot rows or floats of one length, found labels "
                 f"that are {error}"
             ) from None
+
+
+def _is_row(label: NDArray[Any]) -> bool:
+    """Whether a label is several integers or booleans, as the labels of several tasks are."""
+    return label.dtype.kind in "iub" and label.ndim == 1 and len(label) > 1
 
 
 def _all_one_hot(labels: list[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ class Question:
         name: str | None,
         data_name: str | None,
         batch_size: int,
+        output: teachers.Output = None,
+        collate: Callable[[list[Any]], Any] | None = None,
     ) -> None:
         self._views, self._precision, self._encoding = views, precision, encoding
         self._data_name, self._batch_size = data_name, batch_size
-        self._teacher = teachers.identity(teacher, name)
+        self._teacher = teachers.identity(teacher, name) | teachers.reading(output, collate)
         self._probed: Probe | None = None
 
     def find(self, path: Path) -> LogitCache | None:
@@ -45,16 +48,20 @@ class Question:
         )
         return cache
 
-    def manifest(self, num_outputs: int) -> tuple[Manifest, Labels]:
-        """The manifest of the logits that are wanted, and the kind of their labels."""
+    def probe(self) -> Probe:
+        """Some views, read twice once. Raises DataError where they are not the same."""
         if self._probed is None:
             self._probed = probe(self._views)
-        views = self._views
+        return self._probed
+
+    def manifest(self, num_outputs: int) -> tuple[Manifest, Labels]:
+        """The manifest of the logits that are wanted, and the kind of their labels."""
+        probed, views = self.probe(), self._views
         classes = getattr(views.dataset, "classes", None)
-        labels = Labels.of(self._probed.labels, classes, views.mixes_labels, num_outputs)
+        labels = Labels.of(probed.labels, classes, views.mixes_labels, num_outputs)
         manifest = own_manifest(
             views,
-            self._probed,
+            probed,
             labels,
             teacher=self._teacher,
             num_outputs=num_outputs,

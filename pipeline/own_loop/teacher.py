@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from decant.pipeline.errors import ModelError
-from decant.pipeline.own_loop.description import class_name, code_of
+from decant.pipeline.own_loop.description import class_name, code_of, codes, describe
 from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.plugins import in_words
 
@@ -60,6 +60,21 @@ def state_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def reading(output: Output, collate: Callable[[list[Any]], Any] | None) -> dict[str, Any]:
+    """What tells these logits from others of the same teacher: which of its outputs they are, and the function that
+    makes its batches, by its name and the digest of the user's code. Nothing, where neither is given.
+
+    >>> reading("aux", None)
+    {'output': 'aux'}
+    """
+    given: dict[str, Any] = {}
+    if output is not None:
+        given["output"] = output if isinstance(output, str | int) else [*describe(output), codes(output)]
+    if collate is not None:
+        given["collate"] = [class_name(collate), codes(collate)]
+    return given
+
+
 @contextlib.contextmanager
 def evaluating(teacher: Teacher, device: torch.device) -> Iterator[None]:
     """The teacher in evaluation mode on a device; at the end each of its modules is in the mode and the teacher on the
@@ -102,7 +117,7 @@ def call(teacher: Teacher, inputs: Any) -> Any:
         return teacher(inputs)
     except RAISED as error:
         raise ModelError(
-            f"{class_name(teacher)}: failed on {_batch(inputs)} ({in_words(error)}){_hint(inputs)}"
+            f"{class_name(teacher)}: failed on {_batch(inputs)} ({in_words(error)}){_hint(teacher, inputs)}"
         ) from error
 
 
@@ -208,7 +223,13 @@ def _batch(inputs: Any) -> str:
     return _kind(inputs)
 
 
-def _hint(inputs: Any) -> str:
+def _hint(teacher: Teacher, inputs: Any) -> str:
     if isinstance(inputs, Tensor) and inputs.dtype == torch.uint8:
         return "; these are uint8: end the transform with one that makes floats, or give Views teacher=…, student=…"
-    return ""
+    first = next(iter(_tensors(teacher)), None) if isinstance(teacher, nn.Module) else None
+    if first is None or not isinstance(inputs, Tensor) or first.dtype == inputs.dtype:
+        return ""
+    weights = str(first.dtype).removeprefix("torch.")
+    if weights in ("float16", "bfloat16"):
+        return f'; its weights are {weights}: precision="{weights}" runs it under autocast'
+    return f"; its weights are {weights}: give teacher.float()" if weights == "float64" else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from decant.cache import LogitCacheWriter, input_crc32, pick, recognise
+from decant.cache import CacheWarning, LogitCacheWriter, input_crc32, pick, recognise
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.own_loop.dataset import Views
@@ -99,19 +100,36 @@ class TeacherPass:
 
     @cached_property
     def num_outputs(self) -> int:
-        """C, from one batch of at most two samples. Raises ModelError where the teacher's answers to it change."""
-        count = min(2, len(self._batches))
-        keys = np.stack([np.arange(count), np.zeros(count, np.int64)], axis=1)
-        inputs = self._batches.batch(keys)[0]
-        first, again = (self.logits(inputs, count).float() for _ in range(2))
-        if not torch.allclose(
-            first, again, rtol=_ROUNDING, atol=_ROUNDING * float(first.abs().max()), equal_nan=True
-        ):
+        """C, from one batch of at most two samples. Raises ModelError where the teacher's answers to it change; warns
+        where its answer to a sample changes with the other sample of the batch.
+        """
+        inputs, twice = self._view_0([0, 1]), self._view_0([0, 0])
+        first, again = self._probed(inputs), self._probed(inputs)
+        if not _are_close(first, again):
             raise ModelError(
                 f"{teachers.class_name(self._teacher)}: gives other logits when it is called again with the same "
                 "batch, as with dropout left on; put what it calls into evaluation mode"
             )
+        beside_itself = self._probed(twice)
+        if len(first) > 1 and not _are_close(first[:1], beside_itself[:1]):
+            change = float((first[0] - beside_itself[0]).abs().max())
+            warnings.warn(
+                f"{teachers.class_name(self._teacher)}: the logits of sample 0 change by {change:.3g} with the other "
+                "samples of its batch, as with batch norm in training mode; put what it calls into evaluation mode",
+                CacheWarning,
+                stacklevel=5,
+            )
         return int(first.shape[1])
+
+    def _view_0(self, samples: list[int]) -> tuple[Any, int]:
+        """A batch of view 0 of samples, as many as there are, and its length."""
+        keys = np.array([(sample, 0) for sample in samples if sample < len(self._batches)], np.int64)
+        return self._batches.batch(keys)[0], len(keys)
+
+    def _probed(self, batch: tuple[Any, int]) -> Tensor:
+        """Logits (B, C) float32 of a batch, which stays as it is: a teacher may change its inputs in place."""
+        inputs, count = batch
+        return self.logits(with_tensors(inputs, lambda tensor: tensor.detach().clone()), count).float()
 
     @torch.inference_mode()
     def logits(self, inputs: Any, count: int) -> Tensor:
@@ -169,14 +187,25 @@ class TeacherPass:
                 write_later(store, batch, self.logits(inputs, len(batch)), given, crc32)
 
 
+def _are_close(first: Tensor, second: Tensor) -> bool:
+    """Whether logits are the same but for the rounding of half precision."""
+    scale = float(torch.nan_to_num(first.abs(), nan=0.0, posinf=0.0).max())
+    return torch.allclose(first, second, rtol=_ROUNDING, atol=_ROUNDING * scale, equal_nan=True)
+
+
 def to_device(inputs: Any, device: torch.device) -> Any:
     """Tensors in dictionaries and lists on a device; anything else as it is."""
+    return with_tensors(inputs, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def with_tensors(inputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Dictionaries and lists with `function` of each tensor; anything else as it is."""
     if isinstance(inputs, Tensor):
-        return inputs.to(device, non_blocking=True)
+        return function(inputs)
     if isinstance(inputs, Mapping):
-        return {name: to_device(value, device) for name, value in inputs.items()}
+        return {name: with_tensors(value, function) for name, value in inputs.items()}
     if isinstance(inputs, list | tuple):
-        return [to_device(value, device) for value in inputs]
+        return [with_tensors(value, function) for value in inputs]
     return inputs
 
 

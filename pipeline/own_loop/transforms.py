@@ -128,8 +128,13 @@ def call(function: OneTransform, value: Any, name: str) -> Any:
 def name_of(transform: Any) -> str:
     """How messages speak of a transform: the first line of its repr, or the name of a function."""
     name = getattr(transform, "__qualname__", None)
-    text = str(name) if name else repr(transform).partition("\n")[0].partition(" object at 0x")[0].lstrip("<")
+    text = str(name) if name else _first_line(repr(transform)).partition(" object at 0x")[0].lstrip("<")
     return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _first_line(text: str) -> str:
+    """Of a container of several lines, as Compose, its name alone."""
+    return text.partition("\n")[0].removesuffix("(")
 
 
 def _kind(value: Any) -> str:

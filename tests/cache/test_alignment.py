@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+import decant
 from decant.cache import (
     CacheWarning,
     LogitCache,
@@ -329,6 +330,22 @@ def test_a_key_without_a_view_reads_view_0_and_says_so_once(three_views: LogitCa
         one = SoftLabelDataset(Viewed(), three_views)
         one.set_epoch(0)
         one[4]
+
+
+@pytest.mark.parametrize(
+    "key", [slice(0, 2), [1, 2], np.arange(2), "3", 3.5, None, (1, 2, 3), (1, "2"), (None, 0)]
+)
+def test_what_is_no_key_is_refused(three_views: LogitCache, key: Any) -> None:
+    train = SoftLabelDataset(Viewed(), three_views)
+    with pytest.raises(TypeError, match=r"key: expected an index or \(index, view\), found"):
+        train[key]
+
+
+@pytest.mark.parametrize("wrong", ["teacher.h5", Path("teacher.h5"), None, [], ["teacher.h5"], Viewed()])
+def test_what_is_no_open_cache_is_refused(wrong: Any) -> None:
+    for take in (SoftLabelDataset, lambda data, cache: decant.attach([], cache, key="index")):
+        with pytest.raises(TypeError, match=r"cache: expected an open cache, as decant.LogitCache.open"):
+            take(Viewed(), wrong)
 
 
 def test_set_epoch_reads_the_views_in_turn(three_views: LogitCache) -> None:

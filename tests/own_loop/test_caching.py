@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,20 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import IterableDataset, Subset, TensorDataset
 
 import decant
-from decant.cache import LogitCache, LogitCacheWriter, MismatchError
+from decant.cache import (
+    CacheWarning,
+    LogitCache,
+    LogitCacheWriter,
+    MismatchError,
+    StorageError,
+    ValueRefusedError,
+)
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.own_loop.estimate import Estimate
+from decant.pipeline.own_loop.transforms import name_of
 from tests.helpers.caches import leftovers
 from tests.helpers.processes import finished, python
 
@@ -78,9 +87,16 @@ def test_what_is_ambiguous_is_asked_for(tmp_path: Path) -> None:
         ModelError, match=r"2 values can be logits \(2, C\): 'first', 'second'; say which: output="
     ):
         decant.cache_logits(two, views(), tmp_path / "a.h5", name="two")
-    for output in ("second", lambda returned: returned["second"]):
-        cache = decant.cache_logits(two, views(), tmp_path / "b.h5", name="two", output=output)
-    assert np.allclose(cache.logits(5), 2 * views()[5, 0][0], rtol=2**-10)
+    for file, output in (("b.h5", "second"), ("own.h5", lambda returned: returned["second"])):
+        for _ in range(2):
+            cache = decant.cache_logits(two, views(), tmp_path / file, name="two", output=output)
+        assert np.allclose(cache.logits(5), 2 * views()[5, 0][0], rtol=2**-10)
+    with pytest.raises(MismatchError, match=r"teacher.output: expected 'first', found 'second'"):
+        decant.cache_logits(two, views(), tmp_path / "b.h5", name="two", output="first")
+    with pytest.raises(MismatchError, match=r"teacher.collate"):
+        decant.cache_logits(
+            two, views(), tmp_path / "b.h5", name="two", output="second", collate=lambda x: torch.stack(x) / 2
+        )
     with pytest.raises(ModelError, match=r"output='third': not in what it returned, a dict of first, second"):
         decant.cache_logits(two, views(), tmp_path / "c.h5", name="two", output="third")
     with pytest.raises(
@@ -165,7 +181,7 @@ def test_a_pass_goes_on_after_a_kill_and_ends_in_the_same_bytes(tmp_path: Path) 
     class Fails(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             batches.append(len(x))
-            if len(batches) == 7:
+            if len(batches) == 8:
                 raise RuntimeError("power cut")
             return super().forward(x)
 
@@ -176,7 +192,9 @@ def test_a_pass_goes_on_after_a_kill_and_ends_in_the_same_bytes(tmp_path: Path) 
     assert not path.exists()
     before = len(batches)
     decant.cache_logits(teacher, views(), path, batch_size=8)
-    assert len(batches) - before <= 2 + 10, "the probe of two, twice, and the batches that were not written"
+    assert len(batches) - before <= 3 + 10, (
+        "the probe of two, three times, and the batches that were not written"
+    )
     decant.cache_logits(teacher, views(), tmp_path / "whole.h5", batch_size=8)
     assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
     assert leftovers(tmp_path) == ["teacher.h5.lock", "whole.h5.lock"]
@@ -246,6 +264,9 @@ def test_labels_of_any_kind_are_kept(tmp_path: Path) -> None:
     assert kept([None] * N).tolist() == [-1] * N
     assert kept(ids / 7).shape == (N, 1)
     assert kept(torch.rand(N, 2)).shape == (N, 2)
+    several = torch.tensor([[1, index % 2, 1] for index in range(N)])
+    assert kept(several).tolist() == kept(several.bool()).tolist() == several.tolist()
+    assert kept(torch.eye(C, dtype=torch.int64)[ids]).tolist() == ids.tolist()
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
@@ -260,7 +281,72 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         decant.cache_logits(linear(), decant.Views(DATA, lambda x: x[: int(torch.randint(1, 4, ()))]), path)
     with pytest.raises(ModelError, match=r"Linear: failed on uint8 .*these are uint8: end the transform"):
         decant.cache_logits(linear(), decant.Views(DATA, torch.Tensor.byte, count=1), path)
+    for dtype in ("float16", "bfloat16"):
+        with pytest.raises(ModelError, match=rf'its weights are {dtype}: precision="{dtype}" runs it'):
+            decant.cache_logits(linear().to(getattr(torch, dtype)), views(), path)
+    with pytest.raises(ModelError, match=r"give teacher.float\(\)"):
+        decant.cache_logits(linear().double(), views(), path)
+    with pytest.raises(ValueError, match="precision: expected float32, bfloat16, float16, found 'bf16'"):
+        decant.cache_logits(linear(), views(), path, precision="bf16")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"encoding: expected one of decant.encodings"):
+        decant.cache_logits(linear(), views(), path, encoding="float16")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="'float' object"):
+        decant.cache_logits(linear(), views(), path, batch_size=8.0)  # type: ignore[call-overload]
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"file/a.h5: making its folder: File exists"):
+        decant.cache_logits(linear(), views(), tmp_path / "file" / "a.h5")
+    with pytest.raises(TypeError, match=r"give decant.Views or SoftLabelDataset keys=\(0, 1\)"):
+        decant.cache_logits(linear(), TensorDataset(*DATA.tensors, torch.arange(N)), path)
     assert not path.exists()
+
+
+def test_a_stream_that_has_a_length_is_no_dataset_of_views() -> None:
+    class Stream(IterableDataset[Any]):
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter([])
+
+    with pytest.raises(TypeError, match=r"expected a map-style dataset, .* found Stream"):
+        decant.Views(Stream(), noisy)
+
+
+def test_the_name_of_a_transform_of_several_lines_is_its_first_word() -> None:
+    class Several:
+        def __repr__(self) -> str:
+            return "Compose(\n    ToTensor()\n)"
+
+    assert name_of(Several()) == "Compose"
+    assert name_of(noisy) == "noisy"
+
+
+def test_a_callable_whose_logits_depend_on_the_batch_is_said(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.BatchNorm1d(C), linear())
+    network.train()
+    with pytest.warns(CacheWarning, match=r"the logits of sample 0 change by .* with the other samples"):
+        decant.cache_logits(lambda x: network(x), views(), tmp_path / "a.h5", name="mine")
+    network.eval()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=CacheWarning, message=".*change by")
+        decant.cache_logits(lambda x: network(x), views(), tmp_path / "b.h5", name="mine")
+        decant.cache_logits(network.train(), views(), tmp_path / "c.h5")
+
+
+def test_a_teacher_may_change_its_inputs_in_place(tmp_path: Path) -> None:
+    class InPlace(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.mul_(0.5))
+
+    teacher = InPlace(C, C)
+    cache = decant.cache_logits(teacher, views(), tmp_path / "a.h5")
+    live = teacher(views()[5, 1][0]).detach()
+    assert float((live - torch.from_numpy(cache.logits([5], 1)[0]).float()).abs().max()) < 0.02
+
+
+def test_a_teacher_that_fails_everywhere_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueRefusedError, match=r"sample 0, view 0: logit nan is not finite"):
+        decant.cache_logits(lambda x: x * torch.nan, views(), tmp_path / "a.h5", name="nan")
 
 
 def test_a_callable_with_dropout_left_on_is_refused(tmp_path: Path) -> None:
@@ -281,7 +367,6 @@ def test_a_half_written_file_of_one_s_own_is_no_obstacle(tmp_path: Path) -> None
 
 
 def test_equal_views_are_said() -> None:
-    from decant.cache import CacheWarning
     from decant.pipeline.own_loop.probe import probe
 
     with pytest.warns(CacheWarning, match="nothing in the transform is random, and count=1 is enough"):

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
+from torch.utils.data import DataLoader, RandomSampler, Subset, WeightedRandomSampler
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 import decant
 from decant.cache import CacheWarning, MismatchError
 from decant.pipeline.errors import DataError
-from tests.own_loop.conftest import N, Named, Pictures, Teacher
+from tests.own_loop.conftest import CLASSES, N, Named, Pictures, Teacher
 
 pytestmark = pytest.mark.integrations  # make test-integrations runs these too, with the libraries
 
@@ -251,6 +251,48 @@ def test_an_epoch_reads_its_view_in_workers_that_stay(teacher: Teacher, tmp_path
         images = torch.cat([batch[0] for batch in loader])
         assert torch.equal(images, torch.stack([views[index, epoch % 3][0] for index in range(N)]))
         assert torch.equal(images[7], views[7][0])
+
+
+def test_new_workers_that_read_one_view_for_ever_are_said(teacher: Teacher, tmp_path: Path) -> None:
+    """`set_epoch` is called once, before the loop. Passes to measure with, between the epochs, are none too many."""
+    views = decant.Views(Pictures(), of_v2(), count=3)
+    cache = decant.cache_logits(teacher, views, tmp_path / "teacher.h5")
+    train = decant.SoftLabelDataset(views, cache)
+    loader = DataLoader(train, 30, shuffle=True, num_workers=1)
+    train.set_epoch(4)
+    for _ in range(2):
+        list(loader)
+    with pytest.raises(CacheWarning, match=r"a third pass of a loader reads view 1, of 3, as set_epoch\(4\)"):
+        list(loader)
+    right = decant.SoftLabelDataset(views, cache)
+    loaders = [DataLoader(right, 30, num_workers=1), DataLoader(right, 30, num_workers=1)]
+    for epoch in range(2):
+        right.set_epoch(epoch)
+        list(zip(*loaders, strict=True))
+
+
+def test_longer_tuples_are_read_by_the_keys_of_their_views(teacher: Teacher, tmp_path: Path) -> None:
+    class Numbered(Pictures):
+        def __getitem__(self, index: int) -> Any:
+            return (*super().__getitem__(index), index)
+
+    views = decant.Views(Numbered(), of_v2(), count=2, keys=(0, 1))
+    train = decant.SoftLabelDataset(views, decant.cache_logits(teacher, views, tmp_path / "teacher.h5"))
+    image, label, logits = train[7, 1]
+    assert torch.equal(image, views[7, 1][0])
+    assert (label, len(logits)) == (7 % CLASSES, CLASSES)
+
+
+def test_half_of_a_random_split_may_have_a_cache_of_its_own(teacher: Teacher, tmp_path: Path) -> None:
+    half = torch.utils.data.random_split(
+        Pictures(v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])), [0.5, 0.5]
+    )[0]
+    train = decant.SoftLabelDataset(half, decant.cache_logits(teacher, half, tmp_path / "half.h5"))
+    assert torch.equal(train[9][0], half[9][0])
+    part = decant.SoftLabelDataset(Subset(half, [9, 2]), train.cache)
+    assert torch.equal(part[0][2], train[9][2])
+    with pytest.raises(decant.CacheError, match="the dataset has 60, the cache 30"):
+        decant.SoftLabelDataset(half.dataset, train.cache)
 
 
 def test_dictionaries_stay_dictionaries(teacher: Teacher, tmp_path: Path) -> None:
