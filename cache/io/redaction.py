@@ -15,7 +15,7 @@ HIDDEN = "***"
 _NAMED = r"[\w.-]*(?:token|secret|passw(?:or)?d|signature|credential|api[_-]?key|access[_-]?key)[\w.-]*"
 # Parts that may repeat are bounded, or end where the next begins: a text of 100,000 characters takes no longer for it.
 _PATTERNS = (
-    (r"(?P<kept>://)(?:AKIA|ASIA)[A-Z0-9]{16}:[^\s@]+(?=@)", re.ASCII),  # its secret may hold slashes
+    (r"(?P<kept>://)(?:AKIA|ASIA)[A-Z0-9]{16}:[^\s@]{1,200}(?=@)", re.ASCII),  # its secret may hold slashes
     (r"(?P<kept>[A-Za-z][A-Za-z0-9+.-]{0,40}://)(?:[^\s/?#:]*:[^\s/?#]*|[^\s/?#:]{16,})(?=@)", re.ASCII),
     (rf"(?P<kept>[?&;#](?=[\w.-]{{1,200}}=)(?:{_NAMED}|sig|key|pwd|auth)=)[^&#;\s\"']+", re.IGNORECASE),
     (r"(?P<kept>\b(?:passw(?:or)?d|pwd|secret|token|api_key|access_token)=)[^\s&;,\"']{8,}", re.IGNORECASE),

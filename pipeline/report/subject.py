@@ -30,6 +30,7 @@ from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.runs.saved_recipe import changed_settings
 from decant.pipeline.training.evaluation import predict
 
+_LONGEST_NAME = 300  # characters
 _SECTIONS = ("data", "views", "teacher", "knowledge", "cache", "student")
 
 
@@ -51,7 +52,7 @@ class Subject:
     @property
     def names(self) -> list[str]:
         """The name of each row in charts; equal names get the digest of their folder."""
-        called = [f"{row.name}, {row.kind}" for row in self.rows]
+        called = [_drawn(f"{row.name}, {row.kind}") for row in self.rows]
         often = Counter(called)
         return [
             f"{name}, {row.first.seeds_folder.name.rpartition('-')[2]}" if often[name] > 1 else name
@@ -152,7 +153,7 @@ class Subject:
     def classes(self) -> tuple[str, ...]:
         """A name for each class; equal names get their class numbers."""
         count = 2 if self.focus.sigmoids == "binary" else self.focus.result.network.num_classes
-        names = class_names(self.splits.student_train.data.classes, count)
+        names = tuple(map(_drawn, class_names(self.splits.student_train.data.classes, count)))
         often = Counter(names)
         return tuple(f"{name} ({label})" if often[name] > 1 else name for label, name in enumerate(names))
 
@@ -163,6 +164,11 @@ class Subject:
         with contextlib.suppress(OSError, DamagedError):
             return load_test_logits(result.folder, len(self.splits.test), result.network.num_classes)
         return predict(load_network(result).to(self.device), self.splits.test, self.device).numpy()
+
+
+def _drawn(name: str) -> str:
+    """A name as charts have it: the time to draw one grows as the square of its length."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
 
 
 def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) -> Subject:

@@ -8,6 +8,7 @@ import os
 import pstats
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from decant.pipeline.data.image_folder import listed_images
 from decant.pipeline.data.image_pack import IN_STORE, is_pack
 from decant.pipeline.data.kept_classes import kept_columns
 from decant.pipeline.data.labels import places_of
+from decant.pipeline.report.subject import Subject
 from decant.pipeline.runs.result import find_results
 from decant.pipeline.status.live_progress import epoch_progress
 from decant.pipeline.training.epoch_log import METRICS, keep_epochs, read_epochs
@@ -140,3 +142,18 @@ def test_twice_as_many_take_twice_as_many_steps(
     assert second <= 2.2 * first, (
         f"{prepare.__name__}: {steps} calls for {count}, twice and four times as many"
     )
+
+
+def test_a_chart_draws_no_name_of_any_length() -> None:
+    """Vega takes the square of its length for it; names that differ behind what is drawn get a mark of their own."""
+    rows = [
+        SimpleNamespace(
+            name="linear",
+            kind="A" * 100_000 + end,
+            first=SimpleNamespace(seeds_folder=Path(f"student-{end}")),
+        )
+        for end in "xy"
+    ]
+    names = Subject.names.fget(SimpleNamespace(rows=rows))  # type: ignore[attr-defined]
+    assert max(map(len, names)) < 400
+    assert len(set(names)) == 2

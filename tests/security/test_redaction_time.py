@@ -11,7 +11,21 @@ from decant.cache.io.redaction import redacted
 
 @pytest.mark.parametrize(
     "piece",
-    ["a", "://", "a:", "x://::::@", "token", "?token", "-eyJ", "eyJ-", "hf_", "-----BEGIN ", "&sig.", "@:"],
+    [
+        "://AKIAAAAAAAAAAAAAAAAA:",
+        "a",
+        "://",
+        "a:",
+        "x://::::@",
+        "token",
+        "?token",
+        "-eyJ",
+        "eyJ-",
+        "hf_",
+        "-----BEGIN ",
+        "&sig.",
+        "@:",
+    ],
 )
 def test_no_text_takes_long(piece: str) -> None:
     for begin in ("", "x://", "?", "x://u@"):
