@@ -33,7 +33,7 @@ class Views(Dataset[Any]):
     nothing in them may be random. Items are then those of the student.
 
     Before sample i is read and transformed for view v, the generators of torch (CPU), NumPy and Python, and those that
-    the transform or the dataset keep as attributes, are seeded with a hash of (seed, i, v); afterwards the global ones
+    the transform or the dataset keep as attributes or name in their functions, are seeded with a hash of (seed, i, v); afterwards the global ones
     go on as if nothing had been drawn. Attributes of the dataset are attributes of its views too; its methods are not,
     as they return samples without views.
 

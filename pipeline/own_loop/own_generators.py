@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import random
 import types
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from decant.pipeline.support.modules import is_installed
+
 _MOST_OBJECTS = 20_000  # that are looked through
 _MOST_ELEMENTS = 256  # of one list or dictionary
 _KINDS = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)
+_RUN = ("__call__", "__getitem__", "__getitems__", "forward")
 _LEAVES = (str, bytes, int, float, complex, type, types.ModuleType, np.ndarray, torch.Tensor)
 
 
 def own_generators(*roots: object) -> list[Any]:
-    """Every generator that can be reached from `roots` through attributes, containers, partial functions and closures,
-    in an order that is the same in each process.
+    """Every generator that can be reached from `roots` through attributes, containers, partial functions, closures and
+    what the user's functions name of their modules, in an order that is the same in each process.
 
     >>> class Noise:
     ...     def __init__(self):
@@ -97,6 +102,8 @@ def _inside(value: Any) -> Iterator[object]:
             yield from value
     else:
         yield from vars(value).values() if hasattr(value, "__dict__") else ()
+        its_class: Any = type(value)
+        yield from _run_functions(its_class)
         for name in (name for kind in type(value).__mro__ for name in _slots(kind)):
             yield getattr(value, name, None)
 
@@ -113,10 +120,37 @@ def _of_function(function: types.FunctionType) -> Iterator[object]:
             yield cell.cell_contents
         except ValueError:  # not filled yet
             continue
-    for name in function.__code__.co_names:
+    users = _is_users(function)
+    for name in _names(function.__code__):
         value = function.__globals__.get(name)
-        if isinstance(value, (*_KINDS, types.FunctionType)):
+        if isinstance(value, (*_KINDS, types.FunctionType)) or (users and callable(value)):
             yield value
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """The global names and attributes that code uses, with those of functions that are written inside of it."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _names(inner)
+
+
+def _is_users(function: types.FunctionType) -> bool:
+    return not is_installed(Path(function.__code__.co_filename))
+
+
+@functools.cache
+def _run_functions(kind: type) -> tuple[types.FunctionType, ...]:
+    """The user's methods that run when an object of this class is called or read, and those that they name."""
+    found: dict[str, types.FunctionType] = {}
+    todo = list(_RUN)
+    while todo:
+        name = todo.pop(0)
+        function = inspect.getattr_static(kind, name, None)
+        if name not in found and isinstance(function, types.FunctionType) and _is_users(function):
+            found[name] = function
+            todo.extend(_names(function.__code__))
+    return tuple(found.values())
 
 
 def _slots(kind: type) -> Iterable[str]:

@@ -226,6 +226,8 @@ def _batch(inputs: Any) -> str:
 def _hint(teacher: Teacher, inputs: Any) -> str:
     if isinstance(inputs, Tensor) and inputs.dtype == torch.uint8:
         return "; these are uint8: end the transform with one that makes floats, or give Views teacher=…, student=…"
+    if isinstance(inputs, Mapping):
+        return "; where one of these is the input, say which: decant.Views(…, keys=(INPUT, LABEL))"
     first = next(iter(_tensors(teacher)), None) if isinstance(teacher, nn.Module) else None
     if first is None or not isinstance(inputs, Tensor) or first.dtype == inputs.dtype:
         return ""

@@ -292,6 +292,11 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         decant.cache_logits(linear(), views(), path, encoding="float16")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="'float' object"):
         decant.cache_logits(linear(), views(), path, batch_size=8.0)  # type: ignore[call-overload]
+    rows = [{"x": x, "id": torch.tensor(0), "label": 0} for x in DATA.tensors[0]]
+    with pytest.raises(
+        ModelError, match=r"where one of these is the input, say which: decant.Views\(…, keys="
+    ):
+        decant.cache_logits(linear(), rows, path)
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"file/a.h5: making its folder: File exists"):
         decant.cache_logits(linear(), views(), tmp_path / "file" / "a.h5")

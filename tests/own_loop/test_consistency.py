@@ -199,6 +199,53 @@ def test_what_cannot_be_repeated_is_refused_by_name(step: Any, teacher: Teacher,
     assert list(tmp_path.glob("*.h5*")) in ([], [tmp_path / "teacher.h5.lock"])
 
 
+class OwnNoise:
+    """Draws from a generator of its own, as the transforms of albumentations do."""
+
+    def __init__(self) -> None:
+        self.random = np.random.default_rng()
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        return image + self.random.normal()
+
+
+NOISE, RNG = OwnNoise(), np.random.default_rng()
+
+
+def names_an_object(image: Any) -> torch.Tensor:
+    return torch.stack([NOISE(each) for each in v2.functional.pil_to_tensor(image).float()])
+
+
+class NamesAnObject:
+    """Its method names what the module has."""
+
+    def __call__(self, image: Any) -> torch.Tensor:
+        return self.noisy(v2.functional.pil_to_tensor(image).float())
+
+    def noisy(self, image: torch.Tensor) -> torch.Tensor:
+        return NOISE(image) + RNG.normal()
+
+
+class NoisyPictures(Pictures):
+    def __getitem__(self, index: int) -> Any:
+        image, label = super().__getitem__(index)
+        return names_an_object(image), label
+
+
+@pytest.mark.parametrize("kind", ["function", "lambda", "method", "dataset"])
+def test_generators_that_the_users_code_names_are_found(kind: str) -> None:
+    step = {
+        "function": names_an_object,
+        "lambda": lambda image: NOISE(v2.functional.pil_to_tensor(image).float()),
+        "method": NamesAnObject(),
+    }
+    views = decant.Views(NoisyPictures() if kind == "dataset" else Pictures(), step.get(kind), count=2)
+    first = [views[index, 1][0] for index in range(9)]
+    again = torch.stack([item[0] for item in views.__getitems__([(index, 1) for index in range(8, -1, -1)])])
+    assert torch.equal(torch.stack(first), again.flip(0))
+    assert not torch.equal(views[0, 0][0], first[0])
+
+
 def test_the_loop_draws_what_it_would_without_views() -> None:
     views = decant.Views(Pictures(), Noise(), count=2)
 
