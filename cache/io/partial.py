@@ -88,7 +88,8 @@ def _make_writable(unfinished: Path) -> None:
     """Undoes what a builder does just before it publishes its file, if it was killed then."""
     if not os.access(unfinished, os.W_OK):
         with open_read(unfinished, follow=False) as file:
-            if hasattr(os, "fchmod"):
+            ours = has_one_name(file.fileno()) and is_ours(file.fileno())
+            if ours and hasattr(os, "fchmod"):
                 os.fchmod(file.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode) | stat.S_IWUSR)
 
 

@@ -212,7 +212,8 @@ def load_given_recipe(recipe: str, overrides: Sequence[str]) -> Recipe:
 
 
 def _is_of_run(recipe: str) -> bool:
-    return recipe.endswith(".toml") and os.path.lexists(Path(recipe).parent / _RESULT)
+    is_file = recipe.endswith(".toml") or Path(recipe).name != recipe  # and no name of a shipped one
+    return is_file and os.path.lexists(Path(recipe).parent / _RESULT)
 
 
 def percent(share: float | None) -> str:

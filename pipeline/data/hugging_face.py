@@ -7,6 +7,7 @@ Their digest is of their content, as that of any dataset of the user's.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,8 +150,15 @@ def _of_hub(settings: DataSettings, split: Split) -> Any:
     _, name, *config = settings.name.split(":")
     if not name or len(config) > 1:
         raise DataError(f"data.name {settings.name!r}: expected hf:NAME or hf:NAME:CONFIG")
+    if name == "pandas":
+        raise DataError(
+            f"data.name {settings.name!r}: reads pickles, which may hold code; write Parquet files, for data.name = "
+            '"parquet"'
+        )
+    # Versions before 4 run a script of the dataset's, or ask on the terminal whether to.
+    can_run = "trust_remote_code" in inspect.signature(load_dataset).parameters
     with _named(settings.name):
-        parts = load_dataset(name, *config)
+        parts = load_dataset(name, *config, **({"trust_remote_code": False} if can_run else {}))
     names = part_names(settings, split)
     there = [part for part in names if part in parts]
     if not there:

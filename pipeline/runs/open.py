@@ -59,7 +59,8 @@ def load_given_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recip
     """The recipe that a user gives: a script of the user's, unless it lies in the folder of a finished run, which is
     data. Raises RecipeError, DamagedError.
     """
-    result = load_result(Path(name_or_file).parent) if name_or_file.endswith(".toml") else None
+    is_file = name_or_file.endswith(".toml") or Path(name_or_file).name != name_or_file
+    result = load_result(Path(name_or_file).parent) if is_file else None
     if result is None:
         return load_recipe(name_or_file, overrides)
     return _recipe_of(result, name_or_file, overrides)

@@ -320,6 +320,23 @@ class TestHuggingFace:
             "hf:mine: train: row 0: has no bytes of an image, and names no file on this disk; nothing is fetched"
         )
 
+    def test_no_script_and_no_pickle_of_a_dataset_is_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As versions of the library before 4 do, or ask on the terminal whether to."""
+        import datasets
+
+        given: list[object] = []
+
+        def load_dataset(path: str, *config: str, trust_remote_code: bool | None = None) -> None:
+            given.append(trust_remote_code)
+            raise ValueError("it has a script")
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        assert "cannot be loaded (ValueError: it has a script" in refusal("hf:somebody/scripted")
+        assert "reads pickles, which may hold code" in refusal("hf:pandas")
+        assert given == [False]
+
     def test_images_keep_their_mode_and_stand_upright(self, tmp_path: Path) -> None:
         """As the library decodes them."""
         import datasets

@@ -125,6 +125,17 @@ def test_a_run_runs_the_code_that_it_recorded_and_says_which(here: Path) -> None
         assert "runs mine:network from mine.py\n" in done.stderr
 
 
+def test_the_recipe_of_a_run_is_data_whatever_its_name(here: Path) -> None:
+    """Also where it does not end in .toml, which a path to a recipe need not."""
+    forge(here / "run", name="mine:wipes", code=recorded(here / "run"))
+    (here / "run/recipe.toml").rename(here / "run/settings.txt")
+    for words in (("status",), ("evaluate",), ("teacher",)):
+        said = refused(decant(*words, "-r", "run/settings.txt", cwd=here))
+        assert "mine:wipes" in said
+        assert "--trust" in said
+    assert not (here / "ran").exists()
+
+
 # Functions that a run names
 
 

@@ -249,3 +249,14 @@ def test_links_to_data_caches_and_roots_are_followed(tmp_path: Path) -> None:
     (tmp_path / "runs").symlink_to(tmp_path / "real/runs")
     assert Store(tmp_path / "caches").paths()[0].name == cache.path.name
     assert small.teach(tmp_path).folder.parent == tmp_path / "runs"
+
+
+def test_permissions_of_a_file_of_two_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unfinished cache is made writable again, and no other file that a hard link of that name leads to."""
+    kept = tmp_path / "kept"
+    kept.write_text("mine")
+    kept.chmod(0o400)
+    os.link(kept, partial.new_name(tmp_path / "cache.h5"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as for anybody but root
+    assert partial.hold(tmp_path / "cache.h5") is None
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o400
