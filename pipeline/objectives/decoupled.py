@@ -14,7 +14,7 @@ from torch.nn import functional
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives.divergences import cross_entropy_rows, kl_rows
 from decant.pipeline.objectives.hard_labels import cross_entropy, target_classes
-from decant.pipeline.objectives.terms import Terms, prepare_logits
+from decant.pipeline.objectives.terms import Terms, prepare_logits, tempered
 
 
 def dkd(
@@ -45,8 +45,8 @@ def dkd(
     """
     student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
     rows, classes, shares = _targets(labels, teacher)
-    ours, our_others = _split(student[rows] / temperature, classes)
-    theirs, their_others = _split(teacher[rows] / temperature, classes)
+    ours, our_others = _split(tempered(student[rows], temperature), classes)
+    theirs, their_others = _split(tempered(teacher[rows], temperature), classes)
     terms = alpha * kl_rows(ours, theirs, 1.0) + beta * kl_rows(our_others, their_others, 1.0)
     soft = temperature**2 * _mean(shares * terms, rows, len(student), sample_weights)
     hard = cross_entropy(student_logits, labels, label_smoothing, sample_weights)

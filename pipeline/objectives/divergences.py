@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives.hard_labels import cross_entropy, mean_of_rows, weigh_samples
-from decant.pipeline.objectives.terms import Terms, at_least_float32, prepare_logits
+from decant.pipeline.objectives.terms import Terms, at_least_float32, between, prepare_logits, tempered
 
 
 def kl_rows(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -82,7 +82,7 @@ def kd(
         sample_weights = weigh_samples(class_weights, labels, teacher_logits)
     hard = cross_entropy(student_logits, labels, label_smoothing, sample_weights)
     soft = temperature**2 * mean_of_rows(kl_rows(student, teacher, temperature), sample_weights)
-    return _between(alpha, hard, soft)
+    return between(alpha, hard, soft)
 
 
 def ce_plus_kl(
@@ -137,7 +137,7 @@ def soft_ce(
     """
     student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
     soft = mean_of_rows(cross_entropy_rows(student, teacher, temperature), sample_weights) * temperature**2
-    return _between(alpha, cross_entropy(student_logits, labels, label_smoothing, sample_weights), soft)
+    return between(alpha, cross_entropy(student_logits, labels, label_smoothing, sample_weights), soft)
 
 
 def js(
@@ -167,7 +167,7 @@ def js(
     middle = torch.logaddexp(student, teacher) - math.log(2)
     rows = teacher.exp() * (teacher - middle) + student.exp() * (student - middle)
     soft = mean_of_rows(rows.sum(dim=1), sample_weights) / 2 * temperature**2
-    return _between(alpha, cross_entropy(student_logits, labels, label_smoothing, sample_weights), soft)
+    return between(alpha, cross_entropy(student_logits, labels, label_smoothing, sample_weights), soft)
 
 
 def rkl(
@@ -192,15 +192,11 @@ def rkl(
     """
     student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
     soft = softened_kl(teacher, student, temperature, sample_weights)
-    return _between(alpha, cross_entropy(student_logits, labels, label_smoothing, sample_weights), soft)
-
-
-def _between(alpha: float, hard: Tensor, soft: Tensor) -> Terms:
-    return Terms((1 - alpha) * hard + alpha * soft, hard, soft)
+    return between(alpha, cross_entropy(student_logits, labels, label_smoothing, sample_weights), soft)
 
 
 def _log_softmaxes(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    student = functional.log_softmax(at_least_float32(student_logits) / temperature, dim=1)
-    return student, functional.log_softmax(at_least_float32(teacher_logits) / temperature, dim=1)
+    student = functional.log_softmax(tempered(at_least_float32(student_logits), temperature), dim=1)
+    return student, functional.log_softmax(tempered(at_least_float32(teacher_logits), temperature), dim=1)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from decant.pipeline.errors import DataError
 from decant.pipeline.objectives.hard_labels import weighted_mean
-from decant.pipeline.objectives.terms import Terms, at_least_float32, prepare_logits
+from decant.pipeline.objectives.terms import Terms, at_least_float32, between, prepare_logits, tempered
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -45,7 +45,7 @@ def binary_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float
     >>> binary_kl(student, teacher, temperature=1.0)
     tensor([[0.0000, 0.4338]])
     """
-    student, teacher = student_logits / temperature, teacher_logits / temperature
+    student, teacher = tempered(student_logits, temperature), tempered(teacher_logits, temperature)
     terms = [
         torch.sigmoid(sign * teacher)
         * (functional.logsigmoid(sign * teacher) - functional.logsigmoid(sign * student))
@@ -77,7 +77,7 @@ def sigmoid_kd(
     student, teacher = prepare_logits(student_logits, teacher_logits)
     hard = binary_cross_entropy(student_logits, labels, label_smoothing)
     soft = binary_kl(student, teacher, temperature).mean() * temperature**2
-    return Terms((1 - alpha) * hard + alpha * soft, hard, soft)
+    return between(alpha, hard, soft)
 
 
 def sigmoid_mse(
@@ -97,4 +97,4 @@ def sigmoid_mse(
     """
     hard = binary_cross_entropy(student_logits, labels, label_smoothing)
     soft = functional.mse_loss(*prepare_logits(student_logits, teacher_logits))
-    return Terms((1 - alpha) * hard + alpha * soft, hard, soft)
+    return between(alpha, hard, soft)

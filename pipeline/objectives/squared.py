@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from decant.pipeline.errors import DataError
 from decant.pipeline.objectives.hard_labels import cross_entropy, weighted_mean
-from decant.pipeline.objectives.terms import Terms, at_least_float32, prepare_logits
+from decant.pipeline.objectives.terms import Terms, at_least_float32, between, prepare_logits
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def logit_mse(
         soft = functional.mse_loss(student, teacher)
     else:
         soft = weighted_mean((student - teacher).square().mean(dim=1), sample_weights)
-    return Terms((1 - alpha) * hard + alpha * soft, hard, soft)
+    return between(alpha, hard, soft)
 
 
 def regression(

@@ -38,6 +38,24 @@ def at_least_float32(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
+def between(alpha: float, hard: Tensor, soft: Tensor) -> Terms:
+    """(1 − α)·hard + α·soft, with both terms. Raises ValueError for an α outside of 0 to 1."""
+    if isinstance(alpha, int | float) and not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: expected a number from 0 to 1, found {alpha}")
+    return Terms((1 - alpha) * hard + alpha * soft, hard, soft)
+
+
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """Logits / T. Raises ValueError for a temperature that is not above 0.
+
+    >>> tempered(torch.tensor([2.0]), 4.0)
+    tensor([0.5000])
+    """
+    if isinstance(temperature, int | float) and not temperature > 0:
+        raise ValueError(f"temperature: expected a number above 0, found {temperature}")
+    return logits / temperature
+
+
 def prepare_logits(
     student_logits: Tensor, teacher_logits: Tensor, standardize: bool = False
 ) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from decant.pipeline.objectives.hard_labels import (
     mean_of_rows,
     weighted_mean,
 )
-from decant.pipeline.objectives.terms import Terms, prepare_logits
+from decant.pipeline.objectives.terms import Terms, prepare_logits, tempered
 
 
 def transfer_knowledge(
@@ -65,7 +65,7 @@ def transfer_data(
     """
     student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
     label = likeliest_label(labels)
-    likelihood = functional.log_softmax(student / temperature, dim=1).gather(1, label[:, None])[:, 0]
+    likelihood = functional.log_softmax(tempered(student, temperature), dim=1).gather(1, label[:, None])[:, 0]
     confirmed = teacher.argmax(dim=1) == label
     counted = labelled(labels).to(student.dtype)
     counted = counted if sample_weights is None else counted * sample_weights

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from decant.pipeline import objectives
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives import (
     NO_LABEL,
@@ -300,3 +301,19 @@ def test_equal_weights_change_nothing(name: str) -> None:
     whole = found(name, student, teacher, labels)
     weighed = found(name, student, teacher, labels, sample_weights=torch.full((4,), 3.0))
     torch.testing.assert_close(weighed.total, whole.total)
+
+
+@pytest.mark.parametrize("name", ["kd", "js", "rkl", "dist", "dkd", "soft_ce", "nkd"])
+def test_a_temperature_that_is_none_is_refused_by_functions_too(name: str) -> None:
+    student, teacher, labels = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    for temperature in (0, -4.0, float("nan")):
+        with pytest.raises(ValueError, match="temperature: expected a number above 0"):
+            getattr(objectives, name)(student, teacher, labels, temperature=temperature)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 2, 90.0])
+def test_a_weight_that_is_no_share_is_refused_by_functions_too(alpha: float) -> None:
+    student, teacher, labels = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    for function in (objectives.kd, objectives.js, objectives.logit_mse):
+        with pytest.raises(ValueError, match="alpha: expected a number from 0 to 1"):
+            function(student, teacher, labels, alpha=alpha)
