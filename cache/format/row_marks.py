@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def read_marks(unfinished: Path) -> NDArray[Any]:
     found = [np.empty(0, _MARK)]
     for path in marks_of(unfinished):
         with contextlib.suppress(FileNotFoundError, PermissionError, NotAFileError):
-            content = read_file(path, follow=False)
+            content = read_file(path, follow=False, most=sys.maxsize)  # 16 bytes a row, of any number of rows
             found.append(np.frombuffer(content[: len(content) // _MARK.itemsize * _MARK.itemsize], _MARK))
     return np.concatenate(found)
 

@@ -29,8 +29,14 @@ _KINDS = (
 )
 
 
+MOST_BYTES = 512 << 20
+"""Of a file that is read whole, if nothing else is said. A file of holes alone may say that it has any number."""
+
+
 class NotAFileError(OSError):
-    """What has the name of a file is none: a pipe, a socket, a device, or a link where none is followed."""
+    """What has the name of a file is none: a pipe, a socket, a device, a link where none is followed, or more bytes
+    than such a file has.
+    """
 
 
 def open_read(path: Path, *, follow: bool = True) -> io.BufferedReader:
@@ -53,8 +59,9 @@ def open_read(path: Path, *, follow: bool = True) -> io.BufferedReader:
     return os.fdopen(_open(path, os.O_RDONLY, follow=follow), "rb")
 
 
-def read_file(path: Path, *, follow: bool = True) -> bytes:
-    """The bytes of a regular file. Takes and raises what `open_read` does.
+def read_file(path: Path, *, follow: bool = True, most: int = MOST_BYTES) -> bytes:
+    """The bytes of a regular file. Takes and raises what `open_read` does, and NotAFileError where there are more than
+    `most`.
 
     >>> read_file(Path("no/such/file"))
     Traceback (most recent call last):
@@ -62,6 +69,7 @@ def read_file(path: Path, *, follow: bool = True) -> bytes:
     FileNotFoundError: [Errno 2] No such file or directory: 'no/such/file'
     """
     with open_read(path, follow=follow) as file:
+        _require_size(file, path, most)
         return file.read()
 
 
@@ -79,8 +87,8 @@ def read_start(path: Path, count: int) -> bytes:
         return file.read(count)
 
 
-def read_text(path: Path, encoding: str = "utf-8", *, follow: bool = True) -> str:
-    """The text of a regular file, each end of a line as a line feed. Raises UnicodeDecodeError, and what `open_read`
+def read_text(path: Path, encoding: str = "utf-8", *, follow: bool = True, most: int = MOST_BYTES) -> str:
+    """The text of a regular file, each end of a line as a line feed. Raises UnicodeDecodeError, and what `read_file`
     does.
 
     >>> read_text(Path(os.devnull))
@@ -88,8 +96,9 @@ def read_text(path: Path, encoding: str = "utf-8", *, follow: bool = True) -> st
         ...
     decant.cache.io.opening.NotAFileError: [Errno 22] a device, where a file is expected: '/dev/null'
     """
-    with io.TextIOWrapper(open_read(path, follow=follow), encoding) as file:
-        return file.read()
+    with open_read(path, follow=follow) as file:
+        _require_size(file, path, most)
+        return io.TextIOWrapper(file, encoding).read()
 
 
 def require_file(path: Path, *, follow: bool = True) -> None:
@@ -245,6 +254,12 @@ def kind(path: Path) -> str:
         return _kind(os.lstat(path).st_mode)
     except OSError:
         return "nothing"
+
+
+def _require_size(file: io.BufferedReader, path: Path, most: int) -> None:
+    size = os.fstat(file.fileno()).st_size
+    if size > most:
+        raise NotAFileError(errno.EINVAL, f"{size:,} bytes, and at most {most:,} are read", str(path))
 
 
 def _open_alone(path: Path, flags: int) -> int:

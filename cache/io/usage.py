@@ -13,6 +13,8 @@ from pathlib import Path
 from decant.cache.io.locks import lock_path, shared, try_exclusive
 from decant.cache.io.opening import open_append, read_file
 
+_MOST_BYTES = 64 << 20  # of a log of uses: a million of them
+
 
 @contextlib.contextmanager
 def using(path: Path) -> Iterator[None]:
@@ -53,7 +55,7 @@ def count(path: Path) -> int:
     0
     """
     try:
-        return read_file(_log(path), follow=False).count(b"\n")
+        return read_file(_log(path), follow=False, most=_MOST_BYTES).count(b"\n")
     except OSError:
         return 0
 

@@ -23,6 +23,7 @@ from decant.pipeline.errors import DataError
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "tif", "tiff")
 _LABEL = "cls"
+_LARGEST = 1 << 30  # bytes of an image file; one with holes may say that it has any number
 _LONGEST_LABEL = 1024
 """Bytes: a class id or the name of a class."""
 
@@ -114,6 +115,10 @@ class _Shards:
 
     def _read(self, member: Member) -> bytes:
         path = self.paths[member.shard]
+        if member.size > _LARGEST:
+            raise DataError(
+                f"{path}: has a member of {member.size:,} bytes, and at most {_LARGEST:,} are read"
+            )
         with open_read(path) as file:
             content = os.pread(file.fileno(), member.size, member.offset)
             if _stamp(os.fstat(file.fileno())) != self._stamps[member.shard]:

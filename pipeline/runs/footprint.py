@@ -24,7 +24,7 @@ from decant.pipeline.runs.json_files import write_json
 from decant.pipeline.runs.latency import device_name, latency
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.support.checked_json import Amount, Whole
+from decant.pipeline.support.checked_json import MOST_BYTES, Amount, Whole
 from decant.pipeline.training.device import Inputs, to_device
 from decant.pipeline.views import ViewedData
 
@@ -121,7 +121,7 @@ def peak_bytes(network: nn.Module, inputs: Inputs, device: torch.device) -> int 
 def _read(path: Path) -> Footprint | None:
     """The saved footprint; None if the file is missing, damaged or of other batch sizes."""
     try:
-        saved = _FOOTPRINT.validate_json(read_file(path, follow=False), strict=True)
+        saved = _FOOTPRINT.validate_json(read_file(path, follow=False, most=MOST_BYTES), strict=True)
     except (OSError, ValueError):
         return None
     return saved if tuple(cost.size for cost in saved.batches) == BATCH_SIZES else None

@@ -17,7 +17,7 @@ from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.runs.json_files import read_as, write_json
 from decant.pipeline.runs.locks import alone_with
-from decant.pipeline.support.checked_json import Amount, Whole
+from decant.pipeline.support.checked_json import MOST_BYTES, Amount, Whole
 
 _FILE = "caches.json"
 _PASSES = "passes"
@@ -73,7 +73,9 @@ def pass_of(base: Path, key: str) -> Pass | None:
     machine.
     """
     try:
-        return _PASS.validate_json(read_file(_pass_file(base, key), follow=False), strict=True)
+        return _PASS.validate_json(
+            read_file(_pass_file(base, key), follow=False, most=MOST_BYTES), strict=True
+        )
     except (OSError, ValueError):
         return None
 

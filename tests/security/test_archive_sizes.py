@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -11,9 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from decant.cache.io import usage
+from decant.pipeline.config.settings import DataSettings, ViewsSettings
+from decant.pipeline.data import load_data
 from decant.pipeline.data.array_files import read_table
 from decant.pipeline.errors import DataError, WeightsError
+from decant.pipeline.networks.foreign_weights.class_names import names_in_file
 from decant.pipeline.networks.foreign_weights.reading import read_checkpoint
+from decant.pipeline.training.epoch_log import METRICS, keep_epochs, read_epochs
 from tests.helpers.memory import MIB, peak_mib
 
 MOST = 100  # MiB, of files that are smaller than 2
@@ -101,3 +108,31 @@ def test_tensors_that_are_no_tables_are_named(kind: str, tmp_path: Path) -> None
     (tmp_path / "a.pt").write_bytes(saved(tensor))
     with pytest.raises(DataError, match=r"a\.pt: expected a plain tensor"):
         read_table(str(tmp_path / "a.pt"))
+
+
+def test_files_of_holes_are_not_read_whole(tmp_path: Path) -> None:
+    """A few hundred bytes of an archive unpack to a file that says it has a thousand thousand million of them."""
+    names = (METRICS, "a.h5.uses", "config.json")
+    for name in names:
+        with open(tmp_path / name, "w") as file:
+            file.truncate(10**12)
+    holes = tarfile.TarInfo("b.png")
+    holes.size = 10**12
+    label = tarfile.TarInfo("b.cls")
+    label.size = 1
+    with open(tmp_path / "train.tar", "wb") as file:
+        file.write(holes.tobuf())
+        file.seek(-(-(10**12) // 512) * 512, os.SEEK_CUR)
+        file.write(label.tobuf() + b"0".ljust(512, b"\0") + bytes(1024))
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "net.pth")
+
+    def read() -> None:
+        assert read_epochs(tmp_path) == []
+        with pytest.raises(OSError, match="1,000,000,000,000 bytes, and at most"):
+            keep_epochs(tmp_path, 1)
+        assert usage.count(tmp_path / "a.h5") == 0
+        assert names_in_file(tmp_path / "net.pth", 3) is None
+        with pytest.raises(DataError, match=r"train\.tar: has a member of 1,000,000,000,000 bytes"):
+            load_data(DataSettings(name="webdataset", root=str(tmp_path)), ViewsSettings(), "train")
+
+    assert peak_mib(read) < MOST

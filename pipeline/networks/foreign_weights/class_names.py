@@ -8,6 +8,7 @@ from pathlib import Path
 
 from decant.cache.io.opening import read_text
 from decant.pipeline.networks.foreign_weights.reading import read_checkpoint
+from decant.pipeline.support.checked_json import MOST_BYTES
 
 _KEYS = (
     "classes",
@@ -81,6 +82,6 @@ def _as_names(value: object) -> list[str] | None:
 
 def _read_json(path: Path) -> object:
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path, most=MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
