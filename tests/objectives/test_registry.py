@@ -23,6 +23,7 @@ from decant.pipeline.phases.student import train_students
 from decant.pipeline.training.epoch_log import METRICS
 from decant.pipeline.training.loop import _train_epoch
 from decant.pipeline.training.optimizer import Stepper, make_optimizer
+from decant.pipeline.training.step import Step
 from tests.helpers.small import CPU, build_cache, recipe
 
 STUDENT, TEACHER = torch.randn(2, 8, 4, generator=torch.manual_seed(0))
@@ -189,7 +190,8 @@ def test_the_loop_tells_the_progress_and_means_the_terms_over_the_samples() -> N
     network, chosen = nn.Linear(2, 2), Training(network={"name": "linear"}, epochs=4, channels_last=False)
     batches = [(torch.zeros(size, 2), torch.zeros(size, dtype=torch.int64)) for size in (3, 1)]
     stepper = Stepper(network, make_optimizer(network, chosen, CPU), chosen)
-    found = _train_epoch(network, iter(batches), criterion, stepper, chosen, epoch=3, steps=2)
+    step = Step(network, criterion, stepper, chosen)
+    found = _train_epoch(step, iter(batches), chosen, epoch=3, steps=2)
     assert seen == [6 / 8, 7 / 8]
     assert found == {"loss": (3 * 3 + 1 * 1) / 4, "hard": (3 * 1 + 1 * 2) / 4}
 
