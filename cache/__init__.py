@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         take_over_views,
     )
     from decant.cache.dataset import SoftLabelDataset
-    from decant.cache.drawn_views import DrawnViews
+    from decant.cache.drawn_views import DrawnViews, is_third_pass
     from decant.cache.encodings import Dense, Encoding, Quantised, Sparse
     from decant.cache.ensemble import Ensemble
     from decant.cache.errors import (
@@ -148,6 +148,7 @@ __all__ = [
     "input_checksums",
     "input_crc32",
     "is_pair",
+    "is_third_pass",
     "leftovers",
     "merge_caches",
     "one_input",
@@ -174,7 +175,7 @@ _NAMES = {
         "take_over_views",
     ),
     "dataset": ("SoftLabelDataset",),
-    "drawn_views": ("DrawnViews",),
+    "drawn_views": ("DrawnViews", "is_third_pass"),
     "encodings": (
         "Dense",
         "Encoding",

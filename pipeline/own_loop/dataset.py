@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from decant.cache import DrawnViews, ItemKeys, Key, Keys, input_crc32, is_pair, pick, recognise, split_keys
+from decant.cache import (
+    CacheWarning,
+    DrawnViews,
+    ItemKeys,
+    Key,
+    Keys,
+    input_crc32,
+    is_pair,
+    is_third_pass,
+    pick,
+    recognise,
+    split_keys,
+)
 from decant.pipeline.own_loop.description import codes, describe
 from decant.pipeline.own_loop.seeding import Seeding
 from decant.pipeline.own_loop.stages import Drawn, Stages
@@ -88,7 +101,9 @@ class Views(Dataset[Any]):
         self.identity: dict[str, Any] = {"seed": self.seed, **_describe(dataset, transform, teacher)}
         self.is_plain = False
         self._drawn = DrawnViews(len(dataset))
-        self._epoch = torch.zeros(2, dtype=torch.int64)  # epoch, number of calls of set_epoch
+        self._epoch = torch.zeros(
+            8, dtype=torch.int64
+        )  # epoch, calls of set_epoch, samples read before, said, passes
         self._epoch.share_memory_()
 
     @property
@@ -140,7 +155,28 @@ class Views(Dataset[Any]):
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Any]:
         """An item for each key, for a DataLoader to collate."""
-        return self._read(self._student, *self._drawn.split(keys, self.count, *self._epoch.tolist()))[1]
+        epoch, calls = self._epoch[:2].tolist()
+        if self.count > 1 and not isinstance(keys[0], tuple):
+            self._watch_passes(len(keys), epoch, calls)
+        return self._read(self._student, *self._drawn.split(keys, self.count, epoch, calls))[1]
+
+    def _watch_passes(self, count: int, epoch: int, calls: int) -> None:
+        """Says once, in any process, that a third pass reads the view that two have read."""
+        worker, late = get_worker_info(), False
+        if not calls:
+            self._epoch[2] += count
+            late = int(self._epoch[2]) > 2 * len(self)
+        elif worker is not None:
+            seed = worker.seed - worker.id
+            late = is_third_pass(self._epoch[4:].numpy(), seed, count, len(self), calls)
+        if late and not self._epoch[3]:
+            self._epoch[3] = 1
+            warnings.warn(
+                f"views: a third pass reads view {epoch % self.count} only, of {self.count}: call set_epoch(epoch) "
+                "before each epoch, or use keys (index, view)",
+                CacheWarning,
+                stacklevel=3,
+            )
 
     def read_views(self, keys: Keys) -> tuple[list[Any], list[Any], list[Any]]:
         """Items of (index, view) keys, and of each the input and the label as teacher and student share them, which

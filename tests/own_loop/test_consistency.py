@@ -318,6 +318,20 @@ def test_new_workers_that_read_one_view_for_ever_are_said(teacher: Teacher, tmp_
         list(zip(*loaders, strict=True))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_views_whose_epoch_is_never_set_are_said_in_the_third_pass(workers: int) -> None:
+    views = decant.Views(Pictures(), of_v2(), count=3)
+    loader = DataLoader(views, 30, shuffle=True, num_workers=workers)
+    for _ in range(2):
+        list(loader)
+    with pytest.raises(CacheWarning, match=r"views: a third pass reads view 0 only, of 3: call set_epoch"):
+        list(loader)
+    for dataset in (decant.Views(Pictures(), of_v2(), count=3), decant.Views(Pictures(), of_v2(), count=1)):
+        for epoch in range(3):
+            dataset.set_epoch(epoch)
+            list(DataLoader(dataset, 30, num_workers=workers))
+
+
 def test_longer_tuples_are_read_by_the_keys_of_their_views(teacher: Teacher, tmp_path: Path) -> None:
     class Numbered(Pictures):
         def __getitem__(self, index: int) -> Any:
