@@ -250,7 +250,7 @@ class LogitCache:
         ...     cache.check_unchanged()
         ... except CorruptError as error:
         ...     print(str(error).partition(": ")[2])
-        had 16,424 bytes when it was opened, and now has 100; fetch or build the file again
+        had ... bytes when it was opened, and now has 100; fetch or build the file again
         >>> folder.cleanup()
         """
         bus_errors.guard()

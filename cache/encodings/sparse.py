@@ -44,8 +44,9 @@ class Sparse(Encoding):
     and 1 among them.
 
     >>> rows = Sparse(head=2).encode(np.log([[0.5, 0.1, 0.3, 0.1]]), np.array([0]), 0)
-    >>> rows["ids"].tolist(), np.exp(rows["log_probs"]).round(3).tolist(), np.exp(rows["stats"][:, 1]).round(3).tolist()
-    ([[0, 2]], [[0.5, 0.3]], [0.2])
+    >>> shares, others = (np.exp(rows[name].astype(float)).round(3).tolist() for name in ("log_probs", "stats"))
+    >>> rows["ids"].tolist(), shares, others[0][1]
+    ([[0, 2]], [[0.5, 0.3]], 0.2)
     """
 
     head: int = 64
