@@ -23,7 +23,7 @@ from decant.pipeline.cli.phases import cache_logits, evaluate, student, teacher
 from decant.pipeline.cli.report import report
 from decant.pipeline.cli.signals import end_on_signals, received
 from decant.pipeline.cli.status import status
-from decant.pipeline.support import modules
+from decant.pipeline.support import modules, trust
 from decant.pipeline.support.terminal import guard, one_line
 
 DEBUG = "--debug"
@@ -36,6 +36,7 @@ def main() -> None:
     among the words, or with DECANT_DEBUG=1.
     """
     guard()
+    trust.announce()
     modules.search(os.getcwd())  # where a recipe's package.module:function may be
     # A process that this one starts imports nothing from there either.
     os.environ.setdefault("PYTHONSAFEPATH", "1")

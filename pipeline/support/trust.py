@@ -41,6 +41,8 @@ class _Names:
     """What this process knows of names of functions: where they came from, and which of them ran."""
 
     everything: bool = False
+    announced: bool = False
+    """Whether it is said which functions run."""
     own: set[str] = field(default_factory=set)
     """Named by a recipe of the user's."""
     by_runs: dict[str, dict[Path, str | None]] = field(default_factory=dict)
@@ -54,6 +56,11 @@ _names = _Names()
 def trust_everything() -> None:
     """Lets every function run that a file names in this process: what `--trust` does."""
     _names.everything = True
+
+
+def announce() -> None:
+    """Has it said, from now on and in this process, which functions run that files name: what a command does."""
+    _names.announced = True
 
 
 def trusts_everything() -> bool:
@@ -75,7 +82,7 @@ def named_by_run(folder: Path, names: Iterable[str], recorded: Mapping[str, str]
 
 def forget() -> None:
     """Forgets every name, and `--trust`, as in a new process."""
-    _names.everything = False
+    _names.everything = _names.announced = False
     for known in (_names.own, _names.by_runs, _names.permitted):
         known.clear()
 
@@ -99,7 +106,7 @@ def _take_over(names: _Names, searched: tuple[tuple[str, ...], tuple[str, ...]])
 
 
 def load(name: str) -> Any:
-    """What `package.module:name` stands for, once it may run; which function runs, and from where, is said once.
+    """What `package.module:name` stands for, once it may run. A command says once which function runs, and from where.
 
     Raises RefusedError, with the reason in words, where it may not; MissingError where the module has no such name;
     and whatever importing the module raises.
@@ -119,7 +126,8 @@ def load(name: str) -> Any:
     if not free:
         _check_definition(name, module, value)
     if name not in _names.permitted:
-        say_once(f"runs {name} from {_place(module)}")
+        if _names.announced:
+            say_once(f"runs {name} from {_place(module)}")
         _names.permitted.add(name)
     return value
 
