@@ -98,6 +98,9 @@ class Manifest:
             stored = dict(encoding or {})
             if "kind" not in stored and (dtype is not None or "dtype" not in stored):
                 stored["dtype"] = dtype or "float16"
+        for content in (teacher, data, views, info):
+            if _too_deep(content or {}):
+                raise FormatError(f"manifest: nested more than {_MAX_DEPTH} deep")
         identity = {
             "teacher": {**without_secrets(teacher or {}), "outputs": int(num_outputs)},
             "data": {**without_secrets(data or {}), "length": int(num_samples), "targets": num_targets},

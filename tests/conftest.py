@@ -28,6 +28,7 @@ def usual_store() -> Iterator[None]:
     """A command with --store names it to the processes that it starts, through the environment: not to later tests."""
     yield
     os.environ.pop("DECANT_STORE", None)
+    os.environ.pop("PYTHONSAFEPATH", None)  # which a command leaves to the processes that it starts
 
 
 @pytest.fixture(autouse=True)

@@ -59,6 +59,7 @@ class Quantised(Encoding):
     ) -> dict[str, NDArray[Any]]:
         """Rounds to the nearest of 256 levels. Raises ValueRefusedError for NaN, Inf and what overflows float32."""
         require_finite(logits, samples, view)
+        logits = logits.astype("f8")  # a range of float16 may overflow float16
         least, largest = logits.min(axis=1, keepdims=True), logits.max(axis=1, keepdims=True)
         # In float32, as they are read: the codes are of the very step and least value that are stored.
         scale = np.concatenate([least, (largest - least) / _LEVELS], axis=1).astype("<f4")

@@ -32,7 +32,8 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         load_data(DataSettings(name="cifar"), PLAIN, "train")
     assert str(caught.value).startswith("unknown dataset 'cifar'; did you mean cifar10 or cifar100?")
     with pytest.raises(
-        DataError, match="known: cifar10, cifar100, diabetes, digits, fashion-mnist, imagefolder, mnist, svhn"
+        DataError,
+        match="known: cifar10, cifar100, diabetes, digits, fashion-mnist, hf, imagefolder, mnist, npy",
     ):
         load_data(DataSettings(name="zzzzz"), PLAIN, "train")
 

@@ -187,7 +187,9 @@ def test_labels_that_cannot_be_classes_are_refused(
 
 def test_a_number_far_beyond_the_samples_is_no_class(monkeypatch: pytest.MonkeyPatch) -> None:
     far = labelled(lambda index: 10**9 if index == 5 else index % 3)
-    assert "labels go up to 1,000,000,000, of 4 different ones in 12 samples" in why(monkeypatch, far)
+    assert "label 1000000000: at most 16,777,216 classes, counted from 0" in why(monkeypatch, far)
+    near = labelled(lambda index: 10**6 if index == 5 else index % 3)
+    assert "labels go up to 1,000,000, of 4 different ones in 12 samples" in why(monkeypatch, near)
     of_many = labelled(lambda index: 999 if index == 5 else index % 3)
     assert load(monkeypatch, of_many).labels.max() == 999
     named = load(

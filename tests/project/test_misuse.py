@@ -143,7 +143,7 @@ def a_newer_format(place: Place) -> None:
     content = bytearray(place.cache.path.read_bytes())
     at = content.index(b"format_version") + len("format_version")
     one = content.index((1).to_bytes(8, "little"), at)
-    content[one] = 2
+    content[one] = 3
     header = int.from_bytes(content[-40:-32], "little")
     repair_checksums(content, header)
     reseal(content, header)
@@ -225,7 +225,7 @@ CASES: dict[str, tuple[Callable[[Place], None], type[Exception], str]] = {
     "a newer format": (
         a_newer_format,
         NewerFormatError,
-        r"format_version: read up to 1, found 2",
+        r"format_version: read up to 2, found 3",
     ),
 }
 

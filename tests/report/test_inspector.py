@@ -22,6 +22,7 @@ from decant.pipeline.report.sections import inspector, sample_display
 from decant.pipeline.report.sections.sample_choice import judge
 from decant.pipeline.report.subject import Subject
 from decant.pipeline.runs.saved_network import load_network
+from decant.pipeline.support.terminal import one_line
 from decant.pipeline.views import ViewedData
 from tests.helpers.subjects import FILES, OWN, folder_of, made, unlabelled_transfer, write_images
 
@@ -208,6 +209,7 @@ def test_the_csv_file_has_each_row_and_no_formula() -> None:
     found = list(csv.DictReader(io.StringIO(unquote(address.partition(",")[2]), newline="")))
     assert [row["index"] for row in found] == [str(place) for place in range(len(ODD))]
     for row, name in zip(found, ODD, strict=True):
-        assert row["label"] == (name if name in (ODD[0], ODD[1], "plain", "é日") else f"'{name}")
+        shown = one_line(name)
+        assert row["label"] == (shown if name in (ODD[0], ODD[1], "plain", "é日") else f"'{shown}")
         assert row["label"][0] not in "=+-@\t\r\n"
     assert inspector._csv_address([]) is None

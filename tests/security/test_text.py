@@ -120,6 +120,7 @@ def test_every_message_goes_through_the_gate() -> None:
                 ):
                     found.append(f"{path.relative_to(ROOT)}: {name}")
     assert found == [
+        "pipeline/cli/main.py: sys.stderr.write",  # the error of a thread, by `one_line`
         "pipeline/cli/options.py: click.echo",  # say
         "pipeline/cli/options.py: click.echo",  # JSON, which is ASCII
         "pipeline/support/notices.py: print",  # say
