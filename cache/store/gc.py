@@ -15,8 +15,8 @@ from decant.cache.format import hdf5
 from decant.cache.io import usage
 from decant.cache.io.drafts import DRAFT
 from decant.cache.io.files import storage_error
-from decant.cache.io.locks import in_use
-from decant.cache.io.opening import kind, open_read
+from decant.cache.io.locks import in_use, lock_path
+from decant.cache.io.opening import is_file, kind, open_read
 from decant.cache.io.partial import MARKS, PARTIAL, marks_of
 from decant.cache.io.system import allocated_bytes
 from decant.cache.store.local import SUFFIX, Store
@@ -72,6 +72,8 @@ def leftovers(
                     found = free
                 if found:
                     yield Leftover(path, _allocated(path), f"not used for {idle:,.0f} days")
+                elif not is_file(lock_path(path), follow=False):  # and so it can never be locked
+                    _say_odd(lock_path(path), kept)
         except (
             FileNotFoundError
         ):  # another process has removed it just now, or it is a link that leads nowhere

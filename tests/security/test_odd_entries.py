@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from decant.cache import CacheError, LogitCache, LogitCacheWriter, Store
+from decant.cache import CacheError, LogitCache, LogitCacheWriter, Store, leftovers
 from decant.cache.io import locks, partial, usage
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.config.settings import ViewsSettings
@@ -324,3 +324,16 @@ def test_an_array_whose_values_lie_in_other_files_is_refused(tmp_path: Path) -> 
         file.create_dataset("logits", (2, 2), "f8", external=[(str(secret), 0, 32)])
     with pytest.raises(PipelineError, match="has its values in other files"):
         read_table(str(tmp_path / "a.h5"))
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a link"])
+def test_a_cache_that_cannot_be_locked_is_named_by_gc(kind: str, tmp_path: Path) -> None:
+    path = build(tmp_path / "a.h5")
+    lock = locks.lock_path(path)
+    lock.unlink(missing_ok=True)
+    os.mkfifo(lock) if kind == "a pipe" else lock.symlink_to(tmp_path / "elsewhere")
+    named: list[tuple[Path, str]] = []
+    found = leftovers(Store(tmp_path), 0, kept=lambda path, reason: named.append((path, reason)))
+    assert list(found) == []
+    assert named == [(lock, f"{kind}, where a file is expected")]
+    assert not (tmp_path / "elsewhere").exists()
