@@ -38,6 +38,15 @@ def describe(value: object) -> list[str]:
     return [text[:_MOST_TEXT], f"… sha256:{hashlib.sha256(text.encode()).hexdigest()}"]
 
 
+def read_of(value: object) -> str:
+    """`repr` without addresses in memory, which differ in each process.
+
+    >>> read_of(object())
+    '<object object>'
+    """
+    return _ADDRESS.sub("", repr(value))
+
+
 def code_of(value: Any) -> str | None:
     """SHA-256 of the source of a user's function or class, with all that it uses of the user's own modules; None for
     a library's, and where there is no source.
@@ -78,7 +87,7 @@ def codes(value: object) -> dict[str, str]:
 
 def _words(value: Any, depth: int) -> str:
     if depth == 0 or value is None or isinstance(value, bool | int | float | complex | str | bytes):
-        return _ADDRESS.sub("", repr(value))
+        return read_of(value)
     if isinstance(value, np.ndarray | torch.Tensor):
         return _array(value)
     if isinstance(value, Mapping):
@@ -103,7 +112,7 @@ def _object(value: Any, depth: int) -> str:
     if isinstance(value, ViewOperation) or (
         type(value).__repr__ is not object.__repr__ and not _is_users(type(value))
     ):
-        return _ADDRESS.sub("", repr(value))
+        return read_of(value)
     attributes = {
         name: each
         for name, each in getattr(value, "__dict__", {}).items()

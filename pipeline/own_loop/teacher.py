@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from decant.pipeline.errors import ModelError
-from decant.pipeline.own_loop.description import class_name, code_of, codes, describe
+from decant.pipeline.own_loop.description import class_name, code_of, codes, describe, read_of
 from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.plugins import in_words
 
@@ -56,7 +56,7 @@ def state_sha256(module: nn.Module) -> str:
             digest.update(f" {value.dtype} {tuple(value.shape)} ".encode())
             digest.update(_bytes(value))
         else:
-            digest.update(repr(value).encode())
+            digest.update(read_of(value).encode())
     return digest.hexdigest()
 
 

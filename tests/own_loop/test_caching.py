@@ -349,6 +349,21 @@ def test_a_teacher_may_change_its_inputs_in_place(tmp_path: Path) -> None:
     assert float((live - torch.from_numpy(cache.logits([5], 1)[0]).float()).abs().max()) < 0.02
 
 
+def test_a_teacher_with_objects_in_its_state_is_found_again(tmp_path: Path) -> None:
+    kept: list[object] = []
+
+    class WithState(nn.Linear):
+        def get_extra_state(self) -> Any:
+            kept.append(object())
+            return {"recipe": kept[-1]}
+
+        def set_extra_state(self, state: Any) -> None: ...
+
+    teacher, path = WithState(C, C), tmp_path / "teacher.h5"
+    first, again = (decant.cache_logits(teacher, views(), path) for _ in range(2))
+    assert first.manifest.identity == again.manifest.identity
+
+
 def test_a_teacher_that_fails_everywhere_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueRefusedError, match=r"sample 0, view 0: logit nan is not finite"):
         decant.cache_logits(lambda x: x * torch.nan, views(), tmp_path / "a.h5", name="nan")
