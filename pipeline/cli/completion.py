@@ -10,6 +10,7 @@ from click import Context, Parameter
 from click.shell_completion import CompletionItem
 
 _RUNS = Path("runs")
+_RUN_BY_SHELLS = frozenset("$`;&|<>()\"'\\!")
 
 
 def recipes(context: Context, parameter: Parameter, incomplete: str) -> list[CompletionItem]:
@@ -36,7 +37,7 @@ def settings(context: Context, parameter: Parameter, incomplete: str) -> list[Co
     if len(fitting) == 1:
         values = choices[fitting[0]] or _value(context.params.get("recipe"), fitting[0])
         words += [f"{fitting[0]}={value}" for value in values]
-    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+    return [CompletionItem(word) for word in words if word.startswith(incomplete) and _is_harmless(word)]
 
 
 def caches(context: Context, parameter: Parameter, incomplete: str) -> list[CompletionItem]:
@@ -64,11 +65,16 @@ def folders(context: Context, parameter: Parameter, incomplete: str) -> list[Com
 
 
 def _beginning(words: Iterable[str], incomplete: str, otherwise: str = "file") -> list[CompletionItem]:
-    """The words that begin with `incomplete` and can be seen; where there is none, files or folders, completed by the
-    shell.
+    """The words that begin with `incomplete` and are harmless; where there is none, files or folders, completed by the
+    shell, which quotes them.
     """
-    items = [CompletionItem(word) for word in words if word.startswith(incomplete) and word.isprintable()]
+    items = [CompletionItem(word) for word in words if word.startswith(incomplete) and _is_harmless(word)]
     return items or [CompletionItem(incomplete, type=otherwise)]
+
+
+def _is_harmless(word: str) -> bool:
+    """Whether a word can be seen, and has nothing that a shell would run once it stands on the command line."""
+    return word.isprintable() and not set(word) & _RUN_BY_SHELLS
 
 
 def _settings(

@@ -143,3 +143,13 @@ def test_nothing_imports_torch_to_complete(room: str, place: Path) -> None:
         [sys.executable, "-c", script], cwd=place, capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
+
+
+def test_no_name_is_offered_that_a_shell_would_obey(tmp_path: Path) -> None:
+    """Neither of a file beside nor of a setting in a recipe that was sent; a terminal neither."""
+    (tmp_path / "$(touch ran).toml").touch()
+    (tmp_path / "sent.toml").write_text(
+        '[data]\nname = "imagefolder"\nroot = "\\u001b]0;title\\u0007;touch ran"\n'
+    )
+    assert offered(tmp_path, "student", "-r", "") == [f"plain,{name}" for name in (*shipped(), "sent.toml")]
+    assert offered(tmp_path, "student", "-r", "sent.toml", "--set", "data.root") == ["plain,data.root="]
