@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from decant.cache.io.opening import open_read
+from decant.cache.io.opening import open_read, require_file
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data.columns import pick_columns
 from decant.pipeline.data.external import from_dataset
@@ -140,6 +140,9 @@ def _saved(settings: DataSettings, split: Split) -> Any:
         )
     say_unused(root, there)
     with _named(f"{root / there[0]}"):
+        for path in sorted((root / there[0]).iterdir()):
+            if not path.is_dir():
+                require_file(path)  # the library would wait for a pipe
         return load_from_disk(str(root / there[0]))
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ from decant.pipeline.errors import DataError
 from tests.helpers import tables
 from tests.helpers.data import everything, read, refusal
 from tests.helpers.extras import needs
+from tests.helpers.processes import ROOT
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n"
 
@@ -336,6 +340,22 @@ class TestHuggingFace:
         assert "cannot be loaded (ValueError: it has a script" in refusal("hf:somebody/scripted")
         assert "reads pickles, which may hold code" in refusal("hf:pandas")
         assert given == [False]
+
+    @pytest.mark.parametrize("name", ["data-00000-of-00001.arrow", "dataset_info.json"])
+    def test_nothing_waits_for_a_pipe_among_its_files(self, tmp_path: Path, name: str) -> None:
+        tables.write_hugging_face(tmp_path / "saved")
+        (tmp_path / "saved/train" / name).unlink()
+        os.mkfifo(tmp_path / "saved/train" / name)
+        code = "from tests.helpers.data import refusal; import sys; print(refusal('hf', sys.argv[1]))"  # may hang
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "saved")],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=ROOT,
+        )
+        assert "a pipe, where a file is expected" in done.stdout, done.stderr
 
     def test_images_keep_their_mode_and_stand_upright(self, tmp_path: Path) -> None:
         """As the library decodes them."""
