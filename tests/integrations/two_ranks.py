@@ -4,6 +4,7 @@ framework's own launcher where it has one.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -64,3 +65,5 @@ def accelerate_seedable(folder: Path) -> None:
 
 if __name__ == "__main__":
     globals()[sys.argv[1]](Path(sys.argv[2]))
+    sys.stdout.flush()
+    os._exit(0)  # threads of gloo now and then abort a process in Python's own end, when all is done
