@@ -14,10 +14,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["NO_COLOR"] = "1"
 os.environ.pop("DECANT_STORE", None)
 
-# A machine may be slow or busy: what is tested is what comes out, not when. No test changes its folder's fixture.
+# A machine may be slow or busy: what is tested is what comes out, not when. No test changes its folder's fixture. The
+# examples are the same each time, so that a change is judged by what it changes; DECANT_RANDOM=1 draws others.
 hypothesis.settings.register_profile(
     "any-machine",
     deadline=None,
+    derandomize=os.environ.get("DECANT_RANDOM", "0") != "1",
     suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
 )
 hypothesis.settings.load_profile("any-machine")

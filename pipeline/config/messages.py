@@ -84,7 +84,10 @@ def _locate(loc: Sequence[str | int], table: bool = False) -> tuple[str, Schema]
         if "anyOf" in schema:
             break  # what follows is pydantic's name for one of the choices
         if "discriminator" in schema:
-            schema = {"$ref": schema["discriminator"]["mapping"][part]}
+            known = schema["discriminator"]["mapping"]
+            if part not in known:  # the name itself, which is no text
+                return f"{path}.{part}", {"type": "string"}
+            schema = {"$ref": known[part]}
         elif isinstance(part, int):
             path = f"{path}[{part}]"
             schema = schema["items"] if "items" in schema else schema["prefixItems"][part]

@@ -301,3 +301,9 @@ def test_a_command_can_be_named_without_one_of_its_settings() -> None:
     assert (
         recipe.command("cache-logits", without="cache.from") == "decant cache-logits --set student.epochs=3"
     )
+
+
+@pytest.mark.parametrize("name", ["{a={}}", "3", "[]", "true"])
+def test_a_name_of_an_objective_that_is_no_text_is_named(name: str) -> None:
+    with pytest.raises(RecipeError, match=r"student\.objective"):
+        load_recipe("digits", [f"student.objective={{name={name}}}"])
