@@ -13,10 +13,10 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 _ABORTED_AT_THE_END = "terminate called without an active exception"
-"""What threads of gloo make of Python's end, in a process of eight, when all is done."""
+"""What threads of gloo make of Python's end, now and then, when all is done."""
 
 
-def launch(*words: object, cwd: Path, again: bool = True) -> str:
+def launch(*words: object, cwd: Path, again: int = 5) -> str:
     """What a command printed; it must succeed, but for an abort of gloo's, after which it is run once more."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
@@ -30,6 +30,6 @@ def launch(*words: object, cwd: Path, again: bool = True) -> str:
         check=False,
     )
     if done.returncode and again and _ABORTED_AT_THE_END in done.stderr:
-        return launch(*words, cwd=cwd, again=False)
+        return launch(*words, cwd=cwd, again=again - 1)
     assert done.returncode == 0, f"{words}: exit {done.returncode}: {done.stdout}{done.stderr}"
     return done.stdout + done.stderr
