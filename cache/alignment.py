@@ -51,7 +51,7 @@ class Alignment:
         compare_labels: bool = True,
         say_once: Callable[[Topic, str], None] | None = None,
     ) -> None:
-        """say_once: is told, with the topic, what cannot be compared; the caller says each topic once."""
+        """say_once: is called with a topic and a text where something cannot be compared; prints each topic once."""
         if check_inputs not in ("sample", "all", "off"):
             raise ValueError(f"check_inputs: expected sample, all or off, found {check_inputs!r}")
         self.cache, self.check_inputs, self.compare_labels = cache, check_inputs, compare_labels

@@ -123,9 +123,9 @@ class SoftLabelStream(IterableDataset[Any]):
             tensor.share_memory_()  # type: ignore[no-untyped-call]
 
     def set_epoch(self, epoch: int) -> None:
-        """From now on a key without a view is of view `epoch mod V`, here and in live workers; the iterable is told the
-        epoch too, where it has such a method. Raises ValueError for an epoch below 0, CorruptError where the cache has
-        changed since it was read.
+        """From now on a key without a view reads view `epoch mod V`, in this process and in every live worker. Calls
+        `set_epoch` of the iterable too, where it has one. Raises ValueError for an epoch below 0, CorruptError where the
+        cache has changed since it was read.
         """
         number = operator.index(epoch)
         if number < 0:

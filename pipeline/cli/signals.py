@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a command in one way: what is begun is put away, and what is made is kept.
+"""Ctrl-C, SIGTERM and SIGHUP end a command in the same way: finished work is kept, and unfinished work is cleaned up.
 
 Batch systems send SIGTERM before they kill, and a terminal that is closed sends SIGHUP. A second Ctrl-C or SIGTERM ends
 the process at once; that is safe, as a kill at any moment is.

@@ -1,4 +1,4 @@
-"""What every tracker does, and what it is told of a run."""
+"""What all trackers have in common, and what they get of a run."""
 
 from __future__ import annotations
 

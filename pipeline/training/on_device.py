@@ -109,8 +109,13 @@ class DeviceData:
 
 
 def device_views(viewed: ViewedData, device: torch.device) -> ViewedData | DeviceViews:
-    """The views held on a GPU that has room for them, and else as they are."""
-    return DeviceViews(viewed, device) if _has_room(viewed, device, 0) else viewed
+    """The views held on a GPU that has room for them and makes the same ones, and else as they are."""
+    if not _has_room(viewed, device, 0):
+        return viewed
+    try:
+        return DeviceViews(viewed, device)
+    except DataError:  # it makes others
+        return viewed
 
 
 def fits_on_device(labelled: SoftLabelDataset, device: torch.device) -> bool:

@@ -17,7 +17,7 @@ _ABORTED_AT_THE_END = "terminate called without an active exception"
 
 
 def launch(*words: object, cwd: Path, again: int = 5) -> str:
-    """What a command printed; it must succeed, but for an abort of gloo's, after which it is run once more."""
+    """What a command printed; it must succeed, but for an abort of gloo's, after which it is run again."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [*map(str, words)],

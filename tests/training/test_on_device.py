@@ -23,8 +23,9 @@ from decant.cache import (
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.errors import DataError, DeviceError
+from decant.pipeline.training import on_device
 from decant.pipeline.training.device import pick_device, to_device
-from decant.pipeline.training.on_device import DeviceData, fits_on_device
+from decant.pipeline.training.on_device import DeviceData, device_views, fits_on_device
 from decant.pipeline.views import ViewedData, geometry
 
 CPU = torch.device("cpu")
@@ -125,6 +126,8 @@ def test_a_device_that_makes_other_views_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(geometry, "flip", other)
     with pytest.raises(DataError, match=r"cpu makes other views .* set cache.table = \"mapped\""):
         DeviceData(labelled, CPU)
+    monkeypatch.setattr(on_device, "_has_room", lambda *of: True)
+    assert device_views(data, CPU) is data, "where no setting chooses a device, its views are not used"
 
 
 def test_a_damaged_cache_is_refused(tmp_path: Path) -> None:
