@@ -62,6 +62,9 @@ class LogitCache:
         self._tables = {name: content.array(table) for name, table in layout.tables.items()}
         self._blocks = Blocks(layout)
         self._encoding = layout.manifest.encoding
+        self._num_outputs = (
+            layout.manifest.num_outputs
+        )  # at hand: a manifest looks it up and checks it each time
         self.temperature = 1.0
         """T whose softmax `logits` are for, where the cache does not hold every logit; see `at_temperature`."""
         encoded = {name: self._tables[name] for name in layout.encoded}
@@ -165,7 +168,7 @@ class LogitCache:
         samples, or (B,) integers. Raises IndexError for an index or a view out of range, CorruptError where a block
         that is read for the first time is not as it was written.
         """
-        return self._encoding.decode(self.encoded(indices, view), self.num_outputs, self.temperature)
+        return self._encoding.decode(self.encoded(indices, view), self._num_outputs, self.temperature)
 
     def at_temperature(self, temperature: float) -> LogitCache:
         """The same cache, whose `logits` are for softmaxes at `temperature`: itself where every logit is stored. Raises
@@ -216,8 +219,10 @@ class LogitCache:
         bus_errors.guard()
         if not self._checks.all_sound:
             self._verify_rows(rows, one_view)
+        found = {}
         try:
-            found = {name: table.take(rows, axis=0) for name, table in tables.items()}
+            for name, table in tables.items():  # a comprehension is a call of its own before Python 3.12
+                found[name] = table.take(rows, 0)
         except IndexError:
             raise _outside(rows, self.num_samples) from None
         self._unchanged.require_readable()

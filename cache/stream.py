@@ -124,8 +124,8 @@ class SoftLabelStream(IterableDataset[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """From now on a key without a view reads view `epoch mod V`, in this process and in every live worker. Calls
-        `set_epoch` of the iterable too, where it has one. Raises ValueError for an epoch below 0, CorruptError where the
-        cache has changed since it was read.
+        `set_epoch` of the iterable too, where it has one. Raises ValueError for an epoch below 0, CorruptError where
+        the cache has changed since it was read.
         """
         number = operator.index(epoch)
         if number < 0:
