@@ -1,0 +1,67 @@
+"""The section `[cache]` of a recipe. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from decant.pipeline.config.sections import Count, Section
+
+
+class EncodingSettings(Section):
+    """`[cache.encoding]`: a compact way to store the logits."""
+
+    kind: Literal["dense-u8", "sparse"]
+    """ "dense-u8" is a byte for each logit, on a scale of its row; "sparse" is the largest logits of a row, and the
+    mass of all others at each temperature that a student may use.
+    """
+    head: Count | None = None
+    """Of sparse: how many logits of a row are kept, at most the number of classes; None is 64."""
+    temperatures: (
+        Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=16, strict=False)] | None
+    ) = None
+    """Of sparse: T at which students may learn, in rising order, with 1 among them; None is 1 alone."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> EncodingSettings:
+        if self.kind == "dense-u8" and (self.head is not None or self.temperatures is not None):
+            raise ValueError('head: belongs to kind = "sparse", as temperatures do; leave them out')
+        given = self.temperatures
+        if given is not None and (list(given) != sorted(set(given)) or 1.0 not in given):
+            raise ValueError(f"temperatures: must rise and have 1 among them, found {list(given)}")
+        return self
+
+
+def _encoding_by_name(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class CacheSettings(Section):
+    """`[cache]`: how the logits are computed and stored."""
+
+    dtype: Literal["float16", "float32"] = "float16"
+    """How the logits are stored; float16 takes half the space."""
+    encoding: Annotated[EncodingSettings | None, BeforeValidator(_encoding_by_name)] = None
+    """How they are stored in less: "dense-u8", "sparse", or a table as
+    `{ kind = "sparse", head = 64, temperatures = [1.0, 4.0] }`. None is every logit in `dtype`.
+    """
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the teacher computes in."""
+    batch_size: Count = 256
+    """Samples in a batch of the teacher's pass; it is no part of the key."""
+    from_: Annotated[str | tuple[str, ...] | None, Field(alias="from", min_length=1)] = None
+    """A cache file to use as it is, from a colleague say, instead of the one that this recipe's teacher
+    makes; or several of the same data, whose teachers then teach together.
+    """
+    ensemble: Literal["probabilities", "logits"] = "probabilities"
+    """What is averaged over several teachers: softmaxes (or sigmoids) at the objective's temperature, or logits (always
+    the outputs of a regression).
+    """
+    weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    """What each of several teachers counts in that mean, by its share of the sum; None is all alike."""
+    table: Literal["auto", "mapped", "ram", "device"] = "auto"
+    """Where a student reads the logits: the mapped file, a copy in memory, or a copy on its device, beside the
+    inputs; `auto` is the device where that is a GPU and has the room, a copy in memory of what lies on a network
+    mount and fits, else the file.
+    """
