@@ -31,6 +31,7 @@ from decant.cache.inputs import input_checksums
 from decant.cache.io import locks, partial
 from decant.cache.io.files import drafting, reserve, storage_error, sync_folder
 from decant.cache.io.opening import NotAFileError, create_new, open_read, open_write, require_file
+from decant.cache.io.synced import SyncedBlocks, read_synced
 from decant.cache.manifest import Manifest, require_equal
 from decant.cache.plausibility import doubts, doubts_of_rows
 from decant.cache.reader import LogitCache
@@ -53,7 +54,8 @@ class LogitCacheWriter:
     Ranks of one job write any rows, each with a writer of its own: of the same path, with a file of its own until one
     of them publishes, or of the same file, where the writer was sent to them by pickle. When all rows are written,
     whoever calls `publish` joins them; until then it raises IncompleteError. Rows of blocks that are not whole yet are
-    marked one by one, in a file beside the partial one (`cache.format.row_marks`).
+    marked one by one, in a file beside the partial one (`cache.format.row_marks`). Every 64 MiB a writer syncs, and
+    records which blocks are on the disk (`cache.io.synced`): a writer that goes on reads the others back, not these.
 
     >>> import tempfile
     >>> from decant.cache import LogitCache
@@ -94,7 +96,7 @@ class LogitCacheWriter:
         try:
             self._open(_check_begun(self.partial, manifest))
             reserve(self._fd, self.layout.size, self.partial)
-            self._forget_damaged()
+            self._forget_damaged(read_synced(self.partial, self._entries.reshape(-1)))
             self._recall()
             self._take_over_others()
         except BaseException:
@@ -116,6 +118,7 @@ class LogitCacheWriter:
         """Closes the file; what is written stays for the next writer."""
         if self._fd >= 0:
             self._marks.close()
+            self._synced.close()
             os.close(self._fd)
             self._fd = self._stored.file.fd = -1
 
@@ -197,12 +200,7 @@ class LogitCacheWriter:
                 f"{self.partial}: {len(missing):,} of {self._entries.size:,} blocks are not written, "
                 f"the first is {self.blocks.name(*missing[0].tolist())}"
             )
-        try:
-            self._stored.file.sync()
-        except StorageError:
-            self.close()
-            partial.remove(self.partial)
-            raise
+        self._sync()
         damaged = self._forget_damaged()
         if damaged:
             raise StorageError(
@@ -256,7 +254,7 @@ class LogitCacheWriter:
         self._entries = self._stored.read_entries()
         filled = np.repeat(self._entries != 0, self.blocks.rows, axis=1)
         self._filled: NDArray[np.bool_] = np.ascontiguousarray(filled[:, : self.blocks.num_samples])
-        self._marks = RowMarks(self.partial)
+        self._marks, self._synced = RowMarks(self.partial), SyncedBlocks(self.partial)
 
     def _store(self, batch: Batch) -> None:
         """Writes the rows that are not stored yet, and then the entries of the blocks that are whole with them."""
@@ -277,7 +275,25 @@ class LogitCacheWriter:
         if len(rest):
             self._marks.append(batch.view, batch.samples[rest], row_crc32(self.blocks, batch.rows(rest)))
         for block in sorted(whole):
-            self._entries[batch.view, block] = self._stored.finish_block(batch.view, block)
+            self._finish_block(batch.view, block)
+        if self._synced.are_due():
+            self._sync()
+            self._synced.append()
+
+    def _finish_block(self, view: int, block: int) -> None:
+        """Writes the entry of a block whose rows are all in the file."""
+        entry = self._stored.finish_block(view, block)
+        self._entries[view, block] = entry
+        self._synced.finished(view * self.blocks.per_view + block, entry, self.blocks.nbytes(block))
+
+    def _sync(self) -> None:
+        """Makes what was written durable. Raises StorageError, and then removes the file."""
+        try:
+            self._stored.file.sync()
+        except StorageError:
+            self.close()
+            partial.remove(self.partial)
+            raise
 
     def _is_filled(self, view: int, block: int) -> bool:
         first, end = self.blocks.bounds(block)
@@ -291,16 +307,18 @@ class LogitCacheWriter:
             self._filled[view, samples] = True
         for view, block in np.argwhere(self._entries == 0).tolist():
             if self._is_filled(view, block):
-                self._entries[view, block] = self._stored.finish_block(view, block)
+                self._finish_block(view, block)
 
     def _take_over_others(self) -> None:
         for other in partial.begun(self.path):
             if other != self.partial:
                 self._take_over(other)
 
-    def _forget_damaged(self) -> list[tuple[int, int]]:
-        """Marks every block that is not as it was written as unwritten; returns those (view, block)."""
-        damaged = self._stored.forget_damaged(self._entries)
+    def _forget_damaged(self, trusted: NDArray[np.bool_] | None = None) -> list[tuple[int, int]]:
+        """Marks every block that is not as it was written as unwritten; returns those (view, block). The `trusted` ones
+        (V·⌈N/R⌉,) are not read.
+        """
+        damaged = self._stored.forget_damaged(self._entries, trusted)
         for view, block in damaged:
             first, end = self.blocks.bounds(block)
             self._filled[view, first:end] = False

@@ -71,6 +71,11 @@ class Blocks:
         first, end = self.bounds(block)
         return f"view {view}, block {block} (rows {first:,} to {end - 1:,})"
 
+    def nbytes(self, block: int) -> int:
+        """Bytes of a block of one view, with what it shares with other views."""
+        first, end = self.bounds(block)
+        return (end - first) * sum(column.row_bytes for column in self.columns.values())
+
     def count_samples(self, entries: NDArray[np.uint64]) -> int:
         """Samples in written blocks, all views together."""
         bounds = np.minimum(np.arange(self.per_view + 1) << self.shift, self.num_samples)
@@ -117,10 +122,11 @@ class StoredRows:
         """Reads back a block whose rows are all written, and writes its entry; returns that."""
         return self.file.finish_block(view * self.blocks.per_view + block)
 
-    def forget_damaged(self, entries: NDArray[np.uint64]) -> list[tuple[int, int]]:
+    def forget_damaged(
+        self, entries: NDArray[np.uint64], trusted: NDArray[np.bool_] | None = None
+    ) -> list[tuple[int, int]]:
         """Marks every written block that does not agree with `entries` (V, ⌈N/R⌉) as unwritten, in the file and there;
-        returns them as (view, block).
+        returns them as (view, block). The `trusted` ones (V·⌈N/R⌉,) are not read.
         """
-        return [
-            divmod(number, self.blocks.per_view) for number in self.file.forget_damaged(entries.reshape(-1))
-        ]
+        damaged = self.file.forget_damaged(entries.reshape(-1), trusted)
+        return [divmod(number, self.blocks.per_view) for number in damaged]

@@ -148,11 +148,15 @@ class BlockFile:
         self.write_entry(block, entry)
         return entry
 
-    def forget_damaged(self, entries: NDArray[np.uint64]) -> list[int]:
-        """Reads every written block, and marks those that do not agree with `entries` as unwritten, in the file and in
-        `entries` (num_blocks,); returns them. So does whoever goes on with a file after a kill.
+    def forget_damaged(
+        self, entries: NDArray[np.uint64], trusted: NDArray[np.bool_] | None = None
+    ) -> list[int]:
+        """Reads every written block but the `trusted` ones (num_blocks,), and marks those that do not agree with
+        `entries` (num_blocks,) as unwritten, in the file and there; returns them. So does whoever goes on with a file
+        after a kill.
         """
-        damaged = damaged_blocks(self.layout, self.read, entries)
+        looked_at = entries if trusted is None else np.where(trusted, np.uint64(0), entries)
+        damaged = damaged_blocks(self.layout, self.read, looked_at)
         for block in damaged:
             self.write_entry(block, 0)
             entries[block] = 0

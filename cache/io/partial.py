@@ -30,6 +30,11 @@ PARTIAL = ".partial"
 MARKS = ".rows"
 """Ends the name of a file beside an unfinished one that says which of its rows are written."""
 
+SYNCED = ".synced"
+"""Ends the name of a file beside an unfinished one that says which of its blocks are on the disk."""
+
+_LOG = rf"\.\w+({re.escape(MARKS)}|{re.escape(SYNCED)})"
+
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -134,8 +139,26 @@ def marks_of(unfinished: Path) -> list[Path]:
     return _beside(unfinished, rf"\.\w+{re.escape(MARKS)}")
 
 
+def synced_of(unfinished: Path) -> list[Path]:
+    """The files that say which blocks of an unfinished file are on the disk, one of each process that wrote into it.
+
+    >>> synced_of(Path("digits.h5.host-1.partial"))
+    []
+    """
+    return _beside(unfinished, rf"\.\w+{re.escape(SYNCED)}")
+
+
+def logs_of(unfinished: Path) -> list[Path]:
+    """All files that say something of an unfinished file: those of `marks_of` and of `synced_of`.
+
+    >>> logs_of(Path("digits.h5.host-1.partial"))
+    []
+    """
+    return _beside(unfinished, _LOG)
+
+
 def remove(unfinished: Path) -> None:
-    """Removes an unfinished file and its marks.
+    """Removes an unfinished file and the logs beside it.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -147,9 +170,9 @@ def remove(unfinished: Path) -> None:
     []
     >>> folder.cleanup()
     """
-    marks = marks_of(unfinished)
+    logs = logs_of(unfinished)
     unfinished.unlink(missing_ok=True)
-    for found in marks:
+    for found in logs:
         found.unlink(missing_ok=True)
 
 
@@ -167,8 +190,8 @@ def remove_all(path: Path) -> None:
     """
     second = _second_names(path)
     others = [found for found in begun(path) if found not in second]
-    marks = _beside(path, rf"\.[\w-]+{re.escape(PARTIAL)}\.\w+{re.escape(MARKS)}")
-    for found in [*_drafts(path), *marks, *others, *second]:
+    logs = _beside(path, rf"\.[\w-]+{re.escape(PARTIAL)}{_LOG}")
+    for found in [*_drafts(path), *logs, *others, *second]:
         with contextlib.suppress(OSError):  # another person's, in a folder that protects it
             found.unlink(missing_ok=True)
 

@@ -17,13 +17,15 @@ from decant.cache.io.drafts import DRAFT
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import in_use, lock_path
 from decant.cache.io.opening import is_file, kind, open_read
-from decant.cache.io.partial import MARKS, PARTIAL, marks_of
+from decant.cache.io.partial import MARKS, PARTIAL, SYNCED, logs_of
 from decant.cache.io.system import allocated_bytes
 from decant.cache.store.local import SUFFIX, Store
 
 DAY = 86_400.0
 _DRAFT_NAME = re.compile(rf".+\.[0-9a-f]{{8}}{re.escape(DRAFT)}")
-_MARKS_NAME = re.compile(rf"(.+{re.escape(SUFFIX)}\.[\w-]+{re.escape(PARTIAL)})\.\w+{re.escape(MARKS)}")
+_LOG_NAME = re.compile(
+    rf"(.+{re.escape(SUFFIX)}\.[\w-]+{re.escape(PARTIAL)})\.\w+({re.escape(MARKS)}|{re.escape(SYNCED)})"
+)
 _PARTIAL_NAME = re.compile(rf".+{re.escape(SUFFIX)}\.[\w-]+{re.escape(PARTIAL)}")
 
 IsOurs = Callable[[Path], bool]
@@ -83,7 +85,10 @@ def leftovers(
     unfinished: dict[str, IsOurs] = {
         f"*{PARTIAL}": _is_unfinished_cache,
         f"*{DRAFT}": lambda path: _DRAFT_NAME.fullmatch(path.name) is not None,
-        f"*{MARKS}": lambda path: _MARKS_NAME.fullmatch(path.name) is not None,
+        **{
+            f"*{ending}": lambda path: _LOG_NAME.fullmatch(path.name) is not None
+            for ending in (MARKS, SYNCED)
+        },
         **{f"{pattern}{PARTIAL}": is_ours for pattern, is_ours in also.items()},
     }
     for path, is_ours in _matching(store.root, unfinished):
@@ -113,12 +118,12 @@ def remove_leftover(leftover: Leftover) -> bool:
     >>> folder.cleanup()
     """
     try:
-        if leftover.path.name.endswith((PARTIAL, DRAFT, MARKS)):
+        if leftover.path.name.endswith((PARTIAL, DRAFT, MARKS, SYNCED)):
             if _written(leftover.path):
                 return False
             if leftover.path.name.endswith(PARTIAL):
-                for marks in marks_of(leftover.path):
-                    _unlink(marks)
+                for log in logs_of(leftover.path):
+                    _unlink(log)
             _unlink(leftover.path)
             return True
         with usage.unused(leftover.path) as free:
@@ -163,8 +168,8 @@ def _is_cache(path: Path) -> bool:
 
 
 def _has_its_file(path: Path) -> bool:
-    """Whether these are the marks of an unfinished cache that is still there."""
-    unfinished = _MARKS_NAME.fullmatch(path.name)
+    """Whether this is a log of an unfinished cache that is still there."""
+    unfinished = _LOG_NAME.fullmatch(path.name)
     return unfinished is not None and path.with_name(unfinished[1]).exists()
 
 
