@@ -104,4 +104,5 @@ def read_synced(unfinished: Path, entries: NDArray[np.uint64]) -> NDArray[np.boo
             records = records[records["block"] < len(entries)]
             same = entries[records["block"]] == records["entry"]
             synced[records["block"][same]] = True
-    return synced & (entries != 0)
+    synced &= entries != 0
+    return synced
