@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.encodings.encoding import Column, Encoding, why_refused
+from decant.cache.encodings.encoding import Column, Encoding, row_name, why_refused
 from decant.cache.errors import FormatError, ValueRefusedError
 
 _DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
@@ -57,7 +57,11 @@ class Dense(Encoding):
         return {"logits": Column((num_outputs,), self.logits_dtype)}
 
     def encode(
-        self, logits: NDArray[np.floating], samples: NDArray[np.int64], view: int
+        self,
+        logits: NDArray[np.floating],
+        samples: NDArray[np.int64],
+        view: int,
+        positions: NDArray[np.int64] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Casts to the stored dtype. Raises ValueRefusedError for NaN, Inf and what overflows the dtype."""
         with np.errstate(over="ignore"):
@@ -66,7 +70,8 @@ class Dense(Encoding):
         if bad.any():
             row, output = np.argwhere(bad)[0]
             value = logits[row, output]
-            raise ValueRefusedError(f"sample {samples[row]}, view {view}: logit {value} {self._why(value)}")
+            where = row_name(samples, view, int(row), positions)
+            raise ValueRefusedError(f"{where}: logit {value} {self._why(value)}")
         return {"logits": stored}
 
     def _why(self, value: np.floating) -> str:
@@ -79,10 +84,15 @@ class Dense(Encoding):
         )
 
     def check(
-        self, rows: Mapping[str, NDArray[Any]], samples: NDArray[np.int64], view: int, num_outputs: int
+        self,
+        rows: Mapping[str, NDArray[Any]],
+        samples: NDArray[np.int64],
+        view: int,
+        num_outputs: int,
+        positions: NDArray[np.int64] | None = None,
     ) -> None:
         """Raises ValueRefusedError for NaN and Inf."""
-        self.encode(rows["logits"], samples, view)
+        self.encode(rows["logits"], samples, view, positions)
 
     def decode(
         self, rows: Mapping[str, NDArray[Any]], num_outputs: int, temperature: float = 1.0

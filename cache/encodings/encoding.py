@@ -78,16 +78,26 @@ class Encoding(ABC):
 
     @abstractmethod
     def encode(
-        self, logits: NDArray[np.floating], samples: NDArray[np.int64], view: int
+        self,
+        logits: NDArray[np.floating],
+        samples: NDArray[np.int64],
+        view: int,
+        positions: NDArray[np.int64] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """Raw outputs (B, C) of these samples (B,) as rows of every table.
+        """Raw outputs (B, C) of these samples (B,) as rows of every table. positions: (B,) the number of each within
+        its sample, where samples have several; a row of the same view, sample and position is always encoded alike.
 
         Raises ValueRefusedError, naming sample and view, for a value that cannot be stored.
         """
 
     @abstractmethod
     def check(
-        self, rows: Mapping[str, NDArray[Any]], samples: NDArray[np.int64], view: int, num_outputs: int
+        self,
+        rows: Mapping[str, NDArray[Any]],
+        samples: NDArray[np.int64],
+        view: int,
+        num_outputs: int,
+        positions: NDArray[np.int64] | None = None,
     ) -> None:
         """Raises ValueRefusedError for encoded rows that `encode` never returns; rows of another file are checked."""
 
@@ -112,13 +122,31 @@ class Encoding(ABC):
         return sum(column.row_bytes for column in self.columns(num_outputs).values())
 
 
-def require_finite(logits: NDArray[np.floating], samples: NDArray[np.int64], view: int) -> None:
+def row_name(
+    samples: NDArray[np.int64], view: int, place: int, positions: NDArray[np.int64] | None = None
+) -> str:
+    """For messages: of which sample, position and view the row at a place of a batch is.
+
+    >>> row_name(np.array([4, 4]), 0, 1, np.array([0, 1]))
+    'sample 4, position 1, view 0'
+    """
+    at = "" if positions is None else f", position {positions[place]}"
+    return f"sample {samples[place]}{at}, view {view}"
+
+
+def require_finite(
+    logits: NDArray[np.floating],
+    samples: NDArray[np.int64],
+    view: int,
+    positions: NDArray[np.int64] | None = None,
+) -> None:
     """Raises ValueRefusedError, naming sample and view, for NaN, Inf and what overflows float32."""
     bad = ~(np.abs(logits) <= np.finfo("f4").max)
     if bad.any():
         row, output = np.argwhere(bad)[0]
         value = logits[row, output]
-        raise ValueRefusedError(f"sample {samples[row]}, view {view}: logit {value} {why_refused(value)}")
+        where = row_name(samples, view, int(row), positions)
+        raise ValueRefusedError(f"{where}: logit {value} {why_refused(value)}")
 
 
 def why_refused(value: np.floating) -> str:

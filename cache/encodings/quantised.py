@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.encodings.encoding import Column, Encoding, require_finite
+from decant.cache.encodings.encoding import Column, Encoding, require_finite, row_name
 from decant.cache.errors import ValueRefusedError
 
 _LEVELS = 255
@@ -55,10 +55,14 @@ class Quantised(Encoding):
         return {"codes": Column((num_outputs,), np.dtype("u1")), "scale": Column((2,), np.dtype("<f4"))}
 
     def encode(
-        self, logits: NDArray[np.floating], samples: NDArray[np.int64], view: int
+        self,
+        logits: NDArray[np.floating],
+        samples: NDArray[np.int64],
+        view: int,
+        positions: NDArray[np.int64] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Rounds to the nearest of 256 levels. Raises ValueRefusedError for NaN, Inf and what overflows float32."""
-        require_finite(logits, samples, view)
+        require_finite(logits, samples, view, positions)
         logits = logits.astype("f8")  # a range of float16 may overflow float16
         least, largest = logits.min(axis=1, keepdims=True), logits.max(axis=1, keepdims=True)
         # In float32, as they are read: the codes are of the very step and least value that are stored.
@@ -68,7 +72,12 @@ class Quantised(Encoding):
         return {"codes": codes.astype("u1"), "scale": scale}
 
     def check(
-        self, rows: Mapping[str, NDArray[Any]], samples: NDArray[np.int64], view: int, num_outputs: int
+        self,
+        rows: Mapping[str, NDArray[Any]],
+        samples: NDArray[np.int64],
+        view: int,
+        num_outputs: int,
+        positions: NDArray[np.int64] | None = None,
     ) -> None:
         """Raises ValueRefusedError for a scale that is not finite or falls."""
         bad = ~np.isfinite(rows["scale"]).all(axis=1) | (rows["scale"][:, 1] < 0)
@@ -76,8 +85,8 @@ class Quantised(Encoding):
             place = int(np.flatnonzero(bad)[0])
             found = rows["scale"][place].tolist()
             raise ValueRefusedError(
-                f"sample {samples[place]}, view {view}: scale: expected a finite value and a step of 0 or more, found "
-                f"{found}"
+                f"{row_name(samples, view, place, positions)}: scale: expected a finite value and a step of 0 or more, "
+                f"found {found}"
             )
 
     def decode(

@@ -1,4 +1,4 @@
-"""The largest logits of a row, and how much mass all others have together."""
+"""The largest logits of a row, or some drawn with a known probability, and how much mass all others have together."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.encodings.encoding import Column, Encoding, require_finite
+from decant.cache.encodings.draws import systematic, thresholds, uniforms
+from decant.cache.encodings.encoding import Column, Encoding, require_finite, row_name
+from decant.cache.encodings.ids import MOST, SHORT, id_columns, pack_ids, unpack_ids
 from decant.cache.errors import FormatError, MismatchError, ValueRefusedError, shorten
 
-_SHORT = 1 << 16  # outputs that two bytes tell apart
-_MOST_OUTPUTS = 1 << 18
 _MOST_TEMPERATURES = 16
+_CHUNK = 1 << 22  # logits that are encoded at once, in some arrays of float64
 _ROUNDING = 2e-3  # of a mass, from log-probabilities in float16
 
 
 class SparseRows(NamedTuple):
-    """What a sparse row says of a teacher's softmax, by falling probability."""
+    """What a sparse row says of a teacher's softmax: by falling probability, and then what was drawn, by number."""
 
     ids: NDArray[np.int32]
     """(B, k) outputs."""
@@ -30,6 +31,12 @@ class SparseRows(NamedTuple):
     """(B, m) log of the mass of all other outputs at each declared temperature; −∞ where there are none."""
     log_sum_exp: NDArray[np.float32]
     """(B,) of the raw logits: log_probs + log_sum_exp are these."""
+    certain: NDArray[np.int32] | None = None
+    """(B,) how many of the k are no draw: the largest; None where nothing is drawn."""
+    log_tau: NDArray[np.float32] | None = None
+    """(B,) log τ: what is drawn was so with probability m/τ, m being its mean softmax over the declared temperatures.
+    −∞ where all k are certain; None where nothing is drawn.
+    """
 
 
 @dataclass(frozen=True)
@@ -40,24 +47,47 @@ class Sparse(Encoding):
 
     A row takes 4·k + 4·(1 + m) bytes, whatever C. The softmax is exact on the k outputs, and in their sum on the
     others, at the declared temperatures and no others: log R(1/T), the log of the others' Σ e^(t/T), does not follow
-    from its value at another T. Raises ValueError for `head` below 1, or temperatures that are not above 0, rising,
-    and 1 among them.
+    from its value at another T.
+
+    With `draws` n, k = head + n: at least `head` of the largest are certain, and the places that are left are drawn
+    without replacement, an output with probability π = m/τ, where m is the mean of the softmaxes at the declared
+    temperatures and τ such that Σ min(1, π) fills the places (see `cache.encodings.draws`). p/π is then an unbiased
+    estimate of the softmax p at each declared temperature, whose squared error Σ p(τ − p) no student changes. The
+    draws are a hash of (seed, view, sample, position). A row has 6 bytes more: a table `certain` (V, N) uint16, and
+    log τ at the end of `stats`.
+
+    Raises ValueError for k below 1, or temperatures that are not above 0, rising, and 1 among them.
 
     >>> rows = Sparse(head=2).encode(np.log([[0.5, 0.1, 0.3, 0.1]]), np.array([0]), 0)
     >>> shares, others = (np.exp(rows[name].astype(float)).round(3).tolist() for name in ("log_probs", "stats"))
     >>> rows["ids"].tolist(), shares, others[0][1]
     ([[0, 2]], [[0.5, 0.3]], 0.2)
+    >>> drawn = Sparse(head=0, draws=2).encode(np.log([[0.5, 0.1, 0.3, 0.1]]), np.array([0]), 0)
+    >>> drawn["certain"].tolist(), np.exp(drawn["stats"][0, 2]).round(3)
+    ([1], np.float32(0.5))
     """
 
     head: int = 64
-    """k, the outputs that are kept; at most C."""
+    """The largest outputs, which are kept in any case; at most C."""
     temperatures: tuple[float, ...] = (1.0,)
     """T at which the others' mass is kept."""
+    draws: int = 0
+    """More outputs that are kept, chosen by chance."""
+    seed: int = 0
+    """Of the draws."""
     format_version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        if isinstance(self.head, bool) or not isinstance(self.head, int) or not 1 <= self.head <= _SHORT:
-            raise ValueError(f"head: expected 1 to {_SHORT:,}, found {self.head!r}")
+        for name, least, most in (
+            ("draws", 0, SHORT),
+            ("head", 0 if self.draws else 1, SHORT),
+            ("seed", 0, 2**63 - 1),
+        ):
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= most:
+                raise ValueError(f"{name}: expected {least} to {most:,}, found {value!r}")
+        if self.seed and not self.draws:
+            raise ValueError(f"seed: is of draws, and there are none, found {self.seed}")
         given = self.temperatures
         if not 1 <= len(given) <= _MOST_TEMPERATURES or not all(
             type(value) is float and 0 < value < math.inf for value in given
@@ -70,20 +100,26 @@ class Sparse(Encoding):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Kind, head and temperatures."""
-        return {"kind": "sparse", "head": self.head, "temperatures": list(self.temperatures)}
+        """Kind, head and temperatures; draws and their seed where there are any."""
+        drawn = {"draws": self.draws, "seed": self.seed} if self.draws else {}
+        return {"kind": "sparse", "head": self.head, "temperatures": list(self.temperatures), **drawn}
 
     @classmethod
     def from_identity(cls, content: Mapping[str, Any]) -> Self:
-        """Takes `head` and `temperatures`. Raises FormatError."""
+        """Takes `head` and `temperatures`, and `draws` and `seed` where there are draws. Raises FormatError."""
         head, given = content.get("head"), content.get("temperatures")
+        draws, seed = content.get("draws", 0), content.get("seed", 0)
+        if "draws" in content and not draws:
+            raise FormatError(
+                f"manifest: identity.encoding.draws: expected 1 or more, found {shorten(draws)}"
+            )
         if type(head) is not int or not isinstance(given, list) or not all(type(t) is float for t in given):
             raise FormatError(
                 "manifest: identity.encoding: sparse needs an integer `head` and a list of floats `temperatures`, "
                 f"found {shorten(head)} and {shorten(given)}"
             )
         try:
-            return cls(head, tuple(given))
+            return cls(head, tuple(given), draws, seed)
         except ValueError as error:
             raise FormatError(f"manifest: identity.encoding.{error}") from None
 
@@ -96,17 +132,24 @@ class Sparse(Encoding):
     def name(self) -> str:
         """For messages."""
         at = ", ".join(f"{value:g}" for value in self.temperatures)
-        return f"the {self.head} largest, the others' mass at T = {at}"
+        kept = f"the {self.head} largest" + (f" and {self.draws} draws" if self.draws else "")
+        return f"{kept}, the others' mass at T = {at}"
+
+    @property
+    def kept(self) -> int:
+        """k, the outputs of a row that are stored."""
+        return self.head + self.draws
 
     def check_outputs(self, num_outputs: int) -> None:
         """Raises FormatError where there are fewer outputs than are kept, or too many for the ids."""
-        if self.head > num_outputs:
+        if self.kept > num_outputs:
+            both = " and draws" if self.draws else ""
             raise FormatError(
-                f"manifest: identity.encoding.head: at most the {num_outputs:,} outputs, found {self.head:,}"
+                f"manifest: identity.encoding.head{both}: at most the {num_outputs:,} outputs, found {self.kept:,}"
             )
-        if num_outputs > _MOST_OUTPUTS:
+        if num_outputs > MOST:
             raise FormatError(
-                f"manifest: identity.encoding: sparse ids tell {_MOST_OUTPUTS:,} outputs apart, found {num_outputs:,}"
+                f"manifest: identity.encoding: sparse ids tell {MOST:,} outputs apart, found {num_outputs:,}"
             )
 
     def require_temperature(self, temperature: float) -> None:
@@ -120,99 +163,160 @@ class Sparse(Encoding):
             )
 
     def columns(self, num_outputs: int) -> dict[str, Column]:
-        """`ids`, perhaps `ids_high`, `log_probs` and `stats`."""
-        high = {"ids_high": Column((-(-self.head // 4),), np.dtype("u1"))} if num_outputs > _SHORT else {}
+        """`ids`, perhaps `ids_high`, `log_probs` and `stats`, and `certain` where there are draws."""
+        drawn = self.draws > 0
         return {
-            "ids": Column((self.head,), np.dtype("<u2")),
-            **high,
-            "log_probs": Column((self.head,), np.dtype("<f2")),
-            "stats": Column((1 + len(self.temperatures),), np.dtype("<f4")),
+            **id_columns(self.kept, num_outputs),
+            "log_probs": Column((self.kept,), np.dtype("<f2")),
+            "stats": Column((1 + len(self.temperatures) + drawn,), np.dtype("<f4")),
+            **({"certain": Column((), np.dtype("<u2"))} if drawn else {}),
         }
 
     def encode(
-        self, logits: NDArray[np.floating], samples: NDArray[np.int64], view: int
+        self,
+        logits: NDArray[np.floating],
+        samples: NDArray[np.int64],
+        view: int,
+        positions: NDArray[np.int64] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """The largest by falling value, and the lower id first where two are equal. Raises ValueRefusedError for NaN,
-        Inf and what overflows float32.
+        """The largest by falling value, and the lower id first where two are equal; then what is drawn, by id. Raises
+        ValueRefusedError for NaN, Inf and what overflows float32.
         """
-        require_finite(logits, samples, view)
-        values = logits.astype("f8")
-        kept = _largest(values, self.head)
-        ids = np.nonzero(kept)[1].reshape(len(values), self.head)
-        heads = np.take_along_axis(values, ids, axis=1)
-        order = np.argsort(-heads, axis=1, kind="stable")
-        ids, heads = np.take_along_axis(ids, order, axis=1), np.take_along_axis(heads, order, axis=1)
-        whole, centred = _log_sum_exp(values), values - heads[:, :1]
+        require_finite(logits, samples, view, positions)
+        uniform = uniforms(self.seed, view, samples, positions)
+        rows = max(1, _CHUNK // logits.shape[1])
+        parts = [
+            self._encode(logits[first : first + rows].astype("f8"), uniform[first : first + rows])
+            for first in range(0, max(1, len(logits)), rows)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _encode(self, values: NDArray[np.float64], uniform: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+        kept = _largest(values, self.kept)
+        ids = np.nonzero(kept)[1].reshape(len(values), self.kept)
+        order = np.argsort(-np.take_along_axis(values, ids, axis=1), axis=1, kind="stable")
+        ids = np.take_along_axis(ids, order, axis=1)
+        whole, centred = _log_sum_exp(values), values - np.take_along_axis(values, ids[:, :1], axis=1)
+        drawn, stats = {}, []
+        if self.draws:
+            certain, tau = self._draw(centred, kept, ids, uniform)
+            drawn = {"certain": certain.astype("<u2")}
+            with np.errstate(divide="ignore"):
+                stats = [np.log(tau)]
         others = np.where(kept, -np.inf, centred)
         tails = [
             _log_sum_exp(others / temperature) - _log_sum_exp(centred / temperature)
             for temperature in self.temperatures
         ]
-        rows = {
-            "ids": (ids & (_SHORT - 1)).astype("<u2"),
-            "log_probs": (heads - whole[:, None]).clip(_LEAST, 0).astype("<f2"),
-            "stats": np.stack([whole, *tails], axis=1).astype("<f4"),
+        found = {
+            **pack_ids(ids, values.shape[1]),
+            "log_probs": (np.take_along_axis(values, ids, axis=1) - whole[:, None])
+            .clip(_LEAST, 0)
+            .astype("<f2"),
+            "stats": np.stack([whole, *tails, *stats], axis=1).astype("<f4"),
         }
-        return {
-            name: rows[name] if name in rows else _high_bits(ids) for name in self.columns(logits.shape[1])
-        }
+        return {**found, **drawn}
+
+    def _draw(
+        self,
+        centred: NDArray[np.float64],
+        kept: NDArray[np.bool_],
+        ids: NDArray[np.intp],
+        uniform: NDArray[np.float64],
+    ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """(h, τ), each (B,). Puts what is drawn into `ids` (B, k), which have the largest, and `kept` (B, C)."""
+        design = np.zeros_like(centred)
+        for temperature in self.temperatures:
+            share = np.exp(centred / temperature)
+            design += share / share.sum(axis=1, keepdims=True) / len(self.temperatures)
+        largest = np.take_along_axis(design, ids, axis=1)
+        certain, tau = thresholds(largest, np.where(kept, 0, design).sum(axis=1), self.head)
+        chance = np.arange(self.kept) >= certain[:, None]
+        np.put_along_axis(design, ids, np.where(chance, largest, 0), axis=1)
+        drawn = systematic(design, self.kept - certain, uniform)
+        ids[chance] = np.nonzero(drawn)[1]
+        kept[:] = False
+        np.put_along_axis(kept, ids, True, axis=1)
+        return certain, tau
 
     def check(
-        self, rows: Mapping[str, NDArray[Any]], samples: NDArray[np.int64], view: int, num_outputs: int
+        self,
+        rows: Mapping[str, NDArray[Any]],
+        samples: NDArray[np.int64],
+        view: int,
+        num_outputs: int,
+        positions: NDArray[np.int64] | None = None,
     ) -> None:
         """Raises ValueRefusedError for ids beyond C or twice, log-probabilities above 0, NaN, or that rise, and a head
-        and tail that do not add up to 1.
+        and tail that do not add up to 1; and for draws out of order, or whose probabilities do not add up.
         """
         found = self.rows(rows)
         with np.errstate(invalid="ignore", over="ignore"):
+            problems = {**_problems(found, num_outputs), **_problems_of_draws(found, self.head)}
             mass = np.exp(found.log_probs.astype("f8")).sum(axis=1)
-            ordered = np.sort(found.ids, axis=1)
-            problems = {
-                "ids: one is no output": (found.ids >= num_outputs).any(axis=1),
-                "ids: one is there twice": (ordered[:, 1:] == ordered[:, :-1]).any(axis=1),
-                "log_probs: must be finite, 0 or below, and fall": ~(
-                    np.isfinite(found.log_probs).all(axis=1)
-                    & (found.log_probs <= 0).all(axis=1)
-                    & (np.diff(found.log_probs, axis=1) <= 0).all(axis=1)
-                ),
-                "stats: must be a finite log-sum-exp, and log masses of 0 or below": ~(
-                    np.isfinite(found.log_sum_exp) & (found.log_tail <= 0).all(axis=1)
-                ),
-            }
             tail = np.exp(found.log_tail[:, self.temperatures.index(1.0)].astype("f8"))
             problems["head and tail do not add up to 1"] = ~(np.abs(mass + tail - 1) <= _ROUNDING)
         for problem, bad in problems.items():
             if bad.any():
-                raise ValueRefusedError(
-                    f"sample {samples[int(np.flatnonzero(bad)[0])]}, view {view}: {problem}"
-                )
+                place = int(np.flatnonzero(bad)[0])
+                raise ValueRefusedError(f"{row_name(samples, view, place, positions)}: {problem}")
 
     def rows(self, rows: Mapping[str, NDArray[Any]]) -> SparseRows:
         """The tables' rows as numbers: ids whole, everything else in float32."""
-        ids = rows["ids"].astype(np.int32)
-        if "ids_high" in rows:
-            spread = np.repeat(rows["ids_high"], 4, axis=-1)[..., : self.head].astype(np.int32)
-            ids |= (spread >> _SHIFTS[np.arange(self.head) % 4] & 3) << 16
+        log_probs = rows["log_probs"].astype(np.float32)
         stats = rows["stats"].astype(np.float32, copy=False)
-        return SparseRows(ids, rows["log_probs"].astype(np.float32), stats[..., 1:], stats[..., 0])
+        tails = stats[..., 1 : 1 + len(self.temperatures)]
+        found = SparseRows(unpack_ids(rows), log_probs, tails, stats[..., 0])
+        if not self.draws:
+            return found
+        return found._replace(certain=rows["certain"].astype(np.int32), log_tau=stats[..., -1])
+
+    def log_shares(self, rows: SparseRows, temperature: float = 1.0) -> NDArray[np.float64]:
+        """(…, k) log softmax of the stored outputs at a declared temperature. Raises MismatchError for another."""
+        self.require_temperature(temperature)
+        log_tail = rows.log_tail[..., self.temperatures.index(temperature)].astype("f8")
+        tempered = rows.log_probs.astype("f8") / temperature
+        return np.asarray(tempered - _normaliser(tempered, log_tail)[..., None])
+
+    def log_estimates(self, rows: SparseRows, temperature: float = 1.0) -> NDArray[np.float64]:
+        """(…, k) log of the share that each stored output stands for at a declared temperature: its own, and of a draw
+        that divided by its inclusion probability. Raises MismatchError for another temperature.
+
+        >>> drawn = Sparse(head=0, draws=2)
+        >>> rows = drawn.rows(drawn.encode(np.log([[0.5, 0.1, 0.3, 0.1]]), np.array([0]), 0))
+        >>> np.exp(drawn.log_estimates(rows)).round(3).tolist()
+        [[0.5, 0.5]]
+        """
+        own = self.log_shares(rows, temperature)
+        if rows.certain is None or rows.log_tau is None:
+            return own
+        at_each = np.stack([self.log_shares(rows, each) for each in self.temperatures], axis=-1)
+        log_inclusion = _log_sum_exp(at_each) - math.log(len(self.temperatures)) - rows.log_tau[..., None]
+        drawn = np.arange(self.kept) >= rows.certain[..., None]
+        return np.where(drawn, own - log_inclusion, own)
 
     def decode(
         self, rows: Mapping[str, NDArray[Any]], num_outputs: int, temperature: float = 1.0
     ) -> NDArray[np.floating]:
-        """(B, C) float32 raw logits: the kept ones, and one value for all others, such that the softmax at
-        `temperature` is exact on the kept and has the others' mass spread evenly. Raises MismatchError for a
-        temperature that is not declared.
+        """(B, C) float32 logits. Without draws they are the raw ones that are kept, and one value for all others, such
+        that the softmax at `temperature` is exact on the kept and has the others' mass spread evenly. With draws their
+        softmax at `temperature` is the estimate, scaled to a sum of 1, and all others have a share of 0. Raises
+        MismatchError for a temperature that is not declared.
         """
-        self.require_temperature(temperature)
         found = self.rows(rows)
-        heads = (found.log_probs + found.log_sum_exp[..., None]).astype("f8")
-        log_tail = found.log_tail[..., self.temperatures.index(temperature)].astype("f8")
-        log_head = _log_sum_exp(heads / temperature)
-        # What the softmax is normalised by, from the head: Σ_head e^(t/T) is 1 − tail of it.
-        with np.errstate(divide="ignore"):
-            whole = log_head - np.log1p(-np.exp(np.minimum(log_tail, -1e-12)))
-        rest = max(1, num_outputs - self.head)
-        level = temperature * np.maximum(log_tail + whole - math.log(rest), _LEAST)
+        raw = found.log_sum_exp[..., None].astype("f8")
+        if self.draws:
+            heads = temperature * self.log_estimates(found, temperature) + raw
+            level = raw[..., 0] + temperature * _LEAST
+        else:
+            self.require_temperature(temperature)
+            heads = (found.log_probs + found.log_sum_exp[..., None]).astype("f8")
+            log_tail = found.log_tail[..., self.temperatures.index(temperature)].astype("f8")
+            whole = _normaliser(heads / temperature, log_tail)
+            rest = max(1, num_outputs - self.kept)
+            level = temperature * np.maximum(log_tail + whole - math.log(rest), _LEAST)
         logits = np.empty((*found.ids.shape[:-1], num_outputs), "<f4")
         logits[...] = level[..., None]
         np.put_along_axis(logits, found.ids.astype(np.intp), heads.astype("<f4"), axis=-1)
@@ -229,8 +333,47 @@ class Sparse(Encoding):
         return float(np.abs(found.log_probs + found.log_sum_exp[:, None] - heads).max())
 
 
-_SHIFTS = np.array([0, 2, 4, 6], np.int32)
 _LEAST = -65_504.0  # the least float16: a probability of 0 all the same
+
+
+def _problems(found: SparseRows, num_outputs: int) -> dict[str, NDArray[np.bool_]]:
+    """What can be wrong with rows, and (B,) with which it is."""
+    ordered = np.sort(found.ids, axis=1)
+    falls = np.diff(found.log_probs, axis=1) <= 0
+    if found.certain is not None:
+        falls |= np.arange(1, found.ids.shape[1]) >= found.certain[:, None]
+    return {
+        "ids: one is no output": (found.ids >= num_outputs).any(axis=1),
+        "ids: one is there twice": (ordered[:, 1:] == ordered[:, :-1]).any(axis=1),
+        "log_probs: must be finite, 0 or below, and fall": ~(
+            np.isfinite(found.log_probs).all(axis=1) & (found.log_probs <= 0).all(axis=1) & falls.all(axis=1)
+        ),
+        "stats: must be a finite log-sum-exp, and log masses of 0 or below": ~(
+            np.isfinite(found.log_sum_exp) & (found.log_tail <= 0).all(axis=1)
+        ),
+    }
+
+
+def _problems_of_draws(found: SparseRows, head: int) -> dict[str, NDArray[np.bool_]]:
+    """The same of what draws add."""
+    if found.certain is None or found.log_tau is None:
+        return {}
+    places = found.ids.shape[1]
+    drawn = np.arange(places) >= found.certain[:, None]
+    between = drawn[:, :-1]  # both of a pair are drawn
+    return {
+        f"certain: must be {head} to {places}": (found.certain < head) | (found.certain > places),
+        "ids: what is drawn must rise": (between & (np.diff(found.ids, axis=1) <= 0)).any(axis=1),
+        "stats: log τ must be a number of 0 or below, and −∞ where nothing is drawn": ~(
+            np.where(found.certain < places, np.isfinite(found.log_tau), found.log_tau == -np.inf)
+            & (found.log_tau <= 0)
+        ),
+    }
+
+
+def _normaliser(tempered: NDArray[np.float64], log_tail: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(…,) log of what a softmax is normalised by, of which Σ e^(t/T) over the stored logits (…, k) / T is 1 − tail."""
+    return np.asarray(_log_sum_exp(tempered) - np.log1p(-np.exp(np.minimum(log_tail, -1e-12))))
 
 
 def _largest(values: NDArray[np.floating], count: int) -> NDArray[np.bool_]:
@@ -252,12 +395,3 @@ def _log_sum_exp(values: NDArray[np.floating]) -> NDArray[np.float64]:
     with np.errstate(divide="ignore"):
         result: NDArray[np.float64] = np.log(np.exp(values - most).sum(axis=-1)) + most[..., 0]
     return result
-
-
-def _high_bits(ids: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """(B, ⌈k/4⌉): bits 16 and 17 of every four ids in a byte."""
-    padded = np.zeros((len(ids), -(-ids.shape[1] // 4) * 4), np.int32)
-    padded[:, : ids.shape[1]] = ids >> 16
-    parts = padded.reshape(len(ids), -1, 4) << _SHIFTS
-    high: NDArray[np.uint8] = np.bitwise_or.reduce(parts, axis=2).astype(np.uint8)
-    return high

@@ -35,6 +35,8 @@ PAGE = 4096
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SEAL = struct.Struct("<Q32s")  # length of the header, its SHA-256: SEAL_BYTES
+_FEW_LINKS = 8  # of a group that libhdf5 keeps in the group's own object; more have a heap and a tree
+_LINK_PAGES = 16  # that heap and tree take, and more
 _MAX_HEADER = 1 << 20
 _MAX_SIZE = 1 << 60
 
@@ -98,7 +100,8 @@ def _block_size(manifest: Manifest, text: bytes) -> int:
     """Of one block of metadata, large enough for all of it, so that the header comes before the first table. libhdf5
     gives each table's object a page, and so the superblock, the root group and what remains of it.
     """
-    objects = PAGE * (len(expected_tables(manifest)) + 3)
+    tables = len(expected_tables(manifest))
+    objects = PAGE * (tables + 3 + (_LINK_PAGES if tables > _FEW_LINKS else 0))
     return max(1 << (2 * len(text) + 16 * 1024).bit_length(), 1 << (objects - 1).bit_length())
 
 

@@ -16,8 +16,17 @@ class EncodingSettings(Section):
     """ "dense-u8" is a byte for each logit, on a scale of its row; "sparse" is the largest logits of a row, and the
     mass of all others at each temperature that a student may use.
     """
-    head: Count | None = None
-    """Of sparse: how many logits of a row are kept, at most the number of classes; None is 64."""
+    head: Annotated[int, Field(ge=0, lt=2**16)] | None = None
+    """Of sparse: how many of the largest logits of a row are kept, at most the number of classes; None is 64, or 0
+    where there are draws.
+    """
+    draws: Count | None = None
+    """Of sparse: how many more are drawn by chance, each with a known probability, so that students learn from an
+    unbiased estimate of the softmax. For many views, or one pass over much data: the same draws, read often, are
+    memorised.
+    """
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    """Of the draws; None is 0."""
     temperatures: (
         Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=16, strict=False)] | None
     ) = None
@@ -27,6 +36,12 @@ class EncodingSettings(Section):
     def _fits(self) -> EncodingSettings:
         if self.kind == "dense-u8" and (self.head is not None or self.temperatures is not None):
             raise ValueError('head: belongs to kind = "sparse", as temperatures do; leave them out')
+        if self.kind == "dense-u8" and (self.draws is not None or self.seed is not None):
+            raise ValueError('draws: belongs to kind = "sparse", as seed does; leave them out')
+        if self.draws is None and self.head == 0:
+            raise ValueError("head: expected a whole number at least 1, or draws beside it, found 0")
+        if self.draws is None and self.seed is not None:
+            raise ValueError("seed: is of draws; give these too, or leave it out")
         given = self.temperatures
         if given is not None and (list(given) != sorted(set(given)) or 1.0 not in given):
             raise ValueError(f"temperatures: must rise and have 1 among them, found {list(given)}")

@@ -67,9 +67,10 @@ def cache_manifest(
             "leave it out"
         )
     encoding, outputs = encoding_of(settings), teacher.network.num_classes
-    if isinstance(encoding, Sparse) and encoding.head > outputs:
+    if isinstance(encoding, Sparse) and encoding.kept > outputs:
+        field = "draws" if encoding.draws else "head"
         raise RecipeError(
-            f"cache.encoding.head: {encoding.head:,} logits of a row are more than the {outputs:,} classes; set it "
+            f"cache.encoding.{field}: {encoding.kept:,} logits of a row are more than the {outputs:,} classes; set it "
             "lower"
         )
     return Manifest.build(
@@ -97,6 +98,7 @@ def encoding_of(settings: CacheSettings) -> Encoding:
     chosen = settings.encoding
     if chosen is None:
         return Dense(settings.dtype)
-    return (
-        Quantised() if chosen.kind == "dense-u8" else Sparse(chosen.head or 64, chosen.temperatures or (1.0,))
-    )
+    if chosen.kind == "dense-u8":
+        return Quantised()
+    head = chosen.head if chosen.head is not None else 0 if chosen.draws else 64
+    return Sparse(head, chosen.temperatures or (1.0,), chosen.draws or 0, chosen.seed or 0)

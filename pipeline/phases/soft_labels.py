@@ -31,6 +31,8 @@ from decant.pipeline.support.notices import say_once
 from decant.pipeline.training.loading import BatchedData
 from decant.pipeline.training.on_device import DeviceData, fits_on_device
 
+_EXPECTATIONS = ("kd", "ce+kl", "soft-ce", "general", "soft-transfer-knowledge", "ls")
+"""The objectives whose gradient is linear in the teacher's softmax, or that do not look at it."""
 _MOST_DIFFERENCES = 6  # that a message lists
 
 
@@ -169,11 +171,37 @@ def _for_objective(cache: LogitCache, settings: Settings) -> LogitCache:
             read = cache.at_temperature(float(temperature))
         except MismatchError as error:
             raise RecipeError(f"student.objective.{error}") from None
-    say_once(
-        f"{cache.path}: {encoding.head:,} of {cache.num_outputs:,} logits of a row are cached: the mass of the others "
-        "is spread evenly over them"
-    )
+    if encoding.draws:
+        _require_expectation(cache, settings)
+        say_once(
+            f"{cache.path}: {encoding.kept:,} of {cache.num_outputs:,} logits of a row are cached, drawn with known "
+            "probabilities: students learn from the unbiased estimate of the softmax"
+        )
+    else:
+        say_once(
+            f"{cache.path}: {encoding.head:,} of {cache.num_outputs:,} logits of a row are cached: the mass of the "
+            "others is spread evenly over them"
+        )
     return read
+
+
+def _require_expectation(cache: LogitCache, settings: Settings) -> None:
+    """Raises RecipeError for an objective that is no expectation under the teacher's softmax: of an estimate of that,
+    only an expectation is unbiased.
+    """
+    objective = settings.student.objective
+    if isinstance(objective, Custom):
+        return
+    if objective.name not in _EXPECTATIONS:
+        raise RecipeError(
+            f"student.objective {objective.name!r}: {cache.path} has draws, an unbiased estimate of the teacher's "
+            "softmax, and this loss is no expectation under it, so it would be biased: take "
+            f"{', '.join(_EXPECTATIONS)}, or a cache without draws"
+        )
+    if getattr(objective, "standardize", False):
+        raise RecipeError(
+            f"student.objective.standardize: {cache.path} has draws, of which no row has a mean: leave it out"
+        )
 
 
 def _require_outputs(cache: LogitCache, expected: int) -> None:

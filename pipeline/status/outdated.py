@@ -33,6 +33,8 @@ _SETTINGS = {
     "encoding.teacher_precision": "cache.precision",
     "encoding.kind": "cache.encoding",
     "encoding.head": "cache.encoding.head",
+    "encoding.draws": "cache.encoding.draws",
+    "encoding.seed": "cache.encoding.seed",
     "encoding.temperatures": "cache.encoding.temperatures",
 }
 

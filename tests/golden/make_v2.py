@@ -12,6 +12,8 @@ ENCODINGS: dict[str, tuple[Encoding, int]] = {
     "v2-dense-u8": (Quantised(), 5),
     "v2-sparse": (Sparse(3, (1.0, 4.0)), 5),
     "v2-sparse-high": (Sparse(5, (0.5, 1.0)), 70_000),
+    "v2-draws": (Sparse(1, (1.0, 4.0), draws=3, seed=11), 12),
+    "v2-draws-high": (Sparse(0, draws=9, seed=2**62), 70_000),
 }
 """By the file's name: encoding and number of outputs."""
 

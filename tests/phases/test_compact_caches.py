@@ -20,13 +20,14 @@ from decant.pipeline.support.notices import forget_what_was_said
 from tests.helpers.small import CPU, plan
 
 SPARSE = "cache.encoding={kind='sparse', head=4, temperatures=[1.0, 4.0]}"
+DRAWS = "cache.encoding={kind='sparse', head=1, draws=4, seed=5, temperatures=[1.0, 4.0]}"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("compact")
     make_teacher(plan(made), CPU)
-    for encoding in ("cache.dtype=float32", "cache.encoding=dense-u8", SPARSE):
+    for encoding in ("cache.dtype=float32", "cache.encoding=dense-u8", SPARSE, DRAWS):
         cache_logits(plan(made, encoding), CPU, print)
     return made
 
@@ -63,7 +64,7 @@ def test_each_is_a_cache_of_its_own_and_near_the_dense_one(folder: Path) -> None
         assert cache.manifest.encoding.row_bytes(10) < dense.manifest.encoding.row_bytes(10)
 
 
-@pytest.mark.parametrize("encoding", ["cache.encoding=dense-u8", SPARSE])
+@pytest.mark.parametrize("encoding", ["cache.encoding=dense-u8", SPARSE, DRAWS])
 def test_the_teacher_agrees_with_its_compact_cache_and_with_no_other(
     folder: Path, tmp_path: Path, encoding: str
 ) -> None:
@@ -72,9 +73,10 @@ def test_the_teacher_agrees_with_its_compact_cache_and_with_no_other(
     assert found.bound < 0.5, "and so rows of other samples are noticed"
 
 
-@pytest.mark.parametrize("encoding", ["cache.encoding=dense-u8", SPARSE])
+@pytest.mark.parametrize("encoding", ["cache.encoding=dense-u8", SPARSE, DRAWS])
 def test_students_learn_from_it(folder: Path, encoding: str, capsys: pytest.CaptureFixture[str]) -> None:
-    at = "student.objective={name='kd', temperature=4.0}"
+    temperature = 1.0 if encoding == DRAWS else 4.0  # a softmax at 4 is flat: few draws say little of it
+    at = f"student.objective={{name='kd', temperature={temperature}}}"
     from_dense = distilled(plan(folder, "cache.dtype=float32", at))
     from_compact = distilled(plan(folder, encoding, at))
     assert from_compact.cache != from_dense.cache
@@ -83,6 +85,22 @@ def test_students_learn_from_it(folder: Path, encoding: str, capsys: pytest.Capt
     assert said.count("4 of 10 logits of a row are cached: the mass of the others is spread evenly") == (
         encoding == SPARSE
     )
+    assert said.count("5 of 10 logits of a row are cached, drawn with known probabilities") == (
+        encoding == DRAWS
+    )
+
+
+@pytest.mark.parametrize(
+    ("objective", "says"),
+    [
+        ("{name='js', temperature=1.0}", "student.objective 'js': .* no expectation under it"),
+        ("{name='mse'}", "student.objective 'mse': .* take kd, "),
+        ("{name='kd', temperature=4.0, standardize=true}", "student.objective.standardize: .* draws"),
+    ],
+)
+def test_a_loss_that_draws_would_bias_is_refused(folder: Path, objective: str, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        open_cache(plan(folder, DRAWS, f"student.objective={objective}"))
 
 
 @pytest.mark.parametrize(
@@ -155,6 +173,13 @@ def test_means_of_what_was_left_out_are_not_made_up(folder: Path, tmp_path: Path
         ("{kind='sparse', temperatures=[0.0, 1.0]}", "cache.encoding.temperatures"),
         ("{kind='sparse', temperatures=1.0}", "cache.encoding.temperatures: expected a list"),
         ("{kind='dense-u8', head=3}", 'cache.encoding.head: belongs to kind = "sparse"'),
+        (
+            "{kind='sparse', draws=11}",
+            "cache.encoding.draws: 11 logits of a row are more than the 10 classes",
+        ),
+        ("{kind='sparse', draws=0}", "cache.encoding.draws: expected a whole number at least 1"),
+        ("{kind='sparse', seed=3}", "cache.encoding.seed: is of draws"),
+        ("{kind='dense-u8', draws=3}", 'cache.encoding.draws: belongs to kind = "sparse"'),
         ("{kind='dense'}", "cache.encoding.kind: expected one of dense-u8, sparse"),
         ("{}", "cache.encoding.kind: missing"),
         ("3", "cache.encoding: expected a table"),

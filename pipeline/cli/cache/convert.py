@@ -162,7 +162,15 @@ def export(name: str, output: Path, view: int | None, store: Store) -> None:
     required=True,
     help="A byte for each logit, on a scale of its row; or the largest logits alone.",
 )
-@click.option("--head", type=click.IntRange(1), help="Logits of a row that sparse keeps.  [default: 64]")
+@click.option(
+    "--head",
+    type=click.IntRange(0),
+    help="The largest logits of a row, which sparse keeps.  [default: 64, 0 with draws]",
+)
+@click.option(
+    "--draws", type=click.IntRange(1), help="More of them that sparse draws, each with a known probability."
+)
+@click.option("--seed", type=click.IntRange(0), help="Seed of the draws.  [default: 0]")
 @click.option(
     "--temperatures",
     help="Temperatures at which students may learn from sparse, with commas between.  [default: 1]",
@@ -172,21 +180,24 @@ def convert(
     name: str,
     encoding: Literal["dense-u8", "sparse"],
     head: int | None,
+    draws: int | None,
+    seed: int | None,
     temperatures: str | None,
     store: Store,
 ) -> None:
     """Make a smaller cache of CACHE, which holds every logit. No teacher is needed."""
     from decant.cache import LogitCache, Quantised, Sparse, convert_cache
 
-    if encoding == "dense-u8" and (head is not None or temperatures is not None):
-        raise click.UsageError("--head and --temperatures belong to --encoding sparse")
+    if encoding == "dense-u8" and any(given is not None for given in (head, draws, seed, temperatures)):
+        raise click.UsageError("--head, --draws, --seed and --temperatures belong to --encoding sparse")
     cache = LogitCache.open(store.resolve(name))
     try:
         at = tuple(sorted({float(value) for value in (temperatures or "1").split(",")}))
     except ValueError:
         raise click.UsageError(f"--temperatures: expected numbers as 1,4, found {temperatures!r}") from None
     try:
-        wanted = Quantised() if encoding == "dense-u8" else Sparse(64 if head is None else head, at)
+        largest = head if head is not None else 0 if draws else 64
+        wanted = Quantised() if encoding == "dense-u8" else Sparse(largest, at, draws or 0, seed or 0)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     made = convert_cache(store, cache, wanted)

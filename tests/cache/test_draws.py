@@ -1,0 +1,195 @@
+"""Outputs that are drawn: how many, which, with what probability, and that they say what the softmax is, on average."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from decant.cache import FormatError, LogitCache, LogitCacheWriter, Manifest, ValueRefusedError
+from decant.cache.encodings import Sparse
+from decant.cache.encodings.draws import systematic, uniforms
+from tests.cache.test_compact import SAMPLES, logits_of_any_kind, softmax, teacher
+
+
+def encode(encoding: Sparse, logits: NDArray[Any]) -> Any:
+    samples = np.arange(len(logits))
+    rows = encoding.encode(logits, samples, 0)
+    encoding.check(rows, samples, 0, logits.shape[1])
+    return encoding.rows(rows)
+
+
+@pytest.mark.parametrize("head", [0, 2])
+@pytest.mark.parametrize("temperatures", [(1.0,), (0.5, 1.0, 4.0)], ids=str)
+def test_an_estimate_of_100_000_draws_is_the_softmax(head: int, temperatures: tuple[float, ...]) -> None:
+    one = np.array([[4.0, 3, 2.5, 2.5, 1, 0, -1, -1, -2, -2.5, -3, -3]])
+    encoding, count = Sparse(head, temperatures, draws=4 - head, seed=3), 100_000
+    rows = encode(encoding, one.repeat(count, 0))
+    places = np.arange(count)[:, None], rows.ids
+    for temperature in temperatures:
+        p = softmax(one, temperature)[0]
+        estimates = np.zeros((count, 12))
+        estimates[places] = np.exp(encoding.log_estimates(rows, temperature))
+        error = estimates.mean(0) - p
+        off = np.abs(error) / np.maximum(
+            estimates.std(0) / np.sqrt(count), 4e-4 * p
+        )  # float16 rounds the certain
+        assert off.max() < 5, f"T = {temperature}: {off.max():.1f} standard errors, at {off.argmax()}"
+        if temperatures == (1.0,) and head == 0:
+            tau = np.exp(float(rows.log_tau[0]))
+            known = (p * (tau - p))[p < tau].sum()
+            squared = np.square(estimates - p).sum(1).mean()
+            assert abs(squared / known - 1) < 0.02, "E‖p̂ − p‖² is Σ p(τ − p) of what is not certain"
+
+
+@given(logits_of_any_kind, st.data())
+def test_k_different_outputs_are_kept_and_stand_for_the_whole(
+    logits: NDArray[np.float32], data: st.DataObject
+) -> None:
+    outputs = logits.shape[1]
+    kept = data.draw(st.integers(1, outputs))
+    head = data.draw(st.integers(0, kept - 1))
+    encoding = Sparse(head, draws=kept - head, seed=data.draw(st.integers(0, 2**63 - 1)))
+    rows = encode(encoding, logits)  # checks that ids differ
+    assert rows.ids.shape == (len(logits), kept)
+    assert (rows.certain >= head).all()
+    np.testing.assert_allclose(np.exp(encoding.log_estimates(rows)).sum(1), 1, atol=1e-3)
+    for row, certain in enumerate(rows.certain):
+        first = sorted(range(outputs), key=lambda i: (-logits[row, i], i))[:certain]
+        assert rows.ids[row, :certain].tolist() == first, "the certain ones are the largest, by falling value"
+        assert (np.diff(rows.ids[row, certain:]) > 0).all(), "the others follow by id"
+
+
+EDGES: dict[str, tuple[list[float], int]] = {
+    "all equal": ([0, 0, 0, 0, 0, 0], 0),
+    "one has it all": ([900, 0, 0, 0, 0, 0], 3),
+    "fewer than k have any": ([900, 900, 0, 0, 0, 0], 3),
+    "one is half": ([np.log(5), 0, 0, 0, 0, 0], 1),
+    "two are even": ([9, 9, 0, 0, 0, 0], 2),
+}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_edge_cases(edge: str) -> None:
+    logits, certain = EDGES[edge]
+    rows = encode(Sparse(0, draws=3), np.array([logits]).repeat(50, 0))
+    assert rows.certain.tolist() == [certain] * 50
+    assert np.isneginf(rows.log_tau).all() == (certain == 3)
+
+
+def test_all_outputs_may_be_kept() -> None:
+    rows = encode(Sparse(1, draws=5), teacher(20, 6))
+    assert (rows.certain == 6).all()
+    assert np.isneginf(rows.log_tail).all()
+
+
+def test_a_row_is_drawn_alike_whenever_and_with_whom() -> None:
+    logits, encoding = teacher(30, 50), Sparse(0, (1.0, 4.0), draws=5, seed=7)
+    samples, positions = np.arange(30) // 3, np.arange(30) % 3
+    whole = encoding.encode(logits, samples, 2, positions)
+    for row in (0, 13, 29):
+        one = encoding.encode(logits[row : row + 1], samples[row : row + 1], 2, positions[row : row + 1])
+        assert all(np.array_equal(one[name][0], whole[name][row]) for name in whole)
+    others = {
+        "seed": Sparse(0, (1.0, 4.0), draws=5, seed=8).encode(logits, samples, 2, positions),
+        "view": encoding.encode(logits, samples, 3, positions),
+        "sample": encoding.encode(logits, samples + 1, 2, positions),
+        "position": encoding.encode(logits, samples, 2, positions + 1),
+    }
+    for name, other in others.items():
+        assert not np.array_equal(other["ids"], whole["ids"]), name
+
+
+def test_the_numbers_are_uniform_and_apart() -> None:
+    found = np.concatenate(
+        [uniforms(seed, view, np.arange(500), np.arange(500) % 7) for seed in range(10) for view in range(10)]
+    )
+    assert len(np.unique(found)) == len(found)
+    counts = np.histogram(found, 50, (0, 1))[0]
+    assert np.square(counts - 1000).sum() / 1000 < 100  # χ² of 49 degrees: 1 in 10⁴ is above 93
+    pairs = np.corrcoef(found[:-1], found[1:])[0, 1]
+    assert abs(pairs) < 5 / np.sqrt(len(found))
+
+
+def test_points_that_fall_on_an_end_draw_one_item_each() -> None:
+    sizes = np.array([[0.25, 0.25, 0.25, 0.25, 0.5, 0.5]]).repeat(5, 0)
+    uniform = np.array([0, 0.25, 0.5, 0.75, 1 - 2.0**-53])
+    drawn = systematic(sizes, np.full(5, 2), uniform)
+    assert drawn.sum(1).tolist() == [2] * 5
+    assert drawn[0].tolist() == [True, False, False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"head": 0}, "head: expected 1 to"),
+        ({"head": -1, "draws": 3}, "head: expected 0 to"),
+        ({"draws": -1}, "draws: expected 0 to"),
+        ({"draws": True}, "draws: expected 0 to"),
+        ({"draws": 2, "seed": -1}, "seed: expected 0 to"),
+        ({"seed": 4}, "seed: is of draws"),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Sparse(**wrong)
+
+
+def test_the_identity_has_draws_and_seed_where_there_are_any() -> None:
+    assert Sparse(2).identity == {"kind": "sparse", "head": 2, "temperatures": [1.0]}
+    drawn = Sparse(0, (1.0, 2.0), draws=3, seed=5)
+    assert drawn.identity == {"kind": "sparse", "head": 0, "temperatures": [1.0, 2.0], "draws": 3, "seed": 5}
+    assert Sparse.from_identity(drawn.identity) == drawn
+    for wrong in ({"draws": 0}, {"draws": "3"}, {"draws": 3, "seed": 1.5}, {"draws": None}):
+        with pytest.raises(FormatError, match=r"identity\.encoding\.(draws|seed)"):
+            Sparse.from_identity({**Sparse(2).identity, **wrong})
+    with pytest.raises(FormatError, match="at most the 4 outputs, found 5"):
+        Manifest.build(num_samples=1, num_outputs=4, encoding=Sparse(2, draws=3))
+
+
+SPOILT: dict[str, tuple[str, int, Any, str]] = {
+    "certain above k": ("certain", 0, 9, "certain: must be 1 to 4"),
+    "certain below the head": ("certain", 0, 0, "certain: must be 1 to 4"),
+    "order": ("ids", 0, slice(None, None, -1), "what is drawn must rise"),
+    "no τ": ("stats", 2, -np.inf, "log τ must be"),
+    "τ above 1": ("stats", 2, 0.5, "log τ must be"),
+    "NaN": ("stats", 2, np.nan, "log τ must be"),
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_rows_of_another_file_that_no_encoder_makes_are_refused(spoilt: str) -> None:
+    encoding = Sparse(1, draws=3)
+    rows = encoding.encode(np.zeros((3, 50)), SAMPLES[:3], 0)
+    name, place, value, says = SPOILT[spoilt]
+    if name == "ids":
+        rows[name][1, 1:] = rows[name][1, :0:-1].copy()
+    elif name == "certain":
+        rows[name][1] = value
+    else:
+        rows[name][1, place] = value
+    with pytest.raises(ValueRefusedError, match=f"sample 1, view 7: .*{says}"):
+        encoding.check(rows, SAMPLES[:3], 7, 50)
+
+
+def test_a_cache_of_draws_is_read_as_its_estimate(tmp_path: Path) -> None:
+    encoding = Sparse(2, (1.0, 4.0), draws=6, seed=1)
+    logits = teacher(40, 100)
+    manifest = Manifest.build(num_samples=40, num_outputs=100, encoding=encoding)
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest) as writer:
+        writer.write(range(20, 40), logits[20:])
+        writer.write(range(20), logits[:20])
+        cache = LogitCache.open(writer.publish())
+    rows = cache.rows(slice(None))
+    assert rows.certain is not None
+    estimates = np.zeros((40, 100))
+    np.put_along_axis(estimates, rows.ids.astype(int), np.exp(encoding.log_estimates(rows)), axis=1)
+    estimates /= estimates.sum(1, keepdims=True)
+    np.testing.assert_allclose(softmax(cache.logits(slice(None)), 1.0), estimates, atol=1e-5)
+    assert (cache.logits(slice(None)).argmax(1) == logits.argmax(1))[rows.certain > 0].all()
