@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.io.opening import open_read, require_file
+from decant.cache.io.opening import open_read
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.config.tasks import Task
+from decant.pipeline.corpus.tokenizer import load_tokenizer
 from decant.pipeline.data.image_files import part_names, say_unused
 from decant.pipeline.data.samples import MAX_CLASSES, NO_LABEL, LabelledData, Split
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.checked_json import parse
-from decant.pipeline.support.plugins import optional
 from decant.pipeline.support.progress import track
 
 MAX_LENGTH = 128  # tokens of a text, unless the recipe says otherwise
@@ -102,7 +102,7 @@ def text_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> L
     if not rows:
         raise DataError(f"{path}: no rows")
     classes = _classes(rows if split == "train" else list(_read(train)), train)
-    tokenizer = _tokenizer(str(settings.tokenizer))
+    tokenizer = load_tokenizer(str(settings.tokenizer), "data.tokenizer")
     max_length = settings.max_length or MAX_LENGTH
     texts = _tokenised([row.text for row in rows], tokenizer, max_length)
     return TextData(
@@ -120,7 +120,7 @@ def text_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> L
 
 def decoder(settings: DataSettings) -> Callable[[Sequence[int]], str]:
     """Token ids → text, without the special tokens. Raises DataError."""
-    tokenizer = _tokenizer(str(settings.tokenizer))
+    tokenizer = load_tokenizer(str(settings.tokenizer), "data.tokenizer")
     return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True))
 
 
@@ -200,19 +200,6 @@ def _labels(rows: Sequence[Row], classes: Sequence[str], path: Path) -> NDArray[
 
 def _is_integer(label: str | int) -> bool:
     return label >= 0 if isinstance(label, int) else label.isdecimal() and len(label) < 20
-
-
-def _tokenizer(name: str) -> Any:
-    """A tokenizer of the transformers library, by folder or by its name on the hub. Raises DataError."""
-    transformers = optional("transformers", "text", DataError)
-    try:
-        for path in sorted(Path(name).iterdir()) if Path(name).is_dir() else ():
-            if not path.is_dir():
-                require_file(path)  # the library would wait for a pipe
-        return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # a damaged folder ends in any error of the library
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"data.tokenizer {name!r}: cannot be loaded ({reason})") from None
 
 
 def _tokenised(texts: Sequence[str], tokenizer: Any, max_length: int) -> list[NDArray[np.int32]]:

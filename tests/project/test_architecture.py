@@ -70,6 +70,7 @@ LAYERS = (
     ("networks", "objectives"),
     ("views",),
     ("data",),
+    ("corpus",),
     ("config",),
     ("support",),
     ("errors",),

@@ -1,0 +1,173 @@
+"""`tokenise`: texts into a token file, which is found the next time."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from decant.cache import require_equal
+from decant.cache.io.files import storage_error
+from decant.cache.io.locks import exclusive, lock_path
+from decant.pipeline.corpus.documents import Column, Document
+from decant.pipeline.corpus.sources import Source, read_documents
+from decant.pipeline.corpus.token_file import Corpus, write_tokens
+from decant.pipeline.corpus.tokenizer import load_tokenizer, tokenizer_identity
+from decant.pipeline.corpus.tokens import Targets, Tokeniser, Tokens
+from decant.pipeline.errors import DataError
+from decant.pipeline.support.notices import say, say_once
+from decant.pipeline.support.progress import progress
+
+_TOGETHER = 256  # documents that are tokenised in one call
+
+
+def tokenise(
+    texts: Source,
+    tokenizer: Any,
+    path: str | os.PathLike[str],
+    *,
+    targets: Targets = "all",
+    column: Column = None,
+    separator: str | None = None,
+    end_of_text: bool = True,
+) -> Corpus:
+    """Tokenises texts into the file at `path`; finds what is there.
+
+    texts: a .txt, .jsonl or .parquet file, a folder of them or a dataset that `save_to_disk` wrote, a list of `Path`;
+    or rows, as a list of texts or a `datasets.Dataset`. A row is a text, or has the column `text`, `messages` (a chat,
+    written by the tokenizer's template), or `prompt` and `completion`; `column` names others. separator: what stands
+    between the documents of a .txt file; None takes a file as one document. tokenizer: one of transformers, or its
+    folder or name.
+
+    targets: which tokens are learnt from, "all", or "assistant": what the assistant of a chat writes, and completions.
+    end_of_text: whether texts and completions end in the tokenizer's end-of-text token. Empty documents are left out,
+    which is said.
+
+    The file is written once and whole: a process that was killed leaves none. One at `path` of other texts, another
+    tokenizer or other options is refused, with every field that differs. Raises DataError, naming the document, where
+    texts cannot be read or tokenised; MismatchError, DamagedError, StorageError.
+    """
+    place = Path(path)
+    tokenizer = load_tokenizer(str(tokenizer)) if isinstance(tokenizer, str | os.PathLike) else tokenizer
+    if not hasattr(tokenizer, "get_vocab") or not callable(tokenizer):
+        raise DataError(
+            f"tokenizer: expected one of transformers, found {type(tokenizer).__name__}; wrap one of tokenizers as "
+            "transformers.PreTrainedTokenizerFast(tokenizer_object=…)"
+        )
+    tokeniser = Tokeniser(tokenizer, targets, end_of_text)
+    read = partial(read_documents, texts, column, separator)
+    identity = {
+        "texts": _digest(read()),
+        "tokenizer": tokenizer_identity(tokenizer),
+        "options": {"targets": targets, "end_of_text": end_of_text},
+    }
+    if place.exists():
+        return _found(place, identity, tokenizer)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive(lock_path(place), waiting=lambda holder: say_once(f"{place}: waits for {holder}")):
+            if not place.exists():  # another process may have written it while this one waited
+                _write(place, read(), tokeniser, identity, len(tokenizer), targets)
+    except OSError as error:
+        raise storage_error(error, place, "writing the tokens") from error
+    return _found(place, identity, tokenizer)
+
+
+def _found(path: Path, identity: dict[str, Any], tokenizer: Any) -> Corpus:
+    found = Corpus(path, tokenizer)
+    require_equal(
+        {**identity, "tokens": None},
+        {**found.identity, "tokens": None},
+        subject=f"{path}: holds other tokens than are asked for",
+        hint="Give another path, or delete the file.",
+        sections=("texts", "tokenizer", "options"),
+    )
+    return found
+
+
+def _write(
+    path: Path,
+    documents: Iterator[tuple[str, Document]],
+    tokeniser: Tokeniser,
+    identity: dict[str, Any],
+    num_ids: int,
+    targets: Targets,
+) -> None:
+    digest, empty = _Digest(), _Empty()
+
+    def tokens() -> Iterator[Tokens]:
+        kept = empty.without(digest.seen(documents))
+        with progress("tokenising", identity["texts"]["count"]) as advance:
+            for some in iter(lambda: list(itertools.islice(kept, _TOGETHER)), []):
+                for (where, _), found in zip(some, tokeniser.encode(some), strict=True):
+                    _check(found, num_ids, where)
+                    yield found
+                advance(len(some))
+        if digest.identity() != identity["texts"]:
+            raise DataError(f"{path}: the texts have changed while they were tokenised; run it again")
+        if empty.count == digest.count:
+            raise DataError(
+                f"{path}: {'all documents are empty' if digest.count else 'there are no documents'}"
+            )
+
+    write_tokens(path, tokens(), num_ids, identity, masked=targets != "all")
+    if empty.count:
+        say(
+            f"{path}: {empty.count:,} of {digest.count:,} documents are empty and left out, the first is {empty.first}"
+        )
+
+
+def _check(tokens: Tokens, num_ids: int, where: str) -> None:
+    if not len(tokens.ids):
+        raise DataError(f"{where}: the tokenizer makes no tokens of it")
+    if (tokens.ids < 0).any() or (tokens.ids >= num_ids).any():
+        raise DataError(
+            f"{where}: has the token {int(np.max(tokens.ids)):,}, and the tokenizer {num_ids:,} tokens"
+        )
+
+
+def _digest(documents: Iterator[tuple[str, Document]]) -> dict[str, Any]:
+    digest = _Digest()
+    for _ in digest.seen(documents):
+        pass
+    return digest.identity()
+
+
+class _Digest:
+    """SHA-256 of the content of documents, whatever files they lie in."""
+
+    def __init__(self) -> None:
+        self.count, self._sha256 = 0, hashlib.sha256()
+
+    def seen(self, documents: Iterator[tuple[str, Document]]) -> Iterator[tuple[str, Document]]:
+        """The documents, each of which is counted and goes into the digest."""
+        for where, document in documents:
+            encoded = json.dumps(document.content, sort_keys=True, separators=(",", ":")).encode()
+            self._sha256.update(b"%d:" % len(encoded) + encoded)
+            self.count += 1
+            yield where, document
+
+    def identity(self) -> dict[str, Any]:
+        return {"count": self.count, "sha256": self._sha256.hexdigest()}
+
+
+class _Empty:
+    """Counts documents without content, and leaves them out."""
+
+    def __init__(self) -> None:
+        self.count, self.first = 0, ""
+
+    def without(self, documents: Iterator[tuple[str, Document]]) -> Iterator[tuple[str, Document]]:
+        for where, document in documents:
+            if document.is_empty:
+                self.count += 1
+                self.first = self.first or where
+            else:
+                yield where, document

@@ -1,0 +1,174 @@
+"""Where documents come from: .txt, .jsonl and Parquet files, folders of them, datasets on disk, and rows in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from decant.cache.io.opening import open_read, read_file, require_file
+from decant.pipeline.corpus.documents import Column, Document, as_document
+from decant.pipeline.errors import DataError
+from decant.pipeline.support.checked_json import parse
+from decant.pipeline.support.notices import say_once
+from decant.pipeline.support.plugins import in_words, optional
+
+Source: TypeAlias = str | os.PathLike[str] | Iterable[Any]
+"""A file or folder, several of them, or rows that can be iterated over more than once, as of a list or a dataset."""
+
+ENDINGS = (".txt", ".jsonl", ".parquet")
+_LARGEST_TEXT = 8 << 30
+
+
+def read_documents(
+    source: Source, column: Column = None, separator: str | None = None
+) -> Iterator[tuple[str, Document]]:
+    """Each document, and before it what messages call it: `FILE: row 3`.
+
+    Files of a folder come in the order of their names, with those of the folders in it. separator: what stands between
+    the documents of a .txt file, as "\\n\\n"; None takes a file as one. Raises DataError.
+
+    >>> [document.text for _, document in read_documents(["a text", {"text": "another"}])]
+    ['a text', 'another']
+    """
+    if separator == "":
+        raise DataError("separator: expected a text between documents, or None, found an empty one")
+    rows = _rows(source, separator)
+    for where, row in rows:
+        yield where, as_document(row, where, column)
+
+
+def _rows(source: Source, separator: str | None) -> Iterator[tuple[str, Any]]:
+    if isinstance(source, str | os.PathLike):
+        yield from _of_path(Path(source), separator)
+    elif _are_paths(source):
+        for path in source:
+            yield from _of_path(Path(path), separator)
+    elif isinstance(source, Iterator) or not isinstance(source, Iterable):
+        raise DataError(
+            f"texts: a {type(source).__name__} can be read once at most, and texts are read twice; give a list, a "
+            "dataset, or files"
+        )
+    elif isinstance(source, Mapping):
+        raise DataError(f"texts: has the parts {', '.join(map(str, source))}; give one of them")
+    else:
+        for number, row in enumerate(source, start=1):
+            if isinstance(row, str) and row.endswith(ENDINGS) and "\n" not in row and os.path.exists(row):
+                raise DataError(
+                    f"texts: row {number:,}: {row!r} is the name of a file; give pathlib.Path({row!r})"
+                )
+            yield f"texts: row {number:,}", row
+
+
+def _are_paths(source: Any) -> bool:
+    """Whether these are files. Texts in memory may be names of files by accident."""
+    return (
+        isinstance(source, Sequence)
+        and not isinstance(source, str)
+        and len(source) > 0
+        and all(isinstance(each, os.PathLike) for each in source)
+    )
+
+
+def _of_path(path: Path, separator: str | None) -> Iterator[tuple[str, Any]]:
+    if path.is_dir():
+        if (path / "dataset_dict.json").is_file():
+            parts = sorted(found.parent.name for found in path.glob("*/state.json"))
+            raise DataError(f"{path}: has the parts {', '.join(parts)}; name one, as {path / 'train'}")
+        yield from _saved_dataset(path) if (path / "state.json").is_file() else _folder(path, separator)
+        return
+    if path.suffix not in ENDINGS:
+        raise DataError(f"{path}: expected a file that ends in {', '.join(ENDINGS)}, or a folder")
+    try:
+        if path.suffix == ".txt":
+            yield from _text_file(path, separator)
+        else:
+            yield from (_json_lines if path.suffix == ".jsonl" else _parquet)(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _folder(folder: Path, separator: str | None) -> Iterator[tuple[str, Any]]:
+    names = [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
+    taken = [path for path in names if path.suffix in ENDINGS and not path.name.startswith(".")]
+    if not taken:
+        raise DataError(f"{folder}: has no file that ends in {', '.join(ENDINGS)}")
+    if len(taken) < len(names):
+        other = next(path for path in names if path not in taken)
+        count = len(names) - len(taken)
+        say_once(
+            f"{folder}: {count:,} {'file is' if count == 1 else 'files are'} left out, as {other.relative_to(folder)}: "
+            f"{', '.join(ENDINGS)} are read"
+        )
+    for path in taken:
+        yield from _of_path(path, separator)
+
+
+def _text_file(path: Path, separator: str | None) -> Iterator[tuple[str, Any]]:
+    content = _decoded(read_file(path, most=_LARGEST_TEXT), str(path)).removeprefix("\ufeff")
+    content = content.replace("\r\n", "\n")
+    if separator is None:
+        yield str(path), content
+        return
+    for number, text in enumerate(content.split(separator), start=1):
+        yield f"{path}: text {number:,}", text
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    with open_read(path) as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path}: line {number:,}"
+            text = _decoded(line, where).removeprefix("\ufeff") if number == 1 else _decoded(line, where)
+            if not text.strip():
+                continue
+            try:
+                yield where, parse(text)
+            except ValueError as error:
+                raise DataError(f"{where}: not JSON ({error})") from None
+
+
+def _decoded(content: bytes, where: str) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        at = f"line {line:,}, " if b"\n" in content.rstrip(b"\n") else ""
+        raise DataError(
+            f"{where}: {at}byte {error.start:,} (0x{content[error.start]:02x}) is not UTF-8; convert it, as "
+            "iconv -f LATIN1 -t UTF-8 does"
+        ) from None
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
+    optional("pyarrow", "parquet", DataError)
+    import pyarrow
+    from pyarrow import parquet
+
+    require_file(path)  # a pipe would be waited for
+    try:
+        with parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=1000):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}: row {number:,}", row
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({' '.join(str(error).split())[:200]})") from None
+
+
+def _saved_dataset(folder: Path) -> Iterator[tuple[str, Any]]:
+    """The rows of a dataset that `save_to_disk` of the library `datasets` wrote."""
+    optional("datasets", "datasets", DataError)
+    from datasets import load_from_disk
+
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir():
+            require_file(path)  # the library would wait for a pipe
+    try:
+        rows = load_from_disk(str(folder)).with_format("arrow")
+        for start in range(0, len(rows), 1000):
+            for number, row in enumerate(rows[start : start + 1000].to_pylist(), start=start + 1):
+                yield f"{folder}: row {number:,}", row
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder}: cannot be loaded ({in_words(error)})") from error
