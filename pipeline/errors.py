@@ -7,6 +7,7 @@ PipelineError
 ├── WeightsError    weights that are missing, unreadable or do not fit their network
 ├── DeviceError     a device that this machine does not have
 ├── DivergedError   a training whose loss is no number any more
+├── RankError       ranks of one job that differ, or that do not reach each other
 ├── DamagedError    a file of an earlier run that is not as it was written
 └── NotMadeError    an earlier phase has not been run; the message names the command that runs it
 
@@ -45,6 +46,10 @@ class DeviceError(PipelineError):
 
 class DivergedError(PipelineError):
     """A training whose loss or metrics are no numbers any more."""
+
+
+class RankError(PipelineError):
+    """Ranks of one job that differ, that do not reach each other, or of which one is lost."""
 
 
 class DamagedError(PipelineError):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -23,6 +24,7 @@ from decant.pipeline.cli.phases import cache_logits, evaluate, student, teacher
 from decant.pipeline.cli.report import report
 from decant.pipeline.cli.signals import end_on_signals, received
 from decant.pipeline.cli.status import status
+from decant.pipeline.ranks.launch import is_first, launched
 from decant.pipeline.support import modules, trust
 from decant.pipeline.support.terminal import guard, one_line
 
@@ -36,6 +38,10 @@ def main() -> None:
     among the words, or with DECANT_DEBUG=1.
     """
     guard()
+    if (
+        not is_first()
+    ):  # one rank of a job prints; what goes wrong is said on stderr, by whichever it happens to
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     trust.announce()
     modules.search(os.getcwd())  # where a recipe's package.module:function may be
     # A process that this one starts imports nothing from there either.
@@ -53,8 +59,10 @@ def main() -> None:
     except click.ClickException as error:
         said = one_line(error.format_message())  # which may repeat a word, such as a file's name
         error.format_message = lambda: said  # type: ignore[method-assign]
+        _leave_to_others(error)
+        _record(said)
         error.show()
-        sys.exit(error.exit_code)
+        _exit(error.exit_code)
     except SystemExit as error:
         if _is_of_commands(error):
             raise
@@ -64,7 +72,7 @@ def main() -> None:
     if received() not in (None, signal.SIGINT):  # which --watch ends with
         _interrupted()
     _end_output()
-    sys.exit(code if isinstance(code, int) else 0)
+    _exit(code if isinstance(code, int) else 0)
 
 
 def _fail(error: BaseException, debug: bool) -> NoReturn:
@@ -77,13 +85,51 @@ def _fail(error: BaseException, debug: bool) -> NoReturn:
         _interrupted()
     if isinstance(error, OSError) and _raised_in(error).startswith(_WRITE):
         error.filename = error.filename or "the output"
+    _leave_to_others(error)
     if not _is_of_closed_pipe(error):
-        first, *more = _message(error).split("\n")
+        first, *more = f"{_rank()}{_message(error)}".split("\n")
+        _record(first)
         say(f"decant: {first}", err=True)
         for line in more:  # as the fields that differ; whatever names they hold, none begins a line
             say(f"  {line.removeprefix('  ')}", err=True)
     _end_output()
-    sys.exit(1)
+    _exit(1)
+
+
+def _leave_to_others(error: BaseException) -> None:
+    """Ends a rank without a word where another rank of its job says why the job ends."""
+    if launched() is None:
+        return
+    from decant.pipeline.ranks import ending
+
+    try:
+        if ending.is_first_to_end("failed", error):
+            return
+        ending.linger()
+    except KeyboardInterrupt:
+        ending.leave(0)
+    ending.leave(1)
+
+
+def _record(message: str) -> None:
+    """Has torchrun show the message of a rank in its own page."""
+    if launched() is not None:
+        from decant.pipeline.ranks import ending
+
+        ending.record(message)
+
+
+def _rank() -> str:
+    launch = launched()
+    return "" if launch is None else f"rank {launch.rank} of {launch.size} on {socket.gethostname()}: "
+
+
+def _exit(code: int) -> NoReturn:
+    if launched() is None:
+        sys.exit(code)
+    from decant.pipeline.ranks import ending
+
+    ending.leave(code)
 
 
 def _is_of_closed_pipe(error: BaseException) -> bool:
@@ -156,6 +202,11 @@ def _show_warning(
     else:
         text = warnings.formatwarning(message, category, one_line(filename), lineno, line)
         text = text.rstrip("\n").replace("\n", "\n  ") + "\n"
+    if launched() is not None:
+        from decant.pipeline.ranks.said import is_first_to_say
+
+        if not is_first_to_say(text):
+            return
     (file or sys.stderr).write(text)
 
 
@@ -181,13 +232,29 @@ def _raised_in(error: BaseException) -> str:
 def _interrupted() -> NoReturn:
     """Ends with exit code 1 after Ctrl-C, and with 128 + its number after another signal, as shells count."""
     number, command = received(), shlex.join(["decant", *sys.argv[1:]])
+    _interrupt_rank()
+    if launched() is not None:
+        command = f"the command that started its ranks, of {command}"
     by_keyboard = number in (None, signal.SIGINT)
     said = "interrupted" if number is None or by_keyboard else f"ended by {number.name}"
     with contextlib.suppress(OSError):  # the terminal may be closed
         say("", err=True)
         say(f"decant: {said}; everything made so far is kept. Go on with: {command}", err=True)
     _end_output()
-    sys.exit(1 if number is None or by_keyboard else 128 + number)
+    _exit(1 if number is None or by_keyboard else 128 + number)
+
+
+def _interrupt_rank() -> None:
+    """Of the ranks that a launcher ends, one says so; none where one has failed and has said why."""
+    if launched() is None:
+        return
+    from decant.pipeline.ranks import ending
+
+    if ending.has_failed():
+        ending.leave(0)
+    if not ending.is_first_to_end("ended"):
+        number = received()
+        ending.leave(1 if number in (None, signal.SIGINT) else 128 + number)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from decant.pipeline.ranks.said import is_first_to_say
 from decant.pipeline.support.terminal import one_line
 
 _said: set[str] = set()
@@ -15,7 +16,8 @@ def say(text: str) -> None:
 
 
 def say_once(text: str, about: str | None = None) -> None:
-    """Prints a line on stderr; no second one of the same text, or about the same subject, in this process.
+    """Prints a line on stderr; no second one of the same text, or about the same subject, in this process
+    or by another rank of its job.
 
     >>> import contextlib, io
     >>> with contextlib.redirect_stderr(io.StringIO()) as stderr:
@@ -27,7 +29,8 @@ def say_once(text: str, about: str | None = None) -> None:
     key = about or text
     if key not in _said:
         _said.add(key)
-        say(text)
+        if is_first_to_say(key):
+            say(text)
 
 
 def forget_what_was_said() -> None:

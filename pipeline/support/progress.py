@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from decant.pipeline.ranks.launch import is_first
 from decant.pipeline.support.terminal import console
 
 Item = TypeVar("Item")
@@ -32,7 +33,9 @@ class _Rate(ProgressColumn):
 
 @contextlib.contextmanager
 def progress(description: str, total: int, silent: bool = False) -> Iterator[Callable[[int], None]]:
-    """Yields a function that adds a number of finished items to the bar; `silent` shows none on a terminal either."""
+    """Yields a function that adds a number of finished items to the bar; `silent` shows none on a terminal either. Of
+    the ranks of a job the first alone shows one.
+    """
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -41,7 +44,7 @@ def progress(description: str, total: int, silent: bool = False) -> Iterator[Cal
         TimeRemainingColumn(),
     )
     # rich takes a pipe for a terminal where FORCE_COLOR is set, as it is in many a CI
-    silent = silent or not sys.stderr.isatty()
+    silent = silent or not is_first() or not sys.stderr.isatty()
     with Progress(*columns, console=console(stderr=True), transient=True, disable=silent) as bar:
         task = bar.add_task(description, total=total)
         yield lambda count: bar.advance(task, count)

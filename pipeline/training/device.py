@@ -8,19 +8,20 @@ import torch
 from torch import Tensor
 
 from decant.pipeline.errors import DeviceError
+from decant.pipeline.ranks.process_group import local_device
 
 Inputs = Tensor | dict[str, Tensor]
 """(B, …) images or features; or {name: (B, L)} of texts: token ids and their mask."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` is the first of cuda, mps and cpu that is there. Raises DeviceError for one that
-    is not.
+    """The device of that name; `auto` is the first of cuda, mps and cpu that is there. Ranks of a job on one machine
+    get different GPUs, as far as there are. Raises DeviceError for one that is not there.
     """
     if name != "auto":
-        return _device(name)
+        return local_device(_device(name))
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return local_device(torch.device("cuda"))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 

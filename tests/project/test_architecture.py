@@ -73,6 +73,7 @@ LAYERS = (
     ("corpus",),
     ("config",),
     ("support",),
+    ("ranks",),
     ("errors",),
 )
 """The rooms of `pipeline/`, from the top down: a room imports rooms below it alone."""

@@ -1,0 +1,233 @@
+"""The ranks of a job, joined through the launcher's store: shared values, counters, waiting for each other.
+
+A store holds small values by name. Waiting looks at it again and again, and so hears signals, and the failure of
+another rank, which a call that blocks would not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+from decant.pipeline.errors import RankError
+from decant.pipeline.ranks.launch import Launch, launched
+
+TIMEOUT = "DECANT_RANKS_TIMEOUT"
+"""The environment variable of the seconds that ranks wait for one that gives no sign."""
+_SECONDS = 600.0
+_POLL_SECONDS = 0.02
+_LONGEST_POLL_SECONDS = 0.5
+
+_joined: dict[int, Job] = {}
+"""The job, by the process that joined it: one that is forked has the connection open too, and must not use it."""
+
+
+class OtherRankFailedError(RankError):
+    """Another rank has failed and says why; this one leaves without a word."""
+
+
+class Job:
+    """The ranks of one job as one of them sees them.
+
+    Rank 0 makes a name for this start of the job, and all others take it up: where a launcher starts ranks again, its
+    store still holds what the earlier ones left there.
+    """
+
+    def __init__(self, launch: Launch, store: Any, session: str) -> None:
+        """store: a `torch.distributed.Store`, of which this job uses what begins with `session`."""
+        self.launch, self.rank, self.size = launch, launch.rank, launch.size
+        self.store, self.session = store, session
+        self._numbers: dict[str, int] = {}
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+    def set(self, name: str, value: str) -> None:
+        """Gives a value a name that every rank can ask for. Raises RankError."""
+        with _named_loss():
+            self.store.set(f"{self.session}/{name}", value)
+
+    def has(self, name: str) -> bool:
+        """Whether a name has a value. Raises RankError."""
+        with _named_loss():
+            return bool(self.store.check([f"{self.session}/{name}"]))
+
+    def get(self, name: str, awaited: str, patience: Callable[[], object] | None = None) -> str:
+        """The value of a name; waits for it. `awaited` says in messages what that is.
+
+        patience: what changes while others make progress; by default nothing does. Raises RankError where there is no
+        progress for too long or the launcher is gone, OtherRankFailedError where another rank has failed.
+        """
+        for _ in self.polls(awaited, patience):
+            if self.has(name):
+                break
+        with _named_loss():
+            return bytes(self.store.get(f"{self.session}/{name}")).decode()
+
+    def count(self, name: str, more: int = 1) -> int:
+        """Adds to a counter of the job, which begins with 0; returns what it is then. Raises RankError."""
+        with _named_loss():
+            return int(self.store.add(f"{self.session}/{name}", more))
+
+    def number(self, name: str) -> int:
+        """How often this rank has asked for a number of that name before: the same in all ranks that do the same."""
+        self._numbers[name] = self._numbers.get(name, -1) + 1
+        return self._numbers[name]
+
+    def share(self, name: str, value: str | None, awaited: str) -> str:
+        """The value that rank 0 gives. Raises what `get` raises."""
+        if value is not None and self.is_first:
+            self.set(name, value)
+            return value
+        return self.get(name, awaited)
+
+    def gather(
+        self, name: str, value: str, awaited: str, patience: Callable[[], object] | None = None
+    ) -> list[str]:
+        """What every rank gives, by rank; for rank 0 alone, the others get an empty list at once. Raises what `get`
+        raises.
+        """
+        self.set(f"{name}/{self.rank}", value)
+        if not self.is_first:
+            return []
+        return [self.get(f"{name}/{rank}", f"rank {rank}: {awaited}", patience) for rank in range(self.size)]
+
+    def fail(self) -> bool:
+        """Tells the other ranks that the job has failed; whether this rank is the first to do so."""
+        return self.count("failed") == 1
+
+    def polls(
+        self, awaited: str | Callable[[], str], patience: Callable[[], object] | None = None
+    ) -> Iterator[None]:
+        """Yields again and again while this rank waits for `awaited`. Raises what `get` raises."""
+        pause, started, last = _POLL_SECONDS, time.monotonic(), patience() if patience else None
+        while True:
+            yield
+            if self.has("failed"):
+                raise OtherRankFailedError("another rank has failed")
+            if patience is not None and (now := patience()) != last:
+                last, started = now, time.monotonic()
+            if time.monotonic() - started > timeout():
+                said = awaited if isinstance(awaited, str) else awaited()
+                raise RankError(f"{said}: nothing came within {timeout():,.0f} s ({TIMEOUT} sets the time)")
+            time.sleep(pause)
+            pause = min(_LONGEST_POLL_SECONDS, 1.2 * pause)
+
+
+def join() -> Job | None:
+    """Joins the other ranks of this job and waits for all; None where this process is no rank. Joins once a process.
+
+    Raises RankError where the launcher's store cannot be reached, or a rank does not come.
+
+    >>> print(join())
+    None
+    """
+    launch = launched()
+    if launch is None:
+        return None
+    if os.getpid() not in _joined:
+        store = connect(launch, timeout())
+        found = _call_roll(launch, store) if launch.rank == 0 else _answer_roll(launch, store)
+        _joined[os.getpid()] = found
+    return _joined[os.getpid()]
+
+
+def joined() -> Job | None:
+    """The job that this process has joined; None where it has not, or is no rank."""
+    return _joined.get(os.getpid())
+
+
+def timeout() -> float:
+    """Seconds that ranks wait for one that gives no sign."""
+    try:
+        return float(os.environ.get(TIMEOUT, "")) or _SECONDS
+    except ValueError:
+        return _SECONDS
+
+
+def connect(launch: Launch, seconds: float) -> Any:
+    """The store of the job, a `torch.distributed.TCPStore`. Raises RankError where it cannot be reached."""
+    from torch.distributed import TCPStore
+
+    hosts = launch.rank == 0 and not launch.has_store
+    try:
+        return TCPStore(
+            launch.address,
+            launch.port,
+            None,
+            hosts,
+            timeout=timedelta(seconds=seconds),
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+    except (RuntimeError, OSError) as error:
+        raise RankError(
+            f"rank {launch.rank} on {socket.gethostname()}: the job's store at {launch.address}:{launch.port} cannot "
+            f"be reached ({_first_line(error)}); is the address one that every machine reaches, and does rank 0 run?"
+        ) from error
+
+
+def _call_roll(launch: Launch, store: Any) -> Job:
+    """Rank 0: answers every rank that comes with the name of this start of the job, until all have taken it up. What
+    ranks of an earlier start have left in the store is answered too, and nobody hears it.
+    """
+    job, missing = Job(launch, store, secrets.token_hex(8)), list(range(1, launch.size))
+    for _ in job.polls(lambda: f"ranks that have not come: {', '.join(map(str, missing))} of {launch.size}"):
+        missing[:] = [rank for rank in missing if not job.has(f"here/{rank}")]
+        if not missing:
+            break
+        if store.check([failure_before_joining(launch)]):
+            raise OtherRankFailedError("another rank has failed")
+        for rank in missing:
+            with _named_loss():
+                if store.check([f"comes/{rank}"]):
+                    store.set(f"job/{bytes(store.get(f'comes/{rank}')).decode()}", job.session)
+    return job
+
+
+def failure_before_joining(launch: Launch) -> str:
+    """The name in the store that says that a rank failed before it joined the others."""
+    return f"over/{launch.attempt}/failed"
+
+
+def _answer_roll(launch: Launch, store: Any) -> Job:
+    mine, started = secrets.token_hex(8), time.monotonic()
+    with _named_loss():
+        store.set(f"comes/{launch.rank}", mine)
+        while not store.check([f"job/{mine}"]):
+            if store.check([failure_before_joining(launch)]):
+                raise OtherRankFailedError("another rank has failed")
+            if time.monotonic() - started > timeout():
+                raise RankError(
+                    f"rank {launch.rank}: rank 0 has not come within {timeout():,.0f} s ({TIMEOUT} sets it)"
+                )
+            time.sleep(_POLL_SECONDS)
+        job = Job(launch, store, bytes(store.get(f"job/{mine}")).decode())
+    job.set(f"here/{launch.rank}", socket.gethostname())
+    return job
+
+
+@contextlib.contextmanager
+def _named_loss() -> Iterator[None]:
+    """Raises RankError where the store is gone, which is a RuntimeError of torch's."""
+    try:
+        yield
+    except RankError:
+        raise
+    except RuntimeError as error:
+        raise RankError(
+            f"the job's store is gone ({_first_line(error)}): its launcher, or the machine that runs it, has ended; "
+            "run the same command again, it goes on from what is saved"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")

@@ -1,0 +1,61 @@
+"""torch's process group: what the ranks of a job exchange tensors through."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator
+from datetime import timedelta
+
+import torch
+from torch import distributed
+
+from decant.pipeline.errors import RankError
+from decant.pipeline.ranks.job import Job, timeout
+from decant.pipeline.ranks.launch import launched
+
+
+@contextlib.contextmanager
+def process_group(job: Job, device: torch.device) -> Iterator[None]:
+    """Starts the process group of a job and ends it: gloo for tensors of the CPU, beside it NCCL where the ranks
+    compute on GPUs, each on one of its own.
+
+    Drop every object that uses the group, as a DistributedDataParallel, before the block ends. Raises RankError where
+    ranks would share a GPU, which NCCL does not do, or do not reach each other.
+    """
+    on_gpu = device.type == "cuda"
+    if on_gpu and job.launch.local_size > torch.cuda.device_count():
+        raise RankError(
+            f"{job.launch.local_size} ranks on a machine with {torch.cuda.device_count()} GPUs: each needs one of its "
+            "own; start as many ranks as there are GPUs, or give --device cpu"
+        )
+    try:
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+            store=distributed.PrefixStore(f"{job.session}/group/{job.number('group')}", job.store),
+            rank=job.rank,
+            world_size=job.size,
+            timeout=timedelta(seconds=timeout()),
+            device_id=device if on_gpu else None,
+        )
+    except RuntimeError as error:
+        said = str(error).strip().partition("\n")[0]
+        raise RankError(f"rank {job.rank}: does not reach the other ranks ({said})") from error
+    try:
+        yield
+        distributed.barrier()  # nobody takes down connections that others still use
+    finally:
+        gc.collect()  # what is in a circle may hold tensors, which threads of the group must not be the last to drop
+        distributed.destroy_process_group()
+
+
+def local_device(device: torch.device) -> torch.device:
+    """The GPU of this rank among those of its machine, where it is one of several and `device` is no certain one.
+
+    >>> local_device(torch.device("cpu"))
+    device(type='cpu')
+    """
+    launch = launched()
+    if launch is None or device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", launch.local_rank % torch.cuda.device_count())
