@@ -16,7 +16,7 @@ dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a s
                (sample_keys.py). These two import torch
 statistics.py  what the logits are like, sigmoid_statistics.py, those that have a sigmoid each;
 plausibility.py whether they can be a teacher's
-convert.py     import, export, merge
+convert.py     import, export, merge; parts.py, one cache from the unfinished files of several machines
 store/         a directory of caches that experiments share
 unfinished.py  how far a cache is that is being written
 
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from decant.cache.keys import Key, Keys, split_keys
     from decant.cache.labels import NotComparableError, class_ids, targets
     from decant.cache.manifest import Manifest, class_list, differences, require_equal
+    from decant.cache.parts import merge_parts
     from decant.cache.plausibility import Accuracy, accuracy_in, accuracy_of, are_probabilities
     from decant.cache.reader import LogitCache, Verify
     from decant.cache.sigmoid_statistics import SigmoidScores, average_precision, sigmoid_scores
@@ -151,6 +152,7 @@ __all__ = [
     "is_third_pass",
     "leftovers",
     "merge_caches",
+    "merge_parts",
     "one_input",
     "pick",
     "recognise",
@@ -227,6 +229,7 @@ _NAMES = {
         "differences",
         "require_equal",
     ),
+    "parts": ("merge_parts",),
     "plausibility": (
         "Accuracy",
         "accuracy_in",

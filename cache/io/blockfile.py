@@ -237,10 +237,17 @@ class BlockChecks:
 
     def check_all(self) -> list[int]:
         """Checks every block, whatever was checked before; those that do not agree with their entries."""
-        damaged = damaged_blocks(self._layout, self._read, self.entries)
-        self._pending[:] = False
+        return self.check(range(self._layout.num_blocks))
+
+    def check(self, blocks: range) -> list[int]:
+        """Checks a run of blocks, whatever was checked before; those that do not agree with their entries."""
+        run = slice(blocks.start, blocks.stop)
+        chosen = np.zeros_like(self.entries)
+        chosen[run] = self.entries[run]
+        damaged = damaged_blocks(self._layout, self._read, chosen)
+        self._pending[run] = False
         self._pending[damaged] = True  # so that whoever needs one finds it damaged
-        self.all_sound = not damaged
+        self.all_sound = not self._pending.any()
         return damaged
 
     def changed(self, *, trusted: bool = False) -> list[int]:

@@ -113,10 +113,25 @@ def written_or_of_others(
     >>> written_or_of_others(np.zeros((2, 3), bool), batch_size=2, part=(0, 3)).tolist()
     [[False, False, True], [True, True, False]]
     """
-    views, samples = written.shape
+    return written | (_batch_numbers(written, batch_size) % part[1] != part[0])
+
+
+def parts_of(rows: NDArray[np.bool_], batch_size: int, count: int) -> list[int]:
+    """Which of `count` parts have any of the rows (V, N).
+
+    >>> parts_of(np.array([[False, True, False, False, True]]), batch_size=2, count=3)
+    [0, 2]
+    """
+    return np.unique(_batch_numbers(rows, batch_size)[rows] % count).tolist()
+
+
+def _batch_numbers(rows: NDArray[np.bool_], batch_size: int) -> NDArray[np.int64]:
+    """(V, N): the number of the batch that each of the `rows` (V, N) is in; the batches of a view follow those of the
+    view before.
+    """
+    views, samples = rows.shape
     batches = -(-samples // batch_size)
-    numbers = np.arange(samples) // batch_size + batches * np.arange(views)[:, None]
-    return written | (numbers % part[1] != part[0])
+    return np.arange(samples) // batch_size + batches * np.arange(views)[:, None]
 
 
 def _in_order(batch: int, batch_size: int, length: int, view: int) -> Keys:

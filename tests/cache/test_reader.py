@@ -188,6 +188,33 @@ def test_verify_names_view_block_and_rows_of_all_damage(path: Path, tmp_path: Pa
     ]
 
 
+def test_parts_of_a_check_are_together_the_whole(path: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.h5"
+    content = bytearray(path.read_bytes())
+    layout = LogitCache.open(path)._blocks
+    for view, row in ((0, 40), (1, 3)):
+        content[layout.offset("logits", view, row)] ^= 1
+    damaged.write_bytes(content)
+    cache = LogitCache.open(damaged)
+    for count in (1, 2, 3, 7):
+        found = [problem for index in range(count) for problem in cache.verify((index, count))]
+        assert found == LogitCache.open(damaged).verify()
+        assert len(found) == 2
+    with pytest.raises(CorruptError):
+        cache.logits([40])
+    for wrong in ((2, 2), (-1, 2), (0, 0)):
+        with pytest.raises(ValueError, match="0 ≤ i < n"):
+            cache.verify(wrong)
+
+
+def test_what_a_part_of_a_check_has_seen_is_not_checked_again(path: Path) -> None:
+    cache = LogitCache.open(path)
+    assert cache.verify((0, 2)) == []
+    assert not cache._checks.all_sound
+    assert cache.verify((1, 2)) == []
+    assert cache._checks.all_sound
+
+
 @pytest.mark.parametrize("verify", ["lazy", "off"])
 def test_damage_that_verify_has_found_is_not_read(path: Path, tmp_path: Path, verify: Any) -> None:
     with open(path, "rb") as file:

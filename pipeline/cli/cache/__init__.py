@@ -2,14 +2,16 @@
 
 show.py      ls, info, diff, path: what a store and a cache hold
 verify.py    verify: whether a cache is intact, and agrees with its teacher
-convert.py   import, export, convert, merge, gc: caches from arrays and other caches, arrays from caches, unused files
+convert.py   import, export, convert, gc: caches from arrays, arrays from caches, smaller caches, unused files
+merge.py     merge: one cache from several, or from the parts of one
 """
 
 from __future__ import annotations
 
 import click
 
-from decant.pipeline.cli.cache.convert import collect, convert, export, import_table, merge
+from decant.pipeline.cli.cache.convert import collect, convert, export, import_table
+from decant.pipeline.cli.cache.merge import merge
 from decant.pipeline.cli.cache.show import diff, info, list_caches, path
 from decant.pipeline.cli.cache.verify import verify
 

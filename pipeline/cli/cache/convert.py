@@ -1,4 +1,4 @@
-"""`decant cache import`, `export`, `merge` and `gc`: caches from arrays or caches, arrays from caches, unused files."""
+"""`decant cache import`, `export`, `convert` and `gc`: from arrays, to arrays, smaller, unused files."""
 
 from __future__ import annotations
 
@@ -204,27 +204,6 @@ def convert(
     before, after = cache.path.stat().st_size, made.stat().st_size
     say(f"made {made}: {after:,} bytes, {after / before:.0%} of {cache.path.name}")
     _print_accuracy(made)
-
-
-@click.command("merge")
-@click.argument("names", metavar="CACHE CACHE...", nargs=-1, required=True, shell_complete=completion.caches)
-@click.option(
-    "--how",
-    type=click.Choice(["mean-logits", "mean-probabilities", "stack-views"]),
-    default="mean-logits",
-    show_default=True,
-    help="Average the teachers' logits, or their softmax at T = 1; or stack the views of one teacher.",
-)
-@store_option
-def merge(
-    names: Sequence[str], how: Literal["mean-logits", "mean-probabilities", "stack-views"], store: Store
-) -> None:
-    """Merge caches of the same data into one."""
-    from decant.cache import LogitCache, merge_caches
-
-    made = merge_caches(store, [LogitCache.open(store.resolve(name)) for name in names], how)
-    say(f"made {made}")
-    say(f"next: {command_line('cache', 'info', made)}")
 
 
 @click.command("gc")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from decant.pipeline.cli import completion
-from decant.pipeline.cli.options import as_json, command_line, print_json, recipe_options, say
+from decant.pipeline.cli.options import PART, as_json, command_line, print_json, recipe_options, say
 
 if TYPE_CHECKING:
     from decant.cache import Store
@@ -27,11 +27,17 @@ if TYPE_CHECKING:
     metavar="N",
     help="Run the recipe's teacher on N random rows and compare its logits with the cache.",
 )
+@click.option(
+    "--part",
+    type=PART,
+    help="I/N: check the I-th of N equal parts of each cache alone, as a job of an array does.",
+)
 @recipe_options
 @as_json
 def verify(
     names: Sequence[str],
     against_teacher: int | None,
+    part: tuple[int, int] | None,
     recipe: Recipe,
     base: Path,
     store: Store,
@@ -40,7 +46,9 @@ def verify(
 ) -> None:
     """Check every byte of caches, or of all caches in the store; exit code 1 if one is damaged."""
     if against_teacher is None:
-        sound = _check_bytes(names, store, as_json)
+        sound = _check_bytes(names, store, part or (0, 1), as_json)
+    elif part is not None:
+        raise click.UsageError("--part checks checksums; leave it out with --against-teacher")
     elif names:
         raise click.UsageError("--against-teacher checks the recipe's own cache; name the recipe, no CACHE")
     else:
@@ -49,22 +57,23 @@ def verify(
         sys.exit(1)
 
 
-def _check_bytes(names: Sequence[str], store: Store, as_json: bool) -> bool:
+def _check_bytes(names: Sequence[str], store: Store, part: tuple[int, int], as_json: bool) -> bool:
     """Prints the problems of each cache. Returns whether there are none."""
     paths = [store.resolve(name) for name in names] or store.paths()
     if not paths:
         say(f"no caches in {store.root}")
     checked = []
     for path in paths:
-        problems = _problems(path)
+        problems = _problems(path, part)
         checked.append({"path": path, "problems": problems})
-        say(f"{path}: " + ("sound" if not problems else f"{len(problems):,} problems"))
+        which = "" if part[1] == 1 else f"part {part[0] + 1} of {part[1]}, "
+        say(f"{path}: {which}" + ("sound" if not problems else f"{len(problems):,} problems"))
         for problem in problems:
             say(f"  {problem}")
     if as_json:
         print_json(checked)
     sound = not any(one["problems"] for one in checked)
-    if sound and len(paths) == 1:
+    if sound and len(paths) == 1 and part[1] == 1:
         say(f"next: {command_line('cache', 'info', *paths)}")
     return sound
 
@@ -93,11 +102,11 @@ def _print_comparison(comparison: Comparison) -> None:
         say(f"more than {comparison.bound:.3g}: the cache does not hold what this teacher says")
 
 
-def _problems(path: Path) -> list[str]:
+def _problems(path: Path, part: tuple[int, int]) -> list[str]:
     from decant.cache import CacheError, LogitCache
 
     try:
-        return LogitCache.open(path).verify()
+        return LogitCache.open(path).verify(part)
     except CacheError as error:
         return [str(error).removeprefix(f"{path}: ")]
     except OSError as error:  # the other caches are checked all the same

@@ -1,0 +1,247 @@
+"""One cache from the unfinished files of several machines that share no file system."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decant.cache.errors import CacheError, CacheWarning, FormatError, IncompleteError, MismatchError
+from decant.cache.format import hdf5
+from decant.cache.format.blocks import Blocks, StoredRows, block_entry
+from decant.cache.format.row_marks import marked_rows, read_marks
+from decant.cache.format.tables import Layout
+from decant.cache.io import partial
+from decant.cache.io.locks import in_use
+from decant.cache.io.opening import NotAFileError, open_read
+from decant.cache.manifest import Manifest, require_equal
+from decant.cache.store.local import Store
+from decant.cache.writer import LogitCacheWriter
+
+NameMissing = Callable[[Manifest, NDArray[np.bool_]], str]
+"""(manifest, missing rows (V, N)) → what to do about them, for a message."""
+_SHOWN = 4  # ranges of missing rows, or damaged blocks, that a message lists
+
+
+class _Rows(NamedTuple):
+    """Rows of one block."""
+
+    view: int
+    samples: NDArray[np.int64]
+    columns: dict[str, NDArray[Any]]
+
+
+def merge_parts(store: Store, files: Sequence[Path], name_missing: NameMissing | None = None) -> Path:
+    """Publishes in `store` the cache whose parts are in `files`, or finds it there; returns its path. `files` are
+    unfinished files of one cache, each with the logs (`.rows`) beside it; what is begun of it in `store` counts too.
+    They are only read, and all of them before a row is written; a call that was killed goes on when it is repeated.
+
+    Raises MismatchError where they are of different caches, naming every field that differs, and where two of them
+    have different rows of one sample; IncompleteError where rows are in none of them, with what `name_missing` says of
+    those; CacheError for a file that a process still writes; FormatError for what is no cache; FileNotFoundError.
+    Warns of damaged blocks whose rows another file has.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> manifest, files = Manifest.build(num_samples=4, num_outputs=2), []
+    >>> for machine, rows in enumerate(([0, 1], [2, 3])):
+    ...     with LogitCacheWriter(Path(folder.name, str(machine), "toy.h5"), manifest) as writer:
+    ...         writer.write(rows, np.eye(2), labels=[0, 1])
+    ...         files.append(writer.partial)
+    >>> merge_parts(Store(Path(folder.name, "store")), files).name == Store().path(manifest).name
+    True
+    >>> folder.cleanup()
+    """
+    with contextlib.ExitStack() as opened:
+        sources = [_Source(opened.enter_context(_open(path)), path) for path in dict.fromkeys(files)]
+        if not sources:
+            raise ValueError("files: expected at least one")
+        manifest = sources[0].layout.manifest
+        with store.building(manifest) as path:
+            given = {os.path.realpath(source.path) for source in sources}
+            sources += [
+                _Source(opened.enter_context(_open(begun)), begun)
+                for begun in partial.begun(path)
+                if os.path.realpath(begun) not in given
+            ]
+            _require_one_question(sources)
+            found = store.find(manifest)
+            if found is not None:
+                return found
+            _require_all(sources, name_missing)
+            with LogitCacheWriter(path, manifest) as writer:
+                _write(writer, sources)
+                return writer.publish()
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open_read(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except (NotAFileError, IsADirectoryError) as error:
+        raise FormatError(f"{path}: {error.strerror}") from None
+
+
+class _Source:
+    """An unfinished file, and the rows that are written in it."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        if in_use(file.fileno()):
+            raise CacheError(f"{path}: a process still writes it; merge when it has ended")
+        self.path = path
+        self.layout: Layout = hdf5.check(file, os.fspath(path))
+        self._stored = StoredRows(file.fileno(), self.layout, path)
+        self.blocks: Blocks = self._stored.blocks
+        self._entries = self._stored.read_entries()
+        self.damaged: list[str] = []
+        """The blocks that were found to be other than they were written, in words."""
+
+    def rows(self) -> Iterator[tuple[int, _Rows]]:
+        """Block number and rows of each block of which rows are written, in order; those of damaged blocks are left out
+        and named in `damaged`.
+        """
+        self.damaged = []
+        whole = np.repeat(self._entries != 0, self.blocks.rows, axis=1)[:, : self.blocks.num_samples]
+        single = marked_rows(self._stored, read_marks(self.path), ~whole)
+        waiting = next(single, None)
+        for view, block in np.ndindex(*self._entries.shape):
+            number = view * self.blocks.per_view + block
+            if self._entries[view, block]:
+                rows = self._whole(view, block)
+                if rows is not None:
+                    yield number, rows
+            elif waiting is not None and (waiting[0], waiting[1][0] >> self.blocks.shift) == (view, block):
+                yield number, _Rows(*waiting)
+                waiting = next(single, None)
+
+    def _whole(self, view: int, block: int) -> _Rows | None:
+        first, end = self.blocks.bounds(block)
+        rows = {table: self._stored.read_array(table, view, first, end) for table in self.blocks.columns}
+        if block_entry(self.blocks, rows) != self._entries[view, block]:
+            self.damaged.append(self.blocks.name(view, block))
+            return None
+        return _Rows(view, np.arange(first, end), rows)
+
+
+def _require_one_question(sources: Sequence[_Source]) -> None:
+    """Raises MismatchError; warns where only what is not part of the identity differs."""
+    first = sources[0]
+    for other in sources[1:]:
+        require_equal(
+            first.layout.manifest.identity,
+            other.layout.manifest.identity,
+            subject=f"{other.path}: is of another cache than {first.path}",
+            hint="Merge the parts of one recipe, made with one teacher on one version of the data.",
+        )
+        if other.layout.manifest.info != first.layout.manifest.info:
+            warnings.warn(
+                f"{other.path}: was made with other versions or settings than {first.path} (`info` in `decant cache "
+                "info`); the merged cache has those of the latter",
+                CacheWarning,
+                stacklevel=3,
+            )
+
+
+def _require_all(sources: Sequence[_Source], name_missing: NameMissing | None) -> None:
+    """Reads everything. Raises IncompleteError where rows are missing, MismatchError where files differ in one."""
+    blocks, manifest = sources[0].blocks, sources[0].layout.manifest
+    written = np.zeros((blocks.num_views, blocks.num_samples), np.bool_)
+    for rows in _combined(sources):
+        written[rows.view, rows.samples] = True
+    damage = [
+        f"{source.path}: {name} is not as it was written" for source in sources for name in source.damaged
+    ]
+    if not written.all():
+        more = "" if name_missing is None else f"; {name_missing(manifest, ~written)}"
+        because = f"; {_shortened(damage)}" if damage else ""
+        raise IncompleteError(
+            f"{len(sources):,} files have {np.count_nonzero(written):,} of {written.size:,} rows: missing are "
+            f"{_shortened(_ranges(~written))}{because}{more}"
+        )
+    if damage:
+        warnings.warn(f"{_shortened(damage)}; the rows are in another file", CacheWarning, stacklevel=3)
+
+
+def _combined(sources: Sequence[_Source]) -> Iterator[_Rows]:
+    """The rows of all files, block by block. Raises MismatchError where two files have other bytes of one row."""
+    streams = [source.rows() for source in sources]
+    heads = [next(stream, None) for stream in streams]
+    while any(head is not None for head in heads):
+        number = min(head[0] for head in heads if head is not None)
+        of_block = [head is not None and head[0] == number for head in heads]
+        yield _united(
+            [
+                (sources[place], head[1])
+                for place, head in enumerate(heads)
+                if head is not None and of_block[place]
+            ]
+        )
+        heads = [
+            next(stream, None) if due else head
+            for stream, head, due in zip(streams, heads, of_block, strict=True)
+        ]
+
+
+def _united(found: Sequence[tuple[_Source, _Rows]]) -> _Rows:
+    """The rows of one block that several files have."""
+    (first, united), *others = found
+    for source, rows in others:
+        both, here, there = np.intersect1d(
+            united.samples, rows.samples, assume_unique=True, return_indices=True
+        )
+        for table, column in united.columns.items() if len(both) else ():
+            same = _bytes(column[here]) == _bytes(rows.columns[table][there])
+            if not same.all():
+                sample = int(both[np.flatnonzero(~same.all(axis=1))[0]])
+                raise MismatchError(
+                    f"{source.path}: sample {sample}, view {rows.view} has other {table} than in {first.path}; one of "
+                    "them is wrong, or two devices have rounded differently: leave one of the files out"
+                )
+        fresh = ~np.isin(rows.samples, united.samples, assume_unique=True)
+        samples = np.concatenate([united.samples, rows.samples[fresh]])
+        order = np.argsort(samples)
+        columns = {
+            table: np.concatenate([column, rows.columns[table][fresh]])[order]
+            for table, column in united.columns.items()
+        }
+        united = _Rows(united.view, samples[order], columns)
+    return united
+
+
+def _bytes(column: NDArray[Any]) -> NDArray[np.uint8]:
+    """(B, bytes of a row)."""
+    return np.ascontiguousarray(column).view(np.uint8).reshape(len(column), -1)
+
+
+def _write(writer: LogitCacheWriter, sources: Sequence[_Source]) -> None:
+    """Writes what is not written yet, by a call that was killed or as the writer took it over."""
+    written = [writer.is_written(view) for view in range(writer.manifest.num_views)]
+    for view, samples, found in _combined(sources):
+        fresh = ~written[view][samples]
+        if fresh.any():
+            columns = {table: column[fresh] for table, column in found.items()}
+            beside = {name: columns.pop(name) for name in ("labels", "input_crc32")}
+            writer.write_encoded(samples[fresh], columns, **beside, view=view)
+
+
+def _ranges(missing: NDArray[np.bool_]) -> list[str]:
+    """Runs of missing rows in words."""
+    found = []
+    for view, row in enumerate(missing):
+        edges = np.flatnonzero(np.diff(np.r_[False, row, False]))
+        for first, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            rows = f"row {first:,}" if end == first + 1 else f"rows {first:,} to {end - 1:,}"
+            found.append(rows + (f" of view {view}" if len(missing) > 1 else ""))
+    return found
+
+
+def _shortened(words: Sequence[str]) -> str:
+    more = len(words) - _SHOWN
+    return "; ".join(words[:_SHOWN]) + (f"; and {more:,} more" if more > 0 else "")
