@@ -121,7 +121,7 @@ def student(
     """Train students from the cache, and on labels alone."""
     from decant.pipeline.phases.plan import Plan
     from decant.pipeline.phases.student import train_students
-    from decant.pipeline.report import compare, format_cells, headings
+    from decant.pipeline.report import are_validated, compare, format_cells, headings
     from decant.pipeline.tracking.log_to import LogTo
     from decant.pipeline.training.device import pick_device
 
@@ -139,7 +139,7 @@ def student(
             [{**_network(row.first), "seeds": [_run(result) for result in row.results]} for row in rows]
         )
     else:
-        print_table(headings(rows), [format_cells(row) for row in rows])
+        print_table(headings(rows), [format_cells(row, are_validated(rows)) for row in rows])
     say(f"next: {recipe.command('report')}")
 
 
@@ -196,6 +196,8 @@ def _run(result: Result) -> dict[str, Any]:
     return {
         "seed": result.seed,
         "metrics": result.metrics,
+        **({} if result.validation is None else {"validation": result.validation}),
+        **({} if result.kept_epoch is None else {"kept_epoch": result.kept_epoch}),
         "latency_ms": result.latency_ms,
         "seconds": result.seconds,
         "folder": result.folder,
@@ -207,10 +209,12 @@ def _print_result(result: Result, found: bool) -> None:
     agreement = result.metrics.get("agreement")
     agrees = "" if agreement is None else f", agrees with the teacher on {percent(agreement)}"
     seed = "" if result.kind == "teacher" else f", seed {result.seed}"
-    figure = headline(result.metrics)
+    figure = headline(result.any_metrics)
+    validated = "" if result.validation is None else f", validation {figure.text(result.validation)}"
+    epoch = "" if result.kept_epoch is None else f", of epoch {result.kept_epoch:,}"
     say(
         f"{state} {result.folder}: {result.kind}, {result.network}{seed}, {result.parameters:,} parameters, "
-        f"test {figure.name} {figure.text(result.metrics)}{agrees}"
+        f"test {figure.name} {figure.text(result.metrics)}{validated}{agrees}{epoch}"
     )
 
 

@@ -87,9 +87,10 @@ def _tensorboard(events: list[Path]) -> str:
 
 
 def _print_report(made: Report) -> None:
-    from decant.pipeline.report import format_cells, headings
+    from decant.pipeline.report import are_validated, format_cells, headings
 
-    print_table(headings(made.rows), [format_cells(row) for row in made.rows])
+    validated = are_validated(made.rows)
+    print_table(headings(made.rows), [format_cells(row, validated) for row in made.rows])
     for gain in made.gains:
         say(gain)
     for missing in made.missing:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_NO_AVERAGE = "there is no averaging of weights (EMA, SWA) in training; leave it out"
-_NO_VALIDATION = (
-    "there is no validation split: networks are measured on the test part alone, and no epoch is chosen by it; "
-    "data.test names the folder or part"
-)
-_NO_EARLY_STOPPING = (
-    "there is no early stopping: a network is trained for all its epochs, and the last is kept; set epochs"
-)
+_AVERAGE = 'it is average = "ema" or "swa" of teacher or student here'
+_VALIDATION = "it is data.validation here: a share of the training part, or the name of a part of its own"
+_STOPPING = "it is called patience here, of teacher or student"
 _EVERYWHERE = {
-    **dict.fromkeys(("ema", "ema_decay", "model_ema", "use_ema", "swa", "averaging"), _NO_AVERAGE),
+    **dict.fromkeys(("ema", "ema_decay", "model_ema", "use_ema", "swa", "averaging"), _AVERAGE),
     **dict.fromkeys(
-        ("val", "validation", "val_split", "validation_split", "val_size", "valid", "split"), _NO_VALIDATION
+        ("val", "validation", "val_split", "validation_split", "val_size", "valid", "split"), _VALIDATION
     ),
-    **dict.fromkeys(("early_stopping", "early_stop", "patience", "save_best", "monitor"), _NO_EARLY_STOPPING),
+    **dict.fromkeys(("early_stopping", "early_stop", "patience"), _STOPPING),
+    **dict.fromkeys(("save_best", "monitor"), 'it is keep = "best" here, of teacher or student'),
     **dict.fromkeys(("device", "gpu", "gpus"), "the device is chosen on the command line: --device"),
     **dict.fromkeys(
         ("mixup", "cutmix"), 'it is an operation of views.augment: { op = "mixup" } or { op = "cutmix" }'

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from decant.pipeline.config.sections import Count, Section
 from decant.pipeline.config.tasks import Task
@@ -33,6 +39,40 @@ class TransferSettings(Section):
         return self
 
 
+class ValidationSettings(Section):
+    """`data.validation`: samples that neither teacher nor student is trained on, by which epochs and settings are
+    chosen, so that the test part is measured once, at the end. A number alone is the share, a text the part.
+    """
+
+    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of the training part; of each class alike."""
+    part: Annotated[str, Field(min_length=1)] | None = None
+    """Or a part of its own: the folder of that name beside train/, or what a function of your own returns for it."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Which samples the share is."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> ValidationSettings:
+        if (self.share is None) == (self.part is None):
+            raise ValueError("share: give either that, of the training part, or `part`, a part of its own")
+        if self.part == "train":
+            raise ValueError(
+                "part: 'train' is what networks are trained on; name another part, or give `share`"
+            )
+        return self
+
+
+def share_or_part(value: Any) -> Any:
+    """The table that a number or a text stands for in `data.validation`; any other value as it is.
+
+    >>> share_or_part(0.1), share_or_part("val")
+    ({'share': 0.1}, {'part': 'val'})
+    """
+    if isinstance(value, str):
+        return {"part": value}
+    return {"share": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 READ_BY_ITEM = ("hf", "webdataset", "parquet", "npy")
 """Sources in files whose items are read one by one, as those of a user's own dataset are."""
 
@@ -57,6 +97,10 @@ class DataSettings(Section):
     """Tokens that a text is cut at; None is 128."""
     transfer: TransferSettings | None = None
     """What students learn from, where it is not what the teacher learnt from."""
+    validation: Annotated[ValidationSettings | None, BeforeValidator(share_or_part)] = None
+    """What epochs and settings are chosen by: a share of the training part (`0.1`), or a part of its own (`"val"`).
+    None chooses nothing, and each epoch is measured on the test part.
+    """
     test: Annotated[str, Field(min_length=1)] | None = None
     """The part that networks are measured on: the folder's name, or what a function of your own is given as `split`.
     None is the first that is there of test, val, valid and validation; `"test"` for a function.
@@ -90,7 +134,25 @@ class DataSettings(Section):
         parts = self.name == "imagefolder" or self.name in READ_BY_ITEM or ":" in self.name
         if self.transfer and self.transfer.part and not parts:
             raise ValueError(f"transfer.part: {self.name} has train and test parts alone; set transfer.share")
+        if self.validation and self.validation.part and not parts and self.name != "text":
+            raise ValueError(
+                f"validation.part: {self.name} has train and test parts alone; set validation.share"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _validates_apart(self) -> DataSettings:
+        part = self.validation.part if self.validation else None
+        if part is not None and part == (self.test or "test"):
+            raise ValueError(f"validation.part: {part!r} is what networks are measured on; name another part")
+        if part is not None and self.transfer is not None and part == self.transfer.part:
+            raise ValueError(f"validation.part: {part!r} is what students are trained on; name another part")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A setting that came later is left out where it is not given, so that notes of older runs are found."""
+        return {name: value for name, value in handler(self).items() if name != "validation" or value}
 
     @model_validator(mode="after")
     def _fits_source(self) -> DataSettings:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from decant.cache.io.opening import open_read
 from decant.cache.io.redaction import without_secrets
+from decant.pipeline.config.data_settings import share_or_part
 from decant.pipeline.config.messages import problems_in_words
 from decant.pipeline.config.settings import Settings, StudentSettings
 from decant.pipeline.errors import RecipeError, nearest
@@ -163,8 +164,8 @@ def _override(content: dict[str, Any], override: str) -> None:
     table = content
     for depth, key in enumerate(keys[:-1], start=1):
         inner = table.setdefault(key, _implied(keys[:depth]))
-        if isinstance(inner, str):  # network = "conv" is short for { name = "conv" }
-            inner = table[key] = {"name": inner}
+        if not isinstance(inner, dict):  # network = "conv" is short for { name = "conv" }
+            inner = table[key] = _written_out(keys[:depth], inner)
         if not isinstance(inner, dict):
             raise RecipeError(f"--set {override}: {key} is not a table")
         table = inner
@@ -177,6 +178,14 @@ def _implied(path: list[str]) -> dict[str, Any]:
     """
     objective = StudentSettings.model_fields["objective"].default
     return {"name": objective.name} if path == ["student", "objective"] else {}
+
+
+def _written_out(path: list[str], value: Any) -> Any:
+    """The table that a value is short for; the value itself where it is short for none."""
+    if path == ["data", "validation"]:
+        return share_or_part(value)
+    key = "kind" if path == ["cache", "encoding"] else "name"
+    return {key: value} if isinstance(value, str) else value
 
 
 def _value(text: str) -> Any:

@@ -12,7 +12,12 @@ from pydantic import model_validator
 
 from decant.pipeline.config.augmentations import Transform
 from decant.pipeline.config.cache_settings import CacheSettings, EncodingSettings
-from decant.pipeline.config.data_settings import READ_BY_ITEM, DataSettings, TransferSettings
+from decant.pipeline.config.data_settings import (
+    READ_BY_ITEM,
+    DataSettings,
+    TransferSettings,
+    ValidationSettings,
+)
 from decant.pipeline.config.objectives import Builtin
 from decant.pipeline.config.sections import Section
 from decant.pipeline.config.training_settings import (
@@ -36,6 +41,7 @@ __all__ = [
     "TeacherSettings",
     "Training",
     "TransferSettings",
+    "ValidationSettings",
     "ViewsSettings",
 ]
 
@@ -67,6 +73,18 @@ class Settings(Section):
         if self.cache.from_ is None:
             return 1 if self.knowledge is None else 2
         return 1 if isinstance(self.cache.from_, str) else len(self.cache.from_)
+
+    @model_validator(mode="after")
+    def _chooses_by_validation(self) -> Settings:
+        sections = {"teacher": self.teacher, "knowledge": self.knowledge, "student": self.student}
+        for name, section in sections.items():
+            if section is not None and section.chooses and self.data.validation is None:
+                key = "patience" if section.keep == "last" else "keep"
+                raise ValueError(
+                    f"{name}.{key}: epochs are chosen by a validation part, and there is none; set "
+                    "data.validation = 0.1 (a share of the training part) or the name of a part of its own"
+                )
+        return self
 
     @model_validator(mode="after")
     def _weighed_once(self) -> Settings:

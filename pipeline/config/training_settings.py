@@ -61,6 +61,11 @@ _LATER = {
     "accumulate": 1,
     "freeze": None,
     "cuda_graphs": True,
+    "keep": "last",
+    "patience": None,
+    "average": None,
+    "ema_decay": None,
+    "swa_start": None,
 }
 _LATER_OF_STUDENTS = {**_LATER, "weights": None}
 """Settings of training that are left out where they have this value or none."""
@@ -110,7 +115,9 @@ class Training(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Decides the initial weights and the order of the samples."""
     evaluate_every: Count = 1
-    """Epochs between measurements on the test part; the last is always measured, none is chosen by it."""
+    """Epochs between measurements on the validation part, or, where there is none, on the test part, by which no epoch
+    is chosen. The last is always measured.
+    """
     log_every: Count | None = None
     """Steps between the mean losses that are printed, and kept in metrics.jsonl; None leaves them out."""
     class_weights: ClassWeights | None = None
@@ -130,6 +137,21 @@ class Training(Section):
     """Names of modules or parameters that are not trained, as `named_modules()` has them, with all that lies inside
     them: `["features.0", "classifier.weight"]`. Their batch normalisation stays in evaluation mode.
     """
+    keep: Literal["last", "best"] = "last"
+    """Which epoch's network is kept: the last, or the best by the metric of the validation part, which must be given
+    as `data.validation`.
+    """
+    patience: Count | None = None
+    """Epochs without a better metric of the validation part after which the training ends; None trains all epochs."""
+    average: Literal["ema", "swa"] | None = None
+    """Weights that are averaged over the training, and measured and kept in place of the last ones: "ema" is a mean in
+    which older steps count ever less, "swa" the mean of the epochs from `swa_start` on. Running statistics of batch
+    normalisation are averaged as weights are.
+    """
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """How much of "ema" stays at each step; less over the first steps. None is 0.999."""
+    swa_start: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """The share of the epochs after which "swa" begins; None is 0.75."""
 
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -140,6 +162,18 @@ class Training(Section):
             for name, value in handler(self).items()
             if name not in later or not (value is None or value == later[name])
         }
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the validation part decides the weights that come of it."""
+        return self.keep == "best" or self.patience is not None
+
+    @model_validator(mode="after")
+    def _averages(self) -> Training:
+        for key, kind in (("ema_decay", "ema"), ("swa_start", "swa")):
+            if getattr(self, key) is not None and self.average != kind:
+                raise ValueError(f'{key}: is of average = "{kind}"; leave it out')
+        return self
 
     @model_validator(mode="after")
     def _something_counts(self) -> Training:

@@ -22,14 +22,15 @@ _MOST_BYTES = 1 << 30  # of both parts, whose samples are compared
 _FEW = 0.01  # of the test part, which two samples of real data may well have in common by chance
 
 
-def check_between_parts(train: LabelledData, test: LabelledData) -> None:
+def check_between_parts(train: LabelledData, other: LabelledData, part: str = "test") -> None:
     """Raises DataError where class names, inputs or labels of the two parts are of different kinds. Says once where
-    samples of the test part are samples of the training part, and where the test part has no labels.
+    samples of the other part are samples of the training part, and where the other part has no labels. `part` is what
+    messages call it.
     """
-    require_same_classes(train, test, "test")
-    _check_inputs(train, test)
-    _check_labels(train, test)
-    _say_common_samples(train, test)
+    require_same_classes(train, other, part)
+    _check_inputs(train, other, part)
+    _check_labels(train, other, part)
+    _say_common_samples(train, other, part)
 
 
 def labels_of(data: LabelledData) -> str:
@@ -38,47 +39,51 @@ def labels_of(data: LabelledData) -> str:
     return f"integers ({len(data)},)" if targets is None else f"floats ({len(data)}, {targets})"
 
 
-def _check_inputs(train: LabelledData, test: LabelledData) -> None:
-    if train.input_shape != test.input_shape:
+def _check_inputs(train: LabelledData, other: LabelledData, part: str) -> None:
+    if train.input_shape != other.input_shape:
         raise DataError(
-            f"{train.name}: train inputs are {train.input_shape}, test inputs {test.input_shape}; "
+            f"{train.name}: train inputs are {train.input_shape}, {part} inputs {other.input_shape}; "
             "set views.size to bring both to one"
         )
     if vocabulary(train) is not None:
         return
-    dtypes = [data.raw(np.array([0])).dtype for data in (train, test)]
+    dtypes = [data.raw(np.array([0])).dtype for data in (train, other)]
     if dtypes[0] != dtypes[1]:
         raise DataError(
-            f"{train.name}: train inputs are {dtypes[0]}, test inputs {dtypes[1]}: uint8 images are scaled to 0 to 1, "
-            "and floats are taken as they are; give both alike"
+            f"{train.name}: train inputs are {dtypes[0]}, {part} inputs {dtypes[1]}: uint8 images are scaled to 0 to "
+            "1, and floats are taken as they are; give both alike"
         )
 
 
-def _check_labels(train: LabelledData, test: LabelledData) -> None:
-    if num_targets(train) != num_targets(test):
-        raise DataError(f"{train.name}: train labels are {labels_of(train)}, test labels {labels_of(test)}")
-    if task_of(train) == "classification" and test.labels.max() >= num_classes(train):
+def _check_labels(train: LabelledData, other: LabelledData, part: str) -> None:
+    if num_targets(train) != num_targets(other):
         raise DataError(
-            f"{train.name}: the test part has label {test.labels.max()}, "
+            f"{train.name}: train labels are {labels_of(train)}, {part} labels {labels_of(other)}"
+        )
+    if task_of(train) == "classification" and other.labels.max() >= num_classes(train):
+        raise DataError(
+            f"{train.name}: the {part} part has label {other.labels.max()}, "
             f"the train part only {num_classes(train)} classes"
         )
-    if not has_labels(test):
-        say_once(f"warning: {train.name}: no sample of the test part has a label, so no accuracy is measured")
-
-
-def _say_common_samples(train: LabelledData, test: LabelledData) -> None:
-    """Digests of image folders are of names, and may well agree where the images are others."""
-    if decoding(train) is None and len(train) == len(test) and train.digest() == test.digest():
+    if not has_labels(other):
         say_once(
-            f"warning: {train.name}: the test part is the training part, sample for sample, so nothing is measured "
+            f"warning: {train.name}: no sample of the {part} part has a label, so no accuracy is measured"
+        )
+
+
+def _say_common_samples(train: LabelledData, other: LabelledData, part: str) -> None:
+    """Digests of image folders are of names, and may well agree where the images are others."""
+    if decoding(train) is None and len(train) == len(other) and train.digest() == other.digest():
+        say_once(
+            f"warning: {train.name}: the {part} part is the training part, sample for sample, so nothing is measured "
             "on unseen data; a function of your own is given `split`"
         )
         return
-    common = _count_common(train, test)
-    if common > _FEW * len(test):
+    common = _count_common(train, other)
+    if common > _FEW * len(other):
         say_once(
-            f"warning: {train.name}: {common:,} of {len(test):,} images of the test part are in the training part too, "
-            "pixel for pixel: what is measured is not of unseen data alone"
+            f"warning: {train.name}: {common:,} of {len(other):,} images of the {part} part are in the training part "
+            "too, pixel for pixel: what is measured is not of unseen data alone"
         )
 
 

@@ -200,8 +200,8 @@ def part_names(settings: DataSettings, split: Split) -> tuple[str, ...]:
         return (split,)
     if settings.test is not None:
         return (settings.test,)
-    transfer = settings.transfer.part if settings.transfer else None
-    return tuple(name for name in TEST_NAMES if name != transfer)
+    others = [own.part for own in (settings.transfer, settings.validation) if own is not None]
+    return tuple(name for name in TEST_NAMES if name not in others)
 
 
 def say_unused(root: Path, there: Sequence[str]) -> None:

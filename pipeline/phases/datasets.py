@@ -16,8 +16,9 @@ from decant.pipeline.data.between_parts import check_between_parts, labels_of
 from decant.pipeline.data.held_out import divide
 from decant.pipeline.data.samples import LabelledData, has_sigmoids, task_of
 from decant.pipeline.data.sigmoid_labels import warn_of_zeros_and_ones
+from decant.pipeline.data.validation import hold_out, require_labels
 from decant.pipeline.errors import RecipeError
-from decant.pipeline.phases.fingerprints import fingerprints
+from decant.pipeline.phases.fingerprints import data_fingerprint, fingerprints
 from decant.pipeline.views import ViewedData
 
 _FEW_VALUES = 100  # distinct targets, that may be classes
@@ -26,13 +27,15 @@ _SHOWN_VALUES = 5
 
 @dataclass(frozen=True)
 class Splits:
-    """The three splits of a recipe. Training splits are augmented, the test split is not."""
+    """The splits of a recipe. Training splits are augmented, those that networks are measured on are not."""
 
     teacher_train: ViewedData
     """What the teacher is trained on: the same as `student_train`, unless there is a transfer set."""
     student_train: ViewedData
     """What the teacher's logits are cached for, and students are trained on."""
     test: ViewedData
+    validation: ViewedData | None = None
+    """What epochs and settings are chosen by; None where the recipe has no validation part."""
 
     @classmethod
     def load(cls, settings: Settings) -> Splits:
@@ -50,10 +53,44 @@ class RecipeData:
     pack of decoded images is written.
     """
 
-    @cached_property
-    def _train(self) -> LabelledData:
+    def _read(self, part: str) -> LabelledData:
         read = load_data if self.decode_images else describe_data
-        return read(self.settings.data, self.settings.views, "train")
+        return read(self.settings.data, self.settings.views, part)
+
+    @cached_property
+    def _held_out(self) -> tuple[LabelledData, LabelledData | None]:
+        return hold_out(self.settings.data.validation, self._read("train"))
+
+    @property
+    def _train(self) -> LabelledData:
+        """The training part, without what validates."""
+        return self._held_out[0]
+
+    @cached_property
+    def validation_data(self) -> LabelledData | None:
+        """The validation part, before its views; None where the recipe has none. Raises DataError where it does not
+        fit the training part, or has no labels.
+        """
+        own = self.settings.data.validation
+        if own is None:
+            return None
+        data = self._held_out[1]
+        if data is None:
+            data = self._read(str(own.part))
+            check_between_parts(self._train, data, "validation")
+        require_labels(data)
+        return data
+
+    @property
+    def validation_fingerprint(self) -> dict[str, Any] | None:
+        """The fingerprint of the validation part, which the folders of networks that are chosen by it depend on."""
+        return None if self.validation_data is None else data_fingerprint(self.validation_data)
+
+    @cached_property
+    def validation(self) -> ViewedData | None:
+        """The validation part as networks are measured on it; the test split is not read for it."""
+        data = self.validation_data
+        return None if data is None else ViewedData(data, self.settings.views.plain)
 
     @cached_property
     def _divided(self) -> tuple[LabelledData, LabelledData]:
@@ -91,10 +128,15 @@ class RecipeData:
         """
         train, test = self._train, load_data(self.settings.data, self.settings.views, "test")
         check_between_parts(train, test)
-        warn_of_zeros_and_ones(train, self.settings.data.task)
-        _check_losses(self.settings, train)
+        self.check_losses(self.settings)
         teacher_train = ViewedData(self.teacher_data, self.settings.views)
-        return Splits(teacher_train, self.student_train, ViewedData(test, self.settings.views.plain))
+        plain = ViewedData(test, self.settings.views.plain)
+        return Splits(teacher_train, self.student_train, plain, self.validation)
+
+    def check_losses(self, settings: Settings) -> None:
+        """Raises RecipeError where the losses of a recipe of these data are not for their labels."""
+        warn_of_zeros_and_ones(self._train, settings.data.task)
+        _check_losses(settings, self._train)
 
 
 def _check_losses(settings: Settings, train: LabelledData) -> None:

@@ -38,7 +38,7 @@ from decant.pipeline.training.epoch_log import read_epochs, trained_seconds
 from decant.pipeline.training.evaluation import evaluate, predict
 from decant.pipeline.training.loading import BatchedData, EpochViews
 from decant.pipeline.training.loop import Criterion, train
-from decant.pipeline.training.metrics import measure
+from decant.pipeline.training.metrics import Metrics, measure
 from decant.pipeline.views import ViewedData
 
 _MOST_TRIES = 3
@@ -72,52 +72,77 @@ class TrainingJob:
 
 
 def load_result_on(
-    folder: Path, test: ViewedData, device: torch.device, teacher_logits: Tensor | None = None
+    folder: Path,
+    test: ViewedData | None,
+    device: torch.device,
+    teacher_logits: Tensor | None = None,
+    validation: ViewedData | None = None,
 ) -> Result | None:
-    """The finished network of a folder, with metrics on this test split; None if none is finished.
+    """The finished network of a folder, with metrics on these test and validation splits; None if none is finished.
+    With `test` None, as while settings are chosen, its metrics on the test split stay as they are.
 
-    If its metrics are of another test split, the network is loaded, measured again, and its result is saved.
+    If its metrics are of another split, the network is loaded, measured again, and its result is saved.
     """
     result = load_result(folder)
     if result is not None:
         with contextlib.suppress(OSError):  # another person's run
             (folder / CHECKPOINT).unlink(missing_ok=True)  # left by a kill just after the result was written
-    if result is None or result.test_sha256 == test.data.digest():
+    if result is None:
+        return None
+    untested = test is not None and result.test_sha256 != test.data.digest()
+    unvalidated = validation is not None and result.validation_sha256 != validation.data.digest()
+    if not untested and not unvalidated:
         return result
-    logits = _save_test_logits(folder, load_network(result).to(device), test, device)
-    result = replace(
-        result,
-        metrics=measure(logits, torch.from_numpy(test.data.labels), teacher_logits, task_of(test.data)),
-        test_sha256=test.data.digest(),
-    )
+    network = load_network(result).to(device)
+    if test is not None and untested:
+        logits = _save_test_logits(folder, network, test, device)
+        result = replace(
+            result,
+            metrics=measure(logits, torch.from_numpy(test.data.labels), teacher_logits, task_of(test.data)),
+            test_sha256=test.data.digest(),
+        )
+    if validation is not None and unvalidated:
+        result = replace(result, **_validated(network, validation, device))
     result.save()
     return result
+
+
+def _validated(network: nn.Module, validation: ViewedData | None, device: torch.device) -> dict[str, Any]:
+    """The fields of a result that are of the validation split."""
+    if validation is None:
+        return {}
+    metrics = evaluate(network, validation, device)
+    return {"validation": metrics, "validation_sha256": validation.data.digest()}
 
 
 def train_network(
     job: TrainingJob,
     recipe: Recipe,
-    test: ViewedData,
+    test: ViewedData | None,
     device: torch.device,
     teacher_logits: Tensor | None = None,
     log_to: LogTo | None = None,
+    validation: ViewedData | None = None,
 ) -> tuple[Result, bool]:
     """Trains the network of a job, from its checkpoint if training was interrupted; returns its result, and whether
     another process had finished it.
 
     `teacher_logits` (N, C) are of the test split, for the agreement. The folder then has the weights, the logits on
     the test split, the metrics of each epoch, the resolved recipe, and the result; `log_to` gets the metrics too.
-    While another process trains the same network, waits for it; if that is killed, goes on from its checkpoint.
+    Epochs are measured on the `validation` split where there is one; then `test` may be None, and the result says
+    nothing of the test split until a later call gives it. While another process trains the same network, waits for it;
+    if that is killed, goes on from its checkpoint.
     """
     with alone_with(job.folder):
         # Another process may have finished it since the caller looked.
-        result = load_result_on(job.folder, test, device, teacher_logits)
+        result = load_result_on(job.folder, test, device, teacher_logits, validation)
         if result is not None:
             return result, True
         tries, trained = 0, -1
         while True:
             try:
-                return _train(job, recipe, test, device, teacher_logits, log_to or LogTo()), False
+                measured = _Measured(test, validation, teacher_logits)
+                return _train(job, recipe, measured, device, log_to or LogTo()), False
             except RewrittenError as error:
                 before, trained = trained, len(read_epochs(job.folder))
                 tries = tries + 1 if trained == before else 1
@@ -126,12 +151,33 @@ def train_network(
                 say(f"warning: {error}; this epoch is trained again")
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """What a network is measured on."""
+
+    test: ViewedData | None
+    validation: ViewedData | None
+    teacher_logits: Tensor | None
+    """(N, C) of the test split."""
+
+    @property
+    def each_epoch(self) -> ViewedData:
+        """What it is measured on after each epoch."""
+        data = self.test if self.validation is None else self.validation
+        assert data is not None, "a training without a validation part has a test part"
+        return data
+
+    @property
+    def at_the_end(self) -> ViewedData:
+        """What its outputs are looked at on when it is trained: the test split, unless that is not to be read."""
+        return self.each_epoch if self.test is None else self.test
+
+
 def _train(
     job: TrainingJob,
     recipe: Recipe,
-    test: ViewedData,
+    measured: _Measured,
     device: torch.device,
-    teacher_logits: Tensor | None,
     log_to: LogTo,
 ) -> Result:
     network = build_network(job.spec, job.settings.seed)
@@ -141,7 +187,7 @@ def _train(
     save_recipe(job.folder, recipe)
     description = f"{job.kind} {job.spec}, seed {job.settings.seed}"
     with log_to.run(description, recipe, job.folder) as log:
-        train(
+        kept_epoch = train(
             network,
             job.data,
             job.criterion,
@@ -149,7 +195,14 @@ def _train(
             job.folder,
             views=job.views,
             shares=job.shares,
-            evaluate_on=lambda net: evaluate(net, test, device, job.settings.precision, teacher_logits),
+            evaluate_on=lambda net: evaluate(
+                net,
+                measured.each_epoch,
+                device,
+                job.settings.precision,
+                measured.teacher_logits if measured.validation is None else None,
+            ),
+            measured_on="test" if measured.validation is None else "validation",
             device=device,
             lazy=job.lazy,
             steps_alike=job.steps_alike,
@@ -157,7 +210,7 @@ def _train(
             check_unchanged=lambda: job.check_unchanged(False),
             log=log,
         )
-    result = _save_network(job, recipe, network, test, device, teacher_logits)
+    result = _save_network(job, recipe, network, measured, device, kept_epoch)
     (job.folder / CHECKPOINT).unlink(missing_ok=True)
     return result
 
@@ -166,18 +219,24 @@ def _save_network(
     job: TrainingJob,
     recipe: Recipe,
     network: nn.Module,
-    test: ViewedData,
+    measured: _Measured,
     device: torch.device,
-    teacher_logits: Tensor | None,
+    kept_epoch: int,
 ) -> Result:
     """Saves test logits, weights and then the result of a trained network."""
-    logits = _save_test_logits(job.folder, network, test, device)
-    metrics = measure(logits, torch.from_numpy(test.data.labels), teacher_logits, task_of(test.data))
+    shown = measured.at_the_end
+    if measured.test is None:
+        logits = predict(network, shown, device)
+    else:
+        logits = _save_test_logits(job.folder, network, shown, device)
+    metrics = measure(
+        logits, torch.from_numpy(shown.data.labels), measured.teacher_logits, task_of(shown.data)
+    )
     require_numbers(job.folder, logits, metrics)
     warn_constant_outputs(job.folder, logits)
-    warn_of_probabilities(job.folder, logits, task_of(test.data))
+    warn_of_probabilities(job.folder, logits, task_of(shown.data))
     size, digest = save_network(job.folder, network, job.spec)
-    first, _ = test.batch([0])
+    first, _ = shown.batch([0])
     result = Result(
         kind=job.kind,
         network=job.spec,
@@ -185,20 +244,22 @@ def _save_network(
         parameters=num_parameters(network),
         weights_bytes=size,
         weights_sha256=digest,
-        metrics=metrics,
-        test_sha256=test.data.digest(),
+        metrics=Metrics() if measured.test is None else metrics,
+        test_sha256="" if measured.test is None else measured.test.data.digest(),
         seconds=trained_seconds(job.folder),
         latency_ms=_latency(job.folder, network, first, device),
         latency_on=device_name(device),
-        classes=_class_names(job, test),
+        classes=_class_names(job, shown),
         input_dtype=None if isinstance(first, dict) else str(first.dtype).removeprefix("torch."),
         network_code=code_sha256(job.spec.name),
         code=_code_of(recipe),
+        kept_epoch=kept_epoch if job.settings.chooses else None,
         folder=job.folder,
+        **_validated(network, measured.validation, device),
         **job.origin,
     )
     _require_unchanged(job)
-    check_unchanged(test.data, checksums=True)
+    check_unchanged(shown.data, checksums=True)
     result.save()
     return result
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from decant.cache import Manifest, Store
 from decant.pipeline.config.recipe import Recipe
-from decant.pipeline.config.settings import Settings
+from decant.pipeline.config.settings import Settings, Training
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.datasets import RecipeData, Splits
 from decant.pipeline.phases.fingerprints import cache_manifest
@@ -73,7 +74,7 @@ class Plan:
         """The run folder of the teacher, whether it exists or not. Says once where there is one of images that an older
         version decoded otherwise.
         """
-        fingerprints = self.data.teacher_fingerprints
+        fingerprints = {**self.data.teacher_fingerprints, **self._chosen_by(self.settings.teacher)}
         folder = teacher_folder(self.base, self.settings.teacher, fingerprints)
         before = {name: value for name, value in fingerprints["data"].items() if name != "image_decoder"}
         if len(before) < len(fingerprints["data"]) and not folder.exists():
@@ -143,12 +144,17 @@ class Plan:
         """The folder of the students of one kind, which has a folder a seed. `cache_key` is of the cache that
         distilled students are trained from.
         """
-        more: dict[str, str | None] = {} if cache_key is None else {"cache": cache_key}
+        more: dict[str, Any] = {} if cache_key is None else {"cache": cache_key}
+        more |= self._chosen_by(self.settings.student)
         if self.student_weights is not None:
             more |= {"weights": self._student_weights_sha256}
         return student_folder(
             self.base, self.settings.student, kind, {**self.data.student_fingerprints, **more}
         )
+
+    def _chosen_by(self, settings: Training) -> dict[str, Any]:
+        """The fingerprint of the validation part, where that decides the weights."""
+        return {"validation": self.data.validation_fingerprint} if settings.chooses else {}
 
     @property
     def student_weights(self) -> Path | None:

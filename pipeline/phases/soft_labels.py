@@ -91,7 +91,7 @@ def training_dataset(
 
     Raises RecipeError if inputs that are read from files are to be held on the device.
     """
-    student_train = plan.splits.student_train
+    student_train = plan.data.student_train
     dataset = SoftLabelDataset(
         student_train, cache, check_inputs=check_inputs, compare_labels=not student_train.mixes_labels
     )

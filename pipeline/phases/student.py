@@ -63,14 +63,16 @@ def train_students(
             for job in jobs_for_seed(plan, cache, spec, training_data, seed):
                 # Several teachers share a labels-only student, so its agreement with one of them is not recorded.
                 compared_with = teacher_logits if job.kind == "distilled" else None
-                result = load_result_on(job.folder, splits.test, device, compared_with)
+                result = load_result_on(job.folder, splits.test, device, compared_with, splits.validation)
                 if result is not None:
                     yield result, True
                 else:
                     if not warned:
                         warn_of_imbalance(plan.settings.student, splits.student_train.data, "student")
                     warned = True
-                    yield train_network(job, plan.recipe, splits.test, device, compared_with, log_to)
+                    yield train_network(
+                        job, plan.recipe, splits.test, device, compared_with, log_to, splits.validation
+                    )
 
 
 def jobs_for_seed(
@@ -80,7 +82,7 @@ def jobs_for_seed(
     from `training_data`.
     """
     settings = plan.settings.student.model_copy(update={"seed": seed})
-    train = plan.splits.student_train
+    train = plan.data.student_train
     weights = resolve_class_weights(settings.class_weights, train.data, "student.class_weights")
     labels_only = TrainingJob(
         kind="labels",

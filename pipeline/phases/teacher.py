@@ -30,7 +30,8 @@ def make_teacher(plan: Plan, device: torch.device, log_to: LogTo | None = None) 
     """
     settings = plan.settings.teacher
     train, test = plan.splits.teacher_train, plan.splits.test
-    result = load_result_on(plan.teacher_folder, test, device)
+    validation = plan.splits.validation
+    result = load_result_on(plan.teacher_folder, test, device, validation=validation)
     if result is not None:
         return result, True
     if settings.epochs and not has_labels(train.data):
@@ -55,7 +56,7 @@ def make_teacher(plan: Plan, device: torch.device, log_to: LogTo | None = None) 
         load_initial_weights=lambda network: take_weights(network, spec, settings),
         check_unchanged=partial(check_unchanged, train.data),
     )
-    result, found = train_network(job, plan.recipe, test, device, log_to=log_to)
+    result, found = train_network(job, plan.recipe, test, device, log_to=log_to, validation=validation)
     taken_as_it_is = not found and not settings.epochs and settings.at_chance == "warn"
     if taken_as_it_is and task_of(train.data) == "classification":
         logits = torch.from_numpy(load_test_logits(result.folder, len(test), result.network.num_classes))

@@ -14,6 +14,26 @@ Only `rows` is imported with the package: page and charts need the libraries of 
 
 from __future__ import annotations
 
-from decant.pipeline.report.rows import Gain, Row, compare, format_cells, gains, headings, learnt, rows_of
+from decant.pipeline.report.rows import (
+    Gain,
+    Row,
+    are_validated,
+    compare,
+    format_cells,
+    gains,
+    headings,
+    learnt,
+    rows_of,
+)
 
-__all__ = ["Gain", "Row", "compare", "format_cells", "gains", "headings", "learnt", "rows_of"]
+__all__ = [
+    "Gain",
+    "Row",
+    "are_validated",
+    "compare",
+    "format_cells",
+    "gains",
+    "headings",
+    "learnt",
+    "rows_of",
+]

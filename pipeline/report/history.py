@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -12,6 +13,14 @@ from decant.pipeline.config.tasks import MetricFormat
 from decant.pipeline.report.rows import Row
 from decant.pipeline.runs.result import Result
 from decant.pipeline.training.epoch_log import Epoch, read_epochs
+
+Part = Literal["test", "validation"]
+"""What epochs are measured on."""
+
+
+def measured_part(results: Iterable[Result]) -> Part:
+    """The part that the epochs of these networks were measured on: where any has a validation part, that."""
+    return "validation" if any(result.validation is not None for result in results) else "test"
 
 
 @dataclass(frozen=True)
@@ -30,15 +39,15 @@ class Quantity:
         return self.spans_magnitudes and all(min(curve.low) > 0 for curve in drawn.values())
 
 
-def quantities(figure: MetricFormat) -> tuple[Quantity, ...]:
-    """All quantities, the metric that networks are compared by first."""
+def quantities(figure: MetricFormat, part: Part = "test") -> tuple[Quantity, ...]:
+    """All quantities, first the metric that networks are compared by, on the part that epochs are measured on."""
 
-    def tested(line: Epoch) -> float | None:
-        value = figure.value(line.get("test", {}))
+    def measured(line: Epoch) -> float | None:
+        value = figure.value(line.get(part, {}))
         return None if value is None else figure.scale * value
 
     return (
-        Quantity("figure", f"test {figure.axis}", "After each epoch that was measured.", tested),
+        Quantity("figure", f"{part} {figure.axis}", "After each epoch that was measured.", measured),
         Quantity(
             "loss",
             "training loss",

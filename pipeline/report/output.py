@@ -135,7 +135,7 @@ def _picture(subject: Subject) -> bytes | None:
     from decant.pipeline.report import charts
     from decant.pipeline.report.sections.curves import points
 
-    figure, loss, *_ = history.quantities(subject.rows[0].figure)
+    figure, loss, *_ = history.quantities(subject.rows[0].figure, history.measured_part(subject.results))
     drawn = {quantity: history.curves(subject.rows, quantity) for quantity in (loss, figure)}
     if not all(drawn.values()):
         return None

@@ -15,6 +15,10 @@ from decant.pipeline.config.tasks import MetricFormat, headline
 from decant.pipeline.runs.result import Result, find_results
 from decant.pipeline.support.terminal import one_line
 
+_VALIDATION = (
+    "Epochs and settings may have been chosen by the validation part, whose figure is then too good. "
+)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -44,6 +48,14 @@ class Row:
         """The test metric of each seed; empty if the test part has no labels."""
         metrics = {result.seed: self.figure.value(result.metrics) for result in self.results}
         return {seed: value for seed, value in metrics.items() if value is not None}
+
+    @property
+    def validation_text(self) -> str:
+        """The metric on the validation part, mean and standard deviation over the seeds; a dash where there is none."""
+        found = [self.figure.value(result.validation or {}) for result in self.results]
+        values = [value for value in found if value is not None]
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        return self.figure.with_spread(statistics.fmean(values), spread) if values else "–"
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -128,7 +140,16 @@ class Gain:
 def headings(rows: Sequence[Row]) -> tuple[str, ...]:
     """The column headings of a table of these rows."""
     figure = rows[0].figure.name
-    return ("network", "learnt from", "parameters", "weight file", f"test {figure}", "ms a sample")
+    validation = (f"validation {figure}",) if are_validated(rows) else ()
+    return (
+        *("network", "learnt from", "parameters", "weight file"),
+        *(f"test {figure}", *validation, "ms a sample"),
+    )
+
+
+def are_validated(rows: Sequence[Row]) -> bool:
+    """Whether any of these networks was measured on a validation part, so that a table has a column for it."""
+    return any(result.validation for row in rows for result in row.results)
 
 
 def rows_of(results: Iterable[Result]) -> tuple[Row, ...]:
@@ -136,7 +157,7 @@ def rows_of(results: Iterable[Result]) -> tuple[Row, ...]:
     order = {"teacher": 0, "labels": 1, "distilled": 2}
     in_order = sorted(results, key=lambda result: (order[result.kind], str(result.seeds_folder), result.seed))
     groups = [tuple(seeds) for _, seeds in groupby(in_order, key=lambda result: result.seeds_folder)]
-    return tuple(Row(seeds, headline(seeds[0].metrics)) for seeds in groups)
+    return tuple(Row(seeds, headline(seeds[0].any_metrics)) for seeds in groups)
 
 
 def compare(recipe: Recipe, base: Path, students: Sequence[Result]) -> tuple[Row, ...]:
@@ -162,14 +183,15 @@ def gains(rows: Sequence[Row]) -> list[Gain]:
     return all_gains
 
 
-def format_cells(row: Row) -> tuple[str, ...]:
-    """The cells of a row, in the order of `headings`."""
+def format_cells(row: Row, validated: bool = False) -> tuple[str, ...]:
+    """The cells of a row, in the order of `headings`; `validated` is what `are_validated` says of all rows."""
     return (
         row.name,
         row.kind,
         f"{row.first.parameters:,}",
         f"{row.first.weights_bytes:,} B",
         row.figure_text,
+        *((row.validation_text,) if validated else ()),
         "–" if row.first.latency_ms is None else f"{row.first.latency_ms:.3f}",
     )
 
@@ -178,10 +200,11 @@ def markdown_table(title: str, rows: Sequence[Row]) -> str:
     """The table in Markdown, with a title, what it was measured on, and the gains of the students."""
     columns = headings(rows)
     lines = [f"# {_plain(title)}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    lines += ["| " + " | ".join(map(_plain, format_cells(row))) + " |" for row in rows]
+    lines += ["| " + " | ".join(map(_plain, format_cells(row, are_validated(rows)))) + " |" for row in rows]
     machines = sorted({_plain(row.first.latency_on) for row in rows if row.first.latency_on})
     note = (
         f"Test {rows[0].figure.name}: mean ± standard deviation over n seeds. "
+        f"{_VALIDATION if are_validated(rows) else ''}"
         f"Milliseconds: batch 1; {', '.join(machines) or 'not measured'}."
     )
     return "\n".join([*lines, "", note, *(f"\n{_plain(str(gain))}." for gain in gains(rows)), ""])

@@ -21,6 +21,7 @@ from decant.pipeline.data.samples import has_labels
 from decant.pipeline.errors import DamagedError, DataError, NotMadeError, PipelineError
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.job import load_result_on
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.report.rows import Row, rows_of
 from decant.pipeline.runs.open import FinishedRun, class_names, open_run
@@ -175,7 +176,12 @@ def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) ->
     """The finished runs of a recipe that were trained on its data and measured on the same test part as the focus:
     the distilled student whose settings are nearest to the recipe's. Raises NotMadeError if nothing is finished.
     """
-    finished = tuple(find_results(base, recipe.settings.data))
+    found = tuple(find_results(base, recipe.settings.data))
+    finished = tuple(result for result in found if result.is_tested)
+    if found and not finished:
+        raise NotMadeError(
+            f"{base}: its networks are trials, measured on the validation part alone; run: {recipe.command('student')}"
+        )
     if not finished:
         raise NotMadeError(f"{base}: no finished network to report; run: {recipe.command('teacher')}")
 
@@ -198,7 +204,7 @@ def of_runs(paths: Sequence[Path], store: Store, device: torch.device) -> Subjec
     the first distilled student. Raises NotMadeError if nothing is finished, and DataError if they were measured on
     different data.
     """
-    given = list(_expanded(paths))
+    given = [_tested(result, store, device) for result in _expanded(paths)]
     compared = tuple({result.folder.resolve(): result for result in [*given, *_belonging(given)]}.values())
     focus = _opened(_focus_candidates(given)[0], None)
     for result in compared:
@@ -208,6 +214,14 @@ def of_runs(paths: Sequence[Path], store: Store, device: torch.device) -> Subjec
                 "compared on the same one only"
             )
     return Subject(focus.recipe.name, compared, focus, store, device)
+
+
+def _tested(result: Result, store: Store, device: torch.device) -> Result:
+    """The same network, measured on the test part, which a trial of a sweep is not until somebody asks."""
+    if result.is_tested:
+        return result
+    plan = Plan.of(_opened(result, None).recipe, result.seeds_folder.parent, store)
+    return load_result_on(result.folder, plan.splits.test, device, None, plan.splits.validation) or result
 
 
 def _expanded(paths: Sequence[Path]) -> Iterable[Result]:

@@ -16,7 +16,7 @@ from typing import Any
 from decant.pipeline.config.objectives import Custom
 from decant.pipeline.config.settings import StudentSettings, TeacherSettings
 from decant.pipeline.runs.result import Kind
-from decant.pipeline.runs.saved_recipe import LOGGING_ONLY, NOT_DECISIVE
+from decant.pipeline.runs.saved_recipe import LOGGING_ONLY, NOT_DECISIVE, logging_only
 from decant.pipeline.support.plugins import source_sha256
 from decant.pipeline.support.source_code import code_sha256
 from decant.pipeline.support.weight_files import content_sha256
@@ -26,10 +26,11 @@ def teacher_folder(base: Path, settings: TeacherSettings, fingerprints: Mapping[
     """The run folder of the teacher with these settings, whether it exists or not.
 
     `fingerprints` are the `data` and `views` of what it is trained on. The number of views does not count, as every
-    epoch of a teacher has a view of its own.
+    epoch of a teacher has a view of its own. Where epochs are chosen by the `validation` part, that one's
+    is among them.
     """
     decisive = {
-        "settings": settings.model_dump(mode="json", exclude={*LOGGING_ONLY, "weights"}),
+        "settings": settings.model_dump(mode="json", exclude={*logging_only(settings), "weights"}),
         "weights": None if settings.weights is None else content_sha256(Path(settings.weights)),
         "views": {
             name: value
@@ -37,6 +38,7 @@ def teacher_folder(base: Path, settings: TeacherSettings, fingerprints: Mapping[
             if name not in ("count", "enumerated")
         },
         "data": fingerprints["data"],
+        **({"validation": fingerprints["validation"]} if "validation" in fingerprints else {}),
     }
     decisive |= _code_of(settings.network.name)
     return base / f"teacher-{as_folder_name(settings.network.name)}-{_digest(decisive)}"
@@ -50,7 +52,12 @@ def student_folder(
     `fingerprints` are the `data` and `views` of what they are trained on; for distilled students also the key of the
     `cache`; and the digest of the `weights` that they begin with, where that is a file.
     """
-    excluded = NOT_DECISIVE | {"weights"} | ({"objective"} if kind == "labels" else set())
+    excluded = (
+        NOT_DECISIVE - LOGGING_ONLY
+        | logging_only(settings)
+        | {"weights"}
+        | ({"objective"} if kind == "labels" else set())
+    )
     decisive = {"settings": settings.model_dump(mode="json", exclude=set(excluded)), **fingerprints}
     decisive |= _code_of(settings.network.name)
     if kind == "distilled" and isinstance(settings.objective, Custom):

@@ -36,7 +36,7 @@ class FinishedRun:
     @property
     def is_regression(self) -> bool:
         """Whether it predicts numbers, not classes."""
-        return "mse" in self.result.metrics
+        return "mse" in self.result.any_metrics
 
 
 def open_run(path: Path) -> FinishedRun:

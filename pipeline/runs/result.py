@@ -49,9 +49,9 @@ class Result:
     weights_bytes: Whole
     weights_sha256: str
     metrics: Annotated[Metrics, GetPydanticSchema(lambda _, handler: handler(dict[str, float]))]
-    """On the test split."""
+    """On the test split; empty where it was not measured, as of a trial of a sweep."""
     test_sha256: str
-    """The digest of that test split."""
+    """The digest of that test split; empty where it was not measured."""
     seconds: Amount
     """Of training, all interrupted calls added up."""
     objective: Annotated[dict[str, Any], AfterValidator(_has_name)] | None = None
@@ -77,7 +77,25 @@ class Result:
     """The same of every function of the user's own that its recipe names, by name; None where it names none, and for
     runs of older versions. What a run names runs elsewhere only where it is that code: see `support.trust`.
     """
+    validation: Annotated[Metrics, GetPydanticSchema(lambda _, handler: handler(dict[str, float]))] | None = (
+        None
+    )
+    """Metrics on the validation part; None where the recipe has none."""
+    validation_sha256: str | None = None
+    """The digest of that part."""
+    kept_epoch: Whole | None = None
+    """The epoch whose network this is, where it was chosen by the validation part."""
     folder: Path = field(default=Path(), compare=False)
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether it was measured on the test part."""
+        return bool(self.test_sha256)
+
+    @property
+    def any_metrics(self) -> Metrics:
+        """Its metrics on the test part, or, while that was not measured, on the validation part."""
+        return self.metrics if self.is_tested else self.validation or Metrics()
 
     @property
     def seeds_folder(self) -> Path:
@@ -94,7 +112,7 @@ class Result:
         """Writes `result.json`, which makes the network a finished one."""
         content = asdict(self)
         del content["folder"]
-        for name in ("network_code", "code"):
+        for name in ("network_code", "code", "validation", "validation_sha256", "kept_epoch"):
             if content[name] is None:
                 del content[name]
         write_json(self.folder / RESULT, content)

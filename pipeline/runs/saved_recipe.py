@@ -10,12 +10,21 @@ from decant.cache import Difference, differences
 from decant.cache.io.files import write_atomically
 from decant.cache.io.redaction import without_secrets
 from decant.pipeline.config.recipe import Recipe, expand_paths, read_toml
+from decant.pipeline.config.settings import Training
 
 RECIPE = "recipe.toml"
 LOGGING_ONLY = frozenset({"evaluate_every", "log_every", "compile"})
 """Settings of training that do not change the weights that come of it."""
 NOT_DECISIVE = LOGGING_ONLY | {"seeds", "seed", "baseline"}
 """Settings of `[student]` that are no part of a folder's digest: those, and those that say which seeds are trained."""
+
+
+def logging_only(settings: Training) -> frozenset[str]:
+    """The settings of a training that do not change the weights that come of it. Which epochs are measured does, where
+    the best of them is kept or the training ends by them.
+    """
+    return LOGGING_ONLY - {"evaluate_every"} if settings.chooses else LOGGING_ONLY
+
 
 _NOT_DECISIVE_IN = {
     "teacher": LOGGING_ONLY,

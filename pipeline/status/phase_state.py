@@ -56,10 +56,13 @@ class Phase:
         """The metric that its finished networks are compared by; mean and standard deviation of several."""
         if not self.results:
             return ""
-        metric = headline(self.results[0].metrics)
-        values = [value for result in self.results if (value := metric.value(result.metrics)) is not None]
+        metric = headline(self.results[0].any_metrics)
+        tested = all(result.is_tested for result in self.results)
+        measured = [result.metrics if tested else result.validation or {} for result in self.results]
+        values = [value for metrics in measured if (value := metric.value(metrics)) is not None]
         spread = statistics.stdev(values) if len(values) > 1 else None
-        return f"{metric.name} {metric.with_spread(statistics.fmean(values), spread)}" if values else ""
+        part = "" if tested else "validation "
+        return f"{part}{metric.name} {metric.with_spread(statistics.fmean(values), spread)}" if values else ""
 
 
 def with_network(phase: Phase, folder: Path, total: int, seed: int | None = None) -> Phase:

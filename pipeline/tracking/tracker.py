@@ -59,7 +59,11 @@ def scalars_of(line: Epoch) -> dict[str, float]:
     {'train/loss': 0.5, 'train/lr': 0.1, 'test/accuracy': 0.75}
     """
     trained = {f"train/{name}": line.get(name) for name in ("loss", "hard", "soft", "lr", "seconds")}
-    tested = {f"test/{one_line(name)}": value for name, value in line.get("test", {}).items()}
+    tested = {
+        f"{part}/{one_line(name)}": value
+        for part in ("test", "validation")
+        for name, value in line.get(part, {}).items()
+    }
     return {name: float(value) for name, value in {**trained, **tested}.items() if value is not None}
 
 

@@ -19,6 +19,8 @@ from decant.cache.io.files import write_atomically
 from decant.cache.io.opening import open_read
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.support.archives import require_fair
+from decant.pipeline.training.averaging import Average
+from decant.pipeline.training.choosing import Choice
 from decant.pipeline.training.epoch_log import append_epoch, keep_epochs
 
 CHECKPOINT = "checkpoint.pt"
@@ -29,6 +31,8 @@ def resume(
     optimizer: torch.optim.Optimizer,
     folder: Path,
     scaler: torch.amp.GradScaler | None = None,
+    average: Average | None = None,
+    choice: Choice | None = None,
 ) -> int:
     """Loads the checkpoint of `folder` where there is one; returns the number of epochs that are done. Raises
     DamagedError for a file that is no checkpoint of this network.
@@ -49,6 +53,12 @@ def resume(
         optimizer.load_state_dict(saved["optimizer"])
         if scaler is not None:
             scaler.load_state_dict(saved["scaler"])
+        if average is not None:
+            _require_weights("average", network, saved["average"]["weights"])
+            average.load(saved["average"])
+        if choice is not None:
+            _require_weights("choice", network, saved["choice"]["weights"])
+            choice.load(saved["choice"])
     except Exception as error:  # a file that is no checkpoint may end in any error of what reads it
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DamagedError(
@@ -65,13 +75,23 @@ def save_epoch(
     epoch: int,
     metrics: dict[str, Any],
     scaler: torch.amp.GradScaler | None = None,
+    average: Average | None = None,
+    choice: Choice | None = None,
 ) -> None:
     """Writes the metrics of an epoch, then the checkpoint after it; `epoch` counts from 1."""
     append_epoch(folder, metrics)
     content = io.BytesIO()  # torch.save to a file would report a full disk with an error of its own
-    saved = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
+    saved: dict[str, Any] = {
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "epoch": epoch,
+    }
     if scaler is not None:
         saved["scaler"] = scaler.state_dict()
+    if average is not None:
+        saved["average"] = average.state()
+    if choice is not None:
+        saved["choice"] = choice.state()
     torch.save(saved, content)
     write_atomically(folder / CHECKPOINT, content.getbuffer())
 
@@ -80,9 +100,7 @@ def _require_fits(network: nn.Module, optimizer: torch.optim.Optimizer, saved: d
     """Raises ValueError, naming what is wrong, where the tensors of a checkpoint are not those of this network and its
     optimizer: dense, finite where the network's own are, of the same shapes and types.
     """
-    own = network.state_dict()
-    for name, tensor in saved["network"].items():
-        _require_like(f"network.{name}", tensor, own.get(name))
+    _require_weights("network", network, saved["network"])
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, state in saved["optimizer"]["state"].items():
         for name, value in state.items():
@@ -94,6 +112,15 @@ def _require_fits(network: nn.Module, optimizer: torch.optim.Optimizer, saved: d
         for name, value in theirs.items():
             if name != "params" and _kind_of(value) != _kind_of(group.get(name)):
                 raise ValueError(f"optimizer.{name}: expected {group.get(name)!r:.40}, found {value!r:.40}")
+
+
+def _require_weights(part: str, network: nn.Module, weights: dict[str, Any]) -> None:
+    """Raises ValueError where a part of a checkpoint has weights that are not those of this network; none is right."""
+    own = network.state_dict()
+    for name, tensor in weights.items():
+        _require_like(f"{part}.{name}", tensor, own.get(name))
+    if weights and weights.keys() != own.keys():
+        raise ValueError(f"{part}: lacks {min(own.keys() - weights.keys())}")
 
 
 def _require_like(name: str, tensor: object, own: Tensor | None) -> None:

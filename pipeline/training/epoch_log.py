@@ -22,7 +22,8 @@ from decant.pipeline.support.notices import say_once
 METRICS = "metrics.jsonl"
 
 Epoch = dict[str, Any]
-"""A line: `epoch` counted from 1, and what was measured of it, as `loss`, `lr`, `seconds`, `test`."""
+"""A line: `epoch` counted from 1, and what was measured of it, as `loss`, `lr`, `seconds`, and `test` or
+`validation`."""
 
 
 class _Line(BaseModel):
@@ -37,6 +38,7 @@ class _Line(BaseModel):
     lr: float | None = None
     seconds: Amount | None = None
     test: dict[str, float | None] = {}
+    validation: dict[str, float | None] = {}
 
 
 _LINE = TypeAdapter(_Line)

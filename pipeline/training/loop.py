@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from decant.pipeline.config.settings import Training
 from decant.pipeline.support.progress import progress
+from decant.pipeline.training.averaging import Average
 from decant.pipeline.training.background import prefetch
 from decant.pipeline.training.checkpoint import resume, save_epoch
+from decant.pipeline.training.choosing import Choice
 from decant.pipeline.training.device import make_scaler, to_device
 from decant.pipeline.training.divergence import require_finite, section_of
 from decant.pipeline.training.epoch_log import Epoch
@@ -38,17 +40,20 @@ def train(
     views: EpochViews,
     shares: NDArray[np.float64] | None = None,
     evaluate_on: Callable[[nn.Module], Metrics],
+    measured_on: Literal["test", "validation"] = "test",
     device: torch.device,
     lazy: bool = False,
     steps_alike: bool = False,
     description: str = "training",
     check_unchanged: Callable[[], None] = lambda: None,
     log: Callable[[Epoch], None] = lambda line: None,
-) -> None:
+) -> int:
     """Trains `network` in place, from the checkpoint in `folder` where there is one. `shares` (N,) are how often each
     sample is drawn; None has each once an epoch. `steps_alike` says that network and criterion do the same in every
     step, whatever the values, so that a GPU may record one and replay it. `check_unchanged` is called after each epoch,
-    and raises where that is not to be kept, as its data changed meanwhile.
+    and raises where that is not to be kept, as its data changed meanwhile. `measured_on` is the part that `evaluate_on`
+    measures on; by the validation part epochs are chosen, as `settings.keep` and `patience` say. Returns the epoch,
+    counted from 1, whose network is kept: averaged where `settings.average` says so.
 
     After every epoch a checkpoint and a line of metrics.jsonl are written, and `log` gets the line. Order, views,
     learning rate and random state are functions of (seed, epoch, step) alone, so that a run that was killed ends with
@@ -69,7 +74,10 @@ def train(
     recorded = steps_alike and device.type == "cuda" and settings.cuda_graphs
     one_step = Step(stepped, criterion, stepper, settings, record=recorded)
     keys = ShuffledKeys(len(data), settings.batch_size, settings.seed, views, shares)
-    first_epoch = resume(network, optimizer, folder, scaler)
+    average = Average(network, settings) if settings.average else None
+    choice = Choice(settings) if settings.chooses and measured_on == "validation" else None
+    stepper.after_step = average.after_step if average is not None else stepper.after_step
+    done = first_epoch = resume(network, optimizer, folder, scaler, average, choice)
     if first_epoch < settings.epochs:
         _require_batches(network, data, settings, device)
     workers = default_workers(lazy)
@@ -78,6 +86,8 @@ def train(
     with progress(description, settings.epochs * len(keys)) as advance:
         advance(first_epoch * len(keys))
         for epoch in range(first_epoch, settings.epochs):
+            if choice is not None and choice.is_over(epoch):
+                break
             started = time.perf_counter()
             keys.epoch = epoch
             torch.manual_seed(settings.seed + 1_000_003 * epoch)
@@ -85,19 +95,30 @@ def train(
             counted = _counted(prefetch(batches) if in_thread else batches, advance)
             losses = _train_epoch(one_step, counted, settings, epoch, len(keys), running)
             require_finite(losses, epoch + 1, settings, folder)
+            if average is not None:
+                average.after_epoch(epoch + 1)
             seconds = time.perf_counter() - started
             metrics: dict[str, Any] = {"epoch": epoch + 1, **losses, "seconds": seconds}
             metrics["lr"] = optimizer.param_groups[0]["lr"]
             if running.lines:
                 metrics["running"] = running.lines
             if (epoch + 1) % settings.evaluate_every == 0 or epoch + 1 == settings.epochs:
-                metrics["test"] = evaluate_on(network)
-                require_finite(metrics["test"], epoch + 1, settings, folder)
+                measured = network if average is None else average.network
+                metrics[measured_on] = evaluate_on(measured)
+                require_finite(metrics[measured_on], epoch + 1, settings, folder)
+                if choice is not None:
+                    choice.consider(epoch + 1, metrics[measured_on], measured)
             check_unchanged()
-            save_epoch(folder, network, optimizer, epoch + 1, metrics, scaler)
+            save_epoch(folder, network, optimizer, epoch + 1, metrics, scaler, average, choice)
             log(metrics)
+            done = epoch + 1
+    if average is not None and average.network is not network:
+        network.load_state_dict(average.network.state_dict())
+    if choice is not None and choice.restore(network):
+        done = choice.best_epoch
     for parameter in trainable:  # what was frozen counts among the parameters of a finished network
         parameter.requires_grad_(True)
+    return done
 
 
 class RunningLoss:

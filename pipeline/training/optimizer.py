@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,6 +54,8 @@ class Stepper:
         """`scaler` is that of float16, None scales nothing; `frozen` are the modules that stay in evaluation mode."""
         self.network, self.optimizer, self.settings, self.scaler = network, optimizer, settings, scaler
         self.frozen = frozen
+        self.after_step: Callable[[], None] = lambda: None
+        """Called after each step of the optimizer."""
         self._batches = self._samples = 0
 
     def add(self, loss: Tensor, size: int) -> None:
@@ -93,6 +95,7 @@ class Stepper:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self._batches = self._samples = 0
+        self.after_step()
 
     @property
     def _full(self) -> int:

@@ -11,10 +11,10 @@ from decant.pipeline.errors import RecipeError
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("student.ema=0.999", "there is no averaging of weights (EMA, SWA) in training; leave it out"),
-        ("ema.decay=0.999", "ema: unknown section; there is no averaging of weights"),
-        ("teacher.patience=3", "there is no early stopping"),
-        ("data.val_split=0.1", "there is no validation split: networks are measured on the test part alone"),
+        ("student.ema=0.999", 'it is average = "ema" or "swa" of teacher or student here'),
+        ("ema.decay=0.999", 'ema: unknown section; it is average = "ema"'),
+        ("teacher.early_stopping=3", "it is called patience here"),
+        ("data.val_split=0.1", "it is data.validation here: a share of the training part"),
         ("student.pos_weight=[1]", "student.pos_weight: unknown key; positive answers are not weighed apart"),
         ("student.learning_rate=1", "it is called lr here"),
         ("student.temperature=2", "it is of a student's loss: student.objective"),

@@ -71,8 +71,15 @@ class Command:
     """Of each class and part."""
 
 
-def _digits(phase: str) -> tuple[str, ...]:
-    return (phase, *(word for value in _SMALL for word in ("--set", value)), "--store", "store")
+_CHOSEN = (
+    *("data.validation=0.2", "student.epochs=4", "student.evaluate_every=1", "student.patience=3"),
+    *('student.keep="best"', 'student.average="ema"', "teacher.epochs=2"),
+)
+"""Epochs that are chosen by a validation part, of weights that are averaged."""
+
+
+def _digits(phase: str, *more: str) -> tuple[str, ...]:
+    return (phase, *(word for value in (*_SMALL, *more) for word in ("--set", value)), "--store", "store")
 
 
 _STUDENTS = tuple(map(_digits, ("teacher", "cache-logits", "student")))
@@ -80,6 +87,9 @@ _RUN = "runs/digits/student-mlp-kd-*/seed-0"
 KINDS = {
     "teacher": Command(_digits("teacher")),
     "student": Command(_digits("student"), _STUDENTS[:2]),
+    "chosen": Command(
+        _digits("student", *_CHOSEN), (_digits("teacher", *_CHOSEN), _digits("cache-logits", *_CHOSEN))
+    ),
     "report": Command(_digits("report"), _STUDENTS),
     "export": Command(("export", _RUN, "--samples", "20", "--calibration", "20"), _STUDENTS),
     "pack": Command(

@@ -10,7 +10,7 @@ from typing import Any
 from decant.pipeline.errors import PipelineError
 from decant.pipeline.report.charts import scatter
 from decant.pipeline.report.page import Section
-from decant.pipeline.report.rows import Gain, Row, gains
+from decant.pipeline.report.rows import Gain, Row, are_validated, gains
 from decant.pipeline.report.subject import Subject
 from decant.pipeline.runs.footprint import Footprint, measure_footprint
 from decant.pipeline.runs.result import Result
@@ -34,6 +34,7 @@ def answer(subject: Subject) -> Section:
             "lead": None if own is None else _lead(own, footprints),
             "gains": all_gains,
             "figure": figure.name,
+            "validated": are_validated(subject.rows),
             "rows": [
                 (row, name.removeprefix(f"{row.name}, "), footprints.get(row.first.folder))
                 for row, name in zip(subject.rows, subject.names, strict=True)

@@ -16,7 +16,7 @@ def curves(subject: Subject) -> Section:
     """One chart for each quantity that any network recorded, with all networks."""
     by_quantity = {
         quantity: history.curves(subject.rows, quantity)
-        for quantity in history.quantities(subject.rows[0].figure)
+        for quantity in history.quantities(subject.rows[0].figure, history.measured_part(subject.results))
     }
     by_quantity = {quantity: drawn for quantity, drawn in by_quantity.items() if drawn}
     if not by_quantity:
