@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,7 +28,7 @@ from decant.cache.format.blocks import Blocks, StoredRows, block_entry
 from decant.cache.format.row_marks import RowMarks, marked_rows, read_marks, row_crc32
 from decant.cache.format.tables import Layout
 from decant.cache.inputs import input_checksums
-from decant.cache.io import locks, partial
+from decant.cache.io import joint, locks, partial
 from decant.cache.io.files import drafting, reserve, storage_error, sync_folder
 from decant.cache.io.opening import NotAFileError, create_new, open_read, open_write, require_file
 from decant.cache.io.synced import SyncedBlocks, read_synced
@@ -52,10 +52,11 @@ class LogitCacheWriter:
     they need not exclude each other; `Store.building` does so to save the second one the work.
 
     Ranks of one job write any rows, each with a writer of its own: of the same path, with a file of its own until one
-    of them publishes, or of the same file, where the writer was sent to them by pickle. When all rows are written,
-    whoever calls `publish` joins them; until then it raises IncompleteError. Rows of blocks that are not whole yet are
-    marked one by one, in a file beside the partial one (`cache.format.row_marks`). Every 64 MiB a writer syncs, and
-    records which blocks are on the disk (`cache.io.synced`): a writer that goes on reads the others back, not these.
+    of them publishes, or of the same file, where they `join` or the writer was sent to them by pickle. When all rows
+    are written, whoever calls `publish` joins them; until then it raises IncompleteError. Rows of blocks that are not
+    whole yet are marked one by one, in a file beside the partial one (`cache.format.row_marks`). Every 64 MiB a writer
+    syncs, and records which blocks are on the disk (`cache.io.synced`): a writer that goes on reads the others back,
+    not these.
 
     >>> import tempfile
     >>> from decant.cache import LogitCache
@@ -72,6 +73,7 @@ class LogitCacheWriter:
     >>> folder.cleanup()
     """
 
+    _member: joint.Member | None = None
     _looked = _warned = False  # at a batch of rows, and whether something was doubtful
 
     def __init__(self, path: str | os.PathLike[str], manifest: Manifest) -> None:
@@ -82,26 +84,90 @@ class LogitCacheWriter:
         """
         self.path = Path(path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if os.path.lexists(self.path):
-                require_file(self.path)
-                partial.finish_publishing(self.path)
-                raise CacheError(f"{self.path}: already published; a published cache is never written again")
-            for other in partial.begun(self.path):
-                with contextlib.suppress(FormatError, PermissionError, FileNotFoundError):
-                    _check_begun(other, manifest)
-            self.partial, self._fd = partial.hold(self.path) or self._begin(manifest)
+            self._prepare(manifest)
+            self.partial, self._fd = partial.hold(self.path) or self._begin(
+                manifest, partial.new_name(self.path)
+            )
         except OSError as error:
             raise storage_error(error, self.path, "opening its partial file") from error
+        self._go_on(manifest)
+
+    @classmethod
+    def join(
+        cls, path: str | os.PathLike[str], manifest: Manifest, *, partial_file: Path | None = None
+    ) -> LogitCacheWriter:
+        """A writer into one partial file that others write at the same time: each of them whole blocks of its own,
+        from any machine that sees the folder, started at any time. The first makes the file.
+
+        Whoever calls `publish` when all rows are there publishes the file; while another still writes into it,
+        `publish` raises IncompleteError, and that one publishes. partial_file: the `partial` of a writer that has
+        joined, to join that very file. Raises as `LogitCacheWriter` does, and FileNotFoundError where there is no
+        `partial_file`.
+
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> manifest = Manifest.build(num_samples=3, num_outputs=2)
+        >>> writers = [LogitCacheWriter.join(Path(folder.name, "toy.h5"), manifest) for _ in range(2)]
+        >>> writers[0].partial == writers[1].partial
+        True
+        >>> writers[0].write([0, 1, 2], np.eye(3, 2))
+        >>> writers[0].close()
+        >>> writers[1].publish().name
+        'toy.h5'
+        >>> folder.cleanup()
+        """
+        if partial_file is not None:
+            return _join(Path(path), partial_file, manifest)
+        writer = cls.__new__(cls)
+        writer.path = Path(path)
+        try:
+            writer._prepare(manifest)
+            with locks.in_turn(writer.path.parent):
+                found = joint.join_one(writer.path)
+                if found is None and writer.path.exists():
+                    writer._refuse_published()
+                begin = joint.new_joint_name(writer.path)
+                writer.partial, writer._fd, alone = found or (*writer._begin(manifest, begin), True)
+        except OSError as error:
+            raise storage_error(error, writer.path, "opening its partial file") from error
+        writer._go_on(manifest, check=alone)
+        return writer
+
+    def _prepare(self, manifest: Manifest) -> None:
+        """Raises where `path` is published, or unfinished files of it are of another identity."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(self.path):
+            require_file(self.path)
+            partial.finish_publishing(self.path)
+            self._refuse_published()
+        for other in partial.begun(self.path):
+            with contextlib.suppress(FormatError, PermissionError, FileNotFoundError):
+                _check_begun(other, manifest)
+
+    def _refuse_published(self) -> NoReturn:
+        raise CacheError(f"{self.path}: already published; a published cache is never written again")
+
+    def _go_on(self, manifest: Manifest, check: bool = True) -> None:
+        """Takes up what the partial file holds; reads it back to `check` it, unless others write it already."""
         try:
             self._open(_check_begun(self.partial, manifest))
             reserve(self._fd, self.layout.size, self.partial)
-            self._forget_damaged(read_synced(self.partial, self._entries.reshape(-1)))
+            if check:
+                self._forget_damaged(read_synced(self.partial, self._entries.reshape(-1)))
             self._recall()
-            self._take_over_others()
+            if check:
+                self._take_over_others()
         except BaseException:
+            self._leave()
             os.close(self._fd)
             raise
+
+    def _leave(self) -> None:
+        """Gives up this writer's part in a file that others write too."""
+        if self._member is not None:
+            self._member.close()
+            locks.give_up(self._fd)
+            self._member = None
 
     def __enter__(self) -> LogitCacheWriter:
         return self
@@ -119,6 +185,7 @@ class LogitCacheWriter:
         if self._fd >= 0:
             self._marks.close()
             self._synced.close()
+            self._leave()
             os.close(self._fd)
             self._fd = self._stored.file.fd = -1
 
@@ -126,6 +193,16 @@ class LogitCacheWriter:
         """(N,) bool: which rows of `view` are stored; a resumed pass over the data skips those."""
         written: NDArray[np.bool_] = self._filled[view]
         return written.copy()
+
+    def sync(self) -> None:
+        """Makes what was written durable. Raises StorageError, and then removes the partial file: after a failed sync
+        nobody knows which rows are on the disk.
+        """
+        self._sync()
+
+    def refresh(self) -> None:
+        """Takes up the blocks that others have written into the same partial file since."""
+        self._see_entries(slice(None), self._stored.read_entries())
 
     def write(
         self,
@@ -190,6 +267,35 @@ class LogitCacheWriter:
         Warns where the rows cannot be a trained teacher's logits of these labels: no better than chance, one class for
         all samples, probabilities. For that it reads at most 4,096 rows.
         """
+        self._require_whole()
+        self._sync()
+        if self._member is not None:
+            try:
+                alone = self._become_the_only_writer()
+            except FileExistsError:
+                self.close()
+                return self.path
+            if not alone:
+                return self._publish_copy()
+            self._require_whole()
+        damaged = self._forget_damaged()
+        if damaged:
+            raise StorageError(
+                f"{self.partial}: {self.blocks.name(*damaged[0])} does not read back as written; run it again"
+            )
+        with contextlib.suppress(PermissionError):  # another person's file, in a folder that several write to
+            os.fchmod(self._fd, stat.S_IMODE(os.fstat(self._fd).st_mode) & ~0o222)
+        if not partial.publish(self.partial, self.path):
+            return self._publish_copy()
+        self.close()
+        _check_begun(self.path, self.manifest)
+        partial.remove_all(self.path)
+        sync_folder(self.path.parent)
+        self._warn(doubts(LogitCache.open(self.path, verify="off")))
+        return self.path
+
+    def _require_whole(self) -> None:
+        """Raises IncompleteError while blocks are missing, when what others have written is taken up."""
         self._entries = self._stored.read_entries()  # other ranks may have written into the same file
         if (self._entries == 0).any():
             self._recall()
@@ -200,23 +306,31 @@ class LogitCacheWriter:
                 f"{self.partial}: {len(missing):,} of {self._entries.size:,} blocks are not written, "
                 f"the first is {self.blocks.name(*missing[0].tolist())}"
             )
-        self._sync()
-        damaged = self._forget_damaged()
-        if damaged:
-            raise StorageError(
-                f"{self.partial}: {self.blocks.name(*damaged[0])} does not read back as written; run it again"
-            )
-        with contextlib.suppress(PermissionError):  # another person's file, in a folder that several write to
-            os.fchmod(self._fd, stat.S_IMODE(os.fstat(self._fd).st_mode) & ~0o222)
-        if not partial.publish(self.partial, self.path):
-            with LogitCacheWriter(self.path, self.manifest) as again:
-                again._copy(self._stored)
-                again.publish()
+
+    def _become_the_only_writer(self) -> bool:
+        """See `joint.become_the_only_writer`. Opens the file anew, as another machine's writes are seen by who opens it
+        after they were closed.
+        """
+        self._leave()
+        try:
+            fd = joint.open_joint(self.partial)
+        except (
+            FileNotFoundError,
+            NotAFileError,
+        ):  # published just now; or taken over by who could not see this one
+            if self.path.exists():
+                raise FileExistsError(self.path) from None
+            return False
+        self._stored.file.fd, old, self._fd = fd, self._fd, fd
+        os.close(old)
+        return joint.become_the_only_writer(fd, self.partial, self.path)
+
+    def _publish_copy(self) -> Path:
+        """Publishes a copy in a file that nobody else can write."""
+        with LogitCacheWriter(self.path, self.manifest) as again:
+            again._copy(self._stored)
+            again.publish()
         self.close()
-        _check_begun(self.path, self.manifest)
-        partial.remove_all(self.path)
-        sync_folder(self.path.parent)
-        self._warn(doubts(LogitCache.open(self.path, verify="off")))
         return self.path
 
     def _warn(self, found: list[str]) -> None:
@@ -229,9 +343,9 @@ class LogitCacheWriter:
                 stacklevel=3,
             )
 
-    def _begin(self, manifest: Manifest) -> tuple[Path, int]:
+    def _begin(self, manifest: Manifest, name: Path) -> tuple[Path, int]:
         """A new partial file: its header is whole, and this process has its lock, before it has its name."""
-        name, fd = partial.new_name(self.path), -1
+        fd = -1
         try:
             with drafting(name) as draft:
                 _require_room(draft, hdf5.header_room(manifest), name)
@@ -254,18 +368,33 @@ class LogitCacheWriter:
         self._entries = self._stored.read_entries()
         filled = np.repeat(self._entries != 0, self.blocks.rows, axis=1)
         self._filled: NDArray[np.bool_] = np.ascontiguousarray(filled[:, : self.blocks.num_samples])
+        self._member = joint.Member(self.partial) if joint.is_joint(self.partial) else None
         self._marks, self._synced = RowMarks(self.partial), SyncedBlocks(self.partial)
 
     def _store(self, batch: Batch) -> None:
         """Writes the rows that are not stored yet, and then the entries of the blocks that are whole with them."""
-        self._check_repeats(batch)
         view, rows = batch.view, batch.samples
+        if self._member is not None and len(rows):
+            blocks = slice(int(rows.min()) >> self.blocks.shift, (int(rows.max()) >> self.blocks.shift) + 1)
+            entries = self._stored.read_some_entries(view, blocks.start, blocks.stop)
+            self._see_entries(slice(view, view + 1), entries[None], blocks)
+        self._check_repeats(batch)
         fresh = np.flatnonzero(~self._filled[view, rows])
         for first, end in _runs(rows, fresh):
             for table in batch.columns:
                 self._stored.write(table, view, int(rows[first]), batch.part(table, first, end))
         self._filled[view, rows[fresh]] = True
         self._finish(batch, fresh)
+        if self._member is not None:
+            self._member.add(len(fresh))
+
+    def _see_entries(self, views: slice, entries: NDArray[np.uint64], blocks: slice = slice(None)) -> None:
+        """Takes up entries that others may have written: what is whole is not written again."""
+        theirs = (self._entries[views, blocks] == 0) & (entries != 0)
+        for view, block in np.argwhere(theirs).tolist():
+            first, end = self.blocks.bounds(block + (blocks.start or 0))
+            self._filled[view + (views.start or 0), first:end] = True
+        self._entries[views, blocks] = np.where(theirs, entries, self._entries[views, blocks])
 
     def _finish(self, batch: Batch, fresh: NDArray[np.intp]) -> None:
         """Marks rows that are in the file: by the entry of their block where that is whole, or else one by one."""
@@ -418,6 +547,7 @@ def _join(path: Path, name: Path, manifest: Manifest) -> LogitCacheWriter:
         writer._open(_check_begun(name, manifest))
         writer._recall()
     except BaseException:
+        writer._leave()
         os.close(writer._fd)
         raise
     return writer

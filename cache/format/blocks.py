@@ -114,6 +114,11 @@ class StoredRows:
         """The table `blocks`, (V, ⌈N/R⌉)."""
         return self.file.read_entries().reshape(self.blocks.num_views, self.blocks.per_view)
 
+    def read_some_entries(self, view: int, first: int, end: int) -> NDArray[np.uint64]:
+        """The entries of blocks `first` to `end` − 1 of a view."""
+        offset = self.blocks.entries_offset + 8 * view * self.blocks.per_view
+        return np.frombuffer(self.file.read(offset + 8 * first, offset + 8 * end), "<u8")
+
     def write_entry(self, view: int, block: int, entry: int) -> None:
         """Marks a block as written, or with 0 as unwritten."""
         self.file.write_entry(view * self.blocks.per_view + block, entry)

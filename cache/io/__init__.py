@@ -10,6 +10,7 @@ system.py     what only POSIX has, and what stands in for it elsewhere
 blockfile.py  files of checksummed blocks: filled in place, resumed, checked when they are read
 checksum.py   CRC-32
 partial.py    the unfinished file of a cache: its name, who may write into it, how it is published
+joint.py      an unfinished file that several processes write at the same time
 synced.py     which blocks of it are on the disk
 usage.py      who uses a published file
 

@@ -157,6 +157,26 @@ def holder(lock: Path) -> str | None:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Lets one process after the other make a file in a folder; where a folder cannot be locked, all go on at once.
+
+    >>> with in_turn(Path(".")):
+    ...     print("makes a file")
+    makes a file
+    """
+    fd = -1
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY)
+        while try_flock(fd, EXCLUSIVE) is False:
+            time.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        if fd >= 0:
+            _release(fd)
+
+
 # An unfinished file is its own lock: its writers share it, so that the ranks of one job can join each other.
 
 
@@ -181,6 +201,18 @@ def join(fd: int) -> bool:
     (True, False, True)
     """
     return try_flock(fd, SHARED) is True
+
+
+def give_up(fd: int) -> None:
+    """Ends this process's part in an open unfinished file; closing is not enough where forked workers have it open too.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as first, open(first.name) as second:
+    ...     claim(first.fileno()), give_up(first.fileno()), claim(second.fileno())
+    (True, None, True)
+    """
+    with contextlib.suppress(OSError):
+        flock(fd, FREE)
 
 
 def in_use(fd: int) -> bool:

@@ -1,6 +1,7 @@
 """The unfinished file of a cache: its name, who may write into it, and how it is published.
 
-While `PATH` is built, its rows are in `PATH.MACHINE-TOKEN.partial`. Two builders of one cache must never write into one
+While `PATH` is built, its rows are in `PATH.MACHINE-TOKEN.partial`. (Files that several processes write together have a
+protocol of their own, `decant.cache.io.joint`.) Two builders of one cache must never write into one
 file, also where locks do not exist or do not reach from one machine to the next. So an unfinished file has one builder:
 the process that holds its lock on the machine that began it. Any other builder only reads it, and copies its sound
 blocks into a file of its own. No two files ever have the same name, so nobody can publish the file of another builder.
@@ -33,7 +34,12 @@ MARKS = ".rows"
 SYNCED = ".synced"
 """Ends the name of a file beside an unfinished one that says which of its blocks are on the disk."""
 
-_LOG = rf"\.\w+({re.escape(MARKS)}|{re.escape(SYNCED)})"
+JOINED = ".joined"
+"""Ends the name of a file beside an unfinished one that a process has there as long as it may write into it together
+with others.
+"""
+
+_LOG = rf"\.\w+({re.escape(MARKS)}|{re.escape(SYNCED)}|{re.escape(JOINED)})"
 
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -81,7 +87,7 @@ def hold(path: Path) -> tuple[Path, int] | None:
         if found.name.removeprefix(f"{path.name}.").startswith(f"{machine()}-"):
             # Another person's, or just published and so with two names, or replaced by what is no file.
             with contextlib.suppress(PermissionError, FileNotFoundError, NotAFileError):
-                _make_writable(found)
+                make_writable(found)
                 fd = open_write(found)
                 if is_ours(fd) and claim(fd) and has_one_name(fd):  # not published in the meantime
                     return found, fd
@@ -89,8 +95,13 @@ def hold(path: Path) -> tuple[Path, int] | None:
     return None
 
 
-def _make_writable(unfinished: Path) -> None:
-    """Undoes what a builder does just before it publishes its file, if it was killed then."""
+def make_writable(unfinished: Path) -> None:
+    """Undoes what a builder does just before it publishes its file, if it was killed then.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     make_writable(Path(file.name))
+    """
     if not os.access(unfinished, os.W_OK):
         with open_read(unfinished, follow=False) as file:
             ours = has_one_name(file.fileno()) and is_ours(file.fileno())
@@ -149,7 +160,8 @@ def synced_of(unfinished: Path) -> list[Path]:
 
 
 def logs_of(unfinished: Path) -> list[Path]:
-    """All files that say something of an unfinished file: those of `marks_of` and of `synced_of`.
+    """All files that say something of an unfinished file: those of `marks_of` and of `synced_of`, and
+    `decant.cache.io.joint`.
 
     >>> logs_of(Path("digits.h5.host-1.partial"))
     []

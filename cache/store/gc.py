@@ -17,14 +17,14 @@ from decant.cache.io.drafts import DRAFT
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import in_use, lock_path
 from decant.cache.io.opening import is_file, kind, open_read
-from decant.cache.io.partial import MARKS, PARTIAL, SYNCED, logs_of
+from decant.cache.io.partial import JOINED, MARKS, PARTIAL, SYNCED, logs_of
 from decant.cache.io.system import allocated_bytes
 from decant.cache.store.local import SUFFIX, Store
 
 DAY = 86_400.0
 _DRAFT_NAME = re.compile(rf".+\.[0-9a-f]{{8}}{re.escape(DRAFT)}")
 _LOG_NAME = re.compile(
-    rf"(.+{re.escape(SUFFIX)}\.[\w-]+{re.escape(PARTIAL)})\.\w+({re.escape(MARKS)}|{re.escape(SYNCED)})"
+    rf"(.+{re.escape(SUFFIX)}\.[\w-]+{re.escape(PARTIAL)})\.\w+({re.escape(MARKS)}|{re.escape(SYNCED)}|{re.escape(JOINED)})"
 )
 _PARTIAL_NAME = re.compile(rf".+{re.escape(SUFFIX)}\.[\w-]+{re.escape(PARTIAL)}")
 
@@ -87,7 +87,7 @@ def leftovers(
         f"*{DRAFT}": lambda path: _DRAFT_NAME.fullmatch(path.name) is not None,
         **{
             f"*{ending}": lambda path: _LOG_NAME.fullmatch(path.name) is not None
-            for ending in (MARKS, SYNCED)
+            for ending in (MARKS, SYNCED, JOINED)
         },
         **{f"{pattern}{PARTIAL}": is_ours for pattern, is_ours in also.items()},
     }
@@ -118,7 +118,7 @@ def remove_leftover(leftover: Leftover) -> bool:
     >>> folder.cleanup()
     """
     try:
-        if leftover.path.name.endswith((PARTIAL, DRAFT, MARKS, SYNCED)):
+        if leftover.path.name.endswith((PARTIAL, DRAFT, MARKS, SYNCED, JOINED)):
             if _written(leftover.path):
                 return False
             if leftover.path.name.endswith(PARTIAL):

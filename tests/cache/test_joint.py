@@ -1,0 +1,210 @@
+"""Writers that join one partial file: parts of a pass at any time, ranks of a job, whatever locks are worth."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from decant.cache import CacheError, IncompleteError, LogitCache, LogitCacheWriter, MismatchError
+from decant.cache.io import joint, partial
+from tests.helpers.caches import build, holds_the_answers, leftovers, manifest, write, write_missing
+from tests.helpers.processes import finished, line, python
+
+OF = manifest(100)
+PART = """
+import sys, numpy as np
+from decant.cache import IncompleteError, LogitCacheWriter
+from tests.helpers.caches import manifest, write
+part, parts = int(sys.argv[2]), int(sys.argv[3])
+with LogitCacheWriter.join(sys.argv[1], manifest(100)) as writer:
+    print(writer.partial, flush=True)
+    if len(sys.argv) > 4:
+        sys.stdin.readline()
+    for number in range(8):  # two views of four blocks
+        if number * parts // 8 == part:
+            view, block = divmod(number, 4)
+            rows = np.arange(32 * block, min(100, 32 * (block + 1)))
+            write(writer, view, rows[~writer.is_written(view)[rows]])
+    try:
+        print(writer.publish(), flush=True)
+    except IncompleteError as error:
+        print(error, flush=True)
+"""
+
+
+@pytest.fixture(params=["locks", "no locks", "locks that end at the machine"])
+def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the file system's locks are worth between two writers."""
+    if request.param == "no locks":
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    elif request.param == "locks that end at the machine":
+        monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joint, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(joint, "_POLL_SECONDS", 0.01)
+
+
+def write_block(writer: LogitCacheWriter, number: int) -> None:
+    view, block = divmod(number, 4)
+    write(writer, view, np.arange(32 * block, min(100, 32 * (block + 1))))
+
+
+def test_parts_at_once_and_one_after_the_other_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "cache.h5"
+    first = [python(PART, path, part, 4, "waits") for part in (2, 0)]
+    names = {line(process).strip() for process in first}
+    late = python(PART, path, 3, 4)
+    names.add(line(late).strip())
+    assert "blocks are not written" in finished(late)
+    assert len(names) == 1, "every part writes the same file"
+    assert len(joint.members(Path(*names))) == 2
+    for process in first:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert "blocks are not written" in finished(process)
+    assert str(path) in finished(python(PART, path, 1, 4)).splitlines()
+    assert path.read_bytes() == build(tmp_path / "alone.h5", OF).read_bytes()
+    assert leftovers(tmp_path) == []
+
+
+def test_several_that_find_it_whole_at_once_publish_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "cache.h5"
+    for part in range(4):
+        writer = LogitCacheWriter.join(path, OF)
+        write_block(writer, 2 * part)
+        write_block(writer, 2 * part + 1)
+        writer.close()
+    together = [python(PART, path, 9, 4, "waits") for _ in range(4)]
+    for process in together:
+        line(process)
+    for process in together:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [finished(process).strip() for process in together]
+    assert said.count(str(path)) >= 1
+    assert all(each == str(path) or "the last one publishes" in each for each in said), said
+    assert path.read_bytes() == build(tmp_path / "alone.h5", OF).read_bytes()
+    assert leftovers(tmp_path) == []
+
+
+def test_what_a_slow_twin_still_writes_is_never_published_under_it(
+    tmp_path: Path, locks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same part twice, as a scheduler starts a job again whose machine it lost: the first is not dead."""
+    path = tmp_path / "cache.h5"
+    slow = LogitCacheWriter.join(path, OF)
+    if locks == "locks that end at the machine":
+        monkeypatch.setattr(partial, "machine", lambda: "another")
+    quick = LogitCacheWriter.join(path, OF)
+    assert slow.partial == quick.partial
+    begun = os.fstat(slow._fd).st_ino
+    write_missing(quick)
+    if locks == "locks":
+        with pytest.raises(IncompleteError, match="the last one publishes"):
+            quick.publish()
+        quick.close()
+        assert not path.exists()
+        assert slow.publish() == path
+        assert path.stat().st_ino == begun, "no copy where it is certain that nobody else writes"
+    else:
+        assert quick.publish() == path
+        assert path.stat().st_ino != begun, "a file that another process may write was published"
+        content = path.read_bytes()
+        os.pwrite(slow._fd, b"other", 40_000)
+        assert path.read_bytes() == content
+        slow.close()
+    assert holds_the_answers(LogitCache.open(path, verify="open"))
+    assert leftovers(tmp_path) == []
+
+
+def test_blocks_of_others_are_not_written_again(tmp_path: Path) -> None:
+    with (
+        LogitCacheWriter.join(tmp_path / "cache.h5", OF) as one,
+        LogitCacheWriter.join(tmp_path / "cache.h5", OF) as two,
+    ):
+        write_block(one, 5)
+        assert not two.is_written(1).any()
+        write_block(two, 5)
+        assert two.is_written(1)[32:64].all()
+        write_block(one, 0)
+        two.refresh()
+        assert two.is_written(0).tolist() == [True] * 32 + [False] * 68
+
+
+def test_a_killed_part_of_this_machine_leaves_nothing_uncertain(tmp_path: Path) -> None:
+    path = tmp_path / "cache.h5"
+    killed = python(PART, path, 0, 4, "waits")
+    begun = Path(line(killed).strip())
+    assert len(joint.members(begun)) == 1
+    inode = begun.stat().st_ino
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert [found.living for found in joint.members(begun)] == [False]
+    with LogitCacheWriter.join(path, OF) as writer:
+        assert writer.partial == begun
+        write_missing(writer)
+        writer.publish()
+    assert path.stat().st_ino == inode
+    assert leftovers(tmp_path) == []
+
+
+def test_after_the_crash_of_another_machine_a_copy_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cache.h5"
+    monkeypatch.setattr(partial, "machine", lambda: "elsewhere")
+    crashed = LogitCacheWriter.join(path, OF)
+    write_block(crashed, 0)
+    os.close(crashed._fd)  # without a word: its `.joined` file stays
+    assert crashed._member is not None
+    os.close(crashed._member._fd)
+    monkeypatch.setattr(partial, "machine", lambda: "here")
+    inode = crashed.partial.stat().st_ino
+    with LogitCacheWriter.join(path, OF) as writer:
+        assert writer.partial == crashed.partial
+        assert writer.is_written(0)[:32].all()
+        write_missing(writer)
+        writer.publish()
+    assert path.stat().st_ino != inode
+    assert path.read_bytes() == build(tmp_path / "alone.h5", OF).read_bytes()
+    assert leftovers(tmp_path) == []
+
+
+def test_a_whole_pass_goes_on_in_the_file_of_parts(tmp_path: Path, locks: str) -> None:
+    path = tmp_path / "cache.h5"
+    with LogitCacheWriter.join(path, OF) as part:
+        write_block(part, 3)
+    with LogitCacheWriter(path, OF) as whole:
+        assert whole.is_written(0).sum() == 4
+        assert (whole.partial == part.partial) == (locks != "no locks")
+        write_missing(whole)
+        whole.publish()
+    assert path.read_bytes() == build(tmp_path / "alone.h5", OF).read_bytes()
+    assert leftovers(tmp_path) == []
+
+
+def test_a_joint_file_of_another_question_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cache.h5"
+    with LogitCacheWriter.join(path, OF) as first:
+        with pytest.raises(MismatchError, match="was begun with another identity"):
+            LogitCacheWriter.join(path, manifest(101))
+        write_missing(first)
+        first.publish()
+    with pytest.raises(CacheError, match="already published"):
+        LogitCacheWriter.join(path, OF)
