@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     )
     from decant.cache.dataset import SoftLabelDataset
     from decant.cache.drawn_views import DrawnViews, is_third_pass
-    from decant.cache.encodings import Dense, Encoding, Quantised, Sparse
+    from decant.cache.encodings import Dense, Encoding, Quantised, Sparse, SparseRows
+    from decant.cache.encodings.temperatures import interpolated, log_tail_bounds
     from decant.cache.ensemble import Ensemble
     from decant.cache.errors import (
         CacheError,
@@ -124,6 +125,7 @@ __all__ = [
     "SoftLabelDataset",
     "SoftLabelStream",
     "Sparse",
+    "SparseRows",
     "StorageError",
     "Store",
     "Summary",
@@ -148,9 +150,11 @@ __all__ = [
     "import_logits",
     "input_checksums",
     "input_crc32",
+    "interpolated",
     "is_pair",
     "is_third_pass",
     "leftovers",
+    "log_tail_bounds",
     "merge_caches",
     "merge_parts",
     "one_input",
@@ -183,7 +187,9 @@ _NAMES = {
         "Encoding",
         "Quantised",
         "Sparse",
+        "SparseRows",
     ),
+    "encodings.temperatures": ("interpolated", "log_tail_bounds"),
     "ensemble": ("Ensemble",),
     "errors": (
         "CacheError",

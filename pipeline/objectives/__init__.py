@@ -1,5 +1,6 @@
 """Distillation losses: pure functions of (student_logits, teacher_logits, labels) that return `Terms`, and the same as
-modules, `KD(alpha=0.9, temperature=4.0)`, that are called with these three.
+modules, `KD(alpha=0.9, temperature=4.0)`, that are called with these three. `sparse_kd` and its kin compare with
+`SparseTargets`, sparse rows of a cache, and `fused_kd` without ever holding all student logits.
 """
 
 from decant.pipeline.data.samples import NO_LABEL
@@ -29,6 +30,25 @@ from decant.pipeline.objectives.modules import (
 from decant.pipeline.objectives.registry import FUNCTIONS, build, from_cache, from_labels, is_fixed
 from decant.pipeline.objectives.relational import dist
 from decant.pipeline.objectives.sigmoid import binary_cross_entropy, sigmoid_kd, sigmoid_mse
+from decant.pipeline.objectives.sparse.fused import fused_ce_plus_kl, fused_kd
+from decant.pipeline.objectives.sparse.losses import (
+    sparse_ce_plus_kl,
+    sparse_js,
+    sparse_kd,
+    sparse_mse,
+    sparse_rkl,
+    sparse_soft_ce,
+)
+from decant.pipeline.objectives.sparse.modules import (
+    SparseCEPlusKL,
+    SparseJS,
+    SparseKD,
+    SparseMSE,
+    SparseObjective,
+    SparseRKL,
+    SparseSoftCE,
+)
+from decant.pipeline.objectives.sparse.targets import SparseTargets
 from decant.pipeline.objectives.squared import logit_mse, regression, squared_error
 from decant.pipeline.objectives.terms import Loss, Terms, standardized
 from decant.pipeline.objectives.transfer import transfer_data, transfer_knowledge, transfer_model
@@ -53,6 +73,14 @@ __all__ = [
     "SigmoidKD",
     "SigmoidMSE",
     "SoftCE",
+    "SparseCEPlusKL",
+    "SparseJS",
+    "SparseKD",
+    "SparseMSE",
+    "SparseObjective",
+    "SparseRKL",
+    "SparseSoftCE",
+    "SparseTargets",
     "Terms",
     "TransferData",
     "TransferKnowledge",
@@ -65,6 +93,8 @@ __all__ = [
     "dkd",
     "from_cache",
     "from_labels",
+    "fused_ce_plus_kl",
+    "fused_kd",
     "general",
     "is_fixed",
     "js",
@@ -78,6 +108,12 @@ __all__ = [
     "smoothed_labels",
     "soft_ce",
     "softened_kl",
+    "sparse_ce_plus_kl",
+    "sparse_js",
+    "sparse_kd",
+    "sparse_mse",
+    "sparse_rkl",
+    "sparse_soft_ce",
     "squared_error",
     "standardized",
     "transfer_data",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable
-from typing import Any, ClassVar, Concatenate, ParamSpec
+from typing import Any, ClassVar, Concatenate, Literal, ParamSpec
 
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -101,8 +101,8 @@ class Objective(nn.Module):
 
     def _checked(self, name: str, value: Any) -> Any:
         """The value of a setting. Raises ValueError for one out of its range, or of another type."""
-        kind: type[Section] = _Smoothing if name == "label_smoothing" else self.settings
-        tag = {} if name == "label_smoothing" else {"name": name_of(self.settings)}
+        kind: type[Section] = _NOT_OF_RECIPES.get(name, self.settings)
+        tag = {} if name in _NOT_OF_RECIPES else {"name": name_of(self.settings)}
         try:
             found = getattr(kind.model_validate({**tag, name: value}), name)
         except ValidationError:
@@ -134,6 +134,19 @@ class _Smoothing(Section):
     label_smoothing: Share = 0.0
 
 
+class _OfSparseRows(Section):
+    """The settings that objectives on sparse rows have, see `decant.pipeline.objectives.sparse`."""
+
+    tail: Literal["bucket", "draws", "drop"] | None = None
+    interpolate: bool = False
+
+
+_NOT_OF_RECIPES: dict[str, type[Section]] = {
+    "label_smoothing": _Smoothing,
+    "tail": _OfSparseRows,
+    "interpolate": _OfSparseRows,
+}
+"""By the name of a setting: where it is described, if not with the objective that a recipe names."""
 _SETTINGS = {f"{kind.function}": kind for kind in BUILTIN} | {
     f"{kind.sigmoid_function}": kind for kind in BUILTIN if kind.sigmoid_function
 }
