@@ -2,6 +2,7 @@
 
 errors.py      what can be wrong with a cache
 manifest.py    what a cache holds and where it came from; its key
+positions.py   samples of several positions each; lengths.py, which rows are whose
 encodings/     how the logits of a row are stored
 format/        the file: HDF5 header, tables, blocks and checksums
 io/            atomic writes, locks, unfinished files
@@ -75,6 +76,8 @@ if TYPE_CHECKING:
     from decant.cache.manifest import Manifest, class_list, differences, require_equal
     from decant.cache.parts import merge_parts
     from decant.cache.plausibility import Accuracy, accuracy_in, accuracy_of, are_probabilities
+    from decant.cache.position_statistics import PositionSummary
+    from decant.cache.positions import Positions
     from decant.cache.reader import LogitCache, Verify
     from decant.cache.sigmoid_statistics import SigmoidScores, average_precision, sigmoid_scores
     from decant.cache.source import LogitSource, row_chunks
@@ -117,6 +120,8 @@ __all__ = [
     "MismatchError",
     "NewerFormatError",
     "NotComparableError",
+    "PositionSummary",
+    "Positions",
     "Quantised",
     "RegressionSummary",
     "RewrittenError",
@@ -242,6 +247,8 @@ _NAMES = {
         "accuracy_of",
         "are_probabilities",
     ),
+    "position_statistics": ("PositionSummary",),
+    "positions": ("Positions",),
     "reader": (
         "LogitCache",
         "Verify",

@@ -18,8 +18,11 @@ import numpy as np
 from decant.cache.encodings import Encoding, encoding_of
 from decant.cache.errors import Difference, FormatError, MismatchError, shorten
 from decant.cache.io.redaction import without_secrets
+from decant.cache.positions import Description, Positions
 
 SECTIONS = ("teacher", "data", "views", "encoding")
+POSITIONS = "positions"
+"""A fifth section, of caches whose samples have several positions each."""
 MAX_BYTES = 60_000  # an HDF5 attribute in an object header ends at 64 KiB
 _MAX_DEPTH = 32  # of tables in tables; deeper JSON is no manifest
 _MAX_NAMES = 32_768  # bytes of class names kept in full; longer lists are kept as their digest
@@ -52,12 +55,12 @@ class Manifest:
                 raise FormatError(
                     f"manifest: identity.{section} must be a table, found {self.identity.get(section)!r}"
                 )
-        unknown = sorted(set(self.identity) - set(SECTIONS))
+        unknown = sorted(set(self.identity) - {*SECTIONS, POSITIONS})
         if unknown:
             raise FormatError(
                 f"manifest: identity has an unknown section {unknown[0]!r}; known: {', '.join(SECTIONS)}"
             )
-        _ = self.num_views, self.num_samples, self.num_targets
+        _ = self.num_views, self.num_samples, self.num_targets, self.positions
         self.encoding.check_outputs(self.num_outputs)
         size = len(self.to_json())
         if size > MAX_BYTES:
@@ -76,14 +79,16 @@ class Manifest:
         data: Mapping[str, Any] | None = None,
         views: Mapping[str, Any] | None = None,
         encoding: Encoding | Mapping[str, Any] | None = None,
+        positions: Positions | Mapping[str, Any] | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> Manifest:
         """Makes a manifest from the sizes of the tables, and what else identifies teacher, data, views and encoding.
 
         num_targets: None for integer labels (N,), T for float targets (N, T). encoding: an `Encoding`, as
         `decant.encodings.Dense("float32")`; or fields of `identity.encoding`: without a `kind` logits are dense and
-        have `dtype` (by default "float16"). A cache is made to be shared: passwords and tokens in texts are left out,
-        see `cache.io.redaction`. Raises FormatError; ValueError for an `Encoding` with a `dtype` beside.
+        have `dtype` (by default "float16"). positions: where samples have several positions each, what `Positions.of`
+        makes of their lengths, or its `identity`. A cache is made to be shared: passwords and tokens in texts are left
+        out, see `cache.io.redaction`. Raises FormatError; ValueError for an `Encoding` with a `dtype` beside.
 
         >>> from decant.cache.encodings import Dense
         >>> one = Manifest.build(num_samples=10, num_outputs=2, dtype="float32")
@@ -101,12 +106,15 @@ class Manifest:
         for content in (teacher, data, views, info):
             if _too_deep(content or {}):
                 raise FormatError(f"manifest: nested more than {_MAX_DEPTH} deep")
-        identity = {
+        identity: dict[str, Any] = {
             "teacher": {**without_secrets(teacher or {}), "outputs": int(num_outputs)},
             "data": {**without_secrets(data or {}), "length": int(num_samples), "targets": num_targets},
             "views": {**without_secrets(views or {}), "count": int(num_views)},
             "encoding": stored,
         }
+        if positions is not None:
+            described = positions.identity if isinstance(positions, Positions) else positions
+            identity[POSITIONS] = without_secrets(described)
         return cls(identity, without_secrets(info or {}))
 
     @classmethod
@@ -179,6 +187,23 @@ class Manifest:
         return encoding_of(self.identity["encoding"])
 
     @property
+    def positions(self) -> Description | None:
+        """What the identity says of the samples' positions; None where a sample is one row."""
+        if POSITIONS not in self.identity:
+            return None
+        return Description.read(self.identity[POSITIONS], self.num_samples)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of one view: N, or the positions of all samples together."""
+        return self.num_samples if self.positions is None else self.positions.axis.count
+
+    @property
+    def format_version(self) -> int:
+        """The first version of the file format whose readers know such a cache."""
+        return max(self.encoding.format_version, 1 if self.positions is None else 2)
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Little-endian dtype of the logits that are read."""
         return self.encoding.logits_dtype
@@ -193,7 +218,7 @@ class Manifest:
 
 
 def differences(
-    expected: Mapping[str, Any], found: Mapping[str, Any], sections: Sequence[str] = SECTIONS
+    expected: Mapping[str, Any], found: Mapping[str, Any], sections: Sequence[str] = (*SECTIONS, POSITIONS)
 ) -> list[Difference]:
     """Every field of `sections` in which two identities differ, in order of their names; none if their keys agree.
 
@@ -215,7 +240,7 @@ def require_equal(
     *,
     subject: str,
     hint: str,
-    sections: Sequence[str] = SECTIONS,
+    sections: Sequence[str] = (*SECTIONS, POSITIONS),
 ) -> None:
     """Raises MismatchError where two identities differ in `sections`.
 

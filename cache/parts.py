@@ -7,34 +7,29 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.errors import CacheError, CacheWarning, FormatError, IncompleteError, MismatchError
 from decant.cache.format import hdf5
-from decant.cache.format.blocks import Blocks, StoredRows, block_entry
-from decant.cache.format.row_marks import marked_rows, read_marks
+from decant.cache.format.batch import Batch
+from decant.cache.format.blocks import Blocks, StoredRows
+from decant.cache.format.known import known_positions
+from decant.cache.format.row_marks import marked_rows, read_batch, read_marks
 from decant.cache.format.tables import Layout
 from decant.cache.io import partial
 from decant.cache.io.locks import in_use
 from decant.cache.io.opening import NotAFileError, open_read
 from decant.cache.manifest import Manifest, require_equal
+from decant.cache.positions import Positions
 from decant.cache.store.local import Store
 from decant.cache.writer import LogitCacheWriter
 
 NameMissing = Callable[[Manifest, NDArray[np.bool_]], str]
 """(manifest, missing rows (V, N)) → what to do about them, for a message."""
 _SHOWN = 4  # ranges of missing rows, or damaged blocks, that a message lists
-
-
-class _Rows(NamedTuple):
-    """Rows of one block."""
-
-    view: int
-    samples: NDArray[np.int64]
-    columns: dict[str, NDArray[Any]]
 
 
 def merge_parts(store: Store, files: Sequence[Path], name_missing: NameMissing | None = None) -> Path:
@@ -75,7 +70,7 @@ def merge_parts(store: Store, files: Sequence[Path], name_missing: NameMissing |
             if found is not None:
                 return found
             _require_all(sources, name_missing)
-            with LogitCacheWriter(path, manifest) as writer:
+            with LogitCacheWriter(path, manifest, positions=sources[0].positions()) as writer:
                 _write(writer, sources)
                 return writer.publish()
 
@@ -103,12 +98,16 @@ class _Source:
         self.damaged: list[str] = []
         """The blocks that were found to be other than they were written, in words."""
 
-    def rows(self) -> Iterator[tuple[int, _Rows]]:
+    def positions(self) -> Positions | None:
+        """What it was begun with, where samples have several positions each."""
+        return known_positions(self._stored)
+
+    def rows(self) -> Iterator[tuple[int, Batch]]:
         """Block number and rows of each block of which rows are written, in order; those of damaged blocks are left out
         and named in `damaged`.
         """
         self.damaged = []
-        whole = np.repeat(self._entries != 0, self.blocks.rows, axis=1)[:, : self.blocks.num_samples]
+        whole = self.blocks.of_every_sample(self._entries != 0)
         single = marked_rows(self._stored, read_marks(self.path), ~whole)
         waiting = next(single, None)
         for view, block in np.ndindex(*self._entries.shape):
@@ -117,17 +116,16 @@ class _Source:
                 rows = self._whole(view, block)
                 if rows is not None:
                     yield number, rows
-            elif waiting is not None and (waiting[0], waiting[1][0] >> self.blocks.shift) == (view, block):
-                yield number, _Rows(*waiting)
+            elif waiting is not None and (waiting.view, self.blocks.of(waiting.samples)[0]) == (view, block):
+                yield number, waiting
                 waiting = next(single, None)
 
-    def _whole(self, view: int, block: int) -> _Rows | None:
+    def _whole(self, view: int, block: int) -> Batch | None:
         first, end = self.blocks.bounds(block)
-        rows = {table: self._stored.read_array(table, view, first, end) for table in self.blocks.columns}
-        if block_entry(self.blocks, rows) != self._entries[view, block]:
+        if self._stored.expected_entry(view, block) != self._entries[view, block]:
             self.damaged.append(self.blocks.name(view, block))
             return None
-        return _Rows(view, np.arange(first, end), rows)
+        return read_batch(self._stored, view, first, end) if first < end else None
 
 
 def _require_one_question(sources: Sequence[_Source]) -> None:
@@ -169,7 +167,7 @@ def _require_all(sources: Sequence[_Source], name_missing: NameMissing | None) -
         warnings.warn(f"{_shortened(damage)}; the rows are in another file", CacheWarning, stacklevel=3)
 
 
-def _combined(sources: Sequence[_Source]) -> Iterator[_Rows]:
+def _combined(sources: Sequence[_Source]) -> Iterator[Batch]:
     """The rows of all files, block by block. Raises MismatchError where two files have other bytes of one row."""
     streams = [source.rows() for source in sources]
     heads = [next(stream, None) for stream in streams]
@@ -189,46 +187,50 @@ def _combined(sources: Sequence[_Source]) -> Iterator[_Rows]:
         ]
 
 
-def _united(found: Sequence[tuple[_Source, _Rows]]) -> _Rows:
+def _united(found: Sequence[tuple[_Source, Batch]]) -> Batch:
     """The rows of one block that several files have."""
     (first, united), *others = found
     for source, rows in others:
         both, here, there = np.intersect1d(
             united.samples, rows.samples, assume_unique=True, return_indices=True
         )
-        for table, column in united.columns.items() if len(both) else ():
-            same = _bytes(column[here]) == _bytes(rows.columns[table][there])
-            if not same.all():
-                sample = int(both[np.flatnonzero(~same.all(axis=1))[0]])
-                raise MismatchError(
-                    f"{source.path}: sample {sample}, view {rows.view} has other {table} than in {first.path}; one of "
-                    "them is wrong, or two devices have rounded differently: leave one of the files out"
-                )
+        different = _first_difference(united.pick(here), rows.pick(there)) if len(both) else None
+        if different is not None:
+            table, sample = different
+            raise MismatchError(
+                f"{source.path}: sample {sample}, view {rows.view} has other {table} than in {first.path}; one of "
+                "them is wrong, or two devices have rounded differently: leave one of the files out"
+            )
         fresh = ~np.isin(rows.samples, united.samples, assume_unique=True)
-        samples = np.concatenate([united.samples, rows.samples[fresh]])
-        order = np.argsort(samples)
-        columns = {
-            table: np.concatenate([column, rows.columns[table][fresh]])[order]
-            for table, column in united.columns.items()
-        }
-        united = _Rows(united.view, samples[order], columns)
+        united = united.joined(rows.pick(np.flatnonzero(fresh)))
     return united
 
 
-def _bytes(column: NDArray[Any]) -> NDArray[np.uint8]:
-    """(B, bytes of a row)."""
-    return np.ascontiguousarray(column).view(np.uint8).reshape(len(column), -1)
+def _first_difference(one: Batch, other: Batch) -> tuple[str, int] | None:
+    """Table and sample in which two batches of the same samples differ."""
+    for table, column in one.columns.items():
+        if column.tobytes() == other.columns[table].tobytes():
+            continue
+        for place, sample in enumerate(one.samples.tolist()):
+            mine, theirs = (batch.part(table, place, place + 1) for batch in (one, other))
+            if mine.tobytes() != theirs.tobytes():
+                return table, sample
+    return None
 
 
 def _write(writer: LogitCacheWriter, sources: Sequence[_Source]) -> None:
     """Writes what is not written yet, by a call that was killed or as the writer took it over."""
     written = [writer.is_written(view) for view in range(writer.manifest.num_views)]
-    for view, samples, found in _combined(sources):
-        fresh = ~written[view][samples]
-        if fresh.any():
-            columns = {table: column[fresh] for table, column in found.items()}
-            beside = {name: columns.pop(name) for name in ("labels", "input_crc32")}
-            writer.write_encoded(samples[fresh], columns, **beside, view=view)
+    for found in _combined(sources):
+        fresh = found.pick(np.flatnonzero(~written[found.view][found.samples]))
+        if len(fresh.samples):
+            columns = dict(fresh.columns)
+            beside = {
+                name: columns.pop(name)
+                for name in ("labels", "input_crc32", "next_log_prob")
+                if name in columns
+            }
+            writer.write_encoded(fresh.samples, columns, **beside, view=found.view)
 
 
 def _ranges(missing: NDArray[np.bool_]) -> list[str]:

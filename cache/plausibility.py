@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from decant.cache.labels import is_one_hot
 from decant.cache.manifest import Manifest
+from decant.cache.position_statistics import doubts_of_positions
 from decant.cache.reader import LogitCache
 
 _ROWS, _BYTES = 4096, 1 << 26  # that are read of a cache at most
@@ -68,6 +69,8 @@ def doubts(cache: LogitCache) -> list[str]:
     []
     >>> folder.cleanup()
     """
+    if cache.has_positions:
+        return doubts_of_positions(cache)
     rows, logits = _some_rows(cache)
     labels = cache.labels[rows]
     found = doubts_of_rows(cache.manifest, logits)
@@ -176,7 +179,7 @@ def accuracy_in(cache: LogitCache) -> Accuracy | None:
     0.667
     >>> folder.cleanup()
     """
-    if cache.manifest.num_targets is not None:
+    if cache.manifest.num_targets is not None or cache.has_positions:
         return None
     rows, logits = _some_rows(cache)
     return accuracy_of(logits, cache.labels[rows])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -13,18 +13,28 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from decant.cache.encodings import Sparse, SparseRows
-from decant.cache.errors import CorruptError, FormatError, IncompleteError, MismatchError
+from decant.cache.errors import (
+    CorruptError,
+    FormatError,
+    IncompleteError,
+    MismatchError,
+    ValueRefusedError,
+)
 from decant.cache.format import hdf5
+from decant.cache.format.batch import Batch
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.tables import Layout
 from decant.cache.io import bus_errors
-from decant.cache.io.blockfile import BlockChecks
+from decant.cache.io.blockfile import WRITTEN, BlockChecks
 from decant.cache.io.checksum import crc32
 from decant.cache.io.opening import NotAFileError, open_read
 from decant.cache.io.partial import PARTIAL
 from decant.cache.io.unchanged import Unchanged
-from decant.cache.manifest import Manifest
+from decant.cache.lengths import Ragged
+from decant.cache.manifest import POSITIONS, Manifest
 from decant.cache.placement import Content, Placement
+from decant.cache.positions import Positions, sha256
+from decant.cache.validation import check_rows
 
 _INTP = np.dtype(np.intp)
 
@@ -59,6 +69,7 @@ class LogitCache:
         self.path = path
         self.manifest: Manifest = layout.manifest
         self.verify_mode = verify
+        self._layout = layout
         self._tables = {name: content.array(table) for name, table in layout.tables.items()}
         self._blocks = Blocks(layout)
         self._encoding = layout.manifest.encoding
@@ -72,6 +83,8 @@ class LogitCache:
             {name: table[view] for name, table in encoded.items()} for view in range(self.num_views)
         ]
         self._all_views = {name: table.reshape(-1, *table.shape[2:]) for name, table in encoded.items()}
+        self._lengths = layout.axes.get("position")
+        self._axes = layout.axes
         entries = self._tables["blocks"]
         if not entries.all():
             missing = np.argwhere(entries == 0)
@@ -80,6 +93,9 @@ class LogitCache:
                 f"the first is {self._blocks.name(*missing[0].tolist())}; it was never published"
             )
         self._checks = BlockChecks(self._blocks, content.read, trusted=verify == "off")
+        if self._lengths is not None:
+            nothing = np.tile(self._blocks.without_samples(), self.num_views)
+            self._checks.trust(nothing & (self._checks.entries == WRITTEN))
         self._unchanged = Unchanged(
             content.mapped,
             self._checks,
@@ -146,6 +162,84 @@ class LogitCache:
         return self.manifest.num_outputs
 
     @property
+    def has_positions(self) -> bool:
+        """Whether samples have several rows each, one for each of their positions."""
+        return self._lengths is not None
+
+    @property
+    def num_positions(self) -> int:
+        """P, of all samples together; N where a sample is one row."""
+        return self._blocks.lengths.total
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(N,) int64: how many positions each sample has; 1 each where a sample is one row."""
+        return self._blocks.lengths.of(np.arange(self.num_samples))
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """(N + 1,) int64: the first position of each sample, and P."""
+        return self._blocks.lengths.starts(np.arange(self.num_samples + 1))
+
+    @property
+    def positions(self) -> Positions | None:
+        """What tells the positions of the samples, for a writer of the same ones; None where a sample is one row.
+        Tokens are mapped from the file, and their checksums are checked by `verify`, and by `tokens`, not here.
+        """
+        if self._lengths is None:
+            return None
+        return Positions(
+            self.manifest.identity[POSITIONS],
+            self._lengths,
+            self._tables.get("tokens"),
+            self._axes["token"] if "tokens" in self._tables else None,
+            self._tables.get("places"),
+        )
+
+    def tokens(self, indices: ArrayLike | slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """What the teacher read of samples (B,): ids (…,) of all of them one after another, and offsets (B + 1,), where
+        those of each begin. Raises as `logits` does, and TypeError where the cache has no tokens.
+
+        >>> import tempfile
+        >>> from decant.cache import LogitCacheWriter, Positions
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> positions = Positions.of([2, 1], tokens=[5, 3, 4], predicts="next")
+        >>> of = Manifest.build(num_samples=2, num_outputs=6, positions=positions)
+        >>> with LogitCacheWriter(f"{folder.name}/toy.h5", of, positions=positions) as writer:
+        ...     writer.write([1, 0], np.eye(6)[[0, 3, 5]])
+        ...     cache = LogitCache.open(writer.publish())
+        >>> ids, offsets = cache.tokens([1, 0])
+        >>> ids.tolist(), offsets.tolist()
+        ([4, 5, 3], [0, 1, 3])
+        >>> folder.cleanup()
+        """
+        if "tokens" not in self._tables:
+            raise TypeError(f"{self.path}: holds no tokens")
+        found, samples = self._gather({"tokens": self._tables["tokens"]}, indices, 0)
+        return found["tokens"].astype(np.int64), self._axes["token"].spans(samples)
+
+    def places(self, indices: ArrayLike | slice) -> NDArray[np.int64]:
+        """(Q,): at which token of its sample each position of samples (B,) is. Raises as `logits` does."""
+        if "places" not in self._tables:
+            samples = _from_start(_as_rows(indices, self.num_samples).reshape(-1), self.num_samples)
+            return self._blocks.lengths.within(samples)[1]
+        found, _ = self._gather({"places": self._tables["places"]}, indices, 0)
+        return found["places"].astype(np.int64)
+
+    def next_log_prob(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> NDArray[np.float32]:
+        """(Q,): the log-probability, at T = 1, that the teacher gave to the token that follows each position of samples
+        (B,); NaN where none does. Takes and raises what `logits` does, and TypeError where the cache does not predict
+        the next token.
+        """
+        if "next_log_prob" not in self._tables:
+            raise TypeError(
+                f"{self.path}: does not predict the next token: it has no log-probabilities of it"
+            )
+        table = self._tables["next_log_prob"]
+        found, _ = self._gather({"next_log_prob": table.reshape(-1)}, indices, view)
+        return found["next_log_prob"].astype(np.float32)
+
+    @property
     def labels(self) -> NDArray[Any]:
         """(N,) int64, −1 where there is none; or (N, T) float32 regression targets. Read-only.
 
@@ -161,8 +255,9 @@ class LogitCache:
         return self._tables["input_crc32"]
 
     def logits(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> NDArray[np.floating]:
-        """Returns raw teacher outputs (B, C), a copy in the dtype of the manifest; (C,) for a single integer. Where the
-        cache does not hold every logit, they are such that their softmax at `temperature` is what it knows.
+        """Returns raw teacher outputs (B, C), a copy in the dtype of the manifest; (C,) for a single integer. Where
+        samples have several positions each, they are (Q, C), those of one sample after another. Where the cache does
+        not hold every logit, they are such that their softmax at `temperature` is what it knows.
 
         indices: (B,) integers (negative ones count from the end), a boolean mask (N,) or a slice. view: one for all
         samples, or (B,) integers. Raises IndexError for an index or a view out of range, CorruptError where a block
@@ -199,13 +294,18 @@ class LogitCache:
         """
         if not isinstance(self._encoding, Sparse):
             raise TypeError(f"{self.path}: has every logit ({self._encoding.name}): read `logits`")
-        return self._encoding.rows(self.encoded(indices, view))
+        if self._lengths is None:
+            return self._require_ids(self._encoding.rows(self.encoded(indices, view)))
+        found, samples = self._gather(self._all_views, indices, view)
+        return self._require_ids(self._encoding.rows(found))._replace(offsets=self._lengths.spans(samples))
 
     def encoded(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> dict[str, NDArray[Any]]:
         """The same rows as they are stored: a copy (B, …) from each table of the encoding, by the table's name.
 
         Takes and raises what `logits` does.
         """
+        if self._lengths is not None:
+            return self._gather(self._all_views, indices, view)[0]
         if type(indices) is np.ndarray and indices.dtype is _INTP:
             rows = cast("NDArray[np.intp]", indices)  # the usual case, at the cost of `take`
         else:
@@ -228,6 +328,44 @@ class LogitCache:
         self._unchanged.require_readable()
         return found
 
+    def _gather(
+        self, tables: Mapping[str, NDArray[Any]], indices: ArrayLike | slice, view: ArrayLike
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.intp]]:
+        """The rows of samples that have several each, one sample after another, of tables whose views lie one after
+        another too; and the samples. Of tables that are not per view `view` must be 0.
+        """
+        samples = _from_start(_as_rows(indices, self.num_samples).reshape(-1), self.num_samples)
+        views = self._views_of(samples, view)
+        bus_errors.guard()
+        if not self._checks.all_sound:
+            self._require_sound(views * self._blocks.per_view + self._blocks.of(samples))
+        found = {}
+        for name, table in tables.items():
+            lengths = self._axes[self._blocks.columns[name].axis]
+            starts = lengths.starts(samples) + views * lengths.total
+            ends = starts + lengths.of(samples)
+            # A sample's rows lie one after another: to copy them whole is faster than to look for each.
+            pieces = [table[first:end] for first, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+            found[name] = np.concatenate(pieces) if pieces else table[:0].copy()
+        self._unchanged.require_readable()
+        return found, samples
+
+    def _require_ids(self, rows: SparseRows) -> SparseRows:
+        """Raises CorruptError for an id that is no output, or more certain ones than there are: somebody made the file
+        by hand.
+        """
+        certain = 0 if rows.certain is None else int(np.max(rows.certain, initial=0))
+        if certain > rows.ids.shape[-1]:
+            raise CorruptError(
+                f"{self.path}: certain: {certain} of {rows.ids.shape[-1]} ids; `decant cache verify` names the samples"
+            )
+        if rows.ids.size and int(rows.ids.max()) >= self._num_outputs:
+            raise CorruptError(
+                f"{self.path}: ids: {rows.ids.max()} is no output, of {self._num_outputs:,}; `decant cache verify` "
+                "names the samples"
+            )
+        return rows
+
     def verify(self, part: tuple[int, int] = (0, 1)) -> list[str]:
         """Checks every block; returns a list of problems, empty for a sound cache.
 
@@ -240,8 +378,44 @@ class LogitCache:
         bus_errors.guard()
         number = self._blocks.num_blocks
         chosen = range(index * number // count, (index + 1) * number // count)
-        damaged = [self._name(number) for number in self._checks.check(chosen)]
-        return [f"{name} is not as it was written" for name in damaged]
+        damaged = self._checks.check(chosen)
+        problems = [f"{self._name(number)} is not as it was written" for number in damaged]
+        return problems + self._verify_values(chosen, set(damaged))
+
+    def _verify_values(self, chosen: range, damaged: set[int]) -> list[str]:
+        """What no writer stores, in blocks that are as they were written: the first of each block."""
+        if self.manifest.format_version == 1:
+            return []
+        problems = [
+            f"`{name}` is not as the manifest says"
+            for name, digest in self._digests().items()
+            if not damaged and sha256(self._tables[name]) != digest
+        ]
+        for number in chosen:
+            view, block = divmod(number, self._blocks.per_view)
+            first, end = self._blocks.bounds(block)
+            if number in damaged or first == end:
+                continue
+            samples = np.arange(first, end)
+            rows = self.encoded(samples, view)
+            lengths = (
+                {}
+                if self._lengths is None
+                else {name: Ragged(self._lengths.spans(samples)) for name in (*rows, "next_log_prob")}
+            )
+            if "next_log_prob" in self._tables:
+                rows["next_log_prob"] = self.next_log_prob(samples, view)
+            try:
+                check_rows(self._layout, Batch(samples, view, rows, lengths))
+            except ValueRefusedError as error:
+                problems.append(str(error))
+        return problems
+
+    def _digests(self) -> dict[str, str]:
+        """Of tables that are known before any row, by name."""
+        about = self.manifest.positions
+        given = {} if about is None else {"tokens": about.token_sha256, "places": about.places_sha256}
+        return {name: digest for name, digest in given.items() if digest is not None}
 
     def check_unchanged(self, *, checksums: bool = False) -> None:
         """Raises CorruptError where the file is no longer what was read from it: cut short, or written to in place.
@@ -274,7 +448,10 @@ class LogitCache:
         return self.num_samples
 
     def __repr__(self) -> str:
-        shape = f"{self.num_views} views × {self.num_samples:,} samples × {self.num_outputs:,} outputs"
+        positions = f"{self.num_positions:,} positions × " if self.has_positions else ""
+        shape = (
+            f"{self.num_views} views × {self.num_samples:,} samples × {positions}{self.num_outputs:,} outputs"
+        )
         return f"LogitCache({str(self.path)!r}: {shape}, {self._encoding.name}, key {self.manifest.key[:16]})"
 
     def __reduce__(self) -> tuple[Callable[..., LogitCache], tuple[Path, str, Verify, int, float]]:
@@ -288,12 +465,16 @@ class LogitCache:
 
     def _in_all_views(self, rows: NDArray[Any], view: ArrayLike) -> NDArray[np.intp]:
         """Row numbers in the tables of all views, (V·N, …), with a view for each row."""
+        return _from_start(rows, self.num_samples) + self._views_of(rows, view) * self.num_samples
+
+    def _views_of(self, rows: NDArray[Any], view: ArrayLike) -> NDArray[np.intp]:
+        """() or (B,): a view for each row. Raises IndexError."""
         views = np.asarray(view)
         if views.dtype.kind not in "iu" or views.shape not in ((), rows.shape):
             raise IndexError(f"view: expected an integer or {rows.shape}, found {views.shape} {views.dtype}")
         if views.size and not 0 <= views.min() <= views.max() < self.num_views:
             raise IndexError(f"view {views.min()} to {views.max()}: the cache has {self.num_views}")
-        return _from_start(rows, self.num_samples) + views.astype(np.intp, copy=False) * self.num_samples
+        return views.astype(np.intp, copy=False)
 
     def _verify_rows(self, rows: NDArray[np.intp], view: int | None) -> None:
         """Checks the blocks of these rows that were not checked before; with no view, rows count through all views."""
@@ -302,7 +483,11 @@ class LogitCache:
         else:
             samples = _from_start(rows, self.num_samples)
             views = np.full_like(samples, view)
-        number = self._checks.first_damaged(views * self._blocks.per_view + (samples >> self._blocks.shift))
+        self._require_sound(views * self._blocks.per_view + (samples >> self._blocks.shift))
+
+    def _require_sound(self, blocks: NDArray[np.integer]) -> None:
+        """Checks those of these blocks that were not checked before. Raises CorruptError."""
+        number = self._checks.first_damaged(blocks)
         if number is not None:
             self._unchanged.require_readable()
             raise CorruptError(

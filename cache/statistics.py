@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from decant.cache.position_statistics import PositionSummary, summarize_positions
 from decant.cache.reader import LogitCache
 from decant.cache.sigmoid_statistics import SigmoidScores, sigmoid_scores
 from decant.cache.source import row_chunks
@@ -64,7 +65,9 @@ _MOST_SCORES = 50_000_000
 """Logits of sigmoids that are held in memory at once: to rank them all are needed."""
 
 
-def summarize(cache: LogitCache, limit: int | None = None) -> Summary | RegressionSummary | SigmoidSummary:
+def summarize(
+    cache: LogitCache, limit: int | None = None
+) -> Summary | RegressionSummary | SigmoidSummary | PositionSummary:
     """Statistics of all rows of a cache, or of `limit` rows at even distances through the file; of sigmoids at most
     50 million logits are read. Raises CorruptError.
 
@@ -78,6 +81,8 @@ def summarize(cache: LogitCache, limit: int | None = None) -> Summary | Regressi
     (2, 0.5, 1.0)
     >>> folder.cleanup()
     """
+    if cache.has_positions:
+        return summarize_positions(cache, limit)
     total, sigmoids = cache.num_views * cache.num_samples, _has_sigmoids(cache)
     if sigmoids:
         limit = min(total if limit is None else limit, max(1, _MOST_SCORES // cache.num_outputs))

@@ -3,92 +3,209 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from decant.cache.encodings.encoding import row_name
 from decant.cache.errors import ValueRefusedError
-from decant.cache.format.tables import columns
+from decant.cache.format.batch import Batch, batch_lengths
+from decant.cache.format.tables import Layout, columns
 from decant.cache.inputs import as_values
 from decant.cache.manifest import Manifest
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows that can be stored, of some samples of one view: an array for each table."""
-
-    samples: NDArray[np.int64]
-    """(B,), all different."""
-    view: int
-    columns: Mapping[str, NDArray[Any]]
-
-    def rows(self, places: Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
-        """The rows of samples[places], of every table."""
-        return {table: column[places] for table, column in self.columns.items()}
-
-    def part(self, table: str, first: int, end: int) -> NDArray[Any]:
-        """The rows of samples[first:end]."""
-        return self.columns[table][first:end]
+_AT_ONCE = 1 << 24
+"""Logits that are encoded at once: an encoder holds copies of them in float64."""
 
 
 def check_batch(
-    manifest: Manifest,
+    layout: Layout,
     indices: ArrayLike,
     logits: ArrayLike,
     labels: ArrayLike | None,
     input_crc32: ArrayLike | None,
     view: int,
+    next_tokens: ArrayLike | None = None,
 ) -> Batch:
     """Makes rows of the tables from the arguments of `LogitCacheWriter.write`. Raises ValueRefusedError."""
+    manifest = layout.manifest
     view = check_view(manifest, view)
     samples = check_indices(manifest, indices, view)
-    given = check_logits(manifest, samples, logits)
-    encoded = manifest.encoding.encode(given, samples, view)
-    return _batch(manifest, samples, encoded, labels, input_crc32, view)
+    if "position" not in layout.axes:
+        if next_tokens is not None:
+            raise ValueRefusedError("next_tokens: the cache has no positions")
+        given = check_logits(manifest, len(samples), logits)
+        encoded = manifest.encoding.encode(given, samples, view)
+        return _batch(layout, samples, encoded, labels, input_crc32, view)
+    of, within = layout.axes["position"].within(samples)
+    given = check_logits(manifest, len(of), logits)
+    parts = [
+        manifest.encoding.encode(given[rows], of[rows], view, within[rows])
+        for rows in _pieces(len(of), manifest.num_outputs)
+    ]
+    encoded = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if "next_log_prob" in columns(manifest):
+        encoded["next_log_prob"] = _next_log_probs(given, next_tokens, of, within, view)
+    elif next_tokens is not None:
+        raise ValueRefusedError("next_tokens: the cache predicts what is at a position, not what follows it")
+    return _batch(layout, samples, encoded, labels, input_crc32, view)
 
 
 def check_encoded_batch(
-    manifest: Manifest,
+    layout: Layout,
     indices: ArrayLike,
     rows: Mapping[str, ArrayLike],
     labels: ArrayLike | None,
     input_crc32: ArrayLike | None,
     view: int,
+    next_log_prob: ArrayLike | None = None,
 ) -> Batch:
     """The same from rows that are encoded already. Raises ValueRefusedError."""
+    manifest = layout.manifest
     view = check_view(manifest, view)
     samples = check_indices(manifest, indices, view)
     expected = manifest.encoding.columns(manifest.num_outputs)
     if rows.keys() != expected.keys():
         raise ValueRefusedError(f"rows: expected {', '.join(expected)}, found {', '.join(rows)}")
+    of, within = samples, None
+    if "position" in layout.axes:
+        of, within = layout.axes["position"].within(samples)
     encoded = {name: as_array(name, rows[name]) for name in expected}
     for name, column in expected.items():
-        shape, found = (len(samples), *column.shape), encoded[name]
+        shape, found = (len(of), *column.shape), encoded[name]
         if (found.shape, found.dtype) != (shape, column.dtype):
             raise ValueRefusedError(
                 f"{name}: expected {shape} {column.dtype.name}, found {found.shape} {found.dtype}"
             )
-    manifest.encoding.check(encoded, samples, view, manifest.num_outputs)
-    return _batch(manifest, samples, encoded, labels, input_crc32, view)
+    if within is None:
+        manifest.encoding.check(encoded, samples, view, manifest.num_outputs)
+    else:
+        manifest.encoding.check(encoded, of, view, manifest.num_outputs, within)
+    if "next_log_prob" in columns(manifest):
+        encoded["next_log_prob"] = _check_log_probs(next_log_prob, of, within, view)
+    elif next_log_prob is not None:
+        raise ValueRefusedError("next_log_prob: the cache has none")
+    return _batch(layout, samples, encoded, labels, input_crc32, view)
+
+
+def _pieces(count: int, num_outputs: int) -> Iterator[slice]:
+    """Rows 0 to `count` − 1 a few at a time; one piece without rows where there are none."""
+    step = max(1, _AT_ONCE // num_outputs)
+    for first in range(0, max(count, 1), step):
+        yield slice(first, first + step)
+
+
+def _next_log_probs(
+    logits: NDArray[np.floating],
+    next_tokens: ArrayLike | None,
+    samples: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    view: int,
+) -> NDArray[np.float16]:
+    """(Q,): the log-softmax of the tokens that follow, at T = 1; NaN where there is none, −1. Below what float16 holds
+    it is the least that it holds.
+    """
+    tokens = as_array("next_tokens", next_tokens)
+    if tokens.shape != samples.shape or (tokens.size and tokens.dtype.kind not in "iu"):
+        raise ValueRefusedError(
+            f"next_tokens: expected {samples.shape} integers, −1 where none follows, found {tokens.shape} "
+            f"{tokens.dtype}"
+        )
+    bad = np.flatnonzero((tokens < -1) | (tokens >= logits.shape[1]))
+    if len(bad):
+        raise ValueRefusedError(
+            f"{row_name(samples, view, int(bad[0]), positions)}: the next token is {tokens[bad[0]]}, and there are "
+            f"{logits.shape[1]:,} outputs"
+        )
+    found = np.full(len(tokens), np.nan, "<f2")
+    for rows in _pieces(len(tokens), logits.shape[1]):
+        values = logits[rows].astype("f4", copy=False)
+        most = values.max(axis=1, initial=np.finfo("f4").min)
+        total = np.log(np.exp(values - most[:, None]).sum(axis=1, dtype="f8")) + most
+        chosen = np.take_along_axis(values, np.maximum(tokens[rows], 0)[:, None].astype(np.intp), axis=1)[
+            :, 0
+        ]
+        with np.errstate(over="ignore"):
+            log_probs = (chosen - total).clip(-np.finfo("f2").max, 0)
+        found[rows] = np.where(tokens[rows] >= 0, log_probs, np.nan)
+    return found
+
+
+def _check_log_probs(
+    given: ArrayLike | None,
+    samples: NDArray[np.int64],
+    positions: NDArray[np.int64] | None,
+    view: int,
+) -> NDArray[np.float16]:
+    """(Q,) float16 in −65,504..0, or NaN. Raises ValueRefusedError."""
+    found = as_array("next_log_prob", np.nan if given is None else given)
+    if found.shape not in (samples.shape, ()) or found.dtype.kind != "f":
+        raise ValueRefusedError(
+            f"next_log_prob: expected {samples.shape} floats, NaN where no token follows, found {found.shape} "
+            f"{found.dtype}"
+        )
+    with np.errstate(over="ignore"):
+        stored = np.broadcast_to(found, samples.shape).astype("<f2")
+    bad = np.flatnonzero((stored > 0) | np.isinf(stored))
+    if len(bad):
+        raise ValueRefusedError(
+            f"{row_name(samples, view, int(bad[0]), positions)}: next_log_prob must be finite and 0 or below, or NaN, "
+            f"found {stored[bad[0]]}"
+        )
+    stored[np.isnan(stored)] = np.nan  # one NaN of many: equal content gives equal bytes
+    return stored
+
+
+def check_rows(layout: Layout, batch: Batch) -> None:
+    """Raises ValueRefusedError for stored rows that `write` never stores; rows of another file are checked."""
+    manifest, of, within = layout.manifest, batch.samples, None
+    if "position" in layout.axes:
+        of, within = layout.axes["position"].within(batch.samples)
+    if within is None:
+        manifest.encoding.check(batch.columns, of, batch.view, manifest.num_outputs)
+    else:
+        manifest.encoding.check(batch.columns, of, batch.view, manifest.num_outputs, within)
+    if "next_log_prob" in batch.columns:
+        _check_log_probs(batch.columns["next_log_prob"], of, within, batch.view)
+
+
+def are_close(
+    manifest: Manifest, first: Mapping[str, NDArray[Any]], again: Mapping[str, NDArray[Any]], closeness: float
+) -> bool:
+    """Whether encoded rows (Q, …) of one sample differ by at most a share of the largest of its logits."""
+    off, most = 0.0, 0.0
+    count = len(first[next(iter(manifest.encoding.columns(manifest.num_outputs)))])
+    for rows in _pieces(count, manifest.num_outputs):
+        one, other = (
+            manifest.encoding.decode(
+                {name: column[rows] for name, column in given.items() if len(column) == count},
+                manifest.num_outputs,
+            ).astype("f8")
+            for given in (first, again)
+        )
+        off = max(off, float(np.abs(one - other).max(initial=0.0)))
+        most = max(most, float(np.abs(one).max(initial=0.0)))
+    return off <= closeness * most
 
 
 def _batch(
-    manifest: Manifest,
+    layout: Layout,
     samples: NDArray[np.int64],
     encoded: Mapping[str, NDArray[Any]],
     labels: ArrayLike | None,
     input_crc32: ArrayLike | None,
     view: int,
 ) -> Batch:
-    columns = {
+    manifest = layout.manifest
+    rows = {
         **encoded,
         "labels": check_labels(manifest, samples, labels, view),
         "input_crc32": check_input_crc32(manifest, samples, input_crc32, view),
     }
-    return Batch(samples, view, columns)
+    axes = {name: column.axis for name, column in columns(manifest).items() if name in rows}
+    return Batch(samples, view, rows, batch_lengths(axes, layout.axes, samples))
 
 
 def check_view(manifest: Manifest, view: int) -> int:
@@ -118,14 +235,14 @@ def check_indices(manifest: Manifest, indices: ArrayLike, view: int) -> NDArray[
     return rows.astype(np.int64)
 
 
-def check_logits(manifest: Manifest, samples: NDArray[np.int64], logits: ArrayLike) -> NDArray[np.floating]:
-    """Returns the logits as (B, C) floats, whose values the encoding checks. Raises ValueRefusedError."""
+def check_logits(manifest: Manifest, count: int, logits: ArrayLike) -> NDArray[np.floating]:
+    """Returns the logits as (`count`, C) floats, whose values the encoding checks. Raises ValueRefusedError."""
     if isinstance(logits, Mapping) or hasattr(logits, "logits"):
         raise ValueRefusedError(
             f"logits: expected a tensor or an array, found {type(logits).__name__}, as some models return; "
             "give its logits"
         )
-    given, shape = as_array("logits", logits), (len(samples), manifest.num_outputs)
+    given, shape = as_array("logits", logits), (count, manifest.num_outputs)
     if given.shape != shape or given.dtype.kind != "f":
         raise ValueRefusedError(f"logits: expected {shape} floats, found {given.shape} {given.dtype}")
     return given

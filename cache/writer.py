@@ -24,8 +24,10 @@ from decant.cache.errors import (
     ValueRefusedError,
 )
 from decant.cache.format import hdf5
-from decant.cache.format.blocks import Blocks, StoredRows, block_entry
-from decant.cache.format.row_marks import RowMarks, marked_rows, read_marks, row_crc32
+from decant.cache.format.batch import Batch
+from decant.cache.format.blocks import Blocks, StoredRows
+from decant.cache.format.known import known_positions, require_positions
+from decant.cache.format.row_marks import RowMarks, marked_rows, read_batch, read_marks, row_crc32
 from decant.cache.format.tables import Layout
 from decant.cache.inputs import input_checksums
 from decant.cache.io import joint, locks, partial
@@ -34,11 +36,13 @@ from decant.cache.io.opening import NotAFileError, create_new, open_read, open_w
 from decant.cache.io.synced import SyncedBlocks, read_synced
 from decant.cache.manifest import Manifest, require_equal
 from decant.cache.plausibility import doubts, doubts_of_rows
+from decant.cache.positions import Positions
 from decant.cache.reader import LogitCache
-from decant.cache.validation import Batch
 
 _ENOUGH_ROWS = 8
 """Rows that are looked at before a teacher's outputs are doubted."""
+_SOME_POSITIONS = 64
+"""Positions that are looked at."""
 _ROUNDING = 2**-5
 """Of a row's largest logit: how far two passes over one input may be apart, as bfloat16 rounds them."""
 
@@ -74,19 +78,33 @@ class LogitCacheWriter:
     """
 
     _member: joint.Member | None = None
+    _positions: Positions | None = None
     _looked = _warned = False  # at a batch of rows, and whether something was doubtful
 
-    def __init__(self, path: str | os.PathLike[str], manifest: Manifest) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        manifest: Manifest,
+        *,
+        positions: Positions | None = None,
+        lengths: ArrayLike | None = None,
+        tokens: ArrayLike | None = None,
+    ) -> None:
         """Begins a partial file and reserves all its space, or goes on with the partial file that is there.
+
+        positions: where samples have several positions each, what the manifest was built with; left out, a partial file
+        that is there is gone on with. lengths and tokens: the same where they alone are known, as `Positions.of` takes
+        them.
 
         Raises StorageError where the disk lacks the space, MismatchError where the partial file has another identity,
         FormatError where it is damaged, CacheError where `path` is published already.
         """
         self.path = Path(path)
+        known = require_positions(manifest, positions, lengths, tokens)
         try:
             self._prepare(manifest)
             self.partial, self._fd = partial.hold(self.path) or self._begin(
-                manifest, partial.new_name(self.path)
+                manifest, known, partial.new_name(self.path)
             )
         except OSError as error:
             raise storage_error(error, self.path, "opening its partial file") from error
@@ -94,7 +112,12 @@ class LogitCacheWriter:
 
     @classmethod
     def join(
-        cls, path: str | os.PathLike[str], manifest: Manifest, *, partial_file: Path | None = None
+        cls,
+        path: str | os.PathLike[str],
+        manifest: Manifest,
+        *,
+        positions: Positions | None = None,
+        partial_file: Path | None = None,
     ) -> LogitCacheWriter:
         """A writer into one partial file that others write at the same time: each of them whole blocks of its own,
         from any machine that sees the folder, started at any time. The first makes the file.
@@ -120,6 +143,7 @@ class LogitCacheWriter:
             return _join(Path(path), partial_file, manifest)
         writer = cls.__new__(cls)
         writer.path = Path(path)
+        known = require_positions(manifest, positions, None, None)
         try:
             writer._prepare(manifest)
             with locks.in_turn(writer.path.parent):
@@ -127,7 +151,7 @@ class LogitCacheWriter:
                 if found is None and writer.path.exists():
                     writer._refuse_published()
                 begin = joint.new_joint_name(writer.path)
-                writer.partial, writer._fd, alone = found or (*writer._begin(manifest, begin), True)
+                writer.partial, writer._fd, alone = found or (*writer._begin(manifest, known, begin), True)
         except OSError as error:
             raise storage_error(error, writer.path, "opening its partial file") from error
         writer._go_on(manifest, check=alone)
@@ -152,6 +176,7 @@ class LogitCacheWriter:
         try:
             self._open(_check_begun(self.partial, manifest))
             reserve(self._fd, self.layout.size, self.partial)
+            self._positions = known_positions(self._stored)
             if check:
                 self._forget_damaged(read_synced(self.partial, self._entries.reshape(-1)))
             self._recall()
@@ -212,16 +237,21 @@ class LogitCacheWriter:
         labels: ArrayLike | None = None,
         inputs: Any = None,
         input_crc32: ArrayLike | None = None,
+        next_tokens: ArrayLike | None = None,
         view: int = 0,
     ) -> None:
         """Stores rows of raw teacher outputs.
 
-        indices: (B,) integers in 0..N−1. logits: (B, C) floats. labels: (B,) integers, or (B, T) floats for regression;
-        −1 or NaN where there is none, the default. Tensors of any device and dtype are taken as they are.
+        indices: (B,) integers in 0..N−1. logits: (B, C) floats; where samples have several positions each, (Q, C), all
+        positions of the first of these samples, then those of the second. labels: (B,) integers, or (B, T) floats for
+        regression; −1 or NaN where there is none, the default. Tensors of any device and dtype are taken as they are.
 
         inputs: what the teacher saw, a batch (B, …), a list of images, or a dictionary {name: (B, …)}. Their checksums
         are stored, with which `SoftLabelDataset` notices other data or another order. input_crc32: (B,) uint32, the
         checksums themselves, see `decant.input_crc32`; 0 where none is recorded, the default.
+
+        next_tokens: (Q,) the token that follows each position, −1 where none does, of a cache that predicts "next".
+        Left out, they are those of the stored tokens.
 
         Raises ValueRefusedError, naming sample and view, for NaN, Inf, float16 overflow, a wrong shape, an index out of
         range, or an index that is stored already with other values; StorageError where the disk fails. Warns once where
@@ -232,14 +262,12 @@ class LogitCacheWriter:
             if input_crc32 is not None:
                 raise ValueError("inputs and input_crc32: give one of them, they say the same")
             input_crc32 = input_checksums(inputs, np.size(validation.as_array("indices", indices)))
-        batch = validation.check_batch(self.manifest, indices, logits, labels, input_crc32, view)
+        if next_tokens is None and self._positions is not None:
+            next_tokens = self._next_tokens(indices, view)
+        batch = validation.check_batch(self.layout, indices, logits, labels, input_crc32, view, next_tokens)
         if not self._looked and len(batch.samples) >= _ENOUGH_ROWS:
             self._looked = True
-            self._warn(
-                doubts_of_rows(
-                    self.manifest, self.manifest.encoding.decode(batch.columns, self.manifest.num_outputs)
-                )
-            )
+            self._warn(doubts_of_rows(self.manifest, self._decode_some(batch)))
         self._store(batch)
 
     def write_encoded(
@@ -249,13 +277,39 @@ class LogitCacheWriter:
         *,
         labels: ArrayLike | None = None,
         input_crc32: ArrayLike | None = None,
+        next_log_prob: ArrayLike | None = None,
         view: int = 0,
     ) -> None:
         """Stores rows as `LogitCache.encoded` returns them, from a cache with the same encoding: not a bit changes.
 
-        Takes and raises what `write` does.
+        next_log_prob: (Q,) floats, what the teacher gave to the token that follows each position, NaN where none does;
+        of a cache that predicts "next". Takes and raises what `write` does.
         """
-        self._store(validation.check_encoded_batch(self.manifest, indices, rows, labels, input_crc32, view))
+        self._store(
+            validation.check_encoded_batch(
+                self.layout, indices, rows, labels, input_crc32, view, next_log_prob
+            )
+        )
+
+    def _next_tokens(self, indices: ArrayLike, view: int) -> NDArray[np.int64] | None:
+        """(Q,): the tokens that follow the positions of these samples. Raises ValueRefusedError where no tokens are
+        stored.
+        """
+        about = self.manifest.positions
+        if about is None or about.predicts != "next" or self._positions is None:
+            return None
+        if self._positions.tokens is None:
+            raise ValueRefusedError(
+                "next_tokens: (Q,) integers are needed, as the cache has no tokens: give these to Positions.of"
+            )
+        return self._positions.next_tokens(validation.check_indices(self.manifest, indices, view))
+
+    def _decode_some(self, batch: Batch) -> NDArray[np.floating]:
+        """Rows of a batch as logits: all, or the first positions."""
+        rows: Mapping[str, NDArray[Any]] = batch.columns
+        if self._positions is not None:
+            rows = {name: rows[name][:_SOME_POSITIONS] for name in self.layout.encoded}
+        return self.manifest.encoding.decode(rows, self.manifest.num_outputs)
 
     def publish(self) -> Path:
         """Syncs the file, checks every block and gives the file its published name; returns that path.
@@ -327,7 +381,7 @@ class LogitCacheWriter:
 
     def _publish_copy(self) -> Path:
         """Publishes a copy in a file that nobody else can write."""
-        with LogitCacheWriter(self.path, self.manifest) as again:
+        with LogitCacheWriter(self.path, self.manifest, positions=self._positions) as again:
             again._copy(self._stored)
             again.publish()
         self.close()
@@ -343,15 +397,22 @@ class LogitCacheWriter:
                 stacklevel=3,
             )
 
-    def _begin(self, manifest: Manifest, name: Path) -> tuple[Path, int]:
-        """A new partial file: its header is whole, and this process has its lock, before it has its name."""
+    def _begin(self, manifest: Manifest, positions: Positions | None, name: Path) -> tuple[Path, int]:
+        """A new partial file: its header is whole, and this process has its lock, before it has its name; so is what is
+        known of positions.
+        """
+        if manifest.positions is not None and positions is None:
+            raise ValueRefusedError(
+                f"{self.path}: positions: needed to begin it, as its manifest has positions"
+            )
         fd = -1
         try:
             with drafting(name) as draft:
                 _require_room(draft, hdf5.header_room(manifest), name)
-                created, fd = hdf5.create(draft, manifest)
+                created, fd = hdf5.create(draft, manifest, None if positions is None else positions.tables())
                 locks.claim(fd)
                 reserve(fd, created.size, name)
+                StoredRows(fd, created, name).mark_empty_blocks()
                 os.fsync(fd)
         except RuntimeError as error:  # what h5py raises where a file cannot grow to its size on closing
             raise StorageError(f"{name}: creating: {error}; free some space and run it again") from error
@@ -366,8 +427,8 @@ class LogitCacheWriter:
         self._stored: StoredRows = StoredRows(self._fd, checked, self.partial)
         self.blocks: Blocks = self._stored.blocks
         self._entries = self._stored.read_entries()
-        filled = np.repeat(self._entries != 0, self.blocks.rows, axis=1)
-        self._filled: NDArray[np.bool_] = np.ascontiguousarray(filled[:, : self.blocks.num_samples])
+        filled = self.blocks.of_every_sample(self._entries != 0)
+        self._filled: NDArray[np.bool_] = np.ascontiguousarray(filled)
         self._member = joint.Member(self.partial) if joint.is_joint(self.partial) else None
         self._marks, self._synced = RowMarks(self.partial), SyncedBlocks(self.partial)
 
@@ -375,7 +436,8 @@ class LogitCacheWriter:
         """Writes the rows that are not stored yet, and then the entries of the blocks that are whole with them."""
         view, rows = batch.view, batch.samples
         if self._member is not None and len(rows):
-            blocks = slice(int(rows.min()) >> self.blocks.shift, (int(rows.max()) >> self.blocks.shift) + 1)
+            first, last = self.blocks.of(np.array([rows.min(), rows.max()])).tolist()
+            blocks = slice(first, last + 1)
             entries = self._stored.read_some_entries(view, blocks.start, blocks.stop)
             self._see_entries(slice(view, view + 1), entries[None], blocks)
         self._check_repeats(batch)
@@ -398,11 +460,11 @@ class LogitCacheWriter:
 
     def _finish(self, batch: Batch, fresh: NDArray[np.intp]) -> None:
         """Marks rows that are in the file: by the entry of their block where that is whole, or else one by one."""
-        of_block = batch.samples[fresh] >> self.blocks.shift
+        of_block = self.blocks.of(batch.samples[fresh])
         whole = {block for block in np.unique(of_block).tolist() if self._is_filled(batch.view, block)}
         rest = fresh[[block not in whole for block in of_block.tolist()]]
         if len(rest):
-            self._marks.append(batch.view, batch.samples[rest], row_crc32(self.blocks, batch.rows(rest)))
+            self._marks.append(batch.view, batch.samples[rest], row_crc32(self.blocks, batch.pick(rest)))
         for block in sorted(whole):
             self._finish_block(batch.view, block)
         if self._synced.are_due():
@@ -430,12 +492,12 @@ class LogitCacheWriter:
 
     def _recall(self) -> None:
         """Takes up rows that this or another process has written into the file, and the blocks that are whole so."""
-        written = np.repeat(self._entries != 0, self.blocks.rows, axis=1)[:, : self.blocks.num_samples]
-        self._filled |= written
-        for view, samples, _ in marked_rows(self._stored, read_marks(self.partial), ~self._filled):
-            self._filled[view, samples] = True
-        for view, block in np.argwhere(self._entries == 0).tolist():
-            if self._is_filled(view, block):
+        self._filled |= self.blocks.of_every_sample(self._entries != 0)
+        for found in marked_rows(self._stored, read_marks(self.partial), ~self._filled):
+            self._filled[found.view, found.samples] = True
+        for view in range(self.blocks.num_views):
+            whole = self.blocks.whole(self._filled[view]) & (self._entries[view] == 0)
+            for block in np.flatnonzero(whole).tolist():
                 self._finish_block(view, block)
 
     def _take_over_others(self) -> None:
@@ -466,19 +528,17 @@ class LogitCacheWriter:
         theirs = source.read_entries()
         for view, block in np.argwhere((theirs != 0) & (self._entries == 0)).tolist():
             first, end = self.blocks.bounds(block)
-            rows = {table: source.read_array(table, view, first, end) for table in self.blocks.columns}
-            if block_entry(self.blocks, rows) == theirs[view, block]:  # not damaged there
-                self._adopt(view, np.arange(first, end), rows)
-        for view, samples, rows in marked_rows(source, read_marks(source.file.path), ~self._filled):
-            self._adopt(view, samples, rows)
+            if source.expected_entry(view, block) == theirs[view, block]:  # not damaged there
+                self._adopt(read_batch(source, view, first, end))
+        for found in marked_rows(source, read_marks(source.file.path), ~self._filled):
+            self._adopt(found)
 
-    def _adopt(self, view: int, samples: NDArray[np.int64], rows: dict[str, NDArray[Any]]) -> None:
+    def _adopt(self, batch: Batch) -> None:
         """Stores rows of another builder's file that are not here yet; where both have a row, that here stays."""
-        fresh = ~self._filled[view, samples]
-        chosen = {table: column[fresh] for table, column in rows.items()}
+        chosen = batch.pick(np.flatnonzero(~self._filled[batch.view, batch.samples]))
         with contextlib.suppress(ValueRefusedError):  # which `encode` never returns
-            self.manifest.encoding.check(chosen, samples[fresh], view, self.manifest.num_outputs)
-            self._store(Batch(samples[fresh], view, chosen))
+            validation.check_rows(self.layout, chosen)
+            self._store(chosen)
 
     def _check_repeats(self, batch: Batch) -> None:
         """Raises ValueRefusedError where a row is stored already with other bytes, or its label for another view."""
@@ -504,9 +564,7 @@ class LogitCacheWriter:
             given[table].tobytes() != stored[table].tobytes() for table in ("labels", "input_crc32")
         ):
             return False
-        decode, outputs = self.manifest.encoding.decode, self.manifest.num_outputs
-        first, again = (decode(rows, outputs).astype("f8") for rows in (stored, given))
-        return bool(np.abs(first - again).max() <= _ROUNDING * np.abs(first).max())
+        return validation.are_close(self.manifest, stored, given, _ROUNDING)
 
 
 def _require_room(draft: Path, size: int, path: Path) -> None:
@@ -545,6 +603,7 @@ def _join(path: Path, name: Path, manifest: Manifest) -> LogitCacheWriter:
     try:
         locks.join(writer._fd)
         writer._open(_check_begun(name, manifest))
+        writer._positions = known_positions(writer._stored)
         writer._recall()
     except BaseException:
         writer._leave()

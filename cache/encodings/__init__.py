@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from decant.cache.encodings.dense import Dense
-from decant.cache.encodings.encoding import Column, Encoding
+from decant.cache.encodings.encoding import AxisName, Column, Encoding
 from decant.cache.encodings.quantised import Quantised
 from decant.cache.encodings.sparse import Sparse, SparseRows
 from decant.cache.errors import FormatError, shorten
 
-__all__ = ["Column", "Dense", "Encoding", "Quantised", "Sparse", "SparseRows", "encoding_of"]
+__all__ = ["AxisName", "Column", "Dense", "Encoding", "Quantised", "Sparse", "SparseRows", "encoding_of"]
 
 _KINDS: dict[str, type[Encoding]] = {"dense": Dense, "dense-u8": Quantised, "sparse": Sparse}
 

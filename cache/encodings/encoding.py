@@ -9,12 +9,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.errors import ValueRefusedError
+
+AxisName = Literal["sample", "position", "token"]
+"""What a row of a table is of: a sample, one of its positions, or one of the tokens that the teacher read."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class Column:
     dtype: np.dtype[Any]
     per_view: bool = True
     """Whether each view has rows of its own, as in (V, N, …); otherwise views share them, as in (N, …)."""
+    axis: AxisName = "sample"
+    given: bool = True
+    """Whether rows are written sample by sample; otherwise all are in the file from its beginning."""
 
     @property
     def row_bytes(self) -> int:
@@ -87,7 +93,7 @@ class Encoding(ABC):
         """Raw outputs (B, C) of these samples (B,) as rows of every table. positions: (B,) the number of each within
         its sample, where samples have several; a row of the same view, sample and position is always encoded alike.
 
-        Raises ValueRefusedError, naming sample and view, for a value that cannot be stored.
+        Raises ValueRefusedError, naming sample, position and view, for a value that cannot be stored.
         """
 
     @abstractmethod

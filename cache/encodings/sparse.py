@@ -37,6 +37,9 @@ class SparseRows(NamedTuple):
     """(B,) log τ: what is drawn was so with probability m/τ, m being its mean softmax over the declared temperatures.
     −∞ where all k are certain; None where nothing is drawn.
     """
+    offsets: NDArray[np.int64] | None = None
+    """(S + 1,) where the rows of each of S samples begin, if these have several positions; None where rows are
+    samples."""
 
 
 @dataclass(frozen=True)

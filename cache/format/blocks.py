@@ -1,13 +1,14 @@
 """Blocks of samples and their checksums, and where the rows of a sample lie.
 
-Block b of view v is samples bR to (b+1)R − 1. Its CRC-32 runs over the rows of those samples in every table of view v,
+Block b of view v is samples bR to (b+1)R − 1; where samples have several positions each, it is the samples whose first
+position is one of bR to (b+1)R − 1. Its CRC-32 runs over the rows of those samples in every table of view v,
 then in the tables that views share, so that no byte of any table goes unchecked: it is what makes a written block tell
 from an unwritten, torn or altered one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.format.tables import Layout, columns, rows_per_block
-from decant.cache.io.blockfile import WRITTEN, BlockFile
-from decant.cache.io.checksum import crc32
+from decant.cache.io.blockfile import WRITTEN, BlockFile, expected_entry
+from decant.cache.lengths import Even, Lengths
 
 
 class Blocks:
     """How the samples of a cache fall into blocks, and where their rows lie in the file: a `BlockLayout`, whose block
-    number v·⌈N/R⌉ + b is block b of view v.
+    number v·⌈P/R⌉ + b is block b of view v, P being the number of positions, or of samples that have one each.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -30,9 +31,15 @@ class Blocks:
         self.shift = self.rows.bit_length() - 1
         self.num_views, self.per_view = layout.tables["blocks"].shape
         self.num_samples = layout.manifest.num_samples
+        self.axes = layout.axes
+        self.lengths: Lengths = self.axes.get("position", self.axes["sample"])
+        self.one_each = isinstance(self.lengths, Even) and self.lengths.length == 1
+        """Whether rows are samples."""
         self.columns = columns(layout.manifest)
-        self.shared = [name for name, column in self.columns.items() if not column.per_view]
-        self.checked = [name for name in self.columns if name not in self.shared] + self.shared
+        shared = [name for name, column in self.columns.items() if not column.per_view]
+        self.checked = [name for name in self.columns if name not in shared] + shared
+        self.given = [name for name in self.checked if self.columns[name].given]
+        self.shared = [name for name in self.given if name in shared]
 
     @property
     def size(self) -> int:
@@ -57,37 +64,64 @@ class Blocks:
             yield self.offset(table, view, first), self.offset(table, view, end)
 
     def bounds(self, block: int) -> tuple[int, int]:
-        """First sample and end sample of a block."""
-        return block << self.shift, min(self.num_samples, (block + 1) << self.shift)
+        """First sample and end sample of a block; the same of one that has no sample, as one has a long sample of the
+        block before.
+        """
+        before, last = self.lengths.samples_before, block == self.per_view - 1
+        return before(block << self.shift), self.num_samples if last else before((block + 1) << self.shift)
+
+    def of(self, samples: NDArray[np.integer]) -> NDArray[np.int64]:
+        """(B,): the block that each of these samples is in."""
+        # Samples without positions may come after the last position.
+        first = samples if self.one_each else np.minimum(self.lengths.starts(samples), self.lengths.total - 1)
+        return first.astype(np.int64) >> self.shift
+
+    def of_every_sample(self, of_blocks: NDArray[Any]) -> NDArray[Any]:
+        """(…, N) from a value for each block (…, ⌈P/R⌉)."""
+        if self.one_each:
+            return np.repeat(of_blocks, self.rows, axis=-1)[..., : self.num_samples]
+        return of_blocks[..., self.of(np.arange(self.num_samples))]
+
+    def without_samples(self) -> NDArray[np.bool_]:
+        """(⌈P/R⌉,): which blocks have no sample."""
+        found = np.full(self.per_view, not self.one_each)
+        if not self.one_each:
+            found[self.of(np.arange(self.num_samples))] = False
+        return found
+
+    def whole(self, filled: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(⌈P/R⌉,): which blocks have no sample but `filled` (N,) ones."""
+        found = np.ones(self.per_view, np.bool_)
+        found[self.of(np.flatnonzero(~filled))] = False
+        return found
 
     def offset(self, table: str, view: int, sample: int) -> int:
-        """Where the row of a sample begins; where views share the table, `view` is ignored."""
+        """Where the rows of a sample begin; where views share the table, `view` is ignored."""
         column = self.columns[table]
-        row = view * self.num_samples + sample if column.per_view else sample
+        lengths = self.axes[column.axis]
+        row = lengths.start(sample) + (view * lengths.total if column.per_view else 0)
         return self.layout.tables[table].offset + row * column.row_bytes
 
     def name(self, view: int, block: int) -> str:
         """For messages: which rows a block holds."""
         first, end = self.bounds(block)
+        if "position" in self.axes:
+            positions = f"{self.lengths.start(first):,} to {self.lengths.start(end) - 1:,}"
+            return (
+                f"view {view}, block {block} (samples {first:,} to {end - 1:,}, positions {positions} of all)"
+            )
         return f"view {view}, block {block} (rows {first:,} to {end - 1:,})"
 
     def nbytes(self, block: int) -> int:
         """Bytes of a block of one view, with what it shares with other views."""
-        first, end = self.bounds(block)
-        return (end - first) * sum(column.row_bytes for column in self.columns.values())
+        return sum(end - first for first, end in self.ranges(block))
 
     def count_samples(self, entries: NDArray[np.uint64]) -> int:
         """Samples in written blocks, all views together."""
-        bounds = np.minimum(np.arange(self.per_view + 1) << self.shift, self.num_samples)
-        return int(np.where(entries, np.diff(bounds), 0).sum())
-
-
-def block_entry(blocks: Blocks, rows: Mapping[str, NDArray[Any]]) -> int:
-    """The entry of a block of these rows (R, …) of every table."""
-    crc = 0
-    for table in blocks.checked:
-        crc = crc32(np.ascontiguousarray(rows[table]).data, crc)
-    return WRITTEN + crc
+        if self.one_each:
+            bounds = np.minimum(np.arange(self.per_view + 1) << self.shift, self.num_samples)
+            return int(np.where(entries, np.diff(bounds), 0).sum())
+        return int(np.count_nonzero(self.of_every_sample(entries)))
 
 
 class StoredRows:
@@ -108,16 +142,26 @@ class StoredRows:
 
     def write(self, table: str, view: int, first: int, rows: NDArray[Any]) -> None:
         """Writes rows from sample `first` on, which must have the table's dtype."""
-        self.file.write(self.blocks.offset(table, view, first), np.ascontiguousarray(rows).data)
+        if rows.size:  # samples may have none
+            self.file.write(self.blocks.offset(table, view, first), np.ascontiguousarray(rows).data)
 
     def read_entries(self) -> NDArray[np.uint64]:
-        """The table `blocks`, (V, ⌈N/R⌉)."""
+        """The table `blocks`, (V, ⌈P/R⌉)."""
         return self.file.read_entries().reshape(self.blocks.num_views, self.blocks.per_view)
 
     def read_some_entries(self, view: int, first: int, end: int) -> NDArray[np.uint64]:
         """The entries of blocks `first` to `end` − 1 of a view."""
         offset = self.blocks.entries_offset + 8 * view * self.blocks.per_view
         return np.frombuffer(self.file.read(offset + 8 * first, offset + 8 * end), "<u8")
+
+    def mark_empty_blocks(self) -> None:
+        """Marks blocks without samples as written: nothing is missing in them."""
+        empty = self.blocks.without_samples()
+        if empty.any():
+            entries = np.where(empty, WRITTEN, 0).astype("<u8")
+            for view in range(self.blocks.num_views):
+                at = self.blocks.entries_offset + view * entries.nbytes
+                self.file.write(at, entries.data)
 
     def write_entry(self, view: int, block: int, entry: int) -> None:
         """Marks a block as written, or with 0 as unwritten."""
@@ -127,11 +171,22 @@ class StoredRows:
         """Reads back a block whose rows are all written, and writes its entry; returns that."""
         return self.file.finish_block(view * self.blocks.per_view + block)
 
+    def expected_entry(self, view: int, block: int) -> int:
+        """The entry that a block must have for the bytes that are in the file."""
+        return expected_entry(self.blocks, self.file.read, view * self.blocks.per_view + block)
+
     def forget_damaged(
         self, entries: NDArray[np.uint64], trusted: NDArray[np.bool_] | None = None
     ) -> list[tuple[int, int]]:
-        """Marks every written block that does not agree with `entries` (V, ⌈N/R⌉) as unwritten, in the file and there;
-        returns them as (view, block). The `trusted` ones (V·⌈N/R⌉,) are not read.
+        """Marks every written block that does not agree with `entries` (V, ⌈P/R⌉) as unwritten, in the file and there;
+        returns them as (view, block). The `trusted` ones (V·⌈P/R⌉,) are not read.
         """
+        empty = self.blocks.without_samples()
+        if empty.any():  # there are as many of them as of others, and nothing in them to be read
+            for view, block in np.argwhere(empty & (entries != WRITTEN)).tolist():
+                self.write_entry(view, block, WRITTEN)
+                entries[view, block] = WRITTEN
+            none = np.tile(empty, self.blocks.num_views)
+            trusted = none if trusted is None else none | trusted
         damaged = self.file.forget_damaged(entries.reshape(-1), trusted)
         return [divmod(number, self.blocks.per_view) for number in damaged]

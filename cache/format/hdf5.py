@@ -16,13 +16,15 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 from h5py import h5a, h5d, h5l, h5o, h5p, h5s, h5t
+from numpy.typing import NDArray
 
 from decant.cache.errors import FormatError, NewerFormatError
+from decant.cache.format.offsets import read_offsets
 from decant.cache.format.tables import Layout, Table, TableSpec, expected_size, expected_tables
 from decant.cache.io.files import write_all
 from decant.cache.io.system import pread
@@ -41,11 +43,14 @@ _MAX_HEADER = 1 << 20
 _MAX_SIZE = 1 << 60
 
 
-def create(path: str | os.PathLike[str], manifest: Manifest) -> tuple[Layout, int]:
-    """Creates the file with its header sealed and every table empty at its final place; returns its layout, and a
-    descriptor to read and write it.
+def create(
+    path: str | os.PathLike[str], manifest: Manifest, known: Mapping[str, NDArray[Any]] | None = None
+) -> tuple[Layout, int]:
+    """Creates the file with its header sealed and every table at its final place, empty but for the `known` ones;
+    returns its layout, and a descriptor to read and write it.
 
-    `path` must not exist, not even as a link that leads nowhere: raises FileExistsError.
+    known: tables of positions by name, see `Positions.tables`. `path` must not exist, not even as a link that leads
+    nowhere: raises FileExistsError.
     """
     if expected_size(manifest) > _MAX_SIZE:  # libhdf5 would count it modulo 2⁶⁴
         raise FormatError(f"{path}: {expected_size(manifest):,} bytes are more than a file can have")
@@ -60,6 +65,9 @@ def create(path: str | os.PathLike[str], manifest: Manifest) -> tuple[Layout, in
         length = next(iter(tables.values())).offset
         digest = hashlib.sha256(pread(fd, length, 0)).digest()
         write_all(fd, _SEAL.pack(length, digest), tables["seal"].offset, Path(path))
+        for name, content in (known or {}).items():
+            stored = np.ascontiguousarray(content, tables[name].dtype)
+            write_all(fd, stored.data, tables[name].offset, Path(path))
         with os.fdopen(fd, "rb", closefd=False) as raw:
             return check(raw, str(path)), fd
     except BaseException:
@@ -79,7 +87,7 @@ def _create(path: str | os.PathLike[str], manifest: Manifest, text: bytes) -> tu
         meta_block_size=_block_size(manifest, text),
     ) as file:
         file.attrs.create("format", np.bytes_(FORMAT))
-        file.attrs.create("format_version", np.array(manifest.encoding.format_version, "<i8"))
+        file.attrs.create("format_version", np.array(manifest.format_version, "<i8"))
         file.attrs.create("manifest", np.bytes_(text))
         for name, spec in expected_tables(manifest).items():
             _create_table(file, name, spec)
@@ -98,7 +106,8 @@ def header_room(manifest: Manifest) -> int:
 
 def _block_size(manifest: Manifest, text: bytes) -> int:
     """Of one block of metadata, large enough for all of it, so that the header comes before the first table. libhdf5
-    gives each table's object a page, and so the superblock, the root group and what remains of it.
+    gives each table's object a page, and so the superblock, the root group and what remains of it; and the heap and the
+    index of the names, where there are more than the root group itself holds.
     """
     tables = len(expected_tables(manifest))
     objects = PAGE * (tables + 3 + (_LINK_PAGES if tables > _FEW_LINKS else 0))
@@ -110,7 +119,7 @@ def check(file: BinaryIO, path: str) -> Layout:
 
     Checks in this order: the seal (no HDF5 is parsed before the header's digest holds), the attributes, then each
     table's name, link, storage, shape, dtype and place against the manifest, then the file's size and the
-    gaps between tables.
+    gaps between tables, and last the offsets of samples that have several positions each.
     """
     size = os.fstat(file.fileno()).st_size
     header = _check_seal(file.fileno(), size, path)
@@ -125,7 +134,7 @@ def check(file: BinaryIO, path: str) -> Layout:
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         raise FormatError(f"{path}: HDF5 structure cannot be read ({error})") from None
     _check_places(file.fileno(), tables, header, size, path)
-    return Layout(manifest, tables)
+    return Layout(manifest, tables, read_offsets(file.fileno(), manifest, tables, path))
 
 
 def is_damaged_cache(file: BinaryIO) -> bool:
@@ -206,10 +215,8 @@ def _read_manifest(hdf: h5py.File, path: str) -> Manifest:
     if h5a.get_num_attrs(hdf.id) != 3:
         raise FormatError(f"{path}: must have exactly the attributes format, format_version, manifest")
     manifest = Manifest.from_json(_read_attribute(hdf, "manifest", MAX_BYTES, h5t.STRING))
-    if version != manifest.encoding.format_version:
-        raise FormatError(
-            f"{path}: format_version: expected {manifest.encoding.format_version}, found {version}"
-        )
+    if version != manifest.format_version:
+        raise FormatError(f"{path}: format_version: expected {manifest.format_version}, found {version}")
     return manifest
 
 

@@ -13,7 +13,7 @@ import contextlib
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.errors import StorageError
+from decant.cache.format.batch import Batch, batch_lengths
 from decant.cache.format.blocks import Blocks, StoredRows
 from decant.cache.io.checksum import crc32
 from decant.cache.io.files import write_all
@@ -83,43 +84,42 @@ def read_marks(unfinished: Path) -> NDArray[Any]:
     return np.concatenate(found)
 
 
-def row_crc32(blocks: Blocks, rows: Mapping[str, NDArray[Any]]) -> NDArray[np.uint32]:
-    """(B,): the CRC-32 of each row over all tables, in the order in which those of blocks run over them."""
-    parts = [
-        np.ascontiguousarray(rows[table]).reshape(len(rows[table]), -1).view(np.uint8)
-        for table in blocks.checked
-    ]
-    found = np.empty(len(parts[0]), np.uint32)
+def row_crc32(blocks: Blocks, batch: Batch) -> NDArray[np.uint32]:
+    """(B,): the CRC-32 of each sample's rows over all tables, in the order in which those of blocks run over them."""
+    found = np.empty(len(batch.samples), np.uint32)
     for place in range(len(found)):
         crc = 0
-        for part in parts:
-            crc = crc32(part[place].data, crc)
+        for table in blocks.given:
+            crc = crc32(np.ascontiguousarray(batch.part(table, place, place + 1)).data, crc)
         found[place] = crc
     return found
 
 
-def marked_rows(
-    stored: StoredRows, marks: NDArray[Any], wanted: NDArray[np.bool_]
-) -> Iterator[tuple[int, NDArray[np.int64], dict[str, NDArray[Any]]]]:
-    """Rows of the (V, N) `wanted` ones whose bytes agree with a mark: (view, samples, rows), a block at a time."""
+def marked_rows(stored: StoredRows, marks: NDArray[Any], wanted: NDArray[np.bool_]) -> Iterator[Batch]:
+    """Rows of the (V, N) `wanted` ones whose bytes agree with a mark, a block at a time."""
     blocks = stored.blocks
     inside = (marks["view"] < wanted.shape[0]) & (marks["sample"] < wanted.shape[1])
     marks = marks[inside]
     marks = marks[wanted[marks["view"], marks["sample"]]]
     if not len(marks):
         return
-    number = marks["view"].astype(np.int64) * blocks.per_view + (
-        marks["sample"].astype(np.int64) >> blocks.shift
-    )
+    number = marks["view"].astype(np.int64) * blocks.per_view + blocks.of(marks["sample"].astype(np.int64))
     order = np.argsort(number, kind="stable")
     for part in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):
         view, block = divmod(int(number[part[0]]), blocks.per_view)
         first, end = blocks.bounds(block)
-        rows = {table: stored.read_array(table, view, first, end) for table in blocks.columns}
         places = marks["sample"][part].astype(np.int64) - first
         unique, back = np.unique(places, return_inverse=True)
-        chosen = {table: rows[table][unique] for table in rows}
+        chosen = read_batch(stored, view, first, end).pick(unique)
         agree = np.zeros(len(unique), bool)
         np.logical_or.at(agree, back, row_crc32(blocks, chosen)[back] == marks["crc32"][part])
         if agree.any():
-            yield view, first + unique[agree], {table: chosen[table][agree] for table in chosen}
+            yield chosen.pick(np.flatnonzero(agree))
+
+
+def read_batch(stored: StoredRows, view: int, first: int, end: int) -> Batch:
+    """The rows of samples `first` to `end` − 1 of a view, of every table that is written sample by sample."""
+    blocks, samples = stored.blocks, np.arange(first, end)
+    rows = {table: stored.read_array(table, view, first, end) for table in blocks.given}
+    axes = {table: blocks.columns[table].axis for table in rows}
+    return Batch(samples, view, rows, batch_lengths(axes, blocks.axes, samples))

@@ -1,19 +1,26 @@
 """Which tables a cache has, how large they are, and where they lie in a file.
 
 logits (or the tables of another encoding) | labels | input_crc32 | blocks | seal
+
+Where samples have several positions each, a row of an encoding's table is of a position, and more tables say which rows
+are whose: see `columns` and `expected_tables`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from decant.cache.encodings import Column
+from decant.cache.encodings import AxisName, Column
+from decant.cache.lengths import Even, Lengths
 from decant.cache.manifest import Manifest
+from decant.cache.positions import Axis
 
 BLOCK_BYTES = 1 << 16  # the size that the encoded rows of a block come near
 SEAL_BYTES = 40  # length of the header as uint64, its SHA-256
@@ -51,6 +58,22 @@ class Layout:
 
     manifest: Manifest
     tables: Mapping[str, Table]
+    offsets: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """(N + 1,) by the name of their table: where the rows of each sample begin."""
+
+    @cached_property
+    def axes(self) -> dict[AxisName, Lengths]:
+        """How many rows each sample has in tables of each axis."""
+        samples = self.manifest.num_samples
+        found: dict[AxisName, Lengths] = {"sample": Even(samples)}
+        about = self.manifest.positions
+        if about is not None:
+            found["position"] = about.axis.lengths(samples, self.offsets.get("offsets"))
+            own = about.token_axis
+            found["token"] = (
+                found["position"] if own is None else own.lengths(samples, self.offsets.get("token_offsets"))
+            )
+        return found
 
     @property
     def size(self) -> int:
@@ -67,10 +90,21 @@ def columns(manifest: Manifest) -> dict[str, Column]:
     """The tables whose rows belong to samples, in the order of the file: the encoding's, then what the teacher's pass
     saw of each sample.
     """
-    targets = manifest.num_targets
+    targets, about = manifest.num_targets, manifest.positions
     shape, dtype = ((), np.dtype("<i8")) if targets is None else ((targets,), np.dtype("<f4"))
+    encoded = manifest.encoding.columns(manifest.num_outputs)
+    beside: dict[str, Column] = {}
+    if about is not None:
+        encoded = {name: replace(column, axis="position") for name, column in encoded.items()}
+        if about.predicts == "next":
+            beside["next_log_prob"] = Column((), np.dtype("<f2"), axis="position")
+        if about.places_sha256 is not None:
+            beside["places"] = Column((), np.dtype("<u4"), per_view=False, axis="position", given=False)
+        if about.token_dtype is not None:
+            beside["tokens"] = Column((), about.token_dtype, per_view=False, axis="token", given=False)
     return {
-        **manifest.encoding.columns(manifest.num_outputs),
+        **encoded,
+        **beside,
         "labels": Column(shape, dtype, per_view=False),
         "input_crc32": Column((), np.dtype("<u4")),
     }
@@ -78,14 +112,30 @@ def columns(manifest: Manifest) -> dict[str, Column]:
 
 def expected_tables(manifest: Manifest) -> dict[str, TableSpec]:
     """Shape and dtype of each table, in the order in which they lie in the file."""
-    views, samples = manifest.num_views, manifest.num_samples
+    views, samples, about = manifest.num_views, manifest.num_samples, manifest.positions
+    counts: dict[AxisName, int] = {"sample": samples}
+    if about is not None:
+        counts |= {"position": about.axis.count, "token": (about.token_axis or about.axis).count}
     tables = {
-        name: TableSpec((*((views, samples) if column.per_view else (samples,)), *column.shape), column.dtype)
+        name: TableSpec(
+            (*((views,) if column.per_view else ()), counts[column.axis], *column.shape), column.dtype
+        )
         for name, column in columns(manifest).items()
     }
-    tables["blocks"] = TableSpec((views, -(-samples // rows_per_block(manifest))), np.dtype("<u8"))
+    for name in offset_axes(manifest):
+        tables[name] = TableSpec((samples + 1,), np.dtype("<u8"))
+    tables["blocks"] = TableSpec((views, -(-manifest.num_rows // rows_per_block(manifest))), np.dtype("<u8"))
     tables["seal"] = TableSpec((SEAL_BYTES,), np.dtype("u1"))
     return tables
+
+
+def offset_axes(manifest: Manifest) -> dict[str, Axis]:
+    """The tables that say where the rows of each sample begin, with what the identity says of them: none where all
+    samples have equally many.
+    """
+    about = manifest.positions
+    axes = {} if about is None else {"offsets": about.axis, "token_offsets": about.token_axis}
+    return {name: axis for name, axis in axes.items() if axis is not None and axis.sha256 is not None}
 
 
 def expected_size(manifest: Manifest) -> int:
@@ -98,6 +148,6 @@ def expected_size(manifest: Manifest) -> int:
 
 
 def rows_per_block(manifest: Manifest) -> int:
-    """The power of two of samples whose encoded rows come nearest below or at 64 KiB; at least 1."""
+    """The power of two of samples, or of positions, whose encoded rows come nearest below or at 64 KiB; at least 1."""
     row = manifest.encoding.row_bytes(manifest.num_outputs)
     return 1 << max(0, (BLOCK_BYTES // row).bit_length() - 1)

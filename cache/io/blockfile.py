@@ -235,6 +235,11 @@ class BlockChecks:
         self.all_sound = not self._pending.any()
         return None
 
+    def trust(self, blocks: NDArray[np.bool_]) -> None:
+        """Takes some of all blocks (num_blocks,) as they are: those that hold nothing."""
+        self._pending &= ~blocks
+        self.all_sound = not self._pending.any()
+
     def check_all(self) -> list[int]:
         """Checks every block, whatever was checked before; those that do not agree with their entries."""
         return self.check(range(self._layout.num_blocks))

@@ -19,6 +19,7 @@ from decant.cache import (
     IncompleteError,
     LogitCache,
     LogitCacheWriter,
+    PositionSummary,
     RegressionSummary,
     SigmoidSummary,
     summarize,
@@ -203,6 +204,9 @@ def _measure(
             metrics["r2"] = summary.r2
     elif isinstance(summary, SigmoidSummary):
         metrics = score_metrics(summary.scores, "binary" if cache.num_outputs == 1 else "multilabel")
+    elif isinstance(summary, PositionSummary):
+        if summary.top1 is not None:
+            metrics["top1"] = summary.top1
     elif summary.top1 is not None and summary.calibration_error is not None:
         metrics["top1"], metrics["ece"] = summary.top1, summary.calibration_error
     return Cached(cache, metrics, seconds, rows, taken_over, summary.rows)

@@ -20,6 +20,7 @@ OFFERED = {
 RETURNED = {
     "Leftover",
     "LogitSource",
+    "PositionSummary",
     "RegressionSummary",
     "SigmoidScores",
     "SigmoidSummary",

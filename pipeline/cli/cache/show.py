@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from decant.pipeline.config.tasks import FORMATS, Task
 from decant.pipeline.support.terminal import printable
 
 if TYPE_CHECKING:
-    from decant.cache import Difference, RegressionSummary, SigmoidSummary, Store, Summary
+    from decant.cache import Difference, PositionSummary, RegressionSummary, SigmoidSummary, Store, Summary
     from decant.pipeline.config.recipe import Recipe
 
 
@@ -69,7 +70,8 @@ def info(name: str, store: Store, as_json: bool) -> None:
         for section, content in {**identity, "info": extra}.items():
             for field, value in content.items():
                 say(f"  {section}.{field}: {_short(value)}")
-        say(f"  of {summary.rows:,} rows (views and samples at even distances, or all):")
+        rows = "positions" if opened.has_positions else "rows"
+        say(f"  of {summary.rows:,} {rows} (views and samples at even distances, or all):")
         for line in _summary_lines(summary, opened.num_outputs):
             say(f"    {line}")
     say(f"next: {command_line('cache', 'verify', opened.path)}")
@@ -156,10 +158,14 @@ def _of_two_teachers(differing: Sequence[Difference]) -> bool:
     return bool(differing) and all(difference.field.startswith("teacher.") for difference in differing)
 
 
-def _summary_lines(summary: Summary | RegressionSummary | SigmoidSummary, num_outputs: int) -> list[str]:
+def _summary_lines(
+    summary: Summary | RegressionSummary | SigmoidSummary | PositionSummary, num_outputs: int
+) -> list[str]:
     """The metrics of a cache, one line for each group."""
-    from decant.cache import RegressionSummary, SigmoidSummary
+    from decant.cache import PositionSummary, RegressionSummary, SigmoidSummary
 
+    if isinstance(summary, PositionSummary):
+        return _position_lines(summary)
     if isinstance(summary, SigmoidSummary):
         from decant.pipeline.training.metrics import score_metrics
 
@@ -178,6 +184,21 @@ def _summary_lines(summary: Summary | RegressionSummary | SigmoidSummary, num_ou
         f"the teacher's top-1 {percent(summary.top1)}, calibration error {percent(summary.calibration_error)}",
         f"mean confidence {percent(summary.confidence)}, mean entropy {summary.entropy:.4f} nats, at T = 1",
     ]
+
+
+def _position_lines(summary: PositionSummary) -> list[str]:
+    """The metrics of a cache whose samples have several positions each."""
+    lines = [
+        f"mean confidence {percent(summary.confidence)}, mean mass of what is not stored {percent(summary.tail)}, "
+        "at T = 1"
+    ]
+    if summary.next_log_prob is not None:
+        perplexity = math.exp(min(-summary.next_log_prob, 700.0))
+        lines.insert(
+            0,
+            f"the next token: perplexity {perplexity:,.2f}, {percent(summary.top1)} are the teacher's first choice",
+        )
+    return lines
 
 
 def _teacher(identity: Mapping[str, Any]) -> str | None:
