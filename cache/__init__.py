@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from decant.cache.dataset import SoftLabelDataset
     from decant.cache.drawn_views import DrawnViews, is_third_pass
     from decant.cache.encodings import Dense, Encoding, Quantised, Sparse, SparseRows
+    from decant.cache.encodings.draws import uniforms
+    from decant.cache.encodings.encoding import require_finite
+    from decant.cache.encodings.ids import pack_ids
     from decant.cache.encodings.temperatures import interpolated, log_tail_bounds
     from decant.cache.ensemble import Ensemble
     from decant.cache.errors import (
@@ -163,11 +166,13 @@ __all__ = [
     "merge_caches",
     "merge_parts",
     "one_input",
+    "pack_ids",
     "pick",
     "recognise",
     "regression_errors",
     "remove_leftover",
     "require_equal",
+    "require_finite",
     "row_chunks",
     "sigmoid_scores",
     "softmax",
@@ -175,6 +180,7 @@ __all__ = [
     "summarize",
     "take_over_views",
     "targets",
+    "uniforms",
 ]
 
 _NAMES = {
@@ -194,6 +200,9 @@ _NAMES = {
         "Sparse",
         "SparseRows",
     ),
+    "encodings.draws": ("uniforms",),
+    "encodings.encoding": ("require_finite",),
+    "encodings.ids": ("pack_ids",),
     "encodings.temperatures": ("interpolated", "log_tail_bounds"),
     "ensemble": ("Ensemble",),
     "errors": (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+_FEW = 2048  # items, of which passes over all are quicker than a search a row
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -55,24 +56,46 @@ def thresholds(
 
 def systematic(
     sizes: NDArray[np.float64], counts: NDArray[np.intp], uniform: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """(B, C) which are drawn: `counts` (B,) of each row, an item with probability counts·size / Σ size, which must be
-    below 1.
+) -> NDArray[np.intp]:
+    """(Σ counts,): which items are drawn of each row (B, C), one row after another, by their number: `counts` (B,) of a
+    row, an item with probability counts·size / Σ size, which must be below 1.
 
     The items lie end to end, by their number, on a line of length `counts`, and those are drawn in which one of the
     points u, u + 1, u + 2, … lies, with one u (B,) in [0, 1) for the whole row.
 
     >>> systematic(np.array([[0.1, 0.3, 0.0, 0.6]]), np.array([1]), np.array([0.2])).tolist()
-    [[False, True, False, False]]
+    [1]
     """
     ends = sizes.cumsum(axis=1)
     ends *= counts[:, None] / np.where(ends[:, -1:] > 0, ends[:, -1:], 1)
+    drawn = _by_search(ends, counts, uniform) if sizes.shape[1] > _FEW else _by_passes(ends, counts, uniform)
+    for row, found in enumerate(drawn):
+        if len(found) < counts[row]:  # by rounding, about once in 10¹³ rows
+            left = sizes[row].copy()
+            left[found] = -1
+            more = np.argsort(-left, kind="stable")[: counts[row] - len(found)]
+            drawn[row] = np.sort(np.concatenate([found, more]))
+    return np.concatenate(drawn) if drawn else np.zeros(0, np.intp)
+
+
+def _by_search(
+    ends: NDArray[np.float64], counts: NDArray[np.intp], uniform: NDArray[np.float64]
+) -> list[NDArray[np.intp]]:
+    """The items of each row in which a point lies, found from the points."""
+    found = []
+    for row, count in enumerate(counts.tolist()):
+        items = np.searchsorted(ends[row], uniform[row] + np.arange(count), side="right")
+        found.append(np.unique(items[items < ends.shape[1]]))
+    return found
+
+
+def _by_passes(
+    ends: NDArray[np.float64], counts: NDArray[np.intp], uniform: NDArray[np.float64]
+) -> list[NDArray[np.intp]]:
+    """The same, found in a few passes over all items of all rows."""
     points = np.ceil(ends - uniform[:, None]).clip(0, counts[:, None])  # that lie before each end
-    drawn: NDArray[np.bool_] = np.diff(points, axis=1, prepend=0) > 0
-    for row in np.flatnonzero(drawn.sum(axis=1) != counts):  # by rounding, about once in 10¹³ rows
-        by_size = np.argsort(np.where(drawn[row], -1, sizes[row]), kind="stable")[::-1]
-        drawn[row, by_size[: max(0, counts[row] - drawn[row].sum())]] = True
-    return drawn
+    rows, items = np.nonzero(np.diff(points, axis=1, prepend=0) > 0)
+    return np.split(items, np.searchsorted(rows, np.arange(1, len(ends)))) if len(ends) else []
 
 
 def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:

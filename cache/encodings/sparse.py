@@ -189,59 +189,60 @@ class Sparse(Encoding):
         uniform = uniforms(self.seed, view, samples, positions)
         rows = max(1, _CHUNK // logits.shape[1])
         parts = [
-            self._encode(logits[first : first + rows].astype("f8"), uniform[first : first + rows])
+            self._encode(logits[first : first + rows], uniform[first : first + rows])
             for first in range(0, max(1, len(logits)), rows)
         ]
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _encode(self, values: NDArray[np.float64], uniform: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-        kept = _largest(values, self.kept)
-        ids = np.nonzero(kept)[1].reshape(len(values), self.kept)
-        order = np.argsort(-np.take_along_axis(values, ids, axis=1), axis=1, kind="stable")
-        ids = np.take_along_axis(ids, order, axis=1)
-        whole, centred = _log_sum_exp(values), values - np.take_along_axis(values, ids[:, :1], axis=1)
-        drawn, stats = {}, []
+    def _encode(self, logits: NDArray[np.floating], uniform: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+        ids = _largest(logits, self.kept)
+        values = logits.astype("f8")
+        largest = np.take_along_axis(values, ids, axis=1)
+        order = np.argsort(-largest, axis=1, kind="stable")
+        ids, largest = np.take_along_axis(ids, order, axis=1), np.take_along_axis(largest, order, axis=1)
+        values -= largest[:, :1]
+        exps = [
+            np.exp(values / temperature if temperature != 1 else values) for temperature in self.temperatures
+        ]
+        sums = [exp.sum(axis=1) for exp in exps]
+        whole = np.log(sums[self.temperatures.index(1.0)]) + largest[:, 0]
+        drawn, log_tau = {}, []
         if self.draws:
-            certain, tau = self._draw(centred, kept, ids, uniform)
+            certain, tau = self._draw(exps, sums, ids, uniform)
             drawn = {"certain": certain.astype("<u2")}
             with np.errstate(divide="ignore"):
-                stats = [np.log(tau)]
-        others = np.where(kept, -np.inf, centred)
+                log_tau = [np.log(tau)]
+        kept = np.take_along_axis(logits, ids, axis=1).astype("f8")
         tails = [
-            _log_sum_exp(others / temperature) - _log_sum_exp(centred / temperature)
-            for temperature in self.temperatures
+            _log_rest(exp, ids, values, temperature) - np.log(total)
+            for exp, total, temperature in zip(exps, sums, self.temperatures, strict=True)
         ]
         found = {
             **pack_ids(ids, values.shape[1]),
-            "log_probs": (np.take_along_axis(values, ids, axis=1) - whole[:, None])
-            .clip(_LEAST, 0)
-            .astype("<f2"),
-            "stats": np.stack([whole, *tails, *stats], axis=1).astype("<f4"),
+            "log_probs": (kept - whole[:, None]).clip(_LEAST, 0).astype("<f2"),
+            "stats": np.stack([whole, *tails, *log_tau], axis=1).astype("<f4"),
         }
         return {**found, **drawn}
 
     def _draw(
         self,
-        centred: NDArray[np.float64],
-        kept: NDArray[np.bool_],
+        exps: list[NDArray[np.float64]],
+        sums: list[NDArray[np.float64]],
         ids: NDArray[np.intp],
         uniform: NDArray[np.float64],
     ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """(h, τ), each (B,). Puts what is drawn into `ids` (B, k), which have the largest, and `kept` (B, C)."""
-        design = np.zeros_like(centred)
-        for temperature in self.temperatures:
-            share = np.exp(centred / temperature)
-            design += share / share.sum(axis=1, keepdims=True) / len(self.temperatures)
+        """(h, τ), each (B,). Puts what is drawn into `ids` (B, k), which have the largest."""
+        design = exps[0] / (sums[0] * len(exps))[:, None]
+        for exp, total in zip(exps[1:], sums[1:], strict=True):
+            design += exp / (total * len(exps))[:, None]
         largest = np.take_along_axis(design, ids, axis=1)
-        certain, tau = thresholds(largest, np.where(kept, 0, design).sum(axis=1), self.head)
+        np.put_along_axis(design, ids, 0, axis=1)
+        certain, tau = thresholds(largest, design.sum(axis=1), self.head)
         chance = np.arange(self.kept) >= certain[:, None]
         np.put_along_axis(design, ids, np.where(chance, largest, 0), axis=1)
-        drawn = systematic(design, self.kept - certain, uniform)
-        ids[chance] = np.nonzero(drawn)[1]
-        kept[:] = False
-        np.put_along_axis(kept, ids, True, axis=1)
+        ids[chance] = systematic(design, self.kept - certain, uniform)
         return certain, tau
 
     def check(
@@ -379,16 +380,34 @@ def _normaliser(tempered: NDArray[np.float64], log_tail: NDArray[np.float64]) ->
     return np.asarray(_log_sum_exp(tempered) - np.log1p(-np.exp(np.minimum(log_tail, -1e-12))))
 
 
-def _largest(values: NDArray[np.floating], count: int) -> NDArray[np.bool_]:
-    """(B, C) which values are the `count` largest of their row; of equal ones those with the lower places."""
-    if count == values.shape[1]:
-        return np.ones(values.shape, np.bool_)
-    least = -np.partition(-values, count - 1, axis=1)[:, count - 1 : count]
-    kept = values > least
-    equal = values == least
-    wanted = count - kept.sum(axis=1, keepdims=True)
-    kept |= equal & (np.cumsum(equal, axis=1) <= wanted)
-    return kept
+def _largest(logits: NDArray[np.floating], count: int) -> NDArray[np.intp]:
+    """(B, count) in rising order, where the `count` largest of a row are; of equal ones those with the lower places."""
+    outputs = logits.shape[1]
+    if count == outputs:
+        return np.arange(outputs).repeat(len(logits)).reshape(outputs, len(logits)).T.copy()
+    least = np.partition(logits, outputs - count, axis=1)[:, outputs - count, None]
+    kept = logits >= least
+    if np.count_nonzero(kept) > count * len(logits):
+        equal = logits == least
+        wanted = count - (kept.sum(axis=1) - equal.sum(axis=1))
+        kept &= ~equal | (np.cumsum(equal, axis=1) <= wanted[:, None])
+    return np.asarray((np.flatnonzero(kept) % outputs).reshape(len(logits), count))
+
+
+def _log_rest(
+    exp: NDArray[np.float64], ids: NDArray[np.intp], centred: NDArray[np.float64], temperature: float
+) -> NDArray[np.float64]:
+    """(B,) log Σ e^(t/T) of all outputs but these, from `exp` (B, C), which it uses up."""
+    np.put_along_axis(exp, ids, 0, axis=1)
+    rest = exp.sum(axis=1)
+    with np.errstate(divide="ignore"):
+        found: NDArray[np.float64] = np.log(rest)
+    tiny = np.flatnonzero(rest < 1e-250)  # lost to underflow
+    if len(tiny):
+        others = centred[tiny] / temperature
+        np.put_along_axis(others, ids[tiny], -np.inf, axis=1)
+        found[tiny] = _log_sum_exp(others)
+    return found
 
 
 def _log_sum_exp(values: NDArray[np.floating]) -> NDArray[np.float64]:

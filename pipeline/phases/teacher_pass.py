@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from decant.cache import LogitCacheWriter, input_checksums
+from decant.cache import Encoding, LogitCacheWriter, Sparse, input_checksums
 from decant.pipeline.config.settings import CacheSettings
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import BackgroundWriter, prefetch
 from decant.pipeline.training.device import Inputs, OnHost, autocast, to_device
+from decant.pipeline.training.encoding import RowsOnHost, encode_sparse, encodes_on
 from decant.pipeline.training.forward import forward as checked_forward
 from decant.pipeline.training.loading import Keys, MissingKeys, default_workers, loader, written_or_of_others
 from decant.pipeline.training.on_device import device_views
@@ -50,23 +51,34 @@ def fill(
     compute = _Teacher(network, device, settings.precision, same_every_batch)
     with progress("caching logits", written.size) as advance, BackgroundWriter() as write_later:
 
-        def store(batch: Keys, inputs: OnHost, logits: OnHost) -> None:
+        def store(batch: Keys, inputs: OnHost, outputs: OnHost | RowsOnHost) -> None:
             indices, view = batch[:, 0], int(batch[0, 1])
             missing = ~written[view, indices]
-            writer.write(
-                indices[missing],
-                logits.wait().numpy()[missing],
-                labels=viewed.data.labels[indices[missing]],
-                input_crc32=input_checksums(inputs.wait(), len(indices))[missing],
-                view=view,
-            )
+            beside = {
+                "labels": viewed.data.labels[indices[missing]],
+                "input_crc32": input_checksums(inputs.wait(), len(indices))[missing],
+            }
+            if isinstance(outputs, RowsOnHost):
+                rows = outputs.wait(indices, view).items()
+                encoded = {name: row[missing] for name, row in rows}
+                writer.write_encoded(indices[missing], encoded, **beside, view=view)
+            else:
+                writer.write(indices[missing], outputs.wait().numpy()[missing], **beside, view=view)
             advance(int(missing.sum()))
 
         advance(int(skipped.sum()))
         for batch, (inputs, _) in zip(keys, batches if workers else prefetch(batches), strict=True):
-            logits = compute(inputs)
-            write_later(store, batch, OnHost(inputs), OnHost(logits))
+            outputs = _to_host(compute(inputs), writer.manifest.encoding, batch)
+            write_later(store, batch, OnHost(inputs), outputs)
     return int((~skipped).sum())
+
+
+def _to_host(logits: Tensor, encoding: Encoding, batch: Keys) -> OnHost | RowsOnHost:
+    """What is stored of a batch, on its way to the host: of a GPU's logits sparse rows alone."""
+    if not isinstance(encoding, Sparse) or not encodes_on(logits.device):
+        return OnHost(logits)
+    rows = encode_sparse(logits, encoding, batch[:, 0], int(batch[0, 1]))
+    return RowsOnHost(rows, encoding, logits.shape[1])
 
 
 class _Teacher:

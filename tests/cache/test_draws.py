@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from decant.cache import FormatError, LogitCache, LogitCacheWriter, Manifest, ValueRefusedError
-from decant.cache.encodings import Sparse
+from decant.cache.encodings import Sparse, draws
 from decant.cache.encodings.draws import systematic, uniforms
 from tests.cache.test_compact import SAMPLES, logits_of_any_kind, softmax, teacher
 
@@ -119,9 +119,29 @@ def test_the_numbers_are_uniform_and_apart() -> None:
 def test_points_that_fall_on_an_end_draw_one_item_each() -> None:
     sizes = np.array([[0.25, 0.25, 0.25, 0.25, 0.5, 0.5]]).repeat(5, 0)
     uniform = np.array([0, 0.25, 0.5, 0.75, 1 - 2.0**-53])
-    drawn = systematic(sizes, np.full(5, 2), uniform)
-    assert drawn.sum(1).tolist() == [2] * 5
-    assert drawn[0].tolist() == [True, False, False, False, True, False]
+    drawn = systematic(sizes, np.full(5, 2), uniform).reshape(5, 2)
+    assert (drawn[:, 0] < drawn[:, 1]).all()
+    assert drawn[0].tolist() == [0, 4]
+
+
+def test_both_ways_to_draw_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    sizes = random.random((200, 60)) ** 4
+    sizes[::7, ::2] = 0
+    counts, uniform = random.integers(0, 9, 200), random.random(200)
+    sizes = np.minimum(sizes, 0.9 * sizes.sum(1, keepdims=True) / np.maximum(counts, 1)[:, None])
+    passes = systematic(sizes, counts, uniform)
+    monkeypatch.setattr(draws, "_FEW", 0)
+    assert np.array_equal(systematic(sizes, counts, uniform), passes)
+    assert len(passes) == counts.sum()
+
+
+@pytest.mark.parametrize("few", [0, 1000])
+def test_a_row_that_rounding_leaves_short_is_filled_up(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draws, "_FEW", few)
+    sizes = np.array([[0.2, 0.9, 0.3, 0.6]])
+    drawn = systematic(sizes, np.array([2]), np.array([2.5]))  # of points that lie beyond the end
+    assert drawn.tolist() == [1, 3]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from decant.cache import LogitCache, MismatchError, Quantised, Sparse, Store, convert_cache, merge_caches
 from decant.pipeline.errors import RecipeError
+from decant.pipeline.phases import teacher_pass
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.soft_labels import open_cache
@@ -89,6 +90,20 @@ def test_students_learn_from_it(folder: Path, encoding: str, capsys: pytest.Capt
     assert said.count("5 of 10 logits of a row are cached, drawn with known probabilities") == (
         encoding == DRAWS
     )
+
+
+@pytest.mark.parametrize("encoding", [SPARSE, DRAWS])
+def test_a_pass_that_encodes_on_its_device_makes_the_same_cache(
+    folder: Path, tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_pass, "encodes_on", lambda device: True)
+    make_teacher(plan(tmp_path), CPU)
+    cache_logits(plan(tmp_path, encoding), CPU, print)
+    expected, found = cache_of(folder, encoding), cache_of(tmp_path, encoding)
+    assert found.manifest.key == expected.manifest.key
+    assert np.array_equal(found.input_crc32, expected.input_crc32)
+    assert np.array_equal(found.rows(slice(None)).ids, expected.rows(slice(None)).ids)
+    np.testing.assert_allclose(found.logits(slice(None)), expected.logits(slice(None)), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(

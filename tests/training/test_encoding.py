@@ -1,0 +1,89 @@
+"""Sparse rows that are encoded where the logits lie are those that NumPy encodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decant.cache import Sparse, ValueRefusedError
+from decant.pipeline.training import encoding as module
+from decant.pipeline.training.encoding import RowsOnHost, encode_sparse
+from tests.cache.test_compact import logits_of_any_kind, teacher
+
+ENCODINGS = (
+    Sparse(5),
+    Sparse(5, (0.5, 1.0, 4.0)),
+    Sparse(0, draws=7, seed=3),
+    Sparse(2, (1.0, 4.0), draws=6, seed=2**62),
+)
+
+
+def both(encoding: Sparse, logits: Any, positions: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    samples = np.arange(len(logits)) * 5
+    expected = encoding.encode(logits, samples, 3, positions)
+    rows = encode_sparse(torch.from_numpy(logits), encoding, samples, 3, positions)
+    found = RowsOnHost(rows, encoding, logits.shape[1]).wait(samples, 3, positions)
+    return dict(found), expected
+
+
+def require_alike(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert (found[name].dtype, found[name].shape) == (values.dtype, values.shape), name
+        if values.dtype.kind == "f":
+            rtol = 1e-3 if values.dtype.itemsize == 2 else 1e-6
+            np.testing.assert_allclose(found[name], values, rtol=rtol, atol=1e-6, err_msg=name)
+        else:
+            np.testing.assert_array_equal(found[name], values, name)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
+@pytest.mark.parametrize("outputs", [8, 100, 70_000])
+def test_ids_are_the_same_and_values_but_for_rounding(
+    encoding: Sparse, outputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CHUNK", 3 * outputs)
+    logits = teacher(10, outputs)
+    require_alike(*both(encoding, logits, np.arange(10) % 4))
+    ties = np.round(logits)
+    require_alike(*both(encoding, ties))
+
+
+@given(logits_of_any_kind, st.data())
+def test_logits_of_any_kind_are_encoded_alike(logits: Any, data: st.DataObject) -> None:
+    kept = data.draw(st.integers(1, logits.shape[1]))
+    head = data.draw(st.integers(0, kept))
+    encoding = Sparse(head, (1.0, 2.0), draws=kept - head)
+    found, expected = both(encoding, logits)
+    samples = np.arange(len(logits))
+    encoding.check(found, samples, 0, logits.shape[1])
+    same = np.array_equal(found["ids"], expected["ids"])
+    assert same or kept > head, "of draws an output on the edge may be another, by rounding"
+    np.testing.assert_allclose(found["stats"][:, 0], expected["stats"][:, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_what_cannot_be_stored_is_named(value: float) -> None:
+    logits = np.zeros((3, 9))
+    logits[1, 4] = value
+    encoding, samples = Sparse(0, draws=3), np.arange(3) * 5
+    with pytest.raises(ValueRefusedError) as expected:
+        encoding.encode(logits, samples, 3)
+    rows = RowsOnHost(encode_sparse(torch.from_numpy(logits), encoding, samples, 3), encoding, 9)
+    with pytest.raises(ValueRefusedError) as found:
+        rows.wait(samples, 3)
+    assert str(found.value) == str(expected.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_taken(dtype: torch.dtype) -> None:
+    logits = torch.from_numpy(teacher(4, 50)).to(dtype)
+    samples = np.arange(4)
+    rows = encode_sparse(logits, Sparse(5), samples, 0)
+    expected = Sparse(5).encode(logits.float().numpy(), samples, 0)
+    require_alike(dict(RowsOnHost(rows, Sparse(5), 50).wait(samples, 0)), expected)
