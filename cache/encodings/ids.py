@@ -18,6 +18,8 @@ SHORT = 1 << 16
 MOST = 1 << 18
 """Outputs that eighteen bits tell apart."""
 _SHIFTS = np.array([0, 2, 4, 6], np.int32)
+_HIGH = (np.arange(256, dtype=np.int32)[:, None] >> _SHIFTS & 3) << 16
+"""(256, 4): the high bits of the four ids of a byte."""
 
 
 def id_columns(kept: int, num_outputs: int) -> dict[str, Column]:
@@ -40,9 +42,8 @@ def unpack_ids(rows: Mapping[str, NDArray[Any]]) -> NDArray[np.int32]:
     """(…, k) ids from rows of these tables."""
     ids: NDArray[np.int32] = rows["ids"].astype(np.int32)
     if "ids_high" in rows:
-        kept = ids.shape[-1]
-        spread = np.repeat(rows["ids_high"], 4, axis=-1)[..., :kept].astype(np.int32)
-        ids |= (spread >> _SHIFTS[np.arange(kept) % 4] & 3) << 16
+        high = _HIGH.take(rows["ids_high"], axis=0)  # four of each byte
+        ids |= high.reshape(*high.shape[:-2], -1)[..., : ids.shape[-1]]
     return ids
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from decant.cache.encodings.draws import systematic, thresholds, uniforms
 from decant.cache.encodings.encoding import Column, Encoding, require_finite, row_name
+from decant.cache.encodings.half import as_float32
 from decant.cache.encodings.ids import MOST, SHORT, id_columns, pack_ids, unpack_ids
 from decant.cache.errors import FormatError, MismatchError, ValueRefusedError, shorten
 
@@ -269,7 +270,7 @@ class Sparse(Encoding):
 
     def rows(self, rows: Mapping[str, NDArray[Any]]) -> SparseRows:
         """The tables' rows as numbers: ids whole, everything else in float32."""
-        log_probs = rows["log_probs"].astype(np.float32)
+        log_probs = as_float32(rows["log_probs"])
         stats = rows["stats"].astype(np.float32, copy=False)
         tails = stats[..., 1 : 1 + len(self.temperatures)]
         found = SparseRows(unpack_ids(rows), log_probs, tails, stats[..., 0])
