@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         input_crc32,
     )
     from decant.cache import encodings as encodings
+    from decant.pipeline import language as language
     from decant.pipeline import objectives as objectives
     from decant.pipeline.own_loop import Views, cache_logits
     from decant.pipeline.own_loop import operations as views
@@ -55,6 +56,7 @@ __all__ = [
     "encodings",
     "input_crc32",
     "integrations",
+    "language",
     "objectives",
     "views",
 ]
@@ -62,6 +64,7 @@ __all__ = [
 _MODULES = {
     "encodings": "decant.cache.encodings",
     "integrations": "decant.integrations",
+    "language": "decant.pipeline.language",
     "objectives": "decant.pipeline.objectives",
     "views": "decant.pipeline.own_loop.operations",
 }

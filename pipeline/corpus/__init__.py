@@ -6,8 +6,9 @@ Needs no torch.
 from __future__ import annotations
 
 from decant.pipeline.corpus.build import tokenise
+from decant.pipeline.corpus.parts import split_documents
 from decant.pipeline.corpus.samples import TokenSamples
 from decant.pipeline.corpus.token_file import Corpus
 from decant.pipeline.corpus.tokenizer import load_tokenizer, tokenizer_identity
 
-__all__ = ["Corpus", "TokenSamples", "load_tokenizer", "tokenise", "tokenizer_identity"]
+__all__ = ["Corpus", "TokenSamples", "load_tokenizer", "split_documents", "tokenise", "tokenizer_identity"]

@@ -54,3 +54,52 @@ def chat(*contents: str) -> dict[str, Any]:
     """A row with messages of user and assistant in turn."""
     roles = ("user", "assistant")
     return {"messages": [{"role": roles[place % 2], "content": text} for place, text in enumerate(contents)]}
+
+
+def llama(vocabulary: int, seed: int = 0, width: int = 32, **settings: Any) -> Any:
+    """A small Llama with fresh weights, in evaluation mode, whose logits are far from uniform."""
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    sizes = {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": width // 4,
+    }
+    tokens = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": 0, "max_position_embeddings": 128}
+    config = transformers.LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        **{**sizes, **tokens, **settings},
+    )
+    network = transformers.LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        network.get_output_embeddings().weight.mul_(20)
+    return network
+
+
+def bigram(samples: Any, vocabulary: int, shift: int = 1) -> Any:
+    """A trained network: what follows each token in the samples, by counting. With `shift` 0 it predicts the token
+    itself, as one whose outputs are shifted by one.
+    """
+    import torch
+
+    counts = torch.full((vocabulary, vocabulary), 0.01)
+    for index in range(len(samples)):
+        ids = torch.from_numpy(samples.tokens(index))
+        counts.index_put_(
+            (ids[: len(ids) - shift], ids[shift:]), torch.ones(len(ids) - shift), accumulate=True
+        )
+
+    class Bigram(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Embedding.from_pretrained(counts.log())
+
+        def forward(self, input_ids: Any) -> Any:
+            return self.table(input_ids)
+
+    return Bigram()

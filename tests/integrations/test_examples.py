@@ -17,6 +17,7 @@ from tests.integrations.launching import TORCHRUN, launch
 
 EXAMPLES = ROOT / "examples"
 RUNS: dict[str, list[tuple[Sequence[str], list[str]]]] = {
+    "language_model.py": [((sys.executable,), [])],
     "plain_pytorch.py": [((sys.executable,), [])],
     "with_accelerate.py": [((sys.executable,), []), (TORCHRUN, [])],
     "with_datasets.py": [((sys.executable,), [])],
@@ -27,6 +28,7 @@ RUNS: dict[str, list[tuple[Sequence[str], list[str]]]] = {
     "with_trainer_texts.py": [((sys.executable,), [])],
 }
 NEEDS = {
+    "language_model.py": ["transformers"],
     "plain_pytorch.py": ["sklearn"],
     "with_torchrun.py": ["sklearn"],
     "with_trainer_images.py": ["sklearn", "transformers", "accelerate"],

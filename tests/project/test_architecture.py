@@ -64,6 +64,7 @@ LAYERS = (
     ("cli",),
     ("report",),
     ("status", "deploy", "integrations"),
+    ("language",),
     ("phases", "own_loop"),
     ("runs", "tracking"),
     ("training",),

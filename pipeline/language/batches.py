@@ -1,0 +1,83 @@
+"""Batches for the teacher: samples of about one length, as many as a budget of tokens takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from decant.pipeline.corpus import TokenSamples
+
+_WINDOW = 4096  # samples that are sorted by length: those of a batch lie near each other in the file
+
+
+class TeacherBatch(NamedTuple):
+    """Some samples, each part that sees itself alone as a row of its own, padded on the right."""
+
+    samples: NDArray[np.int64]
+    """(B,) which samples."""
+    ids: Tensor
+    """(R, L) int64."""
+    mask: Tensor
+    """(R, L) int64, 1 for a token and 0 for padding."""
+    places: Tensor
+    """(Q,) int64, where in R·L the positions of these samples are, those of one sample after those of another."""
+    next_ids: Tensor
+    """(Q,) int64, the token that follows each."""
+    current_ids: Tensor
+    """(Q,) int64, the token at each."""
+
+
+def plan(lengths: NDArray[np.int64], tokens_per_batch: int) -> list[NDArray[np.int64]]:
+    """Samples of each batch: a batch times its longest sample has at most `tokens_per_batch` tokens, or is one sample.
+    A function of the arguments alone, so a pass that goes on after a kill makes the same batches.
+
+    >>> [batch.tolist() for batch in plan(np.array([5, 2, 4, 2]), tokens_per_batch=8)]
+    [[1, 3], [2], [0]]
+    """
+    batches = []
+    for start in range(0, len(lengths), _WINDOW):
+        window = lengths[start : start + _WINDOW]
+        order = start + np.argsort(window, kind="stable")
+        first = 0
+        for place in range(1, len(order) + 1):
+            if place == len(order) or (place + 1 - first) * lengths[order[place]] > tokens_per_batch:
+                batches.append(np.sort(order[first:place]))
+                first = place
+    return batches
+
+
+def collate(samples: TokenSamples, indices: NDArray[np.int64]) -> TeacherBatch:
+    """The batch of some samples. A part of a sample that sees itself alone (`TokenSamples.groups`) is a row: no network
+    has to be told which tokens see one another.
+    """
+    rows: list[NDArray[np.int64]] = []
+    places: list[tuple[int, NDArray[np.int64]]] = []  # (row, places in it), rows rise
+    next_ids, current_ids = [], []
+    for index in indices.tolist():
+        ids, at = samples.tokens(index), samples.positions(index)
+        next_ids.append(ids[at + 1])
+        current_ids.append(ids[at])
+        ends = np.cumsum(samples.groups(index))
+        group = np.searchsorted(ends, at, side="right")
+        begins = ends - samples.groups(index)
+        for number, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
+            places.append((len(rows), at[group == number] - begin))
+            rows.append(ids[begin:end])
+    longest = max(map(len, rows))
+    padded, mask = np.zeros((len(rows), longest), np.int64), np.zeros((len(rows), longest), np.int64)
+    for number, row in enumerate(rows):
+        padded[number, : len(row)], mask[number, : len(row)] = row, 1
+    flat = np.concatenate([row * longest + within for row, within in places])
+    found = (padded, mask, flat, np.concatenate(next_ids), np.concatenate(current_ids))
+    return TeacherBatch(indices, *map(torch.from_numpy, found))
+
+
+def batches(samples: TokenSamples, planned: list[NDArray[np.int64]]) -> Iterator[TeacherBatch]:
+    """The batches of a plan."""
+    for indices in planned:
+        yield collate(samples, indices)

@@ -1,0 +1,263 @@
+"""A causal language model in two halves: hidden states of a batch of texts, and logits of some of its positions.
+
+The logits of all positions, (B, L, C), are the largest tensor of a forward pass by far. So the pass ends before the
+head, and the head is applied to the positions that are wanted, some at a time.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decant.pipeline.errors import ModelError, is_out_of_memory
+from decant.pipeline.support.modules import RAISED
+from decant.pipeline.support.notices import say_once
+from decant.pipeline.support.plugins import in_words
+
+_CHUNK_BYTES = 64 << 20  # of float32 logits that exist at once
+_ROUNDING = {torch.float32: 2**-16, torch.float64: 2**-16, torch.float16: 2**-9}
+"""How far the logits of fewer positions may be from those of all, as a share of the largest; bfloat16 has 2⁻⁶."""
+
+Outputs = Callable[[Tensor], Tensor]
+
+
+class CausalModel:
+    """A network that predicts tokens, as one that gives logits (Q, C) float32 of chosen positions, a few at a time.
+
+    network: any module that takes `input_ids` (B, L), and if need be `attention_mask`, and returns logits (B, L, R), as
+    they are or as the field `logits`. num_outputs: C, how many of the R outputs are tokens; the others, by which
+    vocabularies are padded, are left out.
+
+    The head is what `get_output_embeddings` names, or the one linear layer that computes the logits. A soft cap and a
+    scale that the configuration has are applied after it. Both are checked against the whole network before anything is
+    computed with them; where they do not give its logits, the whole network's are used, which is said.
+    """
+
+    def __init__(self, network: nn.Module, num_outputs: int) -> None:
+        self.network = network
+        self.num_outputs, self.num_rows = num_outputs, 0
+        self._takes = _arguments(network)
+        self._head: nn.Module | None = None
+        self._after: Outputs = _as_they_are
+        self.after = "nothing"
+        """What is done to the outputs of the head, in words."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters are."""
+        first = next(iter(self.network.parameters()), None)
+        return torch.device("cpu") if first is None else first.device
+
+    @property
+    def dtype(self) -> str:
+        """That of the parameters, as `bfloat16`."""
+        first = next((value for value in self.network.parameters() if value.is_floating_point()), None)
+        return "float32" if first is None else str(first.dtype).removeprefix("torch.")
+
+    @property
+    def max_length(self) -> int | None:
+        """The most tokens that the network's positions allow; None where it does not say."""
+        config = getattr(self.network, "config", None)
+        for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+            found = getattr(config, name, None)
+            if isinstance(found, int) and found > 0:
+                return found
+        return None
+
+    @torch.inference_mode()
+    def prepare(self, ids: Tensor) -> None:
+        """Finds the head by a small batch of tokens (B, L), and checks that it gives the network's logits.
+
+        Raises ModelError where the network gives no logits (B, L, R), or has fewer outputs than there are tokens.
+        """
+        ids = ids.to(self.device)
+        embeddings = getattr(self.network, "get_input_embeddings", lambda: None)()
+        self._require_rows(getattr(embeddings, "num_embeddings", self.num_outputs))
+        seen: dict[nn.Module, Tensor] = {}
+        with _recorded(self.network, seen):
+            logits = self._logits(self._call(ids, torch.ones_like(ids)), ids)
+        self.num_rows = logits.shape[2]
+        self._require_rows(self.num_rows)
+        self._require_causal(ids, logits)
+        self._head = None
+        for head in self._candidates(seen, logits):
+            for name, after in self._afters():
+                if _are_close(after(seen[head]), logits):
+                    self._head, self._after, self.after = head, after, name
+                    break
+            if self._head is not None and self._agrees(ids, logits):
+                return
+            self._head = None
+        say_once(
+            f"{self._name}: no layer of it is found that computes its logits from hidden states, so those of all "
+            "positions of a batch exist at once; a smaller tokens_per_batch takes less memory"
+        )
+
+    @torch.inference_mode()
+    def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """What the head is applied to, (B, L, d); or the logits (B, L, R), where no head was found.
+
+        ids, mask: (B, L) int64. Raises ModelError.
+        """
+        if self._head is None:
+            return self._logits(self._call(ids, mask), ids)
+        caught: list[Tensor] = []
+
+        def catch(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            caught.append(given[0] if given else next(iter(named.values())))
+            raise _ReachedHead
+
+        handle = self._head.register_forward_pre_hook(catch, with_kwargs=True)
+        try:
+            self._call(ids, mask)
+        except _ReachedHead:
+            pass
+        finally:
+            handle.remove()
+        if not caught or caught[0].shape[:2] != ids.shape:
+            raise ModelError(f"{self._name}: did not reach its head with hidden states {(*ids.shape, 'd')}")
+        return caught[0]
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Iterator[Tensor]:
+        """The logits (q, C) float32 of some positions after the other; hidden: (Q, d)."""
+        step = max(1, _CHUNK_BYTES // (4 * self.num_rows))
+        for some in hidden.split(step):
+            found = some if self._head is None else self._after(self._head(some))
+            yield found[:, : self.num_outputs].float()
+
+    @property
+    def _name(self) -> str:
+        return type(self.network).__name__
+
+    def _call(self, ids: Tensor, mask: Tensor) -> Any:
+        named = {"attention_mask": mask, "use_cache": False}
+        given = {name: value for name, value in named.items() if name in self._takes}
+        try:
+            if "input_ids" in self._takes:
+                return self.network(input_ids=ids, **given)
+            return self.network(ids, **given)
+        except _ReachedHead:
+            raise
+        except RAISED as error:
+            if is_out_of_memory(error):
+                raise ModelError(
+                    f"{self._name}: ran out of memory on a batch of {ids.shape[0]:,} × {ids.shape[1]:,} tokens; set a "
+                    "smaller tokens_per_batch, or a smaller max_length"
+                ) from error
+            raise ModelError(
+                f"{self._name}: failed on a batch of {ids.shape[0]:,} × {ids.shape[1]:,} tokens ({in_words(error)})"
+            ) from error
+
+    def _logits(self, returned: Any, ids: Tensor) -> Tensor:
+        found = returned
+        if isinstance(returned, Mapping):
+            found = returned.get("logits")
+        elif not isinstance(returned, Tensor):
+            found = getattr(
+                returned, "logits", returned[0] if isinstance(returned, tuple) and returned else None
+            )
+        if not isinstance(found, Tensor) or found.ndim != 3 or found.shape[:2] != ids.shape:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ModelError(
+                f"{self._name}: expected logits {(*ids.shape, 'C')}, one row for each token, found {shape}: has it a "
+                "language-model head?"
+            )
+        if not found.is_floating_point():
+            raise ModelError(f"{self._name}: logits must be floats, found {found.dtype}")
+        return found
+
+    def _candidates(self, seen: dict[nn.Module, Tensor], logits: Tensor) -> list[nn.Module]:
+        """Layers that may be the head: the one that transformers names first, of those with outputs (B, L, R)."""
+        named: nn.Module | None = getattr(self.network, "get_output_embeddings", lambda: None)()
+        fitting = [layer for layer, output in seen.items() if output.shape == logits.shape]
+        return sorted(fitting, key=lambda layer: layer is not named)
+
+    def _require_rows(self, rows: int) -> None:
+        """Raises ModelError where the network's first or last layer has fewer rows than there are tokens."""
+        if rows < self.num_outputs:
+            raise ModelError(
+                f"{self._name}: knows {rows:,} tokens, and the tokenizer {self.num_outputs:,}; take the tokenizer of "
+                "this network, or give the network a row for each token (resize_token_embeddings)"
+            )
+
+    def _require_causal(self, ids: Tensor, logits: Tensor) -> None:
+        """Raises ModelError where the logits at a position change with the token after it."""
+        other = ids.clone()
+        other[:, -1] = (other[:, -1] + 1) % self.num_outputs
+        again = self._logits(self._call(other, torch.ones_like(other)), other)
+        if not _are_close(again[:, :-1], logits[:, :-1], logits.dtype):
+            raise ModelError(
+                f"{self._name}: its logits at a position change with the token after it, or from call to call: it is "
+                "no causal language model in evaluation mode; a masked one, as BERT, cannot say what comes next"
+            )
+
+    def _afters(self) -> Iterator[tuple[str, Outputs]]:
+        """What may be done to the outputs of a head, by what configurations call it."""
+        config = getattr(self.network, "config", None)
+        config = getattr(config, "text_config", config)
+        cap = getattr(config, "final_logit_softcapping", None)
+        if cap:
+            yield f"soft cap {cap:g}", lambda logits: torch.tanh(logits / cap) * cap
+        scaling, scale = getattr(config, "logits_scaling", None), getattr(config, "logit_scale", None)
+        if scaling:
+            yield f"divided by {scaling:g}", lambda logits: logits / scaling
+        if isinstance(scale, int | float) and scale:
+            yield f"times {scale:g}", lambda logits: logits * scale
+        yield "nothing", _as_they_are  # last: of small logits a soft cap leaves no trace
+
+    def _agrees(self, ids: Tensor, logits: Tensor) -> bool:
+        """Whether both halves, one after the other, give the network's logits."""
+        try:
+            hidden = self.hidden(ids, torch.ones_like(ids))
+            parts = torch.cat(list(self.logits(hidden.flatten(0, 1))))
+        except (*RAISED, ModelError):
+            return False
+        return _are_close(parts, logits.flatten(0, 1)[:, : self.num_outputs], logits.dtype)
+
+
+class _ReachedHead(BaseException):
+    """Ends a forward pass before its head; no network catches it by accident."""
+
+
+@contextmanager
+def _recorded(network: nn.Module, seen: dict[nn.Module, Tensor]) -> Iterator[None]:
+    """Fills `seen` with the output of each layer that has a weight (R, d) of its own."""
+
+    def record(layer: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            seen[layer] = output
+
+    layers = [layer for layer in network.modules() if getattr(getattr(layer, "weight", None), "ndim", 0) == 2]
+    handles = [layer.register_forward_hook(record) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _arguments(network: nn.Module) -> set[str]:
+    """The names that `forward` takes, of a compiled network those of what was compiled."""
+    try:
+        return set(inspect.signature(getattr(network, "_orig_mod", network).forward).parameters)
+    except (TypeError, ValueError):
+        return set()
+
+
+def _as_they_are(logits: Tensor) -> Tensor:
+    return logits
+
+
+def _are_close(found: Tensor, expected: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether two tensors of logits are the same up to the rounding of their dtype."""
+    if found.shape != expected.shape:
+        return False
+    share = _ROUNDING.get(dtype or expected.dtype, 2**-6)
+    found, expected = found.float(), expected.float()
+    return bool((found - expected).abs().max() <= share * expected.abs().max().clamp(min=1e-6))

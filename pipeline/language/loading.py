@@ -1,0 +1,62 @@
+"""Causal language models of transformers from a folder, a GGUF file or the hub, with their tokenizers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from decant.cache.io.opening import require_file
+from decant.pipeline.corpus import load_tokenizer
+from decant.pipeline.errors import ModelError, WeightsError
+from decant.pipeline.support.plugins import in_words, optional
+
+_GGUF = ".gguf"
+
+
+class Loaded(NamedTuple):
+    """A network in evaluation mode, and its tokenizer."""
+
+    network: nn.Module
+    tokenizer: Any
+
+
+def load_causal(name: str, dtype: str = "auto") -> Loaded:
+    """A causal language model from a folder, a .gguf file, or the hub, and its tokenizer. No code of it is run, and
+    weights are read from safetensors or GGUF alone.
+
+    dtype: of the weights, as "float32" or "bfloat16"; "auto" is that of the file. GGUF weights are float32, and need
+    the library gguf. Raises ModelError where there is none, or it has no language-model head; WeightsError.
+    """
+    transformers = optional("transformers", "text", ModelError)
+    path = Path(name)
+    for file in sorted(path.iterdir()) if path.is_dir() else ():
+        if not file.is_dir():
+            require_file(file)  # the library would wait for a pipe
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+    folder = name
+    if path.suffix == _GGUF:
+        optional("gguf", "gguf", ModelError)
+        folder, options = str(path.parent), {"gguf_file": path.name}
+    try:
+        network, info = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, trust_remote_code=False, output_loading_info=True, **options
+        )
+    except Exception as error:  # a damaged folder ends in any error of the library
+        raise WeightsError(
+            f"{name}: cannot be loaded as a causal language model ({in_words(error)})"
+        ) from error
+    missing = sorted(info["missing_keys"])
+    if missing or info["mismatched_keys"]:
+        lacking = missing[0] if missing else str(info["mismatched_keys"][0])
+        raise ModelError(
+            f"{name}: {lacking} is not among its weights, and would be random: it has no language-model head, or is "
+            "another network"
+        )
+    tokenizer = (
+        transformers.AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
+        if path.suffix == _GGUF
+        else load_tokenizer(name)
+    )
+    return Loaded(network.eval(), tokenizer)

@@ -1,0 +1,184 @@
+"""A causal teacher's pass: what is cached is what the teacher says, sample by sample, also after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from decant.cache import CacheWarning, LogitCache, MismatchError
+from decant.encodings import Dense, Sparse
+from decant.language import TokenSamples, cache_logits, tokenise
+from decant.pipeline.errors import DataError, ModelError
+from decant.pipeline.language.batches import collate, plan
+from decant.pipeline.language.head import CausalModel
+from tests.helpers import language
+
+
+def by_hand(teacher: Any, samples: TokenSamples, index: int, num_outputs: int = 340) -> Any:
+    """Logits (n, C) of a sample's positions: each part that sees itself alone goes through the teacher by itself."""
+    ids = torch.from_numpy(samples.tokens(index))
+    parts = ids.split(samples.groups(index).tolist())
+    with torch.inference_mode():
+        logits = torch.cat([teacher(input_ids=part[None]).logits[0] for part in parts])
+    return logits[samples.positions(index), :num_outputs].float().numpy()
+
+
+def test_rows_are_what_the_teacher_says_of_each_next_token(
+    cache: LogitCache, samples: TokenSamples, teacher: Any
+) -> None:
+    assert (cache.num_samples, cache.num_outputs, cache.num_positions) == (
+        40,
+        340,
+        int(samples.num_positions.sum()),
+    )
+    for index in range(len(samples)):
+        logits = by_hand(teacher, samples, index)
+        rows = cache.rows([index], 0)
+        log_probs = logits - np.logaddexp.reduce(logits.astype("f8"), axis=1, keepdims=True)
+        kept = np.take_along_axis(log_probs, rows.ids.astype(np.intp), axis=1)
+        assert np.allclose(kept, rows.log_probs, rtol=2e-3, atol=2e-3)
+        assert (np.sort(kept, axis=1)[:, ::-1][:, 0] == log_probs.max(axis=1)).all()
+        ids, at = samples.tokens(index), samples.positions(index)
+        recorded = cache.next_log_prob([index], 0)
+        assert np.allclose(recorded, log_probs[np.arange(len(at)), ids[at + 1]], rtol=2e-3, atol=2e-3)
+        assert cache.tokens([index])[0].tolist() == ids.tolist()
+        assert cache.places([index]).tolist() == at.tolist()
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [{"rows": "packed"}, {"rows": "packed", "across": True}, {"rows": "pieces"}, {"rows": "documents"}],
+    ids=["packed", "across", "pieces", "cut"],
+)
+def test_every_layout_of_samples_gets_the_rows_of_its_own_places(
+    layout: dict[str, Any], samples: TokenSamples, teacher: Any, tmp_path: Path
+) -> None:
+    laid_out = TokenSamples(samples.corpus, max_length=20, **layout)
+    cache = cache_logits(teacher, laid_out, tmp_path / "c.h5", encoding=Dense("float32"), tokens_per_batch=50)
+    for index in range(0, len(laid_out), 3):
+        assert np.allclose(cache.logits([index], 0), by_hand(teacher, laid_out, index), atol=2e-4), index
+
+
+def test_of_a_chat_only_the_assistants_places_have_rows(tokenizer: Any, teacher: Any, tmp_path: Path) -> None:
+    rows = [language.chat("how was it?", "great fun", "and?", "moving"), language.chat("and you?", "boring")]
+    corpus = tokenise(rows, tokenizer, tmp_path / "chats", targets="assistant")
+    samples = TokenSamples(corpus, max_length=64)
+    cache = cache_logits(teacher, samples, tmp_path / "c.h5", encoding=Dense("float32"))
+    for index in (0, 1):
+        assert np.allclose(cache.logits([index], 0), by_hand(teacher, samples, index), atol=2e-4)
+        answered = cache.tokens([index])[0][cache.places([index]) + 1]
+        assert (
+            tokenizer.decode(answered.tolist()) == ("great fun<|end|>moving<|end|>", "boring<|end|>")[index]
+        )
+
+
+def test_batches_hold_the_budget_and_every_sample_once(samples: TokenSamples) -> None:
+    planned = plan(samples.lengths, 100)
+    assert sorted(np.concatenate(planned).tolist()) == list(range(len(samples)))
+    for some in planned:
+        batch = collate(samples, some)
+        assert batch.ids.numel() <= 100 or len(some) == 1
+        assert torch.equal(batch.ids.flatten()[batch.places], batch.current_ids)
+        assert torch.equal(batch.ids.flatten()[batch.places + 1], batch.next_ids)
+
+
+def test_a_cache_is_found_again_and_of_anything_else_refused_by_name(
+    cache: LogitCache, samples: TokenSamples, teacher: Any, folder: Path, tokenizer: Any
+) -> None:
+    place, encoding = folder / "teacher.h5", Sparse(head=16)
+    again = cache_logits(teacher, samples, place, encoding=encoding)
+    assert again.manifest.key == cache.manifest.key
+    other = tokenise(language.sentences(41), tokenizer, folder / "other.tokens")
+    template = tokenise(
+        language.sentences(40), language.tokenizer(language.MARKED), folder / "template.tokens"
+    )
+    shorter = TokenSamples(samples.corpus, max_length=20)
+    capped = language.llama(352, rope_parameters={"rope_type": "default", "rope_theta": 500.0})
+    capped.load_state_dict(teacher.state_dict())
+    cases: list[tuple[Any, TokenSamples, dict[str, Any], str]] = [
+        (language.llama(352, seed=1), samples, {}, "teacher.weights_sha256"),
+        (capped, samples, {}, "teacher.settings.rope_parameters.rope_theta"),
+        (teacher, shorter, {}, "data.samples.max_length: expected 20, found 64"),
+        (teacher, TokenSamples(other, max_length=64), {}, "data.texts.sha256"),
+        (teacher, TokenSamples(template, max_length=64), {}, "data.tokenizer.chat_template"),
+        (teacher, samples, {"encoding": Sparse(head=8)}, "encoding.head: expected 8, found 16"),
+        (teacher, samples, {"num_outputs": 341}, "teacher.outputs: expected 341, found 340"),
+    ]
+    for network, laid_out, options, said in cases:
+        with pytest.raises(MismatchError, match=said):
+            cache_logits(network, laid_out, place, **{"encoding": encoding, **options})
+
+
+def test_a_killed_pass_goes_on_and_ends_in_the_same_bytes(
+    samples: TokenSamples, teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def run(name: str, kill_at: int | None = None) -> int:
+        """How many batches the teacher read."""
+        nonlocal calls
+        calls, hidden = 0, CausalModel.hidden
+
+        def counted(*given: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return hidden(*given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(CausalModel, "hidden", counted)
+            encoding = Sparse(head=4, draws=4)
+            cache_logits(teacher, samples, tmp_path / name, encoding=encoding, views=2, tokens_per_batch=64)
+        return calls
+
+    whole = run("whole.h5")
+    child = os.fork()
+    if not child:
+        run("killed.h5", kill_at=8)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert not (tmp_path / "killed.h5").exists()
+    assert run("killed.h5") < whole
+    assert (tmp_path / "whole.h5").read_bytes() == (tmp_path / "killed.h5").read_bytes()
+
+
+def test_outputs_that_are_shifted_by_one_are_doubted(samples: TokenSamples, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cache_logits(language.bigram(samples, 340), samples, tmp_path / "right.h5")
+    with pytest.warns(CacheWarning, match="are its outputs shifted by one"):
+        cache_logits(language.bigram(samples, 340, shift=0), samples, tmp_path / "shifted.h5")
+
+
+def test_the_teacher_gets_its_mode_back(samples: TokenSamples, tmp_path: Path) -> None:
+    teacher = language.llama(352, attention_dropout=0.5).train()
+    cache = cache_logits(teacher, samples, tmp_path / "c.h5", encoding=Dense("float32"))
+    assert teacher.training
+    assert np.allclose(cache.logits([3], 0), by_hand(teacher.eval(), samples, 3), atol=2e-4)
+
+
+def test_what_cannot_be_is_refused_before_the_pass(
+    samples: TokenSamples, teacher: Any, tmp_path: Path
+) -> None:
+    short = language.llama(352, max_position_embeddings=8)
+    cases: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
+        (short, samples, {}, ModelError, "takes 8 tokens at most, and sample .* set max_length = 8"),
+        (language.llama(300), samples, {}, ModelError, "knows 300 tokens, and the tokenizer 340"),
+        (lambda ids: ids, samples, {}, DataError, "teacher: expected a module"),
+        (teacher, ["a text"], {}, DataError, "samples: expected decant.language.TokenSamples, found list"),
+        (teacher, samples, {"encoding": "sparse"}, DataError, "encoding: expected one of decant.encodings"),
+        (teacher, samples, {"views": 2}, DataError, "views are other draws, and the encoding has none"),
+        (teacher, samples, {"tokens_per_batch": 0}, DataError, "tokens_per_batch: expected 1 or more"),
+    ]
+    for network, laid_out, options, kind, said in cases:
+        with pytest.raises(kind, match=said):
+            cache_logits(network, laid_out, tmp_path / "c.h5", **options)
+    assert not (tmp_path / "c.h5").exists()
