@@ -17,6 +17,7 @@ _TIMES = 3  # as often as the next token
 class ShiftGuard:
     """Counts how often the next token, and the one at the position itself, is among the 16 most likely.
 
+    >>> import torch
     >>> guard = ShiftGuard()
     >>> tokens = torch.arange(100)
     >>> guard.see(200 * torch.eye(100) - tokens, next_ids=(tokens + 1) % 100, current_ids=tokens)
