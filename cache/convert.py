@@ -16,12 +16,15 @@ from decant.cache.ensemble import Ensemble, require_agreement
 from decant.cache.errors import CacheError, MismatchError, ValueRefusedError
 from decant.cache.io.files import replacing
 from decant.cache.labels import is_one_hot
-from decant.cache.manifest import Manifest
+from decant.cache.manifest import POSITIONS, Manifest
 from decant.cache.probabilities import logits_of, require_logits
 from decant.cache.reader import LogitCache
-from decant.cache.source import LogitSource, row_chunks
+from decant.cache.source import ROWS, LogitSource, row_chunks, sample_chunks
 from decant.cache.store.local import Store
 from decant.cache.writer import LogitCacheWriter
+
+_DECODED = 1 << 23
+"""Logits that are decoded at once."""
 
 MergeMode = Literal["mean-logits", "mean-probabilities", "stack-views"]
 """How caches become one: by the mean of their logits, by that of their probabilities, or view after view."""
@@ -167,6 +170,10 @@ def export_logits(cache: LogitCache, path: Path, view: int | None = None) -> tup
     dtype('float16')
     >>> folder.cleanup()
     """
+    if cache.has_positions:
+        raise MismatchError(
+            f"{cache.path}: has a row for each position: export it to a .npz file, which says whose they are"
+        )
     views = range(cache.num_views) if view is None else [view]
     inner = (cache.num_samples, cache.num_outputs)
     shape = (len(views), *inner) if view is None else inner
@@ -238,7 +245,7 @@ def merge_caches(store: Store, caches: Sequence[LogitCache], how: MergeMode) -> 
     if how not in get_args(MergeMode):
         raise ValueError(f"how: expected {', '.join(get_args(MergeMode))}, found {how!r}")
     if how == "stack-views":
-        require_agreement(caches, ("teacher", "data", "encoding"))
+        require_agreement(caches, ("teacher", "data", "encoding", POSITIONS))
         manifest = _stacked(caches)
         sources: list[tuple[LogitSource, int]] = [
             (cache, view) for cache in caches for view in range(cache.num_views)
@@ -258,7 +265,8 @@ def merge_caches(store: Store, caches: Sequence[LogitCache], how: MergeMode) -> 
 
 def _write(path: Path, manifest: Manifest, sources: Sequence[tuple[LogitSource, int]]) -> Path:
     """`sources` has the cache and its view that each view comes from."""
-    with LogitCacheWriter(path, manifest) as writer:
+    first = sources[0][0].members[0]
+    with LogitCacheWriter(path, manifest, positions=first.positions) as writer:
         for view, (source, inner) in enumerate(sources):
             copy_view(writer, view, source, inner)
         return writer.publish()
@@ -273,6 +281,9 @@ def _stacked(caches: Sequence[LogitCache]) -> Manifest:
 
 def copy_view(writer: LogitCacheWriter, view: int, source: LogitSource, inner: int) -> None:
     """Copies view `inner` of `source` into view `view` of what is written. Raises CorruptError at damaged rows."""
+    if isinstance(source, LogitCache) and source.has_positions:
+        _copy_positions(writer, view, source, inner)
+        return
     cache = source if isinstance(source, LogitCache) else None
     if cache is not None and cache.manifest.encoding != writer.manifest.encoding:
         cache = None  # its rows are stored otherwise
@@ -283,6 +294,50 @@ def copy_view(writer: LogitCacheWriter, view: int, source: LogitSource, inner: i
             writer.write_encoded(rows, cache.encoded(rows, inner), **beside, view=view)
         else:
             writer.write(rows, source.logits(rows, inner), **beside, view=view)
+
+
+def _copy_positions(writer: LogitCacheWriter, view: int, source: LogitCache, inner: int) -> None:
+    """The same of samples with several positions each."""
+    encoding, outputs = writer.manifest.encoding, source.num_outputs
+    as_it_is = source.manifest.encoding == encoding
+    has_next = source.manifest.identity[POSITIONS]["predicts"] == "next"
+    most = ROWS if as_it_is else max(1, min(ROWS, _DECODED // outputs))
+    for samples in sample_chunks(source.lengths, most):
+        rows = source.encoded(samples, inner)
+        if not as_it_is:
+            of, within = np.repeat(samples, source.lengths[samples]), _places(source.lengths[samples])
+            rows = _encoded_anew(source.manifest.encoding, encoding, rows, outputs, of, within, view)
+        writer.write_encoded(
+            samples,
+            rows,
+            labels=source.labels[samples],
+            input_crc32=source.input_crc32[inner, samples],
+            next_log_prob=source.next_log_prob(samples, inner) if has_next else None,
+            view=view,
+        )
+
+
+def _encoded_anew(
+    held: Encoding,
+    wanted: Encoding,
+    rows: Mapping[str, NDArray[Any]],
+    outputs: int,
+    samples: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    view: int,
+) -> dict[str, NDArray[Any]]:
+    """Rows (Q, …) of one encoding in another, some at a time."""
+    parts, step = [], max(1, _DECODED // outputs)
+    for first in range(0, max(len(samples), 1), step):
+        at = slice(first, first + step)
+        logits = held.decode({name: column[at] for name, column in rows.items()}, outputs)
+        parts.append(wanted.encode(logits, samples[at], view, positions[at]))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _places(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0 to length − 1 of each length, one after another."""
+    return np.concatenate([np.arange(length) for length in lengths.tolist()] or [np.empty(0, np.int64)])
 
 
 def take_over_views(writer: LogitCacheWriter, store: Store) -> int:

@@ -55,6 +55,7 @@ class Ensemble:
         """
         if mean not in get_args(Mean):
             raise ValueError(f"mean: expected {', '.join(get_args(Mean))}, found {mean!r}")
+        require_samples(caches)
         require_agreement(caches, ("data", "views"))
         self.caches, self.mean, self.temperature = tuple(caches), mean, temperature
         manifest = caches[0].manifest
@@ -184,4 +185,15 @@ def one_source(cache: LogitSource | Sequence[LogitCache]) -> LogitSource:
         raise TypeError(
             f"cache: expected an open cache, as decant.LogitCache.open(path) gives, found {found!r}"
         )
+    require_samples(several)
     return several[0] if len(several) == 1 else Ensemble(several)
+
+
+def require_samples(caches: Sequence[Any]) -> None:
+    """Raises MismatchError for a cache whose samples have several rows each."""
+    for cache in caches:
+        if getattr(cache, "has_positions", False):
+            raise MismatchError(
+                f"{cache.path}: has a row for each of {cache.num_positions:,} positions, and not of each sample: "
+                "decant.language.TokenDataset reads those of texts, cache.rows(indices) those of samples in your own loop"
+            )

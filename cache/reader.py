@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -171,15 +171,15 @@ class LogitCache:
         """P, of all samples together; N where a sample is one row."""
         return self._blocks.lengths.total
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """(N,) int64: how many positions each sample has; 1 each where a sample is one row."""
-        return self._blocks.lengths.of(np.arange(self.num_samples))
+        """(N,) int64: how many positions each sample has; 1 each where a sample is one row. Read-only."""
+        return _read_only(self._blocks.lengths.of(np.arange(self.num_samples)))
 
-    @property
+    @cached_property
     def offsets(self) -> NDArray[np.int64]:
-        """(N + 1,) int64: the first position of each sample, and P."""
-        return self._blocks.lengths.starts(np.arange(self.num_samples + 1))
+        """(N + 1,) int64: the first position of each sample, and P. Read-only."""
+        return _read_only(self._blocks.lengths.starts(np.arange(self.num_samples + 1)))
 
     @property
     def positions(self) -> Positions | None:
@@ -502,6 +502,11 @@ class LogitCache:
 def _block_name(blocks: Blocks, number: int) -> str:
     """A block in words. No method of the cache: what holds one would keep the cache, and its file, open."""
     return blocks.name(*divmod(number, blocks.per_view))
+
+
+def _read_only(array: NDArray[np.int64]) -> NDArray[np.int64]:
+    array.flags.writeable = False
+    return array
 
 
 def _as_rows(indices: ArrayLike | slice, samples: int) -> NDArray[Any]:

@@ -58,6 +58,20 @@ class LogitSource(Protocol):
         """(B, C) raw teacher outputs; (B, K, C) of an ensemble of K teachers that are kept apart."""
 
 
+def sample_chunks(lengths: NDArray[np.int64], rows: int = ROWS) -> Iterator[NDArray[np.intp]]:
+    """The samples 0 to N − 1 in order, some at a time that have at most `rows` rows together, or one that has more.
+
+    >>> [chunk.tolist() for chunk in sample_chunks(np.array([3, 2, 9, 0, 1]), rows=5)]
+    [[0, 1], [2, 3], [4]]
+    """
+    ends = np.cumsum(lengths)
+    first, before = 0, 0
+    while first < len(lengths):
+        end = max(first + 1, int(np.searchsorted(ends, before + rows, side="right")))
+        yield np.arange(first, end)
+        first, before = end, int(ends[end - 1])
+
+
 def row_chunks(count: int) -> Iterator[NDArray[np.intp]]:
     """The rows 0 to `count` − 1 in order, at most ROWS at a time, so that a large table is never in memory whole.
 

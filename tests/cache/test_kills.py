@@ -14,7 +14,7 @@ import pytest
 from tests.helpers.processes import ROOT, finished, python
 
 
-@pytest.mark.parametrize(("kind", "least"), [("cache", 60), ("pack", 30)])
+@pytest.mark.parametrize(("kind", "least"), [("cache", 60), ("ragged", 60), ("pack", 30)])
 def test_a_builder_killed_at_each_step_is_gone_on_with(kind: str, least: int, tmp_path: Path) -> None:
     script = """
 import sys
@@ -29,9 +29,19 @@ killing.at_every_step(KINDS[sys.argv[2]](), Path(sys.argv[1]))
     assert kills >= least, f"{kills} kills: the steps of the protocol were not met"
 
 
-@pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("kind", ["cache", "pack"])
-def test_a_builder_killed_at_random_moments_is_gone_on_with(kind: str, seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "size", "seed", "kills"),
+    [
+        ("cache", 1200, 0, 50),
+        ("cache", 1200, 1, 50),
+        ("ragged", 150, 0, 20),
+        ("pack", 1200, 0, 50),
+        ("pack", 1200, 1, 50),
+    ],
+)
+def test_a_builder_killed_at_random_moments_is_gone_on_with(
+    kind: str, size: int, seed: int, kills: int, tmp_path: Path
+) -> None:
     script = """
 import sys
 import subprocess
@@ -39,9 +49,9 @@ import sys
 from pathlib import Path
 from tests.helpers import killing
 from tests.helpers.block_files import KINDS
-killing.at_random_moments(KINDS[sys.argv[2]](1200), Path(sys.argv[1]), 50, int(sys.argv[3]))
+killing.at_random_moments(KINDS[sys.argv[2]](int(sys.argv[4])), Path(sys.argv[1]), int(sys.argv[5]), int(sys.argv[3]))
 """
-    assert int(finished(python(script, tmp_path, kind, seed))) >= 50
+    assert int(finished(python(script, tmp_path, kind, seed, size, kills))) >= kills
 
 
 def test_kills_by_hand_are_counted(tmp_path: Path) -> None:

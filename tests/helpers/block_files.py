@@ -10,13 +10,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache import LogitCache, LogitCacheWriter, Manifest, Store
+from decant.cache import LogitCache, LogitCacheWriter, Manifest, Positions, Store
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
 from decant.cache.io import partial
 from decant.cache.io.blockfile import BlockFile, BlockLayout
 from decant.pipeline.data import image_pack
 from tests.helpers.caches import holds_the_answers, manifest, write
+from tests.helpers.positions import ENCODINGS, LENGTHS, manifest_of, positions_of
+from tests.helpers.positions import holds_the_answers as holds_positions
+from tests.helpers.positions import write_missing as write_positions
 
 
 class Kind(Protocol):
@@ -113,7 +116,49 @@ class ImagePack:
         return np.array_equal(pack.images(np.arange(self.count)), self.images)
 
 
-KINDS: dict[str, type[CacheFile] | type[ImagePack]] = {"cache": CacheFile, "pack": ImagePack}
+@dataclass
+class RaggedCacheFile:
+    """A cache of samples with 0 to 300 positions each, in blocks of 128."""
+
+    num_samples: int = 16
+
+    @cached_property
+    def positions(self) -> Positions:
+        return positions_of(tuple(np.resize(LENGTHS, self.num_samples).tolist()), extra=1)
+
+    @property
+    def manifest(self) -> Manifest:
+        return manifest_of(self.positions)
+
+    def build(self, root: Path) -> Path:
+        store = Store(root)
+        with store.building(self.manifest) as path:
+            found = store.find(self.manifest)
+            if found:
+                return found
+            with LogitCacheWriter(path, self.manifest, positions=self.positions) as writer:
+                write_positions(writer, self.positions, batch=11)
+                return writer.publish()
+
+    def path(self, root: Path) -> Path:
+        return Store(root).path(self.manifest)
+
+    def unfinished(self, root: Path) -> list[Path]:
+        return partial.begun(self.path(root))
+
+    def layout(self, path: Path) -> Blocks:
+        with open(path, "rb") as file:
+            return Blocks(hdf5.check(file, str(path)))
+
+    def is_sound(self, path: Path) -> bool:
+        return holds_positions(LogitCache.open(path), self.positions, ENCODINGS[0])
+
+
+KINDS: dict[str, type[CacheFile] | type[RaggedCacheFile] | type[ImagePack]] = {
+    "cache": CacheFile,
+    "ragged": RaggedCacheFile,
+    "pack": ImagePack,
+}
 
 
 def entries(kind: Kind, path: Path) -> NDArray[np.uint64]:

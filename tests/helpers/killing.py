@@ -170,7 +170,8 @@ def compare(kind: Kind, folder: Path, expected: bytes) -> None:
 
 
 if __name__ == "__main__":
-    assert sys.argv[1] == "random", "random DIR KILLS SEED"
+    assert sys.argv[1] == "random", "random DIR KILLS SEED [KIND]"
     root = Path(sys.argv[2])
     root.mkdir(parents=True, exist_ok=True)
-    at_random_moments(KINDS["cache"](1200), root, int(sys.argv[3]), int(sys.argv[4]))
+    kind, size = ("cache", 1200) if len(sys.argv) < 6 else (sys.argv[5], 150)
+    at_random_moments(KINDS[kind](size), root, int(sys.argv[3]), int(sys.argv[4]))

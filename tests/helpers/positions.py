@@ -14,7 +14,7 @@ from decant.cache import Dense, Encoding, LogitCache, LogitCacheWriter, Manifest
 C, V = 1000, 2
 LENGTHS = (3, 0, 1, 40, 2, 2, 300, 0, 5, 64, 64, 1, 0, 17, 0, 0)
 """Of samples: some without positions, first and last of a block, and one that is longer than a block."""
-ENCODINGS: tuple[Encoding, ...] = (Sparse(16, (1.0, 2.0)), Dense("float16"), Quantised())
+ENCODINGS: tuple[Encoding, ...] = (Sparse(100, (1.0, 2.0)), Dense("float16"), Quantised())
 
 
 def positions_of(
@@ -53,8 +53,14 @@ def logits_of(count: int, view: int) -> NDArray[np.float32]:
 
 
 def sample_logits(positions: Positions, samples: Any, view: int) -> NDArray[np.float32]:
-    """(Q, C) of these samples, as `write` takes them."""
-    return logits_of(positions.num_positions, view)[positions.lengths.rows(np.asarray(samples))]
+    """(Q, C) of these samples, as `write` takes them; of a teacher that expects what follows."""
+    chosen = np.asarray(samples)
+    logits = logits_of(positions.num_positions, view)[positions.lengths.rows(chosen)]
+    if positions.identity["predicts"] == "next" and positions.tokens is not None:
+        after = positions.next_tokens(chosen)
+        known = np.flatnonzero(after >= 0)
+        logits[known, after[known]] = logits[known].max(axis=1) + 2
+    return logits
 
 
 def write(writer: LogitCacheWriter, positions: Positions, samples: Any, view: int) -> None:
@@ -88,7 +94,7 @@ def holds_the_answers(cache: LogitCache, positions: Positions, encoding: Encodin
     everything = np.arange(positions.num_samples)
     of, within = positions.lengths.within(everything)
     for view in range(cache.num_views):
-        logits = logits_of(positions.num_positions, view)
+        logits = sample_logits(positions, everything, view)
         expected = encoding.encode(logits, of, view, within)
         found = cache.encoded(everything, view)
         if any(found[name].tobytes() != expected[name].tobytes() for name in expected):
