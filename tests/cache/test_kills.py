@@ -34,7 +34,7 @@ killing.at_every_step(KINDS[sys.argv[2]](), Path(sys.argv[1]))
     [
         ("cache", 1200, 0, 50),
         ("cache", 1200, 1, 50),
-        ("ragged", 150, 0, 20),
+        ("ragged", 150, 0, 10),
         ("pack", 1200, 0, 50),
         ("pack", 1200, 1, 50),
     ],
