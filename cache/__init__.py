@@ -64,7 +64,7 @@ if TYPE_CHECKING:
         StorageError,
         ValueRefusedError,
     )
-    from decant.cache.format.tables import expected_size
+    from decant.cache.format.tables import expected_size, rows_per_block
     from decant.cache.inputs import (
         CheckInputs,
         as_values,
@@ -96,7 +96,7 @@ if TYPE_CHECKING:
     from decant.cache.store.gc import Leftover, leftovers, remove_leftover
     from decant.cache.store.local import Store
     from decant.cache.stream import SoftLabelStream, attach
-    from decant.cache.unfinished import Unfinished, find_unfinished
+    from decant.cache.unfinished import Unfinished, find_unfinished, has_writers
     from decant.cache.writer import LogitCacheWriter
 
 __all__ = [
@@ -155,6 +155,7 @@ __all__ = [
     "expected_size",
     "export_logits",
     "find_unfinished",
+    "has_writers",
     "import_logits",
     "input_checksums",
     "input_crc32",
@@ -174,6 +175,7 @@ __all__ = [
     "require_equal",
     "require_finite",
     "row_chunks",
+    "rows_per_block",
     "sigmoid_scores",
     "softmax",
     "split_keys",
@@ -218,7 +220,7 @@ _NAMES = {
         "StorageError",
         "ValueRefusedError",
     ),
-    "format.tables": ("expected_size",),
+    "format.tables": ("expected_size", "rows_per_block"),
     "inputs": (
         "CheckInputs",
         "as_values",
@@ -293,6 +295,7 @@ _NAMES = {
     "unfinished": (
         "Unfinished",
         "find_unfinished",
+        "has_writers",
     ),
     "writer": ("LogitCacheWriter",),
 }

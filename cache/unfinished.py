@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
 from decant.cache.errors import FormatError
 from decant.cache.format.blocks import StoredRows
 from decant.cache.format.hdf5 import check
+from decant.cache.io.joint import members
 from decant.cache.io.locks import in_use
 from decant.cache.io.opening import NotAFileError, open_read
 from decant.cache.io.partial import begun
@@ -55,3 +57,16 @@ def find_unfinished(path: Path) -> Unfinished | None:
     if not found and damaged is not None:
         raise damaged
     return max(found, default=None)
+
+
+def has_writers(path: Path) -> bool:
+    """Whether a process is known to write an unfinished file of the cache at `path`, or that cannot be told.
+
+    >>> has_writers(Path("no/such/folder/digits.h5"))
+    False
+    """
+    for partial in begun(path) if path.parent.is_dir() else ():
+        with contextlib.suppress(OSError), open_read(partial, follow=False) as file:
+            if in_use(file.fileno()) or any(found.living is not False for found in members(partial)):
+                return True
+    return False

@@ -229,12 +229,23 @@ def _make_teacher(plan: Plan, device: str, log_to: LogTo) -> dict[str, Any]:
 
 
 def _make_cache(plan: Plan, device: str) -> dict[str, Any]:
-    """Makes or finds a cache and prints it; returns the same for `--json`."""
+    """Makes or finds a cache, with the other ranks where this is one, and prints it; returns the same for `--json`."""
     from decant.pipeline.phases import cache_logits as phase
+    from decant.pipeline.ranks.job import join
     from decant.pipeline.runs.notes import remember_cache
     from decant.pipeline.training.device import pick_device
 
-    cached = phase.cache_logits(plan, pick_device(device), _print_waiting)
+    job = join()
+    if job is None:
+        cached: phase.Cached | phase.RowsWritten = phase.cache_logits(
+            plan, pick_device(device), _print_waiting
+        )
+    else:
+        from decant.pipeline.phases.cache_ranks import cache_with_ranks
+
+        cached = cache_with_ranks(job, plan, pick_device(device))
+    if isinstance(cached, phase.RowsWritten):  # what rank 0 says of
+        return {"path": cached.path, "rows": cached.rows}
     remember_cache(plan.recipe, plan.base, cached.cache.path)
     return _shown(cached)
 
@@ -246,7 +257,7 @@ def _make_part(plan: Plan, device: str, part: tuple[int, int]) -> dict[str, Any]
     from decant.pipeline.training.device import pick_device
 
     made = phase.cache_part(plan, pick_device(device), part)
-    if not isinstance(made, phase.PartWritten):
+    if not isinstance(made, phase.RowsWritten):
         remember_cache(plan.recipe, plan.base, made.cache.path)
         return _shown(made)
     say(

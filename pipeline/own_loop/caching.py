@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 import os
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args, overload
 
@@ -12,6 +14,7 @@ import torch
 from torch.utils.data import Subset
 
 from decant.cache import (
+    CacheError,
     Dense,
     Encoding,
     IncompleteError,
@@ -19,6 +22,7 @@ from decant.cache import (
     LogitCacheWriter,
     expected_size,
     find_unfinished,
+    has_writers,
 )
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import exclusive, lock_path
@@ -28,7 +32,11 @@ from decant.pipeline.own_loop.dataset import Views, plain_views
 from decant.pipeline.own_loop.estimate import Estimate
 from decant.pipeline.own_loop.question import Question
 from decant.pipeline.own_loop.teacher_pass import Collate, TeacherPass
+from decant.pipeline.ranks.job import timeout
+from decant.pipeline.ranks.script import ScriptRanks, ranks_of_script
 from decant.pipeline.support.notices import say_once
+from decant.pipeline.training import handout
+from decant.pipeline.training.handout import Run, Units
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -118,9 +126,10 @@ def cache_logits(
     returns, at which place, or a function of it. name: of the teacher, needed where it has no weights. data_name: of
     the data in the manifest. collate: makes a batch of a list of inputs; by default torch's `default_collate`.
 
-    part: (i, n) computes every n-th batch from the i-th on; n processes, on one machine or on several with a common
-    folder, each need the room of the whole file, and the last publishes it. The others wait for that, or return None
-    where `wait` is False. Without `part`, processes that start together wait for the first one, and find its cache.
+    part: (i, n) computes the i-th of n equal runs of blocks; n processes, on one machine or on several with a common
+    folder, write one file, and the last publishes it. The others wait for that, or return None where `wait` is False.
+    Without `part`, the ranks of a script under `torchrun` that call this share the work in the same way, as they are
+    done, and all return the cache; other processes that start together wait for the first one, and find its cache.
     dry_run: writes nothing, and returns an `Estimate` from a few batches.
 
     Raises CacheError where `path` holds another cache or cannot be written, DataError where views do not repeat or
@@ -160,17 +169,20 @@ def cache_logits(
         raise storage_error(error, place, "making its folder") from error
     if part is not None:
         return _build_part(question, run, place, part, wait)
+    ranks = ranks_of_script()
+    if ranks is not None:
+        return _build_with_ranks(question, run, place, ranks)
     with exclusive(lock_path(place), waiting=lambda holder: say_once(f"{place}: waits for {holder}")):
         found = question.find(place)  # another process may have built it while this one waited
         return found if found is not None else _build(question, run, place)
 
 
-def _build(question: Question, run: TeacherPass, path: Path, part: tuple[int, int] = (0, 1)) -> LogitCache:
-    """Computes the rows of a part, and publishes. Raises IncompleteError where those of other parts are missing."""
+def _build(question: Question, run: TeacherPass, path: Path) -> LogitCache:
+    """Computes every missing row, and publishes."""
     with run:
         manifest, labels = question.manifest(run.num_outputs)
         with LogitCacheWriter(path, manifest) as writer:
-            run.fill(writer, labels, part)
+            run.fill(writer, labels)
             return LogitCache.open(writer.publish())
 
 
@@ -178,15 +190,67 @@ def _build_part(
     question: Question, run: TeacherPass, path: Path, part: tuple[int, int], wait: bool
 ) -> LogitCache | None:
     """Builds a part; whoever comes last publishes the whole."""
-    try:
-        return _build(question, run, path, part)
-    except IncompleteError:
-        if not wait:
-            return question.find(path)
+    with run:
+        found = _join_and_fill(question, run, path, part[1], lambda units: handout.part(units, *part))
+    if found is not None or not wait:
+        return found
     say_once(f"{path}: part {part[0]} of {part[1]} is written; waits for the others")
     while (found := question.find(path)) is None:
         time.sleep(_POLL_SECONDS)
     return found
+
+
+def _build_with_ranks(question: Question, run: TeacherPass, path: Path, ranks: ScriptRanks) -> LogitCache:
+    """Builds a cache with whichever ranks of the script come here, which take units of it as they are done; whoever
+    finds it whole publishes it. What a rank has taken that was killed, another takes.
+    """
+    with run:
+        while True:
+            count = ranks.counter(str(path.absolute()))
+            found = _join_and_fill(question, run, path, ranks.size, partial(handout.handed_out, count=count))
+            progress = _Stalls(path)
+            while found is None and has_writers(path) and not progress.stalled():
+                time.sleep(_POLL_SECONDS)
+                found = question.find(path)
+            if found is not None or (found := question.find(path)) is not None:
+                return found
+
+
+class _Stalls:
+    """Whether nobody has written into an unfinished file for long, as after the loss of a machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._rows, self._since = path, -1, time.monotonic()
+
+    def stalled(self) -> bool:
+        begun = find_unfinished(self._path)
+        if begun is not None and begun.rows != self._rows:
+            self._rows, self._since = begun.rows, time.monotonic()
+        return time.monotonic() - self._since > timeout()
+
+
+def _join_and_fill(
+    question: Question,
+    run: TeacherPass,
+    path: Path,
+    processes: int,
+    choose: Callable[[Units], Iterable[Run]],
+) -> LogitCache | None:
+    """Computes chosen rows into the file that others write too, and publishes it where nothing is missing; None where
+    something is.
+    """
+    manifest, labels = question.manifest(run.num_outputs)
+    try:
+        with LogitCacheWriter.join(path, manifest) as writer:
+            run.fill(writer, labels, choose(run.units(manifest, processes)))
+            return LogitCache.open(writer.publish())
+    except IncompleteError:
+        return question.find(path)
+    except CacheError:
+        found = question.find(path)  # another has published it in that moment
+        if found is None:
+            raise
+        return found
 
 
 def _estimate(question: Question, run: TeacherPass, path: Path, found: LogitCache | None) -> Estimate:

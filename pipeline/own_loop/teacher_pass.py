@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from decant.cache import CacheWarning, LogitCacheWriter, input_crc32, pick, recognise
+from decant.cache import CacheWarning, LogitCacheWriter, Manifest, input_crc32, pick, recognise
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.own_loop.dataset import Views
@@ -24,9 +24,10 @@ from decant.pipeline.own_loop.labels import Labels
 from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.plugins import in_words
 from decant.pipeline.support.progress import progress
-from decant.pipeline.training.background import BackgroundWriter
 from decant.pipeline.training.device import autocast
-from decant.pipeline.training.loading import Keys, MissingKeys, loader, written_or_of_others
+from decant.pipeline.training.handout import Run, Units, whole
+from decant.pipeline.training.loading import Keys, MissingKeys, loader
+from decant.pipeline.training.teacher_rows import Rows, units_of, write_missing_rows, written_rows
 
 Collate: TypeAlias = Callable[[list[Any]], Any]
 """Makes a batch of a list of inputs."""
@@ -154,37 +155,31 @@ class TeacherPass:
                 break
         return (time.perf_counter() - started) / timed
 
-    def fill(self, writer: LogitCacheWriter, labels: Labels, part: tuple[int, int] = (0, 1)) -> None:
-        """Computes and writes every missing row of a part: of every n-th batch, from the i-th on.
+    def fill(self, writer: LogitCacheWriter, labels: Labels, runs: Iterable[Run] | None = None) -> int:
+        """Computes and writes every missing row of runs, by default of all; returns their number."""
+        num_outputs, written = writer.manifest.num_outputs, written_rows(writer)
 
-        Batch b of a view always has samples b·B to (b+1)·B − 1, so that a pass that goes on after a kill computes rows
-        from the same batches.
-        """
-        manifest = writer.manifest
-        written = np.stack([writer.is_written(view) for view in range(manifest.num_views)])
-        keys = MissingKeys(written_or_of_others(written, self._batch_size, part), self._batch_size)
-        said = "caching logits" if part[1] == 1 else f"caching logits, part {part[0]} of {part[1]}"
-        with (
-            progress(said, written.size, silent=not self._show_progress) as advance,
-            BackgroundWriter() as write_later,
-        ):
+        def answer(batch: Keys, made: tuple[Any, list[Any], NDArray[np.uint32]]) -> Callable[[], Rows]:
+            inputs, given, crc32 = made
+            logits = self.logits(inputs, len(batch))
+            return lambda: Rows(logits.float().cpu().numpy(), labels.stored(given, num_outputs), crc32)
 
-            def store(batch: Keys, logits: Tensor, given: list[Any], crc32: NDArray[np.uint32]) -> None:
-                indices, view = batch[:, 0], int(batch[0, 1])
-                missing = ~written[view, indices]
-                writer.write(
-                    indices[missing],
-                    logits.float().cpu().numpy()[missing],
-                    labels=labels.stored(given, manifest.num_outputs)[missing],
-                    input_crc32=crc32[missing],
-                    view=view,
-                )
-                advance(int(missing.sum()))
+        with progress("caching logits", sum(map(len, written)), silent=not self._show_progress) as advance:
+            advance(int(sum(map(np.count_nonzero, written))))
+            return write_missing_rows(
+                writer,
+                whole(units_of(writer.manifest, self._batch_size)) if runs is None else runs,
+                self._batches,
+                answer,
+                self._batch_size,
+                advance,
+                workers=self._num_workers,
+                ahead=False,  # a dataset of the user's may draw from generators that the teacher draws from too
+            )
 
-            advance(int(written.sum()))
-            batches = loader(self._batches, keys, self._num_workers)
-            for batch, (inputs, given, crc32) in zip(keys, batches, strict=True):
-                write_later(store, batch, self.logits(inputs, len(batch)), given, crc32)
+    def units(self, manifest: Manifest, processes: int) -> Units:
+        """How the rows of a cache are handed out to processes."""
+        return units_of(manifest, self._batch_size, processes)
 
 
 def _are_close(first: Tensor, second: Tensor) -> bool:

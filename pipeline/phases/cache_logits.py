@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from decant.cache import (
+    CacheError,
     CacheWarning,
     CorruptError,
     IncompleteError,
@@ -29,14 +31,18 @@ from decant.pipeline.config.settings import CacheSettings
 from decant.pipeline.data.samples import check_unchanged
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher_pass import fill, forward
+from decant.pipeline.ranks.launch import is_first
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.notes import Pass, remember_pass
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.source_code import is_users
+from decant.pipeline.training import handout
 from decant.pipeline.training.forward import name_of
+from decant.pipeline.training.handout import Run
 from decant.pipeline.training.metrics import Metrics, score_metrics
 from decant.pipeline.training.steadiness import doubt_of_outputs
+from decant.pipeline.training.teacher_rows import units_of, written_rows
 from decant.pipeline.views import ViewedData
 
 _AT_CHANCE = r".*: likely not a trained teacher's logits: (top-1 is |class \d+ is the teacher's answer )"
@@ -75,13 +81,17 @@ def cache_logits(plan: Plan, device: torch.device, waiting: Callable[[str], None
         with plan.store.building(plan.manifest, waiting) as target:
             path = plan.find_cache()  # another process may have built it while this one waited
             if path is None:
-                return _build(plan, target, device)
-    return _measure(LogitCache.open(path), None, limit=_MEASURED_ROWS)
+                started = time.perf_counter()
+                with LogitCacheWriter(target, plan.manifest) as writer:
+                    taken_over = take_over_views(writer, plan.store)
+                    rows = compute_missing_rows(writer, plan, device)
+                    return publish(plan, writer, device, started, rows, taken_over)
+    return measure_published(path)
 
 
 @dataclass(frozen=True)
-class PartWritten:
-    """Rows of a cache that others are to complete."""
+class RowsWritten:
+    """Rows of a cache that others complete."""
 
     path: Path
     """Where the cache will lie."""
@@ -91,52 +101,54 @@ class PartWritten:
     """What is not written yet, in words."""
 
 
-def cache_part(plan: Plan, device: torch.device, part: tuple[int, int]) -> Cached | PartWritten:
-    """Computes part (i, n) of a cache, 0 ≤ i < n: every n-th batch from the i-th on. Publishes it where every other
+def cache_part(plan: Plan, device: torch.device, part: tuple[int, int]) -> Cached | RowsWritten:
+    """Computes part (i, n) of a cache, 0 ≤ i < n: of n equal runs of blocks the i-th. Publishes it where every other
     part is written, by whichever processes, in whatever order, at once or not, on all machines that see the store.
 
-    Each part keeps its rows in a file of its own, as large as the whole, until the cache is published. Raises as
-    `cache_logits` does.
+    All parts write one partial file, whose room is reserved once. Raises as `cache_logits` does.
     """
-    path = plan.find_cache()
+    started, path = time.perf_counter(), plan.find_cache()
     if path is not None:
-        return _measure(LogitCache.open(path), None, limit=_MEASURED_ROWS)
+        return measure_published(path)
     plan.store.prepare()
-    path = plan.store.path(plan.manifest)
+    units = units_of(plan.manifest, plan.settings.cache.batch_size, processes=part[1])
     try:
-        return _build(plan, path, device, part)
-    except _PartOnly as error:
-        found = plan.find_cache()  # another may have published it in that moment
-        if found is not None:
-            return _measure(LogitCache.open(found), None, limit=_MEASURED_ROWS)
-        return PartWritten(path, error.rows, str(error))
+        with LogitCacheWriter.join(plan.store.path(plan.manifest), plan.manifest) as writer:
+            rows = compute_missing_rows(writer, plan, device, handout.part(units, *part))
+            try:
+                return publish(plan, writer, device, started, rows)
+            except IncompleteError as error:
+                missing = str(error).partition(": ")[2]
+    except CacheError:
+        if plan.find_cache() is None:  # where another has published it in that moment, all is well
+            raise
+        rows, missing = 0, ""
+    path = plan.find_cache()
+    return RowsWritten(writer.path, rows, missing) if path is None else measure_published(path)
 
 
-class _PartOnly(Exception):
-    def __init__(self, rows: int, error: IncompleteError) -> None:
-        super().__init__(str(error).partition(": ")[2])
-        self.rows = rows
-
-
-def _build(plan: Plan, path: Path, device: torch.device, part: tuple[int, int] | None = None) -> Cached:
-    """Builds and publishes the cache at `path`, and notes what that took. Raises _PartOnly where a part is all that is
-    there.
+def publish(
+    plan: Plan,
+    writer: LogitCacheWriter,
+    device: torch.device,
+    started: float,
+    rows: int,
+    views_taken_over: int = 0,
+) -> Cached:
+    """Publishes a cache, and notes what it took since `started`, a time of `time.perf_counter`. Raises what the writer
+    raises, and CorruptError where the data have changed since the teacher saw them; what was written is then dropped.
     """
-    started = time.perf_counter()
-    with LogitCacheWriter(path, plan.manifest) as writer:
-        taken_over = take_over_views(writer, plan.store) if part is None else 0
-        rows = _compute_missing_rows(writer, plan, device, part or (0, 1))
-        _require_unchanged(plan, writer)
-        try:
-            with _silenced_doubts(plan):
-                cache = LogitCache.open(writer.publish())
-        except IncompleteError as error:
-            if part is None:
-                raise
-            raise _PartOnly(rows, error) from error
+    _require_unchanged(plan, writer)
+    with _silenced_doubts(plan):
+        cache = LogitCache.open(writer.publish())
     seconds = time.perf_counter() - started
-    remember_pass(plan.base, plan.manifest.key, Pass(seconds, rows, taken_over, device_name(device)))
-    return _measure(cache, seconds, rows, taken_over)
+    remember_pass(plan.base, plan.manifest.key, Pass(seconds, rows, views_taken_over, device_name(device)))
+    return _measure(cache, seconds, rows, views_taken_over)
+
+
+def measure_published(path: Path) -> Cached:
+    """A cache that was built before, with the teacher's metrics on some of its rows."""
+    return _measure(LogitCache.open(path), None, limit=_MEASURED_ROWS)
 
 
 def _require_unchanged(plan: Plan, writer: LogitCacheWriter) -> None:
@@ -157,18 +169,24 @@ def _silenced_doubts(plan: Plan) -> Iterator[None]:
         yield
 
 
-def _compute_missing_rows(
-    writer: LogitCacheWriter, plan: Plan, device: torch.device, part: tuple[int, int]
+def compute_missing_rows(
+    writer: LogitCacheWriter,
+    plan: Plan,
+    device: torch.device,
+    runs: Iterable[Run] | None = None,
+    advance: Callable[[int], object] | None = None,
 ) -> int:
-    """Has the teacher compute the rows of a part that are missing, and returns their number. If there are none, no
-    teacher is loaded.
+    """Has the teacher compute the rows of runs that are missing, by default all, and returns their number. If there are
+    none, no teacher is loaded. advance: see `fill`.
     """
     viewed = plan.data.student_train
-    if all(writer.is_written(view).all() for view in range(writer.manifest.num_views)):
+    first = next(left := iter(runs), None) if runs is not None else None
+    if (runs is not None and first is None) or all(map(np.all, written_rows(writer))):
         return 0
     teacher = plan.teacher
     network = load_network(teacher)
-    _say_doubt(network, viewed, plan.settings.cache, device)
+    if is_first():
+        _say_doubt(network, viewed, plan.settings.cache, device)
     return fill(
         writer,
         viewed,
@@ -176,7 +194,8 @@ def _compute_missing_rows(
         plan.settings.cache,
         device,
         same_every_batch=plan.settings.teacher.cuda_graphs and not is_users(teacher.network.name),
-        part=part,
+        runs=None if first is None else itertools.chain([first], left),
+        advance=advance,
     )
 
 

@@ -1,10 +1,8 @@
-"""The teacher's pass over the data: every missing row of a cache, computed once.
-
-Loading, computing and writing overlap: a thread prefetches the next batches, and another computes a batch's checksums,
-copies its logits to the host and writes them, at most a few batches behind.
-"""
+"""The teacher's pass over the data of a recipe: every missing row of a cache, computed once."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -14,13 +12,14 @@ from torch import Tensor, nn
 from decant.cache import Encoding, LogitCacheWriter, Sparse, input_checksums
 from decant.pipeline.config.settings import CacheSettings
 from decant.pipeline.support.progress import progress
-from decant.pipeline.training.background import BackgroundWriter, prefetch
 from decant.pipeline.training.device import Inputs, OnHost, autocast, to_device
 from decant.pipeline.training.encoding import RowsOnHost, encode_sparse, encodes_on
 from decant.pipeline.training.forward import forward as checked_forward
-from decant.pipeline.training.loading import Keys, MissingKeys, default_workers, loader, written_or_of_others
+from decant.pipeline.training.handout import Run, whole
+from decant.pipeline.training.loading import Keys, default_workers
 from decant.pipeline.training.on_device import device_views
 from decant.pipeline.training.recorded import Recorded
+from decant.pipeline.training.teacher_rows import Rows, units_of, write_missing_rows, written_rows
 from decant.pipeline.views import ViewedData
 
 
@@ -31,46 +30,52 @@ def fill(
     settings: CacheSettings,
     device: torch.device,
     same_every_batch: bool = False,
-    part: tuple[int, int] = (0, 1),
+    runs: Iterable[Run] | None = None,
+    advance: Callable[[int], object] | None = None,
 ) -> int:
-    """Computes and writes every missing row of a part, of every n-th batch from the i-th on, and returns their number.
-    Raises what the writer raises.
+    """Computes and writes every missing row of runs, by default of all, and returns their number. Raises what the
+    writer raises.
 
-    Batch b of a view always has samples b·B to (b+1)·B − 1. A pass that was killed therefore computes missing rows
-    from the same batches, and ends in the same file. On a GPU that has room, the views are computed there too;
-    `same_every_batch` says that the network does the same whatever the values, so that a GPU may record and replay it.
+    A pass that was killed computes missing rows from the same batches, and ends in the same file. On a GPU that has
+    room, the views are computed there too; `same_every_batch` says that the network does the same whatever the values,
+    so that a GPU may record and replay it. advance: is given the number of rows after each batch; by default a bar
+    shows them.
     """
+    if runs is None:
+        runs = whole(units_of(writer.manifest, settings.batch_size))
+    if advance is None:
+        written = written_rows(writer)
+        with progress("caching logits", sum(map(len, written))) as show:
+            show(int(sum(map(np.count_nonzero, written))))
+            return fill(writer, viewed, network, settings, device, same_every_batch, runs, show)
     network.to(device).to(memory_format=torch.channels_last)
-    written = np.stack([writer.is_written(view) for view in range(writer.manifest.num_views)])
-    skipped = written_or_of_others(written, settings.batch_size, part)
-    keys = MissingKeys(skipped, settings.batch_size)
-    workers = default_workers(viewed.data.lazy)
-    batches = loader(
-        device_views(viewed, device), keys, workers, pin_memory=device.type == "cuda" and workers > 0
-    )
     compute = _Teacher(network, device, settings.precision, same_every_batch)
-    with progress("caching logits", written.size) as advance, BackgroundWriter() as write_later:
+    workers = default_workers(viewed.data.lazy)
 
-        def store(batch: Keys, inputs: OnHost, outputs: OnHost | RowsOnHost) -> None:
-            indices, view = batch[:, 0], int(batch[0, 1])
-            missing = ~written[view, indices]
-            beside = {
-                "labels": viewed.data.labels[indices[missing]],
-                "input_crc32": input_checksums(inputs.wait(), len(indices))[missing],
-            }
+    def answer(batch: Keys, made: tuple[Inputs, Tensor]) -> Callable[[], Rows]:
+        outputs = _to_host(compute(made[0]), writer.manifest.encoding, batch)
+        inputs = OnHost(made[0])
+
+        def wait() -> Rows:
             if isinstance(outputs, RowsOnHost):
-                rows = outputs.wait(indices, view).items()
-                encoded = {name: row[missing] for name, row in rows}
-                writer.write_encoded(indices[missing], encoded, **beside, view=view)
+                found = outputs.wait(batch[:, 0], int(batch[0, 1]))
             else:
-                writer.write(indices[missing], outputs.wait().numpy()[missing], **beside, view=view)
-            advance(int(missing.sum()))
+                found = outputs.wait().numpy()
+            crc32 = input_checksums(inputs.wait(), len(batch))
+            return Rows(found, viewed.data.labels[batch[:, 0]], crc32)
 
-        advance(int(skipped.sum()))
-        for batch, (inputs, _) in zip(keys, batches if workers else prefetch(batches), strict=True):
-            outputs = _to_host(compute(inputs), writer.manifest.encoding, batch)
-            write_later(store, batch, OnHost(inputs), outputs)
-    return int((~skipped).sum())
+        return wait
+
+    return write_missing_rows(
+        writer,
+        runs,
+        device_views(viewed, device),
+        answer,
+        settings.batch_size,
+        advance,
+        workers=workers,
+        pin_memory=device.type == "cuda" and workers > 0,
+    )
 
 
 def _to_host(logits: Tensor, encoding: Encoding, batch: Keys) -> OnHost | RowsOnHost:

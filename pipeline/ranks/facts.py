@@ -22,11 +22,13 @@ def require_equal_ranks(job: Job, subject: str, facts: Mapping[str, object]) -> 
     """Compares the facts of every rank with those of rank 0; returns when all agree.
 
     facts: values that JSON can hold, by the names under which messages show them; a dictionary in a dictionary is
-    compared entry by entry. subject: what they are facts of, another one at each call. Raises RankError in rank 0,
-    which names a rank and what it differs in, and OtherRankFailedError in all others.
+    compared entry by entry. subject: what they are facts of, for messages.
+
+    Raises RankError in rank 0, which names a rank and what it differs in, and OtherRankFailedError in all others.
     """
     given = json.dumps([socket.gethostname(), dict(_flat(facts))], default=str)
-    told = job.gather(f"facts/{subject}", given, f"its {subject}")
+    name = f"{subject}/{job.number(subject)}"
+    told = job.gather(f"facts/{name}", given, f"their {subject}")
     if told:
         found = [json.loads(each) for each in told]
         said = [
@@ -37,8 +39,8 @@ def require_equal_ranks(job: Job, subject: str, facts: Mapping[str, object]) -> 
         if said:
             more = f"; {len(said) - 1} other ranks differ too" if len(said) > 1 else ""
             raise RankError(f"ranks have not the same {subject}: {said[0]}{more}")
-        job.set(f"agreed/{subject}", "yes")
-    job.get(f"agreed/{subject}", f"rank 0: whether all ranks have the same {subject}")
+        job.set(f"agreed/{name}", "yes")
+    job.get(f"agreed/{name}", f"whether all ranks have the same {subject}")
 
 
 @cache

@@ -10,8 +10,9 @@ import contextlib
 import os
 import secrets
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +24,7 @@ TIMEOUT = "DECANT_RANKS_TIMEOUT"
 _SECONDS = 600.0
 _POLL_SECONDS = 0.02
 _LONGEST_POLL_SECONDS = 0.5
+_SIGN_SECONDS = 5.0
 
 _joined: dict[int, Job] = {}
 """The job, by the process that joined it: one that is forked has the connection open too, and must not use it."""
@@ -60,17 +62,23 @@ class Job:
         with _named_loss():
             return bool(self.store.check([f"{self.session}/{name}"]))
 
-    def get(self, name: str, awaited: str, patience: Callable[[], object] | None = None) -> str:
-        """The value of a name; waits for it. `awaited` says in messages what that is.
+    def get(self, name: str, awaited: str, of: int = 0) -> str:
+        """The value of a name; waits for it. `awaited` says in messages what that is, and `of` is the rank that gives
+        it.
 
-        patience: what changes while others make progress; by default nothing does. Raises RankError where there is no
-        progress for too long or the launcher is gone, OtherRankFailedError where another rank has failed.
+        Raises RankError where that rank gives no sign for too long or the launcher is gone, OtherRankFailedError where
+        another rank has failed.
         """
-        for _ in self.polls(awaited, patience):
+        for _ in self.polls(awaited, of):
             if self.has(name):
                 break
+        return self.get_now(name)
+
+    def get_now(self, name: str) -> str:
+        """The value of a name, or nothing where it has none. Raises RankError."""
         with _named_loss():
-            return bytes(self.store.get(f"{self.session}/{name}")).decode()
+            known = self.has(name)
+            return bytes(self.store.get(f"{self.session}/{name}")).decode() if known else ""
 
     def count(self, name: str, more: int = 1) -> int:
         """Adds to a counter of the job, which begins with 0; returns what it is then. Raises RankError."""
@@ -89,37 +97,46 @@ class Job:
             return value
         return self.get(name, awaited)
 
-    def gather(
-        self, name: str, value: str, awaited: str, patience: Callable[[], object] | None = None
-    ) -> list[str]:
+    def gather(self, name: str, value: str, awaited: str) -> list[str]:
         """What every rank gives, by rank; for rank 0 alone, the others get an empty list at once. Raises what `get`
         raises.
         """
         self.set(f"{name}/{self.rank}", value)
         if not self.is_first:
             return []
-        return [self.get(f"{name}/{rank}", f"rank {rank}: {awaited}", patience) for rank in range(self.size)]
+        return [self.get(f"{name}/{rank}", awaited, rank) for rank in range(self.size)]
 
     def fail(self) -> bool:
         """Tells the other ranks that the job has failed; whether this rank is the first to do so."""
         return self.count("failed") == 1
 
-    def polls(
-        self, awaited: str | Callable[[], str], patience: Callable[[], object] | None = None
-    ) -> Iterator[None]:
-        """Yields again and again while this rank waits for `awaited`. Raises what `get` raises."""
-        pause, started, last = _POLL_SECONDS, time.monotonic(), patience() if patience else None
+    def polls(self, awaited: str, of: int = 0) -> Iterator[None]:
+        """Yields again and again while this rank waits for something of another. Takes and raises what `get` does."""
+        pause, started, last = _POLL_SECONDS, time.monotonic(), self.get_now(f"sign/{of}")
         while True:
             yield
             if self.has("failed"):
                 raise OtherRankFailedError("another rank has failed")
-            if patience is not None and (now := patience()) != last:
+            if (now := self.get_now(f"sign/{of}")) != last:
                 last, started = now, time.monotonic()
             if time.monotonic() - started > timeout():
-                said = awaited if isinstance(awaited, str) else awaited()
-                raise RankError(f"{said}: nothing came within {timeout():,.0f} s ({TIMEOUT} sets the time)")
+                raise RankError(
+                    f"rank {of} of {self.size} has given no sign for {timeout():,.0f} s ({TIMEOUT} sets the time), "
+                    f"while rank {self.rank} on {socket.gethostname()} waits for {awaited}"
+                )
             time.sleep(pause)
             pause = min(_LONGEST_POLL_SECONDS, 1.2 * pause)
+
+    def give_signs(self) -> None:
+        """Has a thread tell the others that this process lives, whatever it does otherwise."""
+
+        def run() -> None:
+            with contextlib.suppress(RuntimeError, RankError):
+                while True:
+                    self.count(f"sign/{self.rank}")
+                    time.sleep(min(_SIGN_SECONDS, timeout() / 5))
+
+        threading.Thread(target=run, name="signs", daemon=True).start()
 
 
 def join() -> Job | None:
@@ -136,6 +153,7 @@ def join() -> Job | None:
     if os.getpid() not in _joined:
         store = connect(launch, timeout())
         found = _call_roll(launch, store) if launch.rank == 0 else _answer_roll(launch, store)
+        found.give_signs()
         _joined[os.getpid()] = found
     return _joined[os.getpid()]
 
@@ -179,17 +197,21 @@ def _call_roll(launch: Launch, store: Any) -> Job:
     """Rank 0: answers every rank that comes with the name of this start of the job, until all have taken it up. What
     ranks of an earlier start have left in the store is answered too, and nobody hears it.
     """
-    job, missing = Job(launch, store, secrets.token_hex(8)), list(range(1, launch.size))
-    for _ in job.polls(lambda: f"ranks that have not come: {', '.join(map(str, missing))} of {launch.size}"):
-        missing[:] = [rank for rank in missing if not job.has(f"here/{rank}")]
-        if not missing:
-            break
-        if store.check([failure_before_joining(launch)]):
-            raise OtherRankFailedError("another rank has failed")
-        for rank in missing:
-            with _named_loss():
+    job, started = Job(launch, store, secrets.token_hex(8)), time.monotonic()
+    missing = list(range(1, launch.size))
+    while missing := [rank for rank in missing if not job.has(f"here/{rank}")]:
+        with _named_loss():
+            if store.check([failure_before_joining(launch)]):
+                raise OtherRankFailedError("another rank has failed")
+            for rank in missing:
                 if store.check([f"comes/{rank}"]):
                     store.set(f"job/{bytes(store.get(f'comes/{rank}')).decode()}", job.session)
+        if time.monotonic() - started > timeout():
+            raise RankError(
+                f"ranks {', '.join(map(str, missing))} of {launch.size} have not come within {timeout():,.0f} s "
+                f"({TIMEOUT} sets the time)"
+            )
+        time.sleep(_POLL_SECONDS)
     return job
 
 

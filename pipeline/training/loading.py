@@ -84,7 +84,7 @@ class OrderedKeys(Sampler[Keys]):
 
     def __iter__(self) -> Iterator[Keys]:
         for batch in range(len(self)):
-            yield _in_order(batch, self.batch_size, self.length, self.view)
+            yield in_order(batch, self.batch_size, self.length, self.view)
 
 
 class MissingKeys(Sampler[Keys]):
@@ -101,40 +101,15 @@ class MissingKeys(Sampler[Keys]):
 
     def __iter__(self) -> Iterator[Keys]:
         for view, batch in self._wanted:
-            yield _in_order(batch, self.batch_size, self.length, view)
+            yield in_order(batch, self.batch_size, self.length, view)
 
 
-def written_or_of_others(
-    written: NDArray[np.bool_], batch_size: int, part: tuple[int, int]
-) -> NDArray[np.bool_]:
-    """(V, N): rows that are written, or whose batches are of other parts than (i, n), which has every n-th from the
-    i-th on.
+def in_order(batch: int, batch_size: int, length: int, view: int) -> Keys:
+    """The keys of batch b of a view: samples b·B to (b+1)·B − 1.
 
-    >>> written_or_of_others(np.zeros((2, 3), bool), batch_size=2, part=(0, 3)).tolist()
-    [[False, False, True], [True, True, False]]
+    >>> in_order(1, batch_size=2, length=3, view=5).tolist()
+    [[2, 5]]
     """
-    return written | (_batch_numbers(written, batch_size) % part[1] != part[0])
-
-
-def parts_of(rows: NDArray[np.bool_], batch_size: int, count: int) -> list[int]:
-    """Which of `count` parts have any of the rows (V, N).
-
-    >>> parts_of(np.array([[False, True, False, False, True]]), batch_size=2, count=3)
-    [0, 2]
-    """
-    return np.unique(_batch_numbers(rows, batch_size)[rows] % count).tolist()
-
-
-def _batch_numbers(rows: NDArray[np.bool_], batch_size: int) -> NDArray[np.int64]:
-    """(V, N): the number of the batch that each of the `rows` (V, N) is in; the batches of a view follow those of the
-    view before.
-    """
-    views, samples = rows.shape
-    batches = -(-samples // batch_size)
-    return np.arange(samples) // batch_size + batches * np.arange(views)[:, None]
-
-
-def _in_order(batch: int, batch_size: int, length: int, view: int) -> Keys:
     indices = np.arange(batch * batch_size, min(length, (batch + 1) * batch_size))
     return np.stack([indices, np.full(len(indices), view)], axis=1)
 

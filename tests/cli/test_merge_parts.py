@@ -39,10 +39,7 @@ def test_parts_of_several_stores_become_the_file_of_one_pass(parts: Path) -> Non
 def test_a_missing_part_is_named_as_the_option_that_makes_it(parts: Path) -> None:
     command = ("cache", "merge", "--how", "parts", *unfinished(parts, "1", "3"), "--store", "two")
     said = refused(decant(*command, "--parts", "3", cwd=parts))
-    assert (
-        "missing are rows 100 to 199; rows 400 to 499; rows 700 to 799; rows 1,000 to 1,099; and 1 more"
-        in said
-    )
+    assert "missing are rows 500 to 999" in said
     assert "make them with `decant cache-logits --part` 2/3" in said
     assert "--parts N names which I" in refused(decant(*command, cwd=parts))
 

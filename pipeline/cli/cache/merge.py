@@ -59,11 +59,13 @@ def _missing_parts(manifest: Manifest, missing: NDArray[np.bool_], count: int | 
     """What to run for missing rows (V, N)."""
     if count is None:
         return "`decant cache-logits --part I/N` makes them; --parts N names which I"
-    from decant.pipeline.training.loading import parts_of
+    from decant.pipeline.training.handout import parts_of
+    from decant.pipeline.training.teacher_rows import units_of
 
     size = manifest.info.get("batch_size")
     if type(size) is not int or size < 1:
         return "which parts they are of is not known: the files do not say `batch_size`"
-    found = [f"{index + 1}/{count}" for index in parts_of(missing, size, count)]
+    units = units_of(manifest, size, processes=count)
+    found = [f"{index + 1}/{count}" for index in parts_of(units, missing, count)]
     more = f" and {len(found) - 8:,} more" if len(found) > 8 else ""
     return f"make them with `decant cache-logits --part` {', '.join(found[:8])}{more}"

@@ -1,0 +1,146 @@
+"""Which rows of a cache a process computes: runs of whole blocks, so that no two processes write one block; of a cache
+of few blocks runs of whole batches, whose rows the writer then marks one by one.
+
+A process alone takes every row, a part of a pass takes a range that its number gives, and a rank takes the next run
+that no other has taken, so that a slow one does not hold the others. Batch b of a view always has samples b·B to
+(b+1)·B − 1, whoever computes it: a teacher whose answers change with the rest of a batch gives the same rows whatever
+the number of processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+from decant.pipeline.training.loading import Keys, in_order
+
+_PAGE_ROWS = 1024
+"""Rows whose checksums fill a page of memory, the smallest of all tables."""
+_FEWEST_UNITS = 64
+"""Of a view: longer units would be handed out too unevenly."""
+_FEWEST_UNITS_A_PROCESS = 4
+"""Where whole blocks would be fewer for each process, batches are handed out."""
+
+
+class Run(NamedTuple):
+    """Rows `first` to `end` − 1 of a view."""
+
+    view: int
+    first: int
+    end: int
+
+
+class Units:
+    """The runs that are handed out: whole blocks, and whole batches and pages of memory as far as that leaves enough of
+    them. A batch that lies across the end of a unit is computed for both.
+
+    >>> units = Units(num_views=2, num_samples=10_000, block_rows=32, batch_size=48)
+    >>> len(units), units[0], units[106]
+    (210, Run(view=0, first=0, end=96), Run(view=1, first=96, end=192))
+    """
+
+    def __init__(
+        self, num_views: int, num_samples: int, block_rows: int, batch_size: int, processes: int = 1
+    ) -> None:
+        self.num_views, self.num_samples = num_views, num_samples
+        self.rows = block_rows * max(1, batch_size // block_rows)
+        for whole_ones in (math.lcm(block_rows, batch_size), math.lcm(block_rows, batch_size, _PAGE_ROWS)):
+            if num_samples >= _FEWEST_UNITS * whole_ones:
+                self.rows = whole_ones
+        if processes > 1 and -(-num_samples // self.rows) * num_views < _FEWEST_UNITS_A_PROCESS * processes:
+            self.rows = min(self.rows, batch_size)
+        self.per_view = -(-num_samples // self.rows)
+
+    def __len__(self) -> int:
+        return self.num_views * self.per_view
+
+    def __getitem__(self, number: int) -> Run:
+        view, place = divmod(number, self.per_view)
+        return Run(view, place * self.rows, min(self.num_samples, (place + 1) * self.rows))
+
+
+def whole(units: Units) -> list[Run]:
+    """Every row, one view after the other.
+
+    >>> whole(Units(2, 100, 32, 10))
+    [Run(view=0, first=0, end=100), Run(view=1, first=0, end=100)]
+    """
+    return [Run(view, 0, units.num_samples) for view in range(units.num_views)]
+
+
+def part(units: Units, number: int, of: int) -> list[Run]:
+    """The rows of part `number` of `of`, from 0: units that follow each other.
+
+    >>> units = Units(2, 100, 32, 10)
+    >>> [part(units, number, 3) for number in range(3)]  # doctest: +NORMALIZE_WHITESPACE
+    [[Run(view=0, first=0, end=64)], [Run(view=0, first=64, end=100), Run(view=1, first=0, end=32)],
+     [Run(view=1, first=32, end=100)]]
+    """
+    runs: list[Run] = []
+    for unit in map(units.__getitem__, range(number * len(units) // of, (number + 1) * len(units) // of)):
+        if runs and runs[-1].view == unit.view and runs[-1].end == unit.first:
+            runs[-1] = Run(unit.view, runs[-1].first, unit.end)
+        else:
+            runs.append(unit)
+    return runs
+
+
+def parts_of(units: Units, rows: NDArray[np.bool_], of: int) -> list[int]:
+    """Which of so many parts have any of the rows (V, N).
+
+    >>> parts_of(Units(1, 5, block_rows=2, batch_size=2), np.array([[False, True, False, False, True]]), of=3)
+    [0, 2]
+    """
+    views, samples = np.nonzero(rows)
+    numbers = np.unique(views * units.per_view + samples // units.rows)
+    return np.unique(((numbers + 1) * of - 1) // len(units)).tolist()
+
+
+def handed_out(units: Units, count: Callable[[], int]) -> Iterator[Run]:
+    """The units that no other process has taken. `count` counts those that are taken, this one too, and returns the
+    number: a counter that all processes share.
+
+    >>> taken = iter([1, 3, 7])
+    >>> list(handed_out(Units(1, 100, 32, 10), lambda: next(taken)))
+    [Run(view=0, first=0, end=32), Run(view=0, first=64, end=96)]
+    """
+    while (number := count() - 1) < len(units):
+        yield units[number]
+
+
+class MissingBatch(NamedTuple):
+    """A batch in which rows are to be computed."""
+
+    keys: Keys
+    wanted: NDArray[np.bool_]
+    """(B,): which of its rows are to be written."""
+
+
+class MissingOfRuns(Sampler[Keys]):
+    """The batches of runs in which a row is missing; each is noted in `taken`, in the same order, when it is drawn."""
+
+    def __init__(self, runs: Iterable[Run], written: Sequence[NDArray[np.bool_]], batch_size: int) -> None:
+        """written: (N,) for each view, which rows are there."""
+        self.taken: deque[MissingBatch] = deque()
+        self._runs, self._written, self._batch_size = runs, written, batch_size
+
+    def __iter__(self) -> Iterator[Keys]:
+        size = self._batch_size
+        for view, first, end in self._runs:
+            missing = ~self._written[view][first:end]
+            if not missing.any():
+                continue
+            for batch in range(first // size, -(-end // size)):
+                keys = in_order(batch, size, len(self._written[view]), view)
+                rows = keys[:, 0]
+                wanted = (rows >= first) & (rows < end)
+                wanted[wanted] = missing[rows[wanted] - first]
+                if wanted.any():
+                    self.taken.append(MissingBatch(keys, wanted))
+                    yield keys
