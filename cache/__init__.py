@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
     from decant.cache.dataset import SoftLabelDataset
     from decant.cache.drawn_views import DrawnViews, is_third_pass
-    from decant.cache.encodings import Dense, Encoding, Quantised, Sparse, SparseRows
+    from decant.cache.encodings import Dense, Encoding, Head, Hidden, Quantised, Sparse, SparseRows
     from decant.cache.encodings.draws import uniforms
     from decant.cache.encodings.encoding import require_finite
     from decant.cache.encodings.ids import pack_ids
@@ -111,6 +111,8 @@ __all__ = [
     "Encoding",
     "Ensemble",
     "FormatError",
+    "Head",
+    "Hidden",
     "IncompleteError",
     "ItemKeys",
     "Key",
@@ -198,6 +200,8 @@ _NAMES = {
     "encodings": (
         "Dense",
         "Encoding",
+        "Head",
+        "Hidden",
         "Quantised",
         "Sparse",
         "SparseRows",

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.encodings import Dense, Encoding, Sparse
+from decant.cache.encodings import Dense, Encoding, Hidden, Sparse
 from decant.cache.ensemble import Ensemble, require_agreement
 from decant.cache.errors import CacheError, MismatchError, ValueRefusedError
 from decant.cache.io.files import replacing
@@ -191,8 +191,8 @@ def convert_cache(store: Store, cache: LogitCache, encoding: Encoding) -> Path:
     """Publishes the rows of a cache in another, smaller encoding in `store`, or finds that there; returns its path. No
     teacher is needed, and everything else of the identity stays.
 
-    Raises MismatchError for a cache that does not hold every logit in float16 or float32: what it has lost does not
-    come back.
+    Raises MismatchError for a cache that does not hold every logit in float16 or float32, or hidden states of which all
+    follow: what it has lost does not come back.
 
     >>> import tempfile
     >>> from decant.cache.encodings import Quantised
@@ -205,18 +205,19 @@ def convert_cache(store: Store, cache: LogitCache, encoding: Encoding) -> Path:
     >>> folder.cleanup()
     """
     held = cache.manifest.encoding
-    if not isinstance(held, Dense):
+    if not isinstance(held, Dense | Hidden):
         raise MismatchError(
             f"{cache.path}: holds {held.name}; convert the cache of all logits that it was made from"
         )
-    if isinstance(encoding, Dense):
+    if isinstance(encoding, type(held) | Dense | Hidden):
         raise MismatchError(f"{cache.path}: holds {held.name} already")
     if cache.manifest.num_targets is not None or cache.num_outputs == 1:
         raise MismatchError(
             f"{cache.path}: compact encodings are of softmaxes, and this cache is of "
             f"{'sigmoids' if cache.manifest.has_sigmoids else 'a regression'}"
         )
-    kept = {name: value for name, value in cache.manifest.identity["encoding"].items() if name != "dtype"}
+    stored = cache.manifest.identity["encoding"]
+    kept = {name: value for name, value in stored.items() if name not in held.identity}
     manifest = Manifest(
         {**cache.manifest.identity, "encoding": {**kept, **encoding.identity}},
         {**cache.manifest.info, "from": [cache.path.name]},
@@ -266,7 +267,8 @@ def merge_caches(store: Store, caches: Sequence[LogitCache], how: MergeMode) -> 
 def _write(path: Path, manifest: Manifest, sources: Sequence[tuple[LogitSource, int]]) -> Path:
     """`sources` has the cache and its view that each view comes from."""
     first = sources[0][0].members[0]
-    with LogitCacheWriter(path, manifest, positions=first.positions) as writer:
+    head = first.head if isinstance(manifest.encoding, Hidden) else None
+    with LogitCacheWriter(path, manifest, positions=first.positions, head=head) as writer:
         for view, (source, inner) in enumerate(sources):
             copy_view(writer, view, source, inner)
         return writer.publish()
@@ -306,7 +308,7 @@ def _copy_positions(writer: LogitCacheWriter, view: int, source: LogitCache, inn
         rows = source.encoded(samples, inner)
         if not as_it_is:
             of, within = np.repeat(samples, source.lengths[samples]), _places(source.lengths[samples])
-            rows = _encoded_anew(source.manifest.encoding, encoding, rows, outputs, of, within, view)
+            rows = _encoded_anew(source.encoding, encoding, rows, outputs, of, within, view)
         writer.write_encoded(
             samples,
             rows,

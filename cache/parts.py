@@ -12,11 +12,12 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from decant.cache.encodings import Head, Hidden
 from decant.cache.errors import CacheError, CacheWarning, FormatError, IncompleteError, MismatchError
 from decant.cache.format import hdf5
 from decant.cache.format.batch import Batch
 from decant.cache.format.blocks import Blocks, StoredRows
-from decant.cache.format.known import known_positions
+from decant.cache.format.known import bound_layout, known_positions
 from decant.cache.format.row_marks import marked_rows, read_batch, read_marks
 from decant.cache.format.tables import Layout
 from decant.cache.io import partial
@@ -70,7 +71,8 @@ def merge_parts(store: Store, files: Sequence[Path], name_missing: NameMissing |
             if found is not None:
                 return found
             _require_all(sources, name_missing)
-            with LogitCacheWriter(path, manifest, positions=sources[0].positions()) as writer:
+            first = sources[0]
+            with LogitCacheWriter(path, manifest, positions=first.positions(), head=first.head()) as writer:
                 _write(writer, sources)
                 return writer.publish()
 
@@ -101,6 +103,11 @@ class _Source:
     def positions(self) -> Positions | None:
         """What it was begun with, where samples have several positions each."""
         return known_positions(self._stored)
+
+    def head(self) -> Head | None:
+        """What makes logits of its rows, where these are hidden states."""
+        encoding = bound_layout(self._stored).encoding
+        return encoding.head if isinstance(encoding, Hidden) else None
 
     def rows(self) -> Iterator[tuple[int, Batch]]:
         """Block number and rows of each block of which rows are written, in order; those of damaged blocks are left out

@@ -93,7 +93,7 @@ def _heads(
     cache: LogitCache, samples: NDArray[np.intp], view: int
 ) -> tuple[NDArray[np.integer], NDArray[np.floating], NDArray[np.floating]]:
     """(Q,) each: the likeliest output of each position, its probability, and the mass of what is not stored."""
-    encoding = cache.manifest.encoding
+    encoding = cache.encoding
     if isinstance(encoding, Sparse):
         rows = cache.rows(samples, view)
         best = rows.log_probs.argmax(axis=1)[:, None]

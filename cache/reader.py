@@ -12,7 +12,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from decant.cache.encodings import Sparse, SparseRows
+from decant.cache.encodings import Encoding, Head, Hidden, Sparse, SparseRows
 from decant.cache.errors import (
     CorruptError,
     FormatError,
@@ -72,7 +72,11 @@ class LogitCache:
         self._layout = layout
         self._tables = {name: content.array(table) for name, table in layout.tables.items()}
         self._blocks = Blocks(layout)
-        self._encoding = layout.manifest.encoding
+        once = {
+            name: self._tables[name] for name in layout.manifest.encoding.once(layout.manifest.num_outputs)
+        }
+        self._encoding = layout.manifest.encoding.bind(once) if once else layout.manifest.encoding
+        self._once, self._once_sound = once, verify == "off" or not once
         self._num_outputs = (
             layout.manifest.num_outputs
         )  # at hand: a manifest looks it up and checks it each time
@@ -263,7 +267,57 @@ class LogitCache:
         samples, or (B,) integers. Raises IndexError for an index or a view out of range, CorruptError where a block
         that is read for the first time is not as it was written.
         """
+        if not self._once_sound:
+            self._check_once()
         return self._encoding.decode(self.encoded(indices, view), self._num_outputs, self.temperature)
+
+    @property
+    def encoding(self) -> Encoding:
+        """How rows are stored, with what is needed to make logits of them. Raises CorruptError where a table that all
+        rows share is not as it was written.
+        """
+        if not self._once_sound:
+            self._check_once()
+        return self._encoding
+
+    @property
+    def head(self) -> Head:
+        """What makes logits of the hidden states of this cache, without a copy. Raises TypeError for a cache of another
+        encoding, and CorruptError where it is not as it was written.
+        """
+        encoding = self.encoding
+        if not isinstance(encoding, Hidden) or encoding.head is None:
+            raise TypeError(f"{self.path}: holds no hidden states ({self._encoding.name})")
+        return encoding.head
+
+    def hidden(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> NDArray[np.floating]:
+        """The hidden states (B, d) of samples, or (Q, d) of their positions, as they are stored: `head.logits` makes
+        logits of them. Takes and raises what `logits` does, and TypeError for a cache of another encoding.
+
+        >>> import tempfile
+        >>> from decant.cache import LogitCacheWriter
+        >>> from decant.cache.encodings import Head, Hidden
+        >>> folder, head = tempfile.TemporaryDirectory(), Head.of(np.eye(3, 2))
+        >>> manifest = Manifest.build(num_samples=2, num_outputs=3, encoding=Hidden.of(head))
+        >>> with LogitCacheWriter(f"{folder.name}/toy.h5", manifest, head=head) as writer:
+        ...     writer.write([0, 1], np.float32([[1.0, 2.0], [3.0, 4.0]]))
+        ...     cache = LogitCache.open(writer.publish())
+        >>> cache.hidden([1]).tolist(), cache.logits([1]).tolist()
+        ([[3.0, 4.0]], [[3.0, 4.0, 0.0]])
+        >>> folder.cleanup()
+        """
+        if not isinstance(self._encoding, Hidden):
+            raise TypeError(f"{self.path}: holds no hidden states ({self._encoding.name})")
+        return self.encoded(indices, view)["hidden"]
+
+    def _check_once(self) -> None:
+        bus_errors.guard()
+        try:
+            self._encoding.check_once(self._once)
+        except FormatError as error:
+            self._unchanged.require_readable()
+            raise CorruptError(f"{self.path}: {error}; fetch or build the file again") from None
+        self._once_sound = True
 
     def at_temperature(self, temperature: float) -> LogitCache:
         """The same cache, whose `logits` are for softmaxes at `temperature`: itself where every logit is stored. Raises
@@ -380,6 +434,11 @@ class LogitCache:
         chosen = range(index * number // count, (index + 1) * number // count)
         damaged = self._checks.check(chosen)
         problems = [f"{self._name(number)} is not as it was written" for number in damaged]
+        if self._once and index == 0:
+            try:
+                self._encoding.check_once(self._once)
+            except FormatError as error:
+                problems.append(str(error))
         return problems + self._verify_values(chosen, set(damaged))
 
     def _verify_values(self, chosen: range, damaged: set[int]) -> list[str]:

@@ -47,7 +47,7 @@ def check_batch(
     ]
     encoded = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if "next_log_prob" in columns(manifest):
-        encoded["next_log_prob"] = _next_log_probs(given, next_tokens, of, within, view)
+        encoded["next_log_prob"] = _next_log_probs(layout, given, next_tokens, of, within, view)
     elif next_tokens is not None:
         raise ValueRefusedError("next_tokens: the cache predicts what is at a position, not what follows it")
     return _batch(layout, samples, encoded, labels, input_crc32, view)
@@ -98,7 +98,8 @@ def _pieces(count: int, num_outputs: int) -> Iterator[slice]:
 
 
 def _next_log_probs(
-    logits: NDArray[np.floating],
+    layout: Layout,
+    given: NDArray[np.floating],
     next_tokens: ArrayLike | None,
     samples: NDArray[np.int64],
     positions: NDArray[np.int64],
@@ -113,15 +114,16 @@ def _next_log_probs(
             f"next_tokens: expected {samples.shape} integers, −1 where none follows, found {tokens.shape} "
             f"{tokens.dtype}"
         )
-    bad = np.flatnonzero((tokens < -1) | (tokens >= logits.shape[1]))
+    outputs = layout.manifest.num_outputs
+    bad = np.flatnonzero((tokens < -1) | (tokens >= outputs))
     if len(bad):
         raise ValueRefusedError(
             f"{row_name(samples, view, int(bad[0]), positions)}: the next token is {tokens[bad[0]]}, and there are "
-            f"{logits.shape[1]:,} outputs"
+            f"{outputs:,} outputs"
         )
     found = np.full(len(tokens), np.nan, "<f2")
-    for rows in _pieces(len(tokens), logits.shape[1]):
-        values = logits[rows].astype("f4", copy=False)
+    for rows in _pieces(len(tokens), outputs):
+        values = layout.encoding.logits_of(given[rows]).astype("f4", copy=False)
         most = values.max(axis=1, initial=np.finfo("f4").min)
         total = np.log(np.exp(values - most[:, None]).sum(axis=1, dtype="f8")) + most
         chosen = np.take_along_axis(values, np.maximum(tokens[rows], 0)[:, None].astype(np.intp), axis=1)[
@@ -172,14 +174,15 @@ def check_rows(layout: Layout, batch: Batch) -> None:
 
 
 def are_close(
-    manifest: Manifest, first: Mapping[str, NDArray[Any]], again: Mapping[str, NDArray[Any]], closeness: float
+    layout: Layout, first: Mapping[str, NDArray[Any]], again: Mapping[str, NDArray[Any]], closeness: float
 ) -> bool:
     """Whether encoded rows (Q, …) of one sample differ by at most a share of the largest of its logits."""
     off, most = 0.0, 0.0
+    manifest = layout.manifest
     count = len(first[next(iter(manifest.encoding.columns(manifest.num_outputs)))])
     for rows in _pieces(count, manifest.num_outputs):
         one, other = (
-            manifest.encoding.decode(
+            layout.encoding.decode(
                 {name: column[rows] for name, column in given.items() if len(column) == count},
                 manifest.num_outputs,
             ).astype("f8")
@@ -242,9 +245,11 @@ def check_logits(manifest: Manifest, count: int, logits: ArrayLike) -> NDArray[n
             f"logits: expected a tensor or an array, found {type(logits).__name__}, as some models return; "
             "give its logits"
         )
-    given, shape = as_array("logits", logits), (count, manifest.num_outputs)
+    width = manifest.encoding.given_width(manifest.num_outputs)
+    given, shape = as_array("logits", logits), (count, width)
     if given.shape != shape or given.dtype.kind != "f":
-        raise ValueRefusedError(f"logits: expected {shape} floats, found {given.shape} {given.dtype}")
+        what = "logits" if width == manifest.num_outputs else "hidden states"
+        raise ValueRefusedError(f"{what}: expected {shape} floats, found {given.shape} {given.dtype}")
     return given
 
 

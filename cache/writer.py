@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from decant.cache import validation
+from decant.cache.encodings import Head, Hidden
 from decant.cache.errors import (
     CacheError,
     CacheWarning,
@@ -26,7 +27,7 @@ from decant.cache.errors import (
 from decant.cache.format import hdf5
 from decant.cache.format.batch import Batch
 from decant.cache.format.blocks import Blocks, StoredRows
-from decant.cache.format.known import known_positions, require_positions
+from decant.cache.format.known import bound_layout, known_positions, require_head, require_positions
 from decant.cache.format.row_marks import RowMarks, marked_rows, read_batch, read_marks, row_crc32
 from decant.cache.format.tables import Layout
 from decant.cache.inputs import input_checksums
@@ -77,6 +78,8 @@ class LogitCacheWriter:
     >>> folder.cleanup()
     """
 
+    layout: Layout
+    manifest: Manifest
     _member: joint.Member | None = None
     _positions: Positions | None = None
     _looked = _warned = False  # at a batch of rows, and whether something was doubtful
@@ -89,22 +92,24 @@ class LogitCacheWriter:
         positions: Positions | None = None,
         lengths: ArrayLike | None = None,
         tokens: ArrayLike | None = None,
+        head: Head | None = None,
     ) -> None:
         """Begins a partial file and reserves all its space, or goes on with the partial file that is there.
 
         positions: where samples have several positions each, what the manifest was built with; left out, a partial file
         that is there is gone on with. lengths and tokens: the same where they alone are known, as `Positions.of` takes
-        them.
+        them. head: where hidden states are stored, what makes logits of them; left out likewise.
 
         Raises StorageError where the disk lacks the space, MismatchError where the partial file has another identity,
         FormatError where it is damaged, CacheError where `path` is published already.
         """
         self.path = Path(path)
         known = require_positions(manifest, positions, lengths, tokens)
+        require_head(manifest, head)
         try:
             self._prepare(manifest)
             self.partial, self._fd = partial.hold(self.path) or self._begin(
-                manifest, known, partial.new_name(self.path)
+                manifest, known, head, partial.new_name(self.path)
             )
         except OSError as error:
             raise storage_error(error, self.path, "opening its partial file") from error
@@ -117,6 +122,7 @@ class LogitCacheWriter:
         manifest: Manifest,
         *,
         positions: Positions | None = None,
+        head: Head | None = None,
         partial_file: Path | None = None,
     ) -> LogitCacheWriter:
         """A writer into one partial file that others write at the same time: each of them whole blocks of its own,
@@ -144,6 +150,7 @@ class LogitCacheWriter:
         writer = cls.__new__(cls)
         writer.path = Path(path)
         known = require_positions(manifest, positions, None, None)
+        require_head(manifest, head)
         try:
             writer._prepare(manifest)
             with locks.in_turn(writer.path.parent):
@@ -151,7 +158,10 @@ class LogitCacheWriter:
                 if found is None and writer.path.exists():
                     writer._refuse_published()
                 begin = joint.new_joint_name(writer.path)
-                writer.partial, writer._fd, alone = found or (*writer._begin(manifest, known, begin), True)
+                writer.partial, writer._fd, alone = found or (
+                    *writer._begin(manifest, known, head, begin),
+                    True,
+                )
         except OSError as error:
             raise storage_error(error, writer.path, "opening its partial file") from error
         writer._go_on(manifest, check=alone)
@@ -176,7 +186,7 @@ class LogitCacheWriter:
         try:
             self._open(_check_begun(self.partial, manifest))
             reserve(self._fd, self.layout.size, self.partial)
-            self._positions = known_positions(self._stored)
+            self._positions, self.layout = known_positions(self._stored), bound_layout(self._stored)
             if check:
                 self._forget_damaged(read_synced(self.partial, self._entries.reshape(-1)))
             self._recall()
@@ -309,7 +319,7 @@ class LogitCacheWriter:
         rows: Mapping[str, NDArray[Any]] = batch.columns
         if self._positions is not None:
             rows = {name: rows[name][:_SOME_POSITIONS] for name in self.layout.encoded}
-        return self.manifest.encoding.decode(rows, self.manifest.num_outputs)
+        return self.layout.encoding.decode(rows, self.manifest.num_outputs)
 
     def publish(self) -> Path:
         """Syncs the file, checks every block and gives the file its published name; returns that path.
@@ -381,7 +391,9 @@ class LogitCacheWriter:
 
     def _publish_copy(self) -> Path:
         """Publishes a copy in a file that nobody else can write."""
-        with LogitCacheWriter(self.path, self.manifest, positions=self._positions) as again:
+        encoding = self.layout.encoding
+        head = encoding.head if isinstance(encoding, Hidden) else None
+        with LogitCacheWriter(self.path, self.manifest, positions=self._positions, head=head) as again:
             again._copy(self._stored)
             again.publish()
         self.close()
@@ -397,10 +409,14 @@ class LogitCacheWriter:
                 stacklevel=3,
             )
 
-    def _begin(self, manifest: Manifest, positions: Positions | None, name: Path) -> tuple[Path, int]:
+    def _begin(
+        self, manifest: Manifest, positions: Positions | None, head: Head | None, name: Path
+    ) -> tuple[Path, int]:
         """A new partial file: its header is whole, and this process has its lock, before it has its name; so is what is
-        known of positions.
+        known of positions, and a head.
         """
+        if head is None and isinstance(manifest.encoding, Hidden):
+            raise ValueRefusedError(f"{self.path}: head: needed to begin it, as it is to hold hidden states")
         if manifest.positions is not None and positions is None:
             raise ValueRefusedError(
                 f"{self.path}: positions: needed to begin it, as its manifest has positions"
@@ -409,7 +425,10 @@ class LogitCacheWriter:
         try:
             with drafting(name) as draft:
                 _require_room(draft, hdf5.header_room(manifest), name)
-                created, fd = hdf5.create(draft, manifest, None if positions is None else positions.tables())
+                known = {} if positions is None else positions.tables()
+                created, fd = hdf5.create(
+                    draft, manifest, known if head is None else {**known, **head.tables()}
+                )
                 locks.claim(fd)
                 reserve(fd, created.size, name)
                 StoredRows(fd, created, name).mark_empty_blocks()
@@ -564,7 +583,7 @@ class LogitCacheWriter:
             given[table].tobytes() != stored[table].tobytes() for table in ("labels", "input_crc32")
         ):
             return False
-        return validation.are_close(self.manifest, stored, given, _ROUNDING)
+        return validation.are_close(self.layout, stored, given, _ROUNDING)
 
 
 def _require_room(draft: Path, size: int, path: Path) -> None:
@@ -603,7 +622,7 @@ def _join(path: Path, name: Path, manifest: Manifest) -> LogitCacheWriter:
     try:
         locks.join(writer._fd)
         writer._open(_check_begun(name, manifest))
-        writer._positions = known_positions(writer._stored)
+        writer._positions, writer.layout = known_positions(writer._stored), bound_layout(writer._stored)
         writer._recall()
     except BaseException:
         writer._leave()

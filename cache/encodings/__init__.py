@@ -12,13 +12,30 @@ from typing import Any
 
 from decant.cache.encodings.dense import Dense
 from decant.cache.encodings.encoding import AxisName, Column, Encoding
+from decant.cache.encodings.hidden import Head, Hidden
 from decant.cache.encodings.quantised import Quantised
 from decant.cache.encodings.sparse import Sparse, SparseRows
 from decant.cache.errors import FormatError, shorten
 
-__all__ = ["AxisName", "Column", "Dense", "Encoding", "Quantised", "Sparse", "SparseRows", "encoding_of"]
+__all__ = [
+    "AxisName",
+    "Column",
+    "Dense",
+    "Encoding",
+    "Head",
+    "Hidden",
+    "Quantised",
+    "Sparse",
+    "SparseRows",
+    "encoding_of",
+]
 
-_KINDS: dict[str, type[Encoding]] = {"dense": Dense, "dense-u8": Quantised, "sparse": Sparse}
+_KINDS: dict[str, type[Encoding]] = {
+    "dense": Dense,
+    "dense-u8": Quantised,
+    "sparse": Sparse,
+    "hidden": Hidden,
+}
 
 
 def encoding_of(content: Mapping[str, Any]) -> Encoding:

@@ -82,6 +82,27 @@ class Encoding(ABC):
     def columns(self, num_outputs: int) -> dict[str, Column]:
         """The tables of C outputs by name, in the order in which they lie in the file; every view has its own rows."""
 
+    def once(self, num_outputs: int) -> dict[str, Column]:
+        """The tables that all rows share, whole and as they are; most encodings have none. They are given when a cache
+        is begun, and `bind` gives them back.
+        """
+        return {}
+
+    def bind(self, tables: Mapping[str, NDArray[Any]]) -> Encoding:
+        """The encoding with the tables of `once`, which `decode` needs."""
+        return self
+
+    def check_once(self, tables: Mapping[str, NDArray[Any]]) -> None:  # noqa: B027, as most have none
+        """Raises FormatError where the tables of `once` are not those that the settings say."""
+
+    def logits_of(self, given: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Logits (B, C) of what `encode` takes, which are these themselves for most encodings."""
+        return given
+
+    def given_width(self, num_outputs: int) -> int:
+        """How many values `encode` takes of each row: the C outputs, unless it says otherwise."""
+        return num_outputs
+
     @abstractmethod
     def encode(
         self,

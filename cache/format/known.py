@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from decant.cache.encodings import Head, Hidden
 from decant.cache.errors import FormatError, ValueRefusedError
 from decant.cache.format.blocks import StoredRows
-from decant.cache.format.tables import Table
+from decant.cache.format.tables import Layout, Table
 from decant.cache.io.opening import open_read
 from decant.cache.manifest import POSITIONS, Manifest, require_equal
 from decant.cache.positions import Positions, sha256
@@ -100,6 +102,43 @@ def known_positions(stored: StoredRows) -> Positions | None:
     )
 
 
+def require_head(manifest: Manifest, head: Head | None) -> None:
+    """Raises ValueRefusedError where a head is given to a cache that has none, and MismatchError where it is another
+    than that of the manifest.
+    """
+    encoding = manifest.encoding
+    if head is None:
+        return
+    if not isinstance(encoding, Hidden):
+        raise ValueRefusedError("head: is of hidden states: build the manifest with encoding=Hidden.of(head)")
+    require_equal(
+        {
+            **manifest.identity,
+            "encoding": {**manifest.identity["encoding"], **Hidden.of(head, encoding.dtype).identity},
+        },
+        manifest.identity,
+        subject="head: not the one that the manifest was built with",
+        hint="Give the same to Hidden.of and to LogitCacheWriter.",
+        sections=("encoding",),
+    )
+
+
+def bound_layout(stored: StoredRows) -> Layout:
+    """The layout of an unfinished file, whose encoding has the tables that all rows share, mapped from the file.
+
+    Raises FormatError where these are no longer those that it was begun with.
+    """
+    layout, encoding = stored.blocks.layout, stored.blocks.layout.manifest.encoding
+    once = {name: _mapped(stored, layout.tables[name]) for name in encoding.once(layout.manifest.num_outputs)}
+    if not once:
+        return layout
+    try:
+        encoding.check_once(once)
+    except FormatError as error:
+        raise FormatError(f"{stored.file.path}: {error}; delete it and run the command again") from None
+    return replace(layout, bound=encoding.bind(once))
+
+
 def _mapped(stored: StoredRows, table: Table) -> NDArray[Any]:
     """A table of an unfinished file, without a copy. The file is opened for that once more: a map of the writer's own
     would hold its lock for as long as somebody has the array.
@@ -107,5 +146,9 @@ def _mapped(stored: StoredRows, table: Table) -> NDArray[Any]:
     with contextlib.suppress(FileNotFoundError), open_read(stored.file.path, follow=False) as file:
         if os.path.sameopenfile(file.fileno(), stored.file.fd):
             content = mmap.mmap(file.fileno(), table.end, access=mmap.ACCESS_READ)
-            return np.frombuffer(content, table.dtype, offset=table.offset)
-    return np.frombuffer(stored.file.read(table.offset, table.end), table.dtype)
+            return _shaped(np.frombuffer(content, table.dtype, offset=table.offset), table)
+    return _shaped(np.frombuffer(stored.file.read(table.offset, table.end), table.dtype), table)
+
+
+def _shaped(values: NDArray[Any], table: Table) -> NDArray[Any]:
+    return values.reshape(table.shape)

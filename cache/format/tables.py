@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.encodings import AxisName, Column
+from decant.cache.encodings import AxisName, Column, Encoding
 from decant.cache.lengths import Even, Lengths
 from decant.cache.manifest import Manifest
 from decant.cache.positions import Axis
@@ -60,6 +60,13 @@ class Layout:
     tables: Mapping[str, Table]
     offsets: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     """(N + 1,) by the name of their table: where the rows of each sample begin."""
+    bound: Encoding | None = None
+    """The encoding with the tables that all rows share; None where it was not given these."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """How rows are stored."""
+        return self.manifest.encoding if self.bound is None else self.bound
 
     @cached_property
     def axes(self) -> dict[AxisName, Lengths]:
@@ -122,6 +129,8 @@ def expected_tables(manifest: Manifest) -> dict[str, TableSpec]:
         )
         for name, column in columns(manifest).items()
     }
+    for name, column in manifest.encoding.once(manifest.num_outputs).items():
+        tables[name] = TableSpec(column.shape, column.dtype)
     for name in offset_axes(manifest):
         tables[name] = TableSpec((samples + 1,), np.dtype("<u8"))
     tables["blocks"] = TableSpec((views, -(-manifest.num_rows // rows_per_block(manifest))), np.dtype("<u8"))

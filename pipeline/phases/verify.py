@@ -57,7 +57,7 @@ def compare_with_teacher(plan: Plan, rows: int, device: torch.device, seed: int 
     for first in range(0, rows, settings.batch_size):
         batch = keys[first : first + settings.batch_size]
         live = teacher_logits(network, viewed.batch(batch)[0], device, settings.precision)
-        off, explained = cache.manifest.encoding.compare(cache.encoded(batch[:, 0], batch[:, 1]), live)
+        off, explained = cache.encoding.compare(cache.encoded(batch[:, 0], batch[:, 1]), live)
         largest, rounding = max(largest, off), max(rounding, explained)
         magnitude = max(magnitude, float(np.abs(live).max()))
     bound = 2 * rounding + _ARITHMETIC_ERROR[settings.precision] * magnitude

@@ -20,7 +20,7 @@ def test_a_file_of_version_2_is_read(name: str) -> None:
     assert cache.manifest.encoding == encoding
     assert cache.manifest.info == {"made_by": "decant 0.1.0"}
     for view in range(2):
-        expected = encoding.encode(logits_of(view, outputs), np.arange(7), view)
+        expected = encoding.encode(logits_of(view, encoding.given_width(outputs)), np.arange(7), view)
         for table, rows in cache.encoded(slice(None), view).items():
             assert np.array_equal(rows, expected[table]), table
         assert cache.input_crc32[view].tolist() == [10 * view + row for row in range(7)]
