@@ -269,7 +269,11 @@ class LogitCache:
         """
         if not self._once_sound:
             self._check_once()
-        return self._encoding.decode(self.encoded(indices, view), self._num_outputs, self.temperature)
+        rows = self.encoded(indices, view)
+        try:
+            return self._encoding.decode(rows, self._num_outputs, self.temperature)
+        except IndexError:
+            raise self._not_written("ids: one is no output") from None
 
     @property
     def encoding(self) -> Encoding:
@@ -410,15 +414,14 @@ class LogitCache:
         """
         certain = 0 if rows.certain is None else int(np.max(rows.certain, initial=0))
         if certain > rows.ids.shape[-1]:
-            raise CorruptError(
-                f"{self.path}: certain: {certain} of {rows.ids.shape[-1]} ids; `decant cache verify` names the samples"
-            )
+            raise self._not_written(f"certain: {certain} of {rows.ids.shape[-1]} ids")
         if rows.ids.size and int(rows.ids.max()) >= self._num_outputs:
-            raise CorruptError(
-                f"{self.path}: ids: {rows.ids.max()} is no output, of {self._num_outputs:,}; `decant cache verify` "
-                "names the samples"
-            )
+            raise self._not_written(f"ids: {rows.ids.max()} is no output, of {self._num_outputs:,}")
         return rows
+
+    def _not_written(self, what: str) -> CorruptError:
+        """Of values that no writer stores, in a block whose checksum agrees with them."""
+        return CorruptError(f"{self.path}: {what}; `decant cache verify` names the samples")
 
     def verify(self, part: tuple[int, int] = (0, 1)) -> list[str]:
         """Checks every block; returns a list of problems, empty for a sound cache.
