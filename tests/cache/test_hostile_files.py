@@ -87,9 +87,8 @@ hostile.fuzz(Path(sys.argv[1]), int(sys.argv[2]), 2_500)
         assert outcomes.get(kind), f"no file came to '{kind}': {outcomes}"
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_mutated_files_with_positions_give_a_typed_error_or_the_right_rows(tmp_path: Path) -> None:
-    """800 files of three encodings: as they are, sealed again, with HDF5 checksums repaired, and with those of blocks."""
+    """800 files of three encodings: as they are, sealed, with HDF5 checksums repaired, and with those of blocks."""
     script = """
 import sys
 from pathlib import Path
