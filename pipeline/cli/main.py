@@ -24,6 +24,7 @@ from decant.pipeline.cli.phases import cache_logits, evaluate, student, teacher
 from decant.pipeline.cli.report import report
 from decant.pipeline.cli.signals import end_on_signals, received
 from decant.pipeline.cli.status import status
+from decant.pipeline.cli.sweep import sweep
 from decant.pipeline.ranks.launch import is_first, launched
 from decant.pipeline.support import modules, trust
 from decant.pipeline.support.terminal import guard, one_line
@@ -276,6 +277,7 @@ decant.add_command(init)
 decant.add_command(teacher)
 decant.add_command(cache_logits)
 decant.add_command(student)
+decant.add_command(sweep)
 decant.add_command(evaluate)
 decant.add_command(report)
 decant.add_command(status)

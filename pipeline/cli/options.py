@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _RESULT = "result.json"  # of a run folder; the module that writes it imports torch
 _USUAL = {"runs": "runs", "store": None, "device": "auto"}
+_UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 _STDOUT = "decant.pipeline.cli.options.stdout"
 _store = click.option(
     "--store",
@@ -219,6 +220,12 @@ def _is_of_run(recipe: str) -> bool:
 def percent(share: float | None) -> str:
     """A share in 0..1 in percent; a dash where there is none."""
     return "–" if share is None else f"{100 * share:.2f} %"
+
+
+def duration(seconds: float) -> str:
+    """A duration in the largest unit of which there are two or more."""
+    size, unit = next((one for one in _UNITS if seconds >= 2 * one[0]), _UNITS[-1])
+    return f"{seconds / size:,.0f} {unit}"
 
 
 def _expanded(path: str | None, option: str) -> Any:

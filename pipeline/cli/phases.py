@@ -42,9 +42,7 @@ def teacher(
     from decant.pipeline.tracking.log_to import LogTo
 
     trackers = LogTo(log_to, base)
-    made = [
-        _make_teacher(plan, device, trackers) for plan in _plans_of_teachers(Plan.of(recipe, base, store))
-    ]
+    made = [make_teacher(plan, device, trackers) for plan in _plans_of_teachers(Plan.of(recipe, base, store))]
     trackers.say_if_unused()
     say(f"next: {recipe.command('cache-logits' if made else 'student')}")
     if as_json:
@@ -83,7 +81,7 @@ def cache_logits(
     if part is not None:
         caches = [_make_part(plan, device, part) for plan in plans]
     else:
-        caches = [(_estimate if dry_run else _make_cache)(plan, device) for plan in plans]
+        caches = [(_estimate if dry_run else make_cache)(plan, device) for plan in plans]
     missing = not all(cache.get("exists", True) for cache in caches)
     say(f"next: {recipe.command('cache-logits' if missing else 'student')}")
     if as_json:
@@ -218,17 +216,17 @@ def _print_result(result: Result, found: bool) -> None:
     )
 
 
-def _make_teacher(plan: Plan, device: str, log_to: LogTo) -> dict[str, Any]:
+def make_teacher(plan: Plan, device: str, log_to: LogTo) -> dict[str, Any]:
     """Makes or finds a teacher and prints it; returns the same for `--json`."""
-    from decant.pipeline.phases.teacher import make_teacher
+    from decant.pipeline.phases import teacher as phase
     from decant.pipeline.training.device import pick_device
 
-    result, found = make_teacher(plan, pick_device(device), log_to)
+    result, found = phase.make_teacher(plan, pick_device(device), log_to)
     _print_result(result, found)
     return {**_network(result), **_run(result), "found": found}
 
 
-def _make_cache(plan: Plan, device: str) -> dict[str, Any]:
+def make_cache(plan: Plan, device: str) -> dict[str, Any]:
     """Makes or finds a cache, with the other ranks where this is one, and prints it; returns the same for `--json`."""
     from decant.pipeline.phases import cache_logits as phase
     from decant.pipeline.ranks.job import join

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from decant.pipeline.cli.options import as_json, print_json, recipe_options
+from decant.pipeline.cli.options import as_json, duration, print_json, recipe_options
 from decant.pipeline.support.terminal import console, printable
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from decant.pipeline.status import Overview, Phase
 
 _COLOURS = {"done": "green", "running": "cyan", "damaged": "red", "missing": ""}
-_UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 
 
 @click.command()
@@ -133,19 +132,13 @@ def _progress(phase: Phase) -> str:
         return ""
     seed = "" if progress.seed is None else f"seed {progress.seed}: "
     left = _left(phase)
-    remaining = "" if left is None else f", about {_duration(left)} left"
+    remaining = "" if left is None else f", about {duration(left)} left"
     return f"{seed}{progress.done:,} of {progress.total:,} {progress.unit}{remaining}"
 
 
 def _left(phase: Phase) -> float | None:
     """Seconds left of a running phase; None of any other."""
     return phase.progress.seconds_left if phase.progress and phase.state == "running" else None
-
-
-def _duration(seconds: float) -> str:
-    """A duration in the largest unit of which there are two or more."""
-    size, unit = next((one for one in _UNITS if seconds >= 2 * one[0]), _UNITS[-1])
-    return f"{seconds / size:,.0f} {unit}"
 
 
 def _as_json(recipe: Recipe, phases: Sequence[Phase]) -> dict[str, Any]:

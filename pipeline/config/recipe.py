@@ -125,6 +125,32 @@ def load_recipe(
     return recipe
 
 
+def overridden(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """The same recipe with other settings, `section.key=value` as --set takes them. Raises RecipeError, naming what is
+    wrong.
+
+    >>> overridden(load_recipe("digits"), ["student.lr=0.2"]).settings.student.lr
+    0.2
+    """
+    content = recipe.settings.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for override in overrides:
+        _override(content, override)
+    given = {override.partition("=")[0].strip() for override in overrides}
+    paths = {
+        section: {
+            key: content[section][key] for name, key in _PATHS if f"{name}.{key}" in given and name == section
+        }
+        for section in {path.partition(".")[0] for path in given} & content.keys()
+    }
+    variables = expand_paths(paths, recipe.name)
+    for section, values in paths.items():
+        content[section].update(values)
+    settings = _validate(content, recipe.name)
+    options = (*recipe.options, *(word for override in overrides for word in ("--set", override)))
+    trust.named_by_recipe(settings.functions)
+    return replace(recipe, settings=settings, options=options, variables={**recipe.variables, **variables})
+
+
 def read_toml(path: Path | Traversable, *, follow: bool = True) -> dict[str, Any]:
     """The tables of a TOML file. Raises ValueError where it is none, is no recipe by its size, or has numbers or texts
     that no system takes; OSError.

@@ -4,6 +4,7 @@ data_settings.py      [data]
 views_settings.py     [views]
 training_settings.py  [teacher], [knowledge] and [student]
 cache_settings.py     [cache]
+sweep_settings.py     [sweep]
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from decant.pipeline.config.data_settings import (
 )
 from decant.pipeline.config.objectives import Builtin
 from decant.pipeline.config.sections import Section
+from decant.pipeline.config.sweep_settings import SweepSettings
 from decant.pipeline.config.training_settings import (
     Network,
     OutputName,
@@ -38,6 +40,7 @@ __all__ = [
     "OutputName",
     "Settings",
     "StudentSettings",
+    "SweepSettings",
     "TeacherSettings",
     "Training",
     "TransferSettings",
@@ -56,6 +59,8 @@ class Settings(Section):
     """A second teacher, with a cache of its own; like the first it is not needed where cache.from is given."""
     cache: CacheSettings = CacheSettings()
     student: StudentSettings
+    sweep: SweepSettings | None = None
+    """What `decant sweep` varies; no other command looks at it."""
 
     @property
     def functions(self) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ def divide(settings: Settings, train: LabelledData) -> tuple[LabelledData, Label
         return train, _own_part(settings, transfer, train)
     held_out = np.zeros(len(train), bool)
     held_out[_drawn(len(train), transfer)] = True
-    classes = named_classes(train)
+    classes = _classes(train)
     students = np.flatnonzero(held_out)
     teachers = np.flatnonzero(~held_out)
     if not len(students) or not len(teachers):
@@ -136,10 +136,10 @@ def _own_part(settings: Settings, transfer: TransferSettings, train: LabelledDat
         hint = "; if these are no labels, set data.transfer.labels = false"
         require_same_classes(train, own, str(transfer.part), hint)
     labels = own.labels if transfer.labels else _no_labels(_shaped_like(train.labels, len(own)))
-    return SomeOf(own, "transfer", np.arange(len(own)), labels, named_classes(train))
+    return SomeOf(own, "transfer", np.arange(len(own)), labels, _classes(train))
 
 
-def named_classes(train: LabelledData) -> tuple[str, ...]:
+def _classes(train: LabelledData) -> tuple[str, ...]:
     """Names of the classes, so that a part in which one of them does not come up has as many."""
     if train.classes or train.labels.dtype.kind == "f":
         return train.classes

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from decant.pipeline.config.settings import ValidationSettings
 from decant.pipeline.config.tasks import Task
-from decant.pipeline.data.held_out import SomeOf, named_classes
+from decant.pipeline.data.held_out import SomeOf
 from decant.pipeline.data.samples import NO_LABEL, ArrayData, LabelledData, has_labels, task_of
 from decant.pipeline.errors import DataError
 
@@ -73,7 +73,7 @@ def _strata(labels: NDArray[np.generic], task: Task) -> NDArray[np.int64]:
 
 def _some_of(train: LabelledData, split: str, indices: NDArray[np.int64]) -> LabelledData:
     """Some samples of the training part; of an array a copy, so that a device can hold it."""
-    part = SomeOf(train, split, indices, train.labels[indices], named_classes(train))
+    part = SomeOf(train, split, indices, train.labels[indices], train.classes)
     if type(train) is not ArrayData:
         return part
     return ArrayData(

@@ -53,7 +53,7 @@ def train_students(
     """
     splits = plan.splits
     cache = soft_labels.open_cache(plan, verify)
-    teacher_logits = _teacher_logits_on_test(plan, cache)
+    teacher_logits = teacher_logits_on_test(plan, cache)
     spec = specify_network(plan.settings.student.network, splits.student_train)
     training_data, warned = soft_labels.training_dataset(plan, cache, check_inputs, device), False
     with contextlib.ExitStack() as stack:
@@ -154,7 +154,7 @@ def _sha256_of_several(cache: LogitSource) -> list[str] | None:
     return [weights for weights in of_each if weights is not None]
 
 
-def _teacher_logits_on_test(plan: Plan, cache: LogitSource) -> Tensor | None:
+def teacher_logits_on_test(plan: Plan, cache: LogitSource) -> Tensor | None:
     """The logits (N, C) on the test split of the teacher that the cache is of, as its run saved them; None if that
     teacher is not in the run folder, or was measured on another test split.
     """

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from decant.cache import Store
 from decant.pipeline.cli.main import decant as commands
-from decant.pipeline.cli.status import _duration
+from decant.pipeline.cli.options import duration
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
@@ -244,4 +244,4 @@ def test_a_terminal_has_colours_otherwise(finished: Path) -> None:
     [(0.2, "0 s"), (119.4, "119 s"), (121.0, "2 min"), (7_199.0, "120 min"), (9_000.0, "2 h")],
 )
 def test_a_duration_is_in_the_largest_unit_of_which_there_are_two(seconds: float, text: str) -> None:
-    assert _duration(seconds) == text
+    assert duration(seconds) == text

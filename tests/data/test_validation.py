@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from decant.pipeline.config.recipe import load_recipe
-from decant.pipeline.data.validation import draw_share
+from decant.pipeline.config.settings import ValidationSettings
+from decant.pipeline.data.samples import ArrayData
+from decant.pipeline.data.validation import draw_share, hold_out
 from decant.pipeline.errors import DataError, RecipeError
 from decant.pipeline.phases.datasets import RecipeData, Splits
 from tests.helpers.small import recipe
@@ -70,6 +72,14 @@ def test_the_last_sample_of_a_class_is_trained_on_and_samples_without_label_do_n
     assert 0.8 < len(chosen) / 54 <= 0.9, len(chosen)
     unknown = np.array([[np.nan], [0.0], [1.0], [1.0], [0.0]], np.float32)
     assert 0 not in draw_share(unknown, "binary", 0.5, seed=0)
+
+
+def test_classes_without_names_stay_without() -> None:
+    """Else the training part would have other class names than the test part."""
+    whole = ArrayData("mine", "train", np.zeros((8, 2), np.float32), np.array([0, 1] * 4), ())
+    rest, held_out = hold_out(ValidationSettings(share=0.5), whole)
+    assert held_out is not None
+    assert rest.classes == held_out.classes == ()
 
 
 def folder(root: Path, *parts: str) -> Path:

@@ -64,7 +64,7 @@ LAYERS = (
     ("cli",),
     ("report",),
     ("status", "deploy", "integrations"),
-    ("language",),
+    ("language", "sweeps"),
     ("phases", "own_loop"),
     ("runs", "tracking"),
     ("training",),

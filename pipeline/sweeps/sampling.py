@@ -1,0 +1,69 @@
+"""Which settings a trial gets: a function of the sweep's seed, the trial's number and the trials that ended before it,
+so that a sweep that was killed goes on with the settings that it would have had.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from decant.pipeline.sweeps.space import Choices, Setting
+
+Points = Sequence[tuple[Any, ...]]
+"""The values of each trial, by its number, in the order of the settings."""
+
+
+def distribution(setting: Setting) -> BaseDistribution:
+    """What Optuna draws a setting from."""
+    if isinstance(setting, Choices):
+        return CategoricalDistribution(setting.values)
+    if setting.whole:
+        return IntDistribution(int(setting.low), int(setting.high), log=setting.log)
+    return FloatDistribution(setting.low, setting.high, log=setting.log)
+
+
+class Repeatable(optuna.samplers.BaseSampler):
+    """Draws each setting of each trial with a seed of its own, by TPE or at random."""
+
+    def __init__(self, kind: str, seed: int) -> None:
+        self._kind, self._seed = kind, seed
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        drawn = hashlib.sha256(f"{self._seed} {trial.number} {param_name}".encode()).digest()
+        seed = int.from_bytes(drawn[:4], "big") >> 1
+        inner = optuna.samplers.RandomSampler(seed)
+        if self._kind == "tpe":
+            inner = optuna.samplers.TPESampler(seed=seed, multivariate=False)
+        return inner.sample_independent(study, trial, param_name, param_distribution)
+
+
+class Listed(optuna.samplers.BaseSampler):
+    """Gives each trial the values that are listed for its number."""
+
+    def __init__(self, names: Sequence[str], points: Points) -> None:
+        self._points = [dict(zip(names, point, strict=True)) for point in points]
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        return self._points[trial.number][param_name]
+
+
+def shuffled(points: Points, seed: int) -> Points:
+    """The same points in an order of the seed, so that a grid that is cut short has some of everything."""
+    return random.Random(seed).sample(list(points), len(points))

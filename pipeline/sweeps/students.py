@@ -1,0 +1,101 @@
+"""A trial of a sweep, trained as any student of a recipe is: in the same folder, from the same cache, found where it is
+finished. Data, caches and statistics are read once by a process, and not once a trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from decant.cache import LogitSource
+from decant.cache.io.usage import using
+from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.networks.spec import NetworkSpec, specify_network
+from decant.pipeline.phases import soft_labels
+from decant.pipeline.phases.balance import warn_of_imbalance
+from decant.pipeline.phases.job import TrainingJob, train_network
+from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.student import jobs_for_seed, teacher_logits_on_test
+from decant.pipeline.runs.result import Kind, Result
+from decant.pipeline.tracking.log_to import LogTo
+from decant.pipeline.training.epoch_log import Epoch
+
+Watch = Callable[[Epoch], None]
+"""Gets the line of each epoch; what it raises ends the training, whose checkpoint is kept."""
+
+
+class Students:
+    """Trains the students of variations of a plan's recipe, on one device."""
+
+    def __init__(self, plan: Plan, device: torch.device) -> None:
+        self._plan, self._device = plan, device
+        self._caches = dict[str, LogitSource]()
+        self._specs = dict[str, NetworkSpec]()
+        self._in_use = contextlib.ExitStack()
+
+    def job(self, recipe: Recipe, kind: Kind, seed: int) -> TrainingJob:
+        """The training of one network of a recipe. Raises as `soft_labels.open_cache` does."""
+        plan = replace(self._plan, recipe=recipe)
+        cache = self.cache(recipe)
+        data = soft_labels.training_dataset(plan, cache, "sample", self._device)
+        jobs = jobs_for_seed(plan, cache, self.spec(recipe), data, seed)
+        return next(job for job in jobs if job.kind == kind)
+
+    def train(
+        self, job: TrainingJob, recipe: Recipe, watch: Watch, *, tested: bool = False
+    ) -> tuple[Result, bool]:
+        """Trains a network or finds it, as `train_network` does. Only with `tested` is the test part read."""
+        plan = replace(self._plan, recipe=recipe)
+        test = plan.splits.test if tested else None
+        logits: Tensor | None = None
+        if tested and job.kind == "distilled":
+            logits = teacher_logits_on_test(plan, self.cache(recipe))
+        warn_of_imbalance(recipe.settings.student, plan.data.student_data, "student")
+        return train_network(
+            job, recipe, test, self._device, logits, _Watched(watch), validation=plan.data.validation
+        )
+
+    def cache(self, recipe: Recipe) -> LogitSource:
+        """What the distilled students of a recipe learn from, opened once. Raises as `soft_labels.open_cache` does."""
+        settings = recipe.settings
+        temperature = getattr(settings.student.objective, "temperature", None)
+        key = json.dumps(
+            [settings.cache.model_dump(mode="json"), settings.separate_caches, str(temperature)],
+            sort_keys=True,
+        )
+        if key not in self._caches:
+            cache = soft_labels.open_cache(replace(self._plan, recipe=recipe))
+            for member in cache.members:
+                self._in_use.enter_context(using(member.path))
+            self._caches[key] = cache
+        return self._caches[key]
+
+    def close(self) -> None:
+        """Lets the caches be removed again."""
+        self._in_use.close()
+
+    def spec(self, recipe: Recipe) -> NetworkSpec:
+        """The spec of a recipe's student; the statistics of the data are computed once."""
+        network = recipe.settings.student.network
+        key = network.model_dump_json()
+        if key not in self._specs:
+            self._specs[key] = specify_network(network, self._plan.data.student_train)
+        return self._specs[key]
+
+
+class _Watched(LogTo):
+    """Hands each epoch to a function."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    @contextlib.contextmanager
+    def run(self, name: str, recipe: Recipe, folder: Path) -> Iterator[Watch]:
+        yield self._watch
