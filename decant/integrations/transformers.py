@@ -1,5 +1,6 @@
 """Distillation with the Trainer of transformers."""
 
+from decant.pipeline.integrations.language_trainer import TokenDistillationTrainer
 from decant.pipeline.integrations.transformers import DistillationCollator, DistillationTrainer
 
-__all__ = ["DistillationCollator", "DistillationTrainer"]
+__all__ = ["DistillationCollator", "DistillationTrainer", "TokenDistillationTrainer"]

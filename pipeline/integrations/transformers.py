@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 from torch.utils.data import default_collate
 from transformers import (
     DataCollatorWithPadding,
     PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
     default_data_collator,
 )
 
-from decant.pipeline.errors import DataError, RecipeError
+from decant.pipeline.errors import DataError
 from decant.pipeline.integrations.batches import SOFT_LABELS, Objective, logits_of, terms_of
-from decant.pipeline.integrations.epochs import set_epoch
+from decant.pipeline.integrations.objective_trainer import ObjectiveTrainer
 from decant.pipeline.objectives import NO_LABEL, kd
 
 Collator = Callable[[list[Any]], Mapping[str, Any]]
@@ -67,7 +62,7 @@ class DistillationCollator:
         return {**named, "labels": label, **dict(zip([SOFT_LABELS], logits, strict=False))}
 
 
-class DistillationTrainer(Trainer):
+class DistillationTrainer(ObjectiveTrainer):
     """A Trainer whose loss is an objective of student logits, cached teacher logits and labels.
 
     `train_dataset` is a `SoftLabelDataset`. An evaluation set may be one, or a dataset without the teacher's logits,
@@ -75,9 +70,6 @@ class DistillationTrainer(Trainer):
     `soft_loss`. Accumulating gradients over several batches gives the loss and the gradient of one batch of all their
     samples. The model is called without labels, and needs no loss of its own.
     """
-
-    # For versions that have it: the loss is a mean over one batch, and is to be divided by the number of batches.
-    loss_is_scaled_for_ga = False
 
     def __init__(
         self,
@@ -95,10 +87,6 @@ class DistillationTrainer(Trainer):
 
         Raises RecipeError for arguments that change the loss beside the objective.
         """
-        if others.get("compute_loss_func") is not None:
-            raise RecipeError("compute_loss_func: the loss is the objective; pass objective=…")
-        if args is not None and args.label_smoothing_factor:
-            raise RecipeError("label_smoothing_factor: is not used; pass objective=… with a label_smoothing")
         if data_collator is None:
             padded = isinstance(processing_class, PreTrainedTokenizerBase)
             data_collator = DataCollatorWithPadding(processing_class) if padded else default_data_collator
@@ -108,12 +96,7 @@ class DistillationTrainer(Trainer):
             model, args, data_collator=data_collator, processing_class=processing_class, **others
         )
         self.objective = objective
-        # The same for older versions: no count of items is passed on to the model, or divides the loss.
-        self.model_accepts_loss_kwargs = False
         self.label_names: list[str] = getattr(self, "label_names", []) or ["labels"]
-        self._update_size = self._update_batches = 0
-        self._logged: list[Tensor] = []
-        self.add_callback(_SetEpoch(self))
 
     def _set_signature_columns_if_needed(self) -> None:
         """Keeps the teacher's logits, and all of an input, where columns that the model does not take are removed."""
@@ -121,12 +104,9 @@ class DistillationTrainer(Trainer):
         if SOFT_LABELS not in self._signature_columns:
             self._signature_columns += [SOFT_LABELS]
 
-    def get_batch_samples(self, epoch_iterator: Iterator[Any], *others: Any) -> Any:
-        """The batches of one update, whose samples are counted."""
-        found = super().get_batch_samples(epoch_iterator, *others)
-        self._update_size = sum(len(batch[SOFT_LABELS]) for batch in found[0] if SOFT_LABELS in batch)
-        self._update_batches = len(found[0])
-        return found
+    def rows_of(self, batch: Mapping[str, Any]) -> int:
+        """Samples with the teacher's logits."""
+        return len(batch[SOFT_LABELS]) if SOFT_LABELS in batch else 0
 
     def compute_loss(
         self,
@@ -156,39 +136,12 @@ class DistillationTrainer(Trainer):
             terms = terms_of(self.objective, logits, teacher_logits.to(logits.device), labels)
             loss = terms.total
             if training:
-                share = len(logits) * self._update_batches / max(1, self._update_size)
-                loss = loss * share  # batches of an update need not be of one size
-                self._remember(terms.hard, terms.soft)
+                loss = loss * self.share(len(logits))  # batches of an update need not be of one size
+                self.remember(terms.hard, terms.soft)
         return (loss, {"logits": logits}) if return_outputs else loss
-
-    def _remember(self, hard: Tensor | None, soft: Tensor | None) -> None:
-        nan = torch.tensor(float("nan"))
-        both = [nan if term is None else term.detach().float().cpu() for term in (hard, soft)]
-        self._logged.append(torch.stack(both))
-
-    def log(self, logs: dict[str, float], *others: Any, **named: Any) -> None:
-        """Adds the means of both terms since the last time, over all processes."""
-        if "loss" in logs and self._logged:
-            mean = torch.stack(self._logged).mean(dim=0, keepdim=True).to(self.args.device)
-            hard, soft = self.accelerator.gather(mean).mean(dim=0).tolist()
-            self._logged.clear()
-            logs = {**logs, "hard_loss": hard, "soft_loss": soft}
-        super().log(logs, *others, **named)
 
 
 def _input_name(model: nn.Module) -> str:
     """What a model calls its input: `main_input_name` of transformers, or the first argument of `forward`."""
     first = next(iter(inspect.signature(model.forward).parameters), "input")
     return str(getattr(model, "main_input_name", first))
-
-
-class _SetEpoch(TrainerCallback):
-    """Sets the epoch of the training set: Accelerate does so for some samplers, and for none of several processes."""
-
-    def __init__(self, trainer: DistillationTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        set_epoch(self.trainer.train_dataset, int(state.epoch or 0))

@@ -61,9 +61,11 @@ class TokenBatch:
             )
         return self.at(found)[:, : self.num_outputs]
 
-    def to(self, device: torch.device | str) -> TokenBatch:
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> TokenBatch:
         """The same on a device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True), self.targets.to(device))
+        return self._each(
+            lambda tensor: tensor.to(device, non_blocking=non_blocking), self.targets.to(device)
+        )
 
     def pin_memory(self) -> TokenBatch:
         """The same in page-locked memory, as a loader with `pin_memory` asks for; sparse rows stay where they are."""
@@ -94,8 +96,9 @@ class TokenDataset(Dataset[dict[str, Any]]):
         collator: Collator | None = None,
     ) -> None:
         """padding_side: of batches; with "left", `position_ids` are given too. collator: makes `input_ids` and
-        `attention_mask` of items, in place of the padding here, as those of transformers; one that pads nothing and
-        returns no mask may put all tokens into one row.
+        `attention_mask` of items, in place of the padding here, as those of transformers. One that pads nothing and
+        returns no mask may put all tokens into one row; its `position_ids` begin again with each sample, by which
+        networks of transformers keep samples apart if they are called with use_cache=False.
         """
         if padding_side not in ("left", "right"):
             raise DataError(f'padding_side: expected "left" or "right", found {padding_side!r}')

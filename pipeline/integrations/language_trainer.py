@@ -1,0 +1,164 @@
+"""Distillation of a causal language model in the Trainer of transformers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import TrainerControl, TrainingArguments
+
+from decant.pipeline.errors import DataError, RecipeError
+from decant.pipeline.integrations.objective_trainer import ObjectiveTrainer
+from decant.pipeline.language import TokenBatch, TokenDataset, measure
+from decant.pipeline.objectives import SparseTargets, Terms, sparse_kd
+
+TokenObjective = Callable[[Tensor, SparseTargets, Tensor], Terms | Tensor]
+"""(student_logits (Q, C), targets, labels (Q,)) → the terms, or the loss alone, as `decant.objectives.SparseKD`."""
+
+SOFT_TOKENS = "soft_tokens"
+"""The key of the teacher's rows in a batch."""
+
+
+class TokenDistillationTrainer(ObjectiveTrainer):
+    """A Trainer whose loss is an objective of a student's logits and the teacher's rows, of `TokenDataset`s.
+
+    The loss of an update is the mean over all its positions that are learnt from, in all batches and processes. Both
+    terms are logged beside it, as `hard_loss` and `soft_loss`. `evaluate` measures an evaluation set as
+    `decant.language.measure` does: `eval_loss` (the cross-entropy), `eval_perplexity`, `eval_kl`, `eval_accuracy`,
+    `eval_agreement`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments | None = None,
+        *,
+        objective: TokenObjective = sparse_kd,
+        train_dataset: TokenDataset | None = None,
+        eval_dataset: TokenDataset | dict[str, TokenDataset] | None = None,
+        **others: Any,
+    ) -> None:
+        """objective: one of the sparse ones of `decant.objectives`, as `decant.objectives.SparseKD(alpha=0.9)`; for a
+        dense cache one of the others. `others` are the other arguments of `transformers.Trainer`.
+
+        Raises RecipeError for arguments that change the loss beside the objective, and for a collator: it belongs to
+        the dataset, which compares what it makes. DataError for other datasets.
+        """
+        if others.get("data_collator") is not None:
+            raise RecipeError("data_collator: belongs to the dataset: TokenDataset(…, collator=…)")
+        sets = [*eval_dataset.values()] if isinstance(eval_dataset, dict) else [eval_dataset]
+        for dataset in (train_dataset, *sets):
+            if dataset is not None and not isinstance(dataset, TokenDataset):
+                raise DataError(
+                    f"train_dataset and eval_dataset: expected decant.language.TokenDataset, found "
+                    f"{type(dataset).__name__}"
+                )
+        super().__init__(
+            model,
+            args,
+            data_collator=_Collate(train_dataset),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            **others,
+        )
+        self.objective = objective
+
+    def _get_collator_with_removed_columns(self, data_collator: Any, *_: Any, **__: Any) -> Any:
+        """Nothing is removed: the number of a sample is no input of the model, and is used up by the collator."""
+        return data_collator
+
+    def rows_of(self, batch: Mapping[str, Any]) -> int:
+        """Positions that are learnt from."""
+        return len(batch[SOFT_TOKENS].places)
+
+    def share(self, rows: int) -> float:
+        """Of all processes, as their gradients are averaged."""
+        if self.accelerator.num_processes == 1:
+            return super().share(rows)
+        size = torch.tensor(self._update_size, device=self.args.device)
+        total = int(self.accelerator.gather(size).sum())
+        return rows * self._update_batches * self.accelerator.num_processes / max(1, total)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The objective of a batch, and with `return_outputs` also {"logits": (Q, C)}."""
+        inputs = dict(inputs)
+        batch: TokenBatch = inputs.pop(SOFT_TOKENS).to(self.args.device)
+        if self._takes_use_cache(model):
+            inputs["use_cache"] = False  # with one, documents that share a row would see one another
+        logits = batch.logits(model(**inputs))
+        found = self.objective(logits, batch.targets, batch.labels)  # type: ignore[arg-type]
+        terms = Terms(found) if isinstance(found, Tensor) else found
+        loss = terms.total
+        if self.model.training:
+            loss = loss * self.share(len(logits))
+            self.remember(terms.hard, terms.soft)
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _takes_use_cache(self, model: nn.Module) -> bool:
+        return hasattr(getattr(self.accelerator.unwrap_model(model), "config", None), "use_cache")
+
+    def evaluate(
+        self,
+        eval_dataset: Dataset[Any] | dict[str, Dataset[Any]] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Measures on one evaluation set, or on each of several by name. Raises DataError where there is none."""
+        chosen: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        sets = (
+            {f"{metric_key_prefix}_{name}": each for name, each in chosen.items()}
+            if isinstance(chosen, dict)
+            else {metric_key_prefix: chosen}
+        )
+        metrics: dict[str, float] = {}
+        for prefix, dataset in sets.items():
+            metrics |= {f"{prefix}_{name}": value for name, value in self._measured(dataset).items()}
+        self.log(metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def _measured(self, dataset: Any) -> dict[str, float]:
+        if not isinstance(dataset, TokenDataset):
+            raise DataError(
+                f"eval_dataset: expected decant.language.TokenDataset, found {type(dataset).__name__}"
+            )
+        longest = int(dataset.samples.lengths.max())
+        found = measure(
+            self.accelerator.unwrap_model(self.model),
+            dataset.samples,
+            dataset.cache,
+            tokens_per_batch=self.args.per_device_eval_batch_size * longest,
+            device=self.args.device,
+            show_progress=False,
+        )
+        return {
+            "loss": math.log(found.perplexity),
+            "perplexity": found.perplexity,
+            "kl": found.kl,
+            "accuracy": found.accuracy,
+            "agreement": found.agreement,
+        }
+
+
+class _Collate:
+    """Items of a dataset as what a model takes, and the teacher's rows."""
+
+    def __init__(self, dataset: TokenDataset | None) -> None:
+        self._dataset = dataset
+
+    def __call__(self, items: list[Any]) -> dict[str, Any]:
+        assert self._dataset is not None, "a Trainer without train_dataset trains nothing"
+        batch = self._dataset.collate(items)
+        return {**batch.inputs, SOFT_TOKENS: batch}

@@ -1,0 +1,77 @@
+"""What every Trainer of transformers here has: an objective for a loss, and its terms in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from decant.pipeline.errors import RecipeError
+from decant.pipeline.integrations.epochs import set_epoch
+
+
+class ObjectiveTrainer(Trainer):
+    """A Trainer whose loss is an objective, a mean over the rows that count: accumulating gradients over several
+    batches gives the loss and the gradient of one batch of all their rows.
+    """
+
+    # For versions that have it: the loss is a mean over one batch, and is to be divided by the number of batches.
+    loss_is_scaled_for_ga = False
+
+    def __init__(self, model: nn.Module, args: TrainingArguments | None, **others: Any) -> None:
+        """Raises RecipeError for arguments that change the loss beside the objective."""
+        if others.get("compute_loss_func") is not None:
+            raise RecipeError("compute_loss_func: the loss is the objective; pass objective=…")
+        if args is not None and args.label_smoothing_factor:
+            raise RecipeError("label_smoothing_factor: is not used; pass objective=… with a label_smoothing")
+        super().__init__(model, args, **others)
+        # The same for older versions: no count of items is passed on to the model, or divides the loss.
+        self.model_accepts_loss_kwargs = False
+        self._update_size = self._update_batches = 0
+        self._logged: list[Tensor] = []
+        self.add_callback(_SetEpoch(self))
+
+    def rows_of(self, batch: Mapping[str, Any]) -> int:
+        """How many rows of a batch count."""
+        raise NotImplementedError
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], *others: Any) -> Any:
+        """The batches of one update, whose rows are counted."""
+        found = super().get_batch_samples(epoch_iterator, *others)
+        self._update_size = sum(map(self.rows_of, found[0]))
+        self._update_batches = len(found[0])
+        return found
+
+    def share(self, rows: int) -> float:
+        """What the mean over so many rows is multiplied by, so that means of batches add up to that of an update."""
+        return rows * self._update_batches / max(1, self._update_size)
+
+    def remember(self, hard: Tensor | None, soft: Tensor | None) -> None:
+        """Keeps both terms for the log."""
+        nan = torch.tensor(float("nan"))
+        both = [nan if term is None else term.detach().float().cpu() for term in (hard, soft)]
+        self._logged.append(torch.stack(both))
+
+    def log(self, logs: dict[str, float], *others: Any, **named: Any) -> None:
+        """Adds the means of both terms since the last time, over all processes."""
+        if "loss" in logs and self._logged:
+            mean = torch.stack(self._logged).mean(dim=0, keepdim=True).to(self.args.device)
+            hard, soft = self.accelerator.gather(mean).mean(dim=0).tolist()
+            self._logged.clear()
+            logs = {**logs, "hard_loss": hard, "soft_loss": soft}
+        super().log(logs, *others, **named)
+
+
+class _SetEpoch(TrainerCallback):
+    """Sets the epoch of the training set: Accelerate does so for some samplers, and for none of several processes."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        set_epoch(self.trainer.train_dataset, int(state.epoch or 0))

@@ -1,0 +1,143 @@
+"""A causal student under the Trainer of transformers: the loss of an update is that of all its positions, whatever the
+batches; evaluation is `measure`; two processes; what is refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.helpers import language
+from tests.helpers.extras import needs
+from tests.integrations.launching import TORCHRUN, launch
+
+pytestmark = needs("transformers", "accelerate")
+
+
+def training_set(folder: Path, **options: Any) -> Any:
+    from decant.encodings import Sparse
+    from decant.language import TokenDataset, TokenSamples, cache_logits, tokenise
+
+    corpus = tokenise(language.sentences(26), language.tokenizer(), folder / "texts.tokens")
+    samples = TokenSamples(corpus, max_length=64)
+    teacher = language.llama(352)
+    cache = cache_logits(teacher, samples, folder / "teacher.h5", encoding=Sparse(16), show_progress=False)
+    return TokenDataset(samples, cache, **options)
+
+
+def trainer(folder: Path, train: Any, student: Any = None, **options: Any) -> Any:
+    from transformers import TrainingArguments
+
+    from decant.integrations.transformers import TokenDistillationTrainer
+
+    usual = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 8, "learning_rate": 0.05}
+    usual |= {
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "num_train_epochs": 1,
+    }
+    usual |= {"logging_steps": 1, "optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
+    args = TrainingArguments(str(folder / "out"), **{**usual, **options})
+    student = language.llama(344, seed=1, width=16) if student is None else student
+    return TokenDistillationTrainer(student, args, train_dataset=train, eval_dataset=train)
+
+
+def logged(run: Any, name: str) -> torch.Tensor:
+    return torch.tensor([entry[name] for entry in run.state.log_history if "loss" in entry])
+
+
+def test_accumulated_batches_give_the_loss_and_gradient_of_one(tmp_path: Path) -> None:
+    """Batches have other numbers of positions, and the last update has fewer samples."""
+    train = training_set(tmp_path)
+    runs = []
+    for steps in (1, 4):
+        run = trainer(
+            tmp_path, train, gradient_accumulation_steps=steps, per_device_train_batch_size=8 // steps
+        )
+        run.train()
+        runs.append(run)
+    for name in ("loss", "grad_norm"):
+        one, four = (logged(run, name) for run in runs)
+        assert len(one) == 4
+        torch.testing.assert_close(one, four, rtol=1e-3, atol=1e-5)
+    for ours, theirs in zip(*(run.model.state_dict().values() for run in runs), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    one = runs[0]
+    torch.testing.assert_close(
+        logged(one, "loss"),
+        0.1 * logged(one, "hard_loss") + 0.9 * logged(one, "soft_loss"),
+        rtol=1e-3,
+        atol=1e-4,
+    )
+
+
+def test_evaluation_measures_the_student(tmp_path: Path) -> None:
+    from decant.language import measure
+
+    train = training_set(tmp_path)
+    run = trainer(tmp_path, train, eval_strategy="epoch")
+    run.train()
+    found = measure(run.model, train.samples, train.cache, show_progress=False)
+    entry = next(entry for entry in run.state.log_history if "eval_loss" in entry)
+    assert entry["eval_kl"] == pytest.approx(found.kl, rel=1e-3)
+    assert entry["eval_perplexity"] == pytest.approx(found.perplexity, rel=1e-3)
+    assert entry["eval_agreement"] == found.agreement
+
+
+def test_samples_in_one_row_without_padding_give_the_same_loss(tmp_path: Path) -> None:
+    from transformers import DataCollatorWithFlattening
+
+    losses = []
+    for options in ({}, {"collator": DataCollatorWithFlattening()}, {"padding_side": "left"}):
+        run = trainer(tmp_path, training_set(tmp_path, **options))
+        run.train()
+        losses.append(logged(run, "loss"))
+    for other in losses[1:]:
+        torch.testing.assert_close(losses[0], other, rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_give_the_loss_and_weights_of_one(tmp_path: Path) -> None:
+    training_set(tmp_path)
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from tests.integrations.test_language_trainer import trainer, training_set\n"
+        "folder = Path(sys.argv[1])\n"
+        "run = trainer(folder, training_set(folder), per_device_train_batch_size=int(sys.argv[2]), max_steps=2)\n"
+        "run.train()\n"
+        "if run.accelerator.is_main_process:\n"
+        "    torch.save(run.model.state_dict(), sys.argv[3])\n"
+    )
+    one, two = tmp_path / "one.pt", tmp_path / "both.pt"
+    launch(sys.executable, str(script), str(tmp_path), "8", str(one), cwd=tmp_path)
+    launch(*TORCHRUN, str(script), str(tmp_path), "4", str(two), cwd=tmp_path)
+    ours, theirs = torch.load(one), torch.load(two)
+    start = language.llama(344, seed=1, width=16).state_dict()
+    moved = max(float((ours[name] - start[name]).abs().max()) for name in ours)
+    apart = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+    assert apart < 1e-3 * moved, (apart, moved)
+
+
+def test_what_changes_the_loss_beside_the_objective_is_refused(tmp_path: Path) -> None:
+    from transformers import default_data_collator
+
+    from decant.integrations.transformers import TokenDistillationTrainer
+    from decant.pipeline.errors import DataError, RecipeError
+
+    student, train = language.llama(344, width=16), training_set(tmp_path)
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"data_collator": default_data_collator}, RecipeError, "data_collator: belongs to the dataset"),
+        ({"compute_loss_func": sum}, RecipeError, "compute_loss_func"),
+        ({"train_dataset": ["a text"]}, DataError, "expected decant.language.TokenDataset, found list"),
+        ({"eval_dataset": {"one": [1]}}, DataError, "expected decant.language.TokenDataset, found list"),
+    ]
+    for options, kind, said in cases:
+        with pytest.raises(kind, match=said):
+            TokenDistillationTrainer(student, **{"train_dataset": train, **options})
