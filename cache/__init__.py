@@ -18,7 +18,8 @@ dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a s
 statistics.py  what the logits are like, sigmoid_statistics.py, those that have a sigmoid each;
 plausibility.py whether they can be a teacher's
 convert.py     import, export, merge; parts.py, one cache from the unfinished files of several machines
-store/         a directory of caches that experiments share
+remote/        caches that lie elsewhere: fetched, published, read while they are fetched
+store/         a directory of caches that experiments share, here or elsewhere
 unfinished.py  how far a cache is that is being written
 
 Other packages import from here, and from `cache.io` what they write with themselves. `SoftLabelDataset` and `attach`
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
         IncompleteError,
         MismatchError,
         NewerFormatError,
+        OfflineError,
+        RemoteError,
         RewrittenError,
         StorageError,
         ValueRefusedError,
@@ -82,6 +85,8 @@ if TYPE_CHECKING:
     from decant.cache.position_statistics import PositionSummary
     from decant.cache.positions import Positions
     from decant.cache.reader import LogitCache, Verify
+    from decant.cache.remote.progress import show_progress
+    from decant.cache.remote.publishing import Published, push_cache
     from decant.cache.sigmoid_statistics import SigmoidScores, average_precision, sigmoid_scores
     from decant.cache.source import LogitSource, row_chunks
     from decant.cache.statistics import (
@@ -95,6 +100,7 @@ if TYPE_CHECKING:
     )
     from decant.cache.store.gc import Leftover, leftovers, remove_leftover
     from decant.cache.store.local import Store
+    from decant.cache.store.remote import Listed
     from decant.cache.stream import SoftLabelStream, attach
     from decant.cache.unfinished import Unfinished, find_unfinished, has_writers
     from decant.cache.writer import LogitCacheWriter
@@ -118,6 +124,7 @@ __all__ = [
     "Key",
     "Keys",
     "Leftover",
+    "Listed",
     "LogitCache",
     "LogitCacheWriter",
     "LogitSource",
@@ -125,10 +132,13 @@ __all__ = [
     "MismatchError",
     "NewerFormatError",
     "NotComparableError",
+    "OfflineError",
     "PositionSummary",
     "Positions",
+    "Published",
     "Quantised",
     "RegressionSummary",
+    "RemoteError",
     "RewrittenError",
     "SigmoidScores",
     "SigmoidSummary",
@@ -171,6 +181,7 @@ __all__ = [
     "one_input",
     "pack_ids",
     "pick",
+    "push_cache",
     "recognise",
     "regression_errors",
     "remove_leftover",
@@ -178,6 +189,7 @@ __all__ = [
     "require_finite",
     "row_chunks",
     "rows_per_block",
+    "show_progress",
     "sigmoid_scores",
     "softmax",
     "split_keys",
@@ -220,6 +232,8 @@ _NAMES = {
         "IncompleteError",
         "MismatchError",
         "NewerFormatError",
+        "OfflineError",
+        "RemoteError",
         "RewrittenError",
         "StorageError",
         "ValueRefusedError",
@@ -268,6 +282,8 @@ _NAMES = {
         "LogitCache",
         "Verify",
     ),
+    "remote.progress": ("show_progress",),
+    "remote.publishing": ("Published", "push_cache"),
     "sigmoid_statistics": (
         "SigmoidScores",
         "average_precision",
@@ -292,6 +308,7 @@ _NAMES = {
         "remove_leftover",
     ),
     "store.local": ("Store",),
+    "store.remote": ("Listed",),
     "stream": (
         "SoftLabelStream",
         "attach",

@@ -9,6 +9,8 @@ CacheError
 ├── MismatchError          a sound cache, but of another teacher, other data or other views
 ├── ValueRefusedError      rows that cannot be stored: NaN, overflow, a wrong shape, an index given twice
 └── StorageError           the disk: no space, a failed write or sync, a lock
+    └── RemoteError        a store elsewhere: no permission, no such bucket, answers that cannot be right
+        └── OfflineError   a store elsewhere that cannot be reached
 
 CacheWarning             likely wrong, and taken as it is; `warnings.simplefilter("ignore", CacheWarning)` silences it
 
@@ -87,6 +89,14 @@ class ValueRefusedError(CacheError):
 
 class StorageError(CacheError):
     """The disk: no space, a failed write or sync, a lock."""
+
+
+class RemoteError(StorageError):
+    """A store elsewhere: no permission, no such bucket, answers that cannot be right."""
+
+
+class OfflineError(RemoteError):
+    """A store elsewhere that cannot be reached."""
 
 
 class CacheWarning(UserWarning):

@@ -35,6 +35,8 @@ from decant.cache.manifest import POSITIONS, Manifest
 from decant.cache.placement import Content, Placement
 from decant.cache.positions import Positions, sha256
 from decant.cache.validation import check_rows
+from decant.cache.remote.addresses import is_url
+from decant.cache.remote.lazily import LazyCopy, fetch_url, open_lazily
 
 _INTP = np.dtype(np.intp)
 
@@ -64,9 +66,12 @@ class LogitCache:
     >>> folder.cleanup()
     """
 
-    def __init__(self, path: Path, layout: Layout, content: Content, verify: Verify) -> None:
-        """For `open`: takes the checked layout of the file and its bytes."""
+    def __init__(
+        self, path: Path, layout: Layout, content: Content, verify: Verify, lazy: LazyCopy | None = None
+    ) -> None:
+        """For `open`: takes the checked layout of the file and its bytes, and where missing blocks are fetched from."""
         self.path = path
+        self._lazy, self._mapped = lazy, content.mapped
         self.manifest: Manifest = layout.manifest
         self.verify_mode = verify
         self._layout = layout
@@ -96,7 +101,9 @@ class LogitCache:
                 f"{path}: {len(missing):,} of {entries.size:,} blocks are not written, "
                 f"the first is {self._blocks.name(*missing[0].tolist())}; it was never published"
             )
-        self._checks = BlockChecks(self._blocks, content.read, trusted=verify == "off")
+        self._checks = BlockChecks(
+            self._blocks, content.read, trusted=verify == "off", repair=None if lazy is None else lazy.fill
+        )
         if self._lengths is not None:
             nothing = np.tile(self._blocks.without_samples(), self.num_views)
             self._checks.trust(nothing & (self._checks.entries == WRITTEN))
@@ -104,7 +111,7 @@ class LogitCache:
             content.mapped,
             self._checks,
             partial(_block_name, self._blocks),
-            times_count=not content.is_copied,
+            times_count=not content.is_copied and lazy is None,
         )
         if verify == "open":
             problems = self.verify()
@@ -113,18 +120,34 @@ class LogitCache:
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], *, verify: Verify = "lazy", table: Placement = "mapped"
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        verify: Verify = "lazy",
+        table: Placement = "mapped",
+        lazy: bool = False,
     ) -> LogitCache:
         """Checks the structure of the file and maps it into memory; table="ram" copies the logits into memory instead.
 
+        path: a file, or the address of one, as `s3://bucket/caches/x.h5`: it is fetched and checked first, unless there
+        is a copy in the mirror. With `lazy` its blocks are fetched when they are read.
         verify: when the checksums of blocks are checked: "lazy" checks each when it is first read, "open" checks all
-        now, "off" none. Raises FormatError for a file that is not a sound cache, IncompleteError for one with unwritten
-        rows, CorruptError with verify="open" for altered blocks, FileNotFoundError where there is no file.
+        now, "off" none (and each as it is fetched). Raises FormatError for a file that is not a sound cache,
+        IncompleteError for one with unwritten rows, CorruptError with verify="open" for altered blocks,
+        FileNotFoundError where there is no file, RemoteError where a store elsewhere fails, OfflineError where it
+        cannot be reached and no copy is there.
+
+        >>> LogitCache.open("ftp://host/x.h5")
+        Traceback (most recent call last):
+            ...
+        decant.cache.errors.RemoteError: ftp://host: stores are folders, or begin with s3://, ...
         """
         if verify not in get_args(Verify):
             raise ValueError(f"verify: expected open, lazy or off, found {verify!r}")
         if table not in get_args(Placement):
             raise ValueError(f"table: expected auto, mapped or ram, found {table!r}")
+        if is_url(path):
+            return cls._open_elsewhere(os.fspath(path), verify, table, lazy)
         path = Path(path)
         if path.name.endswith(PARTIAL):
             raise IncompleteError(
@@ -139,6 +162,18 @@ class LogitCache:
         with file:
             layout = hdf5.check(file, str(path))
             return cls(path, layout, Content(file, layout, path, table), verify)
+
+    @classmethod
+    def _open_elsewhere(cls, url: str, verify: Verify, table: Placement, lazy: bool) -> LogitCache:
+        """The file at an address, by its copy in the mirror."""
+        if not lazy or verify == "open" or table == "ram":
+            return cls.open(fetch_url(url), verify=verify, table=table)
+        found = open_lazily(url)
+        if isinstance(found, Path):
+            return cls.open(found, verify=verify, table=table)
+        with found.open() as file:
+            layout = hdf5.check(file, found.shown)
+            return cls(found.path, layout, Content(file, layout, found.path, "mapped"), "lazy", found)
 
     @property
     def members(self) -> tuple[LogitCache, ...]:
@@ -249,14 +284,14 @@ class LogitCache:
 
         Checksums are checked by `verify` and by `logits`, not here.
         """
-        return self._tables["labels"]
+        return self._whole_table("labels")
 
     @property
     def input_crc32(self) -> NDArray[np.uint32]:
         """(V, N) uint32: CRC-32 of the bytes of each view that the teacher saw, 0 where it was not recorded.
         Read-only.
         """
-        return self._tables["input_crc32"]
+        return self._whole_table("input_crc32")
 
     def logits(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> NDArray[np.floating]:
         """Returns raw teacher outputs (B, C), a copy in the dtype of the manifest; (C,) for a single integer. Where
@@ -504,7 +539,21 @@ class LogitCache:
         >>> folder.cleanup()
         """
         bus_errors.guard()
+        named = None if self._lazy is None else self._lazy.settle()
+        if named is not None:
+            self.path = named
+            self._mapped.renamed(named)
         self._unchanged.require(checksums=checksums)
+
+    def prefetch(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> None:
+        """Has the blocks of samples that are read next fetched in the background, where the cache is read lazily from
+        elsewhere; nothing else. Takes and raises what `logits` does for indices.
+        """
+        if self._lazy is None or self._checks.all_sound:
+            return
+        rows = _from_start(_as_rows(indices, self.num_samples), self.num_samples)
+        views = np.broadcast_to(np.asarray(view), rows.shape)
+        self._lazy.prefetch(np.unique(views * self._blocks.per_view + (rows >> self._blocks.shift)).tolist())
 
     def __len__(self) -> int:
         return self.num_samples
@@ -516,9 +565,15 @@ class LogitCache:
         )
         return f"LogitCache({str(self.path)!r}: {shape}, {self._encoding.name}, key {self.manifest.key[:16]})"
 
-    def __reduce__(self) -> tuple[Callable[..., LogitCache], tuple[Path, str, Verify, int, float]]:
+    def _whole_table(self, name: str) -> NDArray[Any]:
+        """A table that is read before its blocks are checked; what is not there yet is fetched."""
+        if self._lazy is not None and not self._checks.all_sound:
+            self._lazy.fill_table(name)
+        return self._tables[name]
+
+    def __reduce__(self) -> tuple[Callable[..., LogitCache], tuple[str | Path, str, Verify, int, float]]:
         return _reopen, (
-            self.path.absolute(),
+            self.path.absolute() if self._lazy is None else self._lazy.url,
             self.manifest.key,
             self.verify_mode,
             crc32(self._checks.entries.data),
@@ -598,9 +653,9 @@ def _outside(rows: NDArray[Any], samples: int) -> IndexError:
     return IndexError(f"sample {rows.min()} to {rows.max()}: the cache has 0 to {samples - 1:,}")
 
 
-def _reopen(path: Path, key: str, verify: Verify, content: int, temperature: float) -> LogitCache:
+def _reopen(path: str | Path, key: str, verify: Verify, content: int, temperature: float) -> LogitCache:
     """The same cache in another process. content: the CRC-32 of its table of checksums."""
-    cache = LogitCache.open(path, verify=verify)
+    cache = LogitCache.open(path, verify=verify, lazy=True)
     bus_errors.set_again()  # a worker that is just starting sets handlers of its own
     if cache.manifest.key != key:
         raise MismatchError(

@@ -207,9 +207,18 @@ class BlockChecks:
     (None, True)
     """
 
-    def __init__(self, layout: BlockLayout, read: ReadBytes, *, trusted: bool = False) -> None:
-        """`trusted` blocks are taken as they are, until `check_all` is called."""
-        self._layout, self._read = layout, read
+    def __init__(
+        self,
+        layout: BlockLayout,
+        read: ReadBytes,
+        *,
+        trusted: bool = False,
+        repair: Callable[[list[int]], None] | None = None,
+    ) -> None:
+        """`trusted` blocks are taken as they are, until `check_all` is called. repair: writes blocks anew that do not
+        agree with their entries, as those that are not fetched yet; they are then checked again.
+        """
+        self._layout, self._read, self._repair = layout, read, repair
         first = layout.entries_offset
         entries = read(first, first + 8 * layout.num_blocks)
         self.entries: NDArray[np.uint64] = np.frombuffer(bytes(entries), "<u8")
@@ -228,8 +237,12 @@ class BlockChecks:
         Returns the first that does not agree with its entry; None where all do.
         """
         pending = np.unique(blocks[self._pending[blocks]]).tolist()
+        if self._repair is not None:
+            missing = [block for block in pending if not self._agrees(block)]
+            if missing:
+                self._repair(missing)
         for block in pending:
-            if expected_entry(self._layout, self._read, block) != int(self.entries[block]):
+            if not self._agrees(block):
                 return int(block)
             self._pending[block] = False
         self.all_sound = not self._pending.any()
@@ -239,6 +252,9 @@ class BlockChecks:
         """Takes some of all blocks (num_blocks,) as they are: those that hold nothing."""
         self._pending &= ~blocks
         self.all_sound = not self._pending.any()
+
+    def _agrees(self, block: int) -> bool:
+        return expected_entry(self._layout, self._read, block) == int(self.entries[block])
 
     def check_all(self) -> list[int]:
         """Checks every block, whatever was checked before; those that do not agree with their entries."""
@@ -250,6 +266,9 @@ class BlockChecks:
         chosen = np.zeros_like(self.entries)
         chosen[run] = self.entries[run]
         damaged = damaged_blocks(self._layout, self._read, chosen)
+        if damaged and self._repair is not None:
+            self._repair(damaged)
+            damaged = [block for block in damaged if not self._agrees(block)]
         self._pending[run] = False
         self._pending[damaged] = True  # so that whoever needs one finds it damaged
         self.all_sound = not self._pending.any()

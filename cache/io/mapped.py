@@ -72,6 +72,10 @@ class MappedFile(mmap.mmap):
         status = os.fstat(self._fd)
         return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
+    def renamed(self, path: Path) -> None:
+        """Notes that the file has another name now."""
+        self.path, self._absolute = path, path.absolute()
+
     def name(self) -> Name:
         """What the path leads to now; "same" also where nobody can tell."""
         try:

@@ -19,6 +19,7 @@ from decant.cache.io.locks import in_use, lock_path
 from decant.cache.io.opening import is_file, kind, open_read
 from decant.cache.io.partial import JOINED, MARKS, PARTIAL, SYNCED, logs_of
 from decant.cache.io.system import allocated_bytes
+from decant.cache.remote.mirror import FETCHING, is_unpushed
 from decant.cache.store.local import SUFFIX, Store
 
 DAY = 86_400.0
@@ -69,6 +70,9 @@ def leftovers(
     for path, is_ours in _matching(store.root, published):
         try:
             idle = (now - usage.last(path)) / DAY
+            if is_unpushed(path):
+                kept(path, "not published in its store yet")
+                continue
             if idle >= unused_days and _proved(path, is_ours, kept):
                 with usage.unused(path) as free:
                     found = free
@@ -188,8 +192,11 @@ def _unlink(path: Path) -> None:
 
 
 def _written(path: Path) -> bool:
-    """Whether a living process is known to write an unfinished file."""
+    """Whether a living process is known to write an unfinished file, or to read it."""
     try:
+        if path.name.endswith(FETCHING):
+            with usage.unused(path) as free:
+                return not free
         with open_read(path, follow=False) as file:
             return in_use(file.fileno())
     except OSError:

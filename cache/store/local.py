@@ -11,16 +11,20 @@ from pathlib import Path
 from decant.cache.errors import CacheError, MismatchError
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import exclusive, lock_path
+from decant.cache.io.opening import is_file
 from decant.cache.io.partial import finish_publishing
 from decant.cache.manifest import Manifest
 from decant.cache.reader import LogitCache
+from decant.cache.remote.addresses import is_url
+from decant.cache.store.remote import Listed, RemotePart, split
 
 SUFFIX = ".h5"
 _KEY_DIGITS = 16  # of the key's 64, in a file's name; the whole key is checked when the file is opened
 
 
 class Store:
-    """A directory of published caches, named DATA-SPLIT-NETWORK-KEY.h5 and never changed.
+    """A directory of published caches, named DATA-SPLIT-NETWORK-KEY.h5 and never changed: here, or elsewhere, with
+    copies here of the files that were used.
 
     >>> import tempfile, numpy as np
     >>> from decant.cache import import_logits
@@ -35,8 +39,18 @@ class Store:
     """
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
-        """`root` defaults to $DECANT_STORE, then to "caches"."""
-        self.root = Path(root or os.environ.get("DECANT_STORE") or "caches").expanduser()
+        """`root`: a folder, or an address as `s3://bucket/caches`; defaults to $DECANT_STORE, then to "caches". Of an
+        address nothing is asked yet. Raises RemoteError where it is none, or a library is missing.
+        """
+        given = os.fspath(root or os.environ.get("DECANT_STORE") or "caches")
+        self.remote = RemotePart(given) if is_url(given) and not given.lower().startswith("file://") else None
+        """The half that lies elsewhere; None for a folder."""
+        self.root = (
+            Path(given.removeprefix("file://")).expanduser() if self.remote is None else self.remote.root
+        )
+        """The folder; for a store elsewhere that of its copies here."""
+        self.name = str(self.root) if self.remote is None else self.remote.name
+        """The folder or the address, for messages."""
 
     def path(self, manifest: Manifest) -> Path:
         """Where the cache with this manifest lies or will lie."""
@@ -53,12 +67,25 @@ class Store:
     def find(self, manifest: Manifest) -> Path | None:
         """The published file with the key of `manifest`, whatever the rest of its name; None where there is none.
 
-        Removes what a builder left behind that was killed just after publishing the file.
+        Removes what a builder left behind that was killed just after publishing the file. In a store elsewhere it is
+        looked for there, and fetched, if no copy is here. Raises RemoteError, CacheError where what is fetched is not
+        right.
         """
         found = self.published(manifest)
         if found:
             finish_publishing(found)
+            if self.remote:
+                self.remote.push_pending(found)
+        elif self.remote:
+            found = self.remote.find(self.path(manifest).name, manifest.key, manifest.key[:_KEY_DIGITS])
         return found
+
+    def locate(self, manifest: Manifest) -> Path | str | None:
+        """As `find`, but fetches nothing: the address of a file that lies elsewhere and has no copy here."""
+        if self.remote is None or self.published(manifest):
+            return self.find(manifest)
+        name = self.remote.locate(self.path(manifest).name, manifest.key[:_KEY_DIGITS])
+        return None if name is None else self.remote.url(name)
 
     def published(self, manifest: Manifest) -> Path | None:
         """As `find`, but removes nothing. Of several the one with the whole name; what is no file is none."""
@@ -67,7 +94,7 @@ class Store:
         return usual if usual in found else min(found, default=None)
 
     def paths(self) -> list[Path]:
-        """Every published file, by name."""
+        """Every published file, by name; of a store elsewhere those that have a copy here."""
         return sorted(self.root.glob(f"*{SUFFIX}"))
 
     def with_other_views(self, manifest: Manifest) -> list[Path]:
@@ -88,8 +115,42 @@ class Store:
     def resolve(self, name: str | os.PathLike[str]) -> Path:
         """The path of a cache from its path, its file's name in the store, or the first digits of its key.
 
-        Raises FileNotFoundError where there is none, MismatchError where several fit.
+        Raises FileNotFoundError where there is none, MismatchError where several fit. What lies elsewhere, by its own
+        address or in this store, is fetched: raises RemoteError, CacheError.
         """
+        if is_url(name):
+            part, file = split(os.fspath(name))
+            return part.pull(file)
+        found = self._resolve_here(name)
+        if found is None and self.remote:
+            found = self.remote.pull(self._only(name, self.remote.resolve(str(name))))
+        return found or self.root / self._only(name, [])
+
+    def pull(self, name: str) -> Path:
+        """As `resolve`, but what lies elsewhere is looked up there, also where a copy is here, whose every block is
+        then checked: fetches what is new or damaged.
+        """
+        if is_url(name):
+            part, file = split(name)
+            return part.pull(file, check=True)
+        if self.remote is None:
+            return self.resolve(name)
+        return self.remote.pull(self._only(name, self.remote.resolve(name)), check=True)
+
+    def look(self, name: str | os.PathLike[str]) -> Listed | None:
+        """What the header says of a cache that lies elsewhere and has no copy here; None where a file is here. Raises
+        as
+        `resolve` does.
+        """
+        if is_url(name):
+            part, file = split(os.fspath(name))
+            return None if is_file(part.root / file) else part.look(file)
+        if self._resolve_here(name) is not None or self.remote is None:
+            return None
+        return self.remote.look(self._only(name, self.remote.resolve(str(name))))
+
+    def _resolve_here(self, name: str | os.PathLike[str]) -> Path | None:
+        """The path of a file here, by what `resolve` takes. Raises MismatchError."""
         for path in (Path(name), self.root / name):
             if path.is_file():
                 return path
@@ -97,12 +158,14 @@ class Store:
         found = (
             [path for path in self.paths() if path.stem.rpartition("-")[2].startswith(word)] if word else []
         )
+        return Path(self._only(word, [str(path) for path in found])) if found else None
+
+    def _only(self, word: str | os.PathLike[str], found: list[str]) -> str:
+        """The one name that fits. Raises FileNotFoundError, MismatchError."""
         if len(found) > 1:
-            raise MismatchError(
-                f"{word}: fits {len(found)} caches of {self.root}: " + ", ".join(map(str, found))
-            )
+            raise MismatchError(f"{word}: fits {len(found)} caches of {self.name}: " + ", ".join(found))
         if not found:
-            raise FileNotFoundError(f"{word}: no such file, and no cache of {self.root} has that name or key")
+            raise FileNotFoundError(f"{word}: no such file, and no cache of {self.name} has that name or key")
         return found[0]
 
     def prepare(self) -> None:
@@ -119,12 +182,17 @@ class Store:
         """Excludes other builders of this cache until the end; yields the path to publish at.
 
         While another process builds it, calls `waiting` once with the name of that process, and waits for it. Call
-        `find` again inside: the other may have finished. Raises StorageError where the folder cannot be written.
+        `find` again inside: the other may have finished. What is built for a store elsewhere is published there at the
+        end. Raises StorageError where the folder cannot be written.
         """
         path = self.path(manifest)
         self.prepare()
         with exclusive(lock_path(path), waiting):
-            yield path
+            if self.remote is None:
+                yield path
+                return
+            with self.remote.building(path, waiting):
+                yield path
 
 
 def _plain(word: str) -> str:

@@ -31,7 +31,7 @@ _STDOUT = "decant.pipeline.cli.options.stdout"
 _store = click.option(
     "--store",
     shell_complete=completion.folders,
-    help="Folder of caches.  [default: $DECANT_STORE, or caches]",
+    help="Folder of caches, or an address as s3://bucket/caches.  [default: $DECANT_STORE, or caches]",
 )
 
 
@@ -88,8 +88,6 @@ def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @functools.wraps(command)
     def wrapped(recipe: str, overrides: Sequence[str], **rest: Any) -> None:
-        from decant.cache import Store
-
         where = {name: rest.pop(name) for name in _USUAL}
         for name in ("runs", "store"):
             where[name] = _expanded(where[name], f"--{name}")
@@ -98,9 +96,12 @@ def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
             os.environ["DECANT_STORE"] = where["store"]  # packs of decoded images go there too
         find_modules_beside(recipe)
         loaded = load_given_recipe(recipe, overrides)
+        store = _open_store(where["store"])
+        if where["store"] and store.remote is not None:
+            where["store"] = store.name  # without a password
         loaded = replace(loaded, options=(*loaded.options, *_given(where)))
         base = Path(where["runs"]) / loaded.name
-        command(recipe=loaded, base=base, store=Store(where["store"]), device=where["device"], **rest)
+        command(recipe=loaded, base=base, store=store, device=where["device"], **rest)
 
     return wrapped
 
@@ -120,9 +121,7 @@ def store_option(command: Callable[..., None]) -> Callable[..., None]:
     @_store
     @functools.wraps(command)
     def wrapped(store: str | None, **rest: Any) -> None:
-        from decant.cache import Store
-
-        command(store=Store(_expanded(store, "--store")), **rest)
+        command(store=_open_store(_expanded(store, "--store")), **rest)
 
     return wrapped
 
@@ -154,7 +153,7 @@ def command_line(*words: str | Path, store: Store | None = None) -> str:
     """A command to copy, for a message; with --store where the store is not the default one."""
     from decant.cache import Store
 
-    where = () if store is None or store.root == Store().root else ("--store", store.root)
+    where = () if store is None or store.name == Store().name else ("--store", store.name)
     return shlex.join(["decant", *map(str, (*words, *where))])
 
 
@@ -226,6 +225,15 @@ def duration(seconds: float) -> str:
     """A duration in the largest unit of which there are two or more."""
     size, unit = next((one for one in _UNITS if seconds >= 2 * one[0]), _UNITS[-1])
     return f"{seconds / size:,.0f} {unit}"
+
+
+def _open_store(where: str | None) -> Store:
+    """The store at a folder or an address; what is fetched from it, or published there, is shown on a bar."""
+    from decant.cache import Store, show_progress
+    from decant.pipeline.support.progress import transfer
+
+    show_progress(transfer)
+    return Store(where)
 
 
 def _expanded(path: str | None, option: str) -> Any:

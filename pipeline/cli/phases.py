@@ -173,8 +173,10 @@ def _plans_of_teachers(plan: Plan) -> tuple[Plan, ...]:
     given = plan.settings.cache.from_
     if given is None:
         return plan.by_teacher
+    from decant.cache.io.redaction import redacted
+
     names = given if isinstance(given, str) else ", ".join(given)
-    say(f"cache.from is {names}: no teacher and no cache of this recipe's own are needed")
+    say(f"cache.from is {redacted(names)}: no teacher and no cache of this recipe's own are needed")
     return ()
 
 

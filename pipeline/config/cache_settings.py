@@ -66,8 +66,12 @@ class CacheSettings(Section):
     batch_size: Count = 256
     """Samples in a batch of the teacher's pass; it is no part of the key."""
     from_: Annotated[str | tuple[str, ...] | None, Field(alias="from", min_length=1)] = None
-    """A cache file to use as it is, from a colleague say, instead of the one that this recipe's teacher
-    makes; or several of the same data, whose teachers then teach together.
+    """A cache file, or the address of one, to use as it is, from a colleague say, instead of the one that this recipe's
+    teacher makes; or several of the same data, whose teachers then teach together.
+    """
+    remote: Annotated[Literal["whole", "lazy"], Field(exclude=True)] = "whole"
+    """How a cache is fetched that lies elsewhere, in the store or at an address in `from`: as a whole before training,
+    or block by block as a student reads it.
     """
     ensemble: Literal["probabilities", "logits"] = "probabilities"
     """What is averaged over several teachers: softmaxes (or sigmoids) at the objective's temperature, or logits (always

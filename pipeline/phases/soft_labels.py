@@ -110,14 +110,15 @@ def training_dataset(
 
 def _open_planned_cache(plan: Plan, verify: Verify) -> LogitCache:
     """Opens the cache of the plan's teacher. Raises NotMadeError, with the command, if it has not been built."""
-    path = plan.find_cache()
+    lazily = plan.settings.cache.remote == "lazy"
+    path = plan.store.locate(plan.manifest) if lazily else plan.find_cache()
     if path is None:
         raise NotMadeError(f"{plan.not_built()}{_nearest_cache(plan)}")
     cache = _open(path, plan.settings, verify)
     require_equal(
         plan.manifest.identity,
         cache.manifest.identity,
-        subject=f"{path}: is not a cache of what this student trains on",
+        subject=f"{cache.path}: is not a cache of what this student trains on",
         hint=f"Build the right one with: {plan.recipe.command('cache-logits')}",
     )
     return cache
@@ -216,4 +217,9 @@ def _require_outputs(cache: LogitCache, expected: int) -> None:
 def _open(path: str | Path, settings: Settings, verify: Verify) -> LogitCache:
     """Opens a cache with its table where `cache.table` says. A table for the device is mapped, and copied later."""
     placement = settings.cache.table
-    return LogitCache.open(path, verify=verify, table="mapped" if placement == "device" else placement)
+    return LogitCache.open(
+        path,
+        verify=verify,
+        table="mapped" if placement == "device" else placement,
+        lazy=settings.cache.remote == "lazy",
+    )

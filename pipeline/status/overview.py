@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from decant.cache import CacheError, LogitCache, MismatchError
+from decant.cache.io.redaction import redacted
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.data.builtin import TORCHVISION
 from decant.pipeline.data.samples import has_labels
@@ -88,15 +89,15 @@ class Overview:
 
     def _given(self, name: str) -> Phase:
         """A file of `cache.from`: whether it opens, and is of these data and views."""
-        phase, settings = Phase("cache", "student", Path(name)), self.plan.settings
-        alone = settings.cache.model_copy(update={"from_": name, "table": "mapped"})
+        phase, settings = Phase("cache", "student", Path(redacted(name))), self.plan.settings
+        alone = settings.cache.model_copy(update={"from_": name, "table": "mapped", "remote": "lazy"})
         recipe = replace(self.plan.recipe, settings=settings.model_copy(update={"cache": alone}))
         try:
             (cache,) = soft_labels.open_given_caches(replace(self.plan, recipe=recipe), "off")
         except FileNotFoundError as error:
             return replace(phase, detail=str(error))
         except MismatchError as error:
-            outdated = Outdated(Path(name), error.differences)
+            outdated = Outdated(phase.path or Path(), error.differences)
             detail = str(error).partition("\n")[0].removesuffix(":")
             return replace(phase, state="stale", outdated=outdated, detail=detail)
         except (CacheError, OSError) as error:

@@ -11,17 +11,19 @@ from typing import TypeVar
 
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.text import Text
 
 from decant.pipeline.ranks.launch import is_first
-from decant.pipeline.support.terminal import console
+from decant.pipeline.support.terminal import console, one_line
 
 Item = TypeVar("Item")
 
@@ -47,6 +49,22 @@ def progress(description: str, total: int, silent: bool = False) -> Iterator[Cal
     silent = silent or not is_first() or not sys.stderr.isatty()
     with Progress(*columns, console=console(stderr=True), transient=True, disable=silent) as bar:
         task = bar.add_task(description, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+@contextlib.contextmanager
+def transfer(description: str, total: int) -> Iterator[Callable[[float], None]]:
+    """Yields a function that adds bytes to a bar of a transfer, with its rate and the time left; silent elsewhere."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    silent = not sys.stderr.isatty()
+    with Progress(*columns, console=console(stderr=True), transient=True, disable=silent) as bar:
+        task = bar.add_task(one_line(description), total=total)
         yield lambda count: bar.advance(task, count)
 
 

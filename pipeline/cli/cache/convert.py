@@ -245,7 +245,10 @@ def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> No
         total += leftover.bytes if removed or not delete else 0
         _print_leftover(leftover, delete, removed)
         listed.append({**asdict(leftover), "done": removed})
-    again = "" if delete or not total else "; run it with --delete to do so"
+    left = [] if store.remote is None else store.remote.leftovers(86_400.0, delete)
+    for place in left:
+        say(f"{'removed' if delete else 'would remove'} {place}: unfinished, and left alone for a day")
+    again = "" if delete or not (total or left) else "; run it with --delete to do so"
     say(f"{total:,} bytes {'freed' if delete else 'would be freed'}{again}")
     if as_json:
         print_json(listed)

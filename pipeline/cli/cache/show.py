@@ -1,4 +1,6 @@
-"""`decant cache ls`, `info`, `diff` and `path`: what a store and a cache hold."""
+"""`decant cache ls`, `info`, `diff` and `path`: what a store and a cache hold. Of caches that lie elsewhere headers
+are read.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ from decant.pipeline.config.tasks import FORMATS, Task
 from decant.pipeline.support.terminal import printable
 
 if TYPE_CHECKING:
-    from decant.cache import Difference, PositionSummary, RegressionSummary, SigmoidSummary, Store, Summary
+    from decant.cache import Difference, Listed, Manifest, PositionSummary, RegressionSummary, SigmoidSummary, Store, Summary
     from decant.pipeline.config.recipe import Recipe
 
 
@@ -36,13 +38,14 @@ if TYPE_CHECKING:
 @as_json
 def list_caches(store: Store, as_json: bool) -> None:
     """List the caches of the store."""
-    rows = [_listed(path) for path in store.paths()]
+    rows = [_listed(path) for path in store.paths()] if store.remote is None else _listed_elsewhere(store)
     if as_json:
         print_json(rows)
     elif not rows:
-        say(f"no caches in {store.root}")
+        say(f"no caches in {store.name}")
     else:
-        columns = ("name", "teacher", "data", "views", "classes", "size", "age", "uses")
+        last = ("age", "uses") if store.remote is None else ("copy",)
+        columns = ("name", "teacher", "data", "views", "classes", "size", *last)
         shown = [_with_units(row) for row in rows]
         print_table(columns, [[_cell(row.get(column)) for column in columns] for row in shown])
     say(f"next: {_after_listing(rows, store)}")
@@ -56,6 +59,10 @@ def info(name: str, store: Store, as_json: bool) -> None:
     """Show what a cache holds and where it comes from, with the teacher's metrics computed from the file."""
     from decant.cache import LogitCache, summarize
 
+    elsewhere = store.look(name)
+    if elsewhere is not None:
+        _show_header(name, elsewhere, store, as_json)
+        return
     opened = LogitCache.open(store.resolve(name))
     summary = summarize(opened, limit=20_000)
     identity, extra = opened.manifest.identity, opened.manifest.info
@@ -110,6 +117,42 @@ def path(recipe: Recipe, base: Path, store: Store, device: str) -> None:
     say(cache_path(recipe, base))
 
 
+def _show_header(name: str, listed: Listed, store: Store, as_json: bool) -> None:
+    """`info` of a cache that lies elsewhere and has no copy here: what its header says, and no metrics."""
+    from decant.cache import FormatError
+    from decant.cache.io.redaction import redacted
+
+    if listed.manifest is None:
+        raise FormatError(listed.problem)
+    identity, extra = listed.manifest.identity, listed.manifest.info
+    if as_json:
+        document = {"path": None, "key": listed.manifest.key, "identity": identity, "info": extra}
+        print_json({**document, "bytes": listed.bytes, "summary": None})
+    else:
+        say(f"{listed.name}: {listed.bytes:,} bytes, of which no copy is here")
+        say(f"  key {listed.manifest.key}")
+        for section, content in {**identity, "info": extra}.items():
+            for field, value in content.items():
+                say(f"  {section}.{field}: {_short(value)}")
+    say(f"next: {command_line('cache', 'pull', redacted(name), store=store)}")
+
+
+def _listed_elsewhere(store: Store) -> list[dict[str, Any]]:
+    """The rows of `ls` for a store that lies elsewhere, from the headers of its files."""
+    if store.remote is None:
+        return []
+    rows = []
+    here = {path.name for path in store.paths()}
+    for found in store.remote.listed():
+        if found.manifest is None:
+            rows.append({"name": found.name, "teacher": found.problem})
+            continue
+        row = _described(found.manifest)
+        row |= {"bytes": found.bytes, "copy": found.name in here, "key": found.manifest.key}
+        rows.append({"name": found.name, **row})
+    return rows
+
+
 def _listed(path: Path) -> dict[str, Any]:
     """A row of `ls`; a damaged file has only its name and the problem."""
     from decant.cache import CacheError, LogitCache
@@ -120,15 +163,9 @@ def _listed(path: Path) -> dict[str, Any]:
         status = path.stat()
     except (CacheError, OSError) as error:  # also one that was removed just now, or that another person keeps
         return {"name": path.name, "teacher": f"{type(error).__name__}: see `decant cache verify`"}
-    identity = opened.manifest.identity
     return {
         "name": path.name,
-        "teacher": _teacher(identity["teacher"]),
-        "data": " ".join(
-            str(identity["data"][part]) for part in ("name", "split") if identity["data"].get(part)
-        ),
-        "views": opened.num_views,
-        "classes": opened.num_classes,
+        **_described(opened.manifest),
         "bytes": status.st_size,
         "seconds_old": time.time() - status.st_mtime,
         "uses": usage.count(path),
@@ -136,18 +173,32 @@ def _listed(path: Path) -> dict[str, Any]:
     }
 
 
+def _described(manifest: Manifest) -> dict[str, Any]:
+    """What `ls` says of a cache, from its manifest."""
+    data = manifest.identity["data"]
+    return {
+        "teacher": _teacher(manifest.identity["teacher"]),
+        "data": " ".join(str(data[part]) for part in ("name", "split") if data.get(part)),
+        "views": manifest.num_views,
+        "classes": manifest.num_outputs,
+    }
+
+
 def _with_units(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of `ls` with size and age in units."""
     if "bytes" not in row:
         return dict(row)
-    return {**row, "size": f"{row['bytes']:,} B", "age": _age(row["seconds_old"])}
+    size = f"{row['bytes']:,} B"
+    if "seconds_old" not in row:
+        return {**row, "size": size, "copy": "yes" if row["copy"] else "no"}
+    return {**row, "size": size, "age": _age(row["seconds_old"])}
 
 
 def _after_listing(rows: Sequence[Mapping[str, Any]], store: Store) -> str:
     """The next command: `info` of the newest cache, `verify` where all are damaged, `teacher` where there is none."""
     sound = [row for row in rows if "bytes" in row]
     if sound:
-        youngest = min(sound, key=lambda row: row["seconds_old"])
+        youngest = min(sound, key=lambda row: row.get("seconds_old", 0))
         name = youngest["name"] if youngest["name"].isprintable() else youngest["key"]
         return command_line("cache", "info", name, store=store)
     return command_line(*(("cache", "verify") if rows else ("teacher",)), store=store)

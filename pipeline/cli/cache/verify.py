@@ -61,7 +61,7 @@ def _check_bytes(names: Sequence[str], store: Store, part: tuple[int, int], as_j
     """Prints the problems of each cache. Returns whether there are none."""
     paths = [store.resolve(name) for name in names] or store.paths()
     if not paths:
-        say(f"no caches in {store.root}")
+        say(f"no caches in {store.name}" + ("" if store.remote is None else " have a copy here"))
     checked = []
     for path in paths:
         problems = _problems(path, part)

@@ -1,0 +1,122 @@
+"""Who builds a cache of a store elsewhere: a small object with the builder's name and when it ends to count.
+
+It is a courtesy, as locks between machines can be no more: it spares a second pass over the data. That two who build at
+once end with one good file rests on how files are published.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from decant.cache.errors import CacheError
+from decant.cache.remote.folder import RemoteFolder
+
+BUILDING = ".building"
+"""Ends the name of that object."""
+EXPIRES = 300.0
+"""Seconds that a builder counts after it was last heard of."""
+_MOST_BYTES = 4096
+_POLL_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def building(
+    folder: RemoteFolder,
+    name: str,
+    waiting: Callable[[str], None],
+    published: Callable[[], bool],
+    expires: float = EXPIRES,
+    poll: float = _POLL_SECONDS,
+) -> Iterator[None]:
+    """Says in the store that this process builds a cache, until the end. While another says so, calls `waiting` once
+    with its name and waits, until the cache is `published`, or the other is done or was not heard of for `expires`
+    seconds.
+    """
+    if not folder.promises.notes:
+        yield
+        return
+    note, told = f"{name}{BUILDING}", False
+    token = secrets.token_hex(8)
+    while not _claim(folder, note, token, expires):
+        holder = _holder(folder, note)
+        if holder is None:
+            time.sleep(min(0.1, poll))
+            continue
+        if not told:
+            waiting(holder)
+            told = True
+        if published():
+            yield
+            return
+        time.sleep(poll)
+    done = threading.Event()
+
+    def go_on() -> None:
+        while not done.wait(expires / 3):
+            with contextlib.suppress(CacheError):
+                folder.put_small(note, _note(token, expires), replace=True)
+
+    thread = threading.Thread(target=go_on, daemon=True, name="decant-building")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        with contextlib.suppress(CacheError, FileNotFoundError):
+            if (_read(folder, note) or {}).get("token") == token:
+                folder.remove(note)
+
+
+def abandoned(folder: RemoteFolder, delete: bool) -> list[str]:
+    """What builders left that were not heard of for too long; removes it where `delete` says so."""
+    found = [name for name in folder.names() if name.endswith(BUILDING) and _holder(folder, name) is None]
+    for name in found if delete else ():
+        folder.remove(name)
+    return [folder.file_shown(name) for name in found]
+
+
+def _claim(folder: RemoteFolder, note: str, token: str, expires: float) -> bool:
+    """Whether this process may build: nobody else says that it does."""
+    if folder.put_small(note, _note(token, expires)):
+        return True
+    if _holder(folder, note) is not None:
+        return False
+    folder.put_small(note, _note(token, expires), replace=True)  # of a process that was killed
+    return (_read(folder, note) or {}).get("token") == token
+
+
+def _holder(folder: RemoteFolder, note: str) -> str | None:
+    """The process that says it builds; None where there is none, or it was not heard of for too long."""
+    found = _read(folder, note) or {}
+    holder, until = found.get("holder"), found.get("expires")
+    if (
+        not isinstance(holder, str)
+        or not isinstance(until, int | float)
+        or not time.time() < until < time.time() + 1e5
+    ):
+        return None
+    return "".join(filter(str.isprintable, holder))[:200] or "another process"
+
+
+def _read(folder: RemoteFolder, note: str) -> dict[str, object] | None:
+    try:
+        stat = folder.stat(note)
+        if stat is None or not 0 < stat.size <= _MOST_BYTES:
+            return None
+        found = json.loads(folder.read(note, 0, stat.size))
+        return found if isinstance(found, dict) else None
+    except (FileNotFoundError, ValueError, RecursionError, CacheError):
+        return None
+
+
+def _note(token: str, expires: float) -> bytes:
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    return json.dumps({"holder": holder, "expires": time.time() + expires, "token": token}).encode()

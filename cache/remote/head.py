@@ -1,0 +1,117 @@
+"""What is read of a file before the rest is asked for: its header, whose seal is checked, and its table of
+checksums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decant.cache.errors import FormatError, IncompleteError, RemoteError
+from decant.cache.format import hdf5
+from decant.cache.format.blocks import Blocks
+from decant.cache.format.tables import SEAL_BYTES, Layout
+from decant.cache.io.system import pwrite
+from decant.cache.manifest import Manifest
+from decant.cache.remote.folder import RemoteFolder, Stat
+
+_FIRST = 1 << 16  # bytes that are asked for at once: most headers are shorter
+_LARGEST = 1 << 20  # of a header
+_PIECE = 8 << 20
+
+
+@dataclass(frozen=True)
+class Head:
+    """The checked header of a file elsewhere."""
+
+    shown: str
+    """The address of the file, for messages."""
+    stat: Stat
+    layout: Layout
+    header: bytes
+    seal: bytes
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the file holds."""
+        return self.layout.manifest
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """Where its blocks lie."""
+        return Blocks(self.layout)
+
+    def write_to(self, fd: int) -> None:
+        """Gives an empty file its length, the header and the seal; all between is a hole."""
+        os.ftruncate(fd, self.stat.size)
+        pwrite(fd, self.header, 0)
+        pwrite(fd, self.seal, self.stat.size - len(self.seal))
+
+
+def read_head(folder: RemoteFolder, name: str, stat: Stat) -> Head:
+    """Reads the header of a file and checks it against its seal and the format, by two or three requests of some tens
+    of KiB; no row is read. Raises FormatError, RemoteError, NoRangesError.
+    """
+    shown = folder.file_shown(name)
+    if not SEAL_BYTES < stat.size < 1 << 44:
+        size = "does not say how long it is" if stat.size < 0 else f"has {stat.size:,} bytes"
+        raise FormatError(f"{shown}: {size}, so not a cache")
+    with ThreadPoolExecutor(2) as pool:
+        ending = pool.submit(folder.read, name, stat.size - SEAL_BYTES, stat.size, stat.tag)
+        header = folder.read(name, 0, min(_FIRST, stat.size), stat.tag)
+        seal = ending.result()
+    length = int.from_bytes(seal[:8], "little")
+    if len(header) < length <= min(_LARGEST, stat.size):
+        header += folder.read(name, len(header), length, stat.tag)
+    # Of a header that is too short or too long, `check` says what is wrong.
+    header = header[:length] if 64 <= length <= len(header) else header[:_FIRST]
+    with tempfile.TemporaryFile() as file:
+        head = Head(shown, stat, Layout.__new__(Layout), header, seal)
+        try:
+            head.write_to(file.fileno())
+        except OSError as error:
+            raise RemoteError(f"{shown}: says that it has {stat.size:,} bytes: {error.strerror}") from None
+        return Head(shown, stat, hdf5.check(file, shown), header, seal)
+
+
+def read_entries(folder: RemoteFolder, name: str, head: Head) -> NDArray[np.uint64]:
+    """The table `blocks`, (num_blocks,). Raises IncompleteError where a block was never written."""
+    first = head.blocks.entries_offset
+    end, parts = first + 8 * head.blocks.num_blocks, []
+    for start in range(first, end, _PIECE):
+        parts.append(folder.read(name, start, min(end, start + _PIECE), head.stat.tag))
+    entries: NDArray[np.uint64] = np.frombuffer(b"".join(parts), "<u8")
+    missing = int(np.count_nonzero(entries == 0))
+    if missing:
+        raise IncompleteError(
+            f"{head.shown}: {missing:,} of {len(entries):,} blocks are not written; fetch it elsewhere"
+        )
+    return entries
+
+
+def content_tag(head: Head, entries: NDArray[np.uint64]) -> str:
+    """A name for the content of the whole file, of which header and checksums are a digest."""
+    return hashlib.sha256(head.header + head.seal + entries.tobytes()).hexdigest()[:16]
+
+
+def same_content(file: BinaryIO, head: Head, entries: NDArray[np.uint64]) -> bool:
+    """Whether a local file has this header and these checksums."""
+    if os.fstat(file.fileno()).st_size != head.stat.size:
+        return False
+    for first, content in (
+        (0, head.header),
+        (head.stat.size - len(head.seal), head.seal),
+        (head.blocks.entries_offset, entries.tobytes()),
+    ):
+        file.seek(first)
+        if file.read(len(content)) != content:
+            return False
+    return True

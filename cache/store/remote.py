@@ -1,0 +1,170 @@
+"""The half of a store that lies elsewhere: its files are found and published there, and read from copies in the
+mirror.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from decant.cache.errors import CacheError, CacheWarning, OfflineError, RemoteError
+from decant.cache.io.opening import is_file
+from decant.cache.manifest import Manifest
+from decant.cache.remote import mirror
+from decant.cache.remote.addresses import Address
+from decant.cache.remote.building import abandoned, building
+from decant.cache.remote.fetching import fetch, require_key
+from decant.cache.remote.folder import NoRangesError
+from decant.cache.remote.head import read_head
+from decant.cache.remote.opening import open_folder
+from decant.cache.remote.publishing import publish
+
+_AT_ONCE = 8  # headers that are read
+
+
+class Listed(NamedTuple):
+    """A file of a store elsewhere."""
+
+    name: str
+    bytes: int
+    manifest: Manifest | None
+    """None where its header is not that of a cache."""
+    problem: str = ""
+    """Why not."""
+
+
+class RemotePart:
+    """What `Store` does where its files lie elsewhere.
+
+    >>> part = RemotePart("memory://examples/team")
+    >>> part.name, part.names()
+    ('memory://examples/team', {})
+    """
+
+    def __init__(self, url: str) -> None:
+        """Connects to nothing yet. Raises RemoteError for an address that is none, or whose library is missing."""
+        self.folder = open_folder(url)
+        self.name, self._address = self.folder.shown, Address.of(url)
+        self.root = mirror.folder_of(self._address)
+        """Where the copies lie."""
+
+    def names(self) -> dict[str, int]:
+        """The caches there, and their sizes, by one listing. Raises RemoteError."""
+        return {name: size for name, size in sorted(self.folder.names().items()) if name.endswith(".h5")}
+
+    def find(self, usual: str, key: str, digits: str) -> Path | None:
+        """The copy of the cache with this key, fetched if need be; None where the store has none. Asks for the usual
+        name first, and lists the store where it is not there.
+        """
+        name = self.locate(usual, digits)
+        return None if name is None else fetch(self.folder, name, self.root, require_key(key))
+
+    def locate(self, usual: str, digits: str) -> str | None:
+        """The name of the file whose name ends with these digits of a key; None where there is none."""
+        if self.folder.stat(usual) is not None:
+            return usual
+        names = self.names() if self.folder.promises.lists else ()
+        return min((name for name in names if name.endswith(f"-{digits}.h5")), default=None)
+
+    def url(self, name: str) -> str:
+        """The address of a file, with its secrets."""
+        return self._address.child(name).url
+
+    def resolve(self, word: str) -> list[str]:
+        """The names that fit a file's name or the first digits of a key."""
+        if word.endswith(".h5"):
+            return [word] if self.folder.stat(word) is not None else []
+        if not self.folder.promises.lists:
+            return []
+        return [name for name in self.names() if word and name[:-3].rpartition("-")[2].startswith(word)]
+
+    def pull(self, name: str, *, check: bool = False) -> Path:
+        """A whole, checked copy of a file."""
+        return fetch(self.folder, name, self.root, check=check)
+
+    def listed(self) -> list[Listed]:
+        """Every cache there, of which the header is read."""
+        names = self.names()
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(self._look, names, names.values()))
+
+    def look(self, name: str) -> Listed:
+        """One cache, of which the header is read. Raises FileNotFoundError."""
+        return self._look(name, -1)
+
+    def leftovers(self, older: float, delete: bool) -> list[str]:
+        """What killed processes have left there for `older` seconds: unfinished uploads, and notes that they build.
+        Removes it where `delete` says so; published caches never.
+        """
+        if not self.folder.promises.lists:
+            return []
+        return [*self.folder.leftovers(older, delete), *abandoned(self.folder, delete)]
+
+    def push(self, path: Path) -> None:
+        """Publishes a file of the mirror that its store does not have, and says where another's stays."""
+        done = publish(path, self.folder)
+        if not done.same:
+            warnings.warn(
+                f"{done.shown}: another process has published a cache of the same question, with other logits; it "
+                f"stays there, and {path} is used here",
+                CacheWarning,
+                stacklevel=3,
+            )
+        if done.note:
+            warnings.warn(done.note, CacheWarning, stacklevel=3)
+        mirror.mark_unpushed(path, False)
+
+    def push_pending(self, path: Path) -> None:
+        """Publishes a copy that a process built and could not publish any more."""
+        if mirror.is_unpushed(path):
+            try:
+                self.push(path)
+            except OfflineError as error:
+                warnings.warn(
+                    f"{error}; {path} is used, and is not published there yet", CacheWarning, stacklevel=3
+                )
+
+    @contextlib.contextmanager
+    def building(self, path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+        """Says in the store that this process builds the cache at `path`, and publishes it there at the end."""
+        if not self.folder.promises.writes:
+            raise RemoteError(
+                f"{self.name}: can only be read; name a store that can be written, with --store"
+            )
+        with building(self.folder, path.name, waiting, lambda: self.folder.stat(path.name) is not None):
+            if not path.exists():
+                mirror.mark_unpushed(path, True)
+            try:
+                yield
+            finally:
+                if not is_file(path):
+                    mirror.mark_unpushed(path, False)
+            if mirror.is_unpushed(path):
+                self.push(path)
+
+    def _look(self, name: str, size: int) -> Listed:
+        try:
+            stat = self.folder.stat(name)
+            if stat is None:
+                raise FileNotFoundError(f"{self.folder.file_shown(name)}: no such cache")
+            return Listed(name, stat.size, read_head(self.folder, name, stat).manifest)
+        except NoRangesError as error:
+            return Listed(name, size, None, str(error))
+        except OfflineError:
+            raise
+        except CacheError as error:
+            return Listed(name, size, None, str(error))
+        except FileNotFoundError as error:
+            if size < 0:
+                raise
+            return Listed(name, size, None, str(error))
+
+
+def split(url: str) -> tuple[RemotePart, str]:
+    """The store around the file at an address, and the file's name."""
+    address = Address.of(url)
+    return RemotePart(address.folder.url), address.name

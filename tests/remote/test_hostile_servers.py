@@ -1,0 +1,216 @@
+"""A web server that does what servers do: each is tried again or refused by name, and none is believed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from decant.cache import CacheWarning, CorruptError, FormatError, LogitCache, OfflineError, RemoteError
+from decant.cache.remote import folder, mirror
+from tests.helpers.caches import build, holds_the_answers, manifest
+from tests.helpers.extras import needs
+from tests.helpers.web import Handler, Trick, Web, each_nth, first, once
+
+pytestmark = needs("aiohttp")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "_FIRST_WAIT", 0.01)
+
+
+@pytest.fixture
+def url(web: Web) -> str:
+    build(web.folder / "x.h5", manifest(num_samples=3000))
+    return f"{web.url}/x.h5"
+
+
+PASSING: dict[str, Trick] = {
+    "500": lambda handler: handler.refuse(500),
+    "502": lambda handler: handler.refuse(502),
+    "503": lambda handler: handler.refuse(503),
+    "429 that says when": lambda handler: handler.refuse(429, Retry_After="0"),
+    "cut after the header": lambda handler: handler.answer(cut=0),
+    "cut in the content": lambda handler: handler.answer(cut=17),
+    "a length that is too long": lambda handler: handler.answer(length=5),
+    "a byte that is another": lambda handler: (
+        handler.answer(change=True) if _is_of_blocks(handler) else False
+    ),
+}
+
+
+def _is_of_blocks(handler: Handler) -> bool:
+    part = handler.range(1 << 40)
+    return part is not None and part[0] >= 32_768 and part[1] - part[0] > 2000
+
+
+@pytest.mark.parametrize("name", PASSING)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_what_passes_is_tried_again(web: Web, url: str, name: str, lazy: bool) -> None:
+    web.trick = once(PASSING[name]) if "byte" in name else first(1, PASSING[name])
+    cache = LogitCache.open(url, lazy=lazy)
+    assert holds_the_answers(cache)
+    assert cache.verify() == []
+
+
+def test_a_slow_answer_is_waited_for(web: Web, url: str) -> None:
+    web.trick = each_nth(3, lambda handler: handler.answer(pause=0.2))
+    assert holds_the_answers(LogitCache.open(url))
+
+
+def test_a_server_that_says_when_is_asked_then_and_not_before(web: Web, url: str) -> None:
+    web.trick = first(1, lambda handler: handler.refuse(429, Retry_After="1") if handler.range(1) else False)
+    started = time.monotonic()
+    assert holds_the_answers(LogitCache.open(url))
+    assert time.monotonic() - started >= 1
+
+
+LASTING: dict[str, tuple[Trick, type[Exception], str]] = {
+    "403": (lambda handler: handler.refuse(403), RemoteError, r"no permission \(.*403"),
+    "401": (lambda handler: handler.refuse(401), RemoteError, r"no permission \(.*401"),
+    "404": (lambda handler: handler.refuse(404), FileNotFoundError, "no such cache"),
+    "416": (lambda handler: handler.refuse(416) if _later(handler) else False, RemoteError, "has no bytes"),
+    "418": (lambda handler: handler.refuse(418), RemoteError, "the server answered 418"),
+    "503": (
+        lambda handler: handler.refuse(503),
+        RemoteError,
+        "failed 5 times, the last time: the server answered 503",
+    ),
+    "cut": (lambda handler: handler.answer(cut=0), RemoteError, "failed 5 times"),
+    "changed bytes": (
+        lambda handler: handler.answer(change=True) if _is_of_blocks(handler) else False,
+        CorruptError,
+        r"view \d, block \d+ .* is not as it was written, in two answers of the store",
+    ),
+    "other range": (lambda handler: _other_range(handler), RemoteError, "sends other bytes than"),
+    "another ETag": (
+        lambda handler: handler.answer(tag='"new"') if _later(handler) else False,
+        RemoteError,
+        "was replaced while it was read",
+    ),
+    "compressed": (lambda handler: handler.refuse(200, Content_Encoding="gzip"), RemoteError, "compressed"),
+    "a file that is none": (lambda handler: _elsewhere(handler, "none.h5"), FormatError, "not an HDF5 file"),
+    "a huge length": (lambda handler: _huge(handler), FormatError, "so not a cache"),
+}
+
+
+def _later(handler: Handler) -> bool:
+    part = handler.range(1 << 40)
+    return part is not None and part[0] > 0
+
+
+def _other_range(handler: Handler) -> bool:
+    handler.headers.replace_header("Range", "bytes=1-9")
+    return handler.answer()
+
+
+def _elsewhere(handler: Handler, name: str) -> bool:
+    path = handler.server.folder / name
+    if not path.exists():
+        path.write_bytes(b"no cache at all " * 100)
+    handler.path = f"/{name}"
+    return handler.answer()
+
+
+def _huge(handler: Handler) -> bool:
+    handler.send_response(206)
+    handler.send_header("Content-Range", f"bytes 0-0/{1 << 60}")
+    handler.send_header("Content-Length", "1")
+    handler.end_headers()
+    handler.wfile.write(b"x")
+    return True
+
+
+@pytest.mark.parametrize("name", LASTING)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_what_lasts_is_refused_by_name(web: Web, url: str, name: str, lazy: bool) -> None:
+    web.trick, kind, says = LASTING[name]
+    with pytest.raises(kind, match=says) as caught:
+        holds_the_answers(LogitCache.open(url, lazy=lazy))
+    assert url in str(caught.value)
+    assert not list(mirror.home().glob("stores/*/x.h5"))
+    web.trick = None
+    assert holds_the_answers(LogitCache.open(url, lazy=lazy))  # and nothing wrong was kept
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_file_that_is_replaced_between_two_ranges_is_noticed(web: Web, url: str, lazy: bool) -> None:
+    other = build(web.folder / "other.h5", manifest(num_samples=3000, data={"name": "others"}))
+    count = [0]
+
+    def replace(handler: Handler) -> bool:
+        count[0] += 1
+        if count[0] == 6:
+            other.replace(web.folder / "x.h5")
+        return False
+
+    web.trick = replace
+    with pytest.raises((RemoteError, CorruptError), match=r"was replaced|is not as it was written"):
+        holds_the_answers(LogitCache.open(url, lazy=lazy))
+    web.trick = None
+    cache = LogitCache.open(url, lazy=lazy)
+    assert cache.manifest.identity["data"]["name"] == "others"
+    assert holds_the_answers(cache)
+
+
+def test_a_replaced_file_is_fetched_anew_and_the_same_is_not(web: Web, url: str) -> None:
+    LogitCache.open(url)
+    web.asked.clear()
+    (web.folder / "x.h5").touch()  # its ETag is another, its content is not
+    LogitCache.open(url)
+    assert web.sent < 150_000
+    build(web.folder / "new.h5", manifest(num_samples=3000, data={"name": "new"})).replace(
+        web.folder / "x.h5"
+    )
+    assert LogitCache.open(url).manifest.identity["data"]["name"] == "new"
+
+
+def test_without_a_network_the_copy_is_used_which_is_said(web: Web, url: str) -> None:
+    with pytest.raises(
+        OfflineError, match=r"http://127.0.0.1:1: cannot be reached|127.0.0.1:1/x.h5: cannot be"
+    ):
+        LogitCache.open("http://127.0.0.1:1/x.h5")
+    LogitCache.open(url)
+    web.shutdown()
+    web.server_close()
+    for lazy in (False, True):
+        with pytest.warns(CacheWarning, match="cannot be reached .*; the local copy .* is used"):
+            assert holds_the_answers(LogitCache.open(url, lazy=lazy))
+
+
+def test_a_server_without_ranges_sends_the_whole_file(web: Web, url: str) -> None:
+    web.ranges = False
+    web.trick = first(1, lambda handler: handler.answer(cut=100_000))
+    assert holds_the_answers(LogitCache.open(url, lazy=True))
+
+
+def test_a_redirect_is_followed_and_carries_no_password(web: Web, url: str) -> None:
+    seen: list[str | None] = []
+
+    def redirect(handler: Handler) -> bool:
+        seen.append(handler.headers.get("Authorization"))
+        if handler.path.startswith("/old"):
+            where = f"http://localhost:{web.server_port}/x.h5"
+            return handler.refuse(302, Location=where)
+        return False
+
+    web.trick = redirect
+    assert holds_the_answers(LogitCache.open(f"http://me:secret@127.0.0.1:{web.server_port}/old.h5"))
+    assert seen[0] is not None
+    assert seen[1] is None
+    assert not any("secret" in path.name for path in mirror.home().rglob("*"))
+
+
+def test_a_signed_address_asks_for_the_same_file(web: Web, url: str, mirror_home: Path) -> None:
+    signed = [f"{url}?X-Amz-Signature={number}" for number in ("0f" * 32, "1e" * 32)]
+    paths = {LogitCache.open(address).path for address in signed}
+    assert len(paths) == 1
+    for path in mirror_home.rglob("*"):
+        assert "0f0f" not in path.name
+        assert not path.is_file() or b"0f0f0f0f" not in path.read_bytes()
+    web.trick = lambda handler: handler.refuse(403)
+    with pytest.raises(RemoteError) as caught:
+        LogitCache.open(signed[0])
+    assert "0f0f" not in str(caught.value)
