@@ -34,9 +34,9 @@ from decant.cache.lengths import Ragged
 from decant.cache.manifest import POSITIONS, Manifest
 from decant.cache.placement import Content, Placement
 from decant.cache.positions import Positions, sha256
-from decant.cache.validation import check_rows
 from decant.cache.remote.addresses import is_url
 from decant.cache.remote.lazily import LazyCopy, fetch_url, open_lazily
+from decant.cache.validation import check_rows
 
 _INTP = np.dtype(np.intp)
 
@@ -551,9 +551,9 @@ class LogitCache:
         """
         if self._lazy is None or self._checks.all_sound:
             return
-        rows = _from_start(_as_rows(indices, self.num_samples), self.num_samples)
-        views = np.broadcast_to(np.asarray(view), rows.shape)
-        self._lazy.prefetch(np.unique(views * self._blocks.per_view + (rows >> self._blocks.shift)).tolist())
+        samples = _from_start(_as_rows(indices, self.num_samples), self.num_samples)
+        views = np.broadcast_to(np.asarray(view), samples.shape)
+        self._lazy.prefetch(np.unique(views * self._blocks.per_view + self._blocks.of(samples)).tolist())
 
     def __len__(self) -> int:
         return self.num_samples

@@ -117,9 +117,20 @@ def _block_size(manifest: Manifest, text: bytes) -> int:
 def check(file: BinaryIO, path: str) -> Layout:
     """Checks the structure of an open file and returns its layout; reads no row. Raises FormatError.
 
+    As `check_header`, and last the offsets of samples that have several positions each.
+    """
+    layout = check_header(file, path)
+    offsets = read_offsets(file.fileno(), layout.manifest, layout.tables, path)
+    return Layout(layout.manifest, layout.tables, offsets)
+
+
+def check_header(file: BinaryIO, path: str) -> Layout:
+    """Checks all of a file that can be told by its header, its seal and its length, and returns its layout, without
+    offsets. Raises FormatError.
+
     Checks in this order: the seal (no HDF5 is parsed before the header's digest holds), the attributes, then each
     table's name, link, storage, shape, dtype and place against the manifest, then the file's size and the
-    gaps between tables, and last the offsets of samples that have several positions each.
+    gaps between tables.
     """
     size = os.fstat(file.fileno()).st_size
     header = _check_seal(file.fileno(), size, path)
@@ -134,7 +145,7 @@ def check(file: BinaryIO, path: str) -> Layout:
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         raise FormatError(f"{path}: HDF5 structure cannot be read ({error})") from None
     _check_places(file.fileno(), tables, header, size, path)
-    return Layout(manifest, tables, read_offsets(file.fileno(), manifest, tables, path))
+    return Layout(manifest, tables)
 
 
 def is_damaged_cache(file: BinaryIO) -> bool:

@@ -171,6 +171,8 @@ class Filling:
         parts = [self.folder.read(self.name, first, end, self.head.stat.tag) for first, end in ranges]
 
         def read(first: int, end: int) -> memoryview:
+            if first == end:  # of a block without samples
+                return memoryview(b"")
             place = next(i for i, (start, stop) in enumerate(ranges) if start <= first and end <= stop)
             start = ranges[place][0]
             return memoryview(parts[place])[first - start : end - start]
@@ -201,8 +203,8 @@ class Filling:
         return any(table.offset in self.given_out and table.offset <= first < table.end for table in tables)
 
     def _is_there(self, number: int) -> bool:
-        first, end = next(iter(self.blocks.ranges(number)))
-        if self._is_hole(first, end):
+        first, end = next((place for place in self.blocks.ranges(number) if place[0] < place[1]), (0, 0))
+        if first < end and self._is_hole(first, end):
             return False
         return expected_entry(self.blocks, self._read, number) == int(self.entries[number])
 
@@ -272,6 +274,8 @@ def _merged(blocks: Blocks, group: Iterable[int]) -> list[tuple[int, int]]:
     """The bytes of blocks in as few ranges as can be, with the bytes of small gaps."""
     found: list[tuple[int, int]] = []
     for first, end in sorted(place for number in group for place in blocks.ranges(number)):
+        if first == end:
+            continue
         if found and first - found[-1][1] <= _GAP:
             found[-1] = found[-1][0], max(end, found[-1][1])
         else:

@@ -7,8 +7,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import BinaryIO
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from decant.cache.errors import FormatError, IncompleteError, RemoteError
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
-from decant.cache.format.tables import SEAL_BYTES, Layout
+from decant.cache.format.tables import SEAL_BYTES, Layout, Table, offset_axes
 from decant.cache.io.system import pwrite
 from decant.cache.manifest import Manifest
 from decant.cache.remote.folder import RemoteFolder, Stat
@@ -38,6 +39,8 @@ class Head:
     layout: Layout
     header: bytes
     seal: bytes
+    offsets: Mapping[str, bytes] = field(default_factory=dict)
+    """Of samples with several positions each: the tables that say where the rows of each begin."""
 
     @property
     def manifest(self) -> Manifest:
@@ -54,6 +57,8 @@ class Head:
         os.ftruncate(fd, self.stat.size)
         pwrite(fd, self.header, 0)
         pwrite(fd, self.seal, self.stat.size - len(self.seal))
+        for name, content in self.offsets.items():
+            pwrite(fd, content, self.layout.tables[name].offset)
 
 
 def read_head(folder: RemoteFolder, name: str, stat: Stat) -> Head:
@@ -79,22 +84,32 @@ def read_head(folder: RemoteFolder, name: str, stat: Stat) -> Head:
             head.write_to(file.fileno())
         except OSError as error:
             raise RemoteError(f"{shown}: says that it has {stat.size:,} bytes: {error.strerror}") from None
-        return Head(shown, stat, hdf5.check(file, shown), header, seal)
+        layout = hdf5.check_header(file, shown)
+        offsets = {
+            table: _read_pieces(folder, name, layout.tables[table], stat)
+            for table in offset_axes(layout.manifest)
+        }
+        head = Head(shown, stat, layout, header, seal, offsets)
+        head.write_to(file.fileno())
+        return replace(head, layout=hdf5.check(file, shown))
 
 
 def read_entries(folder: RemoteFolder, name: str, head: Head) -> NDArray[np.uint64]:
     """The table `blocks`, (num_blocks,). Raises IncompleteError where a block was never written."""
-    first = head.blocks.entries_offset
-    end, parts = first + 8 * head.blocks.num_blocks, []
-    for start in range(first, end, _PIECE):
-        parts.append(folder.read(name, start, min(end, start + _PIECE), head.stat.tag))
-    entries: NDArray[np.uint64] = np.frombuffer(b"".join(parts), "<u8")
+    content = _read_pieces(folder, name, head.layout.tables["blocks"], head.stat)
+    entries: NDArray[np.uint64] = np.frombuffer(content, "<u8")
     missing = int(np.count_nonzero(entries == 0))
     if missing:
         raise IncompleteError(
             f"{head.shown}: {missing:,} of {len(entries):,} blocks are not written; fetch it elsewhere"
         )
     return entries
+
+
+def _read_pieces(folder: RemoteFolder, name: str, table: Table, stat: Stat) -> bytes:
+    """A whole table."""
+    starts = range(table.offset, table.end, _PIECE)
+    return b"".join(folder.read(name, start, min(table.end, start + _PIECE), stat.tag) for start in starts)
 
 
 def content_tag(head: Head, entries: NDArray[np.uint64]) -> str:

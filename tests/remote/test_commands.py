@@ -1,5 +1,5 @@
-"""The commands with stores elsewhere: found there first, published there, trained from a verified copy; and no secret in
-anything that is written or said.
+"""The commands with stores elsewhere: found there first, published there, trained from a verified copy; and no secret
+in anything that is written or said.
 """
 
 from __future__ import annotations

@@ -29,7 +29,16 @@ from decant.pipeline.config.tasks import FORMATS, Task
 from decant.pipeline.support.terminal import printable
 
 if TYPE_CHECKING:
-    from decant.cache import Difference, Listed, Manifest, PositionSummary, RegressionSummary, SigmoidSummary, Store, Summary
+    from decant.cache import (
+        Difference,
+        Listed,
+        Manifest,
+        PositionSummary,
+        RegressionSummary,
+        SigmoidSummary,
+        Store,
+        Summary,
+    )
     from decant.pipeline.config.recipe import Recipe
 
 
