@@ -25,7 +25,11 @@ from decant.cache.remote.progress import transfer
 
 
 class Published(NamedTuple):
-    """What came of publishing a file."""
+    """What came of publishing a file.
+
+    >>> Published("s3://team/caches/toy.h5", made=False, same=True).note is None  # it was there before
+    True
+    """
 
     shown: str
     """Its address, without secrets."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from decant.cache.errors import CacheError, MismatchError
+from decant.cache.errors import CacheError, MismatchError, StorageError
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import exclusive, lock_path
 from decant.cache.io.opening import is_file
@@ -167,6 +167,14 @@ class Store:
         if not found:
             raise FileNotFoundError(f"{word}: no such file, and no cache of {self.name} has that name or key")
         return found[0]
+
+    def require_folder(self) -> None:
+        """Raises StorageError where the store lies elsewhere: several processes write one file in a folder alone."""
+        if self.remote is not None:
+            raise StorageError(
+                f"{self.name}: several processes write one cache in a folder that all of them see; give that with "
+                f"--store, and publish the whole cache with: decant cache push CACHE {self.name}"
+            )
 
     def prepare(self) -> None:
         """Makes the folder where there is none. Raises StorageError."""

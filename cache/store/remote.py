@@ -27,7 +27,12 @@ _AT_ONCE = 8  # headers that are read
 
 
 class Listed(NamedTuple):
-    """A file of a store elsewhere."""
+    """A file of a store elsewhere.
+
+    >>> from decant.cache import Store
+    >>> Listed("toy.h5", 9000, None, "not a cache").manifest is None, Store("memory://examples/team").remote.listed()
+    (True, [])
+    """
 
     name: str
     bytes: int

@@ -24,7 +24,6 @@ from decant.cache import (
     PositionSummary,
     RegressionSummary,
     SigmoidSummary,
-    StorageError,
     summarize,
     take_over_views,
 )
@@ -111,11 +110,7 @@ def cache_part(plan: Plan, device: torch.device, part: tuple[int, int]) -> Cache
     started, path = time.perf_counter(), plan.find_cache()
     if path is not None:
         return measure_published(path)
-    if plan.store.remote is not None:
-        raise StorageError(
-            f"{plan.store.name}: parts are written into one folder that all machines see; give that with --store, and "
-            "publish the whole cache with `decant cache push`"
-        )
+    plan.store.require_folder()
     plan.store.prepare()
     units = units_of(plan.manifest, plan.settings.cache.batch_size, processes=part[1])
     try:

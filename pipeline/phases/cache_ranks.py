@@ -105,6 +105,7 @@ def _join_begun(job: Job, name: str, plan: Plan, begun: str) -> LogitCacheWriter
 
 def _begin(plan: Plan) -> LogitCacheWriter | None:
     """Rank 0's writer; None where another job publishes the cache in this moment."""
+    plan.store.require_folder()
     plan.store.prepare()
     try:
         return LogitCacheWriter.join(plan.store.path(plan.manifest), plan.manifest)
