@@ -19,6 +19,8 @@ from decant.pipeline.cli.options import (
     say,
 )
 from decant.pipeline.config.tasks import formats, headline
+from decant.pipeline.ranks.beside import ranks_beside
+from decant.pipeline.ranks.launch import is_first
 
 if TYPE_CHECKING:
     from decant.cache import LogitCache, Store
@@ -104,6 +106,13 @@ def cache_logits(
     show_default=True,
     help="Which inputs to compare with those of the teacher, by checksum: one of each batch, all, or none.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="Train so many students side by side on this machine, in processes that divide its cores.",
+)
 @log_to_option
 @as_json
 def student(
@@ -113,10 +122,30 @@ def student(
     device: str,
     verify: Literal["open", "lazy", "off"],
     check_views: Literal["sample", "all", "off"],
+    jobs: int,
     log_to: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Train students from the cache, and on labels alone."""
+    settings = recipe.settings.student
+    if jobs > 1 and (settings.parallel == "batch" or settings.batch_norm_ranks is not None):
+        raise click.UsageError(
+            '--jobs: trains whole students side by side; leave out student.parallel = "batch" and batch_norm_ranks'
+        )
+    with ranks_beside(min(jobs, settings.seeds * (1 + settings.baseline))):
+        _train_students(recipe, base, store, device, verify, check_views, log_to, as_json)
+
+
+def _train_students(
+    recipe: Recipe,
+    base: Path,
+    store: Store,
+    device: str,
+    verify: Literal["open", "lazy", "off"],
+    check_views: Literal["sample", "all", "off"],
+    log_to: tuple[str, ...],
+    as_json: bool,
+) -> None:
     from decant.pipeline.phases.plan import Plan
     from decant.pipeline.phases.student import train_students
     from decant.pipeline.report import are_validated, compare, format_cells, headings
@@ -130,6 +159,9 @@ def student(
     ):
         _print_result(result, found)
         students.append(result)
+    if not is_first():  # rank 0 has those of all ranks
+        return
+    students.sort(key=_order)
     trackers.say_if_unused()
     rows = compare(recipe, base, students)
     if as_json:
@@ -178,6 +210,11 @@ def _plans_of_teachers(plan: Plan) -> tuple[Plan, ...]:
     names = given if isinstance(given, str) else ", ".join(given)
     say(f"cache.from is {redacted(names)}: no teacher and no cache of this recipe's own are needed")
     return ()
+
+
+def _order(result: Result) -> tuple[int, bool]:
+    """The place of a student among all: those of one seed after those of the one before, labels-only first."""
+    return result.seed, result.kind != "labels"
 
 
 def _network(result: Result) -> dict[str, Any]:

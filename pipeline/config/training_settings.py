@@ -66,6 +66,7 @@ _LATER = {
     "average": None,
     "ema_decay": None,
     "swa_start": None,
+    "batch_norm_ranks": None,
 }
 _LATER_OF_STUDENTS = {**_LATER, "weights": None}
 """Settings of training that are left out where they have this value or none."""
@@ -152,6 +153,11 @@ class Training(Section):
     """How much of "ema" stays at each step; less over the first steps. None is 0.999."""
     swa_start: Annotated[float, Field(ge=0, lt=1)] | None = None
     """The share of the epochs after which "swa" begins; None is 0.75."""
+    batch_norm_ranks: Annotated[int, Field(ge=2)] | None = None
+    """Where several ranks train one network: None takes the statistics of batch normalisation over the whole batch,
+    whatever the number of ranks, which costs two messages a layer. A number has each of so many ranks take those of its
+    own samples, as plain DistributedDataParallel does; the weights are others, and the job must have so many ranks.
+    """
 
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -278,6 +284,19 @@ class StudentSettings(Training):
     """How many students of each kind, with seeds `seed`, `seed` + 1, …"""
     baseline: bool = True
     """Whether the same student is trained on labels alone too, to see what distillation gained."""
+    parallel: Annotated[Literal["auto", "seeds", "batch"], Field(exclude=True)] = "auto"
+    """What several ranks do: "seeds" has each train whole students, "batch" has all train one student after the other,
+    each rank its samples of every batch. "auto" is "seeds" where there are at least as many students as ranks. It
+    decides no weight but for rounding, so resolved recipes leave it out.
+    """
+
+    @model_validator(mode="after")
+    def _has_ranks_of_batches(self) -> StudentSettings:
+        if self.batch_norm_ranks is not None and self.parallel == "seeds":
+            raise ValueError(
+                'parallel: "seeds" has one rank a student; leave out batch_norm_ranks, or set "batch"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_place_of_weights(self) -> StudentSettings:

@@ -10,11 +10,13 @@ import torch
 from decant.pipeline.data.samples import num_outputs, task_of
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.together import compare_data, join_ranks, training_group
 from decant.pipeline.runs.result import Result, find_results
 from decant.pipeline.runs.saved_network import has_other_code, load_network
 from decant.pipeline.support import trust
 from decant.pipeline.support.notices import say
 from decant.pipeline.training.evaluation import predict
+from decant.pipeline.training.group import Group
 from decant.pipeline.training.metrics import measure
 
 
@@ -23,9 +25,16 @@ def evaluate_runs(plan: Plan, device: torch.device) -> Iterator[Result]:
 
     Networks whose inputs or number of outputs are not those of the data are left out; those whose code has changed
     since they were trained too, and that is said. A distilled student's agreement
-    is with the teacher that it was trained from, if that teacher is in the run folder. Raises NotMadeError if no
-    network is finished.
+    is with the teacher that it was trained from, if that teacher is in the run folder. The ranks of a job divide the
+    test part. Raises NotMadeError if no network is finished.
     """
+    ranks = join_ranks(plan)
+    compare_data(ranks, plan.data.student_fingerprints)
+    with training_group(ranks, device) as group:
+        yield from _evaluate_runs(plan, device, group)
+
+
+def _evaluate_runs(plan: Plan, device: torch.device, group: Group) -> Iterator[Result]:
     splits = plan.splits
     test, outputs = splits.test, num_outputs(splits.student_train.data)
     of_these_data = [
@@ -40,7 +49,7 @@ def evaluate_runs(plan: Plan, device: torch.device) -> Iterator[Result]:
         )
     labels, by_teacher = torch.from_numpy(test.data.labels), dict[str, torch.Tensor]()
     for result in of_these_data:
-        logits = predict(load_network(result).to(device), test, device)
+        logits = predict(load_network(result).to(device), test, device, group=group)
         if result.kind == "teacher":
             by_teacher[result.weights_sha256] = logits
         yield replace(

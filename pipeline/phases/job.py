@@ -36,6 +36,7 @@ from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.device import Inputs
 from decant.pipeline.training.epoch_log import read_epochs, trained_seconds
 from decant.pipeline.training.evaluation import evaluate, predict
+from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.loading import BatchedData, EpochViews
 from decant.pipeline.training.loop import Criterion, train
 from decant.pipeline.training.metrics import Metrics, measure
@@ -107,11 +108,13 @@ def load_result_on(
     return result
 
 
-def _validated(network: nn.Module, validation: ViewedData | None, device: torch.device) -> dict[str, Any]:
+def _validated(
+    network: nn.Module, validation: ViewedData | None, device: torch.device, group: Group = ALONE
+) -> dict[str, Any]:
     """The fields of a result that are of the validation split."""
     if validation is None:
         return {}
-    metrics = evaluate(network, validation, device)
+    metrics = evaluate(network, validation, device, group=group)
     return {"validation": metrics, "validation_sha256": validation.data.digest()}
 
 
@@ -123,6 +126,7 @@ def train_network(
     teacher_logits: Tensor | None = None,
     log_to: LogTo | None = None,
     validation: ViewedData | None = None,
+    group: Group = ALONE,
 ) -> tuple[Result, bool]:
     """Trains the network of a job, from its checkpoint if training was interrupted; returns its result, and whether
     another process had finished it.
@@ -131,19 +135,21 @@ def train_network(
     the test split, the metrics of each epoch, the resolved recipe, and the result; `log_to` gets the metrics too.
     Epochs are measured on the `validation` split where there is one; then `test` may be None, and the result says
     nothing of the test split until a later call gives it. While another process trains the same network, waits for it;
-    if that is killed, goes on from its checkpoint.
+    if that is killed, goes on from its checkpoint. Several ranks must all call it; rank 0 writes, all get the result.
     """
-    with alone_with(job.folder):
+    with group.after_first(alone_with(job.folder)):
         # Another process may have finished it since the caller looked.
-        result = load_result_on(job.folder, test, device, teacher_logits, validation)
+        result = group.of_first(lambda: load_result_on(job.folder, test, device, teacher_logits, validation))
         if result is not None:
             return result, True
         tries, trained = 0, -1
         while True:
             try:
                 measured = _Measured(test, validation, teacher_logits)
-                return _train(job, recipe, measured, device, log_to or LogTo()), False
+                return _train(job, recipe, measured, device, log_to or LogTo(), group), False
             except RewrittenError as error:
+                if group.count > 1:  # the others have met nothing
+                    raise
                 before, trained = trained, len(read_epochs(job.folder))
                 tries = tries + 1 if trained == before else 1
                 if tries == _MOST_TRIES:
@@ -179,14 +185,16 @@ def _train(
     measured: _Measured,
     device: torch.device,
     log_to: LogTo,
+    group: Group,
 ) -> Result:
     network = build_network(job.spec, job.settings.seed)
     if job.load_initial_weights is not None:
         job.load_initial_weights(network)
     warn_of_frozen(job.settings)
-    save_recipe(job.folder, recipe)
+    if group.is_first:
+        save_recipe(job.folder, recipe)
     description = f"{job.kind} {job.spec}, seed {job.settings.seed}"
-    with log_to.run(description, recipe, job.folder) as log:
+    with (log_to if group.is_first else LogTo()).run(description, recipe, job.folder) as log:
         kept_epoch = train(
             network,
             job.data,
@@ -201,6 +209,7 @@ def _train(
                 device,
                 job.settings.precision,
                 measured.teacher_logits if measured.validation is None else None,
+                group,
             ),
             measured_on="test" if measured.validation is None else "validation",
             device=device,
@@ -209,10 +218,14 @@ def _train(
             description=description,
             check_unchanged=lambda: job.check_unchanged(False),
             log=log,
+            group=group,
         )
-    result = _save_network(job, recipe, network, measured, device, kept_epoch)
-    (job.folder / CHECKPOINT).unlink(missing_ok=True)
-    return result
+    group.take_buffers_of_first(network)
+    logits = predict(network, measured.at_the_end, device, group=group)
+    validated = _validated(network, measured.validation, device, group)
+    return group.of_first(
+        lambda: _save_network(job, recipe, network, measured, logits, validated, device, kept_epoch)
+    )
 
 
 def _save_network(
@@ -220,15 +233,15 @@ def _save_network(
     recipe: Recipe,
     network: nn.Module,
     measured: _Measured,
+    logits: Tensor,
+    validated: Mapping[str, Any],
     device: torch.device,
     kept_epoch: int,
 ) -> Result:
-    """Saves test logits, weights and then the result of a trained network."""
+    """Saves test logits, weights and then the result of a trained network, and removes its checkpoint."""
     shown = measured.at_the_end
-    if measured.test is None:
-        logits = predict(network, shown, device)
-    else:
-        logits = _save_test_logits(job.folder, network, shown, device)
+    if measured.test is not None:
+        save_test_logits(job.folder, logits)
     metrics = measure(
         logits, torch.from_numpy(shown.data.labels), measured.teacher_logits, task_of(shown.data)
     )
@@ -255,12 +268,13 @@ def _save_network(
         code=_code_of(recipe),
         kept_epoch=kept_epoch if job.settings.chooses else None,
         folder=job.folder,
-        **_validated(network, measured.validation, device),
+        **validated,
         **job.origin,
     )
     _require_unchanged(job)
     check_unchanged(shown.data, checksums=True)
     result.save()
+    (job.folder / CHECKPOINT).unlink(missing_ok=True)
     return result
 
 

@@ -6,8 +6,8 @@ Neither this module nor anything that it imports builds or runs a teacher.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -17,6 +17,7 @@ from decant.cache import CheckInputs, LogitSource, Verify
 from decant.cache.io.usage import using
 from decant.pipeline import objectives
 from decant.pipeline.data.samples import LabelledData, check_unchanged, has_labels, task_of
+from decant.pipeline.errors import RankError
 from decant.pipeline.networks.spec import NetworkSpec, specify_network
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.balance import (
@@ -28,12 +29,17 @@ from decant.pipeline.phases.balance import (
 from decant.pipeline.phases.initial_weights import load_initial_weights
 from decant.pipeline.phases.job import TrainingJob, load_result_on, train_network
 from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.together import by_seeds, compare_data, join_ranks, training_group
+from decant.pipeline.ranks.beside import require_alive
+from decant.pipeline.ranks.job import Job
+from decant.pipeline.ranks.launch import is_first
 from decant.pipeline.runs.folders import seed_folder
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.runs.saved_network import WEIGHTS
 from decant.pipeline.support.source_code import is_users
 from decant.pipeline.tracking.log_to import LogTo
+from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.loading import BatchedData
 from decant.pipeline.training.on_device import DeviceData
 
@@ -49,30 +55,103 @@ def train_students(
     """Trains the students of a recipe, seed after seed, on labels alone and from the cache.
 
     Yields each network when it is finished, and whether it was finished before. Both kinds have the same network,
-    initial weights, order of samples, views, epochs and schedule. Raises as `soft_labels.open_cache` does.
+    initial weights, order of samples, views, epochs and schedule. The ranks of a job train them together, or each its
+    own, as `student.parallel` says; then rank 0 yields all of them, its own first. Raises as `soft_labels.open_cache`
+    does, and RankError where ranks have not the same program, recipe or data.
     """
+    ranks = join_ranks(plan)
     splits = plan.splits
     cache = soft_labels.open_cache(plan, verify)
-    teacher_logits = teacher_logits_on_test(plan, cache)
-    spec = specify_network(plan.settings.student.network, splits.student_train)
-    training_data, warned = soft_labels.training_dataset(plan, cache, check_inputs, device), False
+    compare_data(ranks, plan.data.student_fingerprints, cache)
     with contextlib.ExitStack() as stack:
-        for member in cache.members:
+        for member in cache.members if is_first() else ():
             stack.enter_context(using(member.path))
-        for seed in plan.seeds:
-            for job in jobs_for_seed(plan, cache, spec, training_data, seed):
-                # Several teachers share a labels-only student, so its agreement with one of them is not recorded.
-                compared_with = teacher_logits if job.kind == "distilled" else None
-                result = load_result_on(job.folder, splits.test, device, compared_with, splits.validation)
-                if result is not None:
-                    yield result, True
-                else:
-                    if not warned:
-                        warn_of_imbalance(plan.settings.student, splits.student_train.data, "student")
-                    warned = True
-                    yield train_network(
-                        job, plan.recipe, splits.test, device, compared_with, log_to, splits.validation
-                    )
+        spec = specify_network(plan.settings.student.network, splits.student_train)
+        data = soft_labels.training_dataset(plan, cache, check_inputs, device)
+        jobs = (job for seed in plan.seeds for job in jobs_for_seed(plan, cache, spec, data, seed))
+        train = _Trainer(plan, device, teacher_logits_on_test(plan, cache), log_to)
+        if ranks is not None and by_seeds(plan.settings.student, _num_students(plan), ranks):
+            yield from _each_its_own(ranks, jobs, train)
+        else:
+            group = stack.enter_context(training_group(ranks, device))
+            for job in jobs:
+                yield train(job, group)
+
+
+@dataclass
+class _Trainer:
+    """Trains the network of one job, or finds it finished: each call is independent of the others."""
+
+    plan: Plan
+    device: torch.device
+    teacher_logits: Tensor | None
+    log_to: LogTo | None
+
+    def __call__(self, job: TrainingJob, group: Group = ALONE) -> tuple[Result, bool]:
+        """The result, and whether it was there before."""
+        splits = self.plan.splits
+        result = group.of_first(lambda: self.find(job))
+        if result is not None:
+            return result, True
+        warn_of_imbalance(self.plan.settings.student, splits.student_train.data, "student")
+        return train_network(
+            job,
+            self.plan.recipe,
+            splits.test,
+            self.device,
+            self._compared_with(job),
+            self.log_to,
+            splits.validation,
+            group,
+        )
+
+    def find(self, job: TrainingJob) -> Result | None:
+        """The result of a job that is finished."""
+        splits = self.plan.splits
+        return load_result_on(
+            job.folder, splits.test, self.device, self._compared_with(job), splits.validation
+        )
+
+    def _compared_with(self, job: TrainingJob) -> Tensor | None:
+        """Several teachers share a labels-only student, so its agreement with one of them is not recorded."""
+        return self.teacher_logits if job.kind == "distilled" else None
+
+
+def _each_its_own(ranks: Job, jobs: Iterable[TrainingJob], train: _Trainer) -> Iterator[tuple[Result, bool]]:
+    """Every rank takes the next job that no other has taken. Rank 0 then waits for those of the others."""
+    call, of_others = f"students/{ranks.number('students')}", list[tuple[int, TrainingJob]]()
+    for number, job in enumerate(jobs):
+        if ranks.count(f"{call}/taken/{number}") > 1:
+            of_others.append((number, job))
+            continue
+        ranks.set(f"{call}/by/{number}", str(ranks.rank))
+        result, found = train(job)
+        ranks.set(f"{call}/done/{number}", "found" if found else "made")
+        yield result, found
+    for number, job in of_others if ranks.is_first else ():
+        done = _await(ranks, f"{call}/done/{number}", int(ranks.get_now(f"{call}/by/{number}")), job)
+        made = train.find(job)
+        if made is None:
+            raise RankError(
+                f"{job.folder}: another rank has made it, and it is not to be seen here: --runs must be a folder that "
+                "every machine of the job sees"
+            )
+        yield made, done == "found"
+
+
+def _await(ranks: Job, name: str, rank: int, job: TrainingJob) -> str:
+    """What a rank says of a student when it is finished, however long that takes."""
+    for _ in ranks.polls(f"{job.folder}", rank):
+        require_alive()
+        if ranks.has(name):
+            break
+    return ranks.get_now(name)
+
+
+def _num_students(plan: Plan) -> int:
+    """Of both kinds together."""
+    both = plan.settings.student.baseline and has_labels(plan.data.student_data)
+    return len(plan.seeds) * (2 if both else 1)
 
 
 def jobs_for_seed(

@@ -14,10 +14,12 @@ from decant.pipeline.phases.given_weights import take_weights, warn_at_chance
 from decant.pipeline.phases.job import TrainingJob, load_result_on, train_network
 from decant.pipeline.phases.kept_classes import specify_teacher
 from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.together import compare_data, join_ranks, training_group
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.support.source_code import is_users
 from decant.pipeline.tracking.log_to import LogTo
+from decant.pipeline.training.group import Group
 from decant.pipeline.training.on_device import device_views
 
 
@@ -26,12 +28,23 @@ def make_teacher(plan: Plan, device: torch.device, log_to: LogTo | None = None) 
 
     Trains it, or takes the weights that the recipe names. Training that was interrupted goes on from the last epoch.
     Each epoch has a view of its own. The teacher's logits on the test split are saved beside its weights, so that
-    students can be compared with it without loading it. Raises DataError if no sample has a label to train on.
+    students can be compared with it without loading it. The ranks of a job train it together. Raises DataError if no
+    sample has a label to train on, RankError where ranks have not the same program, recipe or data.
     """
+    ranks = join_ranks(plan)
+    compare_data(ranks, plan.data.teacher_fingerprints)
+    with training_group(ranks, device) as group:
+        return _make_teacher(plan, device, log_to, group)
+
+
+def _make_teacher(
+    plan: Plan, device: torch.device, log_to: LogTo | None, group: Group
+) -> tuple[Result, bool]:
     settings = plan.settings.teacher
     train, test = plan.splits.teacher_train, plan.splits.test
     validation = plan.splits.validation
-    result = load_result_on(plan.teacher_folder, test, device, validation=validation)
+    folder = plan.teacher_folder
+    result = group.of_first(lambda: load_result_on(folder, test, device, validation=validation))
     if result is not None:
         return result, True
     if settings.epochs and not has_labels(train.data):
@@ -56,8 +69,10 @@ def make_teacher(plan: Plan, device: torch.device, log_to: LogTo | None = None) 
         load_initial_weights=lambda network: take_weights(network, spec, settings),
         check_unchanged=partial(check_unchanged, train.data),
     )
-    result, found = train_network(job, plan.recipe, test, device, log_to=log_to, validation=validation)
-    taken_as_it_is = not found and not settings.epochs and settings.at_chance == "warn"
+    result, found = train_network(
+        job, plan.recipe, test, device, log_to=log_to, validation=validation, group=group
+    )
+    taken_as_it_is = group.is_first and not found and not settings.epochs and settings.at_chance == "warn"
     if taken_as_it_is and task_of(train.data) == "classification":
         logits = torch.from_numpy(load_test_logits(result.folder, len(test), result.network.num_classes))
         warn_at_chance(logits, torch.from_numpy(test.data.labels))

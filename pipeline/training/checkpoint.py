@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from decant.cache.io.files import write_atomically
 from decant.cache.io.opening import open_read
-from decant.pipeline.errors import DamagedError
+from decant.pipeline.errors import DamagedError, RankError
 from decant.pipeline.support.archives import require_fair
 from decant.pipeline.training.averaging import Average
 from decant.pipeline.training.choosing import Choice
 from decant.pipeline.training.epoch_log import append_epoch, keep_epochs
+from decant.pipeline.training.group import ALONE, Group
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -33,18 +34,18 @@ def resume(
     scaler: torch.amp.GradScaler | None = None,
     average: Average | None = None,
     choice: Choice | None = None,
+    group: Group = ALONE,
 ) -> int:
-    """Loads the checkpoint of `folder` where there is one; returns the number of epochs that are done. Raises
-    DamagedError for a file that is no checkpoint of this network.
+    """Loads the checkpoint of `folder` where there is one; returns the number of epochs that are done. Of several
+    ranks, the first reads it for all. Raises DamagedError for a file that is no checkpoint of this network.
     """
     path = folder / CHECKPOINT
-    if not os.path.lexists(path):
-        keep_epochs(folder, 0)
-        return 0
     try:
-        with open_read(path, follow=False) as file:
-            require_fair(file)
-            saved = torch.load(file, map_location="cpu", weights_only=True)
+        saved = group.of_first(lambda: _read(path))
+        if saved is None:
+            if group.is_first:
+                keep_epochs(folder, 0)
+            return 0
         epoch = saved["epoch"]
         if type(epoch) is not int or epoch < 0:
             raise ValueError(f"epoch: expected a number of epochs, found {epoch!r:.40}")
@@ -59,13 +60,25 @@ def resume(
         if choice is not None:
             _require_weights("choice", network, saved["choice"]["weights"])
             choice.load(saved["choice"])
+    except RankError:
+        raise
     except Exception as error:  # a file that is no checkpoint may end in any error of what reads it
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DamagedError(
             f"{path}: not a checkpoint of this network ({reason}); delete it to begin this network anew"
         ) from error
-    keep_epochs(folder, epoch)
+    if group.is_first:
+        keep_epochs(folder, epoch)
     return epoch
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint holds, unchecked; None where there is none."""
+    if not os.path.lexists(path):
+        return None
+    with open_read(path, follow=False) as file:
+        require_fair(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def save_epoch(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from decant.pipeline.data.samples import task_of
 from decant.pipeline.training.device import autocast, to_device
 from decant.pipeline.training.forward import forward
+from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.loading import OrderedKeys, default_workers, loader
 from decant.pipeline.training.metrics import Metrics, measure
 from decant.pipeline.views import ViewedData
@@ -20,13 +21,17 @@ def predict(
     device: torch.device,
     precision: str = "float32",
     batch_size: int = 512,
+    group: Group = ALONE,
 ) -> Tensor:
-    """(N, C) float32 logits of view 0 of every sample, in order, with the network in evaluation mode."""
+    """(N, C) float32 logits of view 0 of every sample, in order, with the network in evaluation mode. Each of several
+    ranks computes its samples, and gets the logits of all.
+    """
     network.eval()
-    batches = loader(data, OrderedKeys(len(data), batch_size), default_workers(data.data.lazy))
+    keys = OrderedKeys(len(data), batch_size, group=group)
+    batches = loader(data, keys, default_workers(data.data.lazy))
     with autocast(device, precision):
         outputs = [forward(network, to_device(inputs, device)).float().cpu() for inputs, _ in batches]
-    return torch.cat(outputs)
+    return group.gather([torch.cat(outputs)], len(data))[0]
 
 
 def evaluate(
@@ -35,7 +40,10 @@ def evaluate(
     device: torch.device,
     precision: str = "float32",
     teacher_logits: Tensor | None = None,
+    group: Group = ALONE,
 ) -> Metrics:
-    """The metrics of a network on view 0 of every sample; with the teacher's logits (N, C) agreement is one of them."""
-    logits = predict(network, data, device, precision)
+    """The metrics of a network on view 0 of every sample; with the teacher's logits (N, C) agreement is one of them.
+    Several ranks divide the samples, each counts once, and every rank gets the metrics of all.
+    """
+    logits = predict(network, data, device, precision, group=group)
     return measure(logits, torch.from_numpy(data.data.labels), teacher_logits, task_of(data.data))

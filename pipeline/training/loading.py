@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from decant.cache import CacheError
 from decant.pipeline.errors import DataError, PipelineError
 from decant.pipeline.support import trust
+from decant.pipeline.training.group import ALONE, Group
 
 Keys = NDArray[np.int64]
 """(B, 2): sample index and view of each member of a batch."""
@@ -54,9 +55,11 @@ class ShuffledKeys(Sampler[Keys]):
         seed: int,
         views: EpochViews = first_view,
         shares: NDArray[np.float64] | None = None,
+        group: Group = ALONE,
     ) -> None:
+        """Of several ranks, each has its rows of every batch; the batches are those of one process."""
         self.length, self.batch_size, self.seed, self.views = length, batch_size, seed, views
-        self.shares, self.epoch = shares, 0
+        self.shares, self.group, self.epoch = shares, group, 0
 
     def __len__(self) -> int:
         full, rest = divmod(self.length, self.batch_size)
@@ -70,21 +73,30 @@ class ShuffledKeys(Sampler[Keys]):
             order = random.choice(self.length, self.length, p=self.shares)
         keys = np.stack([order, self.views(order, self.epoch)], axis=1)
         for batch in range(len(self)):
-            yield keys[batch * self.batch_size : (batch + 1) * self.batch_size]
+            whole = keys[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield whole[self.group.rows(len(whole))]
+
+    def size_of(self, batch: int) -> int:
+        """Samples in a batch of an epoch, on all ranks together."""
+        return min(self.batch_size, self.length - batch * self.batch_size)
 
 
 class OrderedKeys(Sampler[Keys]):
-    """Every sample once through one view, in order: batch b is samples b·B to (b+1)·B − 1."""
+    """Every sample once through one view, in order: batch b is samples b·B to (b+1)·B − 1; of several ranks, each has
+    its rows of all.
+    """
 
-    def __init__(self, length: int, batch_size: int, view: int = 0) -> None:
-        self.length, self.batch_size, self.view = length, batch_size, view
+    def __init__(self, length: int, batch_size: int, view: int = 0, group: Group = ALONE) -> None:
+        rows = group.rows(length)
+        self.first, self.length = rows.start, rows.stop - rows.start
+        self.batch_size, self.view = batch_size, view
 
     def __len__(self) -> int:
         return -(-self.length // self.batch_size)
 
     def __iter__(self) -> Iterator[Keys]:
         for batch in range(len(self)):
-            yield in_order(batch, self.batch_size, self.length, self.view)
+            yield in_order(batch, self.batch_size, self.length, self.view, self.first)
 
 
 class MissingKeys(Sampler[Keys]):
@@ -104,13 +116,13 @@ class MissingKeys(Sampler[Keys]):
             yield in_order(batch, self.batch_size, self.length, view)
 
 
-def in_order(batch: int, batch_size: int, length: int, view: int) -> Keys:
-    """The keys of batch b of a view: samples b·B to (b+1)·B − 1.
+def in_order(batch: int, batch_size: int, length: int, view: int, first: int = 0) -> Keys:
+    """The keys of batch b of a view: samples b·B to (b+1)·B − 1, counted from the `first` of `length`.
 
     >>> in_order(1, batch_size=2, length=3, view=5).tolist()
     [[2, 5]]
     """
-    indices = np.arange(batch * batch_size, min(length, (batch + 1) * batch_size))
+    indices = first + np.arange(batch * batch_size, min(length, (batch + 1) * batch_size))
     return np.stack([indices, np.full(len(indices), view)], axis=1)
 
 
@@ -185,9 +197,10 @@ def loader(
 
 def default_workers(lazy: bool) -> int:
     """Worker processes: none for an array in memory, which is quicker to read than to send; for files one for each
-    core that this process may use, at most 16.
+    core that this process may use, at most 16. The processes that a launcher started on this machine share its cores.
     """
     if not lazy:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 16)
+    beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, min(cores // max(1, int(beside) if beside.isdecimal() else 1), 16))

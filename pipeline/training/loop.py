@@ -18,11 +18,13 @@ from decant.pipeline.training.averaging import Average
 from decant.pipeline.training.background import prefetch
 from decant.pipeline.training.checkpoint import resume, save_epoch
 from decant.pipeline.training.choosing import Choice
+from decant.pipeline.training.data_parallel import DataParallel, divided
 from decant.pipeline.training.device import make_scaler, to_device
 from decant.pipeline.training.divergence import require_finite, section_of
 from decant.pipeline.training.epoch_log import Epoch
 from decant.pipeline.training.forward import named_errors, require_batch_of_one
 from decant.pipeline.training.frozen import freeze
+from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.loading import BatchedData, EpochViews, ShuffledKeys, default_workers, loader
 from decant.pipeline.training.lr_schedule import learning_rate
 from decant.pipeline.training.metrics import Metrics
@@ -47,6 +49,7 @@ def train(
     description: str = "training",
     check_unchanged: Callable[[], None] = lambda: None,
     log: Callable[[Epoch], None] = lambda line: None,
+    group: Group = ALONE,
 ) -> int:
     """Trains `network` in place, from the checkpoint in `folder` where there is one. `shares` (N,) are how often each
     sample is drawn; None has each once an epoch. `steps_alike` says that network and criterion do the same in every
@@ -58,7 +61,11 @@ def train(
     After every epoch a checkpoint and a line of metrics.jsonl are written, and `log` gets the line. Order, views,
     learning rate and random state are functions of (seed, epoch, step) alone, so that a run that was killed ends with
     the same weights as one that was not (on a CPU, bit for bit).
+
+    Several ranks must all call it. Each computes its rows of every batch, and ends with the weights that one process
+    would have, up to rounding; rank 0 alone writes.
     """
+    group = divided(group, settings)
     network.to(device)
     if settings.channels_last:
         network.to(memory_format=torch.channels_last)
@@ -70,20 +77,22 @@ def train(
     )
     optimizer = make_optimizer(network, settings, device)
     stepper = Stepper(network, optimizer, settings, scaler, frozen)
-    stepped = cast("nn.Module", torch.compile(network, dynamic=False)) if settings.compile else network
+    parallel = DataParallel(network, settings, group) if group.count > 1 and settings.epochs else None
+    compiled = settings.compile and parallel is None
+    stepped = cast("nn.Module", torch.compile(network, dynamic=False)) if compiled else network
     recorded = steps_alike and device.type == "cuda" and settings.cuda_graphs
-    one_step = Step(stepped, criterion, stepper, settings, record=recorded)
-    keys = ShuffledKeys(len(data), settings.batch_size, settings.seed, views, shares)
+    one_step = Step(stepped, criterion, stepper, settings, record=recorded, parallel=parallel)
+    keys = ShuffledKeys(len(data), settings.batch_size, settings.seed, views, shares, group)
     average = Average(network, settings) if settings.average else None
     choice = Choice(settings) if settings.chooses and measured_on == "validation" else None
     stepper.after_step = average.after_step if average is not None else stepper.after_step
-    done = first_epoch = resume(network, optimizer, folder, scaler, average, choice)
+    done = first_epoch = resume(network, optimizer, folder, scaler, average, choice, group)
     if first_epoch < settings.epochs:
         _require_batches(network, data, settings, device)
     workers = default_workers(lazy)
     batches = loader(data, keys, workers, pin_memory=device.type == "cuda" and workers > 0)
     in_thread = device.type == "cuda" and not workers  # on a CPU a thread would take time from the arithmetic
-    with progress(description, settings.epochs * len(keys)) as advance:
+    with progress(description, settings.epochs * len(keys), silent=not group.is_first) as advance:
         advance(first_epoch * len(keys))
         for epoch in range(first_epoch, settings.epochs):
             if choice is not None and choice.is_over(epoch):
@@ -91,9 +100,9 @@ def train(
             started = time.perf_counter()
             keys.epoch = epoch
             torch.manual_seed(settings.seed + 1_000_003 * epoch)
-            running = RunningLoss(epoch + 1, settings.log_every)
+            running = RunningLoss(epoch + 1, settings.log_every if group.is_first else None)
             counted = _counted(prefetch(batches) if in_thread else batches, advance)
-            losses = _train_epoch(one_step, counted, settings, epoch, len(keys), running)
+            losses = _train_epoch(one_step, counted, settings, epoch, keys, running)
             require_finite(losses, epoch + 1, settings, folder)
             if average is not None:
                 average.after_epoch(epoch + 1)
@@ -104,13 +113,15 @@ def train(
                 metrics["running"] = running.lines
             if (epoch + 1) % settings.evaluate_every == 0 or epoch + 1 == settings.epochs:
                 measured = network if average is None else average.network
+                group.take_buffers_of_first(measured)
                 metrics[measured_on] = evaluate_on(measured)
                 require_finite(metrics[measured_on], epoch + 1, settings, folder)
                 if choice is not None:
                     choice.consider(epoch + 1, metrics[measured_on], measured)
             check_unchanged()
-            save_epoch(folder, network, optimizer, epoch + 1, metrics, scaler, average, choice)
-            log(metrics)
+            if group.is_first:
+                save_epoch(folder, network, optimizer, epoch + 1, metrics, scaler, average, choice)
+                log(metrics)
             done = epoch + 1
     if average is not None and average.network is not network:
         network.load_state_dict(average.network.state_dict())
@@ -149,25 +160,25 @@ def _train_epoch(
     batches: Iterator[Batch],
     settings: Training,
     epoch: int,
-    steps: int,
+    keys: ShuffledKeys,
     running: RunningLoss | None = None,
 ) -> dict[str, float]:
     """One pass over the batches. Returns the mean `loss` over its samples, and the means of `hard` and `soft` where the
     criterion returns them.
     """
-    network, stepper = one_step.network, one_step.stepper
+    network, stepper, steps = one_step.network, one_step.stepper, len(keys)
     network.train()
     for module in stepper.frozen:
         module.eval()
     totals, count, started = dict[str, Tensor](), 0, time.perf_counter()
     for step, batch in enumerate(batches, start=epoch * steps):
-        for group in stepper.optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, settings)
+        for parameters in stepper.optimizer.param_groups:
+            parameters["lr"] = learning_rate(step, steps, settings)
         with named_errors(network, batch[0], "failed in a step", f"{section_of(settings)}.batch_size"):
-            terms, size = one_step(batch, step / (settings.epochs * steps))
-            if step + 1 == (epoch + 1) * steps:
-                stepper.finish()
-        if settings.compile and step == 0:
+            place = step - epoch * steps
+            share = step / (settings.epochs * steps)
+            terms, size = one_step(batch, share, keys.size_of(place), last=place + 1 == steps)
+        if settings.compile and one_step.parallel is None and step == 0:
             waited = time.perf_counter() - started
             print(
                 f"torch.compile: the first step took {waited:,.1f} s, which later ones have to make up for",

@@ -77,6 +77,11 @@ class Stepper:
         if self._batches == self.settings.accumulate:
             self.finish()
 
+    @property
+    def steps_next(self) -> bool:
+        """Whether a step follows the next batch."""
+        return self._batches + 1 == self.settings.accumulate
+
     def finish(self) -> None:
         """A step along what was added since the last one, if anything was."""
         if not self._batches:

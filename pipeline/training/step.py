@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from decant.pipeline.config.settings import Training
 from decant.pipeline.objectives import Terms
+from decant.pipeline.training.data_parallel import DataParallel
 from decant.pipeline.training.device import Inputs, autocast, to_device
 from decant.pipeline.training.divergence import section_of
 from decant.pipeline.training.forward import forward
@@ -38,11 +39,14 @@ class Step:
         settings: Training,
         record: bool = False,
         recorder: Recorder[tuple[Terms, Gradients]] | None = None,
+        parallel: DataParallel | None = None,
     ) -> None:
         """With `record`, forward and backward pass are recorded and replayed where nothing stands against it: no
-        accumulated gradients, no scaler, no compiled network. `recorder` is that of `Recorded`.
+        accumulated gradients, no scaler, no compiled network. `recorder` is that of `Recorded`. With `parallel` a batch
+        has the rows of this rank, and loss and gradient are those of the whole batch.
         """
         self.network, self.criterion, self.stepper, self.settings = network, criterion, stepper, settings
+        self.parallel = parallel
         self._parameters = list(network.parameters())
         self._setting = f"{section_of(settings)}.batch_size"
         self._device = self._parameters[0].device
@@ -50,17 +54,28 @@ class Step:
         if record and settings.accumulate == 1 and stepper.scaler is None and not settings.compile:
             self._recorded = Recorded(self._differentiate, recorder)
 
-    def __call__(self, batch: Batch, progress: float) -> tuple[Terms, int]:
+    def __call__(
+        self, batch: Batch, progress: float, size: int | None = None, last: bool = False
+    ) -> tuple[Terms, int]:
+        """`size` is that of the whole batch, of which `batch` may be the rows of this rank; None is that of `batch`.
+        A step of the optimizer follows the `last` batch of an epoch, also where others would be added to it.
+        """
         inputs = to_device(batch[0], self._device, self.settings.channels_last)
         targets = [value.to(self._device, non_blocking=True) for value in batch[1:]]
-        if self._recorded is None or isinstance(inputs, dict) or targets[0].ndim != 1:
+        size = len(targets[0]) if size is None else size
+        if self.parallel is not None:
+            with self.parallel.adding_up(last or self.stepper.steps_next):
+                terms = self._differentiate_part(self.parallel, inputs, targets, progress, size)
+        elif self._recorded is None or isinstance(inputs, dict) or targets[0].ndim != 1:
             terms, _ = self._differentiate(inputs, *targets, progress=progress)
         else:
             terms, gradients = self._recorded(inputs, *targets)
             for parameter, gradient in zip(self._parameters, gradients, strict=True):
                 parameter.grad = gradient
-        self.stepper.count(len(targets[0]))
-        return terms, len(targets[0])
+        self.stepper.count(size)
+        if last:
+            self.stepper.finish()
+        return terms, size
 
     def _differentiate(
         self, inputs: Inputs, *targets: Tensor, progress: float = 0.0
@@ -74,6 +89,18 @@ class Step:
         terms = loss if isinstance(loss, Terms) else Terms(loss)
         self.stepper.backward(terms.total, len(outputs))
         return _detached(terms), [parameter.grad for parameter in self._parameters]
+
+    def _differentiate_part(
+        self, parallel: DataParallel, inputs: Inputs, targets: list[Tensor], progress: float, size: int
+    ) -> Terms:
+        """The same of the rows of this rank, of a batch of `size`: the terms are those of the whole batch."""
+        with parallel.forward(size), autocast(self._device, self.settings.precision):
+            own = forward(parallel.network, inputs, self._setting)
+        outputs, targets = parallel.whole(own, targets, size)
+        loss = self.criterion(outputs, *targets, progress=progress)
+        terms = loss if isinstance(loss, Terms) else Terms(loss)
+        self.stepper.backward(terms.total * parallel.factor(size), size)
+        return _detached(terms)
 
 
 def _detached(terms: Terms) -> Terms:

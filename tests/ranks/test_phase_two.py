@@ -1,0 +1,95 @@
+"""Networks that several ranks train together are those of one process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from decant.pipeline.runs.saved_network import WEIGHTS
+from decant.pipeline.training.epoch_log import read_epochs
+from tests.helpers.small import VIEWS, build_cache
+from tests.ranks import phase_two
+from tests.ranks.forked import run_forked
+from tests.ranks.phase_two import STUDENTS
+
+RANKS = (1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache, and what 1, 2 and 3 ranks make of it."""
+    folder = tmp_path_factory.mktemp("phase-two")
+    build_cache(folder, *VIEWS)
+    phase_two.carry_out(folder)
+    for ranks in RANKS[1:]:
+        assert "Warning" not in run_forked(ranks, phase_two.carry_out, folder, folder=folder)
+    return folder
+
+
+def found(folder: Path, ranks: int) -> dict[str, Any]:
+    return dict(json.loads((folder / f"ranks-{ranks}.json").read_text()))
+
+
+def furthest(one: Path, other: Path) -> float:
+    """The largest difference between the weights in two folders."""
+    ours, theirs = load_file(one / WEIGHTS), load_file(other / WEIGHTS)
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[name].double() - theirs[name].double()).abs().max()) for name in ours)
+
+
+@pytest.mark.parametrize("ranks", RANKS[1:])
+@pytest.mark.parametrize("name", [name for name in STUDENTS if name != "norm"])
+def test_a_student_has_the_weights_that_one_process_gives_it(folder: Path, name: str, ranks: int) -> None:
+    """With a last batch of fewer samples than ranks, for any objective, with dropout and averaged weights."""
+    alone, together = found(folder, 1)[name], found(folder, ranks)[name]
+    assert alone.keys() == together.keys()
+    for kind, one in alone.items():
+        other = Path(together[kind]["folder"])
+        assert furthest(Path(one["folder"]), other) < 1e-5
+        for line, theirs in zip(read_epochs(Path(one["folder"])), read_epochs(other), strict=True):
+            assert theirs["loss"] == pytest.approx(line["loss"], rel=1e-5)
+        assert Path(one["folder"]).parts[-2:] == other.parts[-2:], (
+            "the number of ranks is no part of its name"
+        )
+
+
+@pytest.mark.parametrize("ranks", RANKS[1:])
+def test_batch_normalisation_takes_the_statistics_of_the_whole_batch(folder: Path, ranks: int) -> None:
+    for one, other in zip(found(folder, 1)["normalised"], found(folder, ranks)["normalised"], strict=True):
+        assert len(one) == len(other) == 12
+        for expected, tensor in zip(one, other, strict=True):
+            assert tensor == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    alone, together = found(folder, 1)["norm"]["distilled"], found(folder, ranks)["norm"]["distilled"]
+    lines = read_epochs(Path(alone["folder"])), read_epochs(Path(together["folder"]))
+    for line, theirs in zip(*lines, strict=True):  # in float32, where layers enlarge what rounding makes
+        assert theirs["loss"] == pytest.approx(line["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("ranks", RANKS[1:])
+def test_students_that_are_divided_among_ranks_are_those_of_one_process_bit_for_bit(
+    folder: Path, ranks: int
+) -> None:
+    alone, divided = found(folder, 1)["seeds"], found(folder, ranks)["seeds"]
+    assert sorted(Path(name).name for name, _ in divided) == ["seed-0", "seed-1"]
+    assert not any(before for _, before in divided), "rank 0 says of the others' students that they were made"
+    for (one, _), (other, _) in zip(sorted(alone), sorted(divided), strict=True):
+        assert furthest(Path(one), Path(other)) == 0.0
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_rows_of_ranks_come_together_in_order(folder: Path, ranks: int) -> None:
+    assert found(folder, ranks)["gathered"] == [[True, True, True]] * len(phase_two.SIZES)
+
+
+@pytest.mark.parametrize("ranks", RANKS[1:])
+def test_every_sample_of_the_test_part_counts_once(folder: Path, ranks: int) -> None:
+    alone, together = found(folder, 1), found(folder, ranks)
+    for kind in ("labels", "distilled"):
+        for name in ("top1", "top5", "loss", "ece"):
+            expected = pytest.approx(alone["kd"][kind][name], rel=1e-4)
+            assert together["kd"][kind][name] == expected
+            assert together["evaluated"][kind][name] == expected
