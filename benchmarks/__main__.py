@@ -20,6 +20,7 @@ from benchmarks import (
     machine,
     memory,
     own_loop,
+    ranks,
     reading,
     scale,
     verifying,
@@ -47,6 +48,7 @@ ROWS: dict[int, Callable[[Conditions], Iterator[Measurement]]] = {
     15: gpu.phase_one,
     16: gpu.training,
     17: own_loop.measure,
+    18: ranks.measure,
 }
 
 
