@@ -129,7 +129,8 @@ def _each_its_own(ranks: Job, jobs: Iterable[TrainingJob], train: _Trainer) -> I
         ranks.set(f"{call}/done/{number}", "found" if found else "made")
         yield result, found
     for number, job in of_others if ranks.is_first else ():
-        done = _await(ranks, f"{call}/done/{number}", int(ranks.get_now(f"{call}/by/{number}")), job)
+        maker = int(ranks.get(f"{call}/by/{number}", f"the rank that makes {job.folder}"))
+        done = _await(ranks, f"{call}/done/{number}", maker, job)
         made = train.find(job)
         if made is None:
             raise RankError(
