@@ -11,7 +11,7 @@ from decant.pipeline.config.objectives import KD, Objective
 from decant.pipeline.config.settings import Training
 from decant.pipeline.data.samples import LabelledData, has_labels, num_classes, task_of
 from decant.pipeline.errors import RecipeError
-from decant.pipeline.support.notices import say
+from decant.pipeline.support.notices import say_once
 from decant.pipeline.training.balance import balanced_weights, class_counts, drawing_shares
 
 _RATIO = 20
@@ -73,7 +73,7 @@ def warn_of_imbalance(settings: Training, data: LabelledData, section: str) -> N
     large, small = int(counts.argmax()), int(present[counts[present].argmin()])
     if counts[large] <= _RATIO * counts[small]:
         return
-    say(
+    say_once(
         f"warning: {data.name}: {_called(data, large)} has {counts[large]:,} samples, {_called(data, small)} "
         f'{counts[small]:,}: see balanced accuracy beside top-1; {section}.class_weights = "balanced" or '
         f'{section}.sampler = "balanced" has every class count alike, and sampler = "shuffled" says nothing'
