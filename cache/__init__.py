@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from decant.cache.encodings.draws import uniforms
     from decant.cache.encodings.encoding import require_finite
     from decant.cache.encodings.ids import pack_ids
+    from decant.cache.encodings.survey import SparseSurvey, SurveyedSize
     from decant.cache.encodings.temperatures import interpolated, log_tail_bounds
     from decant.cache.ensemble import Ensemble
     from decant.cache.errors import (
@@ -146,9 +147,11 @@ __all__ = [
     "SoftLabelStream",
     "Sparse",
     "SparseRows",
+    "SparseSurvey",
     "StorageError",
     "Store",
     "Summary",
+    "SurveyedSize",
     "Unfinished",
     "ValueRefusedError",
     "Verify",
@@ -221,6 +224,7 @@ _NAMES = {
     "encodings.draws": ("uniforms",),
     "encodings.encoding": ("require_finite",),
     "encodings.ids": ("pack_ids",),
+    "encodings.survey": ("SparseSurvey", "SurveyedSize"),
     "encodings.temperatures": ("interpolated", "log_tail_bounds"),
     "ensemble": ("Ensemble",),
     "errors": (

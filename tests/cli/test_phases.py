@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from decant.cache import LogitCache, Sparse
 from decant.pipeline.cli.main import decant
 from tests.helpers.commands import TINY, follow, only
 from tests.helpers.shells import colours, shell, terminal
@@ -95,6 +96,38 @@ def test_a_dry_run_tells_a_program_what_it_would_cost(made: Path, document: Docu
     follow(following(said), made)
     assert (made / told["path"]).stat().st_size >= told["bytes"]
     (made / told["path"]).unlink()
+
+
+SPARSE = ("--set", "cache.encoding={kind='sparse', head=8, temperatures=[1.0, 4.0]}")
+
+
+def test_a_dry_run_of_a_sparse_cache_tells_what_each_size_leaves_out(made: Path, document: Document) -> None:
+    [told], said = document("cache-logits", "--dry-run", *SPARSE)
+    low, high = told["sizes"]
+    assert [(size["kept"], size["temperature"]) for size in (low, high)] == [(8, 1.0), (8, 4.0)]
+    assert 0 <= low["tail"] < high["tail"] <= high["tail_90"] < 1
+    assert high["row_bytes"] == 8 * 4 + 12
+    assert "of 1,437 samples, in " in said
+    assert "sizes" not in document("cache-logits", "--dry-run")[0][0]
+    shown = CliRunner().invoke(decant, ["cache-logits", "--dry-run", *SPARSE, *TINY]).output
+    assert "outputs a row" in shown
+    assert "error of draws" in shown
+
+
+def test_a_largest_error_chooses_the_size(made: Path, document: Document) -> None:
+    asked = ("--set", "cache.encoding={kind='sparse', head=9, temperatures=[1.0, 4.0]}")
+    [told], said = document("cache-logits", "--max-error", "0.5", *asked)
+    assert "--max-error 0.5: 8 outputs a row" in said
+    assert LogitCache.open(made / told["path"]).manifest.encoding == Sparse(8, (1.0, 4.0))
+    assert "head = 8" in following(said)
+    (made / told["path"]).unlink()
+    for words, says in (
+        (("1e-9", *asked), "--max-error 1e-09: 8 outputs a row leave"),
+        (("0.5",), "--max-error: is of a sparse cache"),
+    ):
+        refused = CliRunner().invoke(decant, ["cache-logits", "--max-error", *words, *TINY])
+        assert refused.exit_code == 1
+        assert says in str(refused.exception) + refused.output
 
 
 def test_students_are_told_by_kind_and_seed(made: Path, document: Document) -> None:
