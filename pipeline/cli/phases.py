@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from decant.pipeline.cli import sizes
 from decant.pipeline.cli.options import (
     PART,
     as_json,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from decant.cache import LogitCache, Store
     from decant.pipeline.config.recipe import Recipe
     from decant.pipeline.phases.cache_logits import Cached
-    from decant.pipeline.phases.compact import Sizes
     from decant.pipeline.phases.cost import Estimate
     from decant.pipeline.phases.plan import Plan
     from decant.pipeline.runs.result import Result
@@ -88,15 +88,16 @@ def cache_logits(
 
     if dry_run and part is not None:
         raise click.UsageError("--part: a dry run is of the whole cache; leave one of both out")
-    sizes: list[dict[str, Any]] = []
-    if max_error is not None or (dry_run and _is_sparse(recipe)):
-        recipe, sizes = _with_fitting_size(Plan.of(recipe, base, store), device, max_error, not as_json)
+    table: list[dict[str, Any]] = []
+    if max_error is not None or (dry_run and sizes.is_sparse(recipe)):
+        teachers = _plans_of_teachers(Plan.of(recipe, base, store))
+        recipe, table = sizes.with_fitting_size(recipe, teachers, device, max_error, not as_json)
     plans = _plans_of_teachers(Plan.of(recipe, base, store))
     if part is not None:
         caches = [_make_part(plan, device, part) for plan in plans]
     else:
         caches = [(_estimate if dry_run else make_cache)(plan, device) for plan in plans]
-    caches = [{**cache, "sizes": sizes} for cache in caches] if sizes else caches
+    caches = [{**cache, "sizes": table} for cache in caches] if table else caches
     missing = not all(cache.get("exists", True) for cache in caches)
     say(f"next: {recipe.command('cache-logits' if missing else 'student')}")
     if as_json:
@@ -346,55 +347,6 @@ def _estimate(plan: Plan, device: str) -> dict[str, Any]:
     cost = estimate(plan, pick_device(device))
     _print_estimate(cost)
     return {**asdict(cost), "pays_after_epochs": cost.pays_after_epochs}
-
-
-def _is_sparse(recipe: Recipe) -> bool:
-    encoding = recipe.settings.cache.encoding
-    return encoding is not None and encoding.kind == "sparse"
-
-
-def _with_fitting_size(
-    plan: Plan, device: str, max_error: float | None, show: bool
-) -> tuple[Recipe, list[dict[str, Any]]]:
-    """The recipe with the least size of its sparse rows that meets `max_error`, where there is one, and the table of
-    sizes for `--json`, which is printed where it is to `show`.
-    """
-    from decant.pipeline.phases import compact
-    from decant.pipeline.training.device import pick_device
-
-    kept, rows = 0, []
-    for each in _plans_of_teachers(plan):
-        sizes = compact.survey(each, pick_device(device))
-        _print_sizes(sizes, show)
-        kept = max(kept, 0 if max_error is None else sizes.least(max_error))
-        rows += [
-            {**asdict(size.found), "row_bytes": size.row_bytes, "bytes": size.bytes} for size in sizes.sizes
-        ]
-    if not kept:
-        return plan.recipe, rows
-    say(f"--max-error {max_error:g}: {kept} outputs a row")
-    return compact.with_outputs(plan.recipe, kept), rows
-
-
-def _print_sizes(sizes: Sizes, show: bool) -> None:
-    say(f"of {sizes.rows:,} samples, in {sizes.seconds:,.1f} s of teacher:")
-    columns = ("outputs a row", "T", "left out", "of 90 %", "error of draws", "bytes a row", "cache")
-    rows = [
-        (
-            f"{size.found.kept}",
-            f"{size.found.temperature:g}",
-            percent(size.found.tail),
-            percent(size.found.tail_90),
-            f"{size.found.draws_error:.4f}",
-            f"{size.row_bytes:,}",
-            f"{size.bytes / 1e9:,.3g} GB",
-        )
-        for size in sizes.sizes
-    ]
-    if show:
-        print_table(columns, rows)
-    if sizes.doubt is not None:
-        say(sizes.doubt, err=True)
 
 
 def _print_cache(cached: Cached) -> None:
