@@ -15,6 +15,7 @@ inputs.py      the checksums of its inputs; same_input.py, whether another layou
 alignment.py   whether labels and inputs are those of the cache's rows; same_views.py, whether views are its views
 dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys
                (sample_keys.py). These two import torch
+row_files.py   rows as arrays of a .npz file, in and out
 statistics.py  what the logits are like, sigmoid_statistics.py, those that have a sigmoid each;
 plausibility.py whether they can be a teacher's
 convert.py     import, export, merge; parts.py, one cache from the unfinished files of several machines
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from decant.cache.reader import LogitCache, Verify
     from decant.cache.remote.progress import show_progress
     from decant.cache.remote.publishing import Published, push_cache
+    from decant.cache.row_files import export_rows, import_rows
     from decant.cache.sigmoid_statistics import SigmoidScores, average_precision, sigmoid_scores
     from decant.cache.source import LogitSource, row_chunks
     from decant.cache.statistics import (
@@ -169,9 +171,11 @@ __all__ = [
     "each_input",
     "expected_size",
     "export_logits",
+    "export_rows",
     "find_unfinished",
     "has_writers",
     "import_logits",
+    "import_rows",
     "input_checksums",
     "input_crc32",
     "interpolated",
@@ -288,6 +292,10 @@ _NAMES = {
     ),
     "remote.progress": ("show_progress",),
     "remote.publishing": ("Published", "push_cache"),
+    "row_files": (
+        "export_rows",
+        "import_rows",
+    ),
     "sigmoid_statistics": (
         "SigmoidScores",
         "average_precision",

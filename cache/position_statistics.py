@@ -62,7 +62,8 @@ def summarize_positions(cache: LogitCache, limit: int | None = None) -> Position
             there = ~np.isnan(found)
             known, log_prob = known + int(there.sum()), log_prob + float(found[there].sum())
             # A token is the first choice where nothing is likelier; float16 has rounded what is stored of it.
-            right += int((np.exp(found[there]) >= largest[there] * (1 - 2e-3)).sum())
+            room = 2**-10 * np.abs(found[there]) + 2**-10
+            right += int((found[there] >= np.log(largest[there]) - room).sum())
     return PositionSummary(
         rows=rows,
         next_log_prob=log_prob / known if known else None,

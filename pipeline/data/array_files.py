@@ -56,6 +56,26 @@ def read_table(source: str) -> NDArray[Any]:
     raise DataError(f"{source}: expected FILE.npy, FILE.npz:NAME, FILE.pt or FILE.h5:DATASET")
 
 
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of a .npz file. Raises DataError for anything else, FileNotFoundError."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with open_read(path) as file:
+            require_fair(file)
+        with np.load(path, allow_pickle=False) as tables:
+            if isinstance(tables, np.ndarray):
+                raise DataError(f"{path}: expected a .npz file of several arrays, found one array")
+            return {name: np.asarray(tables[name]) for name in tables.files}
+    except DataError:
+        raise
+    except MemoryError:
+        raise DataError(f"{path}: out of memory; import it in parts") from None
+    except Exception as error:  # a damaged file ends in any error of what reads it
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: cannot be read as a .npz file ({reason})") from None
+
+
 def _mapped(path: Path, table: np.memmap[Any, Any]) -> NDArray[Any]:
     """The same array, of a file that may be cut short while it is read: what is gone is then zeros, and no signal."""
     if not table.nbytes:

@@ -72,6 +72,18 @@ if TYPE_CHECKING:
     help="The table holds softmax outputs: store their logarithm, of at least 1e-12. Of --task binary and multilabel: "
     "outputs of sigmoids, whose logits are stored.",
 )
+@click.option(
+    "--outputs",
+    type=click.IntRange(1),
+    help="LOGITS is a .npz file of `ids` and `log_probs` (P, k), of a teacher of so many outputs.",
+)
+@click.option(
+    "--predicts",
+    type=click.Choice(["next", "here"]),
+    default="next",
+    show_default=True,
+    help="With --outputs and `lengths` (N,) in the file: a row is about the token that follows, or about its own.",
+)
 @store_option
 @trust_option
 def import_table(
@@ -86,18 +98,25 @@ def import_table(
     class_names: str | None,
     dtype: str,
     probabilities: bool,
+    outputs: int | None,
+    predicts: Literal["next", "here"],
     store: Store,
 ) -> None:
     """Make a cache from LOGITS of another program, a table (N, C) or (V, N, C).
 
     It is FILE.npy, FILE.npz:NAME, FILE.pt or FILE.h5:DATASET. If there are labels, the teacher's top-1 on them is
-    printed.
+    printed. With --outputs it is a .npz file of the largest log-probabilities alone, as `decant cache export` writes.
     """
     from decant.cache import import_logits
     from decant.pipeline.data.array_files import read_table
     from decant.pipeline.data.imported_columns import choose_columns
     from decant.pipeline.data.sigmoid_labels import as_sigmoid_labels
 
+    if outputs is not None:
+        if data is None or any(option is not None for option in (labels, task, recipe, classes, class_names)):
+            raise click.UsageError("--outputs: rows of ids need --data, and take no other option")
+        say(f"made {_import_rows(store, logits, outputs, teacher, data, predicts)}")
+        return
     if (data is None) == (recipe is None):
         raise click.UsageError("give either --data or --recipe: which data the logits are of")
     if task is not None and recipe is not None:
@@ -134,6 +153,23 @@ def import_table(
     say(f"next: {_after_importing(made, recipe, overrides, store)}")
 
 
+def _import_rows(
+    store: Store, file: str, outputs: int, teacher: str, data: str, predicts: Literal["next", "here"]
+) -> Path:
+    """Makes a cache of the arrays in a .npz file."""
+    from decant.cache import import_rows
+    from decant.pipeline.data.array_files import read_arrays
+
+    return import_rows(
+        store,
+        read_arrays(Path(file)),
+        num_outputs=outputs,
+        teacher={"network": teacher},
+        data={"name": data},
+        predicts=predicts,
+    )
+
+
 @click.command("export")
 @click.argument("name", metavar="CACHE", shell_complete=completion.caches)
 @click.argument("output", type=click.Path(path_type=Path))
@@ -142,12 +178,22 @@ def import_table(
 )
 @store_option
 def export(name: str, output: Path, view: int | None, store: Store) -> None:
-    """Check every block of a cache and write its logits to OUTPUT, a .npy file."""
-    from decant.cache import LogitCache, export_logits
+    """Check every block of a cache and write its logits to OUTPUT, a .npy file.
 
-    if output.suffix != ".npy":
-        raise click.UsageError(f"{output}: what is written is .npy; give it a name that ends so")
+    A .npz file gets the rows as they are: ids and log-probabilities of a sparse cache, and of samples with several
+    positions each their lengths and tokens.
+    """
+    from decant.cache import LogitCache, export_logits, export_rows
+
+    if output.suffix not in (".npy", ".npz"):
+        raise click.UsageError(f"{output}: what is written is .npy or .npz; give it a name that ends so")
     opened = LogitCache.open(store.resolve(name))
+    if output.suffix == ".npz":
+        if view is not None:
+            raise click.UsageError("--view: belongs to .npy; a .npz file has all views")
+        for array, size in export_rows(opened, output).items():
+            say(f"{output}: {array} ({', '.join(map(str, size))})")
+        return
     if view is not None and view >= opened.num_views:
         raise click.UsageError(f"--view {view}: the cache has views 0 to {opened.num_views - 1}")
     shape = export_logits(opened, output, view)

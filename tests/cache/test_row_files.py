@@ -1,0 +1,124 @@
+"""Rows of a cache as arrays of a .npz file, and rows of other programs as a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from decant.cache import (
+    CacheWarning,
+    LogitCache,
+    LogitCacheWriter,
+    Manifest,
+    Positions,
+    Sparse,
+    Store,
+    ValueRefusedError,
+    export_rows,
+    import_rows,
+)
+from tests.helpers.commands import decant, refused, succeed
+from tests.helpers.positions import ENCODINGS, LENGTHS, C, V, build, positions_of
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: type(encoding).__name__)
+def test_exported_rows_are_those_of_the_cache(tmp_path: Path, encoding: Any) -> None:
+    positions = positions_of(extra=1)
+    cache = LogitCache.open(build(tmp_path / "cache.h5", positions, encoding))
+    shapes = export_rows(cache, tmp_path / "rows.npz")
+    with np.load(tmp_path / "rows.npz", allow_pickle=False) as found:
+        assert {name: found[name].shape for name in found.files} == shapes
+        assert found["lengths"].tolist() == list(LENGTHS)
+        assert np.array_equal(found["tokens"], positions.tokens)
+        assert (found["token_lengths"] == found["lengths"] + 1).all()
+        for view in range(V):
+            np.testing.assert_array_equal(
+                found["next_log_prob"][view], cache.next_log_prob(slice(None), view)
+            )
+            if encoding is ENCODINGS[0]:
+                rows = cache.rows(slice(None), view)
+                for name in ("ids", "log_probs", "log_tail", "log_sum_exp"):
+                    assert np.array_equal(found[name][view], getattr(rows, name)), name
+            else:
+                assert np.array_equal(found["logits"][view], cache.logits(slice(None), view))
+
+
+def test_what_was_exported_is_imported_with_the_very_rows(tmp_path: Path) -> None:
+    positions = positions_of(extra=1)
+    cache = LogitCache.open(build(tmp_path / "cache.h5", positions))
+    export_rows(cache, tmp_path / "rows.npz")
+    store, named = Store(tmp_path / "store"), {"teacher": {"network": "llm"}, "data": {"name": "texts"}}
+    with np.load(tmp_path / "rows.npz") as arrays:
+        path = import_rows(store, arrays, num_outputs=C, **named)
+        assert import_rows(store, arrays, num_outputs=C, **named) == path
+    made = LogitCache.open(path)
+    assert made.verify() == []
+    for view in range(V):
+        for name, rows in cache.encoded(slice(None), view).items():
+            assert made.encoded(slice(None), view)[name].tobytes() == rows.tobytes(), name
+    assert np.array_equal(made.tokens([3])[0], cache.tokens([3])[0])
+
+
+def test_log_probabilities_alone_leave_the_rest_to_the_tail(tmp_path: Path) -> None:
+    rows = {"ids": [[4, 70_001], [0, 2]], "log_probs": np.log([[0.25, 0.5], [0.9, 0.05]])}
+    path = import_rows(Store(tmp_path), rows, num_outputs=80_000, teacher={}, data={"name": "toy"})
+    cache = LogitCache.open(path)
+    assert cache.rows([0, 1]).ids.tolist() == [[70_001, 4], [0, 2]], "by falling probability"
+    np.testing.assert_allclose(np.exp(cache.rows([0, 1]).log_tail[:, 0]), [0.25, 0.05], atol=2e-3)
+    scaled = {**rows, "log_probs": np.log([[0.5, 0.5], [0.9, 0.1]])}
+    with pytest.warns(CacheWarning, match="sum to 1, so nothing is left out"):
+        import_rows(Store(tmp_path), scaled, num_outputs=80_000, teacher={}, data={"name": "toy"})
+
+
+good = {"ids": [[0, 1]], "log_probs": [[-1.0, -2.0]]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"ids": [[0, 9]]}, "ids: row 0: one is no output, of 8"),
+        ({"ids": [[0, -1]]}, "ids: row 0: one is no output, of 8"),
+        ({"ids": [[1, 1]]}, "ids: one is there twice"),
+        ({"ids": [0, 1]}, "ids: expected 2 or 3 axes"),
+        ({"ids": [[0.0, 1.0]]}, "ids and log_probs: expected"),
+        ({"log_probs": [[-1.0]]}, "ids and log_probs: expected"),
+        ({"log_probs": [[0.5, -1.0]]}, "log_probs: row 0: their probabilities sum to"),
+        ({"log_probs": [[np.nan, -1.0]]}, "log_probs: row 0: their probabilities sum to nan"),
+        ({"log_probs": [[-0.1, -0.2]]}, "log_probs: row 0: their probabilities sum to 1.7"),
+        ({"log_tail": [[-5.0]]}, "head and tail do not add up to 1"),
+        ({"lengths": [2]}, "lengths: of 2 positions, and there are 1 rows"),
+        ({"temperatures": [1.0, 2.0]}, "without log_tail"),
+        ({"certain": [1]}, "rows with draws are not imported"),
+        ({"ids": None}, "ids: missing; there are log_probs"),
+    ],
+    ids=str,
+)
+def test_rows_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    given = {name: value for name, value in {**good, **changes}.items() if value is not None}
+    with pytest.raises(ValueRefusedError, match=says):
+        import_rows(Store(tmp_path), given, num_outputs=8, teacher={}, data={"name": "toy"})
+
+
+def test_the_commands_export_and_import_rows(tmp_path: Path) -> None:
+    positions = Positions.of([2, 1], predicts="here", tokens=[3, 4, 5])
+    of = Manifest.build(num_samples=2, num_outputs=6, encoding=Sparse(2), positions=positions)
+    with LogitCacheWriter(tmp_path / "caches" / "toy.h5", of, positions=positions) as writer:
+        writer.write([0, 1], np.eye(3, 6) * 3)
+        path = writer.publish()
+    words = ("--teacher", "llm", "--data", "toy", "--outputs", "6", "--predicts", "here")
+    said = succeed(decant("cache", "export", path, "rows.npz", cwd=tmp_path))
+    assert "ids (1, 3, 2)" in said
+    made = succeed(decant("cache", "import", "rows.npz", *words, cwd=tmp_path)).split()[1]
+    cache = LogitCache.open(tmp_path / made)
+    assert cache.rows([1]).ids.tolist() == [[2, 0]]
+    assert cache.manifest.identity["positions"]["predicts"] == "here"
+    assert "mass of what is not stored" in succeed(decant("cache", "info", made, cwd=tmp_path))
+    assert "cannot be read as a .npz file" in refused(decant("cache", "import", path, *words, cwd=tmp_path))
+    assert "no such file" in refused(decant("cache", "import", "gone.npz", *words, cwd=tmp_path))
+    assert "--outputs: rows of ids need --data" in refused(
+        decant("cache", "import", "rows.npz", "--teacher", "x", "--outputs", "6", cwd=tmp_path), code=2
+    )
+    assert succeed(decant("cache", "diff", path, path, cwd=tmp_path)).startswith("the same question")
