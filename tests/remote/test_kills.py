@@ -1,5 +1,5 @@
-"""Kills at random moments of a fetch and of publishing: nothing is lost, nothing half is seen, and the same command goes
-on. A few in the suite, 100 of each with `-m slow`.
+"""Kills at random moments of a fetch and of publishing: nothing is lost, nothing half is seen, and the same command
+goes on. A few in the suite, 100 of each with `-m slow`.
 """
 
 from __future__ import annotations
