@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-_ENOUGH = 2048  # positions
+_ENOUGH = 512  # positions
 _FEWEST = 64
 _MOST_LIKELY = 16
 _TIMES = 3  # as often as the next token
