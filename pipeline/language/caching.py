@@ -168,31 +168,35 @@ class _Pass:
         log_probs, first = [], 0
         for logits in self._model.logits(hidden[batch.places.to(device)]):
             some = slice(first, first + len(logits))
-            log_probs.append(self._next_log_probs(logits, batch, some))
+            next_ids = batch.next_ids[some].to(device)
+            self._look(logits, next_ids, batch.current_ids[some])
             for view, part in enumerate(parts):
-                part.append(self._encode(logits, of[some], view, within[some]))
+                rows, log_sum_exp = self._encode(logits, of[some], view, within[some])
+                part.append(rows)
+            log_probs.append((logits.gather(1, next_ids[:, None])[:, 0] - log_sum_exp).clamp(max=0))
             first = some.stop
         return [(part, torch.cat(log_probs)) for part in parts]
 
-    def _encode(self, logits: Tensor, of: NDArray[np.int64], view: int, within: NDArray[np.int64]) -> Rows:
-        """The rows of logits (q, C), or what has them when they have come from the device."""
+    def _encode(
+        self, logits: Tensor, of: NDArray[np.int64], view: int, within: NDArray[np.int64]
+    ) -> tuple[Rows, Tensor]:
+        """The rows of logits (q, C), or what has them when they have come from the device; and their log-sum-exp."""
         encoding = self._encoding
         if isinstance(encoding, Sparse) and encodes_on(logits.device):
-            on_its_way = RowsOnHost(
-                encode_sparse(logits, encoding, of, view, within), encoding, logits.shape[1]
-            )
-            return partial(on_its_way.wait, of, view, within)
+            encoded = encode_sparse(logits, encoding, of, view, within)
+            on_its_way = RowsOnHost(encoded, encoding, logits.shape[1])
+            return partial(on_its_way.wait, of, view, within), encoded.stats[:, 0]
         rows = encoding.encode(logits.cpu().numpy(), of, view, within)
-        return lambda: rows
+        if isinstance(encoding, Sparse):
+            return lambda: rows, torch.from_numpy(rows["stats"][:, 0]).to(logits.device)
+        return lambda: rows, logits.logsumexp(1)
 
-    def _next_log_probs(self, logits: Tensor, batch: TeacherBatch, some: slice) -> Tensor:
-        next_ids = batch.next_ids[some].to(logits.device)
+    def _look(self, logits: Tensor, next_ids: Tensor, current_ids: Tensor) -> None:
+        """Counts whether rows are about the next token, until enough were seen."""
         if self._guard.wants_more:
-            self._guard.see(logits, next_ids, batch.current_ids[some].to(logits.device))
+            self._guard.see(logits, next_ids, current_ids.to(logits.device))
             if not self._guard.wants_more:
                 self._warn()
-        chosen = logits.gather(1, next_ids[:, None])[:, 0]
-        return (chosen - logits.logsumexp(1)).clamp(max=0)
 
     def _warn(self) -> None:
         doubt = self._guard.doubt()

@@ -20,6 +20,7 @@ from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.plugins import in_words
 
 _CHUNK_BYTES = 64 << 20  # of float32 logits that exist at once
+_ON_A_DEVICE = 4  # as many, since each kernel of a GPU is started by the host
 _ROUNDING = {torch.float32: 2**-16, torch.float64: 2**-16, torch.float16: 2**-9}
 """How far the logits of fewer positions may be from those of all, as a share of the largest; bfloat16 has 2⁻⁶."""
 
@@ -126,7 +127,8 @@ class CausalModel:
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Iterator[Tensor]:
         """The logits (q, C) float32 of some positions after the other; hidden: (Q, d)."""
-        step = max(1, _CHUNK_BYTES // (4 * self.num_rows))
+        size = _CHUNK_BYTES if hidden.device.type == "cpu" else _ON_A_DEVICE * _CHUNK_BYTES
+        step = max(1, size // (4 * self.num_rows))
         for some in hidden.split(step):
             found = some if self._head is None else self._after(self._head(some))
             yield found[:, : self.num_outputs].float()

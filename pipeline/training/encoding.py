@@ -14,11 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from decant.cache import Sparse, pack_ids, require_finite, uniforms
 from decant.pipeline.training.device import OnHost
 
 _CHUNK = 1 << 24  # logits that are encoded at once, in some tensors of float64
+_CHUNK_OF_HEADS = 1 << 26  # in two of float32, where nothing is drawn
+_RUN = 128  # neighbouring logits of which the largest is looked at first
 _LEAST = -65_504.0  # the least float16: a probability of 0 all the same
 
 
@@ -59,7 +62,7 @@ def encode_sparse(
     uniform = torch.from_numpy(uniforms(encoding.seed, view, samples, positions)).to(
         logits.device, non_blocking=True
     )
-    rows = max(1, _CHUNK // logits.shape[1])
+    rows = max(1, (_CHUNK if encoding.draws else _CHUNK_OF_HEADS) // logits.shape[1])
     parts = [
         _encode(logits[first : first + rows], encoding, uniform[first : first + rows])
         for first in range(0, max(1, len(logits)), rows)
@@ -90,6 +93,8 @@ class RowsOnHost:
 
 
 def _encode(logits: Tensor, encoding: Sparse, uniform: Tensor) -> EncodedRows:
+    if not encoding.draws and encoding.kept < logits.shape[1] and logits.dtype != torch.float64:
+        return _encode_head(logits, encoding)
     bad = ~(logits.abs() <= torch.finfo(torch.float32).max)
     doubtful = torch.where(bad, logits, 0).gather(1, bad.int().argmax(dim=1, keepdim=True))[:, 0]
     values = torch.where(bad, 0, logits).double()
@@ -111,6 +116,56 @@ def _encode(logits: Tensor, encoding: Sparse, uniform: Tensor) -> EncodedRows:
     log_probs = (values.gather(1, ids) - whole[:, None]).clamp(_LEAST, 0).half()
     stats = torch.stack([whole, *tails, *more], dim=1).float()
     return EncodedRows(ids.int(), log_probs, stats, certain.int(), doubtful.double())
+
+
+def _encode_head(logits: Tensor, encoding: Sparse) -> EncodedRows:
+    """The same where nothing is drawn, in few passes over the logits: all of them but the heads stay in float32, and
+    only sums are in float64.
+    """
+    values, count = logits.float(), encoding.kept
+    least, most = values.aminmax(dim=1)
+    doubtful = torch.where(torch.isfinite(most), torch.where(torch.isfinite(least), 0.0, least), most)
+    first = _first(values, count + 1)  # the largest of the others too, which their sum is relative to
+    ids, found = first[:, :count], values.gather(1, first)
+    heads, next_one = found[:, :count].double(), found[:, count:]
+    tails, whole = [], torch.empty(0)
+    for temperature in encoding.temperatures:
+        shares = values - next_one
+        shares = (shares if temperature == 1 else shares.div_(temperature)).exp_().scatter_(1, ids, 0.0)
+        others = shares.sum(dim=1, dtype=torch.float64).log() + next_one[:, 0].double() / temperature
+        total = torch.logaddexp((heads / temperature).logsumexp(dim=1), others)
+        tails.append(others - total)
+        whole = total if temperature == 1 else whole
+    log_probs = (heads - whole[:, None]).clamp(_LEAST, 0).half()
+    stats = torch.stack([whole, *tails], dim=1).float()
+    certain = torch.full_like(ids[:, 0], count)
+    return EncodedRows(ids.int(), log_probs, stats, certain.int(), doubtful.double())
+
+
+def _first(values: Tensor, count: int) -> Tensor:
+    """(B, count) int64: the places of the `count` largest of (B, C) float32, the largest first, and of equal ones those
+    with the lower places.
+
+    They lie in the `count` runs of places whose largest values are the largest, so only these runs are looked through.
+    """
+    rows, outputs = values.shape
+    runs = -(-outputs // _RUN)
+    padded = functional.pad(values, (0, runs * _RUN - outputs), value=-math.inf).view(rows, runs, _RUN)
+    if runs > count:
+        chosen = _by_size(padded.amax(dim=2), count).sort(dim=1).values[:, :, None]
+        padded = padded.gather(1, chosen.expand(-1, -1, _RUN))
+        places = (chosen * _RUN + torch.arange(_RUN, device=values.device)).flatten(1)
+        return places.gather(1, _by_size(padded.flatten(1), count)).clamp(max=outputs - 1)
+    return _by_size(padded.flatten(1), count).clamp(max=outputs - 1)
+
+
+def _by_size(values: Tensor, count: int) -> Tensor:
+    """(B, count) int64, by an order in which no two places are equal: an integer of the value and then the place."""
+    bits = (values + 0.0).view(torch.int32)  # −0 becomes 0
+    rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
+    last = values.shape[1] - 1
+    keys = (rising << 32) | torch.arange(last, -1, -1, device=values.device)
+    return last - (keys.topk(count, dim=1).values & 0xFFFFFFFF)
 
 
 def _largest(values: Tensor, count: int) -> Tensor:

@@ -16,6 +16,7 @@ from decant.cache import LogitCache, MismatchError
 from decant.encodings import Dense, Sparse
 from decant.language import TokenBatch, TokenDataset, TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import DataError
+from decant.pipeline.language.alignment import require_aligned
 from decant.pipeline.objectives import SparseTargets, sparse_kd
 from tests.helpers import language
 
@@ -37,6 +38,11 @@ def test_shuffled_batches_have_the_rows_of_their_own_places(
     loader = DataLoader(train, 7, shuffle=True, collate_fn=train.collate, num_workers=workers)
     seen = 0
     for batch in loader:
+        mask = batch.inputs["attention_mask"]
+        assert mask[:, -1 if side == "left" else 0].all()
+        assert mask.sum() < mask.numel()
+        if side == "left":
+            assert torch.equal(batch.inputs["position_ids"], (mask.cumsum(1) - 1).clamp(min=0))
         flat = batch.inputs["input_ids"].flatten()
         assert torch.equal(flat[batch.places + 1], batch.labels)
         assert agreement(batch, teacher) < 0.05
@@ -202,6 +208,21 @@ def test_rows_that_were_written_one_place_off_are_found(
     train = TokenDataset(samples, cache)
     with pytest.raises(MismatchError, match=r"rows are of other places, as where they are shifted by one"):
         train.collate([train[3], train[4]])
+
+
+def test_a_token_outside_a_head_is_less_likely_than_all_in_it(
+    samples: TokenSamples, cache: LogitCache
+) -> None:
+    """So a row that leaves out a token that was noted as likelier is of another place."""
+    index = np.array([3])
+    rows, recorded = cache.rows(index, 0), cache.next_log_prob(index, 0)
+    ids, at = samples.tokens(3), samples.positions(3)
+    require_aligned(cache, index, rows, ids[at + 1], recorded)
+    outside = np.flatnonzero(~(rows.ids == ids[at + 1][:, None]).any(1))
+    assert len(outside)
+    recorded[outside[0]] = rows.log_probs[outside[0], -1] + 0.5
+    with pytest.raises(MismatchError, match=f"sample 3, token {outside[0]}: .* 1 of {len(at)} are so"):
+        require_aligned(cache, index, rows, ids[at + 1], recorded)
 
 
 def test_a_cache_without_positions_and_other_items_are_refused(

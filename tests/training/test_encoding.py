@@ -48,6 +48,7 @@ def test_ids_are_the_same_and_values_but_for_rounding(
     encoding: Sparse, outputs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_CHUNK", 3 * outputs)
+    monkeypatch.setattr(module, "_CHUNK_OF_HEADS", 3 * outputs)
     logits = teacher(10, outputs)
     require_alike(*both(encoding, logits, np.arange(10) % 4))
     ties = np.round(logits)
@@ -67,6 +68,23 @@ def test_logits_of_any_kind_are_encoded_alike(logits: Any, data: st.DataObject) 
     np.testing.assert_allclose(found["stats"][:, 0], expected["stats"][:, 0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("outputs", [8, 127, 1000, 70_000])
+@pytest.mark.parametrize("kind", ["plain", "ties", "equal", "steep", "zeros of both signs"])
+def test_heads_of_float32_are_the_same(kind: str, outputs: int) -> None:
+    """Which are looked for in runs of places, and summed in few passes."""
+    logits = teacher(6, outputs).astype("f4")
+    if kind == "ties":
+        logits = np.round(logits)
+    elif kind == "equal":
+        logits[:] = 1.5
+    elif kind == "steep":
+        logits *= 300
+    elif kind == "zeros of both signs":
+        logits = np.where(np.arange(outputs) % 2, np.float32(-0.0), np.float32(0.0)) * np.ones((6, 1), "f4")
+    for encoding in (Sparse(5), Sparse(7, (0.5, 1.0, 4.0)), Sparse(outputs - 1 if outputs < 1000 else 64)):
+        require_alike(*both(encoding, logits))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
 def test_what_cannot_be_stored_is_named(value: float) -> None:
     logits = np.zeros((3, 9))
@@ -78,6 +96,11 @@ def test_what_cannot_be_stored_is_named(value: float) -> None:
     with pytest.raises(ValueRefusedError) as found:
         rows.wait(samples, 3)
     assert str(found.value) == str(expected.value)
+    if abs(value) < 1e300 or not np.isfinite(value):
+        narrow = torch.from_numpy(logits.astype("f4"))
+        rows = RowsOnHost(encode_sparse(narrow, Sparse(3), samples, 3), Sparse(3), 9)
+        with pytest.raises(ValueRefusedError, match=f"sample 5, view 3: logit {value} "):
+            rows.wait(samples, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
