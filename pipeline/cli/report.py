@@ -45,11 +45,15 @@ def report(
 ) -> None:
     """Compare networks: a table, curves, and one page that opens in any browser.
 
-    RUN is the folder of a run, or a folder of runs; without RUN, all runs of the recipe are compared. Writes
-    report.md, and with the extra `report` report.html and curves.png.
+    RUN is the folder of a run, a folder of runs, or that of a sweep; without RUN, all runs of the recipe are compared.
+    Writes report.md, and with the extra `report` report.html and curves.png.
     """
     from decant.pipeline.report.output import make_report
+    from decant.pipeline.report.sweep_subject import is_sweep
 
+    if len(paths) == 1 and is_sweep(paths[0]):
+        _report_sweep(paths[0], output, as_json)
+        return
     subject, folder = _subject(paths, recipe, base, store, device)
     made = make_report(subject, output or folder)
     events = _write_events(subject) if tensorboard else []
@@ -74,6 +78,21 @@ def _subject(
     if source is not click.core.ParameterSource.DEFAULT:
         raise click.UsageError("give either RUNs or --recipe: each run keeps the recipe that made it")
     return of_runs(paths, store, pick_device(device)), paths[0] if len(paths) == 1 else Path()
+
+
+def _report_sweep(folder: Path, output: Path | None, as_json: bool) -> None:
+    from decant.pipeline.report.sweep_output import make_sweep_page
+    from decant.pipeline.report.sweep_subject import SweepSubject
+    from decant.pipeline.sweeps.wording import in_words
+
+    subject = SweepSubject.of(folder)
+    page = make_sweep_page(subject, output or folder)
+    for line in in_words(subject.record):
+        say(line)
+    say(f"made {page}")
+    say(f"open it in any browser: {page.absolute().as_uri()}")
+    if as_json:
+        print_json({"files": [page]})
 
 
 def _write_events(subject: Subject) -> list[Path]:

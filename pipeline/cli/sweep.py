@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from decant.pipeline.cli.options import as_json, duration, print_json, recipe_options, say
+from decant.pipeline.cli.options import as_json, command_line, duration, print_json, recipe_options, say
 
 if TYPE_CHECKING:
     from decant.cache import Store
@@ -95,6 +95,7 @@ def sweep(
 
 def _work(planned: Sweep, device: str) -> None:
     """Runs what no other process of the sweep does; says nothing but on stderr."""
+    from decant.pipeline.sweeps.record import running
     from decant.pipeline.sweeps.stages import Stages
     from decant.pipeline.sweeps.students import Students
     from decant.pipeline.sweeps.workers import end_with_parent, worker_name
@@ -102,7 +103,8 @@ def _work(planned: Sweep, device: str) -> None:
 
     students = Students(planned.plan, pick_device(device))
     command = worker_name(os.getppid())
-    Stages(planned, students, worker=worker_name(), command=command, alive=end_with_parent()).run()
+    with running(planned.folder):
+        Stages(planned, students, worker=worker_name(), command=command, alive=end_with_parent()).run()
 
 
 def _build(planned: Sweep, device: str) -> None:
@@ -120,6 +122,7 @@ def _run(planned: Sweep, words: Sequence[str], device: str, jobs: int) -> SweepR
     """Runs the sweep to its end, here or in so many processes."""
     from decant.pipeline.sweeps.conclusion import conclude
     from decant.pipeline.sweeps.readiness import check
+    from decant.pipeline.sweeps.record import running
     from decant.pipeline.sweeps.stages import Stages
     from decant.pipeline.sweeps.students import Students
     from decant.pipeline.sweeps.workers import run_workers, worker_name
@@ -129,10 +132,11 @@ def _run(planned: Sweep, words: Sequence[str], device: str, jobs: int) -> SweepR
     check(planned, students)
     say(f"sweep of {planned.trials:,} trials in {planned.folder}")
     stages = Stages(planned, students, jobs, worker=worker_name(), told=told)
-    if jobs > 1:
-        stages.open()
-        run_workers(words, device, jobs, planned.folder, told)
-    return conclude(planned, stages)
+    with running(planned.folder):
+        if jobs > 1:
+            stages.open()
+            run_workers(words, device, jobs, planned.folder, told)
+        return conclude(planned, stages)
 
 
 def _words(recipe: Recipe) -> list[str]:
@@ -169,7 +173,7 @@ class Trials:
 
 def _line(record: SweepRecord, stage: StageRecord, trial: TrialRecord, ended: int) -> str:
     """What is printed of a trial that has ended."""
-    from decant.pipeline.sweeps.conclusion import settings_in_words
+    from decant.pipeline.sweeps.wording import settings_in_words
 
     figure, best, left = record.figure, stage.best, record.seconds_left
     line = f"{stage.name} {ended:,} of {stage.total:,}: {settings_in_words(trial)}: "
@@ -185,14 +189,16 @@ def _line(record: SweepRecord, stage: StageRecord, trial: TrialRecord, ended: in
 
 def _print_end(planned: Sweep, record: SweepRecord, as_json: bool) -> None:
     """Prints the result, the command that repeats it, and the files."""
-    from decant.pipeline.sweeps.conclusion import BEST, in_words
+    from decant.pipeline.sweeps.conclusion import BEST
     from decant.pipeline.sweeps.record import RECORD
+    from decant.pipeline.sweeps.wording import in_words
 
     for line in in_words(record):
         say(line)
     assert record.conclusion is not None
     say(f"made {planned.folder / RECORD}, {planned.folder / BEST}")
     say(f"again: {record.conclusion.command}")
+    say(f"next: {command_line('report', planned.folder)}")
     if as_json:
         gain = record.conclusion.gain
         best = {stage.name: None if stage.best is None else asdict(stage.best) for stage in record.stages}

@@ -77,7 +77,7 @@ class Report:
 def make_report(subject: Subject, folder: Path) -> Report:
     """Writes `report.md` into `folder`, and `report.html` and `curves.png` where their libraries are installed."""
     write_atomically(folder / TABLE, markdown_table(subject.title, subject.rows).encode())
-    reason = _missing_library()
+    reason = missing_library()
     if reason is not None:
         picture, page, missing = None, None, [f"{PAGE} and {CURVES}: {reason}"]
     else:
@@ -95,7 +95,7 @@ def make_report(subject: Subject, folder: Path) -> Report:
     )
 
 
-def _missing_library() -> str | None:
+def missing_library() -> str | None:
     """The library that page and curves lack, with the command that installs it; None where all are there."""
     try:
         for library in _LIBRARIES:

@@ -55,7 +55,7 @@ def render(title: str, sections: Sequence[Section], networks: Sequence[str]) -> 
             themes=_json(THEMES),
             data=_json({section.name: section.data for section in sections if section.data is not None}),
             library=_script(_library()),
-            scripts=[_script(_source(name)) for name in ("page.js", "inspector.js")],
+            scripts=[_script(_source(name)) for name in ("page.js", "inspector.js", "trials.js")],
             style=Markup(_source("page.css")),
         )
     )

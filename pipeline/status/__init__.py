@@ -3,6 +3,7 @@
 overview.py       all phases of a recipe, and the next command
 phase_state.py    the state of one phase
 live_progress.py  the progress of work that is not finished
+sweep_phase.py    the sweeps of a recipe
 outdated.py       what other settings have made
 """
 

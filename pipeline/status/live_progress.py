@@ -15,11 +15,11 @@ from decant.pipeline.training.epoch_log import epoch_seconds
 
 @dataclass(frozen=True)
 class Progress:
-    """The finished part of a training run or a cache."""
+    """The finished part of a training run, a cache or a sweep."""
 
     done: int
     total: int
-    unit: Literal["epochs", "rows"]
+    unit: Literal["epochs", "rows", "trials"]
     seconds_left: float | None = None
     """Estimated from the median of the epochs so far; None if there is no estimate."""
     seed: int | None = None

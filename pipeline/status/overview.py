@@ -23,6 +23,7 @@ from decant.pipeline.status.phase_state import (
     with_opened,
     with_students,
 )
+from decant.pipeline.status.sweep_phase import sweep_phases
 
 _TEACHERS = ("teacher", "knowledge")
 _CACHES = ("cache", "cache of knowledge")
@@ -48,7 +49,10 @@ class Overview:
     plan: Plan
 
     def phases(self) -> tuple[Phase, ...]:
-        """Every phase, in the order in which they are made. Raises DataError and RecipeError."""
+        """Every phase, in the order in which they are made, and the sweeps. Raises DataError and RecipeError."""
+        return (*self._phases(), *sweep_phases(self.plan.base))
+
+    def _phases(self) -> tuple[Phase, ...]:
         plan, settings = self.plan, self.plan.settings
         results = tuple(find_results(plan.base, skip_damaged=True))
         if settings.cache.from_ is not None:

@@ -9,5 +9,6 @@ readiness.py   what a sweep needs before it begins
 stages.py      the searches of a sweep one after the other: students, baseline, fresh seeds
 workers.py     processes that share a sweep
 record.py      sweep.json: what report and status read
+wording.py     a sweep in words
 conclusion.py  the chosen settings against the baseline, on the test part
 """

@@ -4,6 +4,7 @@ each trial; reading it needs no Optuna.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -12,12 +13,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
-from decant.cache.io.locks import exclusive
+from decant.cache.io.locks import exclusive, shared, try_exclusive
 from decant.pipeline.config.tasks import FORMATS, MetricFormat
 from decant.pipeline.runs.json_files import read_as, write_json
 from decant.pipeline.support.checked_json import FROM_TABLE, Amount, Finite, Whole
 
 RECORD = "sweep.json"
+_LOCKS = ".locks"
 State = Literal["running", "done", "pruned", "failed"]
 StageName = Literal["students", "baseline", "fresh seeds"]
 
@@ -138,9 +140,26 @@ class SweepRecord:
 _RECORD = TypeAdapter(Annotated[SweepRecord, FROM_TABLE])
 
 
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[None]:
+    """Until the end of the block, `is_running` says that somebody works on this sweep."""
+    (folder / _LOCKS).mkdir(parents=True, exist_ok=True)
+    with shared(folder / _LOCKS / "running"):
+        yield
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process works on a sweep."""
+    lock = folder / _LOCKS / "running"
+    if not lock.exists():
+        return False
+    with try_exclusive(lock) as free:
+        return not free
+
+
 def write_record(folder: Path, record: SweepRecord) -> None:
     """Writes the record of a sweep, unless another process has written one that is further."""
-    with exclusive(folder / ".locks" / "record", lambda _: None):
+    with exclusive(folder / _LOCKS / "record", lambda _: None):
         before = load_record(folder) if (folder / RECORD).exists() else None
         if before is not None and len(before.stages) > len(record.stages):
             return

@@ -41,7 +41,8 @@ def said(folder: Path) -> dict[str, Any]:
 
 def finished(folder: Path) -> dict[Path, int]:
     """When each network was finished."""
-    return {path: path.stat().st_ino for path in folder.glob("runs/digits/student-*/*/weights.safetensors")}
+    runs = [path.parent for path in folder.glob("runs/digits/student-*/*/result.json")]
+    return {run: (run / "weights.safetensors").stat().st_ino for run in runs}
 
 
 def main(root: Path, kills: int, seed: int) -> None:

@@ -13,13 +13,14 @@ from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.errors import DamagedError, NotMadeError, PipelineError, RecipeError
 from decant.pipeline.phases import job
 from decant.pipeline.runs.result import load_result
-from decant.pipeline.sweeps.conclusion import BEST, conclude, in_words
+from decant.pipeline.sweeps.conclusion import BEST, conclude
 from decant.pipeline.sweeps.definition import Sweep
 from decant.pipeline.sweeps.readiness import check
 from decant.pipeline.sweeps.record import SweepRecord, load_record
 from decant.pipeline.sweeps.searches import JOURNAL
 from decant.pipeline.sweeps.stages import Stages
 from decant.pipeline.sweeps.students import Students
+from decant.pipeline.sweeps.wording import in_words
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import read_epochs
 from tests.helpers.small import CPU, plan, students
