@@ -23,6 +23,7 @@ from benchmarks import (
     ranks,
     reading,
     scale,
+    sweeps,
     verifying,
     views,
 )
@@ -49,6 +50,7 @@ ROWS: dict[int, Callable[[Conditions], Iterator[Measurement]]] = {
     16: gpu.training,
     17: own_loop.measure,
     18: ranks.measure,
+    19: sweeps.measure,
 }
 
 
