@@ -14,7 +14,7 @@ drawn_views.py which view is read for a key without one
 inputs.py      the checksums of its inputs; same_input.py, whether another layout or dtype holds the same input
 alignment.py   whether labels and inputs are those of the cache's rows; same_views.py, whether views are its views
 dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys
-               (sample_keys.py). These two import torch
+               (sample_keys.py); sequences.py, for sequences whose positions have rows. These three import torch
 row_files.py   rows as arrays of a .npz file, in and out
 statistics.py  what the logits are like, sigmoid_statistics.py, those that have a sigmoid each;
 plausibility.py whether they can be a teacher's
@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from decant.cache.remote.progress import show_progress
     from decant.cache.remote.publishing import Published, push_cache
     from decant.cache.row_files import export_rows, import_rows
+    from decant.cache.sequences import SequenceBatch, SequenceDataset
     from decant.cache.sigmoid_statistics import SigmoidScores, average_precision, sigmoid_scores
     from decant.cache.source import LogitSource, row_chunks
     from decant.cache.statistics import (
@@ -143,6 +144,8 @@ __all__ = [
     "RegressionSummary",
     "RemoteError",
     "RewrittenError",
+    "SequenceBatch",
+    "SequenceDataset",
     "SigmoidScores",
     "SigmoidSummary",
     "SoftLabelDataset",
@@ -296,6 +299,7 @@ _NAMES = {
         "export_rows",
         "import_rows",
     ),
+    "sequences": ("SequenceBatch", "SequenceDataset"),
     "sigmoid_statistics": (
         "SigmoidScores",
         "average_precision",

@@ -195,5 +195,5 @@ def require_samples(caches: Sequence[Any]) -> None:
         if getattr(cache, "has_positions", False):
             raise MismatchError(
                 f"{cache.path}: has a row for each of {cache.num_positions:,} positions, and not of each sample: "
-                "decant.language.TokenDataset reads those of texts, cache.rows(indices) those of samples"
+                "decant.language.TokenDataset reads those of texts, decant.SequenceDataset those of others"
             )

@@ -230,9 +230,9 @@ class LogitCache:
         return Positions(
             self.manifest.identity[POSITIONS],
             self._lengths,
-            self._tables.get("tokens"),
+            self._whole_table("tokens") if "tokens" in self._tables else None,
             self._axes["token"] if "tokens" in self._tables else None,
-            self._tables.get("places"),
+            self._whole_table("places") if "places" in self._tables else None,
         )
 
     def tokens(self, indices: ArrayLike | slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -22,6 +22,7 @@ RETURNED = {
     "LogitSource",
     "PositionSummary",
     "RegressionSummary",
+    "SequenceBatch",
     "SigmoidScores",
     "SigmoidSummary",
     "SoftLabelStream",
