@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from decant.cache import LogitCache, Store
     from decant.pipeline.config.recipe import Recipe
     from decant.pipeline.phases.cache_logits import Cached
-    from decant.pipeline.phases.cost import Estimate
+    from decant.pipeline.phases.cost import Estimate, RankCost
     from decant.pipeline.phases.plan import Plan
     from decant.pipeline.runs.result import Result
     from decant.pipeline.tracking.log_to import LogTo
@@ -60,6 +60,12 @@ def teacher(
     help="Print what the cache would cost and when it pays for itself, and make nothing.",
 )
 @click.option(
+    "--ranks",
+    type=click.IntRange(1),
+    metavar="N",
+    help="With --dry-run: also print what each of N ranks of torchrun, or of N parts, would read, write and take.",
+)
+@click.option(
     "--max-error",
     type=click.FloatRange(0, 1),
     help="Of a sparse cache: keep the least number of outputs a row that leaves out at most this share of the "
@@ -79,6 +85,7 @@ def cache_logits(
     store: Store,
     device: str,
     dry_run: bool,
+    ranks: int | None,
     max_error: float | None,
     part: tuple[int, int] | None,
     as_json: bool,
@@ -88,6 +95,8 @@ def cache_logits(
 
     if dry_run and part is not None:
         raise click.UsageError("--part: a dry run is of the whole cache; leave one of both out")
+    if ranks is not None and not dry_run:
+        raise click.UsageError("--ranks belongs to --dry-run; torchrun starts ranks")
     table: list[dict[str, Any]] = []
     if max_error is not None or (dry_run and sizes.is_sparse(recipe)):
         teachers = _plans_of_teachers(Plan.of(recipe, base, store))
@@ -96,7 +105,7 @@ def cache_logits(
     if part is not None:
         caches = [_make_part(plan, device, part) for plan in plans]
     else:
-        caches = [(_estimate if dry_run else make_cache)(plan, device) for plan in plans]
+        caches = [_estimate(plan, device, ranks) if dry_run else make_cache(plan, device) for plan in plans]
     caches = [{**cache, "sizes": table} for cache in caches] if table else caches
     missing = not all(cache.get("exists", True) for cache in caches)
     say(f"next: {recipe.command('cache-logits' if missing else 'student')}")
@@ -339,12 +348,12 @@ def _shown(cached: Cached) -> dict[str, Any]:
     }
 
 
-def _estimate(plan: Plan, device: str) -> dict[str, Any]:
+def _estimate(plan: Plan, device: str, ranks: int | None) -> dict[str, Any]:
     """Prints what a cache would cost; returns the same for `--json`."""
     from decant.pipeline.phases.cost import estimate
     from decant.pipeline.training.device import pick_device
 
-    cost = estimate(plan, pick_device(device))
+    cost = estimate(plan, pick_device(device), ranks=ranks)
     _print_estimate(cost)
     return {**asdict(cost), "pays_after_epochs": cost.pays_after_epochs}
 
@@ -384,6 +393,17 @@ def _print_estimate(cost: Estimate) -> None:
         f"  a live teacher would add about {cost.live_seconds_an_epoch:,.3g} s to every student epoch: the "
         f"cache has paid for itself after {cost.pays_after_epochs:,.0f} epochs, and this recipe's distilled "
         f"students train for {cost.student_epochs:,}"
+    )
+    if cost.ranks is not None and not cost.exists:
+        _print_rank(cost.ranks)
+
+
+def _print_rank(rank: RankCost) -> None:
+    idle = rank.ranks - rank.working
+    say(
+        f"  {rank.ranks:,} ranks, each with a device and cores of its own: about {rank.seconds:,.3g} s; a rank "
+        f"computes up to {rank.rows:,} rows, reads {rank.reads:,} bytes of inputs and writes {rank.writes:,}"
+        + (f"; {idle:,} of them have nothing to do: there are {rank.working:,} runs of rows" if idle else "")
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from dataclasses import dataclass
@@ -14,11 +15,28 @@ from torch import nn
 
 from decant.cache import LogitCache, expected_size
 from decant.pipeline.config.settings import CacheSettings
+from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher_pass import teacher_logits
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.loading import OrderedKeys, default_workers
+from decant.pipeline.training.teacher_rows import units_of
 from decant.pipeline.views import ViewedData
+
+
+@dataclass(frozen=True)
+class RankCost:
+    """What the busiest of several ranks does, each with a device and cores of its own."""
+
+    ranks: int
+    working: int
+    """Ranks that have anything to do: rows are handed out in runs of whole blocks, or of whole batches."""
+    rows: int
+    reads: int
+    """Bytes of inputs. Data that are held in memory are loaded whole by each."""
+    writes: int
+    """Bytes of the cache."""
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -36,6 +54,8 @@ class Estimate:
     """What a live teacher would add to each epoch of a student, which loads the inputs in any case."""
     student_epochs: int
     """Of all distilled students of the recipe together."""
+    ranks: RankCost | None = None
+    """What each rank does where several compute the cache."""
 
     @property
     def pays_after_epochs(self) -> float:
@@ -43,17 +63,21 @@ class Estimate:
         return self.seconds / self.live_seconds_an_epoch
 
 
-class SampleSeconds(NamedTuple):
-    """Seconds that a sample takes in a teacher's pass, at the batch size and precision of the cache."""
+class SampleCost(NamedTuple):
+    """What a sample takes in a teacher's pass, at the batch size and precision of the cache."""
 
     loading: float
     """To read it and make its view, in one process."""
     computing: float
     """To compute its logits and copy them to the host."""
+    read: float = 0.0
+    """Bytes that were read for it by calls of this process; 0 where the system does not tell."""
 
 
-def estimate(plan: Plan, device: torch.device, batches: int = 5) -> Estimate:
-    """Estimates what `cache_logits` would cost. Times a few batches; writes nothing. Raises as `Plan.teacher` does."""
+def estimate(plan: Plan, device: torch.device, batches: int = 5, ranks: int | None = None) -> Estimate:
+    """Estimates what `cache_logits` would cost, and what each of `ranks` would do. Times a few batches; writes nothing.
+    Raises as `Plan.teacher` does.
+    """
     teacher, manifest, store = plan.teacher, plan.manifest, plan.store
     viewed, student = plan.data.student_train, plan.settings.student
     each = time_teacher(load_network(teacher), viewed, plan.settings.cache, device, batches)
@@ -71,21 +95,49 @@ def estimate(plan: Plan, device: torch.device, batches: int = 5) -> Estimate:
         seconds=(load_seconds + teacher_seconds) * (manifest.num_views - taken_over),
         live_seconds_an_epoch=teacher_seconds,
         student_epochs=student.epochs * student.seeds,
+        ranks=None if ranks is None else _each_of(ranks, plan, each, manifest.num_views - taken_over),
+    )
+
+
+def _each_of(ranks: int, plan: Plan, each: SampleCost, views: int) -> RankCost:
+    """What the busiest rank does for so many views that are not there yet."""
+    manifest, data = plan.manifest, plan.data.student_train.data
+    units = units_of(manifest, plan.settings.cache.batch_size, processes=ranks)
+    count = views * units.per_view
+    rows = min(-(-count // ranks) * units.rows, views * manifest.num_samples) if count else 0
+    held = data.inputs.nbytes if isinstance(data, ArrayData) else None
+    input_bytes = each.read or float(np.prod(data.input_shape))
+    loading = each.loading / max(1, default_workers(data.lazy))
+    return RankCost(
+        ranks=ranks,
+        working=min(ranks, count),
+        rows=rows,
+        reads=round(rows * input_bytes) if held is None else held,
+        writes=round(rows * expected_size(manifest) / (manifest.num_views * manifest.num_samples)),
+        seconds=rows * (loading + each.computing),
     )
 
 
 def time_teacher(
     network: nn.Module, viewed: ViewedData, settings: CacheSettings, device: torch.device, batches: int = 5
-) -> SampleSeconds:
+) -> SampleCost:
     """Times the teacher's pass: the median of a few batches, after one to warm up."""
     network.to(device)
-    loading, computing = [], []
+    loading, computing, read = [], [], []
     keys = OrderedKeys(len(viewed), settings.batch_size)
     for batch in itertools.islice(itertools.cycle(keys), batches + 1):
-        started = time.perf_counter()
+        started, before = time.perf_counter(), _bytes_read()
         inputs, _ = viewed.batch(batch)
         loaded = time.perf_counter()
+        read.append((_bytes_read() - before) / len(batch))
         teacher_logits(network, inputs, device, settings.precision)
         loading.append((loaded - started) / len(batch))
         computing.append((time.perf_counter() - loaded) / len(batch))
-    return SampleSeconds(float(np.median(loading[1:])), float(np.median(computing[1:])))
+    return SampleCost(*(float(np.median(column[1:])) for column in (loading, computing, read)))
+
+
+def _bytes_read() -> int:
+    """Bytes that this process has read by calls; 0 where the system does not tell."""
+    with contextlib.suppress(OSError, LookupError, ValueError):
+        return int(Path("/proc/self/io").read_text().split("rchar:")[1].split()[0])
+    return 0

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from decant.cache import LogitCache, Sparse
 from decant.pipeline.cli.main import decant
-from tests.helpers.commands import TINY, follow, only
+from tests.helpers.commands import TINY, follow, only, refused, tiny
 from tests.helpers.shells import colours, shell, terminal
 
 Document = Callable[..., tuple[Any, str]]
@@ -128,6 +128,13 @@ def test_a_largest_error_chooses_the_size(made: Path, document: Document) -> Non
         refused = CliRunner().invoke(decant, ["cache-logits", "--max-error", *words, *TINY])
         assert refused.exit_code == 1
         assert says in str(refused.exception) + refused.output
+
+
+def test_a_dry_run_tells_what_each_rank_would_do(made: Path, document: Document) -> None:
+    [told], said = document("cache-logits", "--dry-run", "--ranks", "3", "--set", "cache.dtype=float32")
+    assert told["ranks"]["ranks"] == told["ranks"]["working"] == 3
+    assert f"a rank computes up to {told['ranks']['rows']:,} rows, reads 91,968 bytes of inputs" in said
+    assert "--ranks belongs to --dry-run" in refused(tiny("cache-logits", "--ranks", "3", cwd=made), code=2)
 
 
 def test_students_are_told_by_kind_and_seed(made: Path, document: Document) -> None:

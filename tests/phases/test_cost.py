@@ -40,3 +40,24 @@ def test_timing_the_teacher_runs_a_few_batches_of_the_caches_size(tmp_path: Path
     assert seen == [100] * 4
     assert found.loading > 0
     assert found.computing > 0
+
+
+def test_ranks_share_the_rows_and_each_reads_what_it_needs(tmp_path: Path) -> None:
+    options = (*VIEWS, "cache.batch_size=100")
+    teach(tmp_path, *options)
+    plan = Plan.of(recipe(*options), tmp_path / "runs", Store(tmp_path / "caches"))
+    found = estimate(plan, CPU, ranks=4).ranks
+    assert found is not None
+    assert (found.ranks, found.working) == (4, 4)
+    assert 2 * 1437 / 4 <= found.rows <= 2 * 1437 / 4 + 100, "a unit more than its share at most"
+    assert found.reads == 1437 * 64, "images in memory are loaded whole by each rank"
+    assert found.writes == pytest.approx(found.rows * (20 + 8 / 2 + 4), rel=0.01)
+    assert found.seconds > 0
+
+
+def test_more_ranks_than_runs_of_rows_are_counted(tmp_path: Path) -> None:
+    teach(tmp_path, "cache.batch_size=500")
+    plan = Plan.of(recipe("cache.batch_size=500"), tmp_path / "runs", Store(tmp_path / "caches"))
+    found = estimate(plan, CPU, ranks=10).ranks
+    assert found is not None
+    assert (found.working, found.rows) == (3, 500)

@@ -10,7 +10,7 @@ import pytest
 
 from decant.cache import Ensemble
 from decant.pipeline.errors import NotMadeError
-from decant.pipeline.phases.cost import SampleSeconds
+from decant.pipeline.phases.cost import SampleCost
 from decant.pipeline.report.output import make_report
 from decant.pipeline.report.sections import cost
 from decant.pipeline.report.subject import Subject, of_recipe, of_runs
@@ -18,7 +18,7 @@ from decant.pipeline.runs.notes import Pass, remember_pass
 from tests.helpers.small import CPU
 from tests.helpers.subjects import OWN, VIEWS, ensemble, forget, made, records, separate
 
-EACH = SampleSeconds(loading=0.5, computing=2.0)
+EACH = SampleCost(loading=0.5, computing=2.0)
 
 
 @pytest.fixture
