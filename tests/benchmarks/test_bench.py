@@ -55,6 +55,14 @@ def test_every_row_has_its_figure_and_says_whether_its_target_is_met(
             assert row["found"] == pytest.approx(ratio)
 
 
+def test_the_simulation_of_large_caches_has_a_line_for_each_thing_that_is_done() -> None:
+    done = bench("benchmarks.simulation", "--small")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 + 2 * 5
+    assert [line.split(" | ")[1] for line in lines[2:4]] == ["resume", "open"]
+
+
 def test_the_json_says_where_and_how_it_was_measured(measured: tuple[dict[str, Any], str]) -> None:
     made, _ = measured
     assert made["quick"] is True
