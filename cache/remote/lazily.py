@@ -92,7 +92,6 @@ def open_lazily(url: str) -> LazyCopy | Path:
     """
     address = Address.of(url)
     folder, name = folder_and_name(url)
-    mirror.require_plain(name, address.shown)
     into = mirror.folder_of(address.folder)
     target = into / name
     try:
@@ -122,6 +121,7 @@ def fetch_url(url: str, *, check: bool = False) -> Path:
 def folder_and_name(url: str) -> tuple[RemoteFolder, str]:
     """The folder around a file, and the file's name."""
     address = Address.of(url)
+    mirror.require_plain(address.name, address.shown)
     return open_folder(address.folder.url), address.name
 
 

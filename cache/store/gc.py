@@ -19,7 +19,7 @@ from decant.cache.io.locks import in_use, lock_path
 from decant.cache.io.opening import is_file, kind, open_read
 from decant.cache.io.partial import JOINED, MARKS, PARTIAL, SYNCED, logs_of
 from decant.cache.io.system import allocated_bytes
-from decant.cache.remote.mirror import FETCHING, is_unpushed
+from decant.cache.remote.mirror import FETCHING, FETCHING_NAME, is_unpushed
 from decant.cache.store.local import SUFFIX, Store
 
 DAY = 86_400.0
@@ -93,6 +93,7 @@ def leftovers(
             f"*{ending}": lambda path: _LOG_NAME.fullmatch(path.name) is not None
             for ending in (MARKS, SYNCED, JOINED)
         },
+        f"*{FETCHING}": lambda path: FETCHING_NAME.fullmatch(path.name) is not None and _is_cache(path),
         **{f"{pattern}{PARTIAL}": is_ours for pattern, is_ours in also.items()},
     }
     for path, is_ours in _matching(store.root, unfinished):

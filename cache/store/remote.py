@@ -172,4 +172,5 @@ class RemotePart:
 def split(url: str) -> tuple[RemotePart, str]:
     """The store around the file at an address, and the file's name."""
     address = Address.of(url)
+    mirror.require_plain(address.name, address.shown)
     return RemotePart(address.folder.url), address.name

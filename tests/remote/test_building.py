@@ -1,0 +1,74 @@
+"""Builders of one cache in a store elsewhere: a courtesy, and what holds without it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+
+import pytest
+
+from decant.cache.remote import building as module
+from decant.cache.remote.building import BUILDING, abandoned, building
+from decant.cache.remote.folder import RemoteFolder
+from decant.cache.remote.opening import open_folder
+
+
+@pytest.fixture
+def folder() -> RemoteFolder:
+    return open_folder(f"memory://{uuid.uuid4().hex}")
+
+
+def build(folder: RemoteFolder, waiting: list[str], published: bool = False, expires: float = 30) -> bool:
+    with building(folder, "x.h5", waiting.append, lambda: published, expires, poll=0.02):
+        return True
+
+
+def test_one_waits_for_the_other_and_says_for_whom(folder: RemoteFolder) -> None:
+    said: list[str] = []
+    with building(folder, "x.h5", said.append, lambda: False):
+        other = threading.Thread(target=build, args=(folder, said))
+        other.start()
+        while not said:
+            time.sleep(0.01)
+        assert other.is_alive()
+    other.join(20)
+    assert not other.is_alive()
+    assert len(said) == 1
+    assert said[0].startswith("process ")
+    assert folder.names() == {}
+
+
+def test_who_waits_goes_on_when_the_cache_is_published(folder: RemoteFolder) -> None:
+    said: list[str] = []
+    with building(folder, "x.h5", said.append, lambda: False):
+        assert build(folder, said, published=True)
+        assert list(folder.names()) == [f"x.h5{BUILDING}"]
+
+
+def test_a_builder_that_was_killed_is_waited_for_no_longer_than_it_says(folder: RemoteFolder) -> None:
+    note = {"holder": "process 1 on gone", "expires": time.time() + 0.3, "token": "of another"}
+    folder.put_small(f"x.h5{BUILDING}", json.dumps(note).encode())
+    said: list[str] = []
+    assert abandoned(folder, delete=True) == []
+    assert build(folder, said)
+    assert said == ["process 1 on gone"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[" * 3000, b'{"holder": 3, "expires": "x"}', b"\0" * 10_000, b"[1]"]
+)
+def test_a_note_that_says_nothing_holds_nobody_off(folder: RemoteFolder, content: bytes) -> None:
+    folder.put_small(f"x.h5{BUILDING}", content)
+    assert build(folder, [])
+    folder.put_small(f"x.h5{BUILDING}", content)
+    assert abandoned(folder, delete=True) == [f"{folder.shown}/x.h5{BUILDING}"]
+    assert folder.names() == {}
+
+
+def test_a_builder_that_lives_goes_on_counting(folder: RemoteFolder) -> None:
+    assert module.EXPIRES > 60
+    with building(folder, "x.h5", print, lambda: False, expires=0.6):
+        time.sleep(1.2)
+        assert abandoned(folder, delete=False) == []

@@ -1,0 +1,111 @@
+"""The local copies: how much room they take, what goes first, and what stays."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+import pytest
+
+from decant.cache import LogitCache, RemoteError, StorageError, Store, leftovers
+from decant.cache.io import usage
+from decant.cache.remote import mirror
+from decant.cache.remote.addresses import Address
+from decant.cache.remote.opening import open_folder
+from decant.cache.remote.publishing import publish
+from tests.helpers.caches import build, manifest
+
+
+def stored(tmp_path: Path, *names: str) -> str:
+    """A store in memory with caches of 245,800 bytes each."""
+    url = f"memory://{uuid.uuid4().hex}"
+    for name in names:
+        publish(build(tmp_path / name, manifest(data={"name": name})), open_folder(url))
+    return url
+
+
+def copies() -> list[str]:
+    return sorted(path.name for path in mirror.home().glob("stores/*/*.h5"))
+
+
+def test_what_was_used_longest_ago_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = stored(tmp_path, "a.h5", "b.h5", "c.h5")
+    monkeypatch.setenv("DECANT_CACHE_LIMIT", "600KB")
+    a, b = (LogitCache.open(f"{url}/{name}").path for name in ("a.h5", "b.h5"))
+    os.utime(a, (1, 1))
+    with usage.using(a):
+        pass
+    os.utime(b, (1e6, 1e6))
+    LogitCache.open(f"{url}/c.h5")
+    assert copies() == ["a.h5", "c.h5"]  # a was used since
+
+
+def test_a_copy_in_use_or_unpublished_never_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = stored(tmp_path, "a.h5", "b.h5", "c.h5")
+    a, b = (LogitCache.open(f"{url}/{name}").path for name in ("a.h5", "b.h5"))
+    monkeypatch.setenv("DECANT_CACHE_LIMIT", "600KB")
+    mirror.mark_unpushed(b, True)
+    with (
+        usage.using(a),
+        pytest.raises(StorageError, match=r"copies take .* and are in use; raise DECANT_CACHE_LIMIT"),
+    ):
+        LogitCache.open(f"{url}/c.h5")
+    assert copies() == ["a.h5", "b.h5"]
+    kept: list[str] = []
+    store = Store(url)
+    assert [found.path.name for found in leftovers(store, 0, kept=lambda path, why: kept.append(why))] == [
+        "a.h5"
+    ]
+    assert kept == ["not published in its store yet"]
+    LogitCache.open(f"{url}/c.h5")
+    assert copies() == ["b.h5", "c.h5"]
+
+
+def test_a_disk_without_room_is_an_error_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = stored(tmp_path, "a.h5")
+    monkeypatch.setattr(mirror.shutil, "disk_usage", lambda path: os.terminal_size((0, 0)))
+    monkeypatch.setenv("DECANT_CACHE_LIMIT", "1TB")
+
+    class Full:
+        free, total = 1000, 10**12
+
+    monkeypatch.setattr(mirror.shutil, "disk_usage", lambda path: Full)
+    with pytest.raises(StorageError, match=r"needs 245,800 bytes, 1,000 are free on the disk"):
+        LogitCache.open(f"{url}/a.h5")
+    monkeypatch.setenv("DECANT_CACHE_LIMIT", "much")
+    with pytest.raises(StorageError, match="DECANT_CACHE_LIMIT: expected a size as 200GB, found 'much'"):
+        LogitCache.open(f"{url}/a.h5")
+
+
+def test_unfinished_copies_are_leftovers_unless_they_are_read(tmp_path: Path) -> None:
+    url = stored(tmp_path, "a.h5")
+    lazy = LogitCache.open(f"{url}/a.h5", lazy=True)
+    store = Store(url)
+    with usage.using(lazy.path):
+        assert list(leftovers(store, 0)) == []
+    assert [found.path for found in leftovers(store, 0)] == [lazy.path]
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden.h5", "a%2Fb.h5", "a%00b.h5", "x" * 300])
+def test_a_name_leads_nowhere_else(name: str) -> None:
+    with pytest.raises(RemoteError, match=r"the name of a file is expected|a part that is"):
+        LogitCache.open(f"https://host/caches/{name}" if "%" in name else f"memory://store/{name}")
+
+
+def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("s3fs", "gcsfs") else name)
+    for scheme, extra in (("s3", "s3"), ("gs", "gcs")):
+        with pytest.raises(RemoteError, match=rf"{scheme}://team/a: .* pip install 'decant-kd\[{extra}\]'"):
+            Store(f"{scheme}://team/a")
+
+
+def test_passwords_and_signatures_change_no_folder_and_are_not_in_its_name() -> None:
+    plain = Address.of("https://host/caches")
+    secret = Address.of("https://me:s3cr3t@host/caches?sig=0f0f")
+    assert plain.slug == secret.slug
+    assert "s3cr3t" not in secret.shown
+    assert "0f0f" not in secret.shown
+    assert Address.of("https://host/others").slug != plain.slug
