@@ -167,7 +167,13 @@ def require_finite(
     view: int,
     positions: NDArray[np.int64] | None = None,
 ) -> None:
-    """Raises ValueRefusedError, naming sample and view, for NaN, Inf and what overflows float32."""
+    """Raises ValueRefusedError, naming sample and view, for NaN, Inf and what overflows float32.
+
+    >>> require_finite(np.array([[1.0, np.nan]]), np.array([7]), view=0)
+    Traceback (most recent call last):
+    ...
+    decant.cache.errors.ValueRefusedError: sample 7, view 0: logit nan is not finite...
+    """
     bad = ~(np.abs(logits) <= np.finfo("f4").max)
     if bad.any():
         row, output = np.argwhere(bad)[0]

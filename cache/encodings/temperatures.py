@@ -52,7 +52,11 @@ def log_tail_bounds(
 
 
 def interpolated(bounds: Bounds) -> NDArray[np.float64]:
-    """(Q,) log mass in the middle of its bounds: off by half of their distance at most."""
+    """(Q,) log mass in the middle of its bounds: off by half of their distance at most.
+
+    >>> interpolated((np.array([-2.0]), np.array([-1.0])))
+    array([-1.5])
+    """
     return np.where(np.isneginf(bounds[1]), -np.inf, (bounds[0] + bounds[1]) / 2)
 
 

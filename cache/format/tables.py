@@ -157,6 +157,10 @@ def expected_size(manifest: Manifest) -> int:
 
 
 def rows_per_block(manifest: Manifest) -> int:
-    """The power of two of samples, or of positions, whose encoded rows come nearest below or at 64 KiB; at least 1."""
+    """The power of two of samples, or of positions, whose encoded rows come nearest below or at 64 KiB; at least 1.
+
+    >>> rows_per_block(Manifest.build(num_samples=50_000, num_outputs=100))
+    256
+    """
     row = manifest.encoding.row_bytes(manifest.num_outputs)
     return 1 << max(0, (BLOCK_BYTES // row).bit_length() - 1)

@@ -26,7 +26,9 @@ RETURNED = {
     "SigmoidScores",
     "SigmoidSummary",
     "SoftLabelStream",
+    "SparseRows",
     "Summary",
+    "SurveyedSize",
     "Unfinished",
 }
 """Classes that a caller does not make: the examples are with the functions that return them."""
