@@ -47,6 +47,10 @@ def summarize_positions(cache: LogitCache, limit: int | None = None) -> Position
     (3, -4.5, 0.5)
     >>> folder.cleanup()
     """
+    if limit is not None and not isinstance(cache.manifest.encoding, Sparse):
+        limit = min(
+            limit, max(_ENOUGH, 4 * _LOGITS // cache.num_outputs)
+        )  # logits of so many outputs take time
     rows, known, right = 0, 0, 0
     log_prob = confidence = tail = 0.0
     has_next = cache.manifest.identity["positions"]["predicts"] == "next"

@@ -185,21 +185,20 @@ class Positions:
             if token_lengths is not None or places is not None:
                 raise ValueRefusedError("token_lengths and places: there are no tokens")
             return cls(identity, of_positions)
-        ids = _integers("tokens", tokens, 2**32 - 1)
+        ids = _unsigned("tokens", tokens)
         of_tokens = of_positions if token_lengths is None else _lengths("token_lengths", token_lengths)
         if of_tokens.num_samples != of_positions.num_samples or of_tokens.total != len(ids):
             raise ValueRefusedError(
                 f"tokens: expected {of_tokens.total:,} of {of_positions.num_samples:,} samples as their lengths say, "
                 f"found {len(ids):,} of {of_tokens.num_samples:,}"
             )
-        stored = ids.astype("<u2" if ids.max(initial=0) < 2**16 else "<u4")
         own = {} if _axis(of_tokens) == _axis(of_positions) else _axis(of_tokens)
-        identity["tokens"] = {"dtype": stored.dtype.name, "sha256": sha256(stored), **own}
-        at = None if places is None else _integers("places", places, 2**32 - 1).astype("<u4")
+        identity["tokens"] = {"dtype": ids.dtype.name, "sha256": sha256(ids), **own}
+        at = None if places is None else _unsigned("places", places).astype("<u4", copy=False)
         _check_places(of_positions, of_tokens, at)
         if at is not None:
             identity["places_sha256"] = sha256(at)
-        return cls(identity, of_positions, stored, of_tokens, at)
+        return cls(identity, of_positions, ids, of_tokens, at)
 
     @property
     def num_samples(self) -> int:
@@ -271,17 +270,28 @@ def _lengths(name: str, given: ArrayLike) -> Lengths:
 
 
 def _integers(name: str, given: ArrayLike, most: int) -> NDArray[np.int64]:
+    return _in_range(name, given, most).astype(np.int64)
+
+
+def _unsigned(name: str, given: ArrayLike) -> NDArray[np.unsignedinteger]:
+    """In two bytes each, or four where these are too few; not copied where they are so already, as there may be
+    billions of them.
+    """
+    found = _in_range(name, given, 2**32 - 1)
+    return found.astype("<u2" if found.max(initial=0) < 2**16 else "<u4", copy=False)
+
+
+def _in_range(name: str, given: ArrayLike, most: int) -> NDArray[np.integer]:
     try:
         found = np.asarray(given)
     except ValueError as error:
         raise ValueRefusedError(f"{name}: {error}") from None
     if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
         raise ValueRefusedError(f"{name}: expected (…,) integers, found {found.shape} {found.dtype}")
-    bad = (found < 0) | (found > most)
-    if bad.any():
-        place = int(np.flatnonzero(bad)[0])
+    if found.size and not 0 <= int(found.min()) <= int(found.max()) <= most:
+        place = int(np.flatnonzero((found < 0) | (found > most))[0])
         raise ValueRefusedError(f"{name}: expected 0 to {most:,}, found {found[place]} at {place:,}")
-    return found.astype(np.int64)
+    return found
 
 
 def _check_places(positions: Lengths, tokens: Lengths, places: NDArray[np.uint32] | None) -> None:

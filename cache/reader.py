@@ -114,9 +114,11 @@ class LogitCache:
             times_count=not content.is_copied and lazy is None,
         )
         if verify == "open":
-            problems = self.verify()
-            if problems:
-                raise CorruptError(f"{path}: {problems[0]}")
+            damaged = self._checks.check_all()
+            if damaged:
+                raise CorruptError(f"{path}: {self._name(damaged[0])} is not as it was written")
+            if self._once:
+                self._check_once()
 
     @classmethod
     def open(
@@ -459,7 +461,8 @@ class LogitCache:
         return CorruptError(f"{self.path}: {what}; `decant cache verify` names the samples")
 
     def verify(self, part: tuple[int, int] = (0, 1)) -> list[str]:
-        """Checks every block; returns a list of problems, empty for a sound cache.
+        """Checks every block, and whether compact rows and rows of positions can be; returns a list of problems, empty
+        for a sound cache.
 
         part: (i, n) checks the i-th of n equal runs of blocks alone, 0 ≤ i < n, as one job of several does. Raises
         ValueError for another.
@@ -486,7 +489,7 @@ class LogitCache:
         problems = [
             f"`{name}` is not as the manifest says"
             for name, digest in self._digests().items()
-            if not damaged and sha256(self._tables[name]) != digest
+            if chosen.start == 0 and not damaged and sha256(self._whole_table(name)) != digest
         ]
         for number in chosen:
             view, block = divmod(number, self._blocks.per_view)

@@ -420,3 +420,14 @@ def test_rows_that_are_shifted_by_one_are_doubted(tmp_path: Path) -> None:
                     writer.publish()
             else:
                 writer.publish()
+
+
+def test_tokens_of_few_bytes_are_not_copied() -> None:
+    """There may be billions of them, in a mapped file."""
+    tokens = np.arange(9, dtype="<u2")
+    positions = Positions.of([4, 5], tokens=tokens, predicts="next")
+    assert positions.tokens is not None
+    assert np.shares_memory(positions.tokens, tokens)
+    same = Positions.of([4, 5], tokens=tokens.astype("i8"), predicts="next")
+    assert same.identity == positions.identity
+    assert Positions.of([1], tokens=[2**16], predicts="next").identity["tokens"]["dtype"] == "uint32"
