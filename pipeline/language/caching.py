@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from decant.cache import (
     CacheWarning,
     Encoding,
+    Head,
+    Hidden,
     LogitCache,
     LogitCacheWriter,
     Manifest,
@@ -64,7 +66,7 @@ def cache_logits(
     samples: TokenSamples,
     path: str | os.PathLike[str],
     *,
-    encoding: Encoding | None = None,
+    encoding: Encoding | Literal["hidden"] | None = None,
     views: int = 1,
     tokens_per_batch: int = 4096,
     device: str | torch.device | None = None,
@@ -83,7 +85,8 @@ def cache_logits(
     back. samples: of `decant.language.TokenSamples`. The head is applied to some positions at a time, so that (B, L, C)
     never exists.
 
-    encoding: by default `decant.encodings.Sparse(head=64)`. views: of an encoding with draws, how many draws of each
+    encoding: by default `decant.encodings.Sparse(head=64)`; "hidden" stores what the head is applied to, and the head
+    once: exact at every temperature, in 2·d bytes a position. views: of an encoding with draws, how many draws of each
     position are stored. tokens_per_batch: how many tokens, with padding, the teacher reads at once. num_outputs: C, by
     default the number of the tokenizer's tokens; rows of the head beyond, which pad a vocabulary, are left out.
 
@@ -91,10 +94,12 @@ def cache_logits(
     than tokens or fewer positions than a sample has; DataError for settings that cannot be. Warns where the teacher
     seems to be untrained, or its outputs to be shifted by one.
     """
-    place, stored = Path(path), encoding or Sparse()
-    _check(teacher, samples, stored, views, tokens_per_batch)
+    place = Path(path)
+    _check(teacher, samples, encoding, views, tokens_per_batch)
     model = CausalModel(teacher, num_outputs or samples.corpus.num_ids)
     _check_lengths(model, samples)
+    on = teachers.device_of(teacher, device)
+    stored = _hidden(model, samples, on) if encoding == "hidden" else encoding or Sparse()
     positions = positions_of(samples)
     manifest = _manifest(model, samples, positions, stored, views, name)
     found = _find(place, manifest)
@@ -109,8 +114,8 @@ def cache_logits(
         if found is not None:
             return found
         with (
-            teachers.evaluating(teacher, teachers.device_of(teacher, device)),
-            LogitCacheWriter(place, manifest, positions=positions) as writer,
+            teachers.evaluating(teacher, on),
+            LogitCacheWriter(place, manifest, positions=positions, head=_head_of(stored)) as writer,
         ):
             model.prepare(probe(samples))
             _Pass(model, samples, stored, views).fill(
@@ -160,28 +165,35 @@ class _Pass:
     def _encoded(self, batch: TeacherBatch) -> list[tuple[list[Rows], Tensor]]:
         """For each view the rows of some positions after others, and log-probabilities (Q,) of the next tokens."""
         device = self._model.device
-        hidden = self._model.hidden(batch.ids.to(device), batch.mask.to(device)).flatten(0, 1)
+        hidden = self._model.hidden(batch.ids.to(device), batch.mask.to(device)).flatten(0, 1)[
+            batch.places.to(device)
+        ]
         counts = self._samples.num_positions[batch.samples]
         of = np.repeat(batch.samples, counts)
         within = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
         parts: list[list[Rows]] = [[] for _ in range(self._views)]
         log_probs, first = [], 0
-        for logits in self._model.logits(hidden[batch.places.to(device)]):
+        for logits in self._model.logits(hidden):
             some = slice(first, first + len(logits))
             next_ids = batch.next_ids[some].to(device)
             self._look(logits, next_ids, batch.current_ids[some])
             for view, part in enumerate(parts):
-                rows, log_sum_exp = self._encode(logits, of[some], view, within[some])
+                rows, log_sum_exp = self._encode(logits, hidden[some], of[some], view, within[some])
                 part.append(rows)
             log_probs.append((logits.gather(1, next_ids[:, None])[:, 0] - log_sum_exp).clamp(max=0))
             first = some.stop
         return [(part, torch.cat(log_probs)) for part in parts]
 
     def _encode(
-        self, logits: Tensor, of: NDArray[np.int64], view: int, within: NDArray[np.int64]
+        self, logits: Tensor, hidden: Tensor, of: NDArray[np.int64], view: int, within: NDArray[np.int64]
     ) -> tuple[Rows, Tensor]:
-        """The rows of logits (q, C), or what has them when they have come from the device; and their log-sum-exp."""
+        """The rows of logits (q, C) of hidden states (q, d), or what has them when they have come from the device; and
+        the log-sum-exp of the logits.
+        """
         encoding = self._encoding
+        if isinstance(encoding, Hidden):
+            rows = encoding.encode(hidden.float().cpu().numpy(), of, view, within)
+            return lambda: rows, logits.logsumexp(1)
         if isinstance(encoding, Sparse) and encodes_on(logits.device):
             encoded = encode_sparse(logits, encoding, of, view, within)
             on_its_way = RowsOnHost(encoded, encoding, logits.shape[1])
@@ -203,6 +215,17 @@ class _Pass:
         if doubt is not None and not self._said:
             self._said = True
             warnings.warn(f"{type(self._model.network).__name__}: {doubt}", CacheWarning, stacklevel=5)
+
+
+def _hidden(model: CausalModel, samples: TokenSamples, device: torch.device) -> Hidden:
+    """The encoding of the teacher's hidden states."""
+    with teachers.evaluating(model.network, device):
+        model.prepare(probe(samples))
+        return Hidden.of(model.head())
+
+
+def _head_of(encoding: Encoding) -> Head | None:
+    return encoding.head if isinstance(encoding, Hidden) else None
 
 
 def _write(
@@ -265,8 +288,10 @@ def _check(teacher: object, samples: object, encoding: object, views: int, token
             f"samples: expected decant.language.TokenSamples, found {type(samples).__name__}; a corpus becomes samples "
             "by TokenSamples(corpus, max_length=…)"
         )
-    if not isinstance(encoding, Encoding):
-        raise DataError(f"encoding: expected one of decant.encodings, as Sparse(head=64), found {encoding!r}")
+    if encoding is not None and encoding != "hidden" and not isinstance(encoding, Encoding):
+        raise DataError(
+            f'encoding: expected one of decant.encodings, as Sparse(head=64), or "hidden", found {encoding!r}'
+        )
     if views < 1 or (views > 1 and not getattr(encoding, "draws", 0)):
         raise DataError(f"views: expected 1, found {views}: views are other draws, and the encoding has none")
     if tokens_per_batch < 1:

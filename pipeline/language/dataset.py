@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from decant.cache import LogitCache, Sparse
+from decant.cache import Hidden, LogitCache, Sparse
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import DataError
 from decant.pipeline.language.alignment import (
@@ -22,6 +23,7 @@ from decant.pipeline.language.alignment import (
     require_same_samples,
     require_same_tokens,
 )
+from decant.pipeline.language.teacher_head import TeacherHead
 from decant.pipeline.objectives import SparseTargets
 
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
@@ -39,7 +41,9 @@ class TokenBatch:
     labels: Tensor
     """(Q,) int64: the token that follows each place."""
     targets: SparseTargets | Tensor
-    """The teacher's rows: sparse ones, or logits (Q, C) of a dense cache."""
+    """The teacher's rows: sparse ones; logits (Q, C) of a dense cache; of hidden states (Q, d), from which
+    `TokenDataset.teacher_logits` makes logits.
+    """
     num_outputs: int
     """C."""
 
@@ -145,6 +149,23 @@ class TokenDataset(Dataset[dict[str, Any]]):
             self.cache.num_outputs,
         )
 
+    def teacher_logits(self, batch: TokenBatch) -> Tensor:
+        """(Q, C) float32, the teacher's logits of a batch of a cache of hidden states, or of a dense one, on the device
+        of the batch. Raises TypeError for sparse rows, which do not have them.
+        """
+        if not isinstance(batch.targets, Tensor):
+            raise TypeError(
+                "teacher_logits: sparse rows have no logits of all outputs; compare with batch.targets"
+            )
+        if not isinstance(self.cache.manifest.encoding, Hidden):
+            return batch.targets.float()
+        return self.head.logits(batch.targets)
+
+    @cached_property
+    def head(self) -> TeacherHead:
+        """Of a cache of hidden states, what makes logits of them. Raises TypeError for another cache."""
+        return TeacherHead(self.cache.head)
+
     def _rows(self, items: Sequence[Mapping[str, Any]], indices: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Items without their numbers; each part of one that sees itself alone is one of its own."""
         rows: list[dict[str, Any]] = []
@@ -185,6 +206,8 @@ class TokenDataset(Dataset[dict[str, Any]]):
     def _targets(self, indices: NDArray[np.int64], labels: NDArray[np.int64]) -> SparseTargets | Tensor:
         view = int(self._epoch) % self.cache.num_views
         encoding = self.cache.manifest.encoding
+        if isinstance(encoding, Hidden):
+            return torch.from_numpy(np.array(self.cache.hidden(indices, view)))
         if not isinstance(encoding, Sparse):
             return torch.from_numpy(np.array(self.cache.logits(indices, view)))
         rows = self.cache.rows(indices, view)

@@ -7,13 +7,15 @@ head, and the head is applied to the positions that are wanted, some at a time.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from decant.cache import Head
 from decant.pipeline.errors import ModelError, is_out_of_memory
 from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.notices import say_once
@@ -24,7 +26,21 @@ _ON_A_DEVICE = 4  # as many, since each kernel of a GPU is started by the host
 _ROUNDING = {torch.float32: 2**-16, torch.float64: 2**-16, torch.float16: 2**-9}
 """How far the logits of fewer positions may be from those of all, as a share of the largest; bfloat16 has 2⁻⁶."""
 
-Outputs = Callable[[Tensor], Tensor]
+
+@dataclass(frozen=True)
+class After:
+    """What is done to the outputs of a head: cap·tanh(scale·outputs/cap)."""
+
+    words: str = "nothing"
+    scale: float = 1.0
+    cap: float | None = None
+    divides: bool = False
+    """Whether outputs are divided by 1/scale, which rounds otherwise."""
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        if self.scale != 1:
+            outputs = outputs / (1 / self.scale) if self.divides else outputs * self.scale
+        return outputs if self.cap is None else torch.tanh(outputs / self.cap) * self.cap
 
 
 class CausalModel:
@@ -44,9 +60,12 @@ class CausalModel:
         self.num_outputs, self.num_rows = num_outputs, 0
         self._takes = _arguments(network)
         self._head: nn.Module | None = None
-        self._after: Outputs = _as_they_are
-        self.after = "nothing"
+        self._after = After()
+
+    @property
+    def after(self) -> str:
         """What is done to the outputs of the head, in words."""
+        return self._after.words
 
     @property
     def device(self) -> torch.device:
@@ -87,9 +106,9 @@ class CausalModel:
         self._require_causal(ids, logits)
         self._head = None
         for head in self._candidates(seen, logits):
-            for name, after in self._afters():
+            for after in self._afters():
                 if _are_close(after(seen[head]), logits):
-                    self._head, self._after, self.after = head, after, name
+                    self._head, self._after = head, after
                     break
             if self._head is not None and self._agrees(ids, logits):
                 return
@@ -132,6 +151,26 @@ class CausalModel:
         for some in hidden.split(step):
             found = some if self._head is None else self._after(self._head(some))
             yield found[:, : self.num_outputs].float()
+
+    def head(self) -> Head:
+        """The head with what is done after it, for a cache of hidden states: weight (C, d), and bias (C,) if any.
+
+        Raises ModelError where no linear layer was found to be the head.
+        """
+        layer = self._head
+        if not isinstance(layer, nn.Linear):
+            raise ModelError(
+                f"{self._name}: has no linear layer that makes its logits of hidden states, so these cannot be stored "
+                "in their place; store logits: encoding=decant.encodings.Sparse()"
+            )
+        scale, cap = self._after.scale, self._after.cap
+        dtype: Literal["float16", "float32"] = "float16" if layer.weight.dtype == torch.float16 else "float32"
+        bias = None if layer.bias is None else layer.bias[: self.num_outputs].detach().float() * scale
+        weight = layer.weight[: self.num_outputs].detach()
+        weight = weight if dtype == "float16" else weight.float()
+        return Head.of(
+            weight.cpu(), None if bias is None else bias.cpu(), scale=scale, soft_cap=cap, dtype=dtype
+        )
 
     @property
     def _name(self) -> str:
@@ -199,19 +238,19 @@ class CausalModel:
                 "no causal language model in evaluation mode; a masked one, as BERT, cannot say what comes next"
             )
 
-    def _afters(self) -> Iterator[tuple[str, Outputs]]:
+    def _afters(self) -> Iterator[After]:
         """What may be done to the outputs of a head, by what configurations call it."""
         config = getattr(self.network, "config", None)
         config = getattr(config, "text_config", config)
         cap = getattr(config, "final_logit_softcapping", None)
         if cap:
-            yield f"soft cap {cap:g}", lambda logits: torch.tanh(logits / cap) * cap
+            yield After(f"soft cap {cap:g}", cap=float(cap))
         scaling, scale = getattr(config, "logits_scaling", None), getattr(config, "logit_scale", None)
         if scaling:
-            yield f"divided by {scaling:g}", lambda logits: logits / scaling
+            yield After(f"divided by {scaling:g}", 1 / scaling, divides=True)
         if isinstance(scale, int | float) and scale:
-            yield f"times {scale:g}", lambda logits: logits * scale
-        yield "nothing", _as_they_are  # last: of small logits a soft cap leaves no trace
+            yield After(f"times {scale:g}", float(scale))
+        yield After()  # last: of small logits a soft cap leaves no trace
 
     def _agrees(self, ids: Tensor, logits: Tensor) -> bool:
         """Whether both halves, one after the other, give the network's logits."""
@@ -250,10 +289,6 @@ def _arguments(network: nn.Module) -> set[str]:
         return set(inspect.signature(getattr(network, "_orig_mod", network).forward).parameters)
     except (TypeError, ValueError):
         return set()
-
-
-def _as_they_are(logits: Tensor) -> Tensor:
-    return logits
 
 
 def _are_close(found: Tensor, expected: Tensor, dtype: torch.dtype | None = None) -> bool:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from decant.cache import LogitCache, Sparse
+from decant.cache import Hidden, LogitCache, Sparse
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import DataError
 from decant.pipeline.language.alignment import require_aligned, require_same_samples
 from decant.pipeline.language.batches import TeacherBatch, batches, plan
 from decant.pipeline.language.caching import probe
 from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.teacher_head import TeacherHead
 from decant.pipeline.objectives import SparseTargets, kd, sparse_kd
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.support.progress import progress
@@ -59,6 +60,7 @@ def measure(
         raise DataError(f"tokens_per_batch: expected 1 or more, found {tokens_per_batch}")
     require_same_samples(samples, cache)
     model, sums = CausalModel(student, cache.num_outputs), _Sums()
+    head = TeacherHead(cache.head) if isinstance(cache.manifest.encoding, Hidden) else None
     total = int(samples.lengths.sum())
     with (
         teachers.evaluating(student, teachers.device_of(student, device)),
@@ -66,7 +68,7 @@ def measure(
     ):
         model.prepare(probe(samples))
         for batch in batches(samples, plan(samples.lengths, tokens_per_batch)):
-            _add(sums, model, cache, batch)
+            _add(sums, model, cache, batch, head)
             advance(int(samples.lengths[batch.samples].sum()))
     return sums.measures()
 
@@ -91,7 +93,9 @@ class _Sums:
 
 
 @torch.inference_mode()
-def _add(sums: _Sums, model: CausalModel, cache: LogitCache, batch: TeacherBatch) -> None:
+def _add(
+    sums: _Sums, model: CausalModel, cache: LogitCache, batch: TeacherBatch, head: TeacherHead | None
+) -> None:
     device = model.device
     hidden = model.hidden(batch.ids.to(device), batch.mask.to(device)).flatten(0, 1)[batch.places.to(device)]
     labels, first = batch.next_ids.to(device), 0
@@ -100,16 +104,20 @@ def _add(sums: _Sums, model: CausalModel, cache: LogitCache, batch: TeacherBatch
     sums.count += len(labels)
     for logits in model.logits(hidden):
         some = slice(first, first + len(logits))
-        likely = logits.argmax(1)
+        likely, theirs = logits.argmax(1), targets[some]
+        if head is not None and isinstance(theirs, Tensor):
+            theirs = head.logits(theirs)
         sums.loss += float(functional.cross_entropy(logits, labels[some], reduction="sum"))
-        sums.kl += len(logits) * float(_kl(logits, targets[some], labels[some]))
+        sums.kl += len(logits) * float(_kl(logits, theirs, labels[some]))
         sums.hits += int((likely == labels[some]).sum())
-        sums.agreed += int((likely == _most_likely(targets[some])).sum())
+        sums.agreed += int((likely == _most_likely(theirs)).sum())
         first = some.stop
 
 
 def _targets(cache: LogitCache, batch: TeacherBatch, device: torch.device) -> SparseTargets | Tensor:
     encoding = cache.manifest.encoding
+    if isinstance(encoding, Hidden):
+        return torch.from_numpy(np.array(cache.hidden(batch.samples, 0))).to(device)
     if not isinstance(encoding, Sparse):
         return torch.from_numpy(np.array(cache.logits(batch.samples, 0), np.float32)).to(device)
     rows = cache.rows(batch.samples, 0)

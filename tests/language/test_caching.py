@@ -66,6 +66,24 @@ def test_every_layout_of_samples_gets_the_rows_of_its_own_places(
         assert np.allclose(cache.logits([index], 0), by_hand(teacher, laid_out, index), atol=2e-4), index
 
 
+def test_hidden_states_and_the_head_give_the_teachers_logits(
+    samples: TokenSamples, teacher: Any, tmp_path: Path
+) -> None:
+    cache = cache_logits(teacher, samples, tmp_path / "c.h5", encoding="hidden")
+    assert cache.hidden([0], 0).shape == (samples.num_positions[0], 32)
+    for index in (0, 7, 39):
+        logits = by_hand(teacher, samples, index)
+        assert np.allclose(cache.logits([index], 0), logits, atol=2e-3 * np.abs(logits).max())
+        log_probs = logits - np.logaddexp.reduce(logits.astype("f8"), axis=1, keepdims=True)
+        ids, at = samples.tokens(index), samples.positions(index)
+        recorded = cache.next_log_prob([index], 0)
+        assert np.allclose(recorded, log_probs[np.arange(len(at)), ids[at + 1]], rtol=2e-3, atol=2e-3)
+    assert (
+        cache_logits(teacher, samples, tmp_path / "c.h5", encoding="hidden").manifest.key
+        == cache.manifest.key
+    )
+
+
 def test_of_a_chat_only_the_assistants_places_have_rows(tokenizer: Any, teacher: Any, tmp_path: Path) -> None:
     rows = [language.chat("how was it?", "great fun", "and?", "moving"), language.chat("and you?", "boring")]
     corpus = tokenise(rows, tokenizer, tmp_path / "chats", targets="assistant")

@@ -113,14 +113,18 @@ def test_with_draws_epoch_e_reads_view_e_mod_v(samples: TokenSamples, teacher: A
     assert not torch.equal(ids[0], ids[1])
 
 
-def test_a_dense_cache_gives_logits(samples: TokenSamples, teacher: Any, tmp_path: Path) -> None:
-    cache = cache_logits(teacher, samples, tmp_path / "c.h5", encoding=Dense("float32"))
+@pytest.mark.parametrize("encoding", [Dense("float32"), "hidden"], ids=str)
+def test_dense_caches_and_those_of_hidden_states_give_logits(
+    encoding: Any, samples: TokenSamples, teacher: Any, tmp_path: Path
+) -> None:
+    cache = cache_logits(teacher, samples, tmp_path / "c.h5", encoding=encoding)
     train = TokenDataset(samples, cache)
     batch = train.collate([train[5], train[2]]).to("cpu")
     with torch.inference_mode():
         live = batch.logits(teacher(**batch.inputs))
-    assert isinstance(batch.targets, torch.Tensor)
-    assert torch.allclose(live, batch.targets, atol=2e-4)
+    assert torch.allclose(live, train.teacher_logits(batch), atol=2e-4 if encoding != "hidden" else 0.1)
+    loader = DataLoader(train, 8, collate_fn=train.collate, num_workers=1)
+    assert sum(len(train.teacher_logits(each)) for each in loader) == cache.num_positions
 
 
 def test_other_texts_tokenizers_templates_and_cuts_are_refused_before_training(
@@ -236,6 +240,8 @@ def test_a_cache_without_positions_and_other_items_are_refused(
     with pytest.raises(MismatchError, match=r"is a cache of whole samples"):
         TokenDataset(samples, whole)
     train = TokenDataset(samples, cache)
+    with pytest.raises(TypeError, match="sparse rows have no logits of all outputs"):
+        train.teacher_logits(train.collate([train[0]]))
     with pytest.raises(DataError, match="expected items of a decant"):
         train.collate([{"input_ids": torch.zeros(3)}])
     with pytest.raises(DataError, match="padding_side"):

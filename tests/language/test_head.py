@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from decant.pipeline.errors import ModelError
 from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.teacher_head import TeacherHead
 from decant.pipeline.support.notices import forget_what_was_said
 from tests.helpers import language
 
@@ -101,6 +102,21 @@ def test_both_halves_together_are_the_whole(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in _SLOW])
+def test_the_head_alone_makes_logits_of_hidden_states(name: str) -> None:
+    torch.manual_seed(0)
+    model = CausalModel(NETWORKS[name][0]().eval(), num_outputs=340)
+    model.prepare(IDS)
+    hidden = model.hidden(IDS, MASK).flatten(0, 1)
+    expected = torch.cat(list(model.logits(hidden)))
+    head = model.head()
+    assert (head.num_outputs, head.width) == (340, hidden.shape[1])
+    rounding = float(expected.abs().max()) * (2**-7 if name == "bfloat16" else 1e-5)
+    stored = hidden.float()
+    assert torch.allclose(torch.from_numpy(head.logits(stored.numpy())), expected, atol=rounding)
+    assert torch.allclose(TeacherHead(head).logits(stored), expected, atol=rounding)
+
+
 def test_the_head_is_applied_to_a_few_positions_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     model = CausalModel(language.llama(350), num_outputs=340)
     model.prepare(IDS)
@@ -122,6 +138,8 @@ def test_where_no_layer_is_the_head_the_logits_of_the_whole_are_taken_and_that_i
     model.prepare(IDS)
     assert "no layer of it is found that computes its logits" in capsys.readouterr().err
     parts = torch.cat(list(model.logits(model.hidden(IDS, MASK).flatten(0, 1))))
+    with pytest.raises(ModelError, match="has no linear layer that makes its logits of hidden states"):
+        model.head()
     with torch.inference_mode():
         assert torch.equal(parts, network(IDS).flatten(0, 1)[:, :340])
 

@@ -15,10 +15,13 @@ from decant.language import TokenSamples, cache_logits, measure
 from tests.helpers import language
 
 
-@pytest.mark.parametrize("encoding", [Dense("float32"), Sparse(head=340)], ids=["dense", "sparse"])
+@pytest.mark.parametrize(
+    "encoding", [Dense("float32"), Sparse(head=340), "hidden"], ids=["dense", "sparse", "hidden"]
+)
 def test_measures_are_those_by_hand(
-    encoding: Any, samples: TokenSamples, teacher: Any, tmp_path: Path
+    encoding: Any, samples: TokenSamples, teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("decant.pipeline.language.head._CHUNK_BYTES", 4 * 352 * 50)  # 50 positions at a time
     cache = cache_logits(teacher, samples, tmp_path / "c.h5", encoding=encoding)
     student = language.llama(340, seed=3).train()
     found = measure(student, samples, cache, tokens_per_batch=100, show_progress=False)
