@@ -12,7 +12,7 @@ DECANT := $(VENV)/bin/decant
 RUN     = --recipe $(RECIPE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-integrations docs browser check format bench bench-compare bench-encodings bench-objectives study teacher cache-logits student evaluate report clean
+.PHONY: help demo test test-integrations docs browser check format bench bench-compare bench-encodings bench-losses bench-objectives study teacher cache-logits student evaluate report clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench-objectives: $(READY) ## every objective on the digits, 5 seeds
 
 bench-encodings: $(READY) ## what each encoding of a cache costs in bytes and in error
 	$(VENV)/bin/python -m benchmarks.encodings $(ARGS)
+
+bench-losses: $(READY) ## what losses of sparse rows cost beside a cross-entropy, and to encode a row
+	$(VENV)/bin/python -m benchmarks.losses $(ARGS)
 
 bench-compare: $(READY) ## OLD=FILE.json NEW=FILE.json: what two runs of the measurements differ in
 	@$(VENV)/bin/python -m benchmarks.compare $(OLD) $(NEW)

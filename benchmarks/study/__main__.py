@@ -42,13 +42,21 @@ def main() -> None:
     parser.add_argument(
         "--views", nargs="+", default=["1", "4", "16", "64", "all"], help="values of views.count"
     )
+    parser.add_argument(
+        "--encodings",
+        nargs="+",
+        default=[],
+        help="compact caches beside each: dense-u8, sparse-K, draws-K; at equal bytes compare rows of the table "
+        "whose caches are as large",
+    )
     parser.add_argument("--patience", type=int, default=5, help="how many times longer the long schedule is")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs, caches and results go")
     options = parser.parse_args()
     own = HERE / f"{options.recipe}.toml"
     recipe = load_recipe(str(own) if own.is_file() else options.recipe, options.overrides)
     counts = tuple(word if word == "all" else int(word) for word in options.views)
-    made = measure(recipe, counts, options.patience, options.out / f"study-{recipe.name}")
+    encodings = tuple(options.encodings)
+    made = measure(recipe, counts, options.patience, options.out / f"study-{recipe.name}", encodings)
     print(table.markdown(made))
     path = options.out / f"study-{recipe.name}.json"
     write_atomically(path, json.dumps(made, indent=1).encode())
@@ -56,7 +64,9 @@ def main() -> None:
     print(f"made {path} and {path.with_suffix('.png')}")
 
 
-def measure(recipe: Recipe, counts: tuple[int | str, ...], patience: int, base: Path) -> dict[str, Any]:
+def measure(
+    recipe: Recipe, counts: tuple[int | str, ...], patience: int, base: Path, encodings: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Every figure of the study of a recipe, as plain JSON."""
     store, splits = Store(base / "caches"), Splits.load(recipe.settings)
     teacher, _ = make_teacher(Plan.of(recipe, base), CPU)
@@ -68,7 +78,7 @@ def measure(recipe: Recipe, counts: tuple[int | str, ...], patience: int, base: 
         for schedule, epochs in {"short": settings.epochs, "long": settings.epochs * patience}.items():
             student = settings.model_copy(update={"seed": seed, "epochs": epochs})
             chosen = Recipe(recipe.name, recipe.settings.model_copy(update={"student": student}))
-            for arm in arms(chosen, counts, base, store, teacher):
+            for arm in arms(chosen, counts, base, store, teacher, encodings):
                 found = load_result_on(arm.job.folder, splits.test, CPU, on_test)
                 result = found or train_network(arm.job, chosen, splits.test, CPU, on_test)[0]
                 kept.add(str(arm.job.folder), _run(arm, result, schedule, epochs), new=found is None)

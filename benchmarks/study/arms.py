@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from decant.cache import Keys, SoftLabelDataset, Store
 from decant.pipeline import objectives
+from decant.pipeline.config.cache_settings import EncodingSettings
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings, ViewsSettings
 from decant.pipeline.networks.spec import specify_network
@@ -79,10 +80,29 @@ class LiveTeacher:
         return inputs, labels, torch.from_numpy(logits)
 
 
+def encoding_of(name: str, temperature: float) -> EncodingSettings:
+    """`dense-u8`, `sparse-K` or `draws-K`, for an objective at a temperature. Raises ValueError for another name."""
+    kind, _, kept = name.partition("-")
+    if name == "dense-u8":
+        return EncodingSettings(kind="dense-u8")
+    if kind not in ("sparse", "draws") or not kept.isdigit():
+        raise ValueError(f"encoding: expected dense-u8, sparse-K or draws-K, found {name!r}")
+    kept_as = {"head": int(kept)} if kind == "sparse" else {"draws": int(kept)}
+    temperatures = tuple(sorted({1.0, temperature}))
+    return EncodingSettings.model_validate({"kind": "sparse", "temperatures": temperatures, **kept_as})
+
+
 def arms(
-    recipe: Recipe, counts: tuple[int | str, ...], base: Path, store: Store, teacher: Result
+    recipe: Recipe,
+    counts: tuple[int | str, ...],
+    base: Path,
+    store: Store,
+    teacher: Result,
+    encodings: tuple[str, ...] = (),
 ) -> Iterator[Arm]:
-    """Every way, with the recipe's epochs and seed; builds the caches that are missing."""
+    """Every way, with the recipe's epochs and seed; builds the caches that are missing. Each number of views comes with
+    every logit, and then in each of the encodings, see `encoding_of`.
+    """
     cpu, settings = torch.device("cpu"), recipe.settings.student
     splits = Splits.load(recipe.settings)
     views = recipe.settings.views
@@ -110,14 +130,27 @@ def arms(
     images = ViewedData(splits.student_train.data, views.model_copy(update={"augment": (), "count": 1}))
     fixed = FixedLogits(live, predict(network, images, cpu, recipe.settings.cache.precision))
     yield Arm("fixed logits, augmented inputs", job("fixed", "distilled", fixed, distil, live.live_views))
+    temperature = float(getattr(settings.objective, "temperature", 1.0))
     for count in counts:
         counted = replace(recipe, settings=_with_count(recipe.settings, count))
-        cached = cache_logits(Plan.of(counted, base, store), cpu, lambda holder: None)
         viewed = ViewedData(splits.student_train.data, counted.settings.views)
-        data = SoftLabelDataset(viewed, cached.cache, compare_labels=not viewed.mixes_labels)
-        yield Arm(f"V = {count}", job(f"V={count}", "distilled", data, distil, viewed.cached_views), cached)
+        for encoding in (None, *encodings):
+            stored = (
+                counted if encoding is None else _with_encoding(counted, encoding_of(encoding, temperature))
+            )
+            cached = cache_logits(Plan.of(stored, base, store), cpu, lambda holder: None)
+            cache = cached.cache.at_temperature(temperature)
+            data = SoftLabelDataset(viewed, cache, compare_labels=not viewed.mixes_labels)
+            suffix = "" if encoding is None else f", {encoding}"
+            arm = job(f"V={count}{suffix}", "distilled", data, distil, viewed.cached_views)
+            yield Arm(f"V = {count}{suffix}", arm, cached)
     taught = LiveTeacher(live, network, recipe.settings.cache.precision)
     yield Arm("live teacher", job("live", "distilled", taught, distil, live.live_views))
+
+
+def _with_encoding(recipe: Recipe, encoding: EncodingSettings) -> Recipe:
+    cache = recipe.settings.cache.model_copy(update={"encoding": encoding})
+    return replace(recipe, settings=recipe.settings.model_copy(update={"cache": cache}))
 
 
 def _with_count(settings: Settings, count: int | str) -> Settings:
