@@ -28,7 +28,7 @@ def evaluate_runs(plan: Plan, device: torch.device) -> Iterator[Result]:
     is with the teacher that it was trained from, if that teacher is in the run folder. The ranks of a job divide the
     test part. Raises NotMadeError if no network is finished.
     """
-    ranks = join_ranks(plan)
+    ranks = join_ranks(plan, device)
     compare_data(ranks, plan.data.student_fingerprints)
     with training_group(ranks, device) as group:
         yield from _evaluate_runs(plan, device, group)

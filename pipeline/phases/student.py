@@ -59,7 +59,7 @@ def train_students(
     own, as `student.parallel` says; then rank 0 yields all of them, its own first. Raises as `soft_labels.open_cache`
     does, and RankError where ranks have not the same program, recipe or data.
     """
-    ranks = join_ranks(plan)
+    ranks = join_ranks(plan, device)
     splits = plan.splits
     cache = soft_labels.open_cache(plan, verify)
     compare_data(ranks, plan.data.student_fingerprints, cache)

@@ -31,7 +31,7 @@ def make_teacher(plan: Plan, device: torch.device, log_to: LogTo | None = None) 
     students can be compared with it without loading it. The ranks of a job train it together. Raises DataError if no
     sample has a label to train on, RankError where ranks have not the same program, recipe or data.
     """
-    ranks = join_ranks(plan)
+    ranks = join_ranks(plan, device)
     compare_data(ranks, plan.data.teacher_fingerprints)
     with training_group(ranks, device) as group:
         return _make_teacher(plan, device, log_to, group)

@@ -24,13 +24,15 @@ _OF_MACHINES = ("root", "pack")
 """Settings of `[data]` in which machines may differ: where the files lie, and how they are kept."""
 
 
-def join_ranks(plan: Plan) -> Job | None:
-    """The ranks that carry out a plan together; None where this process is by itself.
+def join_ranks(plan: Plan, device: torch.device) -> Job | None:
+    """The ranks that carry out a plan together, each on its device; None where this process is by itself.
 
     Raises RankError, in one rank, which says what a rank differs in: program, recipe or code of the user's.
     """
     job = join()
     if job is not None:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # or every rank would take some memory of the first GPU
         require_equal_ranks(job, "program", program_facts())
         require_equal_ranks(job, "recipe", _recipe_facts(plan))
     return job

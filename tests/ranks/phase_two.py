@@ -133,7 +133,7 @@ def gathered(group: Group) -> list[Any]:
 def carry_out(folder: Path) -> None:
     """All of it."""
     first = plan(folder, 1, "kd")
-    job = join_ranks(first)
+    job = join_ranks(first, CPU)
     ranks = 1 if job is None else job.size
     found: dict[str, Any] = {name: students(folder, ranks, name) for name in STUDENTS}
     by_seeds = Plan.of(

@@ -66,10 +66,12 @@ def test_side_by_side_is_refused_where_ranks_are_to_train_together(tmp_path: Pat
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_ends_the_job_with_one_line_and_other_ranks_go_on(tmp_path: Path, rank: int) -> None:
     cache = build_cache(tmp_path, *VIEWS).path
-    given = words(cache, 'student.parallel="batch"', "student.epochs=150", "student.baseline=false")
+    given = words(cache, 'student.parallel="batch"', "student.epochs=80", "student.baseline=false")
     job = start_ranks(2, "-m", "decant", *given, cwd=tmp_path)
     runs = tmp_path / "runs"
-    wait_until(lambda: any(path.read_text().count("\n") > 4 for path in runs.rglob(METRICS)), job)
+    wait_until(
+        lambda: any(path.read_text().count("\n") > 4 for path in runs.rglob(f"student*/*/{METRICS}")), job
+    )
     processes = [
         child for child in children(job.pid) if "decant" in Path(f"/proc/{child}/cmdline").read_text()
     ]
@@ -80,13 +82,13 @@ def test_a_killed_rank_ends_the_job_with_one_line_and_other_ranks_go_on(tmp_path
     os.kill(ranks[rank], signal.SIGKILL)
     _, err = job.communicate(timeout=PATIENCE)
     (line,) = said(err)
-    assert re.search(r"rank \d of 2 on \S+: another rank is lost \(.*\); run the same command again", line), (
-        line
-    )
-    assert not list(runs.rglob(RESULT))
-    began = only(runs, f"digits/*/*/{METRICS}").read_text().splitlines()[:4]
+    lost = r"decant: rank \d of 2 on \S+: another rank is lost \(.*\); run the same command again"
+    ended = "decant: ended by SIGTERM; everything made so far is kept"  # where torchrun is quicker
+    assert re.match(f"{lost}|{ended}", line), line
+    assert not list(runs.rglob(f"student*/*/{RESULT}"))
+    began = only(runs, f"digits/student*/*/{METRICS}").read_text().splitlines()[:4]
     assert run_ranks(3, "-m", "decant", *given, cwd=tmp_path).returncode == 0
-    assert only(runs, f"digits/*/*/{METRICS}").read_text().splitlines()[:4] == began, "it went on"
+    assert only(runs, f"digits/student*/*/{METRICS}").read_text().splitlines()[:4] == began, "it went on"
     succeed(decant_anew(*given, "--runs", "alone", cwd=tmp_path))
     (one,), (other,) = weights(runs).values(), weights(tmp_path / "alone").values()
     furthest = max(float((one[name] - other[name]).abs().max()) for name in one)  # type: ignore[operator]
@@ -106,4 +108,4 @@ def test_ranks_that_would_train_on_other_data_are_refused_with_one_line(tmp_path
     assert re.search(
         r"ranks have not the same recipe: rank 1 on \S+: student.lr is 0.002 and 0.001 on rank 0", line
     )
-    assert not list((tmp_path / "runs").rglob(METRICS))
+    assert not list((tmp_path / "runs").rglob(f"student*/*/{METRICS}"))
