@@ -69,11 +69,11 @@ def plan(folder: Path, ranks: int, name: str, *more: str) -> Plan:
     return Plan.of(recipe(*settings), folder / f"ranks-{ranks}" / name, Store(folder / "caches"))
 
 
-def students(folder: Path, ranks: int, name: str) -> dict[str, Any]:
-    """The losses of the last epoch and the metrics of each student, by its kind."""
+def students(folder: Path, ranks: int, name: str, *more: str) -> dict[str, Any]:
+    """The folder and the metrics of each student, by its kind."""
     return {
         result.kind: {"folder": str(result.folder), **result.metrics}
-        for result, _ in train_students(plan(folder, ranks, name), CPU)
+        for result, _ in train_students(plan(folder, ranks, name, *more), CPU)
     }
 
 
@@ -136,6 +136,8 @@ def carry_out(folder: Path) -> None:
     job = join_ranks(first, CPU)
     ranks = 1 if job is None else job.size
     found: dict[str, Any] = {name: students(folder, ranks, name) for name in STUDENTS}
+    if ranks == 2:
+        found["apart"] = students(folder, ranks, "norm", "student.batch_norm_ranks=2")
     by_seeds = Plan.of(
         plan(folder, ranks, "kd", *BY_SEEDS).recipe, folder / f"ranks-{ranks}" / "seeds", first.store
     )

@@ -80,6 +80,13 @@ def test_students_that_are_divided_among_ranks_are_those_of_one_process_bit_for_
         assert furthest(Path(one), Path(other)) == 0.0
 
 
+def test_ranks_that_normalise_by_their_own_samples_make_another_student(folder: Path) -> None:
+    both = found(folder, 2)
+    apart, together = Path(both["apart"]["distilled"]["folder"]), Path(both["norm"]["distilled"]["folder"])
+    assert apart.parent != together.parent
+    assert furthest(apart, together) > 1e-2
+
+
 @pytest.mark.parametrize("ranks", RANKS)
 def test_rows_of_ranks_come_together_in_order(folder: Path, ranks: int) -> None:
     assert found(folder, ranks)["gathered"] == [[True, True, True]] * len(phase_two.SIZES)
