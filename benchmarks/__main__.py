@@ -20,6 +20,7 @@ from benchmarks import (
     machine,
     memory,
     own_loop,
+    positions,
     ranks,
     reading,
     scale,
@@ -51,6 +52,7 @@ ROWS: dict[int, Callable[[Conditions], Iterator[Measurement]]] = {
     17: own_loop.measure,
     18: ranks.measure,
     19: sweeps.measure,
+    20: positions.measure,
 }
 
 

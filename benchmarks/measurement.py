@@ -19,11 +19,12 @@ class Unit(Enum):
     SECONDS = "s"
     MEGABYTES = "MB"
     IMAGES = "images/s"
+    MILLIONS = "million rows/s"
 
     @property
     def more_is_better(self) -> bool:
         """Whether a target is the least that is aimed at, and not the most."""
-        return self in (Unit.RATE, Unit.SHARE, Unit.IMAGES)
+        return self in (Unit.RATE, Unit.SHARE, Unit.IMAGES, Unit.MILLIONS)
 
 
 @dataclass(frozen=True)
