@@ -16,6 +16,7 @@ from benchmarks import (
     epochs,
     files,
     gpu,
+    instructions,
     loading,
     machine,
     memory,
@@ -53,6 +54,7 @@ ROWS: dict[int, Callable[[Conditions], Iterator[Measurement]]] = {
     18: ranks.measure,
     19: sweeps.measure,
     20: positions.measure,
+    21: instructions.measure,
 }
 
 

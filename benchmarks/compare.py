@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.measurement import Unit, number
 
 _CHANGE = 0.1  # of the old figure; less is the machine's own coming and going
+_COUNT_CHANGE = 0.05  # of instructions, which no other process changes
 _LEAST_MEGABYTES = 5  # of a difference of two processes, which comes and goes too
 
 
@@ -59,8 +60,9 @@ def table(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> Iterator[str]
 
 
 def _change(old: float, new: float, unit: Unit) -> str:
-    """Empty for less than a tenth."""
-    least = max(_CHANGE * abs(old), _LEAST_MEGABYTES if unit is Unit.MEGABYTES else 0)
+    """Empty for less than a tenth, or a twentieth of a count."""
+    share = _COUNT_CHANGE if unit is Unit.INSTRUCTIONS else _CHANGE
+    least = max(share * abs(old), _LEAST_MEGABYTES if unit is Unit.MEGABYTES else 0)
     if abs(new - old) <= least:
         return ""
     return "**better**" if (new > old) is unit.more_is_better else "**worse**"

@@ -20,6 +20,7 @@ class Unit(Enum):
     MEGABYTES = "MB"
     IMAGES = "images/s"
     MILLIONS = "million rows/s"
+    INSTRUCTIONS = "instructions"
 
     @property
     def more_is_better(self) -> bool:
