@@ -14,7 +14,7 @@ import pytest
 from tests.helpers.processes import ROOT, finished, python
 
 
-@pytest.mark.parametrize(("kind", "least"), [("cache", 60), ("ragged", 60), ("pack", 30)])
+@pytest.mark.parametrize(("kind", "least"), [("cache", 60), ("ragged", 40), ("pack", 30)])
 def test_a_builder_killed_at_each_step_is_gone_on_with(kind: str, least: int, tmp_path: Path) -> None:
     script = """
 import sys

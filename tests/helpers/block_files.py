@@ -128,7 +128,7 @@ class RaggedCacheFile:
 
     @property
     def manifest(self) -> Manifest:
-        return manifest_of(self.positions)
+        return manifest_of(self.positions, views=1)
 
     def build(self, root: Path) -> Path:
         store = Store(root)
