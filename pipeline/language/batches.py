@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from decant.pipeline.corpus import TokenSamples
 
-_WINDOW = 4096  # samples that are sorted by length: those of a batch lie near each other in the file
+_BATCHES = (
+    32  # of a window, whose samples are sorted by length: those of a batch lie near each other in the file
+)
 
 
 class TeacherBatch(NamedTuple):
@@ -32,23 +35,37 @@ class TeacherBatch(NamedTuple):
     """(Q,) int64, the token at each."""
 
 
-def plan(lengths: NDArray[np.int64], tokens_per_batch: int) -> list[NDArray[np.int64]]:
-    """Samples of each batch: a batch times its longest sample has at most `tokens_per_batch` tokens, or is one sample.
-    A function of the arguments alone, so a pass that goes on after a kill makes the same batches.
+def plan(
+    lengths: NDArray[np.int64], tokens_per_batch: int, starts: NDArray[np.int64] | None = None
+) -> list[list[NDArray[np.int64]]]:
+    """The batches of each window: samples (B,), whose number times the longest is at most `tokens_per_batch`, or one
+    sample. Those of a batch are of about one length.
 
-    >>> [batch.tolist() for batch in plan(np.array([5, 2, 4, 2]), tokens_per_batch=8)]
+    A window is some samples that follow each other, enough for several batches; it begins at one of `starts`, where
+    those are given. A function of the arguments alone, so a pass that goes on after a kill, or is shared by several
+    processes, makes the same batches.
+
+    >>> [batch.tolist() for batch in plan(np.array([5, 2, 4, 2]), tokens_per_batch=8)[0]]
     [[1, 3], [2], [0]]
     """
-    batches = []
-    for start in range(0, len(lengths), _WINDOW):
-        window = lengths[start : start + _WINDOW]
-        order = start + np.argsort(window, kind="stable")
-        first = 0
-        for place in range(1, len(order) + 1):
-            if place == len(order) or (place + 1 - first) * lengths[order[place]] > tokens_per_batch:
-                batches.append(np.sort(order[first:place]))
-                first = place
-    return batches
+    ends = np.cumsum(lengths)
+    may = np.arange(len(lengths)) if starts is None else starts
+    wanted = np.arange(0, ends[-1], _BATCHES * tokens_per_batch)
+    first = np.unique(may[np.searchsorted((ends - lengths)[may], wanted, side="right") - 1])
+    bounds = np.r_[first, len(lengths)].tolist()
+    return [_batches(lengths, begin, end, tokens_per_batch) for begin, end in itertools.pairwise(bounds)]
+
+
+def _batches(
+    lengths: NDArray[np.int64], begin: int, end: int, tokens_per_batch: int
+) -> list[NDArray[np.int64]]:
+    order = begin + np.argsort(lengths[begin:end], kind="stable")
+    found, first = [], 0
+    for place in range(1, len(order) + 1):
+        if place == len(order) or (place + 1 - first) * lengths[order[place]] > tokens_per_batch:
+            found.append(np.sort(order[first:place]))
+            first = place
+    return found
 
 
 def collate(samples: TokenSamples, indices: NDArray[np.int64]) -> TeacherBatch:
@@ -77,7 +94,7 @@ def collate(samples: TokenSamples, indices: NDArray[np.int64]) -> TeacherBatch:
     return TeacherBatch(indices, *map(torch.from_numpy, found))
 
 
-def batches(samples: TokenSamples, planned: list[NDArray[np.int64]]) -> Iterator[TeacherBatch]:
+def batches(samples: TokenSamples, planned: Iterable[NDArray[np.int64]]) -> Iterator[TeacherBatch]:
     """The batches of a plan."""
     for indices in planned:
         yield collate(samples, indices)

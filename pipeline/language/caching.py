@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -35,6 +36,8 @@ from decant.pipeline.language.batches import TeacherBatch, batches, plan
 from decant.pipeline.language.head import CausalModel
 from decant.pipeline.language.shift import ShiftGuard
 from decant.pipeline.own_loop import teacher as teachers
+from decant.pipeline.own_loop.joint_pass import build_with_ranks, join_and_fill
+from decant.pipeline.ranks.script import ranks_of_script
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import BackgroundWriter, prefetch
@@ -77,7 +80,8 @@ def cache_logits(
     """Runs a causal language model once over samples and stores what it says of each next token that is learnt from, at
     `path`; finds what is there.
 
-    A pass that was killed goes on where it was when the same lines are run again. A cache at `path` of another teacher,
+    A pass that was killed goes on where it was when the same lines are run again. The ranks of a script under
+    `torchrun` that call this share the work: each takes more as it is done. A cache at `path` of another teacher,
     other texts, another tokenizer or other samples is refused, with every field that differs.
 
     teacher: one of transformers, or any module that takes `input_ids` (B, L), perhaps `attention_mask`, and returns
@@ -109,19 +113,28 @@ def cache_logits(
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, place, "making its folder") from error
-    with exclusive(lock_path(place), waiting=lambda holder: say_once(f"{place}: waits for {holder}")):
-        found = _find(place, manifest)  # another process may have built it while this one waited
-        if found is not None:
-            return found
-        with (
-            teachers.evaluating(teacher, on),
-            LogitCacheWriter(place, manifest, positions=positions, head=_head_of(stored)) as writer,
-        ):
-            model.prepare(probe(samples))
-            _Pass(model, samples, stored, views).fill(
-                writer, plan(samples.lengths, tokens_per_batch), show_progress
-            )
-            return LogitCache.open(writer.publish())
+    run = _Pass(model, samples, stored, views, tokens_per_batch, show_progress)
+    find, head = partial(_find, place, manifest), _head_of(stored)
+    with contextlib.ExitStack() as context:
+        ranks = ranks_of_script()
+        if ranks is None:
+            waiting = exclusive(lock_path(place), lambda holder: say_once(f"{place}: waits for {holder}"))
+            context.enter_context(waiting)
+            found = find()  # another process may have built it while this one waited
+            if found is not None:
+                return found
+        context.enter_context(teachers.evaluating(teacher, on))
+        model.prepare(probe(samples))
+        if ranks is None:
+            with LogitCacheWriter(place, manifest, positions=positions, head=head) as writer:
+                run.fill(writer)
+                return LogitCache.open(writer.publish())
+
+        def take(count: Callable[[], int]) -> LogitCache | None:
+            fill = partial(run.fill, count=count)
+            return join_and_fill(place, manifest, fill, find, positions=positions, head=head)
+
+        return build_with_ranks(place, ranks, take, find)
 
 
 def positions_of(samples: TokenSamples) -> Positions:
@@ -142,24 +155,37 @@ def positions_of(samples: TokenSamples) -> Positions:
 class _Pass:
     """The teacher's pass over samples."""
 
-    def __init__(self, model: CausalModel, samples: TokenSamples, encoding: Encoding, views: int) -> None:
+    def __init__(
+        self,
+        model: CausalModel,
+        samples: TokenSamples,
+        encoding: Encoding,
+        views: int,
+        tokens_per_batch: int,
+        show_progress: bool,
+    ) -> None:
         self._model, self._samples, self._encoding, self._views = model, samples, encoding, views
+        self._tokens_per_batch, self._show_progress = tokens_per_batch, show_progress
         self._guard, self._said = ShiftGuard(), False
 
-    def fill(self, writer: LogitCacheWriter, planned: list[NDArray[np.int64]], show_progress: bool) -> None:
-        """Writes the rows that are missing."""
-        written = np.logical_and.reduce([writer.is_written(view) for view in range(self._views)])
-        missing = [batch for batch in planned if not written[batch].all()]
+    def fill(self, writer: LogitCacheWriter, count: Callable[[], int] | None = None) -> None:
+        """Writes the rows that are missing: all of them, or those of the windows that `count` gives, which counts
+        from 1 over all processes.
+        """
         lengths = self._samples.lengths
+        windows = plan(lengths, self._tokens_per_batch, _first_of_blocks(writer, len(lengths)))
+        taken = windows if count is None else _taken(windows, count)
+        written = np.logical_and.reduce([writer.is_written(view) for view in range(self._views)])
+        missing = (batch for window in taken for batch in window if not written[batch].all())
         with (
-            progress("teacher", int(lengths.sum()), silent=not show_progress) as advance,
+            progress("teacher", int(lengths.sum()), silent=not self._show_progress) as advance,
             BackgroundWriter() as write_later,
         ):
-            advance(int(lengths.sum() - sum(lengths[batch].sum() for batch in missing)))
+            advance(int(lengths[written].sum()))
             for batch in prefetch(batches(self._samples, missing)):
                 for view, (rows, next_log_prob) in enumerate(self._encoded(batch)):
                     write_later(_write, writer, batch.samples, rows, next_log_prob, view)
-                advance(int(lengths[batch.samples].sum()))
+                advance(int(lengths[batch.samples][~written[batch.samples]].sum()))
         self._warn()
 
     def _encoded(self, batch: TeacherBatch) -> list[tuple[list[Rows], Tensor]]:
@@ -215,6 +241,18 @@ class _Pass:
         if doubt is not None and not self._said:
             self._said = True
             warnings.warn(f"{type(self._model.network).__name__}: {doubt}", CacheWarning, stacklevel=5)
+
+
+def _first_of_blocks(writer: LogitCacheWriter, count: int) -> NDArray[np.int64]:
+    """The first sample of each block: processes that build a cache together write whole blocks each."""
+    return np.unique(writer.blocks.of(np.arange(count)), return_index=True)[1]
+
+
+def _taken(
+    windows: list[list[NDArray[np.int64]]], count: Callable[[], int]
+) -> Iterator[list[NDArray[np.int64]]]:
+    while (number := count() - 1) < len(windows):
+        yield windows[number]
 
 
 def _hidden(model: CausalModel, samples: TokenSamples, device: torch.device) -> Hidden:

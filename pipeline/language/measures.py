@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -67,7 +68,8 @@ def measure(
         progress("measuring", total, silent=not show_progress) as advance,
     ):
         model.prepare(probe(samples))
-        for batch in batches(samples, plan(samples.lengths, tokens_per_batch)):
+        planned = itertools.chain.from_iterable(plan(samples.lengths, tokens_per_batch))
+        for batch in batches(samples, planned):
             _add(sums, model, cache, batch, head)
             advance(int(samples.lengths[batch.samples].sum()))
     return sums.measures()

@@ -14,15 +14,12 @@ import torch
 from torch.utils.data import Subset
 
 from decant.cache import (
-    CacheError,
     Dense,
     Encoding,
-    IncompleteError,
     LogitCache,
     LogitCacheWriter,
     expected_size,
     find_unfinished,
-    has_writers,
 )
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import exclusive, lock_path
@@ -30,17 +27,15 @@ from decant.pipeline.errors import DataError
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.own_loop.dataset import Views, plain_views
 from decant.pipeline.own_loop.estimate import Estimate
+from decant.pipeline.own_loop.joint_pass import POLL_SECONDS, build_with_ranks, join_and_fill
 from decant.pipeline.own_loop.question import Question
 from decant.pipeline.own_loop.teacher_pass import Collate, TeacherPass
-from decant.pipeline.ranks.job import timeout
 from decant.pipeline.ranks.script import ScriptRanks, ranks_of_script
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.training import handout
 from decant.pipeline.training.handout import Run, Units
 
 Precision = Literal["float32", "bfloat16", "float16"]
-
-_POLL_SECONDS = 0.5
 
 
 class Options(TypedDict, total=False):
@@ -196,37 +191,16 @@ def _build_part(
         return found
     say_once(f"{path}: part {part[0]} of {part[1]} is written; waits for the others")
     while (found := question.find(path)) is None:
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
     return found
 
 
 def _build_with_ranks(question: Question, run: TeacherPass, path: Path, ranks: ScriptRanks) -> LogitCache:
-    """Builds a cache with whichever ranks of the script come here, which take units of it as they are done; whoever
-    finds it whole publishes it. What a rank has taken that was killed, another takes.
-    """
+    def take(count: Callable[[], int]) -> LogitCache | None:
+        return _join_and_fill(question, run, path, ranks.size, partial(handout.handed_out, count=count))
+
     with run:
-        while True:
-            count = ranks.counter(str(path.absolute()))
-            found = _join_and_fill(question, run, path, ranks.size, partial(handout.handed_out, count=count))
-            progress = _Stalls(path)
-            while found is None and has_writers(path) and not progress.stalled():
-                time.sleep(_POLL_SECONDS)
-                found = question.find(path)
-            if found is not None or (found := question.find(path)) is not None:
-                return found
-
-
-class _Stalls:
-    """Whether nobody has written into an unfinished file for long, as after the loss of a machine."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._rows, self._since = path, -1, time.monotonic()
-
-    def stalled(self) -> bool:
-        begun = find_unfinished(self._path)
-        if begun is not None and begun.rows != self._rows:
-            self._rows, self._since = begun.rows, time.monotonic()
-        return time.monotonic() - self._since > timeout()
+        return build_with_ranks(path, ranks, take, partial(question.find, path))
 
 
 def _join_and_fill(
@@ -240,17 +214,11 @@ def _join_and_fill(
     something is.
     """
     manifest, labels = question.manifest(run.num_outputs)
-    try:
-        with LogitCacheWriter.join(path, manifest) as writer:
-            run.fill(writer, labels, choose(run.units(manifest, processes)))
-            return LogitCache.open(writer.publish())
-    except IncompleteError:
-        return question.find(path)
-    except CacheError:
-        found = question.find(path)  # another has published it in that moment
-        if found is None:
-            raise
-        return found
+
+    def fill(writer: LogitCacheWriter) -> None:
+        run.fill(writer, labels, choose(run.units(manifest, processes)))
+
+    return join_and_fill(path, manifest, fill, partial(question.find, path))
 
 
 def _estimate(question: Question, run: TeacherPass, path: Path, found: LogitCache | None) -> Estimate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -98,13 +99,54 @@ def test_of_a_chat_only_the_assistants_places_have_rows(tokenizer: Any, teacher:
 
 
 def test_batches_hold_the_budget_and_every_sample_once(samples: TokenSamples) -> None:
-    planned = plan(samples.lengths, 100)
+    windows = plan(samples.lengths, 100)
+    planned = [batch for window in windows for batch in window]
     assert sorted(np.concatenate(planned).tolist()) == list(range(len(samples)))
     for some in planned:
         batch = collate(samples, some)
         assert batch.ids.numel() <= 100 or len(some) == 1
         assert torch.equal(batch.ids.flatten()[batch.places], batch.current_ids)
         assert torch.equal(batch.ids.flatten()[batch.places + 1], batch.next_ids)
+
+
+def test_windows_begin_where_blocks_do_and_hold_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("decant.pipeline.language.batches._BATCHES", 3)
+    lengths, starts = np.random.default_rng(0).integers(1, 9, 200), np.r_[0, 7:200:13]
+    windows = plan(lengths, 20, starts)
+    firsts = [min(map(min, window)) for window in windows]
+    assert set(firsts) <= set(starts.tolist())
+    assert len(windows) > 8
+    assert np.concatenate([np.sort(np.concatenate(window)) for window in windows]).tolist() == list(
+        range(200)
+    )
+    assert plan(lengths, 10**9, starts)[0][0].tolist() == list(range(200))
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_pass_and_make_the_file_of_one(
+    samples: TokenSamples, teacher: Any, tmp_path: Path
+) -> None:
+    from tests.integrations.launching import TORCHRUN, launch
+
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys, decant.pipeline.language.batches as batches, decant.pipeline.language.caching as caching\n"
+        "from decant.encodings import Sparse\n"
+        "from decant.language import TokenSamples, cache_logits, tokenise\n"
+        "from tests.helpers import language\n"
+        "batches._BATCHES, write, calls = 2, caching._write, []\n"
+        "caching._write = lambda *given: (calls.append(1), write(*given))\n"
+        "corpus = tokenise(language.sentences(400), language.tokenizer(), sys.argv[1] + '/texts')\n"
+        "cache_logits(language.llama(352), TokenSamples(corpus, max_length=64), sys.argv[1] + '/c.h5', "
+        "encoding=Sparse(head=16), tokens_per_batch=128)\n"
+        "print('wrote', len(calls), flush=True)\n"
+    )
+    for folder, words in (("one", [sys.executable]), ("two", TORCHRUN)):
+        (tmp_path / folder).mkdir()
+        said = launch(*words, script, tmp_path / folder, cwd=tmp_path)
+        assert said.count("wrote ") == (2 if folder == "two" else 1), said
+        assert "wrote 0" not in said
+    assert (tmp_path / "one/c.h5").read_bytes() == (tmp_path / "two/c.h5").read_bytes()
 
 
 def test_a_cache_is_found_again_and_of_anything_else_refused_by_name(
