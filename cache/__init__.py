@@ -106,6 +106,7 @@ if TYPE_CHECKING:
     from decant.cache.store.local import Store
     from decant.cache.store.remote import Listed
     from decant.cache.stream import SoftLabelStream, attach
+    from decant.cache.top_rows import TopRows, import_top_rows, read_npz, read_vllm
     from decant.cache.unfinished import Unfinished, find_unfinished, has_writers
     from decant.cache.writer import LogitCacheWriter
 
@@ -157,6 +158,7 @@ __all__ = [
     "Store",
     "Summary",
     "SurveyedSize",
+    "TopRows",
     "Unfinished",
     "ValueRefusedError",
     "Verify",
@@ -179,6 +181,7 @@ __all__ = [
     "has_writers",
     "import_logits",
     "import_rows",
+    "import_top_rows",
     "input_checksums",
     "input_crc32",
     "interpolated",
@@ -192,6 +195,8 @@ __all__ = [
     "pack_ids",
     "pick",
     "push_cache",
+    "read_npz",
+    "read_vllm",
     "recognise",
     "regression_errors",
     "remove_leftover",
@@ -335,6 +340,7 @@ _NAMES = {
         "has_writers",
     ),
     "writer": ("LogitCacheWriter",),
+    "top_rows": ("TopRows", "import_top_rows", "read_npz", "read_vllm"),
 }
 """By module, what is imported when it is first used: whoever wants `decant.cache.io` alone loads neither NumPy nor
 h5py.
