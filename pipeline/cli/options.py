@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decant.pipeline.cli import completion
+from decant.pipeline.ranks.launch import is_first
 from decant.pipeline.support.terminal import console, one_line, printable
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def as_json(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(as_json: bool, **rest: Any) -> None:
         click.get_current_context().meta[_STDOUT] = sys.stdout
-        with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        with contextlib.redirect_stdout(sys.stderr if as_json and is_first() else sys.stdout):
             command(as_json=as_json, **rest)
 
     return wrapped

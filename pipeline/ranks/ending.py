@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from decant.pipeline.errors import RankError
-from decant.pipeline.ranks.job import OtherRankFailedError, connect, failure_before_joining, joined
+from decant.pipeline.ranks.job import OtherRankFailedError, connect, failure, joined
 from decant.pipeline.ranks.launch import launched
 
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
@@ -38,10 +38,9 @@ def is_first_to_end(why: str, error: BaseException | None = None) -> bool:
         return False
     try:
         job = joined()
-        if job is not None:
-            return job.count("failed" if why == "failed" else f"over/{why}") == 1
-        name = f"over/{launch.attempt}/{why}" if why != "failed" else failure_before_joining(launch)
-        return bool(connect(launch, _CONNECTING_SECONDS).add(name, 1) == 1)
+        store = connect(launch, _CONNECTING_SECONDS) if job is None else job.store
+        name = failure(launch) if why == "failed" else f"over/{launch.attempt}/{why}"
+        return bool(store.add(name, 1) == 1)
     except (RankError, RuntimeError):
         return launch.rank == 0
 
@@ -51,10 +50,10 @@ def has_failed() -> bool:
     launch, job = launched(), joined()
     try:
         if job is not None:
-            return job.has("failed")
+            return job.has_failed()
         if launch is None or not launch.has_store:
             return False
-        return bool(connect(launch, _CONNECTING_SECONDS).check([failure_before_joining(launch)]))
+        return bool(connect(launch, _CONNECTING_SECONDS).check([failure(launch)]))
     except (RankError, RuntimeError):
         return False
 

@@ -108,14 +108,20 @@ class Job:
 
     def fail(self) -> bool:
         """Tells the other ranks that the job has failed; whether this rank is the first to do so."""
-        return self.count("failed") == 1
+        with _named_loss():
+            return int(self.store.add(failure(self.launch), 1)) == 1
+
+    def has_failed(self) -> bool:
+        """Whether a rank has said that the job has failed."""
+        with _named_loss():
+            return bool(self.store.check([failure(self.launch)]))
 
     def polls(self, awaited: str, of: int = 0) -> Iterator[None]:
         """Yields again and again while this rank waits for something of another. Takes and raises what `get` does."""
         pause, started, last = _POLL_SECONDS, time.monotonic(), self.get_now(f"sign/{of}")
         while True:
             yield
-            if self.has("failed"):
+            if self.has_failed():
                 raise OtherRankFailedError("another rank has failed")
             if (now := self.get_now(f"sign/{of}")) != last:
                 last, started = now, time.monotonic()
@@ -201,7 +207,7 @@ def _call_roll(launch: Launch, store: Any) -> Job:
     missing = list(range(1, launch.size))
     while missing := [rank for rank in missing if not job.has(f"here/{rank}")]:
         with _named_loss():
-            if store.check([failure_before_joining(launch)]):
+            if store.check([failure(launch)]):
                 raise OtherRankFailedError("another rank has failed")
             for rank in missing:
                 if store.check([f"comes/{rank}"]):
@@ -215,8 +221,8 @@ def _call_roll(launch: Launch, store: Any) -> Job:
     return job
 
 
-def failure_before_joining(launch: Launch) -> str:
-    """The name in the store that says that a rank failed before it joined the others."""
+def failure(launch: Launch) -> str:
+    """The name in the store that says that a rank has failed, which may have joined the others or not."""
     return f"over/{launch.attempt}/failed"
 
 
@@ -225,7 +231,7 @@ def _answer_roll(launch: Launch, store: Any) -> Job:
     with _named_loss():
         store.set(f"comes/{launch.rank}", mine)
         while not store.check([f"job/{mine}"]):
-            if store.check([failure_before_joining(launch)]):
+            if store.check([failure(launch)]):
                 raise OtherRankFailedError("another rank has failed")
             if time.monotonic() - started > timeout():
                 raise RankError(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import runpy
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.helpers.processes import PATIENCE
@@ -36,16 +39,37 @@ _FORKS.set_forkserver_preload(
 
 def decant(*words: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """`decant WORDS` in the folder `cwd`, in a process that is forked when its modules have been imported."""
+    return decant_at_once([(words, env)], cwd)[0]
+
+
+def decant_at_once(
+    commands: Sequence[tuple[Sequence[str | Path], Mapping[str, str]]],
+    cwd: Path,
+    meanwhile: Callable[[list[int]], object] = lambda children: None,
+) -> list[subprocess.CompletedProcess[str]]:
+    """Several of these at the same time, each with its words and its environment; a command whose first word ends with
+    ".py" is a script. meanwhile: is called with the ids of the processes once they run.
+    """
     with tempfile.TemporaryDirectory() as name:
-        out, err = Path(name, "out"), Path(name, "err")
-        given = ([*map(str, words)], cwd, {**os.environ, **env}, out, err)
-        child = _FORKS.Process(target=_run, args=given)
-        child.start()
-        child.join(PATIENCE)
-        if child.exitcode is None:
-            child.kill()
-            child.join()
-        return subprocess.CompletedProcess(given[0], child.exitcode or 0, out.read_text(), err.read_text())
+        children = []
+        for number, (words, env) in enumerate(commands):
+            out, err = Path(name, f"{number}.out"), Path(name, f"{number}.err")
+            given = ([*map(str, words)], cwd, {**os.environ, **env}, out, err)
+            children.append((_FORKS.Process(target=_run, args=given), given))
+        for child, _ in children:
+            child.start()
+        meanwhile([child.pid or 0 for child, _ in children])
+        deadline, done = time.monotonic() + PATIENCE, []
+        for child, (given_words, _, _, out, err) in children:
+            child.join(max(0.0, deadline - time.monotonic()))
+            if child.exitcode is None:
+                child.kill()
+                child.join()
+            found = subprocess.CompletedProcess(
+                given_words, child.exitcode or 0, out.read_text(), err.read_text()
+            )
+            done.append(found)
+        return done
 
 
 def _run(words: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path) -> None:
@@ -59,6 +83,10 @@ def _run(words: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path)
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+    if words and words[0].endswith(".py"):
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
+        return
     sys.argv = ["decant", *words]
     main()
 
