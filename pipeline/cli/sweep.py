@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,8 +69,10 @@ def sweep(
     from decant.pipeline.config.recipe import overridden
     from decant.pipeline.errors import ModelError
     from decant.pipeline.phases.plan import Plan
+    from decant.pipeline.ranks.launch import is_first, launched
     from decant.pipeline.support.plugins import optional
     from decant.pipeline.sweeps.definition import Sweep
+    from decant.pipeline.training.device import devices_in_turn
 
     given = {
         "over": list(over) or None,
@@ -85,6 +87,16 @@ def sweep(
     planned = Sweep.of(Plan.of(recipe, base, store))
     optional("optuna", "sweep", ModelError)
     if worker:
+        _work(planned, device, worker_of=os.getppid())
+        return
+    rank = launched()
+    if rank is not None:
+        if build or jobs > 1:
+            raise click.UsageError(
+                f"--{'build' if build else 'jobs'}: each rank of this job runs trials of the sweep; leave it out"
+            )
+        device = devices_in_turn(device, rank.local_size)[rank.local_rank]
+    if rank is not None and not is_first():
         _work(planned, device)
         return
     if build:
@@ -93,8 +105,10 @@ def sweep(
     _print_end(planned, record, as_json)
 
 
-def _work(planned: Sweep, device: str) -> None:
-    """Runs what no other process of the sweep does; says nothing but on stderr."""
+def _work(planned: Sweep, device: str, worker_of: int | None = None) -> None:
+    """Runs what no other process of the sweep does, and says nothing but on stderr. `worker_of` is the process that it
+    ends with.
+    """
     from decant.pipeline.sweeps.record import running
     from decant.pipeline.sweeps.stages import Stages
     from decant.pipeline.sweeps.students import Students
@@ -102,9 +116,11 @@ def _work(planned: Sweep, device: str) -> None:
     from decant.pipeline.training.device import pick_device
 
     students = Students(planned.plan, pick_device(device))
-    command = worker_name(os.getppid())
+    stages = Stages(planned, students, worker=worker_name())
+    if worker_of is not None:
+        stages = replace(stages, command=worker_name(worker_of), alive=end_with_parent())
     with running(planned.folder):
-        Stages(planned, students, worker=worker_name(), command=command, alive=end_with_parent()).run()
+        stages.run()
 
 
 def _build(planned: Sweep, device: str) -> None:

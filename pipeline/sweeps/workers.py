@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from decant.pipeline.errors import DamagedError, PipelineError
 from decant.pipeline.support.notices import say
 from decant.pipeline.sweeps.record import RECORD, SweepRecord, load_record
 from decant.pipeline.sweeps.searches import fail_trials_of
+from decant.pipeline.training.device import devices_in_turn
 
 _POLL_SECONDS = 0.2
 _ERROR = "decant: "
@@ -50,12 +49,6 @@ def threads_each(jobs: int) -> int:
     return max(1, cores // jobs)
 
 
-def devices(device: str, jobs: int) -> list[str]:
-    """The device of each process: those of the machine in turn, unless one is named."""
-    count = torch.cuda.device_count() if device in ("auto", "cuda") else 0
-    return [f"cuda:{job % count}" if count else device for job in range(jobs)]
-
-
 @dataclass
 class _Worker:
     """A process that runs trials, and what it said last."""
@@ -83,7 +76,9 @@ def run_workers(
     """
     said = set[str]()
     with contextlib.ExitStack() as ended:
-        workers = [ended.enter_context(_started(words, each, jobs, said)) for each in devices(device, jobs)]
+        workers = [
+            ended.enter_context(_started(words, each, jobs, said)) for each in devices_in_turn(device, jobs)
+        ]
         while workers:
             time.sleep(_POLL_SECONDS)
             with contextlib.suppress(OSError, DamagedError):
@@ -99,7 +94,7 @@ def run_workers(
                         f"its process was ended by signal {-code}; where that is 9, memory may have run out"
                     )
                     fail_trials_of(folder, worker_name(worker.process.pid), reason)
-                    place = devices(device, jobs)[len(workers) % jobs]
+                    place = devices_in_turn(device, jobs)[len(workers) % jobs]
                     workers.append(ended.enter_context(_started(words, place, jobs, said)))
                 elif code:
                     time.sleep(_POLL_SECONDS)  # for its last word

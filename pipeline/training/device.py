@@ -25,6 +25,16 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def devices_in_turn(name: str, processes: int) -> list[str]:
+    """The device of each of several processes of one machine: its GPUs in turn, unless one device is named.
+
+    >>> devices_in_turn("cpu", 2)
+    ['cpu', 'cpu']
+    """
+    count = torch.cuda.device_count() if name in ("auto", "cuda") else 0
+    return [f"cuda:{process % count}" if count else name for process in range(processes)]
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """A context that computes in bfloat16 or float16 where `precision` is that, and changes nothing otherwise."""
     dtype = torch.float16 if precision == "float16" else torch.bfloat16
