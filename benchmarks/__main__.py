@@ -24,6 +24,7 @@ from benchmarks import (
     positions,
     ranks,
     reading,
+    remote,
     scale,
     sweeps,
     verifying,
@@ -55,6 +56,7 @@ ROWS: dict[int, Callable[[Conditions], Iterator[Measurement]]] = {
     19: sweeps.measure,
     20: positions.measure,
     21: instructions.measure,
+    22: remote.measure,
 }
 
 

@@ -18,6 +18,7 @@ class Unit(Enum):
     MILLISECONDS = "ms"
     SECONDS = "s"
     MEGABYTES = "MB"
+    MEBIBYTES = "MiB"
     IMAGES = "images/s"
     MILLIONS = "million rows/s"
     INSTRUCTIONS = "instructions"

@@ -167,6 +167,18 @@ class SoftLabelDataset(Dataset[Any]):
         self._shared[_EPOCH] = number
         self._shared[_EPOCHS_SET] += 1
 
+    @property
+    def is_lazy(self) -> bool:
+        """Whether a cache is read whose blocks are still fetched from elsewhere; see `LogitCache.open`."""
+        return any(member.is_lazy for member in self.cache.members)
+
+    def prefetch(self, keys: Keys) -> None:
+        """Has the logits of keys that are read soon fetched in the background, where a cache is read lazily."""
+        indices, views, _ = self._split(keys)
+        rows = indices if self._indices is None else self._indices[indices]
+        for member in self.cache.members:
+            member.prefetch(rows, views)
+
     def check_unchanged(self, *, checksums: bool = False) -> None:
         """Raises CorruptError where a cache is no longer what was read from it; see `LogitCache.check_unchanged`.
 

@@ -548,11 +548,16 @@ class LogitCache:
             self._mapped.renamed(named)
         self._unchanged.require(checksums=checksums)
 
+    @property
+    def is_lazy(self) -> bool:
+        """Whether blocks are still fetched from elsewhere as they are read."""
+        return self._lazy is not None and not self._checks.all_sound
+
     def prefetch(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> None:
         """Has the blocks of samples that are read next fetched in the background, where the cache is read lazily from
         elsewhere; nothing else. Takes and raises what `logits` does for indices.
         """
-        if self._lazy is None or self._checks.all_sound:
+        if self._lazy is None or not self.is_lazy:
             return
         samples = _from_start(_as_rows(indices, self.num_samples), self.num_samples)
         views = np.broadcast_to(np.asarray(view), samples.shape)

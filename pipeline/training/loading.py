@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -14,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from decant.cache import CacheError
+from decant.cache import CacheError, SoftLabelDataset
 from decant.pipeline.errors import DataError, PipelineError
 from decant.pipeline.support import trust
 from decant.pipeline.training.group import ALONE, Group
+
+_AHEAD = 4  # batches that a dataset is told of before they are read
 
 Keys = NDArray[np.int64]
 """(B, 2): sample index and view of each member of a batch."""
@@ -126,6 +129,45 @@ def in_order(batch: int, batch_size: int, length: int, view: int, first: int = 0
     return np.stack([indices, np.full(len(indices), view)], axis=1)
 
 
+class ReadsAhead(Protocol):
+    """A dataset of which a part may still be fetched from elsewhere."""
+
+    @property
+    def is_lazy(self) -> bool: ...
+
+    def prefetch(self, keys: Keys, /) -> None: ...
+
+
+class AnnouncedKeys(Sampler[Keys]):
+    """The same batches; those that come next are told to a dataset, which may have them fetched meanwhile.
+
+    >>> class Told:
+    ...     is_lazy = True
+    ...     def prefetch(self, keys):
+    ...         print("next", keys.tolist())
+    >>> [keys.tolist() for keys in AnnouncedKeys(OrderedKeys(2, 1), Told(), ahead=1)]
+    next [[0, 0]]
+    next [[1, 0]]
+    [[[0, 0]], [[1, 0]]]
+    """
+
+    def __init__(self, keys: Sampler[Keys], data: ReadsAhead, ahead: int = _AHEAD) -> None:
+        self.keys, self.data, self.ahead = keys, data, ahead
+
+    def __len__(self) -> int:
+        return len(self.keys)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Keys]:
+        waiting: deque[Keys] = deque()
+        for keys in self.keys:
+            if self.data.is_lazy:
+                self.data.prefetch(keys)
+            waiting.append(keys)
+            if len(waiting) > self.ahead:
+                yield waiting.popleft()
+        yield from waiting
+
+
 class _Batches(Dataset[tuple[Any, ...]]):
     """A dataset whose items are whole batches, so that a worker of a DataLoader makes each in one call."""
 
@@ -184,6 +226,8 @@ def loader(
     """A DataLoader over the batches of `keys`; workers stay alive from epoch to epoch, and need not be told
     of a new one. Nothing is drawn from the generators of the process.
     """
+    if isinstance(data, SoftLabelDataset) and data.is_lazy:
+        keys = AnnouncedKeys(keys, data)
     return _Loader(
         _Batches(data),
         batch_size=None,

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from decant.cache import CorruptError, LogitCache, SoftLabelDataset
 from decant.cache.remote.opening import open_folder
 from decant.cache.remote.publishing import publish
+from decant.pipeline.training import loading
 from tests.helpers.caches import build, holds_the_answers, manifest
 from tests.helpers.extras import needs
 from tests.helpers.web import Web
@@ -115,3 +116,16 @@ def test_a_lazy_copy_that_is_changed_is_noticed(tmp_path: Path) -> None:
         file.write(bytes([content[40_000] ^ 1]))
     with pytest.raises(CorruptError, match="has changed since it was read"):
         cache.check_unchanged(checksums=True)
+
+
+def test_the_loader_of_a_student_says_what_is_read_next(tmp_path: Path) -> None:
+    cache = LogitCache.open(stored(tmp_path), lazy=True)
+    train = SoftLabelDataset(data(2000), cache, check_inputs="off")
+    told: list[int] = []
+    cache._lazy.prefetch = told.extend  # type: ignore[union-attr, method-assign]
+    keys = loading.ShuffledKeys(2000, 100, seed=0)
+    sampler = loading.loader(train, keys).sampler  # type: ignore[arg-type]
+    assert len(sampler) == 20  # type: ignore[arg-type]
+    assert np.array_equal(next(iter(sampler)), next(iter(keys)))
+    expected = {sample >> 5 for batch in list(keys)[:5] for sample in batch[:, 0].tolist()}
+    assert set(told) == expected
