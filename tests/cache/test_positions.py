@@ -431,3 +431,19 @@ def test_tokens_of_few_bytes_are_not_copied() -> None:
     same = Positions.of([4, 5], tokens=tokens.astype("i8"), predicts="next")
     assert same.identity == positions.identity
     assert Positions.of([1], tokens=[2**16], predicts="next").identity["tokens"]["dtype"] == "uint32"
+
+
+def test_what_is_drawn_of_a_position_does_not_depend_on_who_writes_it_and_when(tmp_path: Path) -> None:
+    positions, encoding = positions_of(), Sparse(4, draws=8, seed=5)
+    whole = build(tmp_path / "whole.h5", positions, encoding)
+    assert holds_the_answers(LogitCache.open(whole), positions, encoding)
+    of = manifest_of(positions, encoding)
+    for samples in np.array_split(np.random.default_rng(1).permutation(16), 4):
+        with LogitCacheWriter(tmp_path / "cache.h5", of, positions=positions) as writer:
+            for view in (1, 0):
+                write(writer, positions, samples, view)
+            if all(writer.is_written(view).all() for view in range(V)):
+                writer.publish()
+    assert (tmp_path / "cache.h5").read_bytes() == whole.read_bytes()
+    rows = [LogitCache.open(whole).rows([6], view) for view in range(V)]
+    assert not np.array_equal(rows[0].ids, rows[1].ids)

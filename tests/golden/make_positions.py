@@ -38,6 +38,9 @@ KINDS: dict[str, Kind] = {
     "v2-positions-dense-u8": Kind(
         Quantised(), 5, Positions.of([300, 0, 1, 9000, 0], predicts="next"), np.arange(9301) % 6 - 1
     ),
+    "v2-positions-draws": Kind(
+        Sparse(1, draws=3, seed=5), 40, Positions.of([2, 1, 3], predicts="next", tokens=[7, 8, 9, 10, 11, 12])
+    ),
 }
 """By the file's name."""
 
@@ -77,4 +80,6 @@ def make(path: Path, kind: Kind) -> Path:
 
 if __name__ == "__main__":
     for name, kind in KINDS.items():
+        if Path(__file__).with_name(f"{name}.h5").exists():
+            continue
         print(make(Path(__file__).with_name(f"{name}.h5"), kind))
