@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from decant.cache.errors import FormatError, ValueRefusedError, shorten
+from decant.cache.io.redaction import without_secrets
 from decant.cache.lengths import Even, Lengths, Ragged
 
 Predicts = Literal["next", "here"]
@@ -166,7 +167,7 @@ class Positions:
         (N,), where a sample has another number of tokens than of positions. places: (P,) integers that rise within a
         sample: at which of its tokens each position is, if position j is not at token j, as where only some tokens
         have rows. entries: what else tells these positions from others, as plain JSON: the digest of the tokenizer, the
-        longest sample, how texts are cut and packed.
+        longest sample, how texts are cut and packed; passwords and tokens in texts are left out.
 
         Raises ValueRefusedError, naming the sample, where lengths, tokens and places do not fit each other.
 
@@ -180,7 +181,7 @@ class Positions:
         if taken:
             raise ValueRefusedError(f"positions: {taken[0]} follows from lengths and tokens: leave it out")
         of_positions = _lengths("lengths", lengths)
-        identity = {**entries, "predicts": predicts, **_axis(of_positions), "tokens": None}
+        identity = {**without_secrets(entries), "predicts": predicts, **_axis(of_positions), "tokens": None}
         if tokens is None:
             if token_lengths is not None or places is not None:
                 raise ValueRefusedError("token_lengths and places: there are no tokens")

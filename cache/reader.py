@@ -262,7 +262,7 @@ class LogitCache:
     def places(self, indices: ArrayLike | slice) -> NDArray[np.int64]:
         """(Q,): at which token of its sample each position of samples (B,) is. Raises as `logits` does."""
         if "places" not in self._tables:
-            samples = _from_start(_as_rows(indices, self.num_samples).reshape(-1), self.num_samples)
+            samples = _from_start(_one_by_one(_as_rows(indices, self.num_samples)), self.num_samples)
             return self._blocks.lengths.within(samples)[1]
         found, _ = self._gather({"places": self._tables["places"]}, indices, 0)
         return found["places"].astype(np.int64)
@@ -429,7 +429,7 @@ class LogitCache:
         """The rows of samples that have several each, one sample after another, of tables whose views lie one after
         another too; and the samples. Of tables that are not per view `view` must be 0.
         """
-        samples = _from_start(_as_rows(indices, self.num_samples).reshape(-1), self.num_samples)
+        samples = _from_start(_one_by_one(_as_rows(indices, self.num_samples)), self.num_samples)
         views = self._views_of(samples, view)
         bus_errors.guard()
         if not self._checks.all_sound:
@@ -648,6 +648,13 @@ def _as_rows(indices: ArrayLike | slice, samples: int) -> NDArray[Any]:
     if rows.dtype.kind == "u" and rows.size and rows.max() >= samples:
         raise _outside(rows, samples)
     return rows.astype(np.intp)
+
+
+def _one_by_one(rows: NDArray[Any]) -> NDArray[Any]:
+    """(B,) samples, which may have any number of rows each; one sample is (1,). Raises IndexError for several axes."""
+    if rows.ndim > 1:
+        raise IndexError(f"indices: expected (B,) samples with several rows each, found {rows.shape}")
+    return rows.reshape(-1)
 
 
 def _from_start(rows: NDArray[np.intp], samples: int) -> NDArray[np.intp]:

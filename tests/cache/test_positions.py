@@ -90,6 +90,8 @@ def test_any_samples_in_any_order_and_any_views(tmp_path: Path) -> None:
         cache.logits([16])
     with pytest.raises(IndexError, match="the cache has 2"):
         cache.logits([1], 2)
+    with pytest.raises(IndexError, match=r"expected \(B,\) samples with several rows each, found \(1, 2\)"):
+        cache.logits([[1, 2]])
 
 
 def test_rows_have_their_offsets(tmp_path: Path) -> None:
@@ -447,3 +449,12 @@ def test_what_is_drawn_of_a_position_does_not_depend_on_who_writes_it_and_when(t
     assert (tmp_path / "cache.h5").read_bytes() == whole.read_bytes()
     rows = [LogitCache.open(whole).rows([6], view) for view in range(V)]
     assert not np.array_equal(rows[0].ids, rows[1].ids)
+
+
+def test_a_secret_among_the_entries_is_left_out_on_both_sides(tmp_path: Path) -> None:
+    positions = Positions.of([1], predicts="here", api_key="hunter2", tokenizer="mine")
+    of = Manifest.build(num_samples=1, num_outputs=2, positions=positions)
+    assert b"hunter2" not in of.to_json()
+    with LogitCacheWriter(tmp_path / "cache.h5", of, positions=positions) as writer:
+        writer.write([0], [[1.0, 2.0]])
+        assert LogitCache.open(writer.publish()).positions is not None
