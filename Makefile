@@ -12,7 +12,7 @@ DECANT := $(VENV)/bin/decant
 RUN     = --recipe $(RECIPE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-integrations docs browser check format bench bench-compare bench-encodings bench-losses bench-objectives study teacher cache-logits student evaluate report clean
+.PHONY: help demo test test-integrations hosts docs browser check format bench bench-compare bench-encodings bench-losses bench-objectives study teacher cache-logits student evaluate report clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ $(EXTRAS): $(READY)
 
 test-integrations: $(EXTRAS) ## the examples, the notebook and every test with Lightning, transformers, timm, …
 	$(VENV)/bin/python -m pytest -m 'integrations and not slow' $(ARGS)
+
+hosts: $(READY) ## both phases on two hosts, as network namespaces, of which one is cut off; needs root (3 minutes)
+	$(VENV)/bin/python -m tests.systems.hosts
 
 docs: $(READY) ## the documentation as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet

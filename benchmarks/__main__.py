@@ -21,6 +21,7 @@ from benchmarks import (
     machine,
     memory,
     own_loop,
+    phase_one_ranks,
     positions,
     ranks,
     reading,
@@ -57,6 +58,8 @@ ROWS: dict[int, Callable[[Conditions], Iterator[Measurement]]] = {
     20: positions.measure,
     21: instructions.measure,
     22: remote.measure,
+    23: phase_one_ranks.measure,
+    24: phase_one_ranks.resume,
 }
 
 

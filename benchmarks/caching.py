@@ -24,6 +24,7 @@ from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.device import autocast
 from decant.pipeline.training.loading import OrderedKeys
@@ -51,11 +52,8 @@ def phase_one(
     conditions: Conditions, device: torch.device, count: int, precision: str
 ) -> tuple[Timed, Timed]:
     base = conditions.folder / f"caching-{device.type}"
-    recipe = _recipe(conditions, base, count, precision)
-    splits = Splits.load(recipe.settings)
-    spec = specify_network(recipe.settings.teacher.network, splits.student_train)
-    save_weights(base / "teacher.safetensors", build_network(spec, conditions.seed), {})
-    result, _ = make_teacher(Plan.of(recipe, base), device)
+    recipe = random_images(conditions, base, count, precision)
+    splits, result = taught(conditions, recipe, base, device)
     network = load_network(result).to(device).to(memory_format=torch.channels_last).eval()
     keys = OrderedKeys(count, recipe.settings.cache.batch_size)
     batches = [splits.student_train.batch(key)[0].to(device) for key in keys]
@@ -68,6 +66,19 @@ def phase_one(
         return made.seconds
 
     return phase, lambda: forward(network, batches, device, precision)
+
+
+def taught(
+    conditions: Conditions, recipe: Recipe, folder: Path, device: torch.device = CPU
+) -> tuple[Splits, Result]:
+    """The data of a recipe of `random_images`, and its teacher in a run folder."""
+    splits = Splits.load(recipe.settings)
+    spec = specify_network(recipe.settings.teacher.network, splits.student_train)
+    weights = recipe.settings.teacher.weights
+    assert isinstance(weights, str)
+    save_weights(Path(weights), build_network(spec, conditions.seed), {})
+    result, _ = make_teacher(Plan.of(recipe, folder), device)
+    return splits, result
 
 
 @torch.inference_mode()
@@ -88,7 +99,7 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _recipe(conditions: Conditions, base: Path, count: int, precision: str) -> Recipe:
+def random_images(conditions: Conditions, base: Path, count: int, precision: str) -> Recipe:
     """A teacher with random weights, taken as it is."""
     settings = {
         "data": {"name": "benchmarks.images:dataset", "root": f"{count}-{conditions.seed}"},

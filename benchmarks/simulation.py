@@ -2,8 +2,8 @@
 
 python -m benchmarks.simulation             # prints the table of docs/scaling.md; a gigabyte of logs in TMPDIR
 
-Each line is a process of its own, which reports its time, the bytes that it asked the system to read, and its memory.
-What a disk would take to deliver the bytes comes on top.
+Each line is a process of its own, which reports its processor time, the bytes that it asked the system to read, and its
+memory. What a disk would take to deliver the bytes comes on top.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ DONE: dict[str, Callable[[Path, Size], None]] = {
 
 
 def measured(what: str, path: Path, size: Size) -> dict[str, float]:
-    """Seconds, bytes read by calls, and the most anonymous memory, of one of `DONE` in a process of its own."""
+    """Processor seconds, bytes read by calls, and the most anonymous memory, of one of `DONE` in its own process."""
     command = [
         sys.executable,
         "-m",
@@ -180,14 +180,14 @@ def _run(what: str, path: Path, size: Size) -> dict[str, float]:
 
     def watch() -> None:
         nonlocal peak
-        while not over.wait(0.002):
+        while not over.wait(0.02):
             peak = max(peak, _anonymous())
 
     watching = threading.Thread(target=watch, daemon=True)
     watching.start()
-    before, started = _read_bytes(), time.perf_counter()
+    before, started = _read_bytes(), time.process_time()
     DONE[what](path, size)
-    seconds, read = time.perf_counter() - started, _read_bytes() - before
+    seconds, read = time.process_time() - started, _read_bytes() - before
     peak = max(peak, _anonymous())
     over.set()
     watching.join()
@@ -220,7 +220,7 @@ def simulate(size: Size, folder: Path) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """In Markdown."""
-    lines = ["| cache | what | time | read by calls | memory |", "|---|---|---|---|---|"]
+    lines = ["| cache | what | processor time | read by calls | memory |", "|---|---|---|---|---|"]
     for row in rows:
         share = row["read"] / row["bytes"]
         lines.append(

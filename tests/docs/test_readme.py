@@ -19,6 +19,7 @@ NOT_RUN = {
     "images.md": 1,
     "parts.md": 1,
     "results.md": 6,
+    "scaling.md": 1,
     "texts.md": 2,
     "tutorial.md": 1,
 }
