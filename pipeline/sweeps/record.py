@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from decant.cache.io.locks import exclusive, shared, try_exclusive
 from decant.pipeline.config.tasks import FORMATS, MetricFormat
@@ -38,7 +38,7 @@ class TrialRecord:
     """The metric on the validation part."""
     seconds: Amount | None = None
     """Of the trial; little where its student was found."""
-    folder: str | None = None
+    folder: Annotated[str, Field(pattern=r"^student-[^/\\\x00]+/seed-[0-9]+$")] | None = None
     """Of the run, beside the folder of the sweep."""
     reason: str | None = None
     """Why it failed."""

@@ -125,6 +125,7 @@ NEEDING = {
     "wandb": (("student", *SMALL, "--log-to", "wandb"),),
     "mlflow": (("student", *SMALL, "--log-to", "mlflow"),),
     "export": (("export", "RUN", "--formats", "onnx"),),
+    "sweep": (("sweep", *SMALL, "--set", "data.validation=0.5", "--over", "student.lr=0.1,0.2"),),
     "report": (("report", *SMALL),),
 }
 """Command lines that need an extra, in the folder of the chain; RUN is its student's."""

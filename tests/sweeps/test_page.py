@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from decant.pipeline.errors import DamagedError
 from decant.pipeline.report.sweep_output import make_sweep_page
 from decant.pipeline.report.sweep_sections.settings import settings
 from decant.pipeline.report.sweep_sections.trials import trials
@@ -146,6 +147,10 @@ def test_status_says_how_far_a_sweep_is(subject: SweepSubject, tmp_path: Path) -
     with running(folder):
         (phase,) = sweep_phases(tmp_path)
         assert phase.state == "running"
-    (folder / RECORD).write_text("{}")
+    elsewhere = replace(half, trials=[replace(half.trials[0], folder="../../elsewhere/seed-0")])
+    for content in ("{}", json.dumps(asdict(replace(record, stages=[elsewhere])))):
+        (folder / RECORD).write_text(content)
+        with pytest.raises(DamagedError, match="it is not what a sweep writes"):
+            load_record(folder)
     (phase,) = sweep_phases(tmp_path)
     assert phase.state == "damaged"
