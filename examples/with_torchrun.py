@@ -11,11 +11,7 @@ import decant
 dist.init_process_group("gloo")
 torch.manual_seed(0)
 views = decant.Views(Digits("train"), jitter, count=EPOCHS, seed=0)
-part = (
-    dist.get_rank(),
-    dist.get_world_size(),
-)  # each process has the teacher answer its share of the batches
-cache = decant.cache_logits(trained_teacher(), views, "digits.h5", part=part)  # and all of them get the whole
+cache = decant.cache_logits(trained_teacher(), views, "digits.h5")  # the processes share the teacher's pass
 train = decant.SoftLabelDataset(views, cache)
 objective = decant.objectives.KD(alpha=0.9, temperature=4.0)
 

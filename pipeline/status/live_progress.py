@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from decant.cache import find_unfinished
+from decant.cache.io.joint import members
+from decant.cache.io.partial import begun
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import epoch_seconds
+
+_SHOWN_WRITERS = 8
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,18 @@ def row_progress(path: Path) -> tuple[Progress, bool] | None:
     """
     file = find_unfinished(path)
     return None if file is None else (Progress(file.rows, file.total, "rows"), file.running)
+
+
+def row_writers(path: Path) -> str | None:
+    """The processes that write the unfinished file of the cache at `path` together, ranks of a job or parts, and the
+    rows of each; None where it is written by one that holds it alone.
+    """
+    found = [member for file in begun(path) for member in members(file) if member.living is not False]
+    if not found:
+        return None
+    kind = "process" if any(member.rank is None for member in found) else "rank"
+    if len(found) > _SHOWN_WRITERS:
+        rows = [member.rows for member in found]
+        return f"{len(found)} {kind}{'es' if kind == 'process' else 's'}, {min(rows):,} to {max(rows):,} rows each"
+    named = sorted((member.process if kind == "process" else member.rank, member.rows) for member in found)
+    return ", ".join(f"{kind} {name}: {rows:,} rows" for name, rows in named)

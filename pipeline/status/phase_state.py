@@ -15,7 +15,7 @@ from decant.pipeline.runs.folders import seed_folder
 from decant.pipeline.runs.locks import holder
 from decant.pipeline.runs.result import RESULT, Result, load_result
 from decant.pipeline.runs.saved_recipe import RECIPE
-from decant.pipeline.status.live_progress import Progress, epoch_progress, row_progress
+from decant.pipeline.status.live_progress import Progress, epoch_progress, row_progress, row_writers
 from decant.pipeline.status.outdated import Outdated
 
 State = Literal["done", "running", "interrupted", "stale", "damaged", "missing"]
@@ -41,7 +41,7 @@ class Phase:
     progress: Progress | None = None
     """If it is running or was interrupted."""
     holder: str | None = None
-    """The process that is running it, as in "process 4711 on gpu01"."""
+    """The process that is running it, as in "process 4711 on gpu01", or those that write a cache together."""
     outdated: Outdated | None = None
     """What other settings have made, if it is stale."""
     detail: str = ""
@@ -110,7 +110,10 @@ def with_cache(phase: Phase, store: Store, manifest: Manifest) -> Phase:
     if unfinished is None:
         return replace(phase, path=path)
     progress, running = unfinished
-    return replace(phase, path=path, state="running" if running else "interrupted", progress=progress)
+    state: State = "running" if running else "interrupted"
+    return replace(
+        phase, path=path, state=state, progress=progress, holder=row_writers(path) if running else None
+    )
 
 
 def _open_published(path: Path, manifest: Manifest) -> LogitCache:

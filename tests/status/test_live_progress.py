@@ -13,7 +13,7 @@ import pytest
 
 from decant.cache import FormatError, LogitCacheWriter
 from decant.pipeline.runs.locks import holder
-from decant.pipeline.status.live_progress import Progress, epoch_progress, row_progress
+from decant.pipeline.status.live_progress import Progress, epoch_progress, row_progress, row_writers
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import METRICS
 from tests.helpers.caches import build, manifest, write
@@ -124,3 +124,27 @@ def test_a_damaged_file_is_said_unless_there_is_a_sound_one(tmp_path: Path) -> N
         row_progress(path)
     with LogitCacheWriter(path, manifest()):
         assert row_progress(path) == (Progress(0, 100, "rows"), True)
+
+
+def test_processes_that_write_a_cache_together_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, of = tmp_path / "a.h5", manifest()
+    with LogitCacheWriter(path, of):
+        assert row_writers(path) is None
+    first = LogitCacheWriter.join(path, of)
+    assert row_writers(path) == f"process {os.getpid()}: 0 rows"
+    assert first._member is not None
+    first._member.close()
+    monkeypatch.setenv("WORLD_SIZE", "9")
+    writers = []
+    for rank in range(9):
+        monkeypatch.setenv("RANK", str(rank))
+        writers.append(LogitCacheWriter.join(path, of))
+        writers[-1]._member.add(10 * rank, every=0.0)  # type: ignore[union-attr]
+        if rank == 1:
+            assert row_writers(path) == "rank 0: 0 rows, rank 1: 10 rows"
+    assert row_writers(path) == "9 ranks, 0 to 80 rows each"
+    for writer in writers:
+        writer.close()
+    assert row_writers(path) is None
