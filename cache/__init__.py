@@ -15,7 +15,7 @@ inputs.py      the checksums of its inputs; same_input.py, whether another layou
 alignment.py   whether labels and inputs are those of the cache's rows; same_views.py, whether views are its views
 dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys
                (sample_keys.py); sequences.py, for sequences whose positions have rows. These three import torch
-row_files.py   rows as arrays of a .npz file, in and out
+row_files.py   rows as arrays of a .npz file, in and out; vllm_answers.py, such arrays from answers of vLLM
 statistics.py  what the logits are like, sigmoid_statistics.py, those that have a sigmoid each;
 plausibility.py whether they can be a teacher's
 convert.py     import, export, merge; parts.py, one cache from the unfinished files of several machines
@@ -106,8 +106,8 @@ if TYPE_CHECKING:
     from decant.cache.store.local import Store
     from decant.cache.store.remote import Listed
     from decant.cache.stream import SoftLabelStream, attach
-    from decant.cache.top_rows import TopRows, import_top_rows, read_npz, read_vllm
     from decant.cache.unfinished import Unfinished, find_unfinished, has_writers
+    from decant.cache.vllm_answers import read_vllm
     from decant.cache.writer import LogitCacheWriter
 
 __all__ = [
@@ -158,7 +158,6 @@ __all__ = [
     "Store",
     "Summary",
     "SurveyedSize",
-    "TopRows",
     "Unfinished",
     "ValueRefusedError",
     "Verify",
@@ -181,7 +180,6 @@ __all__ = [
     "has_writers",
     "import_logits",
     "import_rows",
-    "import_top_rows",
     "input_checksums",
     "input_crc32",
     "interpolated",
@@ -195,7 +193,6 @@ __all__ = [
     "pack_ids",
     "pick",
     "push_cache",
-    "read_npz",
     "read_vllm",
     "recognise",
     "regression_errors",
@@ -340,7 +337,7 @@ _NAMES = {
         "has_writers",
     ),
     "writer": ("LogitCacheWriter",),
-    "top_rows": ("TopRows", "import_top_rows", "read_npz", "read_vllm"),
+    "vllm_answers": ("read_vllm",),
 }
 """By module, what is imported when it is first used: whoever wants `decant.cache.io` alone loads neither NumPy nor
 h5py.

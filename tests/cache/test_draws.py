@@ -213,3 +213,4 @@ def test_a_cache_of_draws_is_read_as_its_estimate(tmp_path: Path) -> None:
     estimates /= estimates.sum(1, keepdims=True)
     np.testing.assert_allclose(softmax(cache.logits(slice(None)), 1.0), estimates, atol=1e-5)
     assert (cache.logits(slice(None)).argmax(1) == logits.argmax(1))[rows.certain > 0].all()
+    assert np.array_equal(cache.logits(3), cache.logits([3])[0])

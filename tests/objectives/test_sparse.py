@@ -216,6 +216,20 @@ def test_the_fused_loss_is_that_of_the_logits(given: str, temperature: float, ta
             torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-12)
 
 
+def test_both_terms_are_there_whatever_they_weigh_and_labels_of_minus_100_are_none() -> None:
+    targets, hidden, weight = stored(Sparse(5), logits(0)), torch.randn(ROWS, 8), torch.randn(OUTPUTS, 8)
+    expected = sparse_kd(hidden @ weight.t(), targets, LABELS, 0.5)
+    ignored = torch.where(LABELS < 0, -100, LABELS)
+    for alpha in (0.0, 0.5, 1.0):
+        found = fused_kd(hidden, weight, targets, ignored, alpha)
+        torch.testing.assert_close(found.hard, expected.hard)
+        torch.testing.assert_close(found.soft, expected.soft)
+    with pytest.raises(ValueError, match="chunk_rows: expected 1 or more, found -1"):
+        fused_kd(hidden, weight, targets, LABELS, chunk_rows=-1)
+    nothing = fused_kd(hidden[:0], weight, targets[:0], LABELS[:0])
+    assert float(nothing.total) == 0
+
+
 def test_the_fused_loss_where_a_student_is_sure_of_what_is_stored() -> None:
     """No mass of the others is left in float32: the gradients stay finite, and push towards them."""
     targets = SparseTargets.of([[0]], torch.tensor([[0.5]]).log(), num_outputs=4)

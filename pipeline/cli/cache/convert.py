@@ -75,7 +75,15 @@ if TYPE_CHECKING:
 @click.option(
     "--outputs",
     type=click.IntRange(1),
-    help="LOGITS is a .npz file of `ids` and `log_probs` (P, k), of a teacher of so many outputs.",
+    help="LOGITS is a .npz file of `ids` and `log_probs` (P, k), or a .json or .jsonl file of answers of vLLM, of a "
+    "teacher of so many outputs.",
+)
+@click.option(
+    "--head",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Of answers of vLLM: outputs of a row that are kept.",
 )
 @click.option(
     "--predicts",
@@ -99,6 +107,7 @@ def import_table(
     dtype: str,
     probabilities: bool,
     outputs: int | None,
+    head: int,
     predicts: Literal["next", "here"],
     store: Store,
 ) -> None:
@@ -115,7 +124,7 @@ def import_table(
     if outputs is not None:
         if data is None or any(option is not None for option in (labels, task, recipe, classes, class_names)):
             raise click.UsageError("--outputs: rows of ids need --data, and take no other option")
-        say(f"made {_import_rows(store, logits, outputs, teacher, data, predicts)}")
+        say(f"made {_import_rows(store, logits, outputs, head, teacher, data, predicts)}")
         return
     if (data is None) == (recipe is None):
         raise click.UsageError("give either --data or --recipe: which data the logits are of")
@@ -154,15 +163,21 @@ def import_table(
 
 
 def _import_rows(
-    store: Store, file: str, outputs: int, teacher: str, data: str, predicts: Literal["next", "here"]
+    store: Store,
+    file: str,
+    outputs: int,
+    head: int,
+    teacher: str,
+    data: str,
+    predicts: Literal["next", "here"],
 ) -> Path:
-    """Makes a cache of the arrays in a .npz file."""
-    from decant.cache import import_rows
+    """Makes a cache of the arrays in a .npz file, or of answers of vLLM."""
+    from decant.cache import import_rows, read_vllm
     from decant.pipeline.data.array_files import read_arrays
 
     return import_rows(
         store,
-        read_arrays(Path(file)),
+        read_vllm(Path(file), head) if file.endswith((".json", ".jsonl")) else read_arrays(Path(file)),
         num_outputs=outputs,
         teacher={"network": teacher},
         data={"name": data},

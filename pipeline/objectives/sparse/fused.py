@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from decant.pipeline.data.samples import NO_LABEL
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives.sparse.targets import Shares, SparseTargets, Tail, require_outputs
 from decant.pipeline.objectives.terms import Terms
@@ -41,8 +40,8 @@ def fused_kd(
     """`sparse_kd` of the logits that a last layer makes of hidden states, without ever holding these logits.
 
     hidden: (Q, d), weight: (C, d), bias: (C,). The logits are z = logit_scale·(hidden·weightᵀ) + bias, and
-    cap·tanh(z/cap) with a `soft_cap`. labels: (Q,) int64, −1 for none. sample_weights: (Q,), 0 for positions that do
-    not count. Gradients go to hidden, weight and bias; `hard` and `soft` of the terms are values without one. Under
+    cap·tanh(z/cap) with a `soft_cap`. labels: (Q,) int64, negative for none. sample_weights: (Q,), 0 for positions that
+    do not count. Gradients go to hidden, weight and bias; `hard` and `soft` of the terms are values without one. Under
     autocast the products are in its dtype. chunk_rows: positions at a time, by default what makes 64 MiB of logits.
     Raises what `sparse_kd` does, and RecipeError for shapes that do not fit.
 
@@ -58,7 +57,7 @@ def fused_kd(
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha: expected a number from 0 to 1, found {alpha}")
-    layer = _Layer(logit_scale, soft_cap, chunk_rows or max(1, _CHUNK // len(weight)))
+    layer = _Layer(logit_scale, soft_cap, _rows_at_once(chunk_rows, len(weight)))
     return _fused(
         hidden,
         weight,
@@ -99,7 +98,7 @@ def fused_ce_plus_kl(
     >>> torch.isclose(terms.total, terms.hard + 2 * terms.soft)
     tensor(True)
     """
-    layer = _Layer(logit_scale, soft_cap, chunk_rows or max(1, _CHUNK // len(weight)))
+    layer = _Layer(logit_scale, soft_cap, _rows_at_once(chunk_rows, len(weight)))
     return _fused(
         hidden,
         weight,
@@ -113,6 +112,13 @@ def fused_ce_plus_kl(
         interpolate,
         sample_weights,
     )
+
+
+def _rows_at_once(given: int | None, outputs: int) -> int:
+    """Raises ValueError for none."""
+    if given is not None and given < 1:
+        raise ValueError(f"chunk_rows: expected 1 or more, found {given}")
+    return given or max(1, _CHUNK // max(1, outputs))
 
 
 @dataclass(frozen=True)
@@ -147,9 +153,11 @@ class _Batch:
     shares: Shares
     labels: Tensor
     hard_weights: Tensor
-    """(n,) factor of each row's cross-entropy in the total."""
+    """(n,) what each row's cross-entropy counts in their mean."""
     soft_weights: Tensor
-    """(n,) factor of each row's divergence in the total, T² included."""
+    """(n,) what each row's divergence counts in their mean, T² included."""
+    factors: tuple[float, float]
+    """Of the two means in the total."""
     temperature: float
 
     def chunk(self, rows: slice) -> _Batch:
@@ -161,6 +169,7 @@ class _Batch:
             self.labels[rows],
             self.hard_weights[rows],
             self.soft_weights[rows],
+            self.factors,
             self.temperature,
         )
 
@@ -171,7 +180,7 @@ def _fused(
     bias: Tensor | None,
     targets: SparseTargets,
     labels: Tensor,
-    weights: tuple[float, float],
+    factors: tuple[float, float],
     temperature: float,
     layer: _Layer,
     tail: Tail | None,
@@ -196,20 +205,17 @@ def _fused(
     counted = (
         torch.ones_like(shares.weights[:, 0]) if sample_weights is None else sample_weights.to(shares.weights)
     )
-    labelled = (labels != NO_LABEL) * counted
+    labelled = (labels >= 0) * counted
     batch = _Batch(
         targets.ids,
         shares,
         labels.clamp(min=0),
-        weights[0] * _normalised(labelled),
-        weights[1] * temperature**2 * _normalised(counted),
+        _normalised(labelled),
+        temperature**2 * _normalised(counted),
+        factors,
         temperature,
     )
-    total, hard, soft = _Fused.apply(hidden, weight, bias, batch, layer)
-    return Terms(
-        total,
-        *(term / factor if factor else term for term, factor in zip((hard, soft), weights, strict=True)),
-    )
+    return Terms(*_Fused.apply(hidden, weight, bias, batch, layer))
 
 
 def _normalised(weights: Tensor) -> Tensor:
@@ -239,7 +245,7 @@ class _Fused(torch.autograd.Function):
         ]
         ctx.save_for_backward(*kept, *([None] if bias is None else []))
         ctx.mark_non_differentiable(sums[0], sums[1])
-        return sums[0] + sums[1], sums[0], sums[1]
+        return batch.factors[0] * sums[0] + batch.factors[1] * sums[1], *sums
 
     @staticmethod
     def backward(ctx: Any, total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
@@ -287,14 +293,15 @@ def _pass(
 
 
 def _chunk(logits: Tensor, batch: _Batch, keep_logits: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """(hard, soft, gradients (n, C)) of weighted sums over the rows of (n, C) logits, which are used up unless they are
-    to be kept.
+    """(hard, soft, gradients (n, C) of the total) of weighted sums over the rows of (n, C) logits, which are used up
+    unless they are to be kept.
     """
-    hard_rows, soft_rows = batch.hard_weights[:, None], batch.soft_weights[:, None] / batch.temperature
+    hard_rows = batch.factors[0] * batch.hard_weights[:, None]
+    soft_rows = batch.factors[1] / batch.temperature * batch.soft_weights[:, None]
     labels = batch.labels[:, None]
     of_label = logits.gather(1, labels)
     whole = logits.logsumexp(dim=1, keepdim=True)
-    hard = (hard_rows * (whole - of_label)).sum()
+    hard = (batch.hard_weights[:, None] * (whole - of_label)).sum()
     if batch.temperature == 1.0:
         gradients = logits.clone() if keep_logits else logits
         soft = _soft(gradients, whole, batch, hard_rows, soft_rows)

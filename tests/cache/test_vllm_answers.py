@@ -1,4 +1,4 @@
-"""Log-probabilities that other programs saved become caches; what cannot be theirs is refused."""
+"""Answers of vLLM become caches; what cannot be theirs is refused."""
 
 from __future__ import annotations
 
@@ -8,16 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from decant.cache import (
-    FormatError,
-    LogitCache,
-    Store,
-    ValueRefusedError,
-    import_top_rows,
-    read_npz,
-    read_vllm,
-)
+from decant.cache import FormatError, LogitCache, Store, ValueRefusedError, import_rows, read_vllm
+from decant.pipeline.cli.main import decant
 from tests.cache.test_compact import softmax
 
 OUTPUTS = 12
@@ -46,7 +40,7 @@ def require_rows(cache: LogitCache, sample: int) -> None:
     assert rows.ids.tolist() == np.argsort(-LOG_PROBS, axis=1)[:, :3].tolist()
     np.testing.assert_allclose(rows.log_probs, -np.sort(-LOG_PROBS, axis=1)[:, :3], rtol=1e-3)
     rest = np.exp(-np.sort(-LOG_PROBS, axis=1)[:, 3:]).sum(1)
-    np.testing.assert_allclose(np.exp(rows.log_tail[:, 0]), rest, rtol=1e-4)
+    np.testing.assert_allclose(np.exp(rows.log_tail[:, 0]), rest, rtol=2e-3)
 
 
 @pytest.mark.parametrize("form", ["one", "list", "lines", "choices"])
@@ -59,51 +53,18 @@ def test_answers_of_vllm_become_a_cache(tmp_path: Path, form: str) -> None:
         "choices": json.dumps([{"choices": [one]} for one in several]),
     }[form]
     (tmp_path / "answers.json").write_text(text)
-    samples = list(read_vllm(tmp_path / "answers.json", kept=3))
-    store = Store(tmp_path / "store")
-    path = import_top_rows(store, samples, OUTPUTS, **SAYS, tokenizer="digest")
-    assert import_top_rows(store, samples, OUTPUTS, **SAYS, tokenizer="digest") == path
+    arrays, store = read_vllm(tmp_path / "answers.json", kept=3), Store(tmp_path / "store")
+    path = import_rows(store, arrays, num_outputs=OUTPUTS, **SAYS, tokenizer="digest")
+    assert import_rows(store, arrays, num_outputs=OUTPUTS, **SAYS, tokenizer="digest") == path
     cache = LogitCache.open(path, verify="open")
     assert cache.verify() == []
-    for sample in range(len(samples)):
+    for sample in range(cache.num_samples):
         require_rows(cache, sample)
         assert cache.tokens([sample])[0].tolist() == TOKENS
         expected = LOG_PROBS[np.arange(4), TOKENS[1:]]
         np.testing.assert_allclose(cache.next_log_prob([sample]), expected, rtol=1e-3)
     assert cache.positions is not None
     assert cache.positions.identity["tokenizer"] == "digest"
-
-
-def test_arrays_become_a_cache(tmp_path: Path) -> None:
-    ids = np.argsort(-LOG_PROBS, axis=1)[:, 2::-1]  # in any order
-    log_probs = np.take_along_axis(LOG_PROBS, ids, axis=1)
-    arrays = {
-        "lengths": np.array([5, 1, 5]),
-        "tokens": np.array([*TOKENS, 7, *TOKENS]),
-        "ids": np.concatenate([ids, ids]),
-        "log_probs": np.concatenate([log_probs, log_probs]),
-    }
-    np.savez(tmp_path / "rows.npz", **arrays)
-    samples = list(read_npz(tmp_path / "rows.npz"))
-    cache = LogitCache.open(import_top_rows(Store(tmp_path / "store"), samples, OUTPUTS, **SAYS))
-    assert cache.lengths.tolist() == [4, 0, 4]
-    require_rows(cache, 0)
-    require_rows(cache, 2)
-    known = [token in row for token, row in zip(TOKENS[1:], ids.tolist(), strict=True)]
-    assert np.isnan(cache.next_log_prob([2])).tolist() == [not one for one in known]
-    for wrong, says in (
-        ({"lengths": np.array([5, 2, 5])}, "as many tokens and ids as they say"),
-        ({"ids": arrays["ids"][:-1]}, r"expected ids and log_probs \(8, k\)"),
-        ({"ids": None}, "expected lengths, tokens, ids and log_probs"),
-        ({"tokens": np.array([{}] * 11)}, "not a .npz file of plain arrays"),
-    ):
-        spoilt = {name: value for name, value in {**arrays, **wrong}.items() if value is not None}
-        np.savez(tmp_path / "wrong.npz", **spoilt)
-        with pytest.raises(FormatError, match=says):
-            list(read_npz(tmp_path / "wrong.npz"))
-    (tmp_path / "text.npz").write_text("no")
-    with pytest.raises(FormatError, match=r"not a \.npz file"):
-        list(read_npz(tmp_path / "text.npz"))
 
 
 @pytest.mark.parametrize(
@@ -125,26 +86,30 @@ def test_answers_that_cannot_be_are_refused(tmp_path: Path, change: Any, says: s
     change(one)
     (tmp_path / "answers.json").write_text(json.dumps(one))
     with pytest.raises(FormatError, match=says):
-        list(read_vllm(tmp_path / "answers.json", kept=3))
+        read_vllm(tmp_path / "answers.json", kept=3)
 
 
 def test_what_is_no_json_and_no_softmax_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "answers.json").write_text("{no")
-    with pytest.raises(FormatError, match="not JSON, and no lines of JSON"):
-        list(read_vllm(tmp_path / "answers.json", kept=3))
-    (tmp_path / "answers.json").write_text("[3]")
-    with pytest.raises(FormatError, match="expected an object for each sample, found 3"):
-        list(read_vllm(tmp_path / "answers.json", kept=3))
+    path = tmp_path / "answers.json"
+    for text, says in (
+        ("{no", "not JSON, and no lines of JSON"),
+        ("[3]", "expected an object for each sample"),
+    ):
+        path.write_text(text)
+        with pytest.raises(FormatError, match=says):
+            read_vllm(path, kept=3)
     wide = answer()
     wide["prompt_logprobs"][2] = {str(one): {"logprob": -0.1} for one in range(4)}
-    (tmp_path / "answers.json").write_text(json.dumps(wide))
-    samples = list(read_vllm(tmp_path / "answers.json", kept=3))
-    with pytest.raises(ValueRefusedError, match=r"position 1.*head and tail do not add up to 1"):
-        import_top_rows(Store(tmp_path / "store"), samples, OUTPUTS, **SAYS)
-    with pytest.raises(ValueRefusedError, match="ids: expected 0 to 7"):
-        import_top_rows(Store(tmp_path / "store"), list(_good(tmp_path)), 8, **SAYS)
+    path.write_text(json.dumps(wide))
+    with pytest.raises(ValueRefusedError, match="their probabilities sum to 2"):
+        import_rows(Store(tmp_path / "store"), read_vllm(path, kept=3), num_outputs=OUTPUTS, **SAYS)
 
 
-def _good(folder: Path) -> Any:
-    (folder / "good.json").write_text(json.dumps(answer(tokens=[0] * 5)))
-    return read_vllm(folder / "good.json", kept=3)
+def test_the_command_takes_answers(tmp_path: Path) -> None:
+    (tmp_path / "answers.jsonl").write_text(json.dumps(answer()))
+    words = ["cache", "import", str(tmp_path / "answers.jsonl"), "--outputs", "12", "--head", "3"]
+    words += ["--teacher", "mine", "--data", "texts", "--store", str(tmp_path / "store")]
+    done = CliRunner().invoke(decant, words)
+    assert done.exit_code == 0, done.output
+    (path,) = (tmp_path / "store").glob("*.h5")
+    require_rows(LogitCache.open(path), 0)

@@ -1,0 +1,102 @@
+"""Answers of vLLM, as the arrays of rows that `import_rows` makes a cache of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decant.cache.errors import FormatError, shorten
+from decant.cache.io.opening import open_read
+
+
+def read_vllm(path: Path, kept: int) -> dict[str, NDArray[Any]]:
+    """Rows of the prompts in a file of answers of vLLM: JSON, or a line of JSON each, with `prompt_token_ids` and
+    `prompt_logprobs`, as a server returns them for `prompt_logprobs = k` and `return_token_ids = true`, at the top or
+    in a choice. Of a prompt of L tokens there are L − 1 rows, of the token after each but the last.
+
+    kept: how many of the k are taken, the likeliest. Raises FormatError, naming sample and position, where there are
+    fewer, or where a token of the prompt has no log-probability at its place, as in rows of another prompt.
+
+    >>> import tempfile
+    >>> row = {"3": {"logprob": -0.2}, "1": {"logprob": -2.0}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "answers.json")
+    ...     _ = path.write_text(json.dumps({"prompt_token_ids": [5, 3], "prompt_logprobs": [None, row]}))
+    ...     arrays = read_vllm(path, kept=2)
+    >>> arrays["ids"].tolist(), arrays["lengths"].tolist(), arrays["tokens"].tolist()
+    ([[3, 1]], [1], [5, 3])
+    """
+    lengths, tokens, rows = [], list[int](), list[tuple[list[int], list[float], float]]()
+    for number, answer in enumerate(_answers(path)):
+        where = f"{path}: sample {number}"
+        holder = next((one for one in _holders(answer) if one.get("prompt_logprobs") is not None), None)
+        if holder is None:
+            raise FormatError(f"{where}: has no prompt_logprobs; ask for them with prompt_logprobs = {kept}")
+        own = holder.get("prompt_token_ids", answer.get("prompt_token_ids"))
+        given = holder["prompt_logprobs"]
+        if not isinstance(own, list) or not isinstance(given, list) or len(own) != len(given) or not given:
+            raise FormatError(
+                f"{where}: expected prompt_token_ids and prompt_logprobs of one length; ask for the ids with "
+                "return_token_ids = true"
+            )
+        lengths.append(len(own))
+        tokens += own
+        for place in range(1, len(own)):  # of the first token nothing is said
+            rows.append(_row(given[place], own[place], kept, f"{where}, position {place - 1}"))
+    ids, log_probs, following = zip(*rows, strict=True) if rows else ((), (), ())
+    return {
+        "ids": np.asarray(ids, np.int64).reshape(-1, kept),
+        "log_probs": np.asarray(log_probs, np.float64).reshape(-1, kept),
+        "next_log_prob": np.asarray(following, np.float64).clip(np.finfo("f2").min, 0).astype("<f2"),
+        "lengths": np.asarray(lengths, np.int64) - 1,
+        "tokens": np.asarray(tokens, np.int64),
+        "token_lengths": np.asarray(lengths, np.int64),
+    }
+
+
+def _answers(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file: one, a list of them, or one a line."""
+    with open_read(path) as file:
+        text = file.read()
+    try:
+        try:
+            content = json.loads(text)
+        except ValueError:
+            content = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: not JSON, and no lines of JSON ({error})") from None
+    for answer in content if isinstance(content, list) else [content]:
+        if not isinstance(answer, dict):
+            raise FormatError(f"{path}: expected an object for each sample, found {shorten(answer)}")
+        yield answer
+
+
+def _holders(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Where an answer may have the log-probabilities: at the top, or in its first choice."""
+    yield answer
+    choices = answer.get("choices")
+    if isinstance(choices, list):
+        yield from (choice for choice in choices[:1] if isinstance(choice, dict))
+
+
+def _row(given: object, token: int, kept: int, where: str) -> tuple[list[int], list[float], float]:
+    """(ids, log-probabilities, that of the token that came) of one position."""
+    try:
+        if not isinstance(given, dict):
+            raise TypeError
+        found = {int(one): float(value["logprob"]) for one, value in given.items()}
+    except (KeyError, TypeError, ValueError):
+        raise FormatError(f"{where}: expected {{id: {{logprob: …}}}}, found {shorten(given)}") from None
+    if token not in found:
+        raise FormatError(
+            f"{where}: the next token is {token}, and its log-probability is not among those: rows of another prompt"
+        )
+    if len(found) < kept:
+        raise FormatError(f"{where}: {len(found)} log-probabilities, and {kept} are to be kept")
+    largest = sorted(found, key=lambda one: (-found[one], one))[:kept]
+    return largest, [found[one] for one in largest], found[token]
