@@ -19,7 +19,7 @@ from decant.cache.io.locks import exclusive, lock_path
 from decant.pipeline.corpus.documents import Column, Document
 from decant.pipeline.corpus.sources import Source, read_documents
 from decant.pipeline.corpus.token_file import Corpus, write_tokens
-from decant.pipeline.corpus.tokenizer import load_tokenizer, tokenizer_identity
+from decant.pipeline.corpus.tokenizer import load_tokenizer, num_ids, tokenizer_identity
 from decant.pipeline.corpus.tokens import Targets, Tokeniser, Tokens
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.notices import say, say_once
@@ -74,7 +74,7 @@ def tokenise(
         place.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(lock_path(place), waiting=lambda holder: say_once(f"{place}: waits for {holder}")):
             if not place.exists():  # another process may have written it while this one waited
-                _write(place, read(), tokeniser, identity, len(tokenizer), targets)
+                _write(place, read(), tokeniser, identity, num_ids(tokenizer), targets)
     except OSError as error:
         raise storage_error(error, place, "writing the tokens") from error
     return _found(place, identity, tokenizer)
@@ -97,7 +97,7 @@ def _write(
     documents: Iterator[tuple[str, Document]],
     tokeniser: Tokeniser,
     identity: dict[str, Any],
-    num_ids: int,
+    count: int,
     targets: Targets,
 ) -> None:
     digest, empty = _Digest(), _Empty()
@@ -107,7 +107,7 @@ def _write(
         with progress("tokenising", identity["texts"]["count"]) as advance:
             for some in iter(lambda: list(itertools.islice(kept, _TOGETHER)), []):
                 for (where, _), found in zip(some, tokeniser.encode(some), strict=True):
-                    _check(found, num_ids, where)
+                    _check(found, count, where)
                     yield found
                 advance(len(some))
         if digest.identity() != identity["texts"]:
@@ -117,19 +117,19 @@ def _write(
                 f"{path}: {'all documents are empty' if digest.count else 'there are no documents'}"
             )
 
-    write_tokens(path, tokens(), num_ids, identity, masked=targets != "all")
+    write_tokens(path, tokens(), count, identity, masked=targets != "all")
     if empty.count:
         say(
             f"{path}: {empty.count:,} of {digest.count:,} documents are empty and left out, the first is {empty.first}"
         )
 
 
-def _check(tokens: Tokens, num_ids: int, where: str) -> None:
+def _check(tokens: Tokens, count: int, where: str) -> None:
     if not len(tokens.ids):
         raise DataError(f"{where}: the tokenizer makes no tokens of it")
-    if (tokens.ids < 0).any() or (tokens.ids >= num_ids).any():
+    if (tokens.ids < 0).any() or (tokens.ids >= count).any():
         raise DataError(
-            f"{where}: has the token {int(np.max(tokens.ids)):,}, and the tokenizer {num_ids:,} tokens"
+            f"{where}: has the token {int(np.max(tokens.ids)):,}, and the tokenizer {count:,} tokens"
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from decant.pipeline.errors import DataError
+from decant.pipeline.support.notices import say_once
 
 Column: TypeAlias = str | tuple[str, str] | None
 """The column of a row that holds the text or the messages, or the two of a prompt and its completion; None finds it."""
@@ -82,6 +83,8 @@ def as_document(row: Any, where: str, column: Column = None) -> Document:
     chosen = _recognised(row, where) if column is None else column
     if isinstance(chosen, str):
         value = _value(row, chosen, where)
+        if not isinstance(value, str) and row.get("tools"):
+            say_once(f"{where}: has tools, which are not given to the chat template", about="tools of chats")
         return (
             PlainText(_text(value, where))
             if isinstance(value, str)

@@ -234,6 +234,7 @@ def _finish(draft: BinaryIO, layout: Layout, identity: Mapping[str, Any], path: 
         "masked": layout.masked,
     }
     encoded = _BEGINNING + json.dumps(header, sort_keys=True).encode("ascii")
+    assert len(encoded) <= _PAGE, "an identity is a few digests"
     draft.seek(0)
     draft.write(encoded.ljust(_PAGE, b"\0"))
 

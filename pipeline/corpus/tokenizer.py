@@ -28,6 +28,11 @@ def load_tokenizer(name: str, subject: str = "tokenizer") -> Any:
         raise DataError(f"{subject} {name!r}: cannot be loaded ({reason})") from None
 
 
+def num_ids(tokenizer: Any) -> int:
+    """How many ids there are up to the largest; some tokenizers leave out numbers."""
+    return max(len(tokenizer), max(tokenizer.get_vocab().values(), default=-1) + 1)
+
+
 def tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
     """What decides the tokens of a text, each part by its own digest so that a difference has a name.
 
@@ -43,7 +48,7 @@ def tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
         rules = {"class": type(tokenizer).__name__, "settings": repr(getattr(tokenizer, "init_kwargs", {}))}
     template = getattr(tokenizer, "chat_template", None)
     return {
-        "size": len(tokenizer),
+        "size": num_ids(tokenizer),
         "vocabulary": _sha256(sorted(tokenizer.get_vocab().items())),
         "model": _sha256(model),
         "added_tokens": _sha256(_added(content, tokenizer)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,17 +28,19 @@ def load_causal(name: str, dtype: str = "auto") -> Loaded:
     weights are read from safetensors or GGUF alone.
 
     dtype: of the weights, as "float32" or "bfloat16"; "auto" is that of the file. GGUF weights are float32, and need
-    the library gguf. Raises ModelError where there is none, or it has no language-model head; WeightsError.
+    the libraries gguf and accelerate.
+
+    Raises ModelError where there is none, or it has no language-model head; WeightsError, DataError.
     """
     transformers = optional("transformers", "text", ModelError)
     path = Path(name)
     for file in sorted(path.iterdir()) if path.is_dir() else ():
         if not file.is_dir():
             require_file(file)  # the library would wait for a pipe
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+    options: dict[str, Any] = {_dtype_name(transformers): dtype, "use_safetensors": True}
     folder = name
     if path.suffix == _GGUF:
-        optional("gguf", "gguf", ModelError)
+        _require_gguf(name)
         folder, options = str(path.parent), {"gguf_file": path.name}
     try:
         network, info = transformers.AutoModelForCausalLM.from_pretrained(
@@ -60,3 +63,17 @@ def load_causal(name: str, dtype: str = "auto") -> Loaded:
         else load_tokenizer(name)
     )
     return Loaded(network.eval(), tokenizer)
+
+
+def _require_gguf(name: str) -> None:
+    missing = [library for library in ("gguf", "accelerate") if importlib.util.find_spec(library) is None]
+    if missing:
+        raise ModelError(
+            f"{name}: {' and '.join(missing)} not installed; run: pip install {' '.join(missing)}"
+        )
+
+
+def _dtype_name(transformers: Any) -> str:
+    """What the library calls the dtype of weights, which changed in 4.56."""
+    major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
+    return "dtype" if (major, minor) >= (4, 56) else "torch_dtype"

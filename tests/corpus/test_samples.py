@@ -91,6 +91,15 @@ def test_samples_are_those_of_a_plain_loop(
             assert samples.groups(index).tolist() == sample["groups"]
 
 
+def test_other_documents_and_another_order_are_another_identity(corpora: dict[str, Corpus]) -> None:
+    corpus = corpora["all"]
+    every = np.arange(len(corpus))
+    chosen = [None, every, every[::-1], every[:-1], np.r_[every[:-1], 0]]
+    found = [str(TokenSamples(corpus, max_length=64, documents=documents).identity) for documents in chosen]
+    assert found[0] == found[1]
+    assert len(set(found)) == 4
+
+
 def test_truncation_keeps_the_end_that_it_says(corpora: dict[str, Corpus]) -> None:
     corpus = corpora["all"]
     left = TokenSamples(corpus, max_length=5, truncation="left")

@@ -101,6 +101,21 @@ def test_of_a_chat_the_assistants_words_are_targets_whether_the_template_marks_t
         assert words(whole, tokenizer) == words(corpus, tokenizer)
 
 
+def test_a_tokenizer_that_leaves_out_numbers_is_taken(tmp_path: Path) -> None:
+    tokenizer = language.tokenizer()
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content["added_tokens"].append({**content["added_tokens"][0], "id": 500, "content": "<|far|>"})
+    content["model"]["vocab"]["<|far|>"] = 500
+    import tokenizers
+    import transformers
+
+    learnt = tokenizers.Tokenizer.from_str(json.dumps(content))
+    far = transformers.PreTrainedTokenizerFast(tokenizer_object=learnt, eos_token="<|end|>")
+    corpus = tokenise(["a <|far|> film"], far, tmp_path / "c")
+    assert 500 in corpus.document(0)
+    assert corpus.num_ids == 501
+
+
 def test_of_a_prompt_the_completion_alone_is_learnt_from(tokenizer: Any, tmp_path: Path) -> None:
     rows = [{"prompt": "the film was", "completion": " great fun"}]
     corpus = tokenise(rows, tokenizer, tmp_path / "c", targets="assistant")
