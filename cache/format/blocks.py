@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decant.cache.encodings import Column
 from decant.cache.format.tables import Layout, columns, rows_per_block
 from decant.cache.io.blockfile import WRITTEN, BlockFile, expected_entry
 from decant.cache.lengths import Even, Lengths
@@ -36,6 +37,10 @@ class Blocks:
         self.one_each = isinstance(self.lengths, Even) and self.lengths.length == 1
         """Whether rows are samples."""
         self.columns = columns(layout.manifest)
+        self._places = {
+            name: _place(layout.tables[name].offset, column, self.axes[column.axis])
+            for name, column in self.columns.items()
+        }
         shared = [name for name, column in self.columns.items() if not column.per_view]
         self.checked = [name for name in self.columns if name not in shared] + shared
         self.given = [name for name in self.checked if self.columns[name].given]
@@ -97,10 +102,8 @@ class Blocks:
 
     def offset(self, table: str, view: int, sample: int) -> int:
         """Where the rows of a sample begin; where views share the table, `view` is ignored."""
-        column = self.columns[table]
-        lengths = self.axes[column.axis]
-        row = lengths.start(sample) + (view * lengths.total if column.per_view else 0)
-        return self.layout.tables[table].offset + row * column.row_bytes
+        first, lengths, row_bytes, view_bytes = self._places[table]
+        return first + view * view_bytes + lengths.start(sample) * row_bytes
 
     def name(self, view: int, block: int) -> str:
         """For messages: which rows a block holds."""
@@ -122,6 +125,12 @@ class Blocks:
             bounds = np.minimum(np.arange(self.per_view + 1) << self.shift, self.num_samples)
             return int(np.where(entries, np.diff(bounds), 0).sum())
         return int(np.count_nonzero(self.of_every_sample(entries)))
+
+
+def _place(first: int, column: Column, lengths: Lengths) -> tuple[int, Lengths, int, int]:
+    """First byte of a table, whose its rows are, bytes of a row, and of a view: 0 where views share the table."""
+    row_bytes = column.row_bytes
+    return first, lengths, row_bytes, lengths.total * row_bytes if column.per_view else 0
 
 
 class StoredRows:
