@@ -230,10 +230,11 @@ class LogitCacheWriter:
         return written.copy()
 
     def sync(self) -> None:
-        """Makes what was written durable. Raises StorageError, and then removes the partial file: after a failed sync
-        nobody knows which rows are on the disk.
+        """Makes what was written durable: whoever goes on with the file does not read it back. Raises StorageError, and
+        then removes the partial file: after a failed sync nobody knows which rows are on the disk.
         """
         self._sync()
+        self._synced.append()
 
     def refresh(self) -> None:
         """Takes up the blocks that others have written into the same partial file since."""

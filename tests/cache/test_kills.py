@@ -29,6 +29,21 @@ killing.at_every_step(KINDS[sys.argv[2]](), Path(sys.argv[1]))
     assert kills >= least, f"{kills} kills: the steps of the protocol were not met"
 
 
+def test_a_builder_that_syncs_after_each_block_is_gone_on_with_too(tmp_path: Path) -> None:
+    """As one of a large cache does after each 64 MiB: killed before, in and after the sync and its record."""
+    script = """
+import sys
+from pathlib import Path
+from decant.cache.io import synced
+from tests.helpers import killing
+from tests.helpers.block_files import KINDS
+synced.SYNC_BYTES = 1
+killing.at_every_step(KINDS["cache"](), Path(sys.argv[1]))
+"""
+    kills = int(finished(python(script, tmp_path)))
+    assert kills >= 76, f"{kills} kills: two steps more for each of four blocks"
+
+
 @pytest.mark.parametrize(
     ("kind", "size", "seed", "kills"),
     [

@@ -151,3 +151,12 @@ def test_logs_go_with_their_file_when_unused_files_are_removed(path: Path) -> No
         assert found.path.suffix == ".partial", "and the log with it"
         assert remove_leftover(found)
     assert list(path.parent.iterdir()) == []
+
+
+def test_what_a_writer_syncs_by_itself_is_not_read_back(path: Path, read_back: list[int]) -> None:
+    with LogitCacheWriter(path, OF) as writer:
+        write(writer, 0, range(224, 256))
+        writer.sync()
+    read_back.clear()
+    LogitCacheWriter(path, OF).close()
+    assert sum(read_back) <= 64_384 + 8 * 10, "the block that the first writer left without a sync"
