@@ -214,10 +214,10 @@ class Sparse(Encoding):
             certain, tau = self._draw(exps, sums, ids, uniform)
             drawn = {"certain": certain.astype("<u2")}
             with np.errstate(divide="ignore"):
-                log_tau = [np.log(tau)]
+                log_tau = [np.log(np.minimum(tau, 1))]  # by rounding it may be above
         kept = np.take_along_axis(logits, ids, axis=1).astype("f8")
         tails = [
-            _log_rest(exp, ids, values, temperature) - np.log(total)
+            np.minimum(_log_rest(exp, ids, values, temperature) - np.log(total), 0)
             for exp, total, temperature in zip(exps, sums, self.temperatures, strict=True)
         ]
         found = {

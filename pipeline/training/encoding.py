@@ -107,10 +107,10 @@ def _encode(logits: Tensor, encoding: Sparse, uniform: Tensor) -> EncodedRows:
     if encoding.draws:
         ids, certain, tau = _draw(centred, kept, ids, encoding, uniform)
         kept = torch.zeros_like(kept).scatter_(1, ids, True)
-        more = [tau.log()]
+        more = [tau.log().clamp(max=0)]
     others = centred.masked_fill(kept, -math.inf)
     tails = [
-        (others / temperature).logsumexp(dim=1) - (centred / temperature).logsumexp(dim=1)
+        ((others / temperature).logsumexp(dim=1) - (centred / temperature).logsumexp(dim=1)).clamp(max=0)
         for temperature in encoding.temperatures
     ]
     log_probs = (values.gather(1, ids) - whole[:, None]).clamp(_LEAST, 0).half()

@@ -82,6 +82,15 @@ def test_edge_cases(edge: str) -> None:
     assert np.isneginf(rows.log_tau).all() == (certain == 3)
 
 
+def test_no_share_is_above_1_by_rounding() -> None:
+    """One draw of outputs whose shares add up to 1 but for rounding, and draws that have none at a low temperature."""
+    for outputs in range(2, 200):
+        rows = encode(Sparse(0, draws=1), np.zeros((1, outputs)) + 0.1)
+        assert (rows.log_tau <= 0).all()
+    logits = np.concatenate([np.full((30, 1), 60.0), teacher(30, 400)], axis=1)
+    assert (encode(Sparse(0, (0.05, 1.0, 50.0), draws=3), logits).log_tail <= 0).all()
+
+
 def test_all_outputs_may_be_kept() -> None:
     rows = encode(Sparse(1, draws=5), teacher(20, 6))
     assert (rows.certain == 6).all()
