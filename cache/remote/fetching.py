@@ -120,7 +120,7 @@ def _fetch_blocks(
                 missing = filling.missing(everything) if existed else everything
                 total = sum(end - first for number in missing for first, end in filling.blocks.ranges(number))
                 with transfer(f"fetching {name}", total) as advance:
-                    filling.fetch(missing, advance)
+                    filling.fetch_most(missing, advance)
                 filling.publish(target)
             finally:
                 filling.close()

@@ -13,6 +13,7 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ from decant.cache.remote.head import Head
 from decant.cache.remote.progress import Advance
 
 _GROUP = 4 << 20  # bytes of blocks that one worker fetches at a time
-_WORKERS = 8
+_LARGE_GROUP = 32 << 20  # the same where a whole file is fetched: each request costs a store some time
+_WORKERS, _WORKERS_OF_WHOLE = 16, 4
 _GAP = 16 << 10  # bytes between two ranges that are fetched with them rather than by a request of their own
 
 
@@ -50,6 +52,10 @@ class Filling:
             raise storage_error(error, path, "making the local copy") from error
         self.given_out: set[int] = set()
         """First bytes of the tables that were read as a whole before their blocks were checked."""
+        self._beside = self.head.layout.tables[self.head.layout.encoded[-1]].end
+        """Where the tables end that hold what a teacher said; beside them are labels and the like, which are small."""
+        self._has_beside = False
+        """Whether these were fetched, to be checked with the blocks."""
         self.closed = False
         self._lock = threading.Lock()
         self._users = 0
@@ -86,13 +92,43 @@ class Filling:
         with self._open():
             return [number for number in numbers if not self._is_there(number)]
 
+    def fetch_most(self, numbers: Sequence[int], advance: Advance) -> None:
+        """As `fetch`, with fewer requests where most blocks of the file are missing: what is small of each block, its
+        labels and checksums of inputs, is fetched for all of them first, and checked with the rest of the block.
+        """
+        with self._open():
+            ranges = _merged(self.blocks, numbers, self._beside)
+            pieces = [
+                (first, min(end, first + _LARGE_GROUP))
+                for start, end in ranges
+                for first in range(start, end, _LARGE_GROUP)
+            ]
+            missing = set(numbers)
+            others = [number for number in range(self.blocks.num_blocks) if number not in missing]
+            kept = {place for number in others for place in self.blocks.ranges(number)}
+            tables = list(self.head.layout.tables.values())
+            kept |= {(table.end, after.offset) for table, after in pairwise(tables)}  # which must be zeros
+            stays = sorted(kept)
+            with ThreadPoolExecutor(_WORKERS_OF_WHOLE) as pool:
+                for some in range(0, len(pieces), _WORKERS_OF_WHOLE):  # that few are in memory
+                    now = pieces[some : some + _WORKERS_OF_WHOLE]
+                    for (first, end), content in zip(now, pool.map(self._ask, now), strict=True):
+                        for start, stop in _without(first, end, stays):
+                            write_all(self.fd, content[start - first : stop - first], start, self.path)
+        self._has_beside = True
+        self.fetch(numbers, advance, _WORKERS_OF_WHOLE, _LARGE_GROUP)
+
     def fetch(
-        self, numbers: Sequence[int], advance: Advance = lambda count: None, workers: int = _WORKERS
+        self,
+        numbers: Sequence[int],
+        advance: Advance = lambda count: None,
+        workers: int = _WORKERS,
+        group_bytes: int = _GROUP,
     ) -> None:
         """Fetches blocks and writes them into the copy, in groups, several at once. Raises CorruptError, naming the
         first block that is not as it must be in two answers, RemoteError and StorageError.
         """
-        groups = iter(_groups(self.blocks, numbers))
+        groups = iter(_groups(self.blocks, numbers, group_bytes))
         if len(numbers) == 1 or workers == 1:
             for group in groups:
                 self._fetch_group(group, advance)
@@ -123,7 +159,7 @@ class Filling:
             checked = self._checked_ranges(found.offset, found.end)
             for first in range(found.offset, found.end, _GROUP):
                 end = min(found.end, first + _GROUP)
-                content = self.folder.read(self.name, first, end, self.head.stat.tag)
+                content = self._ask((first, end))
                 for start, stop in _without(first, end, checked):
                     write_all(self.fd, content[start - first : stop - first], start, self.path)
             self.given_out.add(found.offset)
@@ -152,7 +188,7 @@ class Filling:
         advance(sum(end - first for number in group for first, end in self.blocks.ranges(number)))
 
     def _fetch_checked(self, group: Sequence[int]) -> None:
-        ranges = _merged(self.blocks, group)
+        ranges = _merged(self.blocks, group, end=self._beside if self._has_beside else None)
         try:
             wrong = self._fetch_ranges(group, ranges)
             if wrong:  # once more, as what comes through a network may be changed on its way
@@ -168,14 +204,17 @@ class Filling:
 
     def _fetch_ranges(self, group: Sequence[int], ranges: Sequence[tuple[int, int]]) -> list[int]:
         """Fetches these bytes, and writes the blocks of `group` that are as they must be; returns the others."""
-        parts = [self.folder.read(self.name, first, end, self.head.stat.tag) for first, end in ranges]
+        parts = [memoryview(self._ask(place)) for place in ranges]
 
-        def read(first: int, end: int) -> memoryview:
-            if first == end:  # of a block without samples
-                return memoryview(b"")
-            place = next(i for i, (start, stop) in enumerate(ranges) if start <= first and end <= stop)
-            start = ranges[place][0]
-            return memoryview(parts[place])[first - start : end - start]
+        def fetched(first: int, end: int) -> memoryview | None:
+            for (start, stop), part in zip(ranges, parts, strict=True):
+                if start <= first < end <= stop:
+                    return part[first - start : end - start]
+            return None  # of a block without samples, or in the copy already
+
+        def read(first: int, end: int) -> bytes | memoryview:
+            found = fetched(first, end)
+            return self._read(first, end) if found is None else found
 
         wrong = []
         for number in group:
@@ -184,8 +223,13 @@ class Filling:
                 continue
             with self._lock:
                 for first, end in self.blocks.ranges(number):
-                    self._write(first, read(first, end))
+                    content = fetched(first, end)
+                    if content is not None:
+                        self._write(first, content)
         return wrong
+
+    def _ask(self, place: tuple[int, int]) -> bytes:
+        return self.folder.read(self.name, *place, self.head.stat.tag)
 
     def _write(self, first: int, content: memoryview) -> None:
         if self.given_out and self._was_given_out(first):
@@ -255,13 +299,13 @@ def _create(path: Path, head: Head, entries: NDArray[np.uint64]) -> None:
         os.close(fd)
 
 
-def _groups(blocks: Blocks, numbers: Iterable[int]) -> Iterable[list[int]]:
-    """Blocks in groups of some MiB, in the order of the file."""
+def _groups(blocks: Blocks, numbers: Iterable[int], most: int) -> Iterable[list[int]]:
+    """Blocks in groups that follow one another in the file, of at most so many bytes."""
     group: list[int] = []
     held = 0
     for number in sorted(numbers):
         size = sum(end - first for first, end in blocks.ranges(number))
-        if group and held + size > _GROUP:
+        if group and (held + size > most or number != group[-1] + 1):
             yield group
             group, held = [], 0
         group.append(number)
@@ -270,16 +314,20 @@ def _groups(blocks: Blocks, numbers: Iterable[int]) -> Iterable[list[int]]:
         yield group
 
 
-def _merged(blocks: Blocks, group: Iterable[int]) -> list[tuple[int, int]]:
-    """The bytes of blocks in as few ranges as can be, with the bytes of small gaps."""
+def _merged(
+    blocks: Blocks, group: Iterable[int], first: int = 0, end: int | None = None
+) -> list[tuple[int, int]]:
+    """The bytes of blocks in as few ranges as can be, with the bytes of small gaps: those that begin from byte
+    `first` on, and before `end`.
+    """
     found: list[tuple[int, int]] = []
-    for first, end in sorted(place for number in group for place in blocks.ranges(number)):
-        if first == end:
+    for start, stop in sorted({place for number in group for place in blocks.ranges(number)}):
+        if start == stop or start < first or (end is not None and start >= end):
             continue
-        if found and first - found[-1][1] <= _GAP:
-            found[-1] = found[-1][0], max(end, found[-1][1])
+        if found and start - found[-1][1] <= _GAP:
+            found[-1] = found[-1][0], max(stop, found[-1][1])
         else:
-            found.append((first, end))
+            found.append((start, stop))
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from decant.cache.remote.folder import NoRangesError, RemoteFolder
 from decant.cache.remote.opening import open_folder
 
 _AHEAD = 64  # blocks that the thread fetches at a time
+_PAUSE = 0.02  # seconds
 
 
 class LazyCopy:
@@ -36,6 +38,7 @@ class LazyCopy:
         self._filling, self._target = filling, target
         self._owner = os.getpid()
         self._wanted: deque[int] = deque()
+        self._asked: list[None] = []
         self._published = self._begun = False
         weakref.finalize(self, filling.close).atexit = False
 
@@ -50,8 +53,12 @@ class LazyCopy:
 
     def fill(self, blocks: Sequence[int]) -> None:
         """Fetches blocks that are not in the copy, or wrong there. Raises CacheError."""
-        self._begin()
-        self._filling.fetch(blocks)
+        self._asked.append(None)  # the thread waits meanwhile
+        try:
+            self._filling.fetch(blocks)
+        finally:
+            self._asked.pop()
+            self._begin()
 
     def fill_table(self, table: str) -> None:
         """Fetches a table that is read as a whole."""
@@ -82,7 +89,7 @@ class LazyCopy:
         if self._begun or self._owner != os.getpid():
             return
         self._begun = True
-        ahead = (self._filling, self._wanted)
+        ahead = (self._filling, self._wanted, self._asked)
         threading.Thread(target=_fetch_ahead, args=ahead, daemon=True, name="decant-fetching").start()
 
 
@@ -125,16 +132,19 @@ def folder_and_name(url: str) -> tuple[RemoteFolder, str]:
     return open_folder(address.folder.url), address.name
 
 
-def _fetch_ahead(filling: Filling, wanted: deque[int]) -> None:
+def _fetch_ahead(filling: Filling, wanted: deque[int], asked: Sequence[None]) -> None:
     """Fetches what is wanted next, then the other missing blocks, one group after the other; ends where a fetch
     fails, as whoever reads the block learns of that.
     """
     everything = range(filling.blocks.num_blocks)
     with contextlib.suppress(CacheError, OSError, RuntimeError):
         for start in range(0, len(everything), _AHEAD):
-            while wanted:
-                asked = {wanted.popleft() for _ in range(min(len(wanted), _AHEAD))}
-                filling.fetch(filling.missing(sorted(asked)), workers=4)
+            while wanted or asked:
+                if asked:  # somebody waits for other blocks
+                    time.sleep(_PAUSE)
+                    continue
+                next_blocks = {wanted.popleft() for _ in range(min(len(wanted), _AHEAD))}
+                filling.fetch(filling.missing(sorted(next_blocks)), workers=4)
             if filling.closed:
                 return
             filling.fetch(filling.missing(everything[start : start + _AHEAD]), workers=2)
