@@ -12,6 +12,7 @@ from decant.pipeline.language.caching import cache_logits
 from decant.pipeline.language.dataset import TokenBatch, TokenDataset
 from decant.pipeline.language.loading import load_causal
 from decant.pipeline.language.measures import Measures, measure
+from decant.pipeline.language.students import cut_layers
 
 __all__ = [
     "Corpus",
@@ -20,6 +21,7 @@ __all__ = [
     "TokenDataset",
     "TokenSamples",
     "cache_logits",
+    "cut_layers",
     "load_causal",
     "load_tokenizer",
     "measure",

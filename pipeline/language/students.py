@@ -1,0 +1,82 @@
+"""A student made of some of its teacher's layers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from decant.pipeline.errors import ModelError
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def cut_layers(teacher: Network, layers: Sequence[int]) -> Network:
+    """A network of the same kind and width with some of a teacher's layers, in this order; embeddings, final norm and
+    head are copied too. The teacher stays as it is.
+
+    teacher: a causal model of transformers, whose layers are one `ModuleList`. layers: their numbers from 0, as
+    range(0, 30, 5) for every fifth of 30. Raises ModelError for other networks, and for layers that there are not.
+
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "vocab_size": 50}
+    >>> teacher = LlamaForCausalLM(LlamaConfig(num_hidden_layers=4, **sizes))
+    >>> student = cut_layers(teacher, [0, 3])
+    >>> bool((student.model.layers[1].mlp.up_proj.weight == teacher.model.layers[3].mlp.up_proj.weight).all())
+    True
+    """
+    config = getattr(teacher, "config", None)
+    count = getattr(config, "num_hidden_layers", None)
+    if not isinstance(count, int):
+        raise ModelError(
+            f"{type(teacher).__name__}: has no config.num_hidden_layers; causal models of transformers do"
+        )
+    chosen = [int(layer) for layer in layers]
+    if not chosen or any(not 0 <= layer < count for layer in chosen):
+        raise ModelError(f"layers: expected numbers from 0 to {count - 1}, found {chosen}")
+    prefix = _layers_of(teacher, count)
+    student: Any = type(teacher)(_cut(config, count, chosen))
+    student.load_state_dict(_renamed(teacher, prefix, chosen))
+    first = next(teacher.parameters())
+    made: Network = student.to(device=first.device, dtype=first.dtype).train(teacher.training)
+    return made
+
+
+def _layers_of(network: nn.Module, count: int) -> str:
+    """The name of the list of layers, as `model.layers.`. Raises ModelError where it is not one."""
+    found = [
+        name
+        for name, each in network.named_modules()
+        if isinstance(each, nn.ModuleList) and len(each) == count
+    ]
+    if len(found) != 1:
+        raise ModelError(
+            f"{type(network).__name__}: {len(found)} lists of {count} layers are found in it, where one is expected"
+        )
+    return f"{found[0]}."
+
+
+def _cut(config: Any, count: int, chosen: list[int]) -> Any:
+    """A configuration of the chosen layers, with what it says of each."""
+    cut = copy.deepcopy(config)
+    for name, value in vars(config).items():
+        if isinstance(value, list | tuple) and len(value) == count and name != "architectures":
+            setattr(cut, name, type(value)(value[layer] for layer in chosen))
+    cut.num_hidden_layers = len(chosen)
+    return cut
+
+
+def _renamed(network: nn.Module, prefix: str, chosen: list[int]) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = {}
+    for name, value in network.state_dict().items():
+        if not name.startswith(prefix):
+            state[name] = value
+            continue
+        number, _, rest = name.removeprefix(prefix).partition(".")
+        for place, layer in enumerate(chosen):
+            if layer == int(number):
+                state[f"{prefix}{place}.{rest}"] = value
+    return state
