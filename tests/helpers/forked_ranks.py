@@ -4,35 +4,58 @@ test runs as torchrun does. A rank costs no import of torch; what torchrun itsel
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from torch.distributed import TCPStore
 
 from tests.helpers.commands import decant_at_once
 
-_starts = iter(range(1_000_000))
+
+@contextmanager
+def launching(ranks: int) -> Iterator[Callable[[int], dict[str, str]]]:
+    """Runs a store; yields the environment of each rank."""
+    store = TCPStore("127.0.0.1", 0, None, True, timeout=timedelta(seconds=60), wait_for_workers=False)
+    yield partial(environment, ranks, store.port)
 
 
 @contextmanager
-def launching(ranks: int, attempt: int | None = None) -> Iterator[Callable[[int], dict[str, str]]]:
-    """Runs a store; yields the environment of each rank. Its address is a number: a rank that is forked while a thread
-    of the store asks for a name would wait for that thread's lock for ever.
+def launching_apart(ranks: int) -> Iterator[Callable[[int], dict[str, str]]]:
+    """The same with the store in a process of its own, for who forks ranks: what is forked while threads of the store
+    run may wait for a lock for ever.
     """
-    store = TCPStore("127.0.0.1", 0, None, True, timeout=timedelta(seconds=60), wait_for_workers=False)
-    start = str(next(_starts) if attempt is None else attempt)
-    yield lambda rank: {
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        store = TCPStore("127.0.0.1", 0, None, True, timeout=timedelta(seconds=60), wait_for_workers=False)
+        os.write(writing, str(store.port).encode().ljust(8))
+        signal.pause()
+    try:
+        yield partial(environment, ranks, int(os.read(reading, 8)))
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reading)
+        os.close(writing)
+
+
+def environment(ranks: int, port: int, rank: int) -> dict[str, str]:
+    """What torchrun tells a rank."""
+    return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(ranks),
         "LOCAL_WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(store.port),
+        "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "TORCHELASTIC_RESTART_COUNT": start,
+        "TORCHELASTIC_RESTART_COUNT": "0",
         "TORCHELASTIC_RUN_ID": "test",
     }
 
@@ -47,9 +70,9 @@ def run_forked(
     """`decant WORDS`, or a script, in so many ranks at once, each with words of its own; what each has said, by rank.
     Takes `meanwhile` as `decant_at_once` does.
     """
-    with launching(ranks) as environment:
+    with launching(ranks) as given:
         return decant_at_once(
-            [(words(rank), {**environment(rank), **env}) for rank in range(ranks)], cwd, meanwhile
+            [(words(rank), {**given(rank), **env}) for rank in range(ranks)], cwd, meanwhile
         )
 
 

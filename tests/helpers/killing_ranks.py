@@ -26,7 +26,7 @@ from decant.pipeline.cli.main import decant
 from decant.pipeline.phases import cache_ranks  # noqa: F401  imported here once, for every fork
 from decant.pipeline.ranks import ending, facts
 from decant.pipeline.runs import notes  # noqa: F401
-from tests.helpers.forked_ranks import launching
+from tests.helpers.forked_ranks import launching_apart
 
 SETTINGS = ["teacher.network.width=4", "teacher.epochs=1", "views.count=40", 'views.augment=[{op="flip"}]']
 LONGEST = 2.5  # seconds until a kill
@@ -76,7 +76,7 @@ def one_start(
     given: list[str], ranks: int, kill_after: float | None, chance: random.Random, out: Path
 ) -> bool | None:
     """A job of so many ranks: whether it has finished, and no rank was killed before."""
-    with launching(ranks) as environment:
+    with launching_apart(ranks) as environment:
         children = [start(given, environment(rank), out) for rank in range(ranks)]
         codes = ended(set(children), PATIENCE if kill_after is None else kill_after)
         left = set(children) - codes.keys()
