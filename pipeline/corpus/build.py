@@ -81,7 +81,10 @@ def tokenise(
 
 
 def _found(path: Path, identity: dict[str, Any], tokenizer: Any) -> Corpus:
-    found = Corpus(path, tokenizer)
+    try:
+        found = Corpus(path, tokenizer)
+    except OSError as error:
+        raise storage_error(error, path, "reading the tokens") from error
     require_equal(
         {**identity, "tokens": None},
         {**found.identity, "tokens": None},

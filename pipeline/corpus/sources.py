@@ -78,6 +78,8 @@ def _of_path(path: Path, separator: str | None) -> Iterator[tuple[str, Any]]:
             raise DataError(f"{path}: has the parts {', '.join(parts)}; name one, as {path / 'train'}")
         yield from _saved_dataset(path) if (path / "state.json").is_file() else _folder(path, separator)
         return
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
     if path.suffix not in ENDINGS:
         raise DataError(f"{path}: expected a file that ends in {', '.join(ENDINGS)}, or a folder")
     try:

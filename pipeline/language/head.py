@@ -103,6 +103,11 @@ class CausalModel:
             logits = self._logits(self._call(ids, torch.ones_like(ids)), ids)
         self.num_rows = logits.shape[2]
         self._require_rows(self.num_rows)
+        if not torch.isfinite(logits[..., : self.num_outputs]).all():
+            raise ModelError(
+                f"{self._name}: gives logits that are not finite for the first tokens: its weights are damaged, or it "
+                "overflows in half precision"
+            )
         self._require_causal(ids, logits)
         self._head = None
         for head in self._candidates(seen, logits):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from decant.cache import MismatchError
+from decant.cache import MismatchError, StorageError
 from decant.pipeline.corpus import Corpus, tokenise
 from decant.pipeline.errors import DamagedError, DataError
 from tests.helpers import language
@@ -196,6 +196,15 @@ def test_bad_files_are_named_with_the_place(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=said):
         tokenise(tmp_path / name, tokenizer, tmp_path / "c")
+
+
+def test_places_that_are_no_files_are_one_line(tokenizer: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nothing: no such file or folder"):
+        tokenise(tmp_path / "nothing", tokenizer, tmp_path / "c")
+    with pytest.raises(StorageError, match="reading the tokens: Is a directory"):
+        tokenise(TEXTS, tokenizer, tmp_path)
+    with pytest.raises(StorageError, match="writing the tokens"):
+        tokenise(TEXTS, tokenizer, "/proc/nothing/c")
 
 
 def test_a_name_of_a_file_is_not_taken_for_a_text(tokenizer: Any, tmp_path: Path) -> None:

@@ -162,6 +162,14 @@ def test_what_is_no_causal_language_model_is_refused() -> None:
             CausalModel(network.eval(), tokens).prepare(IDS.clamp(max=329))
 
 
+def test_logits_that_are_not_finite_are_said_to_be_so() -> None:
+    network = language.llama(350)
+    with torch.no_grad():
+        network.model.norm.weight[3] = float("nan")
+    with pytest.raises(ModelError, match="gives logits that are not finite for the first tokens"):
+        CausalModel(network, 340).prepare(IDS)
+
+
 def test_memory_that_runs_out_names_the_batch() -> None:
     class Full(Recurrent):
         def forward(self, tokens: Tensor) -> Tensor:
