@@ -40,7 +40,9 @@ class Head:
     header: bytes
     seal: bytes
     offsets: Mapping[str, bytes] = field(default_factory=dict)
-    """Of samples with several positions each: the tables that say where the rows of each begin."""
+    """The tables that no block has: of samples with several positions each, those that say where the rows of each
+    begin; and those that all rows share, as the head of hidden states.
+    """
 
     @property
     def manifest(self) -> Manifest:
@@ -85,9 +87,10 @@ def read_head(folder: RemoteFolder, name: str, stat: Stat) -> Head:
         except OSError as error:
             raise RemoteError(f"{shown}: says that it has {stat.size:,} bytes: {error.strerror}") from None
         layout = hdf5.check_header(file, shown)
+        once = layout.manifest.encoding.once(layout.manifest.num_outputs)
         offsets = {
             table: _read_pieces(folder, name, layout.tables[table], stat)
-            for table in offset_axes(layout.manifest)
+            for table in (*offset_axes(layout.manifest), *once)
         }
         head = Head(shown, stat, layout, header, seal, offsets)
         head.write_to(file.fileno())

@@ -15,7 +15,9 @@ from tests.helpers import positions as of_positions
 from tests.helpers.processes import ROOT
 
 
-@pytest.fixture(params=["v1", "v2-dense-u8", "v2-sparse", "v2-sparse-high", "positions"])
+@pytest.fixture(
+    params=["v1", "v2-dense-u8", "v2-sparse", "v2-sparse-high", "v2-draws-high", "v2-hidden", "positions"]
+)
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     if request.param == "positions":
         return of_positions.build(tmp_path / "positions.h5")
@@ -34,6 +36,7 @@ def test_a_copy_is_the_file(path: Path, lazy: bool) -> None:
         assert there.keys() == here.keys()
         for name, rows in there.items():
             assert np.array_equal(rows, here[name])
+        assert np.array_equal(whole.logits(samples, view), cache.logits(samples, view))
     assert np.array_equal(whole.labels, cache.labels)
     assert np.array_equal(whole.input_crc32, cache.input_crc32)
     assert cache.verify() == []
