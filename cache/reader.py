@@ -105,8 +105,7 @@ class LogitCache:
             self._blocks, content.read, trusted=verify == "off", repair=None if lazy is None else lazy.fill
         )
         if self._lengths is not None:
-            nothing = np.tile(self._blocks.without_samples(), self.num_views)
-            self._checks.trust(nothing & (self._checks.entries == WRITTEN))
+            self._require_empty_blocks(verify)
         self._unchanged = Unchanged(
             content.mapped,
             self._checks,
@@ -422,6 +421,14 @@ class LogitCache:
             raise _outside(rows, self.num_samples) from None
         self._unchanged.require_readable()
         return found
+
+    def _require_empty_blocks(self, verify: Verify) -> None:
+        """Raises CorruptError where the entry of a block without samples was changed: nobody would read that block."""
+        nothing = np.tile(self._blocks.without_samples(), self.num_views)
+        changed = np.flatnonzero(nothing & (self._checks.entries != WRITTEN))
+        if len(changed) and verify != "off":
+            raise CorruptError(f"{self.path}: {self._name(int(changed[0]))} is not as it was written")
+        self._checks.trust(nothing)
 
     def _gather(
         self, tables: Mapping[str, NDArray[Any]], indices: ArrayLike | slice, view: ArrayLike

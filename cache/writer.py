@@ -27,7 +27,13 @@ from decant.cache.errors import (
 from decant.cache.format import hdf5
 from decant.cache.format.batch import Batch
 from decant.cache.format.blocks import Blocks, StoredRows
-from decant.cache.format.known import bound_layout, known_positions, require_head, require_positions
+from decant.cache.format.known import (
+    bound_layout,
+    known_positions,
+    require_head,
+    require_positions,
+    restore_known,
+)
 from decant.cache.format.row_marks import RowMarks, marked_rows, read_batch, read_marks, row_crc32
 from decant.cache.format.tables import Layout
 from decant.cache.inputs import input_checksums
@@ -113,7 +119,7 @@ class LogitCacheWriter:
             )
         except OSError as error:
             raise storage_error(error, self.path, "opening its partial file") from error
-        self._go_on(manifest)
+        self._go_on(manifest, _known_tables(known, head))
 
     @classmethod
     def join(
@@ -164,7 +170,7 @@ class LogitCacheWriter:
                 )
         except OSError as error:
             raise storage_error(error, writer.path, "opening its partial file") from error
-        writer._go_on(manifest, check=alone)
+        writer._go_on(manifest, _known_tables(known, head), check=alone)
         return writer
 
     def _prepare(self, manifest: Manifest) -> None:
@@ -181,12 +187,22 @@ class LogitCacheWriter:
     def _refuse_published(self) -> NoReturn:
         raise CacheError(f"{self.path}: already published; a published cache is never written again")
 
-    def _go_on(self, manifest: Manifest, check: bool = True) -> None:
-        """Takes up what the partial file holds; reads it back to `check` it, unless others write it already."""
+    def _go_on(self, manifest: Manifest, known: Mapping[str, NDArray[Any]], check: bool = True) -> None:
+        """Takes up what the partial file holds; reads it back to `check` it, unless others write it already. What is
+        `known` of it beforehand is written anew where it is no longer what it was.
+        """
         try:
-            self._open(_check_begun(self.partial, manifest))
+            try:
+                found = self._read_known(manifest)
+            except FormatError:
+                if not known:
+                    raise
+                restore_known(self._fd, self.partial, manifest, known)
+                found = self._read_known(manifest)
+            checked, self._positions, bound = found
+            self._open(checked)
+            self.layout = bound
             reserve(self._fd, self.layout.size, self.partial)
-            self._positions, self.layout = known_positions(self._stored), bound_layout(self._stored)
             if check:
                 self._forget_damaged(read_synced(self.partial, self._entries.reshape(-1)))
             self._recall()
@@ -196,6 +212,14 @@ class LogitCacheWriter:
             self._leave()
             os.close(self._fd)
             raise
+
+    def _read_known(self, manifest: Manifest) -> tuple[Layout, Positions | None, Layout]:
+        """The checked layout of the partial file, its positions, and the layout with what all rows share. Raises
+        FormatError.
+        """
+        checked = _check_begun(self.partial, manifest)
+        stored = StoredRows(self._fd, checked, self.partial)
+        return checked, known_positions(stored), bound_layout(stored)
 
     def _leave(self) -> None:
         """Gives up this writer's part in a file that others write too."""
@@ -426,10 +450,7 @@ class LogitCacheWriter:
         try:
             with drafting(name) as draft:
                 _require_room(draft, hdf5.header_room(manifest), name)
-                known = {} if positions is None else positions.tables()
-                created, fd = hdf5.create(
-                    draft, manifest, known if head is None else {**known, **head.tables()}
-                )
+                created, fd = hdf5.create(draft, manifest, _known_tables(positions, head))
                 locks.claim(fd)
                 reserve(fd, created.size, name)
                 StoredRows(fd, created, name).mark_empty_blocks()
@@ -585,6 +606,12 @@ class LogitCacheWriter:
         ):
             return False
         return validation.are_close(self.layout, stored, given, _ROUNDING)
+
+
+def _known_tables(positions: Positions | None, head: Head | None) -> dict[str, NDArray[Any]]:
+    """The tables that are given when a cache is begun."""
+    known = {} if positions is None else positions.tables()
+    return known if head is None else {**known, **head.tables()}
 
 
 def _require_room(draft: Path, size: int, path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from decant.cache.encodings import Head, Hidden
 from decant.cache.errors import FormatError, ValueRefusedError
 from decant.cache.format.blocks import StoredRows
+from decant.cache.format.hdf5 import check_header
 from decant.cache.format.tables import Layout, Table
+from decant.cache.io.files import write_all
 from decant.cache.io.opening import open_read
 from decant.cache.manifest import POSITIONS, Manifest, require_equal
 from decant.cache.positions import Positions, sha256
@@ -137,6 +141,20 @@ def bound_layout(stored: StoredRows) -> Layout:
     except FormatError as error:
         raise FormatError(f"{stored.file.path}: {error}; delete it and run the command again") from None
     return replace(layout, bound=encoding.bind(once))
+
+
+def restore_known(fd: int, path: Path, manifest: Manifest, known: Mapping[str, NDArray[Any]]) -> None:
+    """Writes the tables of an unfinished file that are known beforehand once more: bits may change while nobody builds
+    it. Nothing where the file is of another identity. Raises FormatError where its header is damaged, StorageError.
+    """
+    with os.fdopen(os.dup(fd), "rb") as file:
+        layout = check_header(file, str(path))
+    if layout.manifest.key != manifest.key:
+        return
+    for name, content in known.items():
+        table = layout.tables[name]
+        write_all(fd, np.ascontiguousarray(content, table.dtype).data, table.offset, path)
+    os.fsync(fd)
 
 
 def _mapped(stored: StoredRows, table: Table) -> NDArray[Any]:

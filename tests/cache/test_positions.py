@@ -458,3 +458,25 @@ def test_a_secret_among_the_entries_is_left_out_on_both_sides(tmp_path: Path) ->
     with LogitCacheWriter(tmp_path / "cache.h5", of, positions=positions) as writer:
         writer.write([0], [[1.0, 2.0]])
         assert LogitCache.open(writer.publish()).positions is not None
+
+
+@pytest.mark.parametrize("table", ["offsets", "token_offsets", "tokens"])
+def test_what_was_known_beforehand_is_written_anew_where_a_bit_has_changed(
+    table: str, tmp_path: Path
+) -> None:
+    positions = positions_of((3, 5, 2, 0), extra=1)
+    of, whole = manifest_of(positions), build(tmp_path / "whole.h5", positions)
+    with LogitCacheWriter(tmp_path / "cache.h5", of, positions=positions) as writer:
+        write(writer, positions, [0, 1], 0)
+        place = writer.layout.tables[table].offset + 9
+    with open(writer.partial, "r+b") as file:
+        file.seek(place)
+        changed = file.read(1)[0] ^ 2
+        file.seek(place)
+        file.write(bytes([changed]))
+    with pytest.raises(FormatError, match=rf"`{table}`.*delete it and run the command again"):
+        LogitCacheWriter(tmp_path / "cache.h5", of)
+    with LogitCacheWriter(tmp_path / "cache.h5", of, positions=positions) as writer:
+        assert writer.is_written().tolist() == [True, True, False, False]
+        write_missing(writer, positions)
+        assert writer.publish().read_bytes() == whole.read_bytes()
