@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from decant.cache.encodings import Dense, Hidden
 from decant.cache.errors import MismatchError
 from decant.cache.manifest import Manifest, require_equal
 from decant.cache.reader import LogitCache
@@ -167,6 +168,10 @@ def _manifest(
         "of": [{"key": cache.manifest.key, **cache.manifest.identity["teacher"]} for cache in caches],
         **({} if weights is None else {"weights": list(weights)}),
     }
+    held = caches[0].manifest.encoding
+    if isinstance(held, Hidden):  # of whose logits a mean has no head
+        kept = {name: value for name, value in identity["encoding"].items() if name not in held.identity}
+        identity["encoding"] = {**kept, **Dense("float32").identity}
     return Manifest(identity, {"from": [cache.path.name for cache in caches]})
 
 

@@ -200,6 +200,10 @@ def test_a_smaller_cache_and_a_stack_of_views_are_made_of_it(tmp_path: Path) -> 
     assert small.manifest.identity["encoding"]["head"] == 5
     stacked = LogitCache.open(merge_caches(store, [cache, cache], "stack-views"))
     assert np.array_equal(stacked.logits(slice(None), 1), cache.logits(slice(None)))
+    twice = np.stack([cache.logits(slice(None)), stacked.logits(slice(None))])
+    mean = LogitCache.open(merge_caches(store, [cache, cache], "mean-logits"))
+    assert mean.manifest.encoding == Dense("float32")
+    np.testing.assert_allclose(mean.logits(slice(None)), twice.mean(0), rtol=1e-5)
     for refused in (Dense(), Hidden.of(HEAD)):
         with pytest.raises(CacheError, match="holds hidden states"):
             convert_cache(store, cache, refused)
