@@ -67,7 +67,7 @@ def fetch(
     try:
         stat = folder.stat(name)
     except OfflineError as error:
-        return _offline(target, error, require)
+        return _offline(target, error, require, check)
     if stat is None:
         raise FileNotFoundError(f"{folder.file_shown(name)}: no such cache")
     mirror.prepare(into)
@@ -176,11 +176,13 @@ def _fetch_whole(folder: RemoteFolder, name: str, stat: Stat, target: Path, requ
     return target
 
 
-def _offline(target: Path, error: OfflineError, require: Require) -> Path:
+def _offline(target: Path, error: OfflineError, require: Require, check: bool) -> Path:
     """The copy that is there, which is said; raises the error where there is none."""
     if not is_file(target, follow=False):
         raise OfflineError(f"{error}; no local copy of {target.name} is there") from None
     _require(target, require, str(target))
+    if check and _damaged(target):
+        raise OfflineError(f"{error}; the local copy {target} is damaged") from None
     warnings.warn(f"{error}; the local copy {target} is used", CacheWarning, stacklevel=3)
     return target
 

@@ -17,7 +17,16 @@ KEY = "AKIAIOSFODNN7EXAMPLE"
 
 @contextmanager
 def s3_server(log: Path) -> Iterator[dict[str, str]]:
-    """moto's server, until the end; yields the environment of its clients."""
+    """moto's server, until the end; yields the environment of its clients. With `DECANT_TEST_S3`, the address of
+    another server, that is tested, with the credentials of the environment.
+    """
+    if other := os.environ.get("DECANT_TEST_S3"):
+        yield {
+            "AWS_ENDPOINT_URL": other,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from decant.cache import CacheWarning, CorruptError, FormatError, LogitCache, OfflineError, RemoteError
+from decant.cache import CacheWarning, CorruptError, FormatError, LogitCache, OfflineError, RemoteError, Store
 from decant.cache.remote import folder, mirror
 from tests.helpers.caches import build, holds_the_answers, manifest
 from tests.helpers.extras import needs
@@ -178,6 +178,13 @@ def test_without_a_network_the_copy_is_used_which_is_said(web: Web, url: str) ->
     for lazy in (False, True):
         with pytest.warns(CacheWarning, match="cannot be reached .*; the local copy .* is used"):
             assert holds_the_answers(LogitCache.open(url, lazy=lazy))
+    (copy,) = mirror.home().glob("stores/*/x.h5")
+    copy.chmod(0o644)
+    with copy.open("r+b") as file:
+        file.seek(50_000)
+        file.write(b"damaged")
+    with pytest.raises(OfflineError, match=r"the local copy .* is damaged"):
+        Store().pull(url)
 
 
 def test_a_server_without_ranges_sends_the_whole_file(web: Web, url: str) -> None:
