@@ -108,6 +108,8 @@ class Blocks:
     def name(self, view: int, block: int) -> str:
         """For messages: which rows a block holds."""
         first, end = self.bounds(block)
+        if first == end:
+            return f"view {view}, block {block} (no samples)"
         if "position" in self.axes:
             positions = f"{self.lengths.start(first):,} to {self.lengths.start(end) - 1:,}"
             return (
