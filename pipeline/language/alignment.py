@@ -71,17 +71,16 @@ def require_aligned(
 
     next_ids: (Q,) the token that each row is about, by the batch. next_log_prob: (Q,) what was recorded.
     """
-    found = rows.ids == next_ids[:, None]
-    stored = np.where(found, rows.log_probs, -np.inf).max(axis=1)
-    recorded = next_log_prob.astype(np.float64)
+    count = rows.ids.shape[1]
+    at = np.flatnonzero(rows.ids == next_ids[:, None].astype(rows.ids.dtype))  # at most one of a row
+    inside = at // count
+    recorded = next_log_prob.astype(np.float32)
     room = 4e-3 * np.abs(recorded) + 2e-3  # both were rounded to float16
-    certain = np.full(len(rows.ids), rows.ids.shape[1]) if rows.certain is None else rows.certain
-    least = np.take_along_axis(rows.log_probs, np.maximum(certain - 1, 0)[:, None].astype(np.intp), axis=1)[
-        :, 0
-    ]
-    off = np.where(
-        found.any(axis=1), np.abs(stored - recorded) > room, (certain > 0) & (recorded > least + room)
-    )
+    last = count - 1 if rows.certain is None else np.maximum(rows.certain - 1, 0)
+    off = recorded > rows.log_probs[np.arange(len(recorded)), last] + room  # likelier than what was kept
+    if rows.certain is not None:
+        off &= rows.certain > 0
+    off[inside] = np.abs(rows.log_probs.reshape(-1)[at] - recorded[inside]) > room[inside]
     if off.any():
         row = int(np.flatnonzero(off)[0])
         sample = np.repeat(indices, cache.lengths[indices])[row]
