@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from decant.pipeline.cli import completion
 from decant.pipeline.cli.options import as_json, command_line, duration, print_json, recipe_options, say
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     "--over",
     multiple=True,
     metavar="SECTION.KEY=VALUES",
+    shell_complete=completion.settings,
     help="A setting to vary: a,b,c, or A..B, or log:A..B; may be given several times. Replaces sweep.over.",
 )
 @click.option(
@@ -149,8 +151,7 @@ def _run(planned: Sweep, words: Sequence[str], device: str, jobs: int) -> SweepR
     say(f"sweep of {planned.trials:,} trials in {planned.folder}")
     stages = Stages(planned, students, jobs, worker=worker_name(), told=told)
     with running(planned.folder):
-        if jobs > 1:
-            stages.open()
+        if jobs > 1 and not stages.open():
             run_workers(words, device, jobs, planned.folder, told)
         return conclude(planned, stages)
 

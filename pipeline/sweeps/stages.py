@@ -34,6 +34,7 @@ from decant.pipeline.sweeps.record import (
     State,
     SweepRecord,
     TrialRecord,
+    load_record,
     write_record,
 )
 from decant.pipeline.sweeps.sampling import shuffled
@@ -94,13 +95,16 @@ class Stages:
         self._run(fresh)
         return best, baseline
 
-    def open(self) -> None:
-        """Opens the journal, and writes a first record, before other processes are started. Raises DamagedError where
-        it is of another sweep.
+    def open(self) -> bool:
+        """Opens the journal, and writes a first record, before other processes are started; whether nothing is left for
+        them to do. Raises DamagedError where the journal is of another sweep.
         """
         self._begun = [self._students()]
         self._tell()
         self._begun.clear()
+        written, kinds = load_record(self.sweep.folder), 2 if self.sweep.has_baseline else 1
+        totals = [self.sweep.trials] * kinds + [kinds * len(self.sweep.fresh_seeds)]
+        return written.conclusion is not None and [stage.total for stage in written.stages] == totals
 
     def choose_students(self) -> Stage:
         """The search over the settings of the sweep, run to its end."""
@@ -111,7 +115,8 @@ class Stages:
     def _students(self) -> Stage:
         sweep, settings = self.sweep, self.sweep.settings
         prunes = settings.pruner == "hyperband"
-        epochs = sweep.recipe.settings.student.epochs
+        epochs = [str(sweep.recipe.settings.student.epochs)]
+        epochs += [end for setting in sweep.space if setting.path == "student.epochs" for end in setting.ends]
         plan = SearchPlan(
             "students",
             sweep.space,
@@ -121,7 +126,7 @@ class Stages:
             points=shuffled(grid(sweep.space), settings.seed)[: sweep.trials]
             if settings.sampler == "grid"
             else None,
-            epochs=epochs if prunes else None,
+            epochs=max(map(int, epochs)) if prunes else None,
         )
         if plan.points is not None:
             plan = replace(plan, trials=len(plan.points))
