@@ -83,9 +83,10 @@ class Sweep:
     @property
     def trials(self) -> int:
         """How many students are trained to choose from."""
-        if self.settings.trials is not None or self.settings.sampler != "grid":
+        if self.settings.sampler != "grid":
             return self.settings.trials or _TRIALS
-        return len(grid(self.space))
+        size = len(grid(self.space))
+        return min(self.settings.trials or size, size)
 
     @property
     def has_baseline(self) -> bool:

@@ -158,10 +158,11 @@ def is_running(folder: Path) -> bool:
 
 
 def write_record(folder: Path, record: SweepRecord) -> None:
-    """Writes the record of a sweep, unless another process has written one that is further."""
+    """Writes the record of a sweep, unless another process has written one of as many trials that is further."""
     with exclusive(folder / _LOCKS / "record", lambda _: None):
         before = load_record(folder) if (folder / RECORD).exists() else None
-        if before is not None and len(before.stages) > len(record.stages):
+        is_further = before is not None and len(before.stages) > len(record.stages)
+        if before is not None and is_further and before.stages[0].total == record.stages[0].total:
             return
         if before is not None and record.conclusion is None and before.total == record.total:
             record = replace(record, conclusion=before.conclusion)

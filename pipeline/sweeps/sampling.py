@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 
 from decant.pipeline.sweeps.space import Choices, Setting
 
@@ -18,13 +18,14 @@ Points = Sequence[tuple[Any, ...]]
 """The values of each trial, by its number, in the order of the settings."""
 
 
-def distribution(setting: Setting) -> BaseDistribution:
-    """What Optuna draws a setting from."""
+def suggest(trial: optuna.trial.Trial, setting: Setting) -> None:
+    """Has a trial draw a setting, unless it has one."""
     if isinstance(setting, Choices):
-        return CategoricalDistribution(setting.values)
-    if setting.whole:
-        return IntDistribution(int(setting.low), int(setting.high), log=setting.log)
-    return FloatDistribution(setting.low, setting.high, log=setting.log)
+        trial.suggest_categorical(setting.path, setting.values)
+    elif setting.whole:
+        trial.suggest_int(setting.path, int(setting.low), int(setting.high), log=setting.log)
+    else:
+        trial.suggest_float(setting.path, setting.low, setting.high, log=setting.log)
 
 
 class Repeatable(optuna.samplers.BaseSampler):

@@ -24,7 +24,7 @@ from decant.cache import differences
 from decant.cache.io.locks import exclusive, try_exclusive
 from decant.cache.io.opening import require_folder
 from decant.pipeline.errors import DamagedError
-from decant.pipeline.sweeps.sampling import Listed, Points, Repeatable, distribution
+from decant.pipeline.sweeps.sampling import Listed, Points, Repeatable, suggest
 from decant.pipeline.sweeps.space import Range, Setting
 
 JOURNAL = "journal.log"
@@ -151,7 +151,7 @@ class Search:
         """Ends a trial that failed, with the reason."""
         trial = self.trials[number]
         if not trial.state.is_finished():
-            self._study._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+            Trial(self._study, trial._trial_id).set_user_attr("reason", reason)
             self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
     def importances(self) -> dict[str, float]:
@@ -189,7 +189,7 @@ class Search:
     def _drawn(self, trial: Trial) -> tuple[str, ...]:
         """The value of each setting: those that are known as they are, others drawn now."""
         for setting in self.plan.space:
-            trial._suggest(setting.path, distribution(setting))
+            suggest(trial, setting)
         return tuple(_text(setting, trial.params[setting.path]) for setting in self.plan.space)
 
     def _sampler(self) -> optuna.samplers.BaseSampler:

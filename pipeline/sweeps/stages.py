@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from optuna.trial import FrozenTrial
@@ -128,8 +128,6 @@ class Stages:
             else None,
             epochs=max(map(int, epochs)) if prunes else None,
         )
-        if plan.points is not None:
-            plan = replace(plan, trials=len(plan.points))
         seed = sweep.recipe.settings.student.seed
         return Stage(
             "students",

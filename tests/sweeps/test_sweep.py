@@ -118,7 +118,11 @@ def test_more_trials_go_on_where_the_sweep_ended(done: tuple[Sweep, SweepRecord]
     trials = Stages(more, Students(more.plan, CPU)).choose_students().search.trials
     assert len(trials) == 5
     before = [trial.settings for trial in stage(done[1], "students").trials]
-    assert [trial.settings for trial in stage(load_record(more.folder), "students").trials[:4]] == before
+    written = load_record(more.folder)
+    assert [trial.settings for trial in stage(written, "students").trials[:4]] == before
+    assert (len(stage(written, "students").trials), written.conclusion) == (5, None), (
+        "it is not finished any more"
+    )
 
 
 def test_the_settings_of_a_trial_are_a_function_of_the_seed_and_its_number(
