@@ -1,12 +1,16 @@
 """Work in a thread beside the main one: the next batches are prefetched, results are written later, in order and with a
 bounded number waiting.
+
+What goes between the threads goes through `queue.SimpleQueue`, which is written in C: a signal that raises an exception
+in the main thread, as Ctrl-C does, may hit Python code that has a lock in its hands, such as that of
+`concurrent.futures`, and the other thread then waits for that lock for ever.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Thread
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -22,15 +26,34 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
     >>> list(prefetch(range(4)))
     [0, 1, 2, 3]
     """
-    source = iter(items)
-    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+    source, wanted, made = iter(items), SimpleQueue[bool](), SimpleQueue[tuple[Any, BaseException | None]]()
+    left = list[bool]()
+
+    def make() -> None:
+        while wanted.get() and not left:
+            try:
+                made.put((next(source, _END), None))
+            except BaseException as error:  # raised by whoever takes the item
+                made.put((_END, error))
+
+    thread = Thread(target=make, name="prefetch", daemon=True)
     try:
-        waiting = deque(pool.submit(next, source, _END) for _ in range(depth))
-        while (item := waiting.popleft().result()) is not _END:
-            waiting.append(pool.submit(next, source, _END))
+        thread.start()
+        for _ in range(depth):
+            wanted.put(True)
+        while True:
+            item, error = made.get()
+            if error is not None:
+                raise error
+            if item is _END:
+                return
+            wanted.put(True)
             yield item
     finally:
-        pool.shutdown(cancel_futures=True)
+        left.append(True)
+        wanted.put(False)
+        if thread.is_alive():  # a signal may hit while it starts
+            thread.join()
 
 
 class BackgroundWriter:
@@ -45,22 +68,47 @@ class BackgroundWriter:
     """
 
     def __init__(self, depth: int = 4) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write-later")
-        self._depth, self._waiting = depth, deque[Future[Any]]()
+        self._calls, self._done = (
+            SimpleQueue[Callable[[], object] | None](),
+            SimpleQueue[BaseException | None](),
+        )
+        self._depth, self._waiting, self._left = depth, 0, False
+        self._thread = Thread(target=self._run, name="write-later", daemon=True)
 
     def __enter__(self) -> BackgroundWriter:
+        self._thread.start()
         return self
 
     def __call__(self, function: Callable[..., Any], *args: Any) -> None:
         """Calls `function(*args)` after all earlier calls are done."""
-        while len(self._waiting) >= self._depth or (self._waiting and self._waiting[0].done()):
-            self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(function, *args))
+        while self._waiting >= self._depth or (self._waiting and not self._done.empty()):
+            self._take()
+        self._waiting += 1
+        self._calls.put(lambda: function(*args))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(cancel_futures=kind is not None)
-        if kind is None:
-            for call in self._waiting:
-                call.result()
+        self._left = kind is not None
+        self._calls.put(None)
+        self._thread.join()
+        while kind is None and self._waiting:
+            self._take()
+
+    def _take(self) -> None:
+        """Waits for the end of a call; raises its error."""
+        error = self._done.get()
+        self._waiting -= 1
+        if error is not None:
+            raise error
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            found: BaseException | None = None
+            try:
+                if not self._left:
+                    call()
+            except BaseException as error:  # raised by who calls or leaves next
+                found = error
+            del call
+            self._done.put(found)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from decant.pipeline.training.background import BackgroundWriter, prefetch
-from tests.helpers.processes import PATIENCE, wait_until
+from tests.helpers.processes import PATIENCE, python, wait_until
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 50])
@@ -112,3 +113,33 @@ def test_where_the_block_fails_its_error_is_the_one_and_what_waits_is_left() -> 
     with pytest.raises(KeyError, match="the block"):
         block()
     assert made == []
+
+
+INTERRUPTED = """
+import signal, sys, time
+from decant.pipeline.training.background import BackgroundWriter, prefetch
+
+class Ended(KeyboardInterrupt):
+    pass
+
+def end(*_):
+    raise Ended
+
+signal.signal(signal.SIGALRM, end)
+for time_left in range(1, 400):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, time_left * 2e-5)
+        with BackgroundWriter() as write_later:
+            for item in prefetch(iter(range(10**9))):
+                write_later(int, item)
+    except Ended:
+        pass
+print("all ended")
+"""
+
+
+def test_a_signal_at_any_moment_ends_both(tmp_path: Path) -> None:
+    """With the executors of `concurrent.futures` one in some thousands waited for ever."""
+    done = python(INTERRUPTED, cwd=tmp_path)
+    out, err = done.communicate(timeout=PATIENCE)
+    assert out == "all ended\n", err
