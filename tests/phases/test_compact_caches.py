@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from decant.cache import LogitCache, MismatchError, Quantised, Sparse, Store, convert_cache, merge_caches
+from decant.pipeline.cli.main import decant
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.phases import teacher_pass
 from decant.pipeline.phases.cache_logits import cache_logits
@@ -206,3 +208,29 @@ def test_settings_that_cannot_be_are_refused(folder: Path, setting: str, says: s
     with pytest.raises(RecipeError) as refused:
         plan(folder, f"cache.encoding={setting}").find_cache()
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("sparse", "--draws", "4", "--seed", "3", "--temperatures", "1,4"), Sparse(0, (1.0, 4.0), 4, 3)),
+        (("sparse", "--head", "2", "--draws", "3"), Sparse(2, (1.0,), 3)),
+        (("sparse", "--head", "4"), Sparse(4)),
+    ],
+    ids=str,
+)
+def test_the_command_draws_from_a_cache_of_all_logits(
+    folder: Path, tmp_path: Path, words: tuple[str, ...], expected: Sparse
+) -> None:
+    dense = cache_of(folder, "cache.dtype=float32")
+    asked = ["cache", "convert", str(dense.path), "--store", str(tmp_path), "--encoding", *words]
+    done = CliRunner().invoke(decant, asked)
+    assert done.exit_code == 0, done.output
+    (path,) = tmp_path.glob("*.h5")
+    made = LogitCache.open(path)
+    assert made.manifest.encoding == expected
+    rows = expected.encode(dense.logits(slice(None)), np.arange(dense.num_samples), 0)
+    assert all(np.array_equal(made.encoded(slice(None))[name], rows[name]) for name in rows)
+    refused = CliRunner().invoke(decant, [*asked[: -len(words)], "dense-u8", "--draws", "4"])
+    assert refused.exit_code == 2
+    assert "belong to --encoding sparse" in refused.output
