@@ -12,7 +12,6 @@ from decant.pipeline.phases.plan import Plan
 from decant.pipeline.sweeps.definition import Sweep
 from tests.helpers.small import build_cache, plan
 
-pytest.importorskip("optuna", reason="optuna is not installed; run: pip install 'decant-kd[sweep]'")
 HELD_OUT = (
     *("data.validation=0.2", "teacher.batch_size=256", "student.batch_size=256", "student.epochs=3"),
     *("student.network.hidden=8", "student.evaluate_every=1"),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+pytest.importorskip("optuna", reason="optuna is not installed; run: pip install 'decant-kd[sweep]'")
+
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.report.sweep_output import make_sweep_page
 from decant.pipeline.report.sweep_sections.settings import settings

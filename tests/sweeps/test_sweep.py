@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("optuna", reason="optuna is not installed; run: pip install 'decant-kd[sweep]'")
+
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.errors import DamagedError, NotMadeError, PipelineError, RecipeError
 from decant.pipeline.phases import job
