@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import pairwise
@@ -59,6 +60,11 @@ class Filling:
         self.closed = False
         self._lock = threading.Lock()
         self._users = 0
+        _fillings.add(self)
+
+    def forked(self) -> None:
+        """In a process that was forked: none of the threads is here that hold the lock or use the copy."""
+        self._lock, self._users = threading.Lock(), 0
 
     def close(self) -> None:
         """Closes the copy; what is in it stays."""
@@ -277,6 +283,18 @@ class Filling:
             if first <= place[0] < end and self._is_there(number)
         ]
         return sorted(set(found))
+
+
+_fillings: weakref.WeakSet[Filling] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for filling in _fillings:
+        filling.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _create(path: Path, head: Head, entries: NDArray[np.uint64]) -> None:

@@ -66,7 +66,11 @@ class RemotePart:
         name first, and lists the store where it is not there.
         """
         name = self.locate(usual, digits)
-        return None if name is None else fetch(self.folder, name, self.root, require_key(key))
+        if name is None:
+            return None
+        found = fetch(self.folder, name, self.root, require_key(key))
+        mirror.mark_unpushed(found, False)  # as of a builder that was killed before it built anything
+        return found
 
     def locate(self, usual: str, digits: str) -> str | None:
         """The name of the file whose name ends with these digits of a key; None where there is none."""

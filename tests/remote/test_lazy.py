@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 import time
 import uuid
 from pathlib import Path
@@ -61,6 +63,24 @@ def test_a_copy_by_pickle_is_the_same_cache(tmp_path: Path) -> None:
     again = pickle.loads(pickle.dumps(cache))
     assert np.array_equal(again.logits([5, 1999]), cache.logits([5, 1999]))
     assert holds_the_answers(again)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_that_is_forked_while_a_thread_writes_goes_on(tmp_path: Path) -> None:
+    cache = LogitCache.open(stored(tmp_path), lazy=True)
+    filling = cache._lazy._filling  # type: ignore[union-attr]
+    with filling._lock:
+        child = os.fork()
+        if child == 0:
+            filling.fetch([3])
+            os._exit(0 if filling.missing([3]) == [] else 1)
+    deadline = time.monotonic() + 60
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if ended[0] == 0:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended == (child, 0)
 
 
 def test_what_is_prefetched_is_here_when_it_is_read(tmp_path: Path) -> None:
