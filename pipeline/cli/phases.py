@@ -21,7 +21,7 @@ from decant.pipeline.cli.options import (
 )
 from decant.pipeline.config.tasks import formats, headline
 from decant.pipeline.ranks.beside import ranks_beside
-from decant.pipeline.ranks.launch import is_first
+from decant.pipeline.ranks.launch import is_first, launched
 
 if TYPE_CHECKING:
     from decant.cache import LogitCache, Store
@@ -95,6 +95,8 @@ def cache_logits(
 
     if dry_run and part is not None:
         raise click.UsageError("--part: a dry run is of the whole cache; leave one of both out")
+    if part is not None and launched() is not None:
+        raise click.UsageError("--part: the ranks of a job share the whole pass among them; leave it out")
     if ranks is not None and not dry_run:
         raise click.UsageError("--ranks belongs to --dry-run; torchrun starts ranks")
     table: list[dict[str, Any]] = []

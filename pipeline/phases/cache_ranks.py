@@ -22,7 +22,7 @@ from decant.pipeline.phases.cache_logits import (
 )
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.ranks.facts import program_facts, require_equal_ranks
-from decant.pipeline.ranks.job import Job
+from decant.pipeline.ranks.job import Job, timeout
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.handout import Units, handed_out
@@ -117,7 +117,7 @@ def _begin(plan: Plan) -> LogitCacheWriter | None:
 
 def _see(job: Job, partial: Path, host: str) -> Path:
     """The partial file of rank 0, when this machine sees it. Raises RankError where it does not."""
-    until = time.monotonic() + _SEEING_SECONDS
+    until = time.monotonic() + min(_SEEING_SECONDS, timeout())
     while True:
         with contextlib.suppress(OSError):
             if partial.name in os.listdir(partial.parent):  # which also has a network mount look again

@@ -163,7 +163,7 @@ def test_a_rank_with_another_recipe_is_named_before_the_teacher_runs(
 def test_a_folder_that_ranks_do_not_share_is_found_before_the_teacher_runs(
     taught: Path,
 ) -> None:
-    done = run_forked(2, lambda rank: words(f"own-{rank}"), taught)
+    done = run_forked(2, lambda rank: words(f"own-{rank}"), taught, DECANT_RANKS_TIMEOUT="5")
     line = one_that_speaks(done)
     assert re.match(
         r"decant: rank 1 of 2 on \S+: own-1/.*\.partial: not seen on \S+, where rank 1 runs", line

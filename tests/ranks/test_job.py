@@ -76,6 +76,10 @@ def test_one_rank_says_what_is_wrong_with_the_command(tmp_path: Path) -> None:
     spoken = [rank for rank in done if rank.stderr]
     assert [rank.returncode for rank in spoken] == [2]
     assert "expected I/N with 1 ≤ I ≤ N" in spoken[0].stderr
+    done = run_forked(2, lambda rank: ["cache-logits", "--part", "1/2"], tmp_path)
+    assert "--part: the ranks of a job share the whole pass among them" in "".join(
+        rank.stderr for rank in done
+    )
 
 
 @pytest.mark.parametrize(
