@@ -215,7 +215,7 @@ def _call_roll(launch: Launch, store: Any) -> Job:
         if time.monotonic() - started > timeout():
             raise RankError(
                 f"ranks {', '.join(map(str, missing))} of {launch.size} have not come within {timeout():,.0f} s "
-                f"({TIMEOUT} sets the time)"
+                f"({TIMEOUT} sets the time); a command that one rank of a script starts must not inherit RANK"
             )
         time.sleep(_POLL_SECONDS)
     return job
