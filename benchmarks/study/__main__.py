@@ -52,6 +52,8 @@ def main() -> None:
     parser.add_argument("--patience", type=int, default=5, help="how many times longer the long schedule is")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs, caches and results go")
     options = parser.parse_args()
+    if options.patience < 1:
+        parser.error(f"--patience: expected 1 or more, found {options.patience}")
     own = HERE / f"{options.recipe}.toml"
     recipe = load_recipe(str(own) if own.is_file() else options.recipe, options.overrides)
     counts = tuple(word if word == "all" else int(word) for word in options.views)
@@ -74,8 +76,9 @@ def measure(
         load_test_logits(teacher.folder, len(splits.test), teacher.network.num_classes)
     )
     settings, kept = recipe.settings.student, _Kept(base / "study.jsonl")
+    schedules = {"short": settings.epochs, **({"long": settings.epochs * patience} if patience > 1 else {})}
     for seed in range(settings.seed, settings.seed + settings.seeds):
-        for schedule, epochs in {"short": settings.epochs, "long": settings.epochs * patience}.items():
+        for schedule, epochs in schedules.items():
             student = settings.model_copy(update={"seed": seed, "epochs": epochs})
             chosen = Recipe(recipe.name, recipe.settings.model_copy(update={"student": student}))
             for arm in arms(chosen, counts, base, store, teacher, encodings):
@@ -114,7 +117,8 @@ class _Kept:
             with self.path.open("a") as file:
                 file.write(json.dumps([name, run]) + "\n")
             self._earlier[name] = run
-        self.runs.append(self._earlier[name])
+        # A run may have been another way's or schedule's then, as "9" and "all" views are of nine.
+        self.runs.append({**self._earlier[name], "arm": run["arm"], "schedule": run["schedule"]})
         print(json.dumps(self.runs[-1]), flush=True)
 
 

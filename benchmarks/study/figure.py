@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study.table import SCHEDULES, arms_of, epochs_of, values
+from benchmarks.study.table import arms_of, epochs_of, schedules_of, values
 
 COLOURS = {"short": "#0072B2", "long": "#D55E00"}  # told apart by colour-blind readers (Okabe, Ito, 2008)
 MARKS = {"short": "o", "long": "s"}
@@ -23,7 +23,7 @@ def draw(studies: Sequence[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(6.4 * len(studies), 4.6), layout="constrained")
     for panel, study in zip(figure.subplots(1, len(studies), squeeze=False)[0], studies, strict=True):
         names = arms_of(study)
-        for shift, schedule in zip((-0.12, 0.12), SCHEDULES, strict=True):
+        for shift, schedule in zip((-0.12, 0.12), schedules_of(study), strict=False):
             colour, mark = COLOURS[schedule], MARKS[schedule]
             for place, name in enumerate(names):
                 shares = 100 * values(study, name, schedule)

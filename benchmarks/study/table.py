@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
-SCHEDULES = ("short", "long")
+
+def schedules_of(study: dict[str, Any]) -> list[str]:
+    """ "short" and "long", in this order; "short" alone where both are of one length."""
+    return list(dict.fromkeys(run["schedule"] for run in study["runs"]))
 
 
 def arms_of(study: dict[str, Any]) -> list[str]:
@@ -30,21 +33,22 @@ def markdown(study: dict[str, Any]) -> str:
     """A row for each way: top-1 and its difference from the live teacher's, with the standard error of the paired
     difference, agreement with the teacher, seconds and bytes.
     """
-    lengths = [f"{epochs_of(study, schedule)} epochs" for schedule in SCHEDULES]
+    schedules = schedules_of(study)
+    last, lengths = schedules[-1], [f"{epochs_of(study, schedule)} epochs" for schedule in schedules]
     headings = [
         "student",
         *lengths,
         *(f"against live, {length}" for length in lengths),
-        "agreement, " + lengths[1],
+        "agreement, " + lengths[-1],
     ]
-    headings += ["training, " + lengths[1], "cache", "teacher's pass"]
+    headings += ["training, " + lengths[-1], "cache", "teacher's pass"]
     lines = [_line(headings), _line(["---"] * len(headings))]
     for arm in arms_of(study):
         cells = [arm]
-        cells += [_percent(values(study, arm, schedule)) for schedule in SCHEDULES]
-        cells += [_against_live(study, arm, schedule) for schedule in SCHEDULES]
-        cells += [_percent(values(study, arm, "long", "agreement"))]
-        cells += [f"{np.median(values(study, arm, 'long', 'seconds')):,.0f} s", *_cost(study, arm)]
+        cells += [_percent(values(study, arm, schedule)) for schedule in schedules]
+        cells += [_against_live(study, arm, schedule) for schedule in schedules]
+        cells += [_percent(values(study, arm, last, "agreement"))]
+        cells += [f"{np.median(values(study, arm, last, 'seconds')):,.0f} s", *_cost(study, arm)]
         lines.append(_line(cells))
     return "\n".join(lines)
 
@@ -68,7 +72,11 @@ def _cost(study: dict[str, Any], arm: str) -> tuple[str, str]:
     """
     run = next(run for run in study["runs"] if run["arm"] == arm)
     if run["views"] is None:
-        live = values(study, arm, "long", "live_seconds") if arm == "live teacher" else np.zeros(0)
+        live = (
+            values(study, arm, schedules_of(study)[-1], "live_seconds")
+            if arm == "live teacher"
+            else np.zeros(0)
+        )
         return "", f"{np.nanmedian(live):,.0f} s a student" if len(live) and np.isfinite(live).any() else ""
     made = [run for run in study["runs"] if run["cache_rows"]]
     rate = sum(run["cache_rows"] for run in made) / max(sum(run["cache_seconds"] for run in made), 1e-9)

@@ -18,10 +18,22 @@ SMALL = {
 }
 
 
-def study(folder: Path) -> subprocess.CompletedProcess[str]:
+def study(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     settings = [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
     return subprocess.run(
-        [sys.executable, "-m", "benchmarks.study", *settings, "--views", "1", "3", "all", "--out", folder],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.study",
+            *settings,
+            "--views",
+            "1",
+            "3",
+            "all",
+            "--out",
+            folder,
+            *words,
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -47,3 +59,7 @@ def test_every_way_is_taught_with_every_seed_and_schedule_and_found_again(tmp_pa
         assert abs(cached["top1"] - live["top1"]) < 0.05
     again = study(tmp_path)
     assert json.loads((tmp_path / "study-digits.json").read_text())["runs"] == made["runs"], again.stderr
+    same = study(tmp_path, "--views", "9", "--patience", "1")  # short and long are the same runs
+    assert same.returncode == 0, same.stderr
+    assert "| V = 9 | " in same.stdout
+    assert "1 epochs | against live, 1 epochs | agreement" in same.stdout
