@@ -220,6 +220,5 @@ def require_library(address: Address) -> None:
     for name in ("fsspec", library):
         if importlib.util.find_spec(name) is None:
             raise RemoteError(
-                f"{address.shown}: {address.scheme}:// needs {name}, which is not installed: pip install "
-                f"'decant-kd[{extra}]'"
+                f"{address.shown}: {name} is not installed; run: pip install 'decant-kd[{extra}]'"
             )

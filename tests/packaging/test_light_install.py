@@ -126,6 +126,10 @@ NEEDING = {
     "mlflow": (("student", *SMALL, "--log-to", "mlflow"),),
     "export": (("export", "RUN", "--formats", "onnx"),),
     "sweep": (("sweep", *SMALL, "--set", "data.validation=0.5", "--over", "student.lr=0.1,0.2"),),
+    "s3": (("cache", "ls", "--store", "s3://bucket/caches"),),
+    "gcs": (("cache", "ls", "--store", "gs://bucket/caches"),),
+    "http": (("cache", "ls", "--store", "https://localhost/caches"),),
+    "hub": (("cache", "ls", "--store", "hf://datasets/someone/caches"),),
     "report": (("report", *SMALL),),
 }
 """Command lines that need an extra, in the folder of the chain; RUN is its student's."""
