@@ -43,7 +43,7 @@ class Repeatable(optuna.samplers.BaseSampler):
     def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
         drawn = hashlib.sha256(f"{self._seed} {trial.number} {param_name}".encode()).digest()
         seed = int.from_bytes(drawn[:4], "big") >> 1
-        inner = optuna.samplers.RandomSampler(seed)
+        inner: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed)
         if self._kind == "tpe":
             inner = optuna.samplers.TPESampler(seed=seed, multivariate=False)
         return inner.sample_independent(study, trial, param_name, param_distribution)

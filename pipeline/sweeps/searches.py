@@ -77,9 +77,8 @@ class Search:
         try:
             with exclusive(self._claims, _do_not_mind), warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                backend = JournalFileBackend(str(path), lock_obj=_KernelLock(path))
                 self._study = optuna.create_study(
-                    storage=optuna.storages.JournalStorage(backend),
+                    storage=_storage(path),
                     study_name=plan.name,
                     direction="maximize",
                     load_if_exists=True,
@@ -210,6 +209,11 @@ class Search:
         return self._folder / _LOCKS / f"{self.plan.name}-{number}"
 
 
+def _storage(journal: Path) -> optuna.storages.JournalStorage:
+    lock: Any = _KernelLock(journal)  # Optuna's class of locks is private: it asks for these two methods
+    return optuna.storages.JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
+
+
 class _KernelLock:
     """The lock of the journal, which the system frees when a process dies; Optuna's own waits half a minute for it."""
 
@@ -244,7 +248,7 @@ def fail_trials_of(folder: Path, worker: str, reason: str) -> None:
     """Records the trials that a process ran, which has died of what a trial may do again, as failed."""
     path = folder / JOURNAL
     _quiet()
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=_KernelLock(path)))
+    storage = _storage(path)
     for summary in optuna.get_all_study_summaries(storage):
         study = optuna.load_study(study_name=summary.study_name, storage=storage)
         for trial in study.get_trials(deepcopy=False):
