@@ -15,7 +15,8 @@ inputs.py      the checksums of its inputs; same_input.py, whether another layou
 alignment.py   whether labels and inputs are those of the cache's rows; same_views.py, whether views are its views
 dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys
                (sample_keys.py); sequences.py, for sequences whose positions have rows. These three import torch
-row_files.py   rows as arrays of a .npz file, in and out; vllm_answers.py, such arrays from answers of vLLM
+row_files.py   rows as arrays of a .npz file, in and out; vllm_answers.py and distillkit.py (its packed rows:
+               distillkit_compression.py), such arrays from what these write
 statistics.py  what the logits are like, sigmoid_statistics.py, those that have a sigmoid each;
 plausibility.py whether they can be a teacher's
 convert.py     import, export, merge; parts.py, one cache from the unfinished files of several machines
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         take_over_views,
     )
     from decant.cache.dataset import SoftLabelDataset
+    from decant.cache.distillkit import read_distillkit
     from decant.cache.drawn_views import DrawnViews, is_third_pass
     from decant.cache.encodings import Dense, Encoding, Head, Hidden, Quantised, Sparse, SparseRows
     from decant.cache.encodings.draws import uniforms
@@ -193,6 +195,7 @@ __all__ = [
     "pack_ids",
     "pick",
     "push_cache",
+    "read_distillkit",
     "read_vllm",
     "recognise",
     "regression_errors",
@@ -338,6 +341,7 @@ _NAMES = {
     ),
     "writer": ("LogitCacheWriter",),
     "vllm_answers": ("read_vllm",),
+    "distillkit": ("read_distillkit",),
 }
 """By module, what is imported when it is first used: whoever wants `decant.cache.io` alone loads neither NumPy nor
 h5py.

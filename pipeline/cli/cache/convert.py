@@ -25,6 +25,8 @@ from decant.pipeline.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from decant.cache import Leftover, Store
 
 
@@ -75,15 +77,20 @@ if TYPE_CHECKING:
 @click.option(
     "--outputs",
     type=click.IntRange(1),
-    help="LOGITS is a .npz file of `ids` and `log_probs` (P, k), or a .json or .jsonl file of answers of vLLM, of a "
-    "teacher of so many outputs.",
+    help="LOGITS is a .npz file of `ids` and `log_probs` (P, k), a .json or .jsonl file of answers of vLLM, or a "
+    ".parquet file or a folder of DistillKit, of a teacher of so many outputs.",
 )
 @click.option(
     "--head",
     type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Of answers of vLLM: outputs of a row that are kept.",
+    help="Of answers of vLLM and rows of DistillKit: outputs of a row that are kept.  [default: 64 of vLLM, all of "
+    "DistillKit]",
+)
+@click.option(
+    "--compression",
+    type=click.Path(path_type=Path),
+    shell_complete=completion.files,
+    help="Of rows of DistillKit: how they are packed.  [default: compression_config.yaml beside them]",
 )
 @click.option(
     "--predicts",
@@ -107,7 +114,8 @@ def import_table(
     dtype: str,
     probabilities: bool,
     outputs: int | None,
-    head: int,
+    head: int | None,
+    compression: Path | None,
     predicts: Literal["next", "here"],
     store: Store,
 ) -> None:
@@ -124,8 +132,11 @@ def import_table(
     if outputs is not None:
         if data is None or any(option is not None for option in (labels, task, recipe, classes, class_names)):
             raise click.UsageError("--outputs: rows of ids need --data, and take no other option")
-        say(f"made {_import_rows(store, logits, outputs, head, teacher, data, predicts)}")
+        arrays = _read_rows(Path(logits), head, compression)
+        say(f"made {_import_rows(store, arrays, outputs, teacher, data, predicts)}")
         return
+    if head is not None or compression is not None:
+        raise click.UsageError("--head and --compression belong to rows of ids, and need --outputs")
     if (data is None) == (recipe is None):
         raise click.UsageError("give either --data or --recipe: which data the logits are of")
     if task is not None and recipe is not None:
@@ -162,22 +173,35 @@ def import_table(
     say(f"next: {_after_importing(made, recipe, overrides, store)}")
 
 
+def _read_rows(path: Path, head: int | None, compression: Path | None) -> dict[str, NDArray[Any]]:
+    """The arrays in a .npz file, in answers of vLLM, or in Parquet of DistillKit."""
+    from decant.cache import read_distillkit, read_vllm
+    from decant.pipeline.data.array_files import read_arrays
+
+    if path.is_dir() or path.suffix == ".parquet":
+        return read_distillkit(path, head, compression)
+    if compression is not None:
+        raise click.UsageError("--compression: belongs to rows of DistillKit, a .parquet file or a folder")
+    if path.suffix in (".json", ".jsonl"):
+        return read_vllm(path, 64 if head is None else head)
+    if head is not None:
+        raise click.UsageError("--head: a .npz file has the outputs that are kept")
+    return read_arrays(path)
+
+
 def _import_rows(
     store: Store,
-    file: str,
+    arrays: dict[str, NDArray[Any]],
     outputs: int,
-    head: int,
     teacher: str,
     data: str,
     predicts: Literal["next", "here"],
 ) -> Path:
-    """Makes a cache of the arrays in a .npz file, or of answers of vLLM."""
-    from decant.cache import import_rows, read_vllm
-    from decant.pipeline.data.array_files import read_arrays
+    from decant.cache import import_rows
 
     return import_rows(
         store,
-        read_vllm(Path(file), head) if file.endswith((".json", ".jsonl")) else read_arrays(Path(file)),
+        arrays,
         num_outputs=outputs,
         teacher={"network": teacher},
         data={"name": data},

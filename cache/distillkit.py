@@ -1,0 +1,362 @@
+"""Rows that DistillKit has captured, in files of Parquet, as the arrays that `import_rows` makes a cache of."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decant.cache.distillkit_compression import Compression
+from decant.cache.errors import CacheWarning, FormatError, StorageError
+from decant.cache.io.opening import require_file
+
+CONFIGURATION = "compression_config.yaml"
+_PLAIN = ("token_ids", "top_values")
+_PACKED = ("bytepacked_indices", "compressed_logprobs")
+_OLDER = ("packed_indices", "exact_values", "coeffs")
+_SAMPLES = 16  # read at once
+_ROWS = 4096  # decoded at once
+_ROUNDING = 2e-3  # of a mass, from log-probabilities in float16
+_INEXACT = 0.05  # by which a polynomial's probabilities may sum to more than 1
+_TELLING = 32  # rows, from which on it is looked whether they are shifted
+
+
+def read_distillkit(
+    path: Path, kept: int | None = None, compression: Path | None = None
+) -> dict[str, NDArray[Any]]:
+    """Rows of a file of Parquet that DistillKit has captured, or of all of a folder, in the order of their numbers.
+
+    Of each sample there are `input_ids` (L,) and, for L − 1 rows or L, either `token_ids` and `top_values`, the k
+    likeliest outputs and their log-probabilities, or these packed, as `bytepacked_indices` and `compressed_logprobs`.
+    Row j is about the token after token j. Where samples are packed, `attention_mask` numbers the texts in one.
+
+    kept: how many of the k are taken, the likeliest; all by default. compression: how rows are packed, the file
+    `compression_config.yaml`, which is looked for beside them by default.
+
+    Packed probabilities are inexact. Where those of a row sum to little more than 1 they are scaled to 1, and a
+    CacheWarning says of how many. Another says where the rows fit the tokens better when shifted. What DistillKit does
+    not store is not known: teacher, tokenizer, and at which temperature rows were made; they are taken as of T = 1.
+
+    Raises FormatError, naming file, sample and position, for what cannot be such rows, StorageError where pyarrow is
+    not installed, and FileNotFoundError.
+
+    >>> read_distillkit(Path("captured/data_0.parquet"), kept=64)
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: captured/data_0.parquet: no such file
+    """
+    paths = _files(path)
+    parquet = _pyarrow(paths[0])
+    reader, parts = _Reader(parquet, kept, compression), list[_Part]()
+    for one in paths:
+        parts += reader.samples(one)
+    if not parts:
+        raise FormatError(f"{path}: no samples")
+    lengths, token_lengths, ids, log_probs, tokens, texts = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("lengths", "token_lengths", "ids", "log_probs", "tokens", "texts")
+    )
+    if reader.scaled:
+        warnings.warn(
+            f"{path}: the probabilities of {reader.scaled:,} of {len(ids):,} rows sum to more than 1, at most "
+            f"{reader.most:.4g}, as they are packed inexactly; they are scaled to 1",
+            CacheWarning,
+            stacklevel=2,
+        )
+    found = {
+        "ids": ids,
+        "log_probs": log_probs,
+        "lengths": lengths,
+        "tokens": tokens,
+        "token_lengths": token_lengths,
+    }
+    shares = [_at_shift(found, texts, shift) for shift in (1, 0, 2)]
+    _warn_of_shift(path, shares)
+    return {**found, "next_log_prob": shares[0]}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some samples."""
+
+    lengths: NDArray[np.int64]
+    token_lengths: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    log_probs: NDArray[np.float64]
+    tokens: NDArray[np.int64]
+    texts: NDArray[np.int64]
+    """Of each token, in which text of its sample it is."""
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = [each for each in path.iterdir() if each.suffix == ".parquet"]
+        if not found:
+            raise FormatError(f"{path}: no files of Parquet (.parquet)")
+        return sorted(
+            found, key=lambda each: [int(part) if part.isdigit() else part for part in _split(each.name)]
+        )
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    return [path]
+
+
+def _split(name: str) -> list[str]:
+    """Texts and numbers in turn, so that data_10 comes after data_9."""
+    return re.split(r"([0-9]+)", name)
+
+
+def _pyarrow(path: Path) -> ModuleType:
+    try:
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        raise StorageError(
+            f"{path}: needs pyarrow, which is not installed: pip install 'decant-kd[parquet]'"
+        ) from None
+    found: ModuleType = parquet
+    return found
+
+
+class _Reader:
+    def __init__(self, parquet: ModuleType, kept: int | None, configuration: Path | None) -> None:
+        self._parquet, self._kept, self._configuration = parquet, kept, configuration
+        self._compression: Compression | None = None
+        self.scaled, self.most = 0, 1.0
+
+    def samples(self, path: Path) -> Iterator[_Part]:
+        """Those of a file, some at a time."""
+        import pyarrow
+
+        require_file(path)
+        try:
+            with self._parquet.ParquetFile(path) as file:
+                there = set(file.schema_arrow.names)
+                ids, values = self._columns(path, there)
+                names = ["input_ids", ids, values, *({"attention_mask"} & there)]
+                first = 0
+                for batch in file.iter_batches(batch_size=_SAMPLES, columns=names):
+                    yield self._part(_Batch(path, first, batch), ids, values, "attention_mask" in there)
+                    first += batch.num_rows
+        except (pyarrow.ArrowException, OSError) as error:
+            raise FormatError(
+                f"{path}: cannot be read as Parquet ({' '.join(str(error).split())[:200]})"
+            ) from None
+
+    def _columns(self, path: Path, there: set[str]) -> tuple[str, str]:
+        """Names of the columns of ids and log-probabilities."""
+        listed = ", ".join(sorted(there)) or "no columns"
+        for names in (_PLAIN, _PACKED):
+            if there >= {"input_ids", *names}:
+                if names == _PACKED and self._compression is None:
+                    self._compression = Compression.read(self._beside(path))
+                return names
+        if there >= set(_OLDER):
+            raise FormatError(
+                f"{path}: has {', '.join(_OLDER)}: an older form of DistillKit, whose values may be logits without "
+                "their sum; it is not imported"
+            )
+        raise FormatError(
+            f"{path}: expected columns input_ids, and {' and '.join(_PLAIN)} or {' and '.join(_PACKED)}; found {listed}"
+        )
+
+    def _beside(self, path: Path) -> Path:
+        if self._configuration is not None:
+            return self._configuration
+        found = path.parent / CONFIGURATION
+        if not found.is_file():
+            raise FormatError(
+                f"{path}: is packed, and how is in {CONFIGURATION}, which is not beside it; name it with --compression "
+                "(in Python compression=…)"
+            )
+        return found
+
+    def _part(self, batch: _Batch, ids: str, values: str, has_texts: bool) -> _Part:
+        token_lengths, tokens = batch.lists("input_ids", "iu")
+        texts = np.zeros(len(tokens), np.int64)
+        if has_texts:
+            counts, texts = batch.lists("attention_mask", "iu")
+            batch.require_equal("attention_mask", counts, token_lengths)
+        lengths, found = batch.tables(ids, "iu")
+        others, log_probs = batch.tables(values, "iu" if self._compression else "f")
+        batch.require_equal(values, others, lengths)
+        batch.require_lengths(lengths, token_lengths)
+        batch.owners = np.repeat(np.arange(len(lengths)), lengths)
+        if self._compression is not None:
+            found, log_probs = self._unpacked(batch, self._compression, found, log_probs, ids, values)
+        elif found.shape != log_probs.shape:
+            raise FormatError(
+                f"{batch.path}: {ids} and {values}: {found.shape[1]} and {log_probs.shape[1]} in a row"
+            )
+        found, log_probs = self._largest(batch, found.astype(np.int64), log_probs.astype(np.float64))
+        return _Part(
+            lengths, token_lengths, found, log_probs, tokens.astype(np.int64), texts.astype(np.int64)
+        )
+
+    def _unpacked(
+        self,
+        batch: _Batch,
+        of: Compression,
+        ids: NDArray[Any],
+        values: NDArray[Any],
+        *names: str,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        if not len(ids):
+            return np.empty((0, of.kept), np.int64), np.empty((0, of.kept))
+        for name, table, expected in zip(names, (ids, values), (of.id_bytes, of.row_bytes), strict=True):
+            if table.shape[1] != expected or table.dtype != np.uint8:
+                raise FormatError(
+                    f"{batch.path}: {name}: {table.shape[1]} of {table.dtype} in a row, and by the compression's "
+                    f"configuration there are {expected} bytes: it is another's"
+                )
+        chunks = [slice(first, first + _ROWS) for first in range(0, len(ids), _ROWS)]
+        log_probs = np.concatenate([of.log_probs(values[at]) for at in chunks])
+        return np.concatenate([of.ids(ids[at]) for at in chunks]), self._scaled(batch, log_probs)
+
+    def _scaled(self, batch: _Batch, log_probs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """With probabilities of at most 1, where they sum to little more."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            mass = np.exp(np.minimum(log_probs, 10)).sum(axis=1)
+        bad = np.flatnonzero(~(mass <= 1 + _INEXACT))
+        if len(bad):
+            raise FormatError(
+                f"{batch.name(bad[0])}: probabilities that sum to {mass[bad[0]]:.4g}: rows of another compression "
+                "than its configuration says"
+            )
+        above = mass > 1 + _ROUNDING
+        self.scaled += int(above.sum())
+        self.most = max(self.most, float(mass.max(initial=1)))
+        scaled = log_probs - np.where(above, np.log(np.maximum(mass, 1)), 0)[:, None]
+        return np.minimum(scaled, 0)
+
+    def _largest(
+        self, batch: _Batch, ids: NDArray[np.int64], log_probs: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The `kept` likeliest of each row."""
+        if self._kept is None:  # of all rows what the first has
+            self._kept = ids.shape[1] if len(ids) else None
+        if not len(ids):
+            return (np.empty((0, self._kept or 0), np.int64), np.empty((0, self._kept or 0)))
+        if self._kept is not None and ids.shape[1] < self._kept:
+            raise FormatError(
+                f"{batch.name(0)}: {ids.shape[1]} log-probabilities, and {self._kept} are to be kept"
+            )
+        order = np.argsort(-log_probs, axis=1, kind="stable")[:, : self._kept]  # NaN last
+        ids, log_probs = np.take_along_axis(ids, order, 1), np.take_along_axis(log_probs, order, 1)
+        bad = np.flatnonzero(~np.isfinite(log_probs).all(axis=1))
+        if len(bad):
+            known = int(np.isfinite(log_probs[bad[0]]).sum())
+            raise FormatError(
+                f"{batch.name(bad[0])}: {known} log-probabilities are numbers, and {self._kept} are to be kept"
+            )
+        return ids, log_probs
+
+
+class _Batch:
+    """Some samples of a file, and how messages name them."""
+
+    def __init__(self, path: Path, first: int, batch: Any) -> None:
+        self.path, self._first, self._batch = path, first, batch
+        self.owners: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def name(self, row: Any) -> str:
+        """Of a row of these samples."""
+        sample = int(self.owners[row])
+        place = int(row) - int(np.searchsorted(self.owners, sample))
+        return f"{self.path}: sample {self._first + sample:,}, position {place:,}"
+
+    def lists(self, column: str, kinds: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """(B,) lengths and all values of a column of lists."""
+        lengths, values = self._flat(self._batch.column(column), column)
+        return lengths, self._numbers(values, column, kinds)
+
+    def tables(self, column: str, kinds: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """(B,) lengths, and (Q, n) all rows of a column of lists of lists."""
+        lengths, rows = self._flat(self._batch.column(column), column)
+        widths, values = self._flat(rows, column)
+        if len(widths) and (widths != widths[0]).any():
+            row = int(np.argmax(widths != widths[0]))
+            self.owners = np.repeat(np.arange(len(lengths)), lengths)
+            raise FormatError(
+                f"{self.name(row)}: {column}: {widths[row]} in a row where others have {widths[0]}"
+            )
+        numbers = self._numbers(values, column, kinds)
+        return lengths, numbers.reshape(len(widths), -1) if len(widths) else numbers.reshape(0, 0)
+
+    def _flat(self, array: Any, column: str) -> tuple[NDArray[np.int64], Any]:
+        import pyarrow
+        from pyarrow import compute
+
+        kind = pyarrow.types
+        if not any(test(array.type) for test in (kind.is_list, kind.is_large_list, kind.is_fixed_size_list)):
+            raise FormatError(f"{self.path}: {column}: expected lists, found {array.type}")
+        if array.null_count:
+            raise FormatError(
+                f"{self.path}: {column}: one of samples {self._first:,} to {self._first + self._batch.num_rows - 1:,} "
+                "has nothing"
+            )
+        lengths = compute.list_value_length(array).to_numpy(zero_copy_only=False)
+        return lengths.astype(np.int64), array.flatten()
+
+    def _numbers(self, array: Any, column: str, kinds: str) -> NDArray[Any]:
+        import pyarrow
+
+        kind = pyarrow.types
+        fits = kind.is_floating(array.type) if kinds == "f" else kind.is_integer(array.type)
+        if not fits or array.null_count:
+            wanted = "floats" if kinds == "f" else "integers"
+            found = "one that is missing" if fits else array.type
+            raise FormatError(f"{self.path}: {column}: expected {wanted}, found {found}")
+        numbers: NDArray[Any] = array.to_numpy(zero_copy_only=False)
+        return numbers
+
+    def require_equal(self, column: str, lengths: NDArray[np.int64], others: NDArray[np.int64]) -> None:
+        """Raises FormatError where a column has other lengths than the others."""
+        bad = np.flatnonzero(lengths != others)
+        if len(bad):
+            raise FormatError(
+                f"{self.path}: sample {self._first + bad[0]:,}: {column}: {lengths[bad[0]]:,}, and elsewhere "
+                f"{others[bad[0]]:,}"
+            )
+
+    def require_lengths(self, lengths: NDArray[np.int64], tokens: NDArray[np.int64]) -> None:
+        """Raises FormatError unless a sample has a row for each token, or for each but the last."""
+        bad = np.flatnonzero((lengths != tokens) & (lengths != tokens - 1))
+        if len(bad):
+            raise FormatError(
+                f"{self.path}: sample {self._first + bad[0]:,}: {lengths[bad[0]]:,} rows of {tokens[bad[0]]:,} tokens, "
+                "and there should be one for each, or for each but the last"
+            )
+
+
+def _at_shift(arrays: dict[str, NDArray[Any]], texts: NDArray[np.int64], shift: int) -> NDArray[np.float64]:
+    """(P,) the log-probability of the token `shift` after each row's; NaN where there is none, or it was not kept."""
+    lengths, counts, tokens = arrays["lengths"], arrays["token_lengths"], arrays["tokens"]
+    firsts = np.cumsum(counts) - counts
+    place = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    own = np.repeat(firsts, lengths) + place
+    there = place + shift < np.repeat(counts, lengths)
+    other = np.where(there, own + shift, own)
+    there &= texts[other] == texts[own]
+    hits = (arrays["ids"] == tokens[other][:, None]) & there[:, None]
+    found = np.where(hits, arrays["log_probs"], -np.inf).max(axis=1, initial=-np.inf)
+    least = float(np.finfo("f2").min)
+    return np.where(np.isfinite(found), found.clip(least, 0), np.nan)
+
+
+def _warn_of_shift(path: Path, at_shifts: list[NDArray[np.float64]]) -> None:
+    after, *others = (float(np.isfinite(found).mean()) if len(found) else 0.0 for found in at_shifts)
+    if len(at_shifts[0]) >= _TELLING and after < max(others):
+        what = "the token itself" if others[0] >= others[1] else "the token after the next"
+        warnings.warn(
+            f"{path}: the next token is among the outputs of a row in {after:.0%} of positions, and {what} in "
+            f"{max(others):.0%}: rows that are shifted, or of other texts?",
+            CacheWarning,
+            stacklevel=3,
+        )
