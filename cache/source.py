@@ -62,7 +62,7 @@ def sample_chunks(lengths: NDArray[np.int64], rows: int = ROWS) -> Iterator[NDAr
     """The samples 0 to N − 1 in order, some at a time that have at most `rows` rows together, or one that has more.
 
     >>> [chunk.tolist() for chunk in sample_chunks(np.array([3, 2, 9, 0, 1]), rows=5)]
-    [[0, 1], [2, 3], [4]]
+    [[0, 1], [2], [3, 4]]
     """
     ends = np.cumsum(lengths)
     first, before = 0, 0
