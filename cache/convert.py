@@ -232,7 +232,8 @@ def merge_caches(store: Store, caches: Sequence[LogitCache], how: MergeMode) -> 
 
     "mean-logits" and "mean-probabilities" are the means of `Ensemble` at T = 1, over caches of the same data and
     views. "stack-views" puts the views of each cache after those of the one before; all must have the same teacher,
-    data and encoding. Raises MismatchError, naming every field that differs.
+    data and encoding. Raises MismatchError, naming every field that differs, and for means of sparse caches or of
+    those with positions.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -252,6 +253,11 @@ def merge_caches(store: Store, caches: Sequence[LogitCache], how: MergeMode) -> 
             (cache, view) for cache in caches for view in range(cache.num_views)
         ]
     else:
+        several = next((cache for cache in caches if cache.has_positions), None)
+        if several is not None:
+            raise MismatchError(
+                f"{several.path}: has a row for each position; means are made of caches with a row for each sample"
+            )
         sparse = next((cache for cache in caches if isinstance(cache.manifest.encoding, Sparse)), None)
         if sparse is not None:
             raise MismatchError(

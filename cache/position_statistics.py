@@ -30,6 +30,10 @@ class PositionSummary(NamedTuple):
     """Mean largest probability, at T = 1."""
     tail: float
     """Mean mass that the stored outputs leave out, at T = 1; 0 where all are stored."""
+    known: float | None = None
+    """Of how many of the tokens that follow the log-probability is there: rows of other programs may have that of the
+    likeliest alone. None where the cache does not say which tokens follow.
+    """
 
 
 def summarize_positions(cache: LogitCache, limit: int | None = None) -> PositionSummary:
@@ -51,7 +55,8 @@ def summarize_positions(cache: LogitCache, limit: int | None = None) -> Position
         limit = min(
             limit, max(_ENOUGH, 4 * _LOGITS // cache.num_outputs)
         )  # logits of so many outputs take time
-    rows, known, right = 0, 0, 0
+    rows, known, right, following = 0, 0, 0, 0
+    positions = cache.positions
     log_prob = confidence = tail = 0.0
     has_next = cache.manifest.identity["positions"]["predicts"] == "next"
     for view, samples in _some_samples(cache, limit):
@@ -64,6 +69,8 @@ def summarize_positions(cache: LogitCache, limit: int | None = None) -> Position
         if has_next:
             found = cache.next_log_prob(samples, view).astype("f8")
             there = ~np.isnan(found)
+            if positions is not None and positions.tokens is not None:
+                following += int((positions.next_tokens(samples) >= 0).sum())
             known, log_prob = known + int(there.sum()), log_prob + float(found[there].sum())
             # A token is the first choice where nothing is likelier; float16 has rounded what is stored of it.
             room = 2**-10 * np.abs(found[there]) + 2**-10
@@ -74,6 +81,7 @@ def summarize_positions(cache: LogitCache, limit: int | None = None) -> Position
         top1=right / known if known else None,
         confidence=confidence / max(rows, 1),
         tail=tail / max(rows, 1),
+        known=known / following if following else None,
     )
 
 

@@ -24,6 +24,7 @@ from decant.cache.store.local import Store
 from decant.cache.writer import LogitCacheWriter
 
 _DECODED = 1 << 23  # logits in memory at once
+_OF_POSITIONS = ("tokens", "token_lengths", "places", "next_log_prob")
 _ROUNDING = 2e-3  # of a mass, from log-probabilities in float16
 
 
@@ -169,7 +170,11 @@ def import_rows(
     views, count, kept = ids.shape
     temperatures = tuple(np.asarray(arrays.get("temperatures", [1.0]), "f8").tolist())
     encoding = Sparse(kept, temperatures)
-    of = None
+    of, beside = None, [name for name in _OF_POSITIONS if name in arrays]
+    if beside and "lengths" not in arrays:
+        raise ValueRefusedError(
+            f"{beside[0]}: are of samples with several rows each, and there are no lengths"
+        )
     if "lengths" in arrays:
         given = {name: arrays[name] for name in ("tokens", "token_lengths", "places") if name in arrays}
         of = Positions.of(arrays["lengths"], predicts=predicts, **given, **positions)  # type: ignore[arg-type]

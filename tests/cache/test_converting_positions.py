@@ -124,3 +124,5 @@ def test_what_reads_a_row_for_each_sample_refuses_positions(tmp_path: Path) -> N
         Ensemble([cache, cache])
     with pytest.raises(MismatchError, match="has a row for each position"):
         export_logits(cache, tmp_path / "logits.npy")
+    with pytest.raises(MismatchError, match="means are made of caches with a row for each sample"):
+        merge_caches(Store(tmp_path), [cache, cache], "mean-logits")

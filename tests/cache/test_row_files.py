@@ -91,6 +91,7 @@ good = {"ids": [[0, 1]], "log_probs": [[-1.0, -2.0]]}
         ({"log_tail": [[-5.0]]}, "head and tail do not add up to 1"),
         ({"lengths": [2]}, "lengths: of 2 positions, and there are 1 rows"),
         ({"temperatures": [1.0, 2.0]}, "without log_tail"),
+        ({"tokens": [3, 4]}, "tokens: are of samples with several rows each, and there are no lengths"),
         ({"certain": [1]}, "rows with draws are not imported"),
         ({"ids": None}, "ids: missing; there are log_probs"),
     ],
@@ -122,3 +123,23 @@ def test_the_commands_export_and_import_rows(tmp_path: Path) -> None:
         decant("cache", "import", "rows.npz", "--teacher", "x", "--outputs", "6", cwd=tmp_path), code=2
     )
     assert succeed(decant("cache", "diff", path, path, cwd=tmp_path)).startswith("the same question")
+
+
+def test_the_commands_say_what_rows_do_not(tmp_path: Path) -> None:
+    """Of tokens that follow some have no log-probability, logits of a sparse cache were not all stored, and two of them
+    have no mean.
+    """
+    rows = {"ids": [[4, 1], [0, 2], [3, 4]], "log_probs": np.log([[0.5, 0.25], [0.9, 0.05], [0.6, 0.1]])}
+    given = {**rows, "lengths": [3], "tokens": [7, 4, 0], "next_log_prob": [np.log(0.5), np.nan, np.nan]}
+    paths = [
+        import_rows(Store(tmp_path), given, num_outputs=8, teacher={"network": name}, data={"name": "toy"})
+        for name in ("one", "other")
+    ]
+    said = succeed(decant("cache", "info", paths[0], cwd=tmp_path))
+    assert "the next token, where it is known (50.00 %; others may be less likely): perplexity 2.00" in said
+    differs = decant("cache", "diff", *paths, cwd=tmp_path)
+    assert differs.returncode == 1
+    assert "merge" not in differs.stderr
+    path = import_rows(Store(tmp_path), rows, num_outputs=8, teacher={}, data={"name": "toy"})
+    exported = decant("cache", "export", path, "logits.npy", cwd=tmp_path)
+    assert "has what students see of that at T = 1; a .npz file has the rows as they are" in exported.stderr

@@ -13,7 +13,7 @@ import scipy.stats
 import torch
 from numpy.typing import NDArray
 
-from decant.cache import Ensemble, LogitCache
+from decant.cache import Ensemble, LogitCache, Sparse, Store, convert_cache
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.report.sections import cached, confusion, quality
 from decant.pipeline.report.subject import Subject
@@ -51,6 +51,18 @@ def test_soft_labels_are_as_sure_spread_and_alike_as_torch_says(
         else:
             mean = expected[:, labels == label].mean((0, 1))
             np.testing.assert_allclose(found.by_label[label], mean, rtol=1e-5)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_rows_of_a_sparse_cache_are_described_at_each_temperature_that_they_know(
+    several: bool, tmp_path: Path
+) -> None:
+    dense = cache_of(tmp_path / "a.h5", answers(60, 3), some_labels())
+    made = LogitCache.open(convert_cache(Store(tmp_path), dense, Sparse(2, (1.0, 4.0)))).at_temperature(4.0)
+    read = Ensemble([made, made], "logits") if several else made  # as a student at T = 4 reads them
+    for temperature in (1.0, 4.0):
+        expected = views_of(dense, temperature).amax(-1).flatten()  # what is largest is stored
+        np.testing.assert_allclose(cached.soft_labels(read, temperature).confidence, expected, rtol=3e-3)
 
 
 def test_of_many_rows_some_at_even_distances_are_read(

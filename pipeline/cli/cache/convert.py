@@ -222,7 +222,7 @@ def export(name: str, output: Path, view: int | None, store: Store) -> None:
     A .npz file gets the rows as they are: ids and log-probabilities of a sparse cache, and of samples with several
     positions each their lengths and tokens.
     """
-    from decant.cache import LogitCache, export_logits, export_rows
+    from decant.cache import LogitCache, Sparse, export_logits, export_rows
 
     if output.suffix not in (".npy", ".npz"):
         raise click.UsageError(f"{output}: what is written is .npy or .npz; give it a name that ends so")
@@ -236,6 +236,12 @@ def export(name: str, output: Path, view: int | None, store: Store) -> None:
     if view is not None and view >= opened.num_views:
         raise click.UsageError(f"--view {view}: the cache has views 0 to {opened.num_views - 1}")
     shape = export_logits(opened, output, view)
+    if isinstance(opened.manifest.encoding, Sparse):
+        say(
+            f"decant: {opened.path}: holds {opened.manifest.encoding.name}; {output} has what students see of that at "
+            "T = 1; a .npz file has the rows as they are",
+            err=True,
+        )
     say(f"made {output}: {' × '.join(f'{size:,}' for size in shape)} {opened.manifest.dtype.name}")
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from decant.cache import (
         Difference,
         Listed,
+        LogitCache,
         Manifest,
         PositionSummary,
         RegressionSummary,
@@ -111,7 +112,7 @@ def diff(one: str, other: str, store: Store, as_json: bool) -> None:
         for difference in differing:
             say(f"{difference.field}: {_short(difference.expected)} | {_short(difference.found)}")
         say(f"{len(differing):,} fields differ" if differing else "the same question")
-    if _of_two_teachers(differing):
+    if _of_two_teachers(differing) and not any(_has_no_mean(cache) for cache in opened):
         say(f"next: {command_line('cache', 'merge', first.path, second.path, store=store)}")
     if differing:
         sys.exit(1)
@@ -218,6 +219,13 @@ def _of_two_teachers(differing: Sequence[Difference]) -> bool:
     return bool(differing) and all(difference.field.startswith("teacher.") for difference in differing)
 
 
+def _has_no_mean(cache: LogitCache) -> bool:
+    """Whether `merge` makes no mean of such caches."""
+    from decant.cache import Sparse
+
+    return cache.has_positions or isinstance(cache.manifest.encoding, Sparse)
+
+
 def _summary_lines(
     summary: Summary | RegressionSummary | SigmoidSummary | PositionSummary, num_outputs: int
 ) -> list[str]:
@@ -254,9 +262,12 @@ def _position_lines(summary: PositionSummary) -> list[str]:
     ]
     if summary.next_log_prob is not None:
         perplexity = math.exp(min(-summary.next_log_prob, 700.0))
+        whose = "the next token"
+        if summary.known is not None and summary.known < 1:
+            whose += f", where it is known ({percent(summary.known)}; others may be less likely)"
         lines.insert(
             0,
-            f"the next token: perplexity {perplexity:,.2f}, {percent(summary.top1)} are the teacher's first choice",
+            f"{whose}: perplexity {perplexity:,.2f}, {percent(summary.top1)} are the teacher's first choice",
         )
     return lines
 

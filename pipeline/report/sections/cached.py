@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache import CacheError, LogitSource, row_chunks, softmax
+from decant.cache import CacheError, Ensemble, LogitCache, LogitSource, row_chunks, softmax
 from decant.pipeline.errors import PipelineError
 from decant.pipeline.report import charts
 from decant.pipeline.report.page import Section, seconds
@@ -130,8 +130,21 @@ def probabilities_of(
     cache: LogitSource, rows: NDArray[np.intp], views: NDArray[np.intp] | int, temperature: float
 ) -> NDArray[np.floating]:
     """(B, C) soft labels; with several separate teachers, the mean of theirs."""
-    probabilities = softmax(cache.logits(rows, views).astype(np.float32), temperature)
+    read = _read_for(cache, temperature)
+    probabilities = softmax(read.logits(rows, views).astype(np.float32), temperature)
     return probabilities if probabilities.ndim == 2 else probabilities.mean(axis=1)
+
+
+def _read_for(cache: LogitSource, temperature: float) -> LogitSource:
+    """The same, with logits for a softmax at another temperature than the student's, which sparse rows tell apart."""
+    if isinstance(cache, LogitCache):
+        return cache.at_temperature(temperature)
+    if (
+        isinstance(cache, Ensemble) and cache.mean != "probabilities"
+    ):  # those are of the student's temperature
+        members = [one.at_temperature(temperature) for one in cache.caches]
+        return Ensemble(members, cache.mean, cache.temperature, cache.weights)
+    return cache
 
 
 def _bins(values: Sequence[NDArray[np.floating]], series: Sequence[str], high: float) -> list[dict[str, Any]]:
