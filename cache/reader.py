@@ -36,6 +36,7 @@ from decant.cache.placement import Content, Placement
 from decant.cache.positions import Positions, sha256
 from decant.cache.remote.addresses import is_url
 from decant.cache.remote.lazily import LazyCopy, fetch_url, open_lazily
+from decant.cache.row_numbers import as_rows, from_start, one_by_one, outside, views_of
 from decant.cache.validation import check_rows
 
 _INTP = np.dtype(np.intp)
@@ -261,7 +262,7 @@ class LogitCache:
     def places(self, indices: ArrayLike | slice) -> NDArray[np.int64]:
         """(Q,): at which token of its sample each position of samples (B,) is. Raises as `logits` does."""
         if "places" not in self._tables:
-            samples = _from_start(_one_by_one(_as_rows(indices, self.num_samples)), self.num_samples)
+            samples = from_start(one_by_one(as_rows(indices, self.num_samples)), self.num_samples)
             return self._blocks.lengths.within(samples)[1]
         found, _ = self._gather({"places": self._tables["places"]}, indices, 0)
         return found["places"].astype(np.int64)
@@ -403,7 +404,7 @@ class LogitCache:
         if type(indices) is np.ndarray and indices.dtype is _INTP:
             rows = cast("NDArray[np.intp]", indices)  # the usual case, at the cost of `take`
         else:
-            rows = _as_rows(indices, self.num_samples)
+            rows = as_rows(indices, self.num_samples)
         if not isinstance(view, int):
             rows, one_view, tables = self._in_all_views(rows, view), None, self._all_views
         elif 0 <= view < len(self._views):
@@ -418,7 +419,7 @@ class LogitCache:
             for name, table in tables.items():  # a comprehension is a call of its own before Python 3.12
                 found[name] = table.take(rows, 0)
         except IndexError:
-            raise _outside(rows, self.num_samples) from None
+            raise outside(rows, self.num_samples) from None
         self._unchanged.require_readable()
         return found
 
@@ -436,8 +437,8 @@ class LogitCache:
         """The rows of samples that have several each, one sample after another, of tables whose views lie one after
         another too; and the samples. Of tables that are not per view `view` must be 0.
         """
-        samples = _from_start(_one_by_one(_as_rows(indices, self.num_samples)), self.num_samples)
-        views = self._views_of(samples, view)
+        samples = from_start(one_by_one(as_rows(indices, self.num_samples)), self.num_samples)
+        views = views_of(view, samples, self.num_views)
         bus_errors.guard()
         if not self._checks.all_sound:
             self._require_sound(views * self._blocks.per_view + self._blocks.of(samples))
@@ -566,7 +567,7 @@ class LogitCache:
         """
         if self._lazy is None or not self.is_lazy:
             return
-        samples = _from_start(_as_rows(indices, self.num_samples), self.num_samples)
+        samples = from_start(as_rows(indices, self.num_samples), self.num_samples)
         views = np.broadcast_to(np.asarray(view), samples.shape)
         self._lazy.prefetch(np.unique(views * self._blocks.per_view + self._blocks.of(samples)).tolist())
 
@@ -597,23 +598,14 @@ class LogitCache:
 
     def _in_all_views(self, rows: NDArray[Any], view: ArrayLike) -> NDArray[np.intp]:
         """Row numbers in the tables of all views, (V·N, …), with a view for each row."""
-        return _from_start(rows, self.num_samples) + self._views_of(rows, view) * self.num_samples
-
-    def _views_of(self, rows: NDArray[Any], view: ArrayLike) -> NDArray[np.intp]:
-        """() or (B,): a view for each row. Raises IndexError."""
-        views = np.asarray(view)
-        if views.dtype.kind not in "iu" or views.shape not in ((), rows.shape):
-            raise IndexError(f"view: expected an integer or {rows.shape}, found {views.shape} {views.dtype}")
-        if views.size and not 0 <= views.min() <= views.max() < self.num_views:
-            raise IndexError(f"view {views.min()} to {views.max()}: the cache has {self.num_views}")
-        return views.astype(np.intp, copy=False)
+        return from_start(rows, self.num_samples) + views_of(view, rows, self.num_views) * self.num_samples
 
     def _verify_rows(self, rows: NDArray[np.intp], view: int | None) -> None:
         """Checks the blocks of these rows that were not checked before; with no view, rows count through all views."""
         if view is None:
             views, samples = np.divmod(rows, self.num_samples)
         else:
-            samples = _from_start(rows, self.num_samples)
+            samples = from_start(rows, self.num_samples)
             views = np.full_like(samples, view)
         self._require_sound(views * self._blocks.per_view + (samples >> self._blocks.shift))
 
@@ -639,40 +631,6 @@ def _block_name(blocks: Blocks, number: int) -> str:
 def _read_only(array: NDArray[np.int64]) -> NDArray[np.int64]:
     array.flags.writeable = False
     return array
-
-
-def _as_rows(indices: ArrayLike | slice, samples: int) -> NDArray[Any]:
-    """Integers from whatever NumPy indexes with; still to be checked for their range."""
-    if isinstance(indices, slice):
-        return np.arange(*indices.indices(samples))
-    rows = np.asarray(indices)
-    if rows.dtype == bool:
-        if rows.shape != (samples,):
-            raise IndexError(f"a boolean index must have shape ({samples},), found {rows.shape}")
-        return np.flatnonzero(rows)
-    if rows.dtype.kind not in "iu" and rows.size:
-        raise IndexError(f"indices must be integers, found {rows.dtype}")
-    if rows.dtype.kind == "u" and rows.size and rows.max() >= samples:
-        raise _outside(rows, samples)
-    return rows.astype(np.intp)
-
-
-def _one_by_one(rows: NDArray[Any]) -> NDArray[Any]:
-    """(B,) samples, which may have any number of rows each; one sample is (1,). Raises IndexError for several axes."""
-    if rows.ndim > 1:
-        raise IndexError(f"indices: expected (B,) samples with several rows each, found {rows.shape}")
-    return rows.reshape(-1)
-
-
-def _from_start(rows: NDArray[np.intp], samples: int) -> NDArray[np.intp]:
-    """Rows in 0..N−1, of which negative ones counted from the end. Raises IndexError."""
-    if rows.size and not -samples <= rows.min() <= rows.max() < samples:
-        raise _outside(rows, samples)
-    return np.where(rows < 0, rows + samples, rows)
-
-
-def _outside(rows: NDArray[Any], samples: int) -> IndexError:
-    return IndexError(f"sample {rows.min()} to {rows.max()}: the cache has 0 to {samples - 1:,}")
 
 
 def _reopen(path: str | Path, key: str, verify: Verify, content: int, temperature: float) -> LogitCache:
