@@ -264,7 +264,7 @@ def _position_lines(summary: PositionSummary) -> list[str]:
         perplexity = math.exp(min(-summary.next_log_prob, 700.0))
         whose = "the next token"
         if summary.known is not None and summary.known < 1:
-            whose += f", where it is known ({percent(summary.known)}; others may be less likely)"
+            whose = f"the next token, where it is known ({percent(summary.known)}; others may be less likely)"
         lines.insert(
             0,
             f"{whose}: perplexity {perplexity:,.2f}, {percent(summary.top1)} are the teacher's first choice",
