@@ -29,7 +29,7 @@ from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.phases.together import training_group
-from decant.pipeline.ranks import ending
+from decant.pipeline.ranks import leaving
 from decant.pipeline.ranks.job import Job, join
 from decant.pipeline.training.epoch_log import trained_seconds
 from decant.pipeline.training.loop import train
@@ -166,7 +166,7 @@ def _main(name: str, folder: str, quick: str) -> None:
     conditions, job = Conditions(Path(folder), quick == "True", seed=0), join()
     seconds = _students(conditions, job) if name == "students" else _epoch(conditions, job, name == "apart")
     print(json.dumps(seconds))
-    ending.leave(0)
+    leaving.leave(0)
 
 
 if __name__ == "__main__":

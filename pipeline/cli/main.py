@@ -19,7 +19,7 @@ import click
 from decant.pipeline.cli.cache import cache
 from decant.pipeline.cli.deploy import export, predict
 from decant.pipeline.cli.init import init
-from decant.pipeline.cli.options import as_json, print_json, print_table, say
+from decant.pipeline.cli.options import as_json, leave_to_rank_0, print_json, print_table, say
 from decant.pipeline.cli.phases import cache_logits, evaluate, student, teacher
 from decant.pipeline.cli.report import report
 from decant.pipeline.cli.signals import end_on_signals, received
@@ -101,23 +101,23 @@ def _leave_to_others(error: BaseException) -> None:
     """Ends a rank without a word where another rank of its job says why the job ends."""
     if launched() is None:
         return
-    from decant.pipeline.ranks import ending
+    from decant.pipeline.ranks import ending, leaving
 
     try:
         if ending.is_first_to_end("failed", error):
             return
         ending.linger()
     except KeyboardInterrupt:
-        ending.leave(0)
-    ending.leave(1)
+        leaving.leave(0)
+    leaving.leave(1)
 
 
 def _record(message: str) -> None:
     """Has torchrun show the message of a rank in its own page."""
     if launched() is not None:
-        from decant.pipeline.ranks import ending
+        from decant.pipeline.ranks import leaving
 
-        ending.record(message)
+        leaving.record(message)
 
 
 def _rank() -> str:
@@ -128,9 +128,9 @@ def _rank() -> str:
 def _exit(code: int) -> NoReturn:
     if launched() is None:
         sys.exit(code)
-    from decant.pipeline.ranks import ending
+    from decant.pipeline.ranks import leaving
 
-    ending.leave(code)
+    leaving.leave(code)
 
 
 def _is_of_closed_pipe(error: BaseException) -> bool:
@@ -249,13 +249,17 @@ def _interrupt_rank() -> None:
     """Of the ranks that a launcher ends, one says so; none where one has failed and has said why."""
     if launched() is None:
         return
-    from decant.pipeline.ranks import ending
+    from decant.pipeline.ranks import ending, leaving
 
     if ending.has_failed():
-        ending.leave(0)
+        leaving.leave(0)
     if not ending.is_first_to_end("ended"):
         number = received()
-        ending.leave(1 if number in (None, signal.SIGINT) else 128 + number)
+        leaving.leave(1 if number in (None, signal.SIGINT) else 128 + number)
+
+
+_DIVIDED = frozenset({"teacher", "cache-logits", "student", "sweep", "evaluate"})
+"""Commands that the ranks of a job carry out together."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -266,11 +270,14 @@ def _interrupt_rank() -> None:
     expose_value=False,
     help="Show the traceback of an error; may stand anywhere. DECANT_DEBUG=1 does the same.",
 )
-def decant() -> None:
+@click.pass_context
+def decant(context: click.Context) -> None:
     """Distil a network without running the teacher twice.
 
     The teacher's logits are cached once, in a file that can be shared; students train from the file.
     """
+    if context.invoked_subcommand not in _DIVIDED:
+        leave_to_rank_0(str(context.invoked_subcommand))
 
 
 decant.add_command(init)

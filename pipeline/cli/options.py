@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decant.pipeline.cli import completion
-from decant.pipeline.ranks.launch import is_first
+from decant.pipeline.ranks.launch import is_first, launched
 from decant.pipeline.support.terminal import console, one_line, printable
 
 if TYPE_CHECKING:
@@ -193,6 +193,21 @@ PART = _Part()
 def say(text: object, err: bool = False) -> None:
     """Prints a message, which is one line whatever names it holds, on stdout or stderr."""
     click.echo(one_line(text), err=err)
+
+
+def leave_to_rank_0(command: str) -> None:
+    """Returns in rank 0 of a job, which says so, and ends the others well: for a command with nothing to divide, which
+    all of them would do at once, into the same files. Does nothing in a process by itself.
+    """
+    launch = launched()
+    if launch is None:
+        return
+    if launch.rank:
+        raise click.exceptions.Exit(0)
+    say(
+        f"warning: {command}: has nothing to divide among {launch.size:,} ranks; rank 0 alone runs it",
+        err=True,
+    )
 
 
 def find_modules_beside(recipe: str) -> None:

@@ -12,6 +12,7 @@ from decant.pipeline.cli import sizes
 from decant.pipeline.cli.options import (
     PART,
     as_json,
+    leave_to_rank_0,
     log_to_option,
     percent,
     print_json,
@@ -99,6 +100,8 @@ def cache_logits(
         raise click.UsageError("--part: the ranks of a job share the whole pass among them; leave it out")
     if ranks is not None and not dry_run:
         raise click.UsageError("--ranks belongs to --dry-run; torchrun starts ranks")
+    if dry_run:
+        leave_to_rank_0("cache-logits --dry-run")
     table: list[dict[str, Any]] = []
     if max_error is not None or (dry_run and sizes.is_sparse(recipe)):
         teachers = _plans_of_teachers(Plan.of(recipe, base, store))

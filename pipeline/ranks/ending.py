@@ -7,20 +7,12 @@ torchrun shows in that page, and the others wait for torchrun to end them, which
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import json
-import os
-import sys
 import time
-from pathlib import Path
-from typing import NoReturn
 
 from decant.pipeline.errors import RankError
 from decant.pipeline.ranks.job import OtherRankFailedError, connect, failure, joined
 from decant.pipeline.ranks.launch import launched
 
-_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 _CONNECTING_SECONDS = 10.0
 _LINGERING_SECONDS = 5.0
 
@@ -58,32 +50,6 @@ def has_failed() -> bool:
         return False
 
 
-def record(message: str) -> None:
-    """Leaves the message for torchrun, which shows it in its page in the place of a traceback."""
-    name = os.environ.get(_ERROR_FILE)
-    if launched() is None or not name:
-        return
-    extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
-    with contextlib.suppress(OSError):
-        Path(name).write_text(json.dumps({"message": {"message": message, "extraInfo": extra}}))
-
-
 def linger() -> None:
     """Waits some seconds for the launcher to end this process, as it does when another has failed."""
     time.sleep(_LINGERING_SECONDS)
-
-
-def leave(code: int) -> NoReturn:
-    """Ends a rank with an exit code, after everything that Python does at its end but taking the interpreter apart.
-
-    The threads of gloo may still hold tensors then; one that lets go of them without an interpreter aborts the process
-    ("terminate called without an active exception"), whose work is done.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-    os._exit(code)

@@ -18,6 +18,7 @@ from typing import Any
 
 from decant.pipeline.errors import RankError
 from decant.pipeline.ranks.launch import Launch, launched
+from decant.pipeline.ranks.watch import watch_store
 
 TIMEOUT = "DECANT_RANKS_TIMEOUT"
 """The environment variable of the seconds that ranks wait for one that gives no sign."""
@@ -25,6 +26,7 @@ _SECONDS = 600.0
 _POLL_SECONDS = 0.02
 _LONGEST_POLL_SECONDS = 0.5
 _SIGN_SECONDS = 5.0
+_LEAST_ANSWER_SECONDS = 10.0
 
 _joined: dict[int, Job] = {}
 """The job, by the process that joined it: one that is forked has the connection open too, and must not use it."""
@@ -158,6 +160,7 @@ def join() -> Job | None:
         return None
     if os.getpid() not in _joined:
         store = connect(launch, timeout())
+        watch_store(launch, lambda: connect(launch, timeout()), _answer_seconds())
         found = _call_roll(launch, store) if launch.rank == 0 else _answer_roll(launch, store)
         found.give_signs()
         _joined[os.getpid()] = found
@@ -175,6 +178,11 @@ def timeout() -> float:
         return float(os.environ.get(TIMEOUT, "")) or _SECONDS
     except ValueError:
         return _SECONDS
+
+
+def _answer_seconds() -> float:
+    """Seconds that the store may take for an answer before a rank takes it for lost."""
+    return max(_LEAST_ANSWER_SECONDS, timeout() / 10)
 
 
 def connect(launch: Launch, seconds: float) -> Any:

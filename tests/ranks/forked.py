@@ -36,11 +36,11 @@ def run_forked(ranks: int, function: Callable[..., object], *arguments: object, 
 def _be_rank(
     rank: int, size: int, port: int, err: Path, function: Callable[..., object], arguments: tuple[object, ...]
 ) -> None:
-    from decant.pipeline.ranks import ending
+    from decant.pipeline.ranks import leaving
 
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
     os.environ |= {"LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT), 2)
     sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
     function(*arguments)
-    ending.leave(0)
+    leaving.leave(0)

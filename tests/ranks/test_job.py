@@ -14,7 +14,7 @@ from tests.ranks.torchrun import run_ranks, said
 JOB = """
 import time, torch
 from torch.nn.parallel import DistributedDataParallel
-from decant.pipeline.ranks import ending, job as jobs
+from decant.pipeline.ranks import job as jobs, leaving
 from decant.pipeline.ranks.facts import require_equal_ranks, program_facts
 from decant.pipeline.ranks.process_group import process_group
 
@@ -43,7 +43,7 @@ except Exception as error:
     print(f"{type(error).__name__}: {error}")
     if job.is_first:
         assert job.fail()
-ending.leave(0)
+leaving.leave(0)
 """
 
 
@@ -80,6 +80,18 @@ def test_one_rank_says_what_is_wrong_with_the_command(tmp_path: Path) -> None:
     assert "--part: the ranks of a job share the whole pass among them" in "".join(
         rank.stderr for rank in done
     )
+
+
+@pytest.mark.parametrize("words", ["init", "cache-logits --dry-run"])
+def test_a_command_with_nothing_to_divide_is_run_by_rank_0_alone(words: str, tmp_path: Path) -> None:
+    folders = [tmp_path / str(rank) for rank in range(2)]
+    given = words.split()
+    done = run_forked(2, lambda rank: [*given, folders[rank]] if words == "init" else given, tmp_path)
+    line = f"warning: {words}: has nothing to divide among 2 ranks; rank 0 alone runs it"
+    assert done[0].stderr.splitlines()[0] == line, done
+    assert (done[1].returncode, done[1].stdout, done[1].stderr) == (0, "", "")
+    assert not folders[1].exists()
+    assert folders[0].exists() == (words == "init")
 
 
 @pytest.mark.parametrize(
