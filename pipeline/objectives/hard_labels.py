@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from decant.pipeline.data.samples import NO_LABEL
+from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives.terms import Terms, at_least_float32
 
 
@@ -67,14 +68,18 @@ def labelled(labels: Tensor) -> Tensor:
 
 
 def weighted_mean(rows: Tensor, weights: Tensor) -> Tensor:
-    """Σ weights·rows / Σ weights, both (B,); 0 where nothing weighs."""
+    """Σ weights·rows / Σ weights, both (B,); 0 where nothing weighs. Raises RecipeError for other shapes."""
+    if weights.shape != rows.shape:
+        raise RecipeError(f"sample_weights: expected {tuple(rows.shape)}, found {tuple(weights.shape)}")
     mass = weights.sum()
     return (rows * weights).sum() / torch.where(mass > 0, mass, 1.0)
 
 
 def mean_of_rows(rows: Tensor, sample_weights: Tensor | None = None) -> Tensor:
-    """The mean of (B,), weighted where there are weights (B,)."""
-    return rows.mean() if sample_weights is None else weighted_mean(rows, sample_weights)
+    """The mean of (B,), weighted where there are weights (B,); 0 of no rows, as of samples that have no positions."""
+    if sample_weights is not None:
+        return weighted_mean(rows, sample_weights)
+    return rows.mean() if len(rows) else rows.sum()
 
 
 def weigh_samples(

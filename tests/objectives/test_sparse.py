@@ -351,6 +351,100 @@ def test_what_makes_no_sense_is_refused() -> None:
         SparseTargets.of([[0]], [[-1.0]], [[0.1, 0.1]], num_outputs=4)
 
 
+ROW: dict[str, Any] = {"ids": [[0, 2]], "log_probs": np.log([[0.5, 0.3]]), "num_outputs": 5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"ids": [[2, 2]]}, "ids: one is there twice, in row 0"),
+        ({"ids": [[0.7, 2.0]]}, "ids: expected integers, found torch.float32"),
+        ({"ids": [[True, False]]}, "ids: expected integers, found torch.bool"),
+        ({"ids": np.array([[2**63, 0]], np.uint64)}, "ids: expected 0 to 4, found -9223372036854775808"),
+        ({"ids": [[]], "log_probs": [[]]}, "ids: expected integers|expected .Q, k. both"),
+        ({"log_probs": [[0.5, 0.3]]}, "log_probs: must be 0 or below"),
+        ({"log_probs": [[math.nan, -1.0]]}, "log_probs: must be 0 or below, and not NaN, in row 0"),
+        ({"log_probs": [[-0.1, -0.2]]}, "tail: a mass of 0 to 1 that adds up to 1 with .* found .-0.72"),
+        ({"num_outputs": 5.5}, "num_outputs: expected a whole number"),
+        ({"num_outputs": 0}, "num_outputs: expected a whole number"),
+        ({"tail": [[0.9]]}, "tail: a mass of 0 to 1 that adds up"),
+        ({"tail": [[-1.6]]}, "tail: a mass of 0 to 1"),
+        ({"tail": [[math.nan]]}, "tail: a mass of 0 to 1"),
+        ({"tail": [[0.2, 1.4]], "temperatures": (1.0, 2.0)}, "tail: a mass of 0 to 1"),
+        ({"temperatures": (2.0,)}, "tail: at other temperatures than 1 it does not follow"),
+        ({"tail": [[0.2]], "temperatures": ("1",)}, "temperature: expected a number above 0, found '1'"),
+        ({"tail": [[0.2, 0.3]], "temperatures": (1.0, -2.0)}, "temperature: expected a number above 0"),
+        ({"tail": [[0.2, 0.2]], "temperatures": (1.0, 1)}, "temperatures: expected different ones"),
+    ],
+    ids=str,
+)
+def test_arrays_that_cannot_be_rows_are_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        SparseTargets.of(**{**ROW, **changes})
+
+
+def test_a_share_of_nothing_counts_nothing() -> None:
+    """−∞, as of a softmax that underflows."""
+    targets = SparseTargets.of([[0, 2]], [[0.0, -math.inf]], num_outputs=5)
+    student = torch.randn(1, 5)
+    hard = torch.nn.functional.cross_entropy(student, torch.tensor([0]))
+    torch.testing.assert_close(sparse_kd(student, targets, torch.tensor([0])).soft, hard)
+
+
+@pytest.mark.parametrize("temperature", ["1", None, 0, -1.0, math.nan, math.inf, True])
+def test_what_is_no_temperature_is_refused(temperature: Any) -> None:
+    targets, student = SparseTargets.of(**ROW), torch.zeros(1, 5)
+    for tail in (None, "drop"):
+        for call in (
+            lambda tail: sparse_kd(
+                student, targets, LABELS[:1], temperature=temperature, tail=tail, interpolate=True
+            ),
+            lambda tail: fused_kd(
+                student, torch.eye(5), targets, LABELS[:1], temperature=temperature, tail=tail
+            ),
+        ):
+            with pytest.raises(ValueError, match="temperature: expected a number above 0, found"):
+                call(tail)
+
+
+def test_shapes_that_would_be_stretched_are_refused() -> None:
+    targets, student, one = stored(Sparse(4), logits(0)), torch.randn(ROWS, OUTPUTS), torch.ones(1)
+    hidden, weight = torch.randn(ROWS, 4), torch.randn(OUTPUTS, 4)
+    for stretched in (one, torch.ones(ROWS, 1)):
+        with pytest.raises(RecipeError, match=r"sample_weights: expected \(6,\)"):
+            sparse_kd(student, targets, LABELS, sample_weights=stretched)
+        with pytest.raises(RecipeError, match=r"sample_weights: expected \(6,\)"):
+            kd(student, student, LABELS, sample_weights=stretched)
+        with pytest.raises(RecipeError, match=r"sample_weights: expected \(6,\)"):
+            fused_kd(hidden, weight, targets, LABELS, sample_weights=stretched)
+    with pytest.raises(RecipeError, match=r"bias: expected \(40,\), found \(1,\)"):
+        fused_kd(hidden, weight, targets, LABELS, bias=one)
+    with pytest.raises(RecipeError, match="labels: expected integers"):
+        fused_kd(hidden, weight, targets, LABELS.float())
+    for cap in (0.0, -1.0):
+        with pytest.raises(ValueError, match="soft_cap: expected a number above 0"):
+            fused_kd(hidden, weight, targets, LABELS, soft_cap=cap)
+    with pytest.raises(ValueError, match="logit_scale: expected a number"):
+        fused_kd(hidden, weight, targets, LABELS, logit_scale=math.nan)
+    for call in (sparse_kd, sparse_js, sparse_mse):
+        with pytest.raises(TypeError, match="targets: expected SparseTargets, found Tensor"):
+            call(student, student, LABELS)
+    with pytest.raises(TypeError, match="targets: expected SparseTargets, found Tensor"):
+        fused_kd(hidden, weight, student, LABELS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [*PAIRS, "fused"])
+def test_no_rows_are_no_loss(name: str) -> None:
+    """As of a batch of samples without positions: a mean of nothing would be NaN, and the student with it."""
+    targets, student = stored(Sparse(4), logits(0))[:0], torch.randn(0, OUTPUTS, requires_grad=True)
+    if name == "fused":
+        loss = fused_kd(student, torch.eye(OUTPUTS), targets, LABELS[:0]).total
+    else:
+        loss = PAIRS[name][0](student, targets, LABELS[:0]).total
+    loss.backward()
+    assert float(loss.detach()) == 0
+
+
 def test_rows_are_chosen_and_moved() -> None:
     targets = stored(Sparse(1, (1.0, 2.0), draws=4), logits(0))
     some = targets[torch.tensor([2, 4])].to("cpu")

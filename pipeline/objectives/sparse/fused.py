@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from decant.pipeline.errors import RecipeError
-from decant.pipeline.objectives.sparse.targets import Shares, SparseTargets, Tail, require_outputs
+from decant.pipeline.objectives.sparse.targets import (
+    Shares,
+    SparseTargets,
+    Tail,
+    require_outputs,
+    require_targets,
+)
 from decant.pipeline.objectives.terms import Terms
 
 _CHUNK = 1 << 24  # logits that exist at once: 64 MiB in float32
@@ -129,6 +135,12 @@ class _Layer:
     cap: float | None
     rows: int
 
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale):
+            raise ValueError(f"logit_scale: expected a number, found {self.scale}")
+        if self.cap is not None and not 0 < self.cap < math.inf:
+            raise ValueError(f"soft_cap: expected a number above 0, found {self.cap}")
+
     def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """(n, C) float32 at least."""
         made = (hidden @ weight.t()).to(torch.promote_types(hidden.dtype, torch.float32))
@@ -187,6 +199,7 @@ def _fused(
     interpolate: bool,
     sample_weights: Tensor | None,
 ) -> Terms:
+    require_targets(targets)
     rows = len(targets)
     if (
         hidden.ndim != 2
@@ -199,8 +212,11 @@ def _fused(
             f"{tuple(hidden.shape)}, {tuple(weight.shape)} and {tuple(labels.shape)}"
         )
     require_outputs(len(weight), targets)
-    if not temperature > 0:
-        raise ValueError(f"temperature: expected a number above 0, found {temperature}")
+    for name, given, expected in (("bias", bias, len(weight)), ("sample_weights", sample_weights, rows)):
+        if given is not None and given.shape != (expected,):
+            raise RecipeError(f"{name}: expected ({expected},), found {tuple(given.shape)}")
+    if labels.is_floating_point():
+        raise RecipeError(f"labels: expected integers, negative for none, found {labels.dtype}")
     shares = targets.shares(temperature, tail, interpolate=interpolate)
     counted = (
         torch.ones_like(shares.weights[:, 0]) if sample_weights is None else sample_weights.to(shares.weights)

@@ -18,7 +18,7 @@ from decant.pipeline.objectives.sparse.rows import (
     kl_rows,
     reversed_kl_rows,
 )
-from decant.pipeline.objectives.sparse.targets import SparseTargets, Tail, require_outputs
+from decant.pipeline.objectives.sparse.targets import SparseTargets, Tail, require_outputs, require_targets
 from decant.pipeline.objectives.terms import Terms, at_least_float32, between
 
 
@@ -191,6 +191,7 @@ def sparse_mse(
     >>> float(sparse_mse(student, targets, torch.tensor([0])).soft)  # (2 − 0.5)²
     2.25
     """
+    require_targets(targets)
     require_outputs(student_logits.shape[1], targets)
     if targets.log_sum_exp is None:
         raise RecipeError(
@@ -209,6 +210,7 @@ def sparse_mse(
 
 
 def _refuse_draws(name: str, targets: SparseTargets) -> None:
+    require_targets(targets)
     if targets.has_draws:
         raise RecipeError(
             f"{name}: these rows have draws, which are unbiased for expectations under the teacher's softmax alone, "

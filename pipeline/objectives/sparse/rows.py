@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from decant.pipeline.errors import RecipeError
-from decant.pipeline.objectives.sparse.targets import Shares, SparseTargets, Tail, require_outputs
+from decant.pipeline.objectives.sparse.targets import (
+    Shares,
+    SparseTargets,
+    Tail,
+    require_outputs,
+    require_targets,
+)
 from decant.pipeline.objectives.terms import at_least_float32, tempered
 
 
@@ -33,6 +39,7 @@ def compared(
     interpolate: bool,
 ) -> tuple[Split, Shares]:
     """Student and teacher on the outputs of each row. Raises RecipeError for shapes that do not fit."""
+    require_targets(targets)
     if student_logits.ndim != 2 or len(student_logits) != len(targets):
         raise RecipeError(
             f"student.objective: expected student logits ({len(targets)}, {targets.num_outputs}), one row for each of "
