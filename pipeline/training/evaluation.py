@@ -43,7 +43,10 @@ def evaluate(
     group: Group = ALONE,
 ) -> Metrics:
     """The metrics of a network on view 0 of every sample; with the teacher's logits (N, C) agreement is one of them.
-    Several ranks divide the samples, each counts once, and every rank gets the metrics of all.
+    Several ranks divide the samples, each counts once, and every rank gets the metrics that rank 0 takes of all:
+    another processor may round otherwise, and ranks that choose an epoch by them must choose the same one.
     """
     logits = predict(network, data, device, precision, group=group)
-    return measure(logits, torch.from_numpy(data.data.labels), teacher_logits, task_of(data.data))
+    return group.of_first(
+        lambda: measure(logits, torch.from_numpy(data.data.labels), teacher_logits, task_of(data.data))
+    )

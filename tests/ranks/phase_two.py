@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from decant.cache import Store
 from decant.pipeline.config.settings import Training
+from decant.pipeline.networks.build import build_network
+from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases.evaluate import evaluate_runs
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
@@ -151,3 +153,21 @@ def carry_out(folder: Path) -> None:
     found["evaluated"] = {result.kind: result.metrics for result in measured}
     if group.is_first:
         (folder / f"ranks-{ranks}.json").write_text(json.dumps(found))
+
+
+def choose(folder: Path) -> None:
+    """Measures a network on ranks of which one takes another figure of the same outputs, as another processor may; each
+    rank writes what it has got.
+    """
+    from decant.pipeline.training import evaluation
+
+    planned = plan(folder, 2, "kd")
+    job = join_ranks(planned, CPU)
+    assert job is not None
+    data = planned.splits.test
+    network = build_network(specify_network(planned.settings.student.network, data), seed=0)
+    measure = evaluation.measure
+    evaluation.measure = lambda *of: {**measure(*of), "top1": float(job.rank)}  # type: ignore[assignment, typeddict-item]
+    with training_group(job, CPU) as group:
+        found = evaluation.evaluate(network, data, CPU, group=group)
+    (folder / f"chosen-by-{job.rank}.json").write_text(json.dumps(found))

@@ -100,3 +100,11 @@ def test_every_sample_of_the_test_part_counts_once(folder: Path, ranks: int) -> 
             expected = pytest.approx(alone["kd"][kind][name], rel=1e-4)
             assert together["kd"][kind][name] == expected
             assert together["evaluated"][kind][name] == expected
+
+
+def test_ranks_choose_epochs_by_the_same_figures(tmp_path: Path) -> None:
+    """Or one of them would end for want of patience, and the others wait for it."""
+    build_cache(tmp_path, *VIEWS)
+    run_forked(2, phase_two.choose, tmp_path, folder=tmp_path)
+    one, other = (json.loads((tmp_path / f"chosen-by-{rank}.json").read_text()) for rank in range(2))
+    assert one == other
