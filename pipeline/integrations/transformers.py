@@ -31,6 +31,7 @@ class DistillationCollator:
 
     Samples are dictionaries, or (input, label) or (input, label, teacher_logits).
 
+    >>> import torch
     >>> collate = DistillationCollator(input_name="pixel_values")
     >>> batch = collate([(torch.zeros(3, 4, 4), 1, torch.zeros(10)), (torch.zeros(3, 4, 4), 0, torch.zeros(10))])
     >>> {name: tuple(value.shape) for name, value in batch.items()}

@@ -21,6 +21,7 @@ from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.soft_labels import _ensemble_temperature
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.training.epoch_log import METRICS
+from decant.pipeline.training.loading import ShuffledKeys
 from decant.pipeline.training.loop import _train_epoch
 from decant.pipeline.training.optimizer import Stepper, make_optimizer
 from decant.pipeline.training.step import Step
@@ -188,12 +189,12 @@ def test_the_loop_tells_the_progress_and_means_the_terms_over_the_samples() -> N
         return Terms(outputs.sum() * 0 + len(labels), torch.tensor(float(len(seen))), None)
 
     network, chosen = nn.Linear(2, 2), Training(network={"name": "linear"}, epochs=4, channels_last=False)
-    batches = [(torch.zeros(size, 2), torch.zeros(size, dtype=torch.int64)) for size in (3, 1)]
+    batches = [(torch.zeros(size, 2), torch.zeros(size, dtype=torch.int64)) for size in (3, 2)]
     stepper = Stepper(network, make_optimizer(network, chosen, CPU), chosen)
     step = Step(network, criterion, stepper, chosen)
-    found = _train_epoch(step, iter(batches), chosen, epoch=3, steps=2)
+    found = _train_epoch(step, iter(batches), chosen, epoch=3, keys=ShuffledKeys(5, 3, 0))
     assert seen == [6 / 8, 7 / 8]
-    assert found == {"loss": (3 * 3 + 1 * 1) / 4, "hard": (3 * 1 + 1 * 2) / 4}
+    assert found == {"loss": (3 * 3 + 2 * 2) / 5, "hard": (3 * 1 + 2 * 2) / 5}
 
 
 def test_what_a_student_learns_is_logged_beside_its_loss(tmp_path: Path) -> None:
