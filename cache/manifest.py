@@ -100,6 +100,10 @@ class Manifest:
                 raise ValueError(f"dtype: belongs to the encoding, which is {encoding}")
             stored = encoding.identity
         else:
+            if not isinstance(encoding, Mapping | None):
+                raise ValueError(
+                    f"encoding: expected one of decant.encodings, or fields of it, found {encoding!r}"
+                )
             stored = dict(encoding or {})
             if "kind" not in stored and (dtype is not None or "dtype" not in stored):
                 stored["dtype"] = dtype or "float16"

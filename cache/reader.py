@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, SupportsFloat, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -362,7 +362,8 @@ class LogitCache:
 
     def at_temperature(self, temperature: float) -> LogitCache:
         """The same cache, whose `logits` are for softmaxes at `temperature`: itself where every logit is stored. Raises
-        MismatchError where the cache does not know that softmax, as `Sparse` says.
+        MismatchError where the cache does not know that softmax, as `Sparse` says, and ValueError for what is no
+        number above 0.
 
         >>> import tempfile
         >>> from decant.cache import LogitCacheWriter
@@ -376,6 +377,12 @@ class LogitCache:
         array([ 2.  , -0.44,  1.  , -0.44], dtype=float32)
         >>> folder.cleanup()
         """
+        if (
+            isinstance(temperature, str | bool)
+            or not isinstance(temperature, SupportsFloat)
+            or not temperature > 0
+        ):
+            raise ValueError(f"temperature: expected a number above 0, found {temperature!r}")
         self._encoding.require_temperature(temperature)
         if temperature == self.temperature or self._encoding.format_version == 1:
             return self

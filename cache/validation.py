@@ -67,6 +67,10 @@ def check_encoded_batch(
     view = check_view(manifest, view)
     samples = check_indices(manifest, indices, view)
     expected = manifest.encoding.columns(manifest.num_outputs)
+    if not isinstance(rows, Mapping):
+        raise ValueRefusedError(
+            f"rows: expected arrays by name, {', '.join(expected)}, found {type(rows).__name__}"
+        )
     if rows.keys() != expected.keys():
         raise ValueRefusedError(f"rows: expected {', '.join(expected)}, found {', '.join(rows)}")
     of, within = samples, None

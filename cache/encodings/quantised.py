@@ -65,6 +65,13 @@ class Quantised(Encoding):
         require_finite(logits, samples, view, positions)
         logits = logits.astype("f8")  # a range of float16 may overflow float16
         least, largest = logits.min(axis=1, keepdims=True), logits.max(axis=1, keepdims=True)
+        wide = np.flatnonzero(largest - least > np.finfo("f4").max)
+        if len(wide):
+            place = int(wide[0])
+            raise ValueRefusedError(
+                f"{row_name(samples, view, place, positions)}: logits from {least[place, 0]:.4g} to "
+                f"{largest[place, 0]:.4g}: their range overflows float32"
+            )
         # In float32, as they are read: the codes are of the very step and least value that are stored.
         scale = np.concatenate([least, (largest - least) / _LEVELS], axis=1).astype("<f4")
         step = np.where(scale[:, 1:] > 0, scale[:, 1:], 1).astype("f8")
@@ -79,8 +86,10 @@ class Quantised(Encoding):
         num_outputs: int,
         positions: NDArray[np.int64] | None = None,
     ) -> None:
-        """Raises ValueRefusedError for a scale that is not finite or falls."""
-        bad = ~np.isfinite(rows["scale"]).all(axis=1) | (rows["scale"][:, 1] < 0)
+        """Raises ValueRefusedError for a scale that is not finite, or makes logits that are not, or falls."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            largest = rows["scale"][:, 0] + np.float32(_LEVELS) * rows["scale"][:, 1]
+        bad = ~np.isfinite(rows["scale"]).all(axis=1) | ~np.isfinite(largest) | (rows["scale"][:, 1] < 0)
         if bad.any():
             place = int(np.flatnonzero(bad)[0])
             found = rows["scale"][place].tolist()

@@ -92,12 +92,16 @@ class Sparse(Encoding):
                 raise ValueError(f"{name}: expected {least} to {most:,}, found {value!r}")
         if self.seed and not self.draws:
             raise ValueError(f"seed: is of draws, and there are none, found {self.seed}")
+        if isinstance(self.temperatures, list):
+            object.__setattr__(self, "temperatures", tuple(self.temperatures))
         given = self.temperatures
-        if not 1 <= len(given) <= _MOST_TEMPERATURES or not all(
-            type(value) is float and 0 < value < math.inf for value in given
+        if (
+            not isinstance(given, tuple)
+            or not 1 <= len(given) <= _MOST_TEMPERATURES
+            or not all(type(value) is float and 0 < value < math.inf for value in given)
         ):
             raise ValueError(
-                f"temperatures: expected 1 to {_MOST_TEMPERATURES} numbers above 0, found {given!r}"
+                f"temperatures: expected 1 to {_MOST_TEMPERATURES} floats above 0, found {given!r}"
             )
         if list(given) != sorted(set(given)) or 1.0 not in given:
             raise ValueError(f"temperatures: expected rising ones, 1 among them, found {given!r}")
