@@ -23,7 +23,7 @@ from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
 from decant.cache.io.blockfile import BlockChecks
 from decant.cache.io.files import replacing, storage_error, write_all
-from decant.cache.io.locks import exclusive, lock_path
+from decant.cache.io.locks import exclusive, lock_path, shared, try_exclusive
 from decant.cache.io.opening import is_file, open_read
 from decant.cache.io.system import allocated_bytes, pread
 from decant.cache.manifest import Manifest
@@ -111,7 +111,10 @@ def _fetch_blocks(
     folder: RemoteFolder, name: str, stat: Stat, target: Path, require: Require, *, check: bool
 ) -> Path:
     head, entries, path = prepare_filling(folder, name, stat, target, require)
-    with exclusive(lock_path(path.with_name(f"{path.name}.pull")), lambda holder: None):
+    with (
+        exclusive(lock_path(path.with_name(f"{path.name}.pull")), lambda holder: None),
+        shared(lock_path(path)),
+    ):
         if not (is_same(target, head, entries) and not (check and _damaged(target))):
             existed = path.exists()
             filling = Filling(folder, name, head, entries, path)
@@ -127,6 +130,9 @@ def _fetch_blocks(
         mirror.remember_source(target, head.shown, stat.size, stat.tag)
     with contextlib.suppress(OSError):
         lock_path(path.with_name(f"{path.name}.pull")).unlink()
+    with try_exclusive(lock_path(path)) as free, contextlib.suppress(OSError):
+        if free:  # the copy has its own name now, and no reader holds it by this one
+            lock_path(path).unlink()
     return target
 
 

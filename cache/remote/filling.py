@@ -25,7 +25,7 @@ from decant.cache.format.blocks import Blocks
 from decant.cache.io.blockfile import expected_entry
 from decant.cache.io.drafts import create_draft, remove_dead_drafts
 from decant.cache.io.files import read_all, storage_error, sync_folder, write_all
-from decant.cache.io.opening import open_write
+from decant.cache.io.opening import is_file, open_write
 from decant.cache.remote.folder import ChangedError, RemoteFolder
 from decant.cache.remote.head import Head
 from decant.cache.remote.progress import Advance
@@ -182,8 +182,14 @@ class Filling:
             os.fsync(self.fd)
             if hasattr(os, "fchmod"):
                 os.fchmod(self.fd, stat.S_IMODE(os.fstat(self.fd).st_mode) & 0o444)
-            with contextlib.suppress(FileNotFoundError):  # another process was first
+            try:
                 os.replace(self.path, target)
+            except FileNotFoundError:
+                if not is_file(target, follow=False):
+                    raise RemoteError(
+                        f"{self.path}: was removed while it was filled; run the same command again"
+                    ) from None
+                # else another process was first
             sync_folder(target.parent)
         except OSError as error:
             raise storage_error(error, target, "publishing the local copy") from error

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from decant.cache.errors import CacheError
+from decant.cache.io.locks import lock_path, shared
 from decant.cache.io.opening import is_file, open_read
 from decant.cache.remote import mirror
 from decant.cache.remote.addresses import Address
@@ -39,8 +40,9 @@ class LazyCopy:
         self._owner = os.getpid()
         self._wanted: deque[int] = deque()
         self._asked: list[None] = []
-        self._published = self._begun = False
-        weakref.finalize(self, filling.close).atexit = False
+        self._published = self._begun = self._is_held = False
+        self._held = contextlib.ExitStack()
+        weakref.finalize(self, _let_go, filling, self._held, self._owner).atexit = False
 
     def open(self) -> BinaryIO:
         """The copy, to be mapped."""
@@ -76,13 +78,21 @@ class LazyCopy:
         if self.path.exists():
             if not self._filling.is_whole():
                 return None
+            self._hold()
             self._filling.publish(self._target)
             head = self._filling.head
             mirror.remember_source(self._target, head.shown, head.stat.size, head.stat.tag)
         elif not is_file(self._target, follow=False):
             return None
+        self._hold()
         self.path, self._published = self._target, True
         return self._target
+
+    def _hold(self) -> None:
+        """Marks the copy as in use by its own name too, until its reader is gone: who opened it knew the other one."""
+        if not self._is_held:
+            self._held.enter_context(shared(lock_path(self._target)))
+            self._is_held = True
 
     def _begin(self) -> None:
         """Starts the thread, in the process that opened the copy: one that was forked from it asks for its own."""
@@ -130,6 +140,13 @@ def folder_and_name(url: str) -> tuple[RemoteFolder, str]:
     address = Address.of(url)
     mirror.require_plain(address.name, address.shown)
     return open_folder(address.folder.url), address.name
+
+
+def _let_go(filling: Filling, held: contextlib.ExitStack, owner: int) -> None:
+    """Closes a copy whose reader is gone; in a process that was forked, without the lock of the one that opened it."""
+    filling.close()
+    if os.getpid() == owner:
+        held.close()
 
 
 def _fetch_ahead(filling: Filling, wanted: deque[int], asked: Sequence[None]) -> None:

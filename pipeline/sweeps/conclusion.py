@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from decant.cache.io.files import write_atomically
+from decant.cache.io.redaction import redacted
 from decant.pipeline.config.recipe import Recipe, overridden
 from decant.pipeline.runs.result import Kind, Result, load_result
 from decant.pipeline.sweeps.definition import Sweep
@@ -26,10 +27,10 @@ def conclude(sweep: Sweep, stages: Stages) -> SweepRecord:
     conclusion = Conclusion(
         distilled=_by_seed(record, found, "distilled"),
         labels=_by_seed(record, found, "labels"),
-        command=repeated.command("student"),
+        command=redacted(repeated.command("student")),
         baseline_command=None
         if baseline is None
-        else _repeated(sweep, baseline, baseline=True).command("student"),
+        else redacted(_repeated(sweep, baseline, baseline=True).command("student")),
         importances=stages.importances,
     )
     record = replace(record, conclusion=conclusion)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from decant.cache.io.redaction import redacted
 from decant.pipeline.errors import ModelError, NotMadeError, RecipeError
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.sweeps.definition import Sweep
@@ -34,7 +35,8 @@ def check(sweep: Sweep, students: Students) -> None:
                 build_network(students.spec(recipe))
                 built.add(network.model_dump_json())
         except (RecipeError, ModelError) as error:
-            raise type(error)(f"--over {', '.join(overrides_of(sweep.space, values))}: {error}") from None
+            given = redacted(", ".join(overrides_of(sweep.space, values)))
+            raise type(error)(f"--over {given}: {error}") from None
 
 
 def _varies_cache(sweep: Sweep) -> bool:

@@ -21,11 +21,20 @@ Points = Sequence[tuple[Any, ...]]
 def suggest(trial: optuna.trial.Trial, setting: Setting) -> None:
     """Has a trial draw a setting, unless it has one."""
     if isinstance(setting, Choices):
-        trial.suggest_categorical(setting.path, setting.values)
+        trial.suggest_categorical(setting.path, setting.shown)
     elif setting.whole:
         trial.suggest_int(setting.path, int(setting.low), int(setting.high), log=setting.log)
     else:
         trial.suggest_float(setting.path, setting.low, setting.high, log=setting.log)
+
+
+def value_of(setting: Setting, drawn: Any) -> str:
+    """What was drawn, as --set takes it: a journal has values without their secrets. Raises ValueError for what is none
+    of the values.
+    """
+    if isinstance(setting, Choices):
+        return setting.values[setting.shown.index(drawn)]
+    return setting.text(float(drawn))
 
 
 class Repeatable(optuna.samplers.BaseSampler):
@@ -52,8 +61,11 @@ class Repeatable(optuna.samplers.BaseSampler):
 class Listed(optuna.samplers.BaseSampler):
     """Gives each trial the values that are listed for its number."""
 
-    def __init__(self, names: Sequence[str], points: Points) -> None:
-        self._points = [dict(zip(names, point, strict=True)) for point in points]
+    def __init__(self, space: Sequence[Setting], points: Points) -> None:
+        self._points = [
+            {setting.path: shown(setting, value) for setting, value in zip(space, point, strict=True)}
+            for point in points
+        ]
 
     def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
         return {}
@@ -63,6 +75,11 @@ class Listed(optuna.samplers.BaseSampler):
 
     def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
         return self._points[trial.number][param_name]
+
+
+def shown(setting: Setting, value: Any) -> Any:
+    """A value without its secrets."""
+    return setting.shown[setting.values.index(value)] if isinstance(setting, Choices) else value
 
 
 def shuffled(points: Points, seed: int) -> Points:

@@ -24,12 +24,16 @@ from decant.cache import differences
 from decant.cache.io.locks import exclusive, try_exclusive
 from decant.cache.io.opening import require_folder
 from decant.pipeline.errors import DamagedError
-from decant.pipeline.sweeps.sampling import Listed, Points, Repeatable, suggest
-from decant.pipeline.sweeps.space import Range, Setting
+from decant.pipeline.sweeps.sampling import Listed, Points, Repeatable, suggest, value_of
+from decant.pipeline.sweeps.space import Setting
 
 JOURNAL = "journal.log"
 _LOCKS = ".locks"
 _DEFINITION = "definition"
+_MADE_OF = (
+    "caches",
+    "students",
+)  # of the definition: what follows from the rest, and from files that it names
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,11 @@ class Search:
             raise DamagedError(
                 f"{path}: not a journal of a sweep ({reason}); move it away, and finished students are found again"
             ) from None
-        if found is not None and found != json.loads(json.dumps(definition)):
-            fields = "; ".join(map(str, differences(definition, found, sorted(definition))[:4]))
+        known = {name: value for name, value in definition.items() if name in (found or ())}
+        if found is not None and found != json.loads(json.dumps(known)):
+            given = sorted({*known, *found} - set(_MADE_OF))
+            others = [*differences(known, found, given), *differences(known, found, _MADE_OF)]
+            fields = "; ".join(map(str, others[:4]))
             raise DamagedError(
                 f"{path}: is the journal of another sweep: {fields}; move it away, or give the data and settings that "
                 "it is of"
@@ -120,7 +127,7 @@ class Search:
     def values(self, trial: FrozenTrial) -> tuple[str, ...]:
         """The settings of a trial, as --set takes them; of one that is being drawn those that it has."""
         return tuple(
-            _text(setting, trial.params[setting.path])
+            value_of(setting, trial.params[setting.path])
             for setting in self.plan.space
             if setting.path in trial.params
         )
@@ -189,11 +196,11 @@ class Search:
         """The value of each setting: those that are known as they are, others drawn now."""
         for setting in self.plan.space:
             suggest(trial, setting)
-        return tuple(_text(setting, trial.params[setting.path]) for setting in self.plan.space)
+        return tuple(value_of(setting, trial.params[setting.path]) for setting in self.plan.space)
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
         if self.plan.points is not None:
-            return Listed([setting.path for setting in self.plan.space], self.plan.points)
+            return Listed(self.plan.space, self.plan.points)
         return Repeatable(self.plan.sampler, self.plan.seed)
 
     def _pruner(self) -> optuna.pruners.BasePruner:
@@ -238,10 +245,6 @@ def _drop_torn_line(journal: Path) -> None:
         end = file.read(back)
         if end and not end.endswith(b"\n"):
             file.truncate(size - back + end.rfind(b"\n") + 1)
-
-
-def _text(setting: Setting, value: Any) -> str:
-    return setting.text(float(value)) if isinstance(setting, Range) else str(value)
 
 
 def fail_trials_of(folder: Path, worker: str, reason: str) -> None:

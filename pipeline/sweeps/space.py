@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from decant.cache.io.redaction import redacted
 from decant.pipeline.config.recipe import Recipe, overridden
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.runs.saved_recipe import LOGGING_ONLY
@@ -17,6 +18,8 @@ _RANGE = re.compile(rf"(log:)?({_NUMBER})\.\.({_NUMBER})")
 _MOST_COMBINATIONS = 256
 """That are checked before anything runs; a trial of one that cannot be fails, and says why."""
 _MOST_VALUES = 1_000
+_OF_THE_NETWORK = "student.network."
+"""Begins the settings whose types no recipe knows: 8..64 are whole numbers there, 0.0..1.0 are not."""
 _OF_THE_CACHE = ("cache.from", "cache.ensemble")
 _BY_THE_SWEEP = {
     "student.seed": "every trial has the recipe's",
@@ -34,7 +37,20 @@ class Choices:
     """As --set takes them."""
 
     def __str__(self) -> str:
-        return f"{self.path}={','.join(self.values)}"
+        return f"{self.path}={','.join(self.shown)}"
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The values for journals and messages: without secrets, and each another one.
+
+        >>> Choices("cache.from", ("s3://a/x.h5?sig=0f", "s3://a/x.h5?sig=1e", "y.h5")).shown
+        ('s3://a/x.h5?sig=***', 's3://a/x.h5?sig=*** (2)', 'y.h5')
+        """
+        texts = [redacted(value) for value in self.values]
+        before = [texts[:place].count(text) for place, text in enumerate(texts)]
+        return tuple(
+            f"{text} ({count + 1})" if count else text for text, count in zip(texts, before, strict=True)
+        )
 
     @property
     def ends(self) -> tuple[str, ...]:
@@ -55,7 +71,9 @@ class Range:
     """Whether whole numbers alone are drawn."""
 
     def __str__(self) -> str:
-        return f"{self.path}={'log:' if self.log else ''}{self.low:g}..{self.high:g}"
+        point = ".0" if self.path.startswith(_OF_THE_NETWORK) and not self.whole else ""
+        low, high = (f"{end:g}{point if end.is_integer() else ''}" for end in (self.low, self.high))
+        return f"{self.path}={'log:' if self.log else ''}{low}..{high}"
 
     @property
     def ends(self) -> tuple[str, ...]:
@@ -161,12 +179,19 @@ def _range(path: str, found: re.Match[str]) -> Range:
         raise RecipeError(f"--over {path}: {found[0]}: an empty range; the smaller number goes first")
     if log and low <= 0:
         raise RecipeError(f"--over {path}: {found[0]}: a logarithmic range begins above 0")
-    return Range(path, low, high, log)
+    return Range(path, low, high, log, whole=path.startswith(_OF_THE_NETWORK) and _is_integer(found))
+
+
+def _is_integer(found: re.Match[str]) -> bool:
+    """Whether both ends of a range are written without a point."""
+    return all(re.fullmatch(r"[-+]?\d+", end) for end in (found[2], found[3]))
 
 
 def _as_whole(setting: Setting, recipe: Recipe) -> Setting:
     """A range of whole numbers where its setting takes no others."""
-    if isinstance(setting, Choices) or not (setting.low.is_integer() and setting.high.is_integer()):
+    if isinstance(setting, Choices) or setting.whole:
+        return setting
+    if not (setting.low.is_integer() and setting.high.is_integer()):
         return setting
     try:
         overridden(recipe, [f"{setting.path}={setting.low + 0.25}"])
@@ -179,7 +204,7 @@ def _check(recipe: Recipe, overrides: Sequence[str]) -> None:
     try:
         overridden(recipe, overrides)
     except RecipeError as error:
-        raise RecipeError(f"--over {', '.join(overrides)}: {error}") from None
+        raise RecipeError(redacted(f"--over {', '.join(overrides)}: {error}")) from None
 
 
 def _lies_below(path: str, paths: Sequence[str]) -> bool:

@@ -9,6 +9,8 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 from optuna.trial import FrozenTrial
@@ -37,7 +39,7 @@ from decant.pipeline.sweeps.record import (
     load_record,
     write_record,
 )
-from decant.pipeline.sweeps.sampling import shuffled
+from decant.pipeline.sweeps.sampling import shown, shuffled
 from decant.pipeline.sweeps.searches import Claim, Search, SearchPlan
 from decant.pipeline.sweeps.space import Choices, grid
 from decant.pipeline.sweeps.students import Students
@@ -112,6 +114,10 @@ class Stages:
         self._run(stage)
         return stage
 
+    @cached_property
+    def _definition(self) -> dict[str, Any]:
+        return {**self.sweep.definition, **self.students.made_of(self.sweep)}
+
     def _students(self) -> Stage:
         sweep, settings = self.sweep, self.sweep.settings
         prunes = settings.pruner == "hyperband"
@@ -131,7 +137,7 @@ class Stages:
         seed = sweep.recipe.settings.student.seed
         return Stage(
             "students",
-            Search(sweep.folder, plan, sweep.definition, self.command),
+            Search(sweep.folder, plan, self._definition, self.command),
             lambda values: (sweep.variation(values), "distilled", seed),
             prunes=prunes,
         )
@@ -149,7 +155,7 @@ class Stages:
         )
         stage = Stage(
             "baseline",
-            Search(sweep.folder, plan, sweep.definition, self.command),
+            Search(sweep.folder, plan, self._definition, self.command),
             lambda values: (overridden(best, [f"{rate.path}={values[0]}"]), "labels", seed),
         )
         self._run(stage)
@@ -176,7 +182,7 @@ class Stages:
 
         return Stage(
             "fresh seeds",
-            Search(self.sweep.folder, plan, self.sweep.definition, self.command),
+            Search(self.sweep.folder, plan, self._definition, self.command),
             student,
             tested=True,
         )
@@ -318,9 +324,10 @@ def _recorded(stage: Stage, trial: FrozenTrial) -> TrialRecord:
     known = [setting for setting in stage.search.plan.space if setting.path in trial.params]
     values = stage.search.values(trial)
     attributes = trial.user_attrs
+    settings = {setting.path: shown(setting, value) for setting, value in zip(known, values, strict=True)}
     return TrialRecord(
         number=trial.number,
-        settings={setting.path: value for setting, value in zip(known, values, strict=True)},
+        settings=settings,
         state=_STATES.get(trial.state.name, "running"),
         value=None if trial.value is None else float(trial.value),
         seconds=attributes.get("seconds"),

@@ -5,10 +5,12 @@ finished. Data, caches and statistics are read once by a process, and not once a
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from torch import Tensor
 from decant.cache import LogitSource
 from decant.cache.io.usage import using
 from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.errors import ModelError, RecipeError
 from decant.pipeline.networks.spec import NetworkSpec, specify_network
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.balance import warn_of_imbalance
@@ -23,6 +26,7 @@ from decant.pipeline.phases.job import TrainingJob, train_network
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import jobs_for_seed, teacher_logits_on_test
 from decant.pipeline.runs.result import Kind, Result
+from decant.pipeline.sweeps.definition import Sweep
 from decant.pipeline.tracking.log_to import LogTo
 from decant.pipeline.training.epoch_log import Epoch
 
@@ -75,6 +79,27 @@ class Students:
                 self._in_use.enter_context(using(member.path))
             self._caches[key] = cache
         return self._caches[key]
+
+    def made_of(self, sweep: Sweep) -> dict[str, Any]:
+        """What the recipe only names and students are made of, as a sweep's journal keeps it: the keys of its caches,
+        and a digest of the folders' names of students with each value of each setting, which code and files of weights
+        are part of. Raises as `soft_labels.open_cache` does.
+        """
+        first = tuple(setting.ends[0] for setting in sweep.space)
+        varied = {
+            (*first[:place], end, *first[place + 1 :])
+            for place, setting in enumerate(sweep.space)
+            for end in setting.ends
+        }
+        caches, folders = set[str](), set[str]()
+        for values in sorted(varied):
+            with contextlib.suppress(RecipeError, ModelError):  # two values that do not go together
+                plan = replace(self._plan, recipe=sweep.variation(values))
+                key = self.cache(plan.recipe).manifest.key
+                caches.add(key)
+                folders |= {plan.student_folder("labels").name, plan.student_folder("distilled", key).name}
+        digest = hashlib.sha256(" ".join(sorted(folders)).encode()).hexdigest()[:16]
+        return {"caches": sorted(caches), "students": digest}
 
     def close(self) -> None:
         """Lets the caches be removed again."""

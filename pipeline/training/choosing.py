@@ -26,6 +26,7 @@ class Choice:
 
     def __init__(self, settings: Training) -> None:
         self._keeps, self._patience = settings.keep == "best", settings.patience
+        self._every = settings.evaluate_every
         self.best_epoch = 0
         """Counted from 1; 0 while none was measured."""
         self._value: float | None = None
@@ -42,8 +43,13 @@ class Choice:
             self._weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
     def is_over(self, epoch: int) -> bool:
-        """Whether the training ends after `epoch` epochs, as none of the last `patience` was better."""
-        return bool(self._patience and self.best_epoch) and epoch - self.best_epoch >= (self._patience or 0)
+        """Whether the training ends after `epoch` epochs: the one that was measured last came `patience` or more after
+        the best.
+        """
+        measured = epoch - epoch % self._every
+        return bool(self._patience and self.best_epoch) and measured - self.best_epoch >= (
+            self._patience or 0
+        )
 
     def restore(self, network: nn.Module) -> bool:
         """Gives a network the weights of the best epoch; whether there are any to be kept."""

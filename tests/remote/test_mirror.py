@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from decant.cache import LogitCache, RemoteError, StorageError, Store, leftovers
+from decant.cache import LogitCache, RemoteError, StorageError, Store, leftovers, remove_leftover
 from decant.cache.io import usage
 from decant.cache.remote import mirror
 from decant.cache.remote.addresses import Address
+from decant.cache.remote.filling import Filling
 from decant.cache.remote.opening import open_folder
 from decant.cache.remote.publishing import publish
-from tests.helpers.caches import build, manifest
+from tests.helpers.caches import build, holds_the_answers, manifest
 
 
 def stored(tmp_path: Path, *names: str) -> str:
@@ -60,6 +63,43 @@ def test_a_copy_in_use_or_unpublished_never_goes(tmp_path: Path, monkeypatch: py
     assert kept == ["not published in its store yet"]
     LogitCache.open(f"{url}/c.h5")
     assert copies() == ["b.h5", "c.h5"]
+
+
+def test_a_copy_that_is_being_fetched_never_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = stored(tmp_path, "a.h5", "b.h5")
+    fetch_most, gone = Filling.fetch_most, list[bool]()
+
+    def meanwhile(self: Filling, *given: Any) -> None:
+        gone.append(mirror.evict(self.path))  # as another process does that needs its room
+        gone.append(any(map(remove_leftover, leftovers(Store(url), 0))))
+        fetch_most(self, *given)
+
+    monkeypatch.setattr(Filling, "fetch_most", meanwhile)
+    path = LogitCache.open(f"{url}/a.h5").path
+    assert gone == [False, False]
+    assert sorted(left.name for left in path.parent.iterdir()) == ["a.h5", "a.h5.source"]
+
+    def by_hand(self: Filling, *given: Any) -> None:
+        self.path.unlink()
+        fetch_most(self, *given)
+
+    monkeypatch.setattr(Filling, "fetch_most", by_hand)
+    with pytest.raises(RemoteError, match="was removed while it was filled; run the same command again"):
+        LogitCache.open(f"{url}/b.h5")
+
+
+def test_a_copy_that_was_read_lazily_stays_in_use_when_it_is_whole(tmp_path: Path) -> None:
+    cache = LogitCache.open(f"{stored(tmp_path, 'a.h5')}/a.h5", lazy=True)
+    with usage.using(cache.path):
+        assert holds_the_answers(cache)
+        cache.check_unchanged(checksums=True)
+        assert cache.path.name == "a.h5"
+        assert not mirror.evict(cache.path)
+        cache.check_unchanged()
+    path = cache.path
+    del cache
+    gc.collect()
+    assert mirror.evict(path)
 
 
 def test_a_disk_without_room_is_an_error_before_anything_is_fetched(

@@ -36,6 +36,16 @@ def test_a_range_of_whole_numbers_has_none_between_where_its_setting_takes_none(
     assert not temperature.whole
 
 
+def test_arguments_of_a_network_are_whole_numbers_where_they_are_written_so() -> None:
+    over = ["student.network.hidden=8..64", "student.network.layers=log:1.0..4.0"]
+    hidden, layers = parse_space(over, recipe())
+    assert (hidden, layers) == (
+        Range("student.network.hidden", 8, 64, whole=True),
+        Range("student.network.layers", 1, 4, log=True),
+    )
+    assert [str(setting) for setting in (hidden, layers)] == over
+
+
 def test_a_table_goes_before_a_key_of_it() -> None:
     over = ["student.network.hidden=8,16", "student.network=mlp,{name='mlp', layers=2}"]
     space = parse_space(over, recipe())

@@ -15,6 +15,7 @@ from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.errors import DamagedError, NotMadeError, PipelineError, RecipeError
 from decant.pipeline.phases import job
 from decant.pipeline.runs.result import load_result
+from decant.pipeline.runs.saved_network import WEIGHTS
 from decant.pipeline.sweeps.conclusion import BEST, conclude
 from decant.pipeline.sweeps.definition import Sweep
 from decant.pipeline.sweeps.readiness import check
@@ -250,3 +251,35 @@ def test_without_a_baseline_there_is_no_gain(base: Path) -> None:
     assert [one.name for one in record.stages] == ["students", "fresh seeds"]
     assert record.conclusion is not None
     assert record.conclusion.gain is None
+
+
+def test_a_journal_of_students_with_other_weights_is_refused(base: Path, tmp_path: Path) -> None:
+    one, other = students(base, *HELD_OUT, "student.baseline=false", "student.seeds=2")
+    weights = tmp_path / WEIGHTS
+    over = ("student.lr=0.01,0.02",)
+
+    def again() -> SweepRecord:
+        return run(planned(base, f"student.weights={weights}", over=over, seeds=1, trials=2))
+
+    shutil.copy(one.folder / WEIGHTS, weights)
+    assert again().stages == again().stages
+    shutil.copy(other.folder / WEIGHTS, weights)
+    with pytest.raises(DamagedError, match=r"is the journal of another sweep: students: expected"):
+        again()
+
+
+def test_no_secret_of_a_value_is_kept_or_said(base: Path) -> None:
+    (cache,) = (base / "caches").glob("*.h5")
+    secrets = ("token=a1b2c3d4e5", "token=f6a7b8c9d0")
+    for secret in secrets:
+        (base / secret).mkdir()
+        shutil.copy(cache, base / secret / "x.h5")
+    over = (f"cache.from={','.join(str(base / secret / 'x.h5') for secret in secrets)}",)
+    sweep = planned(base, over=over, sampler="grid", seeds=1)
+    check(sweep, Students(sweep.plan, CPU))
+    record = run(sweep)
+    assert len(stage(record, "students").ended) == 2
+    kept = [path for path in sweep.plan.base.rglob("*") if path.is_file()]
+    found = [path for path in kept for secret in secrets if secret.encode() in path.read_bytes()]
+    assert not found
+    assert not [secret for secret in secrets if secret in repr(record)]

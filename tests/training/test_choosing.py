@@ -18,6 +18,7 @@ from decant.pipeline.objectives import cross_entropy
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.training.averaging import Average
 from decant.pipeline.training.checkpoint import CHECKPOINT
+from decant.pipeline.training.choosing import Choice
 from decant.pipeline.training.epoch_log import read_epochs
 from decant.pipeline.training.loop import train
 from decant.pipeline.training.metrics import Metrics
@@ -104,6 +105,13 @@ def test_patience_ends_a_training_that_gets_no_better(splits: Splits, tmp_path: 
     assert (kept, len(measured)) == (4, 4), "without keep = best the last of those that were trained"
     assert same(weights, measured[3])
     assert [set(line) & {"test", "validation"} for line in read_epochs(tmp_path)] == [{"validation"}] * 4
+
+
+def test_patience_waits_for_an_epoch_that_is_measured() -> None:
+    choice = Choice(Training(network={"name": "linear"}, epochs=9, evaluate_every=4, patience=2))
+    choice.consider(4, {"top1": 0.5}, nn.Identity())
+    assert not any(choice.is_over(epoch) for epoch in (4, 5, 6, 7)), "nothing is known of them"
+    assert choice.is_over(8)
 
 
 def test_the_mean_of_the_last_epochs_is_measured_and_kept(splits: Splits, tmp_path: Path) -> None:
