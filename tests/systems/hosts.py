@@ -107,6 +107,9 @@ def main() -> None:
     if reason is not None:
         print(f"left out: hosts cannot be made here: {reason}")
         return
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM")
+    )  # so that nothing is left of the hosts
     with tempfile.TemporaryDirectory(prefix="decant-hosts-") as temporary, hosts(2) as network:
         folder = given or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
