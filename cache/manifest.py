@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -111,9 +112,13 @@ class Manifest:
             if _too_deep(content or {}):
                 raise FormatError(f"manifest: nested more than {_MAX_DEPTH} deep")
         identity: dict[str, Any] = {
-            "teacher": {**without_secrets(teacher or {}), "outputs": int(num_outputs)},
-            "data": {**without_secrets(data or {}), "length": int(num_samples), "targets": num_targets},
-            "views": {**without_secrets(views or {}), "count": int(num_views)},
+            "teacher": {**without_secrets(teacher or {}), "outputs": _size("num_outputs", num_outputs)},
+            "data": {
+                **without_secrets(data or {}),
+                "length": _size("num_samples", num_samples),
+                "targets": num_targets,
+            },
+            "views": {**without_secrets(views or {}), "count": _size("num_views", num_views)},
             "encoding": stored,
         }
         if positions is not None:
@@ -301,6 +306,14 @@ def _compare(path: str, ours: object, theirs: object) -> Iterator[Difference]:
             yield from _compare(f"{path}[{place}]", *pair)
     else:
         yield Difference(path, ours, theirs)
+
+
+def _size(name: str, value: SupportsIndex) -> int:
+    """As an int. Raises FormatError for texts and floats."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise FormatError(f"manifest: {name}: expected a whole number, found {shorten(value)}") from None
 
 
 def _too_deep(content: object, levels: int = _MAX_DEPTH) -> bool:

@@ -24,6 +24,8 @@ from decant.cache.store.local import Store
 from decant.cache.writer import LogitCacheWriter
 
 _DECODED = 1 << 23  # logits in memory at once
+_READ = {"ids", "log_probs", "log_tail", "log_sum_exp", "temperatures", "labels"}
+_READ |= {"lengths", "next_log_prob", "tokens", "token_lengths", "places"}
 _OF_POSITIONS = ("tokens", "token_lengths", "places", "next_log_prob")
 _ROUNDING = 2e-3  # of a mass, from log-probabilities in float16
 
@@ -168,8 +170,7 @@ def import_rows(
             f"{ids.dtype} and {log_probs.shape} {log_probs.dtype}"
         )
     views, count, kept = ids.shape
-    temperatures = tuple(np.asarray(arrays.get("temperatures", [1.0]), "f8").tolist())
-    encoding = Sparse(kept, temperatures)
+    encoding = Sparse(kept, _temperatures(arrays))
     of, beside = None, [name for name in _OF_POSITIONS if name in arrays]
     if beside and "lengths" not in arrays:
         raise ValueRefusedError(
@@ -182,8 +183,10 @@ def import_rows(
             raise ValueRefusedError(
                 f"lengths: of {of.num_positions:,} positions, and there are {count:,} rows"
             )
+    num_samples = count if of is None else of.num_samples
+    _require_shapes(arrays, (views, count), num_samples, len(encoding.temperatures))
     manifest = Manifest.build(
-        num_samples=count if of is None else of.num_samples,
+        num_samples=num_samples,
         num_outputs=num_outputs,
         num_views=views,
         teacher={**teacher, "rows_sha256": _digest(arrays)},
@@ -207,6 +210,38 @@ def import_rows(
                     stacklevel=2,
                 )
             return writer.publish()
+
+
+def _temperatures(arrays: Mapping[str, ArrayLike]) -> tuple[float, ...]:
+    given = np.asarray(arrays.get("temperatures", [1.0]))
+    if given.ndim != 1 or given.dtype.kind not in "iuf":
+        raise ValueRefusedError(f"temperatures: expected (m,) numbers, found {given.shape} {given.dtype}")
+    return tuple(given.astype("f8").tolist())
+
+
+def _require_shapes(
+    arrays: Mapping[str, ArrayLike], rows: tuple[int, int], samples: int, temperatures: int
+) -> None:
+    """Raises ValueRefusedError for arrays that are not of the same rows; says which are not read."""
+    for name, inner in (("log_tail", (temperatures,)), ("log_sum_exp", ()), ("next_log_prob", ())):
+        if name in arrays:
+            found, expected = _rows_of(arrays, name, 2 + len(inner)), (*rows, *inner)
+            if found.shape != expected or found.dtype.kind not in "iuf":
+                raise ValueRefusedError(
+                    f"{name}: expected {expected} numbers, found {found.shape} {found.dtype}"
+                )
+    labels = None if "labels" not in arrays else np.asarray(arrays["labels"])
+    if labels is not None and (labels.shape != (samples,) or labels.dtype.kind not in "iu"):
+        raise ValueRefusedError(
+            f"labels: expected ({samples},) integers, found {labels.shape} {labels.dtype}"
+        )
+    unread = sorted(arrays.keys() - _READ)
+    if unread:
+        warnings.warn(
+            f"{', '.join(unread)}: arrays that are not read; those that are: {', '.join(sorted(_READ))}",
+            CacheWarning,
+            stacklevel=3,
+        )
 
 
 def _write_view(

@@ -31,6 +31,8 @@ def read_vllm(path: Path, kept: int) -> dict[str, NDArray[Any]]:
     >>> arrays["ids"].tolist(), arrays["lengths"].tolist(), arrays["tokens"].tolist()
     ([[3, 1]], [1], [5, 3])
     """
+    if type(kept) is not int or kept < 1:
+        raise ValueError(f"kept: expected a whole number of 1 or more, found {kept!r}")
     lengths, tokens, rows = [], list[int](), list[tuple[list[int], list[float], float]]()
     for number, answer in enumerate(_answers(path)):
         where = f"{path}: sample {number}"
@@ -44,14 +46,21 @@ def read_vllm(path: Path, kept: int) -> dict[str, NDArray[Any]]:
                 f"{where}: expected prompt_token_ids and prompt_logprobs of one length; ask for the ids with "
                 "return_token_ids = true"
             )
+        bad = next((one for one in own if type(one) is not int or not 0 <= one < 1 << 32), None)
+        if bad is not None or None in own:
+            raise FormatError(
+                f"{where}: prompt_token_ids: expected numbers of 0 or more, found {shorten(bad)}"
+            )
         lengths.append(len(own))
         tokens += own
         for place in range(1, len(own)):  # of the first token nothing is said
             rows.append(_row(given[place], own[place], kept, f"{where}, position {place - 1}"))
-    ids, log_probs, following = zip(*rows, strict=True) if rows else ((), (), ())
+    if not rows:
+        raise FormatError(f"{path}: no rows: there is one for each token of a prompt but the last")
+    ids, log_probs, following = zip(*rows, strict=True)
     return {
-        "ids": np.asarray(ids, np.int64).reshape(-1, kept),
-        "log_probs": np.asarray(log_probs, np.float64).reshape(-1, kept),
+        "ids": np.asarray(ids, np.int64),
+        "log_probs": np.asarray(log_probs, np.float64),
         "next_log_prob": np.asarray(following, np.float64).clip(np.finfo("f2").min, 0).astype("<f2"),
         "lengths": np.asarray(lengths, np.int64) - 1,
         "tokens": np.asarray(tokens, np.int64),
@@ -65,9 +74,14 @@ def _answers(path: Path) -> Iterator[dict[str, Any]]:
         text = file.read()
     try:
         try:
-            content = json.loads(text)
+            content = json.loads(text, object_pairs_hook=_once)
+        except _TwiceError:
+            raise
         except ValueError:
-            content = [json.loads(line) for line in text.splitlines() if line.strip()]
+            lines = [line for line in text.splitlines() if line.strip()]
+            content = [json.loads(line, object_pairs_hook=_once) for line in lines]
+    except _TwiceError as error:
+        raise FormatError(f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: not JSON, and no lines of JSON ({error})") from None
     for answer in content if isinstance(content, list) else [content]:
@@ -89,7 +103,7 @@ def _row(given: object, token: int, kept: int, where: str) -> tuple[list[int], l
     try:
         if not isinstance(given, dict):
             raise TypeError
-        found = {int(one): float(value["logprob"]) for one, value in given.items()}
+        found = {_id(one): _number(value["logprob"]) for one, value in given.items()}
     except (KeyError, TypeError, ValueError):
         raise FormatError(f"{where}: expected {{id: {{logprob: …}}}}, found {shorten(given)}") from None
     if token not in found:
@@ -100,3 +114,31 @@ def _row(given: object, token: int, kept: int, where: str) -> tuple[list[int], l
         raise FormatError(f"{where}: {len(found)} log-probabilities, and {kept} are to be kept")
     largest = sorted(found, key=lambda one: (-found[one], one))[:kept]
     return largest, [found[one] for one in largest], found[token]
+
+
+def _id(text: str) -> int:
+    """Of an output, as vLLM writes it. Raises ValueError for any other way to write a number."""
+    found = int(text)
+    if str(found) != text or not 0 <= found < 1 << 32:
+        raise ValueError
+    return found
+
+
+def _number(value: object) -> float:
+    """Raises TypeError for what is none in JSON."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
+
+
+class _TwiceError(ValueError):
+    """A name comes twice in an object, of which JSON libraries keep one in silence."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _TwiceError(f"{shorten(twice)} is there twice in one object")
+    return found

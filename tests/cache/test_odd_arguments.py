@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from decant.cache import Dense, LogitCache, LogitCacheWriter, Manifest, Quantised, Sparse, ValueRefusedError
+from decant.cache import (
+    Dense,
+    FormatError,
+    LogitCache,
+    LogitCacheWriter,
+    Manifest,
+    Quantised,
+    Sparse,
+    ValueRefusedError,
+)
 
 C = 6
 
@@ -30,8 +39,16 @@ def test_a_list_of_temperatures_is_as_good_as_a_tuple() -> None:
 
 @pytest.mark.parametrize("given", ["sparse", Sparse, 3, [("kind", "sparse")]])
 def test_what_is_no_encoding_is_refused(given: Any) -> None:
-    with pytest.raises(ValueError, match="encoding: expected one of .*, or fields of it, found"):
+    with pytest.raises(ValueError, match=r"encoding: expected one of .*, or fields of it, found"):
         of(given)
+
+
+@pytest.mark.parametrize("name", ["num_samples", "num_outputs", "num_views"])
+@pytest.mark.parametrize("given", ["8", 8.0, None])
+def test_a_size_that_is_no_whole_number_is_refused(name: str, given: Any) -> None:
+    sizes: dict[str, Any] = {"num_samples": 2, "num_outputs": C, "num_views": 1, name: given}
+    with pytest.raises(FormatError, match=f"{name}: expected a whole number, found"):
+        Manifest.build(**sizes)
 
 
 @pytest.mark.parametrize("rows", [None, [1], 3, "ids"])

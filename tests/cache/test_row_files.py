@@ -92,6 +92,14 @@ good = {"ids": [[0, 1]], "log_probs": [[-1.0, -2.0]]}
         ({"lengths": [2]}, "lengths: of 2 positions, and there are 1 rows"),
         ({"temperatures": [1.0, 2.0]}, "without log_tail"),
         ({"tokens": [3, 4]}, "tokens: are of samples with several rows each, and there are no lengths"),
+        ({"log_tail": [[-0.7], [-0.7]]}, "log_tail: expected .1, 1, 1. numbers, found .1, 2, 1."),
+        ({"log_tail": [["a"]]}, "log_tail: expected .1, 1, 1. numbers, found .1, 1, 1. <U1"),
+        ({"log_sum_exp": [1.0, 2.0]}, "log_sum_exp: expected .1, 1. numbers, found .1, 2."),
+        ({"labels": [1, 2]}, "labels: expected .1,. integers, found .2,."),
+        ({"labels": [1.0]}, "labels: expected .1,. integers, found .1,. float64"),
+        ({"lengths": [1], "next_log_prob": [-1.0, -1.0]}, "next_log_prob: expected .1, 1. numbers"),
+        ({"temperatures": ["1"]}, "temperatures: expected .m,. numbers, found .1,. <U1"),
+        ({"temperatures": 1.0}, "temperatures: expected .m,. numbers, found .. float64"),
         ({"certain": [1]}, "rows with draws are not imported"),
         ({"ids": None}, "ids: missing; there are log_probs"),
     ],
@@ -100,6 +108,12 @@ good = {"ids": [[0, 1]], "log_probs": [[-1.0, -2.0]]}
 def test_rows_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     given = {name: value for name, value in {**good, **changes}.items() if value is not None}
     with pytest.raises(ValueRefusedError, match=says):
+        import_rows(Store(tmp_path), given, num_outputs=8, teacher={}, data={"name": "toy"})
+
+
+def test_arrays_that_are_not_read_are_said(tmp_path: Path) -> None:
+    given = {**good, "log_tails": [[-0.7]]}
+    with pytest.warns(CacheWarning, match="log_tails: arrays that are not read; those that are: ids"):
         import_rows(Store(tmp_path), given, num_outputs=8, teacher={}, data={"name": "toy"})
 
 

@@ -89,6 +89,46 @@ def test_answers_that_cannot_be_are_refused(tmp_path: Path, change: Any, says: s
         read_vllm(tmp_path / "answers.json", kept=3)
 
 
+ROW = '"3": {"logprob": -0.2}, "1": {"logprob": -2.0}'
+
+
+@pytest.mark.parametrize(
+    ("ids", "row", "says"),
+    [
+        ("[5, 3]", f'{ROW}, "1": {{"logprob": -9}}', "'1' is there twice in one object"),
+        ("[5, 3]", f'{ROW}, " 1": {{"logprob": -9}}', "expected {id: {logprob: …}}"),
+        ("[5, 3]", f'{ROW}, "99999999999999999999": {{"logprob": -9}}', "expected {id: {logprob: …}}"),
+        ("[5, 3]", f'{ROW}, "2": {{"logprob": "-9"}}', "expected {id: {logprob: …}}"),
+        ("[5, 3]", f'{ROW}, "2": {{"logprob": true}}', "expected {id: {logprob: …}}"),
+        ("[null, 3]", ROW, "prompt_token_ids: expected numbers of 0 or more, found nothing"),
+        ("[5.0, 3]", ROW, "prompt_token_ids: expected numbers of 0 or more, found 5.0"),
+        ("[true, 3]", ROW, "prompt_token_ids: expected numbers of 0 or more, found True"),
+        ("[5, [3]]", ROW, "prompt_token_ids: expected numbers of 0 or more, found .3."),
+        (f"[{2**70}, 3]", ROW, "prompt_token_ids: expected numbers of 0 or more, found 1180591"),
+    ],
+)
+def test_numbers_that_are_none_or_there_twice_are_refused(
+    tmp_path: Path, ids: str, row: str, says: str
+) -> None:
+    path = tmp_path / "answers.json"
+    path.write_text(f'{{"prompt_token_ids": {ids}, "prompt_logprobs": [null, {{{row}}}]}}')
+    with pytest.raises(FormatError, match=says):
+        read_vllm(path, kept=2)
+
+
+def test_answers_without_rows_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "answers.json"
+    for text in ("", "[]", '{"prompt_token_ids": [5], "prompt_logprobs": [null]}'):
+        path.write_text(text)
+        with pytest.raises(
+            FormatError, match="no rows: there is one for each token of a prompt but the last"
+        ):
+            read_vllm(path, kept=3)
+    for kept in (0, -1, 2.0, "3", None):
+        with pytest.raises(ValueError, match="kept: expected a whole number of 1 or more, found"):
+            read_vllm(path, kept=kept)  # type: ignore[arg-type]
+
+
 def test_what_is_no_json_and_no_softmax_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "answers.json"
     for text, says in (
