@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,8 +175,11 @@ class TestRealTrackersAfterAnInterruption:
 
     def test_wandb_has_a_run_with_every_epoch(self, tmp_path: Path) -> None:
         interrupted_and_finished("wandb", tmp_path)
-        files = (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")
-        assert EXPECTED in [in_wandb(file) for file in files]
+        files = list((tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb"))
+        given_up = time.monotonic() + 30  # a process of the library's own writes them
+        while EXPECTED not in (found := [in_wandb(file) for file in files]) and time.monotonic() < given_up:
+            time.sleep(0.2)
+        assert EXPECTED in found
 
 
 def test_a_tracker_that_cannot_begin_is_said_once_and_the_training_goes_on(
