@@ -15,8 +15,8 @@ inputs.py      the checksums of its inputs; same_input.py, whether another layou
 alignment.py   whether labels and inputs are those of the cache's rows; same_views.py, whether views are its views
 dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys
                (sample_keys.py); sequences.py, for sequences whose positions have rows. These three import torch
-row_files.py   rows as arrays of a .npz file, in and out; vllm_answers.py and distillkit.py (its packed rows:
-               distillkit_compression.py), such arrays from what these write
+row_files.py   rows as arrays of a .npz file; imported_rows.py, a cache of such arrays; such arrays from
+               what others write: vllm_answers.py, distillkit.py (its packed rows: distillkit_compression.py)
 statistics.py  what the logits are like, sigmoid_statistics.py, those that have a sigmoid each;
 plausibility.py whether they can be a teacher's
 convert.py     import, export, merge; parts.py, one cache from the unfinished files of several machines
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         ValueRefusedError,
     )
     from decant.cache.format.tables import expected_size, rows_per_block
+    from decant.cache.imported_rows import import_rows
     from decant.cache.inputs import (
         CheckInputs,
         as_values,
@@ -91,7 +92,7 @@ if TYPE_CHECKING:
     from decant.cache.reader import LogitCache, Verify
     from decant.cache.remote.progress import show_progress
     from decant.cache.remote.publishing import Published, push_cache
-    from decant.cache.row_files import export_rows, import_rows
+    from decant.cache.row_files import export_rows
     from decant.cache.sequences import SequenceBatch, SequenceDataset
     from decant.cache.sigmoid_statistics import SigmoidScores, average_precision, sigmoid_scores
     from decant.cache.source import LogitSource, row_chunks
@@ -300,10 +301,8 @@ _NAMES = {
     ),
     "remote.progress": ("show_progress",),
     "remote.publishing": ("Published", "push_cache"),
-    "row_files": (
-        "export_rows",
-        "import_rows",
-    ),
+    "row_files": ("export_rows",),
+    "imported_rows": ("import_rows",),
     "sequences": ("SequenceBatch", "SequenceDataset"),
     "sigmoid_statistics": (
         "SigmoidScores",

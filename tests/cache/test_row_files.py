@@ -62,6 +62,28 @@ def test_what_was_exported_is_imported_with_the_very_rows(tmp_path: Path) -> Non
     assert np.array_equal(made.tokens([3])[0], cache.tokens([3])[0])
 
 
+def test_all_logits_of_positions_are_imported_as_they_were_exported(tmp_path: Path) -> None:
+    positions = positions_of(extra=1)
+    cache = LogitCache.open(build(tmp_path / "cache.h5", positions, ENCODINGS[1]))
+    export_rows(cache, tmp_path / "rows.npz")
+    named: dict[str, Any] = {"teacher": {"network": "llm"}, "data": {"name": "texts"}, "num_outputs": C}
+    with np.load(tmp_path / "rows.npz") as arrays:
+        given = {name: arrays[name] for name in arrays.files}
+    for known in (True, False):  # what the teacher gave to the next token follows from logits and tokens
+        if not known:
+            del given["next_log_prob"]
+        made = LogitCache.open(import_rows(Store(tmp_path / "store"), given, **named))
+        assert made.verify() == []
+        assert made.manifest.encoding == cache.manifest.encoding
+        for view in range(V):
+            assert np.array_equal(made.logits(slice(None), view), cache.logits(slice(None), view))
+            found = made.next_log_prob(slice(None), view), cache.next_log_prob(slice(None), view)
+            np.testing.assert_allclose(*found, atol=0.02)
+    for changes in ({"logits": given["logits"][..., :-1]}, {"logits": given["logits"].astype(int)}):
+        with pytest.raises(ValueRefusedError, match=r"logits: expected \(P, 1000\) or"):
+            import_rows(Store(tmp_path / "store"), {**given, **changes}, **named)
+
+
 def test_log_probabilities_alone_leave_the_rest_to_the_tail(tmp_path: Path) -> None:
     rows = {"ids": [[4, 70_001], [0, 2]], "log_probs": np.log([[0.25, 0.5], [0.9, 0.05]])}
     path = import_rows(Store(tmp_path), rows, num_outputs=80_000, teacher={}, data={"name": "toy"})

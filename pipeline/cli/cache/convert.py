@@ -77,8 +77,8 @@ if TYPE_CHECKING:
 @click.option(
     "--outputs",
     type=click.IntRange(1),
-    help="LOGITS is a .npz file of `ids` and `log_probs` (P, k), a .json or .jsonl file of answers of vLLM, or a "
-    ".parquet file or a folder of DistillKit, of a teacher of so many outputs.",
+    help="LOGITS is a .npz file of `ids` and `log_probs` (P, k), or of `logits` (P, C), a .json or .jsonl file of "
+    "answers of vLLM, or a .parquet file or a folder of DistillKit, of a teacher of so many outputs.",
 )
 @click.option(
     "--head",
