@@ -51,6 +51,7 @@ def import_rows(
     softmax of the teacher is then not known.
 
     >>> import tempfile
+    >>> from decant.cache import LogitCache
     >>> folder = tempfile.TemporaryDirectory()
     >>> rows = {"ids": [[4, 1], [0, 2], [3, 4]], "log_probs": np.log([[0.5, 0.25], [0.9, 0.05], [0.6, 0.1]])}
     >>> given = {**rows, "lengths": [2, 1], "tokens": [7, 4, 0]}

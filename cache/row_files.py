@@ -28,6 +28,7 @@ def export_rows(cache: LogitCache, path: Path) -> dict[str, tuple[int, ...]]:
     `places` (P,). Every block is checked, and `path` gets the whole file or is left as it was. Raises CorruptError.
 
     >>> import tempfile
+    >>> from decant.cache import LogitCache, LogitCacheWriter, Manifest, Sparse
     >>> folder = tempfile.TemporaryDirectory()
     >>> of = Manifest.build(num_samples=2, num_outputs=3, encoding=Sparse(2))
     >>> with LogitCacheWriter(f"{folder.name}/toy.h5", of) as writer:
