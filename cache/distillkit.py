@@ -52,16 +52,22 @@ def read_distillkit(
         ...
     FileNotFoundError: captured/data_0.parquet: no such file
     """
+    if kept is not None and (type(kept) is not int or kept < 1):
+        raise ValueError(f"kept: expected a whole number of 1 or more, found {kept!r}")
     paths = _files(path)
     parquet = _pyarrow(paths[0])
     reader, parts = _Reader(parquet, kept, compression), list[_Part]()
     for one in paths:
         parts += reader.samples(one)
-    if not parts:
-        raise FormatError(f"{path}: no samples")
-    lengths, token_lengths, ids, log_probs, tokens, texts = (
+    with_rows = [part for part in parts if part.ids.size]
+    if not with_rows:
+        raise FormatError(f"{path}: no rows in {sum(len(part.lengths) for part in parts):,} samples")
+    lengths, token_lengths, tokens, texts = (
         np.concatenate([getattr(part, name) for part in parts])
-        for name in ("lengths", "token_lengths", "ids", "log_probs", "tokens", "texts")
+        for name in ("lengths", "token_lengths", "tokens", "texts")
+    )
+    ids, log_probs = (
+        np.concatenate([getattr(part, name) for part in with_rows]) for name in ("ids", "log_probs")
     )
     if reader.scaled:
         warnings.warn(

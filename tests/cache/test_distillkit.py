@@ -269,6 +269,20 @@ class TestFiles:
         with pytest.raises(FormatError, match="no files of Parquet"):
             read_distillkit(tmp_path / "empty")
 
+    def test_many_samples_without_rows_come_first(self, tmp_path: Path) -> None:
+        """More than are read at once."""
+        empty = {name: 40 * [values[1]] for name, values in self.columns("exact").items()}
+        self.write(tmp_path / "all" / "data_0.parquet", empty, "exact")
+        with pytest.raises(FormatError, match="no rows in 40 samples"):
+            read_distillkit(tmp_path / "all")
+        self.write(tmp_path / "all" / "data_1.parquet", self.columns("exact"), "exact")
+        arrays = read_distillkit(tmp_path / "all")
+        assert arrays["lengths"].tolist() == [0] * 40 + list(self.LENGTHS)
+        assert (arrays["ids"] == teacher(40)[0]).all()
+        for kept in (0, -1, 2.0, "2"):
+            with pytest.raises(ValueError, match="kept: expected a whole number of 1 or more"):
+                read_distillkit(tmp_path / "all", kept)  # type: ignore[arg-type]
+
     def test_rows_that_fit_other_tokens_better_and_those_scaled_are_said(self, tmp_path: Path) -> None:
         columns = self.columns()
         columns["input_ids"] = [[*ids[1:], 5] for ids in columns["input_ids"]]
