@@ -123,6 +123,7 @@ def test_every_message_goes_through_the_gate() -> None:
         "pipeline/cli/main.py: sys.stderr.write",  # the error of a thread, by `one_line`
         "pipeline/cli/options.py: click.echo",  # say
         "pipeline/cli/options.py: click.echo",  # JSON, which is ASCII
+        "pipeline/ranks/watch.py: sys.stderr.write",  # the last line of a rank, printable
         "pipeline/support/notices.py: print",  # say
         "pipeline/training/loop.py: print",  # numbers
         "pipeline/training/loop.py: print",
