@@ -24,7 +24,7 @@ def measure(conditions: Conditions) -> Iterator[Measurement]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores < 2:
         raise LeftOut("two processes need two cores")
-    count, base = conditions.choose(40_000, 2_048), conditions.folder / "phase-one-ranks"
+    count, base = conditions.choose(20_000, 2_048), conditions.folder / "phase-one-ranks"
     recipe = random_images(conditions, base, count, "float32")
     taught(conditions, recipe, base / "runs" / recipe.name)
     path = base / f"{recipe.name}.toml"
@@ -33,7 +33,7 @@ def measure(conditions: Conditions) -> Iterator[Measurement]:
     for ranks, against, unit, target in ((2, 1, Unit.RATE, 1.9), (4, 2, Unit.TIME, 1.03)):
         yield compare(
             23, f"{what}, {ranks} processes", _seconds(base, path, ranks), f"{against} of one core",
-            _seconds(base, path, against), unit=unit, target=target, repetitions=conditions.choose(5, 1),
+            _seconds(base, path, against), unit=unit, target=target, repetitions=conditions.choose(3, 1),
         )  # fmt: skip
 
 
