@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from decant.cache.errors import FormatError, ValueRefusedError, shorten
+from decant.cache.io.checksum import is_sha256
 from decant.cache.io.redaction import without_secrets
 from decant.cache.lengths import Even, Lengths, Ragged
 
@@ -120,7 +121,7 @@ def _read_tokens(
 
 def require_sha256(value: object, name: str) -> str:
     """A field of an identity. Raises FormatError unless it is 64 hexadecimal digits."""
-    if not isinstance(value, str) or len(value) != 64 or set(value) - set("0123456789abcdef"):
+    if not isinstance(value, str) or not is_sha256(value):
         raise FormatError(
             f"manifest: identity.{name} must be 64 hexadecimal digits in lower case, found {shorten(value)}"
         )

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from decant.cache.encodings.encoding import Column, Encoding, row_name
 from decant.cache.errors import FormatError, ValueRefusedError, shorten
 from decant.cache.inputs import as_values
+from decant.cache.io.checksum import is_sha256
 
 _DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 _MOST_WIDTH = 1 << 20
@@ -126,7 +127,7 @@ class Hidden(Encoding):
     def __post_init__(self) -> None:
         if type(self.width) is not int or not 1 <= self.width <= _MOST_WIDTH:
             raise ValueError(f"width: expected 1 to {_MOST_WIDTH:,}, found {self.width!r}")
-        if not isinstance(self.head_sha256, str) or not _is_sha256(self.head_sha256):
+        if not is_sha256(self.head_sha256):
             raise ValueError(
                 f"head_sha256: expected 64 hexadecimal digits, found {shorten(self.head_sha256)}"
             )
@@ -286,7 +287,3 @@ def _stored(name: str, values: ArrayLike, dtype: Precision) -> NDArray[np.floati
     if not np.isfinite(stored).all():
         raise ValueRefusedError(f"head: {name}: not all values are finite in {dtype}")
     return stored
-
-
-def _is_sha256(text: str) -> bool:
-    return len(text) == 64 and not set(text) - set("0123456789abcdef")

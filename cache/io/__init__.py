@@ -8,7 +8,7 @@ mapped.py     mapped files, and what may happen to them; unchanged.py, whether t
               bus_errors.py, reading what can no longer be read
 system.py     what only POSIX has, and what stands in for it elsewhere
 blockfile.py  files of checksummed blocks: filled in place, resumed, checked when they are read
-checksum.py   CRC-32
+checksum.py   CRC-32, and what a SHA-256 looks like
 partial.py    the unfinished file of a cache: its name, who may write into it, how it is published
 joint.py      an unfinished file that several processes write at the same time
 synced.py     which blocks of it are on the disk

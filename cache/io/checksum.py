@@ -20,3 +20,12 @@ def crc32(content: Any, before: int = 0) -> int:
     """
     computed: int = _crc32(content, before)
     return computed
+
+
+def is_sha256(value: object) -> bool:
+    """Whether this is the text of a SHA-256: 64 hexadecimal digits in lower case.
+
+    >>> is_sha256("0" * 64), is_sha256("A" * 64), is_sha256(None)
+    (True, False, False)
+    """
+    return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")

@@ -18,7 +18,7 @@ _KINDS = {"s3": S3Folder, "http": HttpFolder, "https": HttpFolder, "hf": HubFold
 
 
 def open_folder(name: str | os.PathLike[str]) -> RemoteFolder:
-    """The folder of caches at a path or an address. Nothing is asked of it yet. Raises RemoteError for an address that
+    """The folder of caches at a path or an address. It sends no request yet. Raises RemoteError for an address that
     is none, and where the library is missing that reaches it, with the extra that brings it.
 
     >>> open_folder("caches").shown, open_folder("memory://team/caches").shown

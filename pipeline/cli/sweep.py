@@ -157,7 +157,7 @@ def _run(planned: Sweep, words: Sequence[str], device: str, jobs: int) -> SweepR
 
 
 def _words(recipe: Recipe) -> list[str]:
-    """What a worker is told of the recipe, with what may run."""
+    """The command-line options that give a worker the recipe, and say which code may run."""
     from decant.pipeline.support.trust import trusts_everything
 
     words = list(recipe.options)

@@ -66,9 +66,8 @@ def _end(launch: Launch, seconds: float) -> None:
             f"{launch.address}:{launch.port} has not answered for {seconds:,.0f} s: the machine or the launcher that "
             "runs it is cut off or stopped; run the same command again, it goes on from what is saved"
         )
-        said = "".join(
-            letter if letter.isprintable() else "?" for letter in said
-        )  # names of hosts are others' text
+        # An address comes from outside: nothing in it may act on a terminal.
+        said = "".join(letter if letter.isprintable() else "?" for letter in said)
         record(said)
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(f"decant: {said}\n")

@@ -20,7 +20,7 @@ from decant.pipeline.errors import DataError, PipelineError
 from decant.pipeline.support import trust
 from decant.pipeline.training.group import ALONE, Group
 
-_AHEAD = 4  # batches that a dataset is told of before they are read
+_AHEAD = 4  # batches whose keys a dataset gets before they are read, to prefetch them
 
 Keys = NDArray[np.int64]
 """(B, 2): sample index and view of each member of a batch."""

@@ -41,7 +41,7 @@ class Hosts:
         _ip("-n", self._switch, "link", "set", f"port{host}", "up")
 
     def cut_off(self, host: int) -> None:
-        """Pulls the cable out: nothing comes or goes, and nobody is told."""
+        """Pulls the cable out: no packet arrives or leaves, and no connection is closed."""
         _ip("-n", self._switch, "link", "set", f"port{host}", "down")
 
     def start(
