@@ -26,19 +26,14 @@ from decant.cache import (
     Manifest,
     Positions,
     Sparse,
-    require_equal,
 )
-from decant.cache.io.files import storage_error
-from decant.cache.io.locks import exclusive, lock_path
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.language.batches import TeacherBatch, batches, plan
+from decant.pipeline.language.building import Fill, build, first_of_blocks, positions_of
 from decant.pipeline.language.head import CausalModel
 from decant.pipeline.language.shift import ShiftGuard
 from decant.pipeline.own_loop import teacher as teachers
-from decant.pipeline.own_loop.joint_pass import build_with_ranks, join_and_fill
-from decant.pipeline.ranks.script import ranks_of_script
-from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import BackgroundWriter, prefetch
 from decant.pipeline.training.encoding import RowsOnHost, encode_sparse, encodes_on
@@ -106,50 +101,15 @@ def cache_logits(
     stored = _hidden(model, samples, on) if encoding == "hidden" else encoding or Sparse()
     positions = positions_of(samples)
     manifest = _manifest(model, samples, positions, stored, views, name)
-    found = _find(place, manifest)
-    if found is not None:
-        return found
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, place, "making its folder") from error
     run = _Pass(model, samples, stored, views, tokens_per_batch, show_progress)
-    find, head = partial(_find, place, manifest), _head_of(stored)
-    with contextlib.ExitStack() as context:
-        ranks = ranks_of_script()
-        if ranks is None:
-            waiting = exclusive(lock_path(place), lambda holder: say_once(f"{place}: waits for {holder}"))
-            context.enter_context(waiting)
-            found = find()  # another process may have built it while this one waited
-            if found is not None:
-                return found
-        context.enter_context(teachers.evaluating(teacher, on))
-        model.prepare(probe(samples))
-        if ranks is None:
-            with LogitCacheWriter(place, manifest, positions=positions, head=head) as writer:
-                run.fill(writer)
-                return LogitCache.open(writer.publish())
 
-        def take(count: Callable[[], int]) -> LogitCache | None:
-            fill = partial(run.fill, count=count)
-            return join_and_fill(place, manifest, fill, find, positions=positions, head=head)
+    @contextlib.contextmanager
+    def running() -> Iterator[Fill]:
+        with teachers.evaluating(teacher, on):
+            model.prepare(probe(samples))
+            yield run.fill
 
-        return build_with_ranks(place, ranks, take, find)
-
-
-def positions_of(samples: TokenSamples) -> Positions:
-    """What a cache stores of the samples: their tokens, and at which of them the teacher predicts the next."""
-    every = range(len(samples))
-    places = np.concatenate([samples.positions(index) for index in every])
-    first = np.cumsum(samples.num_positions) - samples.num_positions
-    plain = np.arange(len(places)) - np.repeat(first, samples.num_positions)
-    return Positions.of(
-        samples.num_positions,
-        predicts="next",
-        tokens=np.concatenate([samples.tokens(index) for index in every]),
-        token_lengths=samples.lengths,
-        places=None if np.array_equal(places, plain) else places,
-    )
+    return build(place, manifest, running, positions=positions, head=_head_of(stored))
 
 
 class _Pass:
@@ -173,7 +133,7 @@ class _Pass:
         from 1 over all processes.
         """
         lengths = self._samples.lengths
-        windows = plan(lengths, self._tokens_per_batch, _first_of_blocks(writer, len(lengths)))
+        windows = plan(lengths, self._tokens_per_batch, first_of_blocks(writer, len(lengths)))
         taken = windows if count is None else _taken(windows, count)
         written = np.logical_and.reduce([writer.is_written(view) for view in range(self._views)])
         missing = (batch for window in taken for batch in window if not written[batch].all())
@@ -243,11 +203,6 @@ class _Pass:
             warnings.warn(f"{type(self._model.network).__name__}: {doubt}", CacheWarning, stacklevel=5)
 
 
-def _first_of_blocks(writer: LogitCacheWriter, count: int) -> NDArray[np.int64]:
-    """The first sample of each block: processes that build a cache together write whole blocks each."""
-    return np.unique(writer.blocks.of(np.arange(count)), return_index=True)[1]
-
-
 def _taken(
     windows: list[list[NDArray[np.int64]]], count: Callable[[], int]
 ) -> Iterator[list[NDArray[np.int64]]]:
@@ -296,20 +251,6 @@ def _manifest(
         },
         data=samples.identity,
     )
-
-
-def _find(path: Path, manifest: Manifest) -> LogitCache | None:
-    """The cache at `path`, if there is one. Raises MismatchError where it is of something else."""
-    if not path.exists():
-        return None
-    cache = LogitCache.open(path)
-    require_equal(
-        manifest.identity,
-        cache.manifest.identity,
-        subject=f"{path}: holds other logits than are asked for",
-        hint="Give another path, or delete the file.",
-    )
-    return cache
 
 
 def probe(samples: TokenSamples) -> Tensor:
