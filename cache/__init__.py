@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from decant.cache.encodings.encoding import require_finite
     from decant.cache.encodings.ids import pack_ids
     from decant.cache.encodings.survey import SparseSurvey, SurveyedSize
-    from decant.cache.encodings.temperatures import interpolated, log_tail_bounds
+    from decant.cache.encodings.temperatures import bounds_in_words, interpolated, log_tail_bounds
     from decant.cache.ensemble import Ensemble
     from decant.cache.errors import (
         CacheError,
@@ -170,6 +170,7 @@ __all__ = [
     "as_values",
     "attach",
     "average_precision",
+    "bounds_in_words",
     "calibration_error",
     "class_ids",
     "class_list",
@@ -238,7 +239,7 @@ _NAMES = {
     "encodings.encoding": ("require_finite",),
     "encodings.ids": ("pack_ids",),
     "encodings.survey": ("SparseSurvey", "SurveyedSize"),
-    "encodings.temperatures": ("interpolated", "log_tail_bounds"),
+    "encodings.temperatures": ("bounds_in_words", "interpolated", "log_tail_bounds"),
     "ensemble": ("Ensemble",),
     "errors": (
         "CacheError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from decant.cache.encodings import Encoding, Head, Hidden, Sparse, SparseRows
+from decant.cache.encodings.temperatures import Bounds, bounds_in_words
 from decant.cache.errors import (
     CorruptError,
     FormatError,
@@ -40,6 +42,7 @@ from decant.cache.row_numbers import as_rows, from_start, one_by_one, outside, v
 from decant.cache.validation import check_rows
 
 _INTP = np.dtype(np.intp)
+_SURVEYED = 1000  # rows that are looked at to say how well a softmax is known
 
 Verify = Literal["open", "lazy", "off"]
 """When block checksums are checked: all on opening, each when it is first read, or never."""
@@ -360,10 +363,10 @@ class LogitCache:
             raise CorruptError(f"{self.path}: {error}; fetch or build the file again") from None
         self._once_sound = True
 
-    def at_temperature(self, temperature: float) -> LogitCache:
+    def at_temperature(self, temperature: float, *, interpolate: bool = False) -> LogitCache:
         """The same cache, whose `logits` are for softmaxes at `temperature`: itself where every logit is stored. Raises
-        MismatchError where the cache does not know that softmax, as `Sparse` says, and ValueError for what is no
-        number above 0.
+        MismatchError where the cache does not know that softmax, as `Sparse` says, with how well it is known from what
+        rows prove, unless `interpolate` takes the middle of that; and ValueError for what is no number above 0.
 
         >>> import tempfile
         >>> from decant.cache import LogitCacheWriter
@@ -380,15 +383,31 @@ class LogitCache:
         if (
             isinstance(temperature, str | bool)
             or not isinstance(temperature, SupportsFloat)
-            or not temperature > 0
+            or not 0 < temperature < math.inf
         ):
             raise ValueError(f"temperature: expected a number above 0, found {temperature!r}")
-        self._encoding.require_temperature(temperature)
         if temperature == self.temperature or self._encoding.format_version == 1:
             return self
+        encoding = self._encoding.interpolating() if interpolate else self._encoding
+        try:
+            encoding.require_temperature(temperature)
+        except MismatchError as error:
+            proven = bounds_in_words(self.log_tail_bounds(temperature))
+            raise MismatchError(f"{error}, or interpolate: what the rows prove of it is {proven}") from None
         other = copy.copy(self)
-        other.temperature = temperature
+        other.temperature, other._encoding = temperature, encoding
         return other
+
+    def log_tail_bounds(self, temperature: float) -> Bounds:
+        """((Q,) least, (Q,) most): what some 1,000 rows of a sparse cache, at even distances in view 0, prove of the
+        log mass of the outputs that they leave out, at any temperature; see `decant.cache.log_tail_bounds`. Takes and
+        raises what `rows` does.
+        """
+        count = max(1, _SURVEYED * self.num_samples // max(1, self.num_positions))
+        samples = np.unique(np.linspace(0, self.num_samples - 1, count).astype(np.intp))
+        rows = self.rows(samples)
+        assert isinstance(self._encoding, Sparse)  # or there were no rows
+        return self._encoding.log_tail_bounds(rows, self.num_outputs, temperature)
 
     def rows(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> SparseRows:
         """What a sparse cache holds of samples (B,), without making (B, C) of it. Takes and raises what `logits` does,
@@ -650,4 +669,4 @@ def _reopen(path: str | Path, key: str, verify: Verify, content: int, temperatur
         )
     if crc32(cache._checks.entries.data) != content:
         raise MismatchError(f"{path}: another cache has taken its place, with the same key and other logits")
-    return cache.at_temperature(temperature)
+    return cache.at_temperature(temperature, interpolate=True)  # which was allowed where the cache was

@@ -77,5 +77,5 @@ def is_out_of_memory(error: BaseException) -> bool:
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an "unknown NAME" message: the nearest known names, or all of them when none is near."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.51)
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"

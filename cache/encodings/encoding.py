@@ -78,6 +78,10 @@ class Encoding(ABC):
     def require_temperature(self, temperature: float) -> None:  # noqa: B027, as most serve any
         """Raises MismatchError, naming those that it can be of, where rows do not tell the softmax at a temperature."""
 
+    def interpolating(self) -> Encoding:
+        """The encoding that serves every temperature, by the middle of what rows prove where they do not tell more."""
+        return self
+
     @abstractmethod
     def columns(self, num_outputs: int) -> dict[str, Column]:
         """The tables of C outputs by name, in the order in which they lie in the file; every view has its own rows."""

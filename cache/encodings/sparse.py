@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from decant.cache.encodings.draws import systematic, thresholds, uniforms
 from decant.cache.encodings.encoding import Column, Encoding, require_finite, row_name
 from decant.cache.encodings.half import as_float32
 from decant.cache.encodings.ids import MOST, SHORT, id_columns, pack_ids, unpack_ids
+from decant.cache.encodings.temperatures import Bounds, interpolated, log_tail_bounds
 from decant.cache.errors import FormatError, MismatchError, ValueRefusedError, shorten
 
 _MOST_TEMPERATURES = 16
@@ -79,6 +80,8 @@ class Sparse(Encoding):
     """More outputs that are kept, chosen by chance."""
     seed: int = 0
     """Of the draws."""
+    interpolates: bool = field(default=False, compare=False, repr=False)
+    """Whether `decode` serves other temperatures too, see `interpolating`; no setting of what is stored."""
     format_version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -160,13 +163,22 @@ class Sparse(Encoding):
                 f"manifest: identity.encoding: sparse ids tell {MOST:,} outputs apart, found {num_outputs:,}"
             )
 
+    def interpolating(self) -> Sparse:
+        """The same, whose `decode` takes the middle of what rows prove of the others' mass at any other temperature,
+        see `log_tail_bounds`. Of draws it scales to a sum of 1 what they stand for there, which is unbiased at the
+        declared ones alone.
+
+        >>> Sparse(head=2).interpolating().require_temperature(2.0)
+        """
+        return replace(self, interpolates=True)
+
     def require_temperature(self, temperature: float) -> None:
         """Raises MismatchError for a temperature at which the mass of the others is not known."""
-        if temperature not in self.temperatures:
+        if temperature not in self.temperatures and not self.interpolates:
             known = ", ".join(f"{value:g}" for value in self.temperatures)
             raise MismatchError(
                 f"temperature {temperature:g}: the cache has the mass of the outputs that it leaves out at T = {known}"
-                ", and it does not follow at another: take one of these, or build a cache that declares it "
+                ", and it does not follow at another: take one of these, build a cache that declares it "
                 "(cache.encoding.temperatures)"
             )
 
@@ -282,12 +294,35 @@ class Sparse(Encoding):
             return found
         return found._replace(certain=rows["certain"].astype(np.int32), log_tau=stats[..., -1])
 
+    def log_tail(self, rows: SparseRows, num_outputs: int, temperature: float = 1.0) -> NDArray[np.float64]:
+        """(…,) log of the mass of all other outputs at a temperature. Raises MismatchError for one that is not
+        declared, unless the encoding is `interpolating`.
+        """
+        if temperature in self.temperatures or not self.interpolates:
+            return self._declared_tail(rows, temperature)
+        return interpolated(self.log_tail_bounds(rows, num_outputs, temperature))
+
+    def log_tail_bounds(self, rows: SparseRows, num_outputs: int, temperature: float) -> Bounds:
+        """((…,) least, (…,) most): what rows prove of that at any temperature.
+
+        >>> encoding = Sparse(head=2)
+        >>> rows = encoding.rows(encoding.encode(np.log([[0.5, 0.1, 0.3, 0.1]]), np.array([0]), 0))
+        >>> least, most = encoding.log_tail_bounds(rows, num_outputs=4, temperature=2.0)
+        >>> bool(least[0] < np.log(2 * 0.1**0.5 / (0.5**0.5 + 2 * 0.1**0.5 + 0.3**0.5)) < most[0])
+        True
+        """
+        largest = None
+        if rows.certain is not None:  # of draws, none that is left is larger than the least certain one
+            padded = np.concatenate([np.zeros_like(rows.log_probs[..., :1]), rows.log_probs], axis=-1)
+            certain = np.minimum(rows.certain, self.kept)
+            largest = np.take_along_axis(padded, certain[..., None], axis=-1)[..., 0]
+        return log_tail_bounds(
+            rows.log_probs, rows.log_tail, self.temperatures, num_outputs, temperature, largest
+        )
+
     def log_shares(self, rows: SparseRows, temperature: float = 1.0) -> NDArray[np.float64]:
         """(…, k) log softmax of the stored outputs at a declared temperature. Raises MismatchError for another."""
-        self.require_temperature(temperature)
-        log_tail = rows.log_tail[..., self.temperatures.index(temperature)].astype("f8")
-        tempered = rows.log_probs.astype("f8") / temperature
-        return np.asarray(tempered - _normaliser(tempered, log_tail)[..., None])
+        return _log_shares(rows, temperature, self._declared_tail(rows, temperature))
 
     def log_estimates(self, rows: SparseRows, temperature: float = 1.0) -> NDArray[np.float64]:
         """(…, k) log of the share that each stored output stands for at a declared temperature: its own, and of a draw
@@ -298,7 +333,17 @@ class Sparse(Encoding):
         >>> np.exp(drawn.log_estimates(rows)).round(3).tolist()
         [[0.5, 0.5]]
         """
-        own = self.log_shares(rows, temperature)
+        return self._log_estimates(rows, temperature, self._declared_tail(rows, temperature))
+
+    def _declared_tail(self, rows: SparseRows, temperature: float) -> NDArray[np.float64]:
+        if temperature not in self.temperatures:
+            replace(self, interpolates=False).require_temperature(temperature)
+        return np.asarray(rows.log_tail[..., self.temperatures.index(temperature)].astype("f8"))
+
+    def _log_estimates(
+        self, rows: SparseRows, temperature: float, log_tail: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        own = _log_shares(rows, temperature, log_tail)
         if rows.certain is None or rows.log_tau is None:
             return own
         at_each = np.stack([self.log_shares(rows, each) for each in self.temperatures], axis=-1)
@@ -312,17 +357,16 @@ class Sparse(Encoding):
         """(B, C) float32 logits. Without draws they are the raw ones that are kept, and one value for all others, such
         that the softmax at `temperature` is exact on the kept and has the others' mass spread evenly. With draws their
         softmax at `temperature` is the estimate, scaled to a sum of 1, and all others have a share of 0. Raises
-        MismatchError for a temperature that is not declared.
+        MismatchError for a temperature that is not declared, unless the encoding is `interpolating`.
         """
         found = self.rows(rows)
         raw = found.log_sum_exp[..., None].astype("f8")
+        log_tail = self.log_tail(found, num_outputs, temperature)
         if self.draws:
-            heads = temperature * self.log_estimates(found, temperature) + raw
+            heads = temperature * self._log_estimates(found, temperature, log_tail) + raw
             level = raw[..., 0] + temperature * _LEAST
         else:
-            self.require_temperature(temperature)
             heads = (found.log_probs + found.log_sum_exp[..., None]).astype("f8")
-            log_tail = found.log_tail[..., self.temperatures.index(temperature)].astype("f8")
             whole = _normaliser(heads / temperature, log_tail)
             rest = max(1, num_outputs - self.kept)
             level = temperature * np.maximum(log_tail + whole - math.log(rest), _LEAST)
@@ -378,6 +422,12 @@ def _problems_of_draws(found: SparseRows, head: int) -> dict[str, NDArray[np.boo
             & (found.log_tau <= 0)
         ),
     }
+
+
+def _log_shares(rows: SparseRows, temperature: float, log_tail: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(…, k) log softmax of the stored outputs where all others have a mass of e^log_tail (…,)."""
+    tempered = rows.log_probs.astype("f8") / temperature
+    return np.asarray(tempered - _normaliser(tempered, log_tail)[..., None])
 
 
 def _normaliser(tempered: NDArray[np.float64], log_tail: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -24,7 +24,8 @@ def log_tail_bounds(
     temperature: float,
     largest_left: NDArray[np.floating] | None = None,
 ) -> Bounds:
-    """((Q,) least, (Q,) most): proven bounds of the log mass at `temperature` of the outputs that are not stored.
+    """((Q,) least, (Q,) most): proven bounds of the log mass at `temperature` of the outputs that are not stored; both
+    () for one row (k,).
 
     log_probs: (Q, k) log softmax of the stored outputs at T = 1. log_tail: (Q, m) log mass of the others at each of the
     `temperatures`. largest_left: (Q,) what no other's log softmax at T = 1 exceeds; None is the least that is stored,
@@ -35,17 +36,17 @@ def log_tail_bounds(
     >>> bool(least[0] < most[0])
     True
     """
-    kept, others = log_probs.astype("f8"), num_outputs - log_probs.shape[1]
+    kept, others = log_probs.astype("f8"), num_outputs - log_probs.shape[-1]
     if not others:
-        nothing = np.full(len(kept), -np.inf)
+        nothing = np.full(kept.shape[:-1], -np.inf)
         return nothing, nothing
     order = sorted(range(len(temperatures)), key=lambda place: -temperatures[place])
     known = [0.0, *(1 / temperatures[place] for place in order)]
-    values = [np.full(len(kept), np.log(others))]
+    values = [np.full(kept.shape[:-1], np.log(others))]
     for place in order:
-        tail = np.minimum(log_tail[:, place].astype("f8"), -1e-12)
+        tail = np.minimum(log_tail[..., place].astype("f8"), -1e-12)
         values.append(tail - np.log(-np.expm1(tail)) + _log_sum_exp(kept / temperatures[place]))
-    left = kept.min(axis=1) if largest_left is None else largest_left.astype("f8")
+    left = kept.min(axis=-1) if largest_left is None else largest_left.astype("f8")
     least, most = _between(known, values, 1 / temperature, left)
     inside = _log_sum_exp(kept / temperature)
     return least - np.logaddexp(least, inside), most - np.logaddexp(most, inside)
@@ -58,6 +59,16 @@ def interpolated(bounds: Bounds) -> NDArray[np.float64]:
     array([-1.5])
     """
     return np.where(np.isneginf(bounds[1]), -np.inf, (bounds[0] + bounds[1]) / 2)
+
+
+def bounds_in_words(bounds: Bounds) -> str:
+    """For messages: how far apart bounds are.
+
+    >>> bounds_in_words((np.array([-2.0, -3.0]), np.array([-1.9, -2.5])))
+    '0.3 nats wide on average, 0.5 at most'
+    """
+    apart = np.nan_to_num(bounds[1] - bounds[0])
+    return f"{apart.mean():.2g} nats wide on average, {apart.max():.2g} at most"
 
 
 def _between(
@@ -89,5 +100,5 @@ def _line(
 
 
 def _log_sum_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    most = values.max(axis=1)
-    return np.asarray(np.log(np.exp(values - most[:, None]).sum(axis=1)) + most)
+    most = values.max(axis=-1)
+    return np.asarray(np.log(np.exp(values - most[..., None]).sum(axis=-1)) + most)

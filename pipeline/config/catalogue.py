@@ -49,7 +49,8 @@ def _formula(kind: type[Builtin]) -> str:
 
 
 def _defaults(kind: type[Builtin]) -> dict[str, Any]:
-    values = {key: field.default for key, field in kind.model_fields.items() if key != "name"}
+    left_out = ("name", "interpolate")  # the latter is of how the teacher's rows are stored
+    values = {key: field.default for key, field in kind.model_fields.items() if key not in left_out}
     own = {key: value for key, value in values.items() if key != "standardize"}
     return {key: value for key, value in {**own, **values}.items() if value is not None}
 

@@ -64,6 +64,10 @@ class Softmax(Builtin):
 
     standardize: bool = False
     """Whether the logits of both networks become z-scores, a row at a time, before the temperature."""
+    interpolate: bool = False
+    """Of a sparse cache: whether the temperature may be one that it does not declare. The mass of what it leaves out is
+    then taken from the middle of what its rows prove.
+    """
 
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

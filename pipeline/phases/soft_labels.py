@@ -18,6 +18,7 @@ from decant.cache import (
     SoftLabelDataset,
     Sparse,
     Verify,
+    bounds_in_words,
     differences,
     require_equal,
 )
@@ -165,13 +166,7 @@ def _for_objective(cache: LogitCache, settings: Settings) -> LogitCache:
             f"student.objective.temperature: {cache.path} has the mass of the outputs that it leaves out at certain "
             "temperatures alone, and this is a schedule; set one of these, or cache every logit"
         )
-    if temperature is None:
-        read = cache
-    else:
-        try:
-            read = cache.at_temperature(float(temperature))
-        except MismatchError as error:
-            raise RecipeError(f"student.objective.{error}") from None
+    read = cache if temperature is None else _at_temperature(cache, float(temperature), settings)
     if encoding.draws:
         _require_expectation(cache, settings)
         say_once(
@@ -182,6 +177,24 @@ def _for_objective(cache: LogitCache, settings: Settings) -> LogitCache:
         say_once(
             f"{cache.path}: {encoding.head:,} of {cache.num_outputs:,} logits of a row are cached: the mass of the "
             "others is spread evenly over them"
+        )
+    return read
+
+
+def _at_temperature(cache: LogitCache, temperature: float, settings: Settings) -> LogitCache:
+    """Raises RecipeError for a temperature that is not declared, unless the objective has `interpolate`; how well the
+    softmax is then known is said.
+    """
+    interpolate = bool(getattr(settings.student.objective, "interpolate", False))
+    try:
+        read = cache.at_temperature(temperature, interpolate=interpolate)
+    except MismatchError as error:
+        raise RecipeError(f"student.objective.{error} (student.objective.interpolate = true)") from None
+    encoding = cache.manifest.encoding
+    if isinstance(encoding, Sparse) and temperature not in encoding.temperatures:
+        say_once(
+            f"{cache.path}: does not declare temperature {temperature:g}: the mass of what it leaves out is taken from "
+            f"the middle of what its rows prove, which is {bounds_in_words(cache.log_tail_bounds(temperature))}"
         )
     return read
 

@@ -227,6 +227,13 @@ def test_a_cache_is_read_for_the_temperatures_that_it_declares(tmp_path: Path) -
         MismatchError, match=r"temperature 2: .* at T = 1, 4, and it does not follow at another"
     ):
         cache.at_temperature(2.0)
+    between = cache.at_temperature(2.0, interpolate=True)
+    near = np.abs(softmax(between.logits(slice(None), 1), 2.0) - softmax(teacher(40, seed=1), 2.0)).sum()
+    assert (
+        near < np.abs(softmax(at_four.logits(slice(None), 1), 2.0) - softmax(teacher(40, seed=1), 2.0)).sum()
+    )
+    assert np.array_equal(between.logits(3), between.logits([3])[0])
+    assert between.at_temperature(4.0).logits(3).tolist() == at_four.logits(3).tolist()
     dense = LogitCache.open(build(tmp_path / "dense.h5", Quantised()))
     assert dense.at_temperature(3.0).logits(0).tolist() == dense.logits(0).tolist()
     with pytest.raises(TypeError, match="has every logit"):

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from decant.cache import LogitCache, MismatchError, Quantised, Sparse, Store, convert_cache, merge_caches
+from decant.cache import (
+    LogitCache,
+    MismatchError,
+    Quantised,
+    Sparse,
+    Store,
+    convert_cache,
+    merge_caches,
+    softmax,
+)
 from decant.pipeline.cli.main import decant
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.phases import teacher_pass
@@ -18,6 +28,7 @@ from decant.pipeline.phases.soft_labels import open_cache
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.phases.verify import compare_with_teacher
+from decant.pipeline.report.sections.cached import probabilities_of
 from decant.pipeline.runs.result import Result
 from decant.pipeline.support.notices import forget_what_was_said
 from tests.helpers.small import CPU, plan
@@ -126,7 +137,8 @@ def test_a_loss_that_draws_would_bias_is_refused(folder: Path, objective: str, s
     [
         (
             "{name='kd', temperature=2.0}",
-            "student.objective.temperature 2: .* at T = 1, 4, and it does not follow",
+            "student.objective.temperature 2: .* at T = 1, 4, and it does not follow .*: what the rows prove of it is "
+            r"0\.\d+ nats wide on average, \d.* at most \(student.objective.interpolate = true\)",
         ),
         (
             "{name='kd', temperature={from=4.0, to=1.0}}",
@@ -137,6 +149,34 @@ def test_a_loss_that_draws_would_bias_is_refused(folder: Path, objective: str, s
 def test_a_temperature_that_is_not_declared_is_refused(folder: Path, objective: str, says: str) -> None:
     with pytest.raises(RecipeError, match=says):
         open_cache(plan(folder, SPARSE, f"student.objective={objective}"))
+
+
+@pytest.mark.parametrize("encoding", [SPARSE, DRAWS])
+def test_it_is_interpolated_where_the_objective_says_so(
+    folder: Path, encoding: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The softmax lies near that of all logits, nearer than what the rows prove; pickling and the report keep it."""
+    cache = open_cache(
+        plan(folder, encoding, "student.objective={name='kd', temperature=2.0, interpolate=true}")
+    )
+    assert isinstance(cache, LogitCache)
+    assert "does not declare temperature 2" in capsys.readouterr().err
+    dense = softmax(cache_of(folder, "cache.dtype=float32").logits(slice(None)), 2.0)
+    found = softmax(pickle.loads(pickle.dumps(cache)).logits(slice(None)), 2.0)
+    rows, declared = cache.rows(slice(None)), cache.manifest.encoding
+    assert isinstance(declared, Sparse)
+    if encoding == SPARSE:
+        left = 1 - np.take_along_axis(dense, rows.ids.astype(int), 1).sum(1)
+        least, most = declared.log_tail_bounds(rows, 10, 2.0)
+        assert (least <= np.log(left) + 1e-3).all()
+        assert (np.log(left) <= most + 1e-3).all()
+        assert (
+            np.abs(np.log(1 - np.take_along_axis(found, rows.ids.astype(int), 1).sum(1)) - np.log(left))
+            <= (most - least) / 2 + 2e-3
+        ).all()
+    assert np.abs(found.mean(0) - dense.mean(0)).max() < 0.03
+    report = probabilities_of(cache, np.arange(5), 0, 2.0)
+    assert np.array_equal(report, softmax(cache.logits(slice(0, 5)), 2.0))
 
 
 def test_what_an_objective_without_a_temperature_reads(folder: Path) -> None:

@@ -12,7 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from decant.cache import LogitCache, MismatchError, Sparse, SparseRows, interpolated, log_tail_bounds
+from decant.cache import (
+    LogitCache,
+    MismatchError,
+    Sparse,
+    SparseRows,
+    bounds_in_words,
+    interpolated,
+    log_tail_bounds,
+)
 from decant.pipeline.errors import RecipeError
 
 Tail = Literal["bucket", "draws", "drop"]
@@ -243,12 +251,11 @@ class SparseTargets:
         )
         if not allowed:
             known = ", ".join(f"{value:g}" for value in self.temperatures)
-            apart = np.nan_to_num(bounds[1] - bounds[0])
+            proven = bounds_in_words(bounds)
             raise MismatchError(
                 f"temperature {temperature:g}: the rows have the mass of the outputs that they leave out at T = "
-                f"{known}; what these prove of it at {temperature:g} is {apart.mean():.2g} nats wide on average, "
-                f"{apart.max():.2g} at most: take a declared one, build a cache that declares it "
-                "(cache.encoding.temperatures), or take the middle with interpolate=True"
+                f"{known}; what these prove of it at {temperature:g} is {proven}: take a declared one, build a "
+                "cache that declares it (cache.encoding.temperatures), or take the middle with interpolate=True"
             )
         column = torch.from_numpy(interpolated(bounds)).to(self.log_tail)[:, None]
         return replace(
