@@ -29,7 +29,7 @@ class TokenDistillationTrainer(ObjectiveTrainer):
     The loss of an update is the mean over all its positions that are learnt from, in all batches and processes. Both
     terms are logged beside it, as `hard_loss` and `soft_loss`. `evaluate` measures an evaluation set as
     `decant.language.measure` does: `eval_loss` (the cross-entropy), `eval_perplexity`, `eval_kl`, `eval_accuracy`,
-    `eval_agreement`.
+    `eval_agreement`, `eval_calibration_error`.
     """
 
     def __init__(
@@ -149,6 +149,7 @@ class TokenDistillationTrainer(ObjectiveTrainer):
             "kl": found.kl,
             "accuracy": found.accuracy,
             "agreement": found.agreement,
+            "calibration_error": found.calibration_error,
         }
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from decant.cache import Hidden, LogitCache, Sparse
+from decant.cache import Hidden, LogitCache, Sparse, calibration_error
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import DataError
 from decant.pipeline.language.alignment import require_aligned, require_same_samples
@@ -40,6 +41,9 @@ class Measures:
     """At what share of the positions the student's most likely token is the one that follows."""
     agreement: float
     """At what share it is the teacher's most likely one."""
+    calibration_error: float
+    """How far the probability of the most likely token is from the share of hits among positions of that probability,
+    in 15 bins: `decant.cache.calibration_error`."""
 
 
 def measure(
@@ -80,17 +84,21 @@ class _Sums:
 
     def __init__(self) -> None:
         self.count = 0
-        self.loss = self.teacher_loss = self.kl = self.hits = self.agreed = 0.0
+        self.loss = self.teacher_loss = self.kl = self.agreed = 0.0
+        self.confidence: list[NDArray[np.float32]] = []
+        self.right: list[NDArray[np.bool_]] = []
 
     def measures(self) -> Measures:
         count = self.count
+        confidence, right = np.concatenate(self.confidence), np.concatenate(self.right)
         return Measures(
             count,
             math.exp(self.loss / count),
             math.exp(self.teacher_loss / count),
             self.kl / count,
-            self.hits / count,
+            float(right.mean()),
             self.agreed / count,
+            calibration_error(confidence, right),
         )
 
 
@@ -111,7 +119,8 @@ def _add(
             theirs = head.logits(theirs)
         sums.loss += float(functional.cross_entropy(logits, labels[some], reduction="sum"))
         sums.kl += len(logits) * float(_kl(logits, theirs, labels[some]))
-        sums.hits += int((likely == labels[some]).sum())
+        sums.right.append((likely == labels[some]).cpu().numpy())
+        sums.confidence.append((logits.amax(1) - logits.logsumexp(1)).exp().clamp(max=1).cpu().numpy())
         sums.agreed += int((likely == _most_likely(theirs)).sum())
         first = some.stop
 

@@ -27,7 +27,7 @@ def test_measures_are_those_by_hand(
     found = measure(student, samples, cache, tokens_per_batch=100, show_progress=False)
     assert student.training
     student.eval()
-    losses, kls, hits, agreed, theirs_losses = [], [], [], [], []
+    losses, kls, hits, agreed, theirs_losses, confidence = [], [], [], [], [], []
     for index in range(len(samples)):
         ids = torch.from_numpy(samples.tokens(index))[None]
         with torch.inference_mode():
@@ -40,9 +40,14 @@ def test_measures_are_those_by_hand(
         theirs_losses.append(-theirs.gather(1, labels)[:, 0])
         kls.append((theirs.exp() * (theirs - ours)).sum(1))
         hits.append(ours.argmax(1) == labels[:, 0])
+        confidence.append(ours.amax(1).exp())
         agreed.append(ours.argmax(1) == theirs.argmax(1))
     assert found.positions == cache.num_positions
+    right, sure = torch.cat(hits).double(), torch.cat(confidence)
+    bins = (sure * 15).ceil().clamp(1, 15)
+    gaps = [float((right - sure)[bins == one].sum()) for one in range(1, 16)]
     expected = (
+        (found.calibration_error, torch.tensor(gaps).abs().sum() / len(sure)),
         (found.perplexity, torch.cat(losses).mean().exp()),
         (found.teacher_perplexity, torch.cat(theirs_losses).mean().exp()),
         (found.kl, torch.cat(kls).mean()),
