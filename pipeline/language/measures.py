@@ -98,7 +98,7 @@ class _Sums:
             self.kl / count,
             float(right.mean()),
             self.agreed / count,
-            calibration_error(confidence, right),
+            calibration_error(confidence, right.astype(np.float32)),
         )
 
 
