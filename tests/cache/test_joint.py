@@ -113,7 +113,7 @@ def test_what_a_slow_twin_still_writes_is_never_published_under_it(
         monkeypatch.setattr(partial, "machine", lambda: "another")
     quick = LogitCacheWriter.join(path, OF)
     assert slow.partial == quick.partial
-    begun = os.fstat(slow._fd).st_ino
+    begun = os.fstat(slow._rows.fd).st_ino
     write_missing(quick)
     if locks == "locks":
         with pytest.raises(IncompleteError, match="the last one publishes"):
@@ -126,7 +126,7 @@ def test_what_a_slow_twin_still_writes_is_never_published_under_it(
         assert quick.publish() == path
         assert path.stat().st_ino != begun, "a file that another process may write was published"
         content = path.read_bytes()
-        os.pwrite(slow._fd, b"other", 40_000)
+        os.pwrite(slow._rows.fd, b"other", 40_000)
         assert path.read_bytes() == content
         slow.close()
     assert holds_the_answers(LogitCache.open(path, verify="open"))
@@ -171,9 +171,9 @@ def test_after_the_crash_of_another_machine_a_copy_is_published(
     monkeypatch.setattr(partial, "machine", lambda: "elsewhere")
     crashed = LogitCacheWriter.join(path, OF)
     write_block(crashed, 0)
-    os.close(crashed._fd)  # without a word: its `.joined` file stays
-    assert crashed._member is not None
-    os.close(crashed._member._fd)
+    os.close(crashed._rows.fd)  # without a word: its `.joined` file stays
+    assert crashed._rows._member is not None
+    os.close(crashed._rows._member._fd)
     monkeypatch.setattr(partial, "machine", lambda: "here")
     inode = crashed.partial.stat().st_ino
     with LogitCacheWriter.join(path, OF) as writer:

@@ -53,7 +53,7 @@ def test_two_builders_never_share_a_file(tmp_path: Path, locks: str) -> None:
     """Both write, turn about; the first to publish wins, the other ends well, and nothing of either stays."""
     path = tmp_path / "cache.h5"
     with LogitCacheWriter(path, manifest()) as first, LogitCacheWriter(path, manifest()) as second:
-        assert os.fstat(first._fd).st_ino != os.fstat(second._fd).st_ino
+        assert os.fstat(first._rows.fd).st_ino != os.fstat(second._rows.fd).st_ino
         write_missing(first, 5)
         write_missing(second, 9)
         assert second.publish() == path
@@ -103,7 +103,7 @@ def test_a_damaged_block_is_not_taken_over(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(partial, "machine", lambda: "gpu01")
     with LogitCacheWriter(path, manifest()) as writer:
         write(writer, 0, range(50))
-        os.pwrite(writer._fd, b"\x12", writer.layout.tables["logits"].offset + 3)
+        os.pwrite(writer._rows.fd, b"\x12", writer.layout.tables["logits"].offset + 3)
     monkeypatch.setattr(partial, "machine", lambda: "gpu02")
     with LogitCacheWriter(path, manifest()) as writer:
         assert writer.is_written(0).tolist() == [False] * 32 + [True] * 18
@@ -115,7 +115,7 @@ def test_the_same_machine_goes_on_in_place(tmp_path: Path) -> None:
         begun, inode = writer.partial, writer.partial.stat().st_ino
     with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
         assert writer.partial == begun
-        assert os.fstat(writer._fd).st_ino == inode
+        assert os.fstat(writer._rows.fd).st_ino == inode
         assert writer.is_written(0).all()
 
 
@@ -164,7 +164,7 @@ def test_a_partial_file_of_another_question_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_partial_file_says_what_to_do(tmp_path: Path) -> None:
     with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
-        os.pwrite(writer._fd, b"\x12", 100)
+        os.pwrite(writer._rows.fd, b"\x12", 100)
         assert len(partials(writer.path)) == 1
     with pytest.raises(FormatError, match=r"partial: .*delete it and run the command again"):
         LogitCacheWriter(tmp_path / "cache.h5", manifest())
@@ -201,7 +201,7 @@ def test_a_published_file_is_never_held_for_writing(tmp_path: Path) -> None:
 def test_a_file_that_was_about_to_be_published_can_be_gone_on_with(open_folder: Path) -> None:
     with LogitCacheWriter(open_folder / "cache.h5", manifest()) as writer:
         write_missing(writer)
-        os.fchmod(writer._fd, 0o444)
+        os.fchmod(writer._rows.fd, 0o444)
         inode = writer.partial.stat().st_ino
     script = """
 import os, sys
@@ -210,7 +210,7 @@ from tests.helpers.caches import manifest
 if os.getuid() == 0:
     os.setuid(65534)
 with LogitCacheWriter(sys.argv[1], manifest()) as writer:
-    print(os.fstat(writer._fd).st_ino)
+    print(os.fstat(writer._rows.fd).st_ino)
     writer.publish()
 """
     if os.getuid() == 0:
@@ -226,7 +226,7 @@ def test_another_person_goes_on_with_what_may_be_read(open_folder: Path, mode: i
     """In place where they may write into it, by copying where they may read it, from the start otherwise."""
     with LogitCacheWriter(open_folder / "cache.h5", manifest()) as writer:
         write(writer, 0, range(50))
-        os.fchmod(writer._fd, mode)
+        os.fchmod(writer._rows.fd, mode)
     script = """
 import os, sys
 from decant.cache import LogitCacheWriter

@@ -261,10 +261,10 @@ def test_values_that_no_writer_stores_are_found_with_their_sample_and_position(t
             tmp_path / f"{number}.h5", manifest_of(positions), positions=positions
         ) as writer:
             write(writer, positions, [3], 1)
-            stored = writer._stored.read_array(table, 1, 3, 4).copy()
+            stored = writer._rows.stored.read_array(table, 1, 3, 4).copy()
             stored[17 if stored.ndim == 1 else (17, 1)] = value
-            writer._stored.write(table, 1, 3, stored)
-            writer._filled[1, 3] = True
+            writer._rows.stored.write(table, 1, 3, stored)
+            writer._rows.filled[1, 3] = True
             write_missing(writer, positions)
             cache = LogitCache.open(writer.publish())
         problems = cache.verify()

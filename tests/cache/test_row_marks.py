@@ -72,7 +72,7 @@ def test_a_mark_without_its_row_counts_for_nothing(tmp_path: Path) -> None:
     """As after a power cut that kept the mark, and not the row."""
     with LogitCacheWriter(tmp_path / "cache.h5", OF) as writer:
         write(writer, 0, np.arange(10))
-        writer._stored.write("logits", 0, 4, np.zeros((1, 1000), "<f2"))
+        writer._rows.stored.write("logits", 0, 4, np.zeros((1, 1000), "<f2"))
     with LogitCacheWriter(tmp_path / "cache.h5", OF) as writer:
         assert np.flatnonzero(writer.is_written(0)).tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
 

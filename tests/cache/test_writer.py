@@ -65,7 +65,7 @@ def test_a_block_that_was_damaged_meanwhile_is_written_again(tmp_path: Path) -> 
     with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
         write(writer, 0, range(50))
         table = writer.layout.tables["logits"]
-        os.pwrite(writer._fd, b"\x77", table.offset + 40 * 2000)
+        os.pwrite(writer._rows.fd, b"\x77", table.offset + 40 * 2000)
     with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
         assert np.flatnonzero(~writer.is_written(0)).tolist() == list(range(32, 50))
         write_missing(writer)
@@ -90,7 +90,7 @@ def test_nothing_is_published_while_rows_are_missing(tmp_path: Path) -> None:
 def test_nothing_is_published_that_does_not_read_back(tmp_path: Path) -> None:
     with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
         write_missing(writer)
-        os.pwrite(writer._fd, b"\x77", writer.layout.tables["labels"].offset + 33 * 8)
+        os.pwrite(writer._rows.fd, b"\x77", writer.layout.tables["labels"].offset + 33 * 8)
         with pytest.raises(StorageError, match=r"view 0, block 1 .* does not read back as written"):
             writer.publish()
         assert not (tmp_path / "cache.h5").exists()
@@ -279,7 +279,7 @@ def test_leftover_drafts_go_when_the_cache_is_published(tmp_path: Path) -> None:
 def test_a_label_of_another_view_does_not_slow_a_write_down_by_the_size_of_the_cache(tmp_path: Path) -> None:
     """What a write looks at is its own rows."""
     with LogitCacheWriter(tmp_path / "cache.h5", manifest(100_000, 1, 40)) as writer:
-        filled = writer._filled
+        filled = writer._rows.filled
 
         class Counted(np.ndarray):
             looked_at = 0
@@ -289,7 +289,7 @@ def test_a_label_of_another_view_does_not_slow_a_write_down_by_the_size_of_the_c
                 Counted.looked_at += np.size(found)
                 return found
 
-        writer._filled = filled.view(Counted)
+        writer._rows.filled = filled.view(Counted)
         writer.write([5, 6], np.zeros((2, 1)), view=3)
         assert Counted.looked_at < 200_000, "a block's flags and the rows' own, not those of every view"
     assert answers(manifest(3, 2))["logits"].shape == (3, 2)
