@@ -6,7 +6,7 @@ positions.py   samples of several positions each; lengths.py, which rows are who
 encodings/     how the logits of a row are stored
 format/        the file: HDF5 header, tables, blocks and checksums
 io/            atomic writes, locks, unfinished files
-writer.py      rows in, and validation.py, what may be stored; partial_rows.py, those of an unfinished file (beginning.py)
+writer.py      rows in, and validation.py, what may be stored; beginning.py and partial_rows.py, the unfinished file
 reader.py      rows out, and placement.py, where they are read from
 source.py      what soft labels are read from; ensemble.py, several teachers as one
 keys.py        the keys of a dataset; items.py and labels.py, what it returns for one

@@ -41,7 +41,7 @@ class PartialRows:
     positions: Positions | None
 
     def __init__(self, path: Path, fd: int, manifest: Manifest) -> None:
-        """Takes a partial file, its descriptor, and the manifest that it must have. Raises FormatError, MismatchError."""
+        """Takes a partial file, its descriptor and its expected manifest. Raises FormatError, MismatchError."""
         self.path, self.fd = path, fd
         checked = check_begun(path, manifest)
         self.manifest: Manifest = checked.manifest
