@@ -2,7 +2,7 @@
 
 addresses.py   what an address says; what of it may be shown
 folder.py      what a folder of caches elsewhere can do; its errors, and trying again
-fsspec_folder.py, s3.py, http.py, hub.py, local_folder.py    such folders
+fsspec_folder.py, s3.py, gcs.py, http.py, hub.py, local_folder.py    such folders
 opening.py     the folder of an address
 head.py        what is read of a file before the rest is asked for: header, seal, checksums
 mirror.py      the local copies: where they lie, how much they may take, what goes first

@@ -23,6 +23,7 @@ UPLOADING = ".uploading"
 """Ends the name of a file that is not whole yet, in a store without conditional writes."""
 _PIECE = 8 << 20
 _MOST_PARTS = 9_000
+_PART_UNIT = 256 << 10  # of which the parts of an upload to Google Cloud Storage are multiples
 _AT_ONCE = 4  # parts of an upload
 
 INSTALL = {
@@ -147,10 +148,14 @@ class FsspecFolder:
 
         class Told(Callback):  # type: ignore[misc]
             def relative_update(self, inc: int = 1) -> None:
+                self.value += inc
                 advance(inc)
 
+            def absolute_update(self, value: int) -> None:  # which some libraries call instead
+                self.relative_update(value - self.value)
+
         size = path.stat().st_size
-        piece = max(_PIECE, -(-size // _MOST_PARTS))
+        piece = max(_PIECE, -(-size // _MOST_PARTS // _PART_UNIT) * _PART_UNIT)
         more = {"max_concurrency": _AT_ONCE} if self.address.scheme == "s3" else {}
         self.fs.put_file(
             str(path), self.path_of(name), mode="create", chunksize=piece, callback=Told(size=size), **more

@@ -9,12 +9,13 @@ from urllib.parse import unquote, urlsplit
 from decant.cache.remote.addresses import Address, is_url
 from decant.cache.remote.folder import RemoteFolder
 from decant.cache.remote.fsspec_folder import FsspecFolder
+from decant.cache.remote.gcs import GcsFolder
 from decant.cache.remote.http import HttpFolder
 from decant.cache.remote.hub import HubFolder
 from decant.cache.remote.local_folder import LocalFolder
 from decant.cache.remote.s3 import S3Folder
 
-_KINDS = {"s3": S3Folder, "http": HttpFolder, "https": HttpFolder, "hf": HubFolder}
+_KINDS = {"s3": S3Folder, "gs": GcsFolder, "http": HttpFolder, "https": HttpFolder, "hf": HubFolder}
 
 
 def open_folder(name: str | os.PathLike[str]) -> RemoteFolder:

