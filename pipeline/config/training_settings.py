@@ -130,6 +130,12 @@ class Training(Section):
     class as often as any other.
     """
 
+    checkpoint_minutes: Annotated[float, Field(gt=0, exclude=True)] = 10.0
+    """Minutes after which a checkpoint is written within an epoch, besides the one after each. It decides no weight, so
+    resolved recipes leave it out.
+    """
+    checkpoint_steps: Annotated[Count | None, Field(exclude=True)] = None
+    """Steps of the optimizer after which one is written too; None goes by time alone."""
     accumulate: Count = 1
     """Batches whose gradients are added up for one step of the optimizer, as if they were one batch, but for batch
     normalisation. The last step of an epoch has those that are left.

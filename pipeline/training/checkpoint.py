@@ -1,4 +1,4 @@
-"""The checkpoint that training writes after every epoch, and resumes from.
+"""The checkpoint that training writes after every epoch, and within long ones, and resumes from.
 
 The line of metrics.jsonl is written first, the checkpoint last: a line whose checkpoint was not written is dropped on
 resuming.
@@ -10,7 +10,7 @@ import io
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,18 @@ from decant.pipeline.training.averaging import Average
 from decant.pipeline.training.choosing import Choice
 from decant.pipeline.training.epoch_log import append_epoch, keep_epochs
 from decant.pipeline.training.group import ALONE, Group
+from decant.pipeline.training.partial_epoch import PartialEpoch, require_part
 
 CHECKPOINT = "checkpoint.pt"
+
+
+class Resumed(NamedTuple):
+    """Where training goes on."""
+
+    epoch: int
+    """Epochs that are done."""
+    within: dict[str, Any] | None
+    """What `PartialEpoch.state` returned of the next one; None where that begins anew."""
 
 
 def resume(
@@ -35,9 +45,9 @@ def resume(
     average: Average | None = None,
     choice: Choice | None = None,
     group: Group = ALONE,
-) -> int:
-    """Loads the checkpoint of `folder` where there is one; returns the number of epochs that are done. Of several
-    ranks, the first reads it for all. Raises DamagedError for a file that is no checkpoint of this network.
+) -> Resumed:
+    """Loads the checkpoint of `folder` where there is one; returns how far it is. Of several ranks, the first reads it
+    for all. Raises DamagedError for a file that is no checkpoint of this network.
     """
     path = folder / CHECKPOINT
     try:
@@ -45,11 +55,13 @@ def resume(
         if saved is None:
             if group.is_first:
                 keep_epochs(folder, 0)
-            return 0
+            return Resumed(0, None)
         epoch = saved["epoch"]
         if type(epoch) is not int or epoch < 0:
             raise ValueError(f"epoch: expected a number of epochs, found {epoch!r:.40}")
         _require_fits(network, optimizer, saved)
+        if "within" in saved:
+            require_part(saved["within"])
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
         if scaler is not None:
@@ -69,7 +81,7 @@ def resume(
         ) from error
     if group.is_first:
         keep_epochs(folder, epoch)
-    return epoch
+    return Resumed(epoch, saved.get("within"))
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -93,6 +105,20 @@ def save_epoch(
 ) -> None:
     """Writes the metrics of an epoch, then the checkpoint after it; `epoch` counts from 1."""
     append_epoch(folder, metrics)
+    save_checkpoint(folder, network, optimizer, epoch, scaler, average, choice)
+
+
+def save_checkpoint(
+    folder: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    scaler: torch.amp.GradScaler | None = None,
+    average: Average | None = None,
+    choice: Choice | None = None,
+    within: PartialEpoch | None = None,
+) -> None:
+    """Writes the checkpoint after `epoch` epochs and the part of the next one that is done."""
     content = io.BytesIO()  # torch.save to a file would report a full disk with an error of its own
     saved: dict[str, Any] = {
         "network": network.state_dict(),
@@ -105,7 +131,10 @@ def save_epoch(
         saved["average"] = average.state()
     if choice is not None:
         saved["choice"] = choice.state()
+    if within is not None:
+        saved["within"] = within.state()
     torch.save(saved, content)
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / CHECKPOINT, content.getbuffer())
 
 

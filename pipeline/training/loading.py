@@ -43,7 +43,24 @@ def first_view(indices: NDArray[np.integer], epoch: int) -> NDArray[np.integer]:
     return np.zeros(len(indices), np.int64)
 
 
-class ShuffledKeys(Sampler[Keys]):
+class EpochKeys(Sampler[Keys]):
+    """The batches of epoch `epoch`, from batch number `first` on: their order is a function of a seed and the epoch
+    alone, and their number is the same in every epoch.
+    """
+
+    epoch = 0
+    first = 0
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        raise NotImplementedError
+
+    def size_of(self, batch: int) -> int:
+        """What a batch of the epoch counts in a mean over several, on all ranks together."""
+        raise NotImplementedError
+
+
+class ShuffledKeys(EpochKeys):
     """The batches of epoch `epoch`: every sample once in an order that is a pure function of (seed, epoch),
     each through the view that `views` gives it. A last batch of one sample, which batch normalisation could
     not take, is left out.
@@ -62,7 +79,7 @@ class ShuffledKeys(Sampler[Keys]):
     ) -> None:
         """Of several ranks, each has its rows of every batch; the batches are those of one process."""
         self.length, self.batch_size, self.seed, self.views = length, batch_size, seed, views
-        self.shares, self.group, self.epoch = shares, group, 0
+        self.shares, self.group = shares, group
 
     def __len__(self) -> int:
         full, rest = divmod(self.length, self.batch_size)
@@ -75,7 +92,7 @@ class ShuffledKeys(Sampler[Keys]):
         else:
             order = random.choice(self.length, self.length, p=self.shares)
         keys = np.stack([order, self.views(order, self.epoch)], axis=1)
-        for batch in range(len(self)):
+        for batch in range(self.first, len(self)):
             whole = keys[batch * self.batch_size : (batch + 1) * self.batch_size]
             yield whole[self.group.rows(len(whole))]
 

@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from decant.pipeline.config.settings import Training
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.averaging import Average
 from decant.pipeline.training.background import prefetch
-from decant.pipeline.training.checkpoint import resume, save_epoch
+from decant.pipeline.training.checkpoint import resume, save_checkpoint, save_epoch
 from decant.pipeline.training.choosing import Choice
 from decant.pipeline.training.data_parallel import DataParallel, divided
 from decant.pipeline.training.device import make_scaler, to_device
 from decant.pipeline.training.divergence import require_finite, section_of
 from decant.pipeline.training.epoch_log import Epoch
-from decant.pipeline.training.forward import named_errors, require_batch_of_one
+from decant.pipeline.training.forward import forward, named_errors, require_batch_of_one
 from decant.pipeline.training.frozen import freeze
 from decant.pipeline.training.group import ALONE, Group
-from decant.pipeline.training.loading import BatchedData, EpochViews, ShuffledKeys, default_workers, loader
+from decant.pipeline.training.loading import (
+    BatchedData,
+    EpochKeys,
+    EpochViews,
+    ShuffledKeys,
+    default_workers,
+    loader,
+)
 from decant.pipeline.training.lr_schedule import learning_rate
 from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.training.optimizer import Stepper, make_optimizer
-from decant.pipeline.training.step import Batch, Criterion, Step
+from decant.pipeline.training.partial_epoch import PartialEpoch, Regularly, RunningLoss
+from decant.pipeline.training.step import Batch, Call, Criterion, Step
 
 
 def train(
@@ -41,6 +50,8 @@ def train(
     *,
     views: EpochViews,
     shares: NDArray[np.float64] | None = None,
+    keys: EpochKeys | None = None,
+    call: Call = forward,
     evaluate_on: Callable[[nn.Module], Metrics],
     measured_on: Literal["test", "validation"] = "test",
     device: torch.device,
@@ -52,15 +63,18 @@ def train(
     group: Group = ALONE,
 ) -> int:
     """Trains `network` in place, from the checkpoint in `folder` where there is one. `shares` (N,) are how often each
-    sample is drawn; None has each once an epoch. `steps_alike` says that network and criterion do the same in every
-    step, whatever the values, so that a GPU may record one and replay it. `check_unchanged` is called after each epoch,
-    and raises where that is not to be kept, as its data changed meanwhile. `measured_on` is the part that `evaluate_on`
-    measures on; by the validation part epochs are chosen, as `settings.keep` and `patience` say. Returns the epoch,
-    counted from 1, whose network is kept: averaged where `settings.average` says so.
+    sample is drawn; None has each once an epoch. `keys` are the batches of each epoch, where they are not of
+    `settings.batch_size` samples, and `call` calls the network, where its outputs are not (B, C). `steps_alike` says
+    that network and criterion do the same in every step, whatever the values, so that a GPU may record one and replay
+    it. `check_unchanged` is called before each checkpoint, and raises where that is not to be kept, as its data changed
+    meanwhile. `measured_on` is the part that `evaluate_on` measures on; by the validation part epochs are chosen, as
+    `settings.keep` and `patience` say. Returns the epoch, counted from 1, whose network is kept: averaged where
+    `settings.average` says so.
 
-    After every epoch a checkpoint and a line of metrics.jsonl are written, and `log` gets the line. Order, views,
-    learning rate and random state are functions of (seed, epoch, step) alone, so that a run that was killed ends with
-    the same weights as one that was not (on a CPU, bit for bit).
+    After every epoch a checkpoint and a line of metrics.jsonl are written, and `log` gets the line; within an epoch
+    checkpoints are written as `settings.checkpoint_minutes` and `checkpoint_steps` say. Order, views and learning rate
+    are functions of (seed, epoch, step) alone, and so is the random state where an epoch begins, so that a run that was
+    killed ends with the same weights as one that was not (on a CPU, bit for bit).
 
     Several ranks must all call it. Each computes its rows of every batch, and ends with the weights that one process
     would have, up to rounding; rank 0 alone writes.
@@ -81,36 +95,41 @@ def train(
     compiled = settings.compile and parallel is None
     stepped = cast("nn.Module", torch.compile(network, dynamic=False)) if compiled else network
     recorded = steps_alike and device.type == "cuda" and settings.cuda_graphs
-    one_step = Step(stepped, criterion, stepper, settings, record=recorded, parallel=parallel)
-    keys = ShuffledKeys(len(data), settings.batch_size, settings.seed, views, shares, group)
+    one_step = Step(stepped, criterion, stepper, settings, record=recorded, parallel=parallel, call=call)
+    keys = keys or ShuffledKeys(len(data), settings.batch_size, settings.seed, views, shares, group)
     average = Average(network, settings) if settings.average else None
     choice = Choice(settings) if settings.chooses and measured_on == "validation" else None
     stepper.after_step = average.after_step if average is not None else stepper.after_step
-    done = first_epoch = resume(network, optimizer, folder, scaler, average, choice, group)
-    if first_epoch < settings.epochs:
+    first_epoch, within = resume(network, optimizer, folder, scaler, average, choice, group)
+    done = first_epoch
+    if first_epoch < settings.epochs and isinstance(keys, ShuffledKeys):
         _require_batches(network, data, settings, device)
     workers = default_workers(lazy)
     batches = loader(data, keys, workers, pin_memory=device.type == "cuda" and workers > 0)
     in_thread = device.type == "cuda" and not workers  # on a CPU a thread would take time from the arithmetic
     with progress(description, settings.epochs * len(keys), silent=not group.is_first) as advance:
-        advance(first_epoch * len(keys))
+        advance(first_epoch * len(keys) + (0 if within is None else within["batches"]))
         for epoch in range(first_epoch, settings.epochs):
             if choice is not None and choice.is_over(epoch):
                 break
-            started = time.perf_counter()
-            keys.epoch = epoch
             torch.manual_seed(settings.seed + 1_000_003 * epoch)
-            running = RunningLoss(epoch + 1, settings.log_every if group.is_first else None)
+            part = PartialEpoch(RunningLoss(epoch + 1, settings.log_every if group.is_first else None))
+            if within is not None:
+                part.load(within, device)
+                within = None
+            keys.epoch, keys.first = epoch, part.batches
             counted = _counted(prefetch(batches) if in_thread else batches, advance)
-            losses = _train_epoch(one_step, counted, settings, epoch, keys, running)
+            kept = partial(_keep_part, part, epoch, settings, folder, check_unchanged)
+            saved = partial(save_checkpoint, folder, network, optimizer, epoch, scaler, average, choice, part)
+            regularly = Regularly(settings, partial(kept, saved)) if group.is_first else None
+            losses = _train_epoch(one_step, counted, settings, epoch, keys, part, regularly)
             require_finite(losses, epoch + 1, settings, folder)
             if average is not None:
                 average.after_epoch(epoch + 1)
-            seconds = time.perf_counter() - started
-            metrics: dict[str, Any] = {"epoch": epoch + 1, **losses, "seconds": seconds}
+            metrics: dict[str, Any] = {"epoch": epoch + 1, **losses, "seconds": part.seconds}
             metrics["lr"] = optimizer.param_groups[0]["lr"]
-            if running.lines:
-                metrics["running"] = running.lines
+            if part.running.lines:
+                metrics["running"] = part.running.lines
             if (epoch + 1) % settings.evaluate_every == 0 or epoch + 1 == settings.epochs:
                 measured = network if average is None else average.network
                 group.take_buffers_of_first(measured)
@@ -132,46 +151,26 @@ def train(
     return done
 
 
-class RunningLoss:
-    """Prints the mean loss of every so many steps of one epoch, and keeps it in `lines`."""
-
-    def __init__(self, epoch: int, every: int | None) -> None:
-        """`epoch` counts from 1; with `every` None nothing is printed, and no step waits for the device."""
-        self.epoch, self.every = epoch, every
-        self.lines: list[dict[str, float]] = []
-        self._total: Tensor | float = 0.0
-        self._step = 0
-
-    def add(self, loss: Tensor) -> None:
-        """Adds the loss of a step, a scalar."""
-        if self.every is None:
-            return
-        self._step += 1
-        self._total = self._total + loss.detach()
-        if self._step % self.every == 0:
-            mean = float(self._total) / self.every
-            self.lines.append({"step": self._step, "loss": mean})
-            print(f"[{self.epoch}, {self._step:,}] loss {mean:.3f}", flush=True)
-            self._total = 0.0
-
-
 def _train_epoch(
     one_step: Step,
     batches: Iterator[Batch],
     settings: Training,
     epoch: int,
-    keys: ShuffledKeys,
-    running: RunningLoss | None = None,
+    keys: EpochKeys,
+    part: PartialEpoch | None = None,
+    regularly: Regularly | None = None,
 ) -> dict[str, float]:
-    """One pass over the batches. Returns the mean `loss` over its samples, and the means of `hard` and `soft` where the
-    criterion returns them.
+    """One pass over the batches, those after the `part` that is done; they are added to it. Returns the mean `loss`
+    over its samples, and the means of `hard` and `soft` where the criterion returns them. `regularly` is called after
+    each step of the optimizer.
     """
+    part = part or PartialEpoch(RunningLoss(epoch + 1, None))
     network, stepper, steps = one_step.network, one_step.stepper, len(keys)
     network.train()
     for module in stepper.frozen:
         module.eval()
-    totals, count, started = dict[str, Tensor](), 0, time.perf_counter()
-    for step, batch in enumerate(batches, start=epoch * steps):
+    started, before = time.perf_counter(), part.seconds
+    for step, batch in enumerate(batches, start=epoch * steps + part.batches):
         for parameters in stepper.optimizer.param_groups:
             parameters["lr"] = learning_rate(step, steps, settings)
         with named_errors(network, batch[0], "failed in a step", f"{section_of(settings)}.batch_size"):
@@ -184,13 +183,28 @@ def _train_epoch(
                 f"torch.compile: the first step took {waited:,.1f} s, which later ones have to make up for",
                 flush=True,
             )
-        for name, term in zip(("loss", "hard", "soft"), terms, strict=True):
-            if term is not None:  # added up on the device: no step waits for the host
-                totals[name] = totals.get(name, 0) + term * size
-        count += size
-        if running is not None:
-            running.add(terms.total)
-    return {name: float(total) / count for name, total in totals.items()}
+        part.add(dict(zip(("loss", "hard", "soft"), terms, strict=True)), size)
+        part.running.add(terms.total)
+        part.seconds = before + time.perf_counter() - started
+        if regularly is not None and stepper.is_between_steps and place + 1 < steps:
+            regularly()
+    means = part.means
+    part.seconds = before + time.perf_counter() - started  # with what the device had left to do
+    return means
+
+
+def _keep_part(
+    part: PartialEpoch,
+    epoch: int,
+    settings: Training,
+    folder: Path,
+    check_unchanged: Callable[[], None],
+    save: Callable[[], None],
+) -> None:
+    """Writes a checkpoint within an epoch, unless what was computed is not to be kept, which raises."""
+    require_finite(part.means, epoch + 1, settings, folder)
+    check_unchanged()
+    save()
 
 
 def _require_batches(network: nn.Module, data: BatchedData, settings: Training, device: torch.device) -> None:

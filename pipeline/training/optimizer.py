@@ -78,6 +78,11 @@ class Stepper:
             self.finish()
 
     @property
+    def is_between_steps(self) -> bool:
+        """Whether no gradient waits for a step."""
+        return not self._batches
+
+    @property
     def steps_next(self) -> bool:
         """Whether a step follows the next batch."""
         return self._batches + 1 == self.settings.accumulate

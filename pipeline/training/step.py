@@ -19,6 +19,9 @@ from decant.pipeline.training.recorded import Recorded, Recorder
 Batch = tuple[Any, ...]
 """What a dataset yields: inputs (B, …), then labels, and for a distilled student teacher logits."""
 
+Call = Callable[[nn.Module, Any, str], Any]
+"""(network, inputs, the setting to name where memory runs out) → outputs, as many as the batch has labels."""
+
 Criterion = Callable[..., Tensor | Terms]
 """(outputs (B, C), *what the dataset yields after the input, progress=share of the training done) → loss, or loss with
 its hard and soft terms.
@@ -40,13 +43,14 @@ class Step:
         record: bool = False,
         recorder: Recorder[tuple[Terms, Gradients]] | None = None,
         parallel: DataParallel | None = None,
+        call: Call = forward,
     ) -> None:
         """With `record`, forward and backward pass are recorded and replayed where nothing stands against it: no
         accumulated gradients, no scaler, no compiled network. `recorder` is that of `Recorded`. With `parallel` a batch
         has the rows of this rank, and loss and gradient are those of the whole batch.
         """
         self.network, self.criterion, self.stepper, self.settings = network, criterion, stepper, settings
-        self.parallel = parallel
+        self.parallel, self._call = parallel, call
         self._parameters = list(network.parameters())
         self._setting = f"{section_of(settings)}.batch_size"
         self._device = self._parameters[0].device
@@ -84,7 +88,7 @@ class Step:
         recording to the stream of the step before it.
         """
         with autocast(self._device, self.settings.precision):
-            outputs = forward(self.network, inputs, self._setting)
+            outputs = self._call(self.network, inputs, self._setting)
         loss = self.criterion(outputs, *targets, progress=progress)
         terms = loss if isinstance(loss, Terms) else Terms(loss)
         self.stepper.backward(terms.total, len(outputs))

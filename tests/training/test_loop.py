@@ -49,9 +49,12 @@ def run(
     network: str = "conv",
     each_step: Callable[[], object] = lambda: None,
     shares: NDArray[np.float64] | None = None,
+    random: bool = False,
     **settings: Any,
 ) -> dict[str, Tensor]:
-    """Trains a small network; its weights. `stop_after` raises in the middle of the epoch after that many."""
+    """Trains a small network; its weights. `stop_after` raises in the middle of the epoch after that many; a `random`
+    loss draws a number in each step.
+    """
     chosen = Training(
         **{"network": {"name": network}, "epochs": 3, "batch_size": 128, "lr": 0.05, **settings}
     )
@@ -64,7 +67,7 @@ def run(
         if stop_after is not None and calls == 12 * stop_after + 5:  # 1,437 samples are 12 batches
             raise Stopped
         each_step()
-        return cross_entropy(outputs, labels)
+        return cross_entropy(outputs, labels) * (torch.rand(()) if random else 1)
 
     def evaluate_on(_: nn.Module) -> Metrics:
         return Metrics()
@@ -97,6 +100,68 @@ def test_a_run_stopped_within_an_epoch_ends_with_the_very_weights_of_one_that_wa
     assert (tmp_path / "stopped" / CHECKPOINT).exists()
     resumed = run(splits, tmp_path / "stopped", optimizer=optimizer, lr=0.01)
     assert same(whole, resumed)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"log_every": 2, "random": True},
+        {"accumulate": 3, "average": "ema", "optimizer": "adamw", "lr": 0.01},
+        {"precision": "float16"},
+    ],
+    ids=str,
+)
+def test_a_run_goes_on_from_a_checkpoint_within_an_epoch(
+    splits: Splits, tmp_path: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After 12 + 4 batches, or the last step before them, of 36: what is drawn, added up and logged is as ever."""
+    settings = {"network": "linear", **settings}
+    kept = {**settings, "checkpoint_steps": 1 if "accumulate" in settings else 2}
+    whole = run(splits, tmp_path / "whole", **settings)
+    logged = capsys.readouterr().out
+    with pytest.raises(Stopped):
+        run(splits, tmp_path / "stopped", stop_after=1, **kept)
+    steps = list[int]()
+    resumed = run(splits, tmp_path / "stopped", each_step=lambda: steps.append(1), **kept)
+    assert len(steps) == 36 - 12 - (3 if "accumulate" in settings else 4)
+    assert same(whole, resumed)
+    assert sorted(set(capsys.readouterr().out.splitlines())) == sorted(set(logged.splitlines()))
+    lines = [
+        [{**json.loads(line), "seconds": 0} for line in (tmp_path / name / METRICS).read_text().splitlines()]
+        for name in ("whole", "stopped")
+    ]
+    assert lines[0] == lines[1]
+
+
+def test_a_part_of_an_epoch_is_kept_after_so_many_minutes(splits: Splits, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(splits, tmp_path, stop_after=0, network="linear", checkpoint_minutes=1e-9)
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["within"]["batches"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batches", 0),
+        ("batches", True),
+        ("count", -1),
+        ("seconds", float("nan")),
+        ("totals", {"loss": torch.ones(2)}),
+        ("totals", {"loss": torch.tensor(float("inf"))}),
+        ("generators", {"cpu": torch.ones(3)}),
+        ("running", {}),
+    ],
+)
+def test_a_part_of_an_epoch_that_is_none_is_refused(
+    splits: Splits, tmp_path: Path, name: str, value: object
+) -> None:
+    with pytest.raises(Stopped):
+        run(splits, tmp_path, stop_after=0, network="linear", checkpoint_steps=2)
+    saved = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    saved["within"][name] = value
+    torch.save(saved, tmp_path / CHECKPOINT)
+    with pytest.raises(DamagedError, match="not a checkpoint of this network"):
+        run(splits, tmp_path, network="linear")
 
 
 def test_a_stopped_run_draws_what_one_that_was_not_stopped_does(splits: Splits, tmp_path: Path) -> None:
