@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from decant.pipeline.config.sections import Count, Section
 
@@ -12,9 +18,10 @@ from decant.pipeline.config.sections import Count, Section
 class EncodingSettings(Section):
     """`[cache.encoding]`: a compact way to store the logits."""
 
-    kind: Literal["dense-u8", "sparse"]
+    kind: Literal["dense", "dense-u8", "sparse", "hidden"]
     """ "dense-u8" is a byte for each logit, on a scale of its row; "sparse" is the largest logits of a row, and the
-    mass of all others at each temperature that a student may use.
+    mass of all others at each temperature that a student may use; "dense" is every logit in `dtype`. "hidden", of a
+    language model alone, is what its head is applied to, and the head once: exact at every temperature.
     """
     head: Annotated[int, Field(ge=0, lt=2**16)] | None = None
     """Of sparse: how many of the largest logits of a row are kept, at most the number of classes; None is 64, or 0
@@ -31,13 +38,24 @@ class EncodingSettings(Section):
         Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=16, strict=False)] | None
     ) = None
     """Of sparse: T at which students may learn, in rising order, with 1 among them; None is 1 alone."""
+    views: Count | None = None
+    """Of the draws of a language model's rows: V, how many draws of each row are stored; epoch e of a student reads
+    those of view e mod V. None is 1.
+    """
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A setting that came later is left out where it is not given, so that notes of older runs are found."""
+        return {name: value for name, value in handler(self).items() if name != "views" or value is not None}
 
     @model_validator(mode="after")
     def _fits(self) -> EncodingSettings:
-        if self.kind == "dense-u8" and (self.head is not None or self.temperatures is not None):
+        if self.kind != "sparse" and (self.head is not None or self.temperatures is not None):
             raise ValueError('head: belongs to kind = "sparse", as temperatures do; leave them out')
-        if self.kind == "dense-u8" and (self.draws is not None or self.seed is not None):
+        if self.kind != "sparse" and (self.draws is not None or self.seed is not None):
             raise ValueError('draws: belongs to kind = "sparse", as seed does; leave them out')
+        if self.draws is None and self.views is not None:
+            raise ValueError("views: are other draws; give draws too, or leave it out")
         if self.draws is None and self.head == 0:
             raise ValueError("head: expected a whole number at least 1, or draws beside it, found 0")
         if self.draws is None and self.seed is not None:
@@ -59,12 +77,15 @@ class CacheSettings(Section):
     """How the logits are stored; float16 takes half the space."""
     encoding: Annotated[EncodingSettings | None, BeforeValidator(_encoding_by_name)] = None
     """How they are stored in less: "dense-u8", "sparse", or a table as
-    `{ kind = "sparse", head = 64, temperatures = [1.0, 4.0] }`. None is every logit in `dtype`.
+    `{ kind = "sparse", head = 64, temperatures = [1.0, 4.0] }`. None is every logit in `dtype`, and of a language
+    model "sparse" with a head of 64.
     """
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the teacher computes in."""
     batch_size: Count = 256
     """Samples in a batch of the teacher's pass; it is no part of the key."""
+    tokens_per_batch: Count | None = None
+    """Of a language model, in place of it: tokens in a batch, with padding; None is 4,096. It is no part of the key."""
     from_: Annotated[str | tuple[str, ...] | None, Field(alias="from", min_length=1)] = None
     """A cache file, or the address of one, to use as it is, from a colleague say, instead of the one that this recipe's
     teacher makes; or several of the same data, whose teachers then teach together.
@@ -84,3 +105,12 @@ class CacheSettings(Section):
     inputs; `auto` is the device where that is a GPU and has the room, a copy in memory of what lies on a network
     mount and fits, else the file.
     """
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A setting that came later is left out where it is not given, so that notes of older runs are found."""
+        return {
+            name: value
+            for name, value in handler(self).items()
+            if name != "tokens_per_batch" or value is not None
+        }

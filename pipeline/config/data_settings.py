@@ -75,6 +75,19 @@ def share_or_part(value: Any) -> Any:
 
 READ_BY_ITEM = ("hf", "webdataset", "parquet", "npy")
 """Sources in files whose items are read one by one, as those of a user's own dataset are."""
+TOKENS = "tokens"
+"""The name of data that are texts of a language model."""
+_OF_TOKENS = (
+    "test_share",
+    "rows",
+    "across",
+    "truncation",
+    "targets",
+    "column",
+    "separator",
+    "end_of_text",
+    "chat_template",
+)
 
 
 class DataSettings(Section):
@@ -83,16 +96,22 @@ class DataSettings(Section):
     name: str
     """A dataset that ships, `imagefolder`, `text`, `webdataset`, `parquet` or `npy` for files in `root`, `hf:NAME` for
     one of Hugging Face's hub (`hf:NAME:CONFIG`), `hf` for what `save_to_disk` wrote into `root`, or
-    `package.module:function`.
+    `package.module:function`; `tokens` for the texts of a language model.
     """
     root: str = "data"
-    """Where downloads are kept, or the image folder itself."""
+    """Where downloads are kept, or the image folder itself. Of `tokens`: a .txt, .jsonl or Parquet file, a folder of
+    these, or what `save_to_disk` wrote; `hf:NAME` or `hf:NAME:CONFIG` for texts of Hugging Face's hub; `python-topics`
+    for the reference texts that come with Python.
+    """
     pack: Annotated[Literal["auto", "always", "never"], Field(exclude=True)] = "auto"
     """Whether an image folder is decoded once, into a file beside the caches: where it fits, in any case, or
     never. It decides no pixel, so no run is another for it, and resolved recipes leave it out.
     """
     tokenizer: Annotated[str, Field(min_length=1)] | None = None
-    """What turns texts into tokens: the folder of a tokenizer of the transformers library, or its name on the hub."""
+    """What turns texts into tokens: the folder of a tokenizer of the transformers library, or its name on the hub. Of
+    `tokens` also "bytes", a token for each byte, or "bpe:SIZE", a byte-level BPE of so many tokens that is learnt from
+    the training texts; None is the teacher's.
+    """
     max_length: Count | None = None
     """Tokens that a text is cut at; None is 128."""
     transfer: TransferSettings | None = None
@@ -120,18 +139,73 @@ class DataSettings(Section):
     `"classification"` and floats for `"regression"`.
     """
 
+    test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of `tokens` whose `root` is one corpus: the share of its documents that networks are measured on; None is 0.1."""
+    rows: Literal["documents", "pieces", "packed"] | None = None
+    """Of `tokens`, what a sample is: a document, cut at `max_length`; a piece of `max_length` of one; or `max_length`
+    tokens of all documents one after the other. None is "documents".
+    """
+    across: bool | None = None
+    """Of packed rows: whether a token sees the documents before its own in the row; None is false."""
+    truncation: Literal["left", "right"] | None = None
+    """Of `tokens`: at which end a document is cut; None is "right"."""
+    targets: Literal["all", "assistant"] | None = None
+    """Of `tokens`, what is learnt from: every token, or what the assistant of a chat writes, and completions. None is
+    "all".
+    """
+    column: str | tuple[str, str] | None = None
+    """Of `tokens`: the column of the text or the messages, or the two of a prompt and its completion; None takes
+    `text`, `messages`, or `prompt` and `completion`.
+    """
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    """Of `tokens`: what stands between the documents of a .txt file; None takes a file as one."""
+    end_of_text: bool | None = None
+    """Of `tokens`: whether texts and completions end in the tokenizer's end-of-text token; None is true."""
+    chat_template: Annotated[str, Field(min_length=1)] | None = None
+    """Of `tokens`: a file with the template that chats are written by; None is the tokenizer's own."""
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether these are texts of a language model, which predicts each next token."""
+        return self.name == TOKENS
+
     @model_validator(mode="after")
     def _has_tokenizer(self) -> DataSettings:
         if self.name == "text" and self.tokenizer is None:
             raise ValueError("tokenizer: missing; give the folder of one, or its name on the hub")
         for key in ("tokenizer", "max_length"):
-            if self.name != "text" and getattr(self, key) is not None:
-                raise ValueError(f'{key}: is of texts, name = "text"; leave it out')
+            if self.name not in ("text", TOKENS) and getattr(self, key) is not None:
+                raise ValueError(f'{key}: is of texts, name = "text" or "tokens"; leave it out')
+        for key in _OF_TOKENS:
+            if not self.of_tokens and getattr(self, key) is not None:
+                raise ValueError(f'{key}: is of texts of a language model, name = "tokens"; leave it out')
+        return self
+
+    @model_validator(mode="after")
+    def _fits_tokens(self) -> DataSettings:
+        if not self.of_tokens:
+            return self
+        for key in ("transfer", "task"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"{key}: is of samples with labels, and these are tokens; leave it out")
+        if self.max_length == 1:
+            raise ValueError("max_length: expected 2 or more, as a token is predicted from those before it")
+        if self.across is not None and self.rows != "packed":
+            raise ValueError('across: is of rows = "packed"; leave it out')
+        if self.truncation is not None and self.rows not in (None, "documents"):
+            raise ValueError('truncation: is of rows = "documents"; leave it out')
+        if self.test is not None and self.test_share is not None:
+            raise ValueError("test_share: give either that, of the documents, or `test`, a part of its own")
+        share = self.validation.share if self.validation else None
+        if self.validation and self.validation.seed:
+            raise ValueError("validation.seed: a document's part is decided by its content; leave it out")
+        if share is not None and share + (self.test_share or 0.1) >= 1:
+            raise ValueError("validation.share: leaves no document to train on beside test_share")
         return self
 
     @model_validator(mode="after")
     def _has_parts(self) -> DataSettings:
-        parts = self.name == "imagefolder" or self.name in READ_BY_ITEM or ":" in self.name
+        parts = self.name in ("imagefolder", TOKENS, *READ_BY_ITEM) or ":" in self.name
         if self.transfer and self.transfer.part and not parts:
             raise ValueError(f"transfer.part: {self.name} has train and test parts alone; set transfer.share")
         if self.validation and self.validation.part and not parts and self.name != "text":
@@ -152,12 +226,15 @@ class DataSettings(Section):
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A setting that came later is left out where it is not given, so that notes of older runs are found."""
-        return {name: value for name, value in handler(self).items() if name != "validation" or value}
+        later = ("validation", *_OF_TOKENS)
+        return {
+            name: value for name, value in handler(self).items() if name not in later or value is not None
+        }
 
     @model_validator(mode="after")
     def _fits_source(self) -> DataSettings:
         own = ":" in self.name or self.name in READ_BY_ITEM
-        if self.test is not None and self.name not in ("imagefolder", "text") and not own:
+        if self.test is not None and self.name not in ("imagefolder", "text", TOKENS) and not own:
             raise ValueError(f"test: {self.name} has one test part; leave it out")
         taken = ("train", self.transfer.part if self.transfer else None)
         if self.test is not None and self.test in taken:

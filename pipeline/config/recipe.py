@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from decant.cache.io.opening import open_read
 from decant.cache.io.redaction import without_secrets
+from decant.pipeline.config import language_settings
 from decant.pipeline.config.data_settings import share_or_part
 from decant.pipeline.config.messages import problems_in_words
 from decant.pipeline.config.settings import Settings, StudentSettings
@@ -34,6 +35,7 @@ _DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ 
 _PATHS = (
     ("data", "root"),
     ("data", "tokenizer"),
+    ("data", "chat_template"),
     ("teacher", "weights"),
     ("knowledge", "weights"),
     ("student", "weights"),
@@ -229,6 +231,7 @@ def _validate(content: dict[str, Any], source: str) -> Settings:
     dates = list(_dates(content))
     if dates:
         raise RecipeError(f"{source}: {', '.join(dates)}: dates and times have no place in a recipe")
+    content = language_settings.with_defaults(content)
     try:
         # Through JSON, in which a list may stand for a tuple while every other type stays exact.
         return Settings.model_validate_json(json.dumps(content))

@@ -5,6 +5,7 @@ views_settings.py     [views]
 training_settings.py  [teacher], [knowledge] and [student]
 cache_settings.py     [cache]
 sweep_settings.py     [sweep]
+language_settings.py  what a recipe of a language model may say
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from decant.pipeline.config.data_settings import (
     TransferSettings,
     ValidationSettings,
 )
+from decant.pipeline.config.language_settings import misfits
 from decant.pipeline.config.objectives import Builtin
 from decant.pipeline.config.sections import Section
 from decant.pipeline.config.sweep_settings import SweepSettings
@@ -78,6 +80,13 @@ class Settings(Section):
         if self.cache.from_ is None:
             return 1 if self.knowledge is None else 2
         return 1 if isinstance(self.cache.from_, str) else len(self.cache.from_)
+
+    @model_validator(mode="after")
+    def _fits_its_data(self) -> Settings:
+        misfit = next(misfits(self), None)
+        if misfit is not None:
+            raise ValueError(misfit)
+        return self
 
     @model_validator(mode="after")
     def _chooses_by_validation(self) -> Settings:

@@ -54,6 +54,7 @@ LayerNames = Annotated[
 ]
 """Names, or one."""
 _LATER = {
+    "tokens_per_batch": None,
     "weights_key": None,
     "classes": None,
     "class_weights": None,
@@ -76,11 +77,17 @@ class Training(Section):
     """How a network is trained; the same keys in `[teacher]` and `[student]`."""
 
     network: NetworkField
-    """A network that ships, `torchvision:NAME`, `timm:NAME`, `transformers:NAME` or `package.module:function`."""
+    """A network that ships, `torchvision:NAME`, `timm:NAME`, `transformers:NAME` or `package.module:function`. Of a
+    language model: `transformers:NAME` for one with its weights, from a folder, a .gguf file or the hub; a kind of the
+    transformers library with fresh weights, as `{ name = "llama", hidden_size = 64, num_hidden_layers = 2 }`; or of a
+    student `{ name = "cut", layers = [0, 2] }` for those layers of its teacher.
+    """
     epochs: Count
     """Passes over the training part."""
     batch_size: Count = 128
     """Samples in a step."""
+    tokens_per_batch: Count | None = None
+    """Of a language model, in place of it: tokens in a step, with padding; None is 4,096."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """The optimizer of torch.optim."""
     lr: Annotated[float, Field(gt=0)] = 0.1

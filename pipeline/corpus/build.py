@@ -6,7 +6,8 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,29 +56,70 @@ def tokenise(
     texts cannot be read or tokenised; MismatchError, DamagedError, StorageError.
     """
     place = Path(path)
-    tokenizer = load_tokenizer(str(tokenizer)) if isinstance(tokenizer, str | os.PathLike) else tokenizer
-    if not hasattr(tokenizer, "get_vocab") or not callable(tokenizer):
-        raise DataError(
-            f"tokenizer: expected one of transformers, found {type(tokenizer).__name__}; wrap one of tokenizers as "
-            "transformers.PreTrainedTokenizerFast(tokenizer_object=…)"
-        )
-    tokeniser = Tokeniser(tokenizer, targets, end_of_text)
-    read = partial(read_documents, texts, column, separator)
-    identity = {
-        "texts": _digest(read()),
-        "tokenizer": tokenizer_identity(tokenizer),
-        "options": {"targets": targets, "end_of_text": end_of_text},
-    }
-    if place.exists():
-        return _found(place, identity, tokenizer)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(lock_path(place), waiting=lambda holder: say_once(f"{place}: waits for {holder}")):
-            if not place.exists():  # another process may have written it while this one waited
-                _write(place, read(), tokeniser, identity, num_ids(tokenizer), targets)
-    except OSError as error:
-        raise storage_error(error, place, "writing the tokens") from error
-    return _found(place, identity, tokenizer)
+    request = TokenRequest.of(texts, tokenizer, targets, column, separator, end_of_text)
+    return request.found_or_made(place)
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """Texts that are to become tokens, and how. Reads all texts once, for their digest."""
+
+    identity: dict[str, Any]
+    """Of the texts, the tokenizer and the options, by which a token file is told from another."""
+    tokenizer: Any
+    _read: Callable[[], Iterator[tuple[str, Document]]]
+    _tokeniser: Tokeniser
+
+    @classmethod
+    def of(
+        cls,
+        texts: Source,
+        tokenizer: Any,
+        targets: Targets = "all",
+        column: Column = None,
+        separator: str | None = None,
+        end_of_text: bool = True,
+    ) -> TokenRequest:
+        """The arguments are those of `tokenise`. Raises DataError."""
+        tokenizer = load_tokenizer(str(tokenizer)) if isinstance(tokenizer, str | os.PathLike) else tokenizer
+        if not hasattr(tokenizer, "get_vocab") or not callable(tokenizer):
+            raise DataError(
+                f"tokenizer: expected one of transformers, found {type(tokenizer).__name__}; wrap one of tokenizers as "
+                "transformers.PreTrainedTokenizerFast(tokenizer_object=…)"
+            )
+        read = partial(read_documents, texts, column, separator)
+        identity = {
+            "texts": texts_identity(read()),
+            "tokenizer": tokenizer_identity(tokenizer),
+            "options": {"targets": targets, "end_of_text": end_of_text},
+        }
+        return cls(identity, tokenizer, read, Tokeniser(tokenizer, targets, end_of_text))
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits of the identity, for the name of a file."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
+
+    def found_or_made(self, place: Path) -> Corpus:
+        """The token file at `place`, which is written where there is none. Raises as `tokenise` does."""
+        if place.exists():
+            return _found(place, self.identity, self.tokenizer)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with exclusive(lock_path(place), waiting=lambda holder: say_once(f"{place}: waits for {holder}")):
+                if not place.exists():  # another process may have written it while this one waited
+                    masked = self.identity["options"]["targets"] != "all"
+                    _write(
+                        place,
+                        self._read(),
+                        self._tokeniser,
+                        dict(self.identity),
+                        num_ids(self.tokenizer),
+                        masked=masked,
+                    )
+        except OSError as error:
+            raise storage_error(error, place, "writing the tokens") from error
+        return _found(place, self.identity, self.tokenizer)
 
 
 def _found(path: Path, identity: dict[str, Any], tokenizer: Any) -> Corpus:
@@ -101,7 +143,8 @@ def _write(
     tokeniser: Tokeniser,
     identity: dict[str, Any],
     count: int,
-    targets: Targets,
+    *,
+    masked: bool,
 ) -> None:
     digest, empty = _Digest(), _Empty()
 
@@ -120,7 +163,7 @@ def _write(
                 f"{path}: {'all documents are empty' if digest.count else 'there are no documents'}"
             )
 
-    write_tokens(path, tokens(), count, identity, masked=targets != "all")
+    write_tokens(path, tokens(), count, identity, masked=masked)
     if empty.count:
         say(
             f"{path}: {empty.count:,} of {digest.count:,} documents are empty and left out, the first is {empty.first}"
@@ -136,7 +179,8 @@ def _check(tokens: Tokens, count: int, where: str) -> None:
         )
 
 
-def _digest(documents: Iterator[tuple[str, Document]]) -> dict[str, Any]:
+def texts_identity(documents: Iterator[tuple[str, Document]]) -> dict[str, Any]:
+    """How many documents there are, and the SHA-256 of their content."""
     digest = _Digest()
     for _ in digest.seen(documents):
         pass

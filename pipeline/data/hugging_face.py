@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,22 +146,33 @@ def _saved(settings: DataSettings, split: Split) -> Any:
         return load_from_disk(str(root / there[0]))
 
 
-def _of_hub(settings: DataSettings, split: Split) -> Any:
-    """The part of a dataset of the hub, or of a folder that `datasets` reads."""
+def load_parts(name_of_data: str, setting: str = "data.name") -> Mapping[str, Any]:
+    """The parts of a dataset of the hub, `hf:NAME` or `hf:NAME:CONFIG`, or of a folder that `datasets` reads; no code
+    of it is run. setting: what messages call the name. Raises DataError.
+    """
+    optional("datasets", "datasets", DataError)
     from datasets import load_dataset
 
-    _, name, *config = settings.name.split(":")
+    _, name, *config = name_of_data.split(":")
     if not name or len(config) > 1:
-        raise DataError(f"data.name {settings.name!r}: expected hf:NAME or hf:NAME:CONFIG")
+        raise DataError(f"{setting} {name_of_data!r}: expected hf:NAME or hf:NAME:CONFIG")
     if name == "pandas":
         raise DataError(
-            f"data.name {settings.name!r}: reads pickles, which may hold code; write Parquet files, for data.name = "
+            f"{setting} {name_of_data!r}: reads pickles, which may hold code; write Parquet files, for {setting} = "
             '"parquet"'
         )
     # Versions before 4 run a script of the dataset's, or ask on the terminal whether to.
     can_run = "trust_remote_code" in inspect.signature(load_dataset).parameters
-    with _named(settings.name):
-        parts = load_dataset(name, *config, **({"trust_remote_code": False} if can_run else {}))
+    with _named(name_of_data):
+        parts: Mapping[str, Any] = load_dataset(
+            name, *config, **({"trust_remote_code": False} if can_run else {})
+        )
+    return parts
+
+
+def _of_hub(settings: DataSettings, split: Split) -> Any:
+    """The part of a dataset of the hub, or of a folder that `datasets` reads."""
+    parts = load_parts(settings.name)
     names = part_names(settings, split)
     there = [part for part in names if part in parts]
     if not there:

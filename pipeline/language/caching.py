@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +30,7 @@ from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.language.batches import TeacherBatch, batches, plan
 from decant.pipeline.language.building import Fill, build, first_of_blocks, positions_of
+from decant.pipeline.language.deciding import deciding_settings
 from decant.pipeline.language.head import CausalModel
 from decant.pipeline.language.shift import ShiftGuard
 from decant.pipeline.own_loop import teacher as teachers
@@ -42,21 +42,6 @@ Rows: TypeAlias = Callable[[], Mapping[str, NDArray[Any]]]
 """Gives the encoded rows (q, …) of some positions, by table; waits for a device if need be."""
 
 _PROBE_TOKENS = 32
-_SETTINGS = (
-    "model_type",
-    "rope_theta",
-    "rope_parameters",
-    "rope_scaling",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "sliding_window",
-    "attn_logit_softcapping",
-    "final_logit_softcapping",
-    "logits_scaling",
-    "logit_scale",
-)
-"""What of a configuration decides logits, and is not in the weights."""
 
 
 def cache_logits(
@@ -237,8 +222,7 @@ def _manifest(
     views: int,
     name: str | None,
 ) -> Manifest:
-    config = getattr(model.network, "config", None)
-    settings = {key: value for key in _SETTINGS if (value := getattr(config, key, None)) is not None}
+    settings = deciding_settings(getattr(model.network, "config", None))
     return Manifest.build(
         num_samples=len(samples),
         num_outputs=model.num_outputs,
@@ -247,7 +231,7 @@ def _manifest(
         positions=positions,
         teacher={
             **teachers.identity(model.network, name),
-            **({"settings": json.loads(json.dumps(settings, default=str))} if settings else {}),
+            **({"settings": settings} if settings else {}),
         },
         data=samples.identity,
     )

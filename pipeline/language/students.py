@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from decant.pipeline.errors import ModelError
+from decant.pipeline.networks.causal import cut_config
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -28,21 +28,32 @@ def cut_layers(teacher: Network, layers: Sequence[int]) -> Network:
     >>> bool((student.model.layers[1].mlp.up_proj.weight == teacher.model.layers[3].mlp.up_proj.weight).all())
     True
     """
-    config = getattr(teacher, "config", None)
-    count = getattr(config, "num_hidden_layers", None)
+    count, chosen = _count(teacher), [int(layer) for layer in layers]
+    if not chosen or any(not 0 <= layer < count for layer in chosen):
+        raise ModelError(f"layers: expected numbers from 0 to {count - 1}, found {chosen}")
+    student: Any = type(teacher)(cut_config(getattr(teacher, "config", None), count, chosen))
+    take_layers(student, teacher, chosen)
+    first = next(teacher.parameters())
+    made: Network = student.to(device=first.device, dtype=first.dtype).train(teacher.training)
+    return made
+
+
+def take_layers(student: nn.Module, teacher: nn.Module, layers: Sequence[int]) -> None:
+    """Copies those layers of a teacher, its embeddings, final norm and head into a student that has as many layers.
+    Raises ModelError as `cut_layers` does.
+    """
+    prefix = _layers_of(teacher, _count(teacher))
+    student.load_state_dict(_renamed(teacher, prefix, list(layers)))
+
+
+def _count(teacher: nn.Module) -> int:
+    """The number of layers. Raises ModelError where that is not known."""
+    count = getattr(getattr(teacher, "config", None), "num_hidden_layers", None)
     if not isinstance(count, int):
         raise ModelError(
             f"{type(teacher).__name__}: has no config.num_hidden_layers; causal models of transformers do"
         )
-    chosen = [int(layer) for layer in layers]
-    if not chosen or any(not 0 <= layer < count for layer in chosen):
-        raise ModelError(f"layers: expected numbers from 0 to {count - 1}, found {chosen}")
-    prefix = _layers_of(teacher, count)
-    student: Any = type(teacher)(_cut(config, count, chosen))
-    student.load_state_dict(_renamed(teacher, prefix, chosen))
-    first = next(teacher.parameters())
-    made: Network = student.to(device=first.device, dtype=first.dtype).train(teacher.training)
-    return made
+    return count
 
 
 def _layers_of(network: nn.Module, count: int) -> str:
@@ -57,16 +68,6 @@ def _layers_of(network: nn.Module, count: int) -> str:
             f"{type(network).__name__}: {len(found)} lists of {count} layers are found in it, where one is expected"
         )
     return f"{found[0]}."
-
-
-def _cut(config: Any, count: int, chosen: list[int]) -> Any:
-    """A configuration of the chosen layers, with what it says of each."""
-    cut = copy.deepcopy(config)
-    for name, value in vars(config).items():
-        if isinstance(value, list | tuple) and len(value) == count and name != "architectures":
-            setattr(cut, name, type(value)(value[layer] for layer in chosen))
-    cut.num_hidden_layers = len(chosen)
-    return cut
 
 
 def _renamed(network: nn.Module, prefix: str, chosen: list[int]) -> dict[str, torch.Tensor]:

@@ -14,32 +14,15 @@ from torch import nn
 
 from decant.pipeline.errors import ModelError, WeightsError
 from decant.pipeline.networks.builders import Shape
-from decant.pipeline.networks.room import require_room
+from decant.pipeline.networks.library_config import (
+    MOST_LAYERS,
+    UNTOLD,
+    build,
+    one_line,
+    require_not_deep,
+    without_code,
+)
 from decant.pipeline.support.plugins import optional
-
-_MOST_LAYERS = 1_000
-_UNTOLD = {
-    "_name_or_path",
-    "architectures",
-    "dtype",
-    "id2label",
-    "label2id",
-    "torch_dtype",
-    "transformers_version",
-}
-
-_CODE = {
-    "_attn_implementation",
-    "_attn_implementation_internal",
-    "_experts_implementation",
-    "attn_implementation",
-    "auto_map",
-    "custom_pipelines",
-    "experts_implementation",
-    "quantization_config",
-    "use_kernels",
-}
-"""Settings of a configuration by which the library fetches and runs code, such as kernels of the hub."""
 
 
 def bert(
@@ -56,8 +39,8 @@ def bert(
     """`layers` of `heads` attention heads on `hidden` units, with `intermediate` units between; 110 million parameters
     at 768, 12, 12, 3072.
     """
-    if not 1 <= layers <= _MOST_LAYERS:
-        raise ModelError(f"layers must be 1 to {_MOST_LAYERS:,}, got {layers}")
+    if not 1 <= layers <= MOST_LAYERS:
+        raise ModelError(f"layers must be 1 to {MOST_LAYERS:,}, got {layers}")
     transformers = optional("transformers", "text", ModelError)
     config = transformers.BertConfig(
         vocab_size=vocabulary,
@@ -70,7 +53,7 @@ def bert(
         max_position_embeddings=input_shape[0],
         num_labels=num_classes,
     )
-    return _built(transformers.BertForSequenceClassification, config)
+    return build(transformers.BertForSequenceClassification, config)
 
 
 def read_configuration(
@@ -99,7 +82,7 @@ def read_configuration(
         )
     settings = json.loads(config.to_json_string(use_diff=False))
     return {
-        **{key: settings[key] for key in sorted(settings) if key not in _UNTOLD},
+        **{key: settings[key] for key in sorted(settings) if key not in UNTOLD},
         "num_labels": num_classes,
     }
 
@@ -115,7 +98,7 @@ def _configuration(name: str) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"its configuration cannot be read: {_one_line(error)}") from error
+        raise ModelError(f"its configuration cannot be read: {one_line(error)}") from error
 
 
 def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> tuple[nn.Module, str]:
@@ -126,14 +109,12 @@ def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> tuple[nn.M
     Raises WeightsError where weights cannot be had. No code of the folder or hub is run.
     """
     transformers = optional("transformers", "text", ModelError)
-    deep = next((key for key, value in config.items() if "layers" in key and _is_deep(value)), None)
-    if deep is not None:
-        raise ModelError(f"{deep} must be at most {_MOST_LAYERS:,}, got {config[deep]}")
-    held = _without_code(config)
+    require_not_deep(config)
+    held = without_code(config)
     made = transformers.AutoConfig.for_model(held.pop("model_type"), **held)
     kind = transformers.AutoModelForSequenceClassification
     if not fetch:
-        return _built(functools.partial(kind.from_config, trust_remote_code=False), made), ""
+        return build(functools.partial(kind.from_config, trust_remote_code=False), made), ""
     try:
         with _quiet(transformers):
             body, info = kind.from_pretrained(
@@ -145,19 +126,8 @@ def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> tuple[nn.M
                 output_loading_info=True,
             )
     except (OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"cannot fetch its weights: {_one_line(error)}") from error
+        raise WeightsError(f"cannot fetch its weights: {one_line(error)}") from error
     return body.float(), _fresh_layers(info, config["num_labels"])
-
-
-def _is_deep(value: object) -> bool:
-    return isinstance(value, int | float) and value > _MOST_LAYERS
-
-
-def _without_code(config: Any) -> Any:
-    """A configuration without what has the library fetch code: it may come from the hub, or from a run folder."""
-    if not isinstance(config, dict):
-        return config
-    return {name: _without_code(value) for name, value in config.items() if name not in _CODE}
 
 
 def _fresh_layers(info: dict[str, Any], num_classes: int) -> str:
@@ -173,15 +143,6 @@ def _plain(names: Sequence[str]) -> list[str]:
     return [name.lower() for name in names]
 
 
-def _built(builder: Any, config: Any) -> nn.Module:
-    try:
-        require_room(lambda: builder(config))
-        body: nn.Module = builder(config)
-    except (TypeError, ValueError) as error:
-        raise ModelError(_one_line(error)) from error
-    return body.float()
-
-
 @contextlib.contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
     """Without the library's bars, and its word on a fresh last layer."""
@@ -195,7 +156,3 @@ def _quiet(transformers: Any) -> Iterator[None]:
         log.set_verbosity(level)
         if bar:
             log.enable_progress_bar()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

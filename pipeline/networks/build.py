@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from decant.pipeline.errors import ModelError, PipelineError, is_out_of_memory
-from decant.pipeline.networks import registry
-from decant.pipeline.networks.preprocess import Network
-from decant.pipeline.networks.spec import KEPT_CLASSES, NetworkSpec
-from decant.pipeline.networks.text import TextNetwork, build_text_network
+from decant.pipeline.networks import causal, registry
+from decant.pipeline.networks.spec import CAUSAL, KEPT_CLASSES, NetworkSpec
+from decant.pipeline.networks.text import build_text_network
 from decant.pipeline.support.plugins import in_words
 from decant.pipeline.support.source_code import warn_without_source
 
@@ -45,7 +46,9 @@ def build_network(spec: NetworkSpec, seed: int = 0, fetch: bool = True) -> nn.Mo
     return network
 
 
-def _built(spec: NetworkSpec, fetch: bool) -> Network | TextNetwork:
+def _built(spec: NetworkSpec, fetch: bool) -> Any:
+    if CAUSAL in spec.args:
+        return causal.build_causal(spec.args[CAUSAL])
     args = {name: value for name, value in spec.args.items() if name != KEPT_CLASSES}
     if "vocabulary" in args:
         return build_text_network(

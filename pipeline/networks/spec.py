@@ -17,6 +17,8 @@ from decant.pipeline.views import ViewedData
 
 KEPT_CLASSES = "kept_classes"
 """The argument that says which outputs of a network of more classes are kept: `{columns = [2, 5, 9], of = 10}`."""
+CAUSAL = "causal"
+"""The argument that holds the whole configuration of a causal language model of the transformers library."""
 _RESERVED = ("num_classes", "input_shape", "vocabulary", "fetch", KEPT_CLASSES)
 
 
@@ -42,7 +44,7 @@ class NetworkSpec:
 
     def __str__(self) -> str:
         """Name and arguments, without the two that the tokenizer and the network of a text task supply."""
-        hidden = ("vocabulary", "config", KEPT_CLASSES)
+        hidden = ("vocabulary", "config", CAUSAL, KEPT_CLASSES)
         shown = [f"{name}={value}" for name, value in self.args.items() if name not in hidden]
         if KEPT_CLASSES in self.args:
             shown.append(f"classes={self.num_classes} of {self.own_outputs}")

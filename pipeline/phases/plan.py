@@ -5,14 +5,16 @@ Every phase, `status` and `report` get this from a plan, so that they cannot dis
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 from decant.cache import Manifest, Store
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings, Training
+from decant.pipeline.data.samples import has_labels
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.datasets import RecipeData, Splits
 from decant.pipeline.phases.fingerprints import cache_manifest
@@ -24,33 +26,46 @@ from decant.pipeline.support.source_code import is_users
 from decant.pipeline.support.weight_files import content_sha256
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The data, folders and cache of a recipe. Nothing is read or computed before it is needed, and all of it once.
+class Fingerprints(Protocol):
+    """What identifies the data of a recipe."""
 
-    >>> from decant.pipeline.config.recipe import load_recipe
-    >>> plan = Plan.of(load_recipe("digits"), Path("runs/digits"))
-    >>> plan.teacher_folder.name.rpartition("-")[0]
-    'teacher-conv'
-    >>> len(plan.data.student_data)
-    1437
+    @property
+    def teacher_fingerprints(self) -> dict[str, Any]:
+        """The `data` and `views` that a teacher's run folder depends on."""
+
+    @property
+    def student_fingerprints(self) -> dict[str, Any]:
+        """The `data` and `views` that a cache and a student's run folder depend on."""
+
+    @property
+    def validation_fingerprint(self) -> dict[str, Any] | None:
+        """The fingerprint of the validation part; None where the recipe has none."""
+
+
+@dataclass(frozen=True)
+class AnyPlan(ABC):
+    """The folders and the cache of a recipe, whatever its data are. Nothing is read or computed before it is needed,
+    and all of it once.
     """
 
     recipe: Recipe
     base: Path
     """The run folder of the recipe."""
     store: Store
-    data: RecipeData
 
-    @classmethod
-    def of(
-        cls, recipe: Recipe, base: Path, store: Store | None = None, *, decode_images: bool = True
-    ) -> Plan:
-        """The plan of a recipe, with runs in `base` and caches in `store`, by default the usual one.
+    @property
+    @abstractmethod
+    def fingerprints(self) -> Fingerprints:
+        """Of its data."""
 
-        `decode_images` false is for callers that look at no input: see `RecipeData`.
-        """
-        return cls(recipe, base, store or Store(), RecipeData(recipe.settings, decode_images))
+    @property
+    @abstractmethod
+    def has_labels(self) -> bool:
+        """Whether students can be trained on labels alone."""
+
+    @abstractmethod
+    def manifest_of(self, teacher: Result) -> Manifest:
+        """The manifest of the cache that any teacher would lead to."""
 
     @property
     def settings(self) -> Settings:
@@ -58,23 +73,23 @@ class Plan:
         return self.recipe.settings
 
     @cached_property
-    def by_teacher(self) -> tuple[Plan, ...]:
+    def by_teacher(self) -> tuple[Self, ...]:
         """A plan for each teacher of the recipe, whose `teacher…`, `manifest` and `cache…` are of that one; all of
         them share the data.
         """
         return tuple(replace(self, recipe=recipe) for recipe in self.recipe.by_teacher)
 
     @property
-    def splits(self) -> Splits:
-        """The data through their views. Raises DataError and RecipeError, as `RecipeData.splits` does."""
-        return self.data.splits
+    def by_cache(self) -> tuple[Self, ...]:
+        """A plan for each cache that `cache-logits` makes."""
+        return self.by_teacher
 
     @cached_property
     def teacher_folder(self) -> Path:
         """The run folder of the teacher, whether it exists or not. Says once where there is one of images that an older
         version decoded otherwise.
         """
-        fingerprints = {**self.data.teacher_fingerprints, **self._chosen_by(self.settings.teacher)}
+        fingerprints = {**self.fingerprints.teacher_fingerprints, **self._chosen_by(self.settings.teacher)}
         folder = teacher_folder(self.base, self.settings.teacher, fingerprints)
         before = {name: value for name, value in fingerprints["data"].items() if name != "image_decoder"}
         if len(before) < len(fingerprints["data"]) and not folder.exists():
@@ -121,10 +136,6 @@ class Plan:
         """The manifest of the finished teacher's cache. Raises as `teacher` does."""
         return self.manifest_of(self.teacher)
 
-    def manifest_of(self, teacher: Result) -> Manifest:
-        """The manifest of the cache that any other teacher would lead to."""
-        return cache_manifest(self.data.student_data, self.settings.views, teacher, self.settings.cache)
-
     def find_cache(self) -> Path | None:
         """The published cache; None if it has not been built. Raises as `teacher` does."""
         return self.store.find(self.manifest)
@@ -149,12 +160,12 @@ class Plan:
         if self.student_weights is not None:
             more |= {"weights": self._student_weights_sha256}
         return student_folder(
-            self.base, self.settings.student, kind, {**self.data.student_fingerprints, **more}
+            self.base, self.settings.student, kind, {**self.fingerprints.student_fingerprints, **more}
         )
 
     def _chosen_by(self, settings: Training) -> dict[str, Any]:
         """The fingerprint of the validation part, where that decides the weights."""
-        return {"validation": self.data.validation_fingerprint} if settings.chooses else {}
+        return {"validation": self.fingerprints.validation_fingerprint} if settings.chooses else {}
 
     @property
     def student_weights(self) -> Path | None:
@@ -168,3 +179,47 @@ class Plan:
     def _student_weights_sha256(self) -> str | None:
         """The digest of that file, which is read once."""
         return None if self.student_weights is None else content_sha256(self.student_weights)
+
+
+@dataclass(frozen=True)
+class Plan(AnyPlan):
+    """The plan of a recipe whose samples each have a label.
+
+    >>> from decant.pipeline.config.recipe import load_recipe
+    >>> plan = Plan.of(load_recipe("digits"), Path("runs/digits"))
+    >>> plan.teacher_folder.name.rpartition("-")[0]
+    'teacher-conv'
+    >>> len(plan.data.student_data)
+    1437
+    """
+
+    data: RecipeData
+
+    @classmethod
+    def of(
+        cls, recipe: Recipe, base: Path, store: Store | None = None, *, decode_images: bool = True
+    ) -> Plan:
+        """The plan of a recipe, with runs in `base` and caches in `store`, by default the usual one.
+
+        `decode_images` false is for callers that look at no input: see `RecipeData`.
+        """
+        return cls(recipe, base, store or Store(), RecipeData(recipe.settings, decode_images))
+
+    @property
+    def fingerprints(self) -> RecipeData:
+        """Of its data."""
+        return self.data
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether students can be trained on labels alone."""
+        return has_labels(self.data.student_data)
+
+    @property
+    def splits(self) -> Splits:
+        """The data through their views. Raises DataError and RecipeError, as `RecipeData.splits` does."""
+        return self.data.splits
+
+    def manifest_of(self, teacher: Result) -> Manifest:
+        """The manifest of the cache that any other teacher would lead to."""
+        return cache_manifest(self.data.student_data, self.settings.views, teacher, self.settings.cache)

@@ -13,7 +13,7 @@ from decant.cache.io.redaction import without_secrets
 from decant.pipeline.errors import WeightsError
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.registry import weights_size_of
-from decant.pipeline.networks.spec import KEPT_CLASSES, NetworkSpec
+from decant.pipeline.networks.spec import CAUSAL, KEPT_CLASSES, NetworkSpec
 from decant.pipeline.networks.weights import load_weights, save_weights, weights_sha256
 from decant.pipeline.runs.result import RESULT, Result
 from decant.pipeline.support import trust
@@ -62,6 +62,8 @@ def _require_as_large(result: Result, path: Path) -> None:
     would otherwise take their memory first.
     """
     spec = result.network
+    if CAUSAL in spec.args:
+        return  # its file is checked against the network, which is refused where memory does not suffice
     args = {name: value for name, value in spec.args.items() if name != KEPT_CLASSES}
     needed = weights_size_of(spec.name, spec.own_outputs, spec.input_shape, args)
     if needed is not None and path.is_file() and path.stat().st_size < needed:

@@ -29,7 +29,7 @@ def logging_only(settings: Training) -> frozenset[str]:
 _NOT_DECISIVE_IN = {
     "teacher": LOGGING_ONLY,
     "knowledge": LOGGING_ONLY,
-    "cache": {"batch_size", "table"},
+    "cache": {"batch_size", "table", "tokens_per_batch"},
     "student": NOT_DECISIVE,
 }
 

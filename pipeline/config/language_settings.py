@@ -1,0 +1,100 @@
+"""What a recipe of a language model may say, beside what each section checks by itself. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from decant.pipeline.config.data_settings import TOKENS
+from decant.pipeline.config.objectives import BUILTIN, name_of
+
+if TYPE_CHECKING:
+    from decant.pipeline.config.settings import Settings
+
+CUT = "cut"
+"""The name of a student that is made of some layers of its teacher."""
+_OF_SAMPLES = {
+    "class_weights": None,
+    "sampler": (None, "shuffled"),
+    "label_smoothing": 0.0,
+    "batch_norm_ranks": None,
+}
+_TEMPERED = {name_of(kind) for kind in BUILTIN if "temperature" in kind.model_fields}
+_OF_FILES = ("weights", "weights_key")
+
+
+def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of a recipe; of one of a language model with its own default for the objective, whose temperature is
+    1: sparse rows know the teacher's softmax at the temperatures that are declared alone.
+
+    >>> with_defaults({"data": {"name": "tokens"}, "student": {}})["student"]
+    {'objective': {'name': 'kd', 'temperature': 1.0}}
+    """
+    data, student = content.get("data"), content.get("student")
+    if not isinstance(data, dict) or data.get("name") != TOKENS or not isinstance(student, dict):
+        return dict(content)
+    objective = student.get("objective", {"name": "kd"})
+    if isinstance(objective, dict) and objective.get("name") in _TEMPERED:
+        objective = {"name": objective["name"], "temperature": 1.0, **objective}
+    return {**content, "student": {**student, "objective": objective}}
+
+
+def misfits(settings: Settings) -> Iterator[str]:
+    """What a recipe says that is not for language models, or, of any other, is for them alone."""
+    of_tokens = settings.data.of_tokens
+    encoding = settings.cache.encoding
+    sections = {"teacher": settings.teacher, "knowledge": settings.knowledge, "student": settings.student}
+    if not of_tokens:
+        only = 'is of a language model, data.name = "tokens"; leave it out'
+        if encoding is not None and (encoding.kind == "hidden" or encoding.views is not None):
+            yield f"cache.encoding.{'views' if encoding.kind == 'sparse' else 'kind'}: {only}"
+        if settings.cache.tokens_per_batch is not None:
+            yield f"cache.tokens_per_batch: {only}"
+        for name, section in sections.items():
+            if section is not None and section.tokens_per_batch is not None:
+                yield f"{name}.tokens_per_batch: {only}"
+        return
+    instead = "is not of language models; leave it out"
+    if settings.views != type(settings.views)():
+        yield f"views: {instead}"
+    if settings.knowledge is not None:
+        yield f"knowledge: {instead}"
+    if settings.sweep is not None:
+        yield f"sweep: {instead}"
+    if settings.cache.weights is not None or isinstance(settings.cache.from_, tuple):
+        yield "cache.weights: a language model has one teacher; leave it out, and name one file in cache.from"
+    for name, section in sections.items():
+        for key, plain in _OF_SAMPLES.items() if section is not None else ():
+            value = getattr(section, key)
+            if value not in (plain if isinstance(plain, tuple) else (plain,)):
+                yield f"{name}.{key}: {instead}"
+        for key in _OF_FILES:
+            if getattr(section, key, None) is not None:
+                yield (
+                    f'{name}.{key}: a language model with its weights is network = "transformers:FOLDER"; leave it out'
+                )
+    if settings.teacher.classes is not None:
+        yield f"teacher.classes: {instead}"
+    yield from _misfits_of_networks(settings)
+
+
+def _misfits_of_networks(settings: Settings) -> Iterator[str]:
+    teacher, student = settings.teacher.network, settings.student.network
+    for name, network in (("teacher", teacher), ("student", student)):
+        if ":" in network.name and not network.name.startswith("transformers:"):
+            yield (
+                f"{name}.network: a language model is transformers:NAME, or a kind of the transformers library, as "
+                f'{{ name = "llama", hidden_size = 64 }}; found {network.name!r}'
+            )
+    if teacher.name == CUT:
+        yield 'teacher.network: "cut" is a student, of layers of its teacher'
+    layers = student.args.get("layers")
+    if student.name == CUT and not (
+        isinstance(layers, list) and layers and all(type(layer) is int and layer >= 0 for layer in layers)
+    ):
+        yield f"student.network.layers: expected numbers of the teacher's layers from 0, as [0, 2], found {layers!r}"
+    if settings.data.tokenizer is None and not teacher.name.startswith("transformers:"):
+        yield (
+            'data.tokenizer: missing, and a teacher with fresh weights has none; give a folder, "bytes", or '
+            '"bpe:SIZE"'
+        )

@@ -1,0 +1,68 @@
+"""Configurations of the transformers library: what a spec keeps of one, without what has the library run code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from decant.pipeline.errors import ModelError
+from decant.pipeline.networks.room import require_room
+
+MOST_LAYERS = 1_000
+UNTOLD = {
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+    "torch_dtype",
+    "transformers_version",
+}
+"""What of a configuration a spec leaves out."""
+_CODE = {
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "_experts_implementation",
+    "attn_implementation",
+    "auto_map",
+    "custom_pipelines",
+    "experts_implementation",
+    "quantization_config",
+    "use_kernels",
+}
+"""Settings of a configuration by which the library fetches and runs code, such as kernels of the hub."""
+
+
+def without_code(config: Any) -> Any:
+    """A configuration without what has the library fetch code: it may come from the hub, or from a run folder."""
+    if not isinstance(config, dict):
+        return config
+    return {name: without_code(value) for name, value in config.items() if name not in _CODE}
+
+
+def require_not_deep(config: Mapping[str, Any]) -> None:
+    """Raises ModelError for more layers than any network has, which would take long to make."""
+    deep = next((key for key, value in config.items() if "layers" in key and _is_deep(value)), None)
+    if deep is not None:
+        raise ModelError(f"{deep} must be at most {MOST_LAYERS:,}, got {config[deep]}")
+
+
+def build(builder: Any, config: Any) -> nn.Module:
+    """The network that the library makes of a configuration, in float32. Raises ModelError."""
+    try:
+        require_room(lambda: builder(config))
+        body: nn.Module = builder(config)
+    except (TypeError, ValueError) as error:
+        raise ModelError(one_line(error)) from error
+    return body.float()
+
+
+def one_line(error: Exception) -> str:
+    """The words of an error."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _is_deep(value: object) -> bool:
+    return isinstance(value, int | float) and value > MOST_LAYERS

@@ -1,0 +1,164 @@
+"""What a recipe of a language model leads to: its texts, and where its teacher, its caches and its students lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from decant.cache import (
+    Dense,
+    Encoding,
+    LogitCache,
+    Manifest,
+    Positions,
+    Quantised,
+    Sparse,
+    Store,
+    Verify,
+)
+from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.corpus import TokenSamples
+from decant.pipeline.errors import RecipeError
+from decant.pipeline.language.alignment import require_same_samples
+from decant.pipeline.language.building import positions_of
+from decant.pipeline.language.deciding import deciding_settings
+from decant.pipeline.networks.causal import config_of
+from decant.pipeline.networks.spec import CAUSAL
+from decant.pipeline.phases.language.networks import hidden_encoding
+from decant.pipeline.phases.language.sources import Part
+from decant.pipeline.phases.language.texts import LanguageData
+from decant.pipeline.phases.plan import AnyPlan
+from decant.pipeline.runs.result import Result
+
+_HEAD = 64
+
+
+@dataclass(frozen=True)
+class LanguagePlan(AnyPlan):
+    """The plan of a recipe of a language model, and of one of its caches: that of the training part, unless `of_part`
+    was asked for another.
+    """
+
+    data: LanguageData
+    part: Part = "train"
+
+    @classmethod
+    def of(cls, recipe: Recipe, base: Path, store: Store | None = None) -> LanguagePlan:
+        """The plan of a recipe, with runs in `base` and caches in `store`, by default the usual one."""
+        return cls(recipe, base, store or Store(), LanguageData(recipe.settings, base))
+
+    def of_part(self, part: Part) -> Self:
+        """The same with the cache of another part."""
+        return replace(self, part=part)
+
+    @property
+    def by_cache(self) -> tuple[Self, ...]:
+        """A plan for each cache that `cache-logits` makes: students are trained from one, and measured with the others,
+        of texts that they have not seen.
+        """
+        return tuple(self.of_part(part) for part in self.data.parts)
+
+    @property
+    def fingerprints(self) -> LanguageData:
+        """Of its data."""
+        return self.data
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether students can be trained on labels alone: a token's label is the one that follows."""
+        return True
+
+    @property
+    def samples(self) -> TokenSamples:
+        """The samples of the part."""
+        return self.data.samples(self.part)
+
+    @cached_property
+    def positions(self) -> Positions:
+        """The positions of the part's samples that have rows."""
+        return positions_of(self.samples)
+
+    @property
+    def num_views(self) -> int:
+        """V of the part's cache."""
+        given = self.settings.cache.encoding
+        return given.views or 1 if given is not None and self.part == "train" else 1
+
+    def encoding_for(self, teacher: Result) -> Encoding:
+        """How the part's rows are stored: as the recipe says, but rows that students are measured with are never draws.
+
+        Raises RecipeError for more outputs of a row than there are tokens.
+        """
+        settings, outputs = self.settings.cache, self.data.num_outputs
+        given = settings.encoding
+        if given is None:
+            return Sparse(min(_HEAD, outputs))
+        if given.kind == "hidden":
+            return hidden_encoding(self.base, teacher, outputs, settings.precision)
+        if given.kind == "dense":
+            return Dense(settings.dtype)
+        if given.kind == "dense-u8":
+            return Quantised()
+        draws, temperatures = given.draws or 0, given.temperatures or (1.0,)
+        head = given.head if given.head is not None else 0 if draws else min(_HEAD, outputs)
+        if head + draws > outputs:
+            raise RecipeError(
+                f"cache.encoding.{'draws' if draws else 'head'}: {head + draws:,} logits of a row are more than the "
+                f"{outputs:,} tokens; set it lower"
+            )
+        if self.part != "train" and draws:
+            return Sparse(min(_HEAD, outputs), temperatures)
+        return Sparse(head, temperatures, draws, given.seed or 0)
+
+    def manifest_of(self, teacher: Result) -> Manifest:
+        """The manifest of the part's cache that any teacher would lead to."""
+        encoding = self.encoding_for(teacher)
+        config = config_of(teacher.network.args[CAUSAL])
+        return Manifest.build(
+            num_samples=len(self.samples),
+            num_outputs=self.data.num_outputs,
+            num_views=self.num_views,
+            encoding={**encoding.identity, "teacher_precision": self.settings.cache.precision},
+            positions=self.positions,
+            teacher={
+                "network": {"name": config.model_type},
+                "weights_sha256": teacher.weights_sha256,
+                "settings": deciding_settings(config),
+            },
+            data=self.samples.identity,
+        )
+
+    def open_cache(self, part: Part = "train", verify: Verify = "lazy") -> LogitCache:
+        """The cache of a part; for training the file that `cache.from` names, where one is.
+
+        Raises NotMadeError, with the command, where a teacher or cache is missing; FileNotFoundError for a file of
+        `cache.from` that is; MismatchError where a cache is of other tokens, and CacheError for damage.
+        """
+        settings = self.settings.cache
+        given, plan = settings.from_, self.of_part(part)
+        if part == "train" and isinstance(given, str):
+            where: Path | str = given
+        else:
+            lazily = settings.remote == "lazy"
+            found = plan.store.locate(plan.manifest) if lazily else plan.find_cache()
+            if found is None:
+                raise plan.not_built()
+            where = found
+        cache = LogitCache.open(
+            where,
+            verify=verify,
+            table="mapped" if settings.table == "device" else settings.table,
+            lazy=settings.remote == "lazy",
+        )
+        require_same_samples(plan.samples, cache)
+        return cache
+
+    def held_out_cache(self, part: Part, verify: Verify = "lazy") -> LogitCache | None:
+        """The cache of a part that students are measured on; None where the recipe names a cache and has no teacher of
+        its own. Raises as `open_cache` does.
+        """
+        if self.settings.cache.from_ is not None and self.load_teacher() is None:
+            return None
+        return self.open_cache(part, verify)
