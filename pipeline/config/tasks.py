@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 Task = Literal["classification", "regression", "binary", "multilabel"]
+Measured = Literal[Task, "language"]
+"""What networks are measured by: a task of samples with labels, or a language model's positions."""
 SIGMOID: tuple[Task, ...] = ("binary", "multilabel")
 """The tasks whose outputs are logits of a sigmoid each, and not of one softmax."""
 
@@ -25,6 +27,8 @@ class MetricFormat(NamedTuple):
     """Its name in a table."""
     percent: bool = False
     """Whether it is a share in 0..1 that is shown in percent, and a difference of two in points."""
+    less_is_better: bool = False
+    """Whether networks are the better the smaller it is."""
 
     @property
     def scale(self) -> float:
@@ -46,6 +50,10 @@ class MetricFormat(NamedTuple):
         unit = " %" if self.percent else ""
         return self.plain(value) + ("" if spread is None else f" ± {self.plain(spread)}") + unit
 
+    def gain(self, value: float, other: float) -> float:
+        """By how much a value is better than another; below 0 where it is worse."""
+        return other - value if self.less_is_better else value - other
+
     def difference(self, difference: float) -> str:
         """The difference of two values, with its sign: in points where the metric is a percentage."""
         sign = "+" if difference >= 0 else "-"
@@ -61,24 +69,28 @@ class MetricFormat(NamedTuple):
         return f"{self.name}, %" if self.percent else self.name
 
 
-FORMATS: dict[Task, tuple[MetricFormat, ...]] = {
+FORMATS: dict[Measured, tuple[MetricFormat, ...]] = {
     "classification": (
         MetricFormat("top1", "top-1", percent=True),
         MetricFormat("top5", "top-5", percent=True),
         MetricFormat("balanced_accuracy", "balanced accuracy", percent=True),
         MetricFormat("macro_f1", "macro F1", percent=True),
-        MetricFormat("loss", "loss"),
-        MetricFormat("ece", "calibration error", percent=True),
+        MetricFormat("loss", "loss", less_is_better=True),
+        MetricFormat("ece", "calibration error", percent=True, less_is_better=True),
         MetricFormat("agreement", "agreement", percent=True),
     ),
-    "regression": (MetricFormat("r2", "R²"), MetricFormat("mse", "MSE"), MetricFormat("mae", "MAE")),
+    "regression": (
+        MetricFormat("r2", "R²"),
+        MetricFormat("mse", "MSE", less_is_better=True),
+        MetricFormat("mae", "MAE", less_is_better=True),
+    ),
     "binary": (
         MetricFormat("accuracy", "accuracy", percent=True),
         MetricFormat("auc", "AUC", percent=True),
         MetricFormat("ap", "average precision", percent=True),
         MetricFormat("f1", "F1", percent=True),
-        MetricFormat("loss", "loss"),
-        MetricFormat("ece", "calibration error", percent=True),
+        MetricFormat("loss", "loss", less_is_better=True),
+        MetricFormat("ece", "calibration error", percent=True, less_is_better=True),
         MetricFormat("agreement", "agreement", percent=True),
     ),
     "multilabel": (
@@ -86,16 +98,25 @@ FORMATS: dict[Task, tuple[MetricFormat, ...]] = {
         MetricFormat("f1_micro", "micro F1", percent=True),
         MetricFormat("f1_macro", "macro F1", percent=True),
         MetricFormat("exact_match", "exact match", percent=True),
-        MetricFormat("loss", "loss"),
+        MetricFormat("loss", "loss", less_is_better=True),
         MetricFormat("agreement", "agreement", percent=True),
     ),
+    "language": (
+        MetricFormat("perplexity", "perplexity", less_is_better=True),
+        MetricFormat("loss", "loss", less_is_better=True),
+        MetricFormat("kl", "KL to the teacher", less_is_better=True),
+        MetricFormat("accuracy", "next-token accuracy", percent=True),
+        MetricFormat("agreement", "agreement", percent=True),
+        MetricFormat("ece", "calibration error", percent=True, less_is_better=True),
+    ),
 }
-"""The metrics of each task, first the one that networks are compared by, of which more is better."""
+"""The metrics of each task, first the one that networks are compared by."""
 
 
 def formats(metrics: Mapping[str, Any]) -> tuple[MetricFormat, ...]:
     """The metrics of the task that these values are of."""
-    only_of: tuple[tuple[str, Task], ...] = (
+    only_of: tuple[tuple[str, Measured], ...] = (
+        ("perplexity", "language"),
         ("mse", "regression"),
         ("accuracy", "binary"),
         ("exact_match", "multilabel"),

@@ -18,6 +18,9 @@ _BATCHES = (
 )
 
 
+_PROBE_TOKENS = 32
+
+
 class TeacherBatch(NamedTuple):
     """Some samples, each part that sees itself alone as a row of its own, padded on the right."""
 
@@ -98,3 +101,9 @@ def batches(samples: TokenSamples, planned: Iterable[NDArray[np.int64]]) -> Iter
     """The batches of a plan."""
     for indices in planned:
         yield collate(samples, indices)
+
+
+def probe(samples: TokenSamples) -> Tensor:
+    """(2, L) the first tokens of a sample, and the same in the reverse order."""
+    ids = torch.from_numpy(samples.tokens(0)[:_PROBE_TOKENS])
+    return torch.stack([ids, ids.flip(0)])

@@ -28,7 +28,7 @@ from decant.cache import (
 )
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import DataError, ModelError
-from decant.pipeline.language.batches import TeacherBatch, batches, plan
+from decant.pipeline.language.batches import TeacherBatch, batches, plan, probe
 from decant.pipeline.language.building import Fill, build, first_of_blocks, positions_of
 from decant.pipeline.language.deciding import deciding_settings
 from decant.pipeline.language.head import CausalModel
@@ -40,8 +40,6 @@ from decant.pipeline.training.encoding import RowsOnHost, encode_sparse, encodes
 
 Rows: TypeAlias = Callable[[], Mapping[str, NDArray[Any]]]
 """Gives the encoded rows (q, …) of some positions, by table; waits for a device if need be."""
-
-_PROBE_TOKENS = 32
 
 
 def cache_logits(
@@ -235,12 +233,6 @@ def _manifest(
         },
         data=samples.identity,
     )
-
-
-def probe(samples: TokenSamples) -> Tensor:
-    """(2, L) the first tokens of a sample, and the same in the reverse order."""
-    ids = torch.from_numpy(samples.tokens(0)[:_PROBE_TOKENS])
-    return torch.stack([ids, ids.flip(0)])
 
 
 def _check(teacher: object, samples: object, encoding: object, views: int, tokens_per_batch: int) -> None:

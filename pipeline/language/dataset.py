@@ -204,15 +204,23 @@ class TokenDataset(Dataset[dict[str, Any]]):
         return inputs
 
     def _targets(self, indices: NDArray[np.int64], labels: NDArray[np.int64]) -> SparseTargets | Tensor:
-        view = int(self._epoch) % self.cache.num_views
-        encoding = self.cache.manifest.encoding
-        if isinstance(encoding, Hidden):
-            return torch.from_numpy(np.array(self.cache.hidden(indices, view)))
-        if not isinstance(encoding, Sparse):
-            return torch.from_numpy(np.array(self.cache.logits(indices, view)))
-        rows = self.cache.rows(indices, view)
-        require_aligned(self.cache, indices, rows, labels, self.cache.next_log_prob(indices, view))
-        return SparseTargets.from_rows(rows, encoding, self.cache.num_outputs)
+        return targets_of(self.cache, indices, labels, int(self._epoch) % self.cache.num_views)
+
+
+def targets_of(
+    cache: LogitCache, indices: NDArray[np.int64], labels: NDArray[np.int64], view: int
+) -> SparseTargets | Tensor:
+    """The teacher's rows of some samples: sparse ones, logits (Q, C), or hidden states (Q, d). labels: (Q,) the token
+    that follows each. Raises MismatchError where rows are of other places.
+    """
+    encoding = cache.manifest.encoding
+    if isinstance(encoding, Hidden):
+        return torch.from_numpy(np.array(cache.hidden(indices, view)))
+    if not isinstance(encoding, Sparse):
+        return torch.from_numpy(np.array(cache.logits(indices, view)))
+    rows = cache.rows(indices, view)
+    require_aligned(cache, indices, rows, labels, cache.next_log_prob(indices, view))
+    return SparseTargets.from_rows(rows, encoding, cache.num_outputs)
 
 
 def _number(item: Mapping[str, Any]) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from decant.cache import Head
 from decant.pipeline.errors import ModelError, is_out_of_memory
+from decant.pipeline.objectives.chunked import LastLayer
 from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.plugins import in_words
@@ -129,6 +130,10 @@ class CausalModel:
 
         ids, mask: (B, L) int64. Raises ModelError.
         """
+        return self.states(ids, mask)
+
+    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The same with what a gradient needs."""
         if self._head is None:
             return self._logits(self._call(ids, mask), ids)
         caught: list[Tensor] = []
@@ -156,6 +161,28 @@ class CausalModel:
         for some in hidden.split(step):
             found = some if self._head is None else self._after(self._head(some))
             yield found[:, : self.num_outputs].float()
+
+    def last_layer(self, states: Tensor) -> LastLayer | Tensor:
+        """The logits (Q, C) of hidden states (Q, d), which a loss computes some at a time; themselves, where no linear
+        layer was found that makes them.
+        """
+        layer = self._head
+        if layer is None:
+            return states[:, : self.num_outputs]
+        if not isinstance(layer, nn.Linear):
+            return self._after(layer(states))[:, : self.num_outputs]
+        own, scale = len(layer.weight) == self.num_outputs, self._after.scale
+        weight = layer.weight if own else layer.weight[: self.num_outputs]
+        bias = layer.bias if own or layer.bias is None else layer.bias[: self.num_outputs]
+        of_autocast = torch.get_autocast_dtype(states.device.type)
+        return LastLayer(
+            states,
+            weight,
+            bias if bias is None or scale == 1 else bias * scale,
+            scale,
+            self._after.cap,
+            of_autocast if torch.is_autocast_enabled(states.device.type) else None,
+        )
 
     def head(self) -> Head:
         """The head with what is done after it, for a cache of hidden states: weight (C, d), and bias (C,) if any.

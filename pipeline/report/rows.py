@@ -97,7 +97,10 @@ class Gain:
     @property
     def gains(self) -> list[float]:
         """The gain of each seed; both students of a seed start from the same weights."""
-        return [one - other for one, other in zip(self.student.values, self.alone_values, strict=True)]
+        figure = self.student.figure
+        return [
+            figure.gain(one, other) for one, other in zip(self.student.values, self.alone_values, strict=True)
+        ]
 
     @property
     def mean(self) -> float:
@@ -115,23 +118,33 @@ class Gain:
         """
         if self.teacher is None or not self.teacher.values or self.mean <= 0:
             return None
-        gap = self.teacher.mean - statistics.fmean(self.alone_values)
+        gap = self.student.figure.gain(self.teacher.mean, statistics.fmean(self.alone_values))
         return self.mean / gap if gap > 0 else None
 
     @property
     def amount(self) -> str:
         """The mean gain or loss, in words."""
         figure = self.student.figure
+        if figure.less_is_better:
+            worse = "below" if self.mean >= 0 else "above"
+            return f"{figure.difference(abs(self.mean)).removeprefix('+')} {worse} labels only"
         if self.mean < 0:
             return f"{figure.difference(-self.mean).removeprefix('+')} below labels only"
         return f"{figure.difference(self.mean)} over labels only"
+
+    @property
+    def passes_teacher(self) -> bool:
+        """Whether the student is better than its teacher."""
+        if self.teacher is None or not self.teacher.values:
+            return False
+        return self.student.figure.gain(self.student.mean, self.teacher.mean) > 0
 
     def __str__(self) -> str:
         figure = self.student.figure
         line = f"{self.student.name}, {self.student.kind}: {self.amount}"
         if self.error is not None:
             line += f" (standard error {figure.plain(self.error)})"
-        if self.teacher is not None and self.teacher.values and self.student.mean > self.teacher.mean:
+        if self.passes_teacher:
             return f"{line}, and it passes the teacher"
         closed = "" if self.share is None else f", {100 * self.share:.0f} % of the gap to the teacher closed"
         return line + closed

@@ -33,9 +33,10 @@ class Choice:
         self._weights: dict[str, Tensor] = {}
 
     def consider(self, epoch: int, metrics: Mapping[str, Any], network: nn.Module) -> None:
-        """Takes an epoch, counted from 1, as the best if its metric is above that of all before."""
-        value = headline(metrics).value(metrics)
-        if value is None or (self._value is not None and value <= self._value):
+        """Takes an epoch, counted from 1, as the best if its metric is better than that of all before."""
+        figure = headline(metrics)
+        value = figure.value(metrics)
+        if value is None or (self._value is not None and figure.gain(value, self._value) <= 0):
             return
         self.best_epoch, self._value = epoch, value
         if self._keeps:

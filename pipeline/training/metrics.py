@@ -32,6 +32,8 @@ class Metrics(TypedDict, total=False):
     f1_micro: float
     f1_macro: float
     exact_match: float
+    perplexity: float
+    kl: float
 
 
 def measure(

@@ -175,9 +175,9 @@ class SparseTargets:
         """Some of the rows: a slice, a boolean mask (Q,), or their numbers."""
         return self._each(lambda tensor: tensor[rows])
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Self:
         """The same on a device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         names = ("ids", "log_probs", "log_tail", "log_sum_exp", "certain", "log_tau")

@@ -95,7 +95,7 @@ def _lead(gain: Gain, footprints: Footprints) -> str:
     if teacher is None or not teacher.values:
         return lead
     lead += f" The teacher, {teacher.name}, has {figure.with_spread(teacher.mean, teacher.spread)}"
-    if student.mean > teacher.mean:
+    if gain.passes_teacher:
         lead += ", which the student passes"
     elif gain.share is not None:
         lead += f": {100 * gain.share:.0f} % of the gap is closed"

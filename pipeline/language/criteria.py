@@ -1,0 +1,154 @@
+"""The losses of causal students in a recipe: an objective on whatever rows a cache has, or labels alone.
+
+Each takes (outputs, labels (Q,), the teacher's rows, progress) of a batch's positions and returns a mean over these.
+Outputs are a `LastLayer`, whose logits exist for some positions at a time, or the logits (Q, C) themselves.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from decant.cache import Encoding, Hidden, LogitCache, Sparse
+from decant.pipeline import objectives
+from decant.pipeline.config.annealing import Scheduled, at
+from decant.pipeline.config.objectives import Custom, Objective
+from decant.pipeline.errors import RecipeError
+from decant.pipeline.language.teacher_head import TeacherHead
+from decant.pipeline.objectives import SparseTargets, Terms, cross_entropy
+from decant.pipeline.objectives.chunked import LastLayer, by_autograd, chunked, of_labels
+
+Outputs = LastLayer | Tensor
+Criterion = Callable[..., Terms]
+
+_SPARSE: dict[str, Callable[..., Terms]] = {
+    "kd": objectives.sparse_kd,
+    "ce+kl": objectives.sparse_ce_plus_kl,
+    "soft-ce": objectives.sparse_soft_ce,
+    "js": objectives.sparse_js,
+    "rkl": objectives.sparse_rkl,
+    "mse": objectives.sparse_mse,
+}
+_OF_DRAWS = ("kd", "ce+kl", "soft-ce", "mse")
+_DENSE = (
+    *_SPARSE,
+    "dkd",
+    "nkd",
+    "soft-transfer-knowledge",
+    "soft-transfer-data",
+    "soft-transfer-model",
+    "ls",
+)
+"""Those that are means over rows, so that a batch may be compared some rows at a time."""
+
+
+def from_labels(outputs: Outputs, labels: Tensor, progress: float = 0.0) -> Terms:
+    """The mean cross-entropy with the tokens that follow.
+
+    >>> bool(torch.isclose(from_labels(torch.zeros(1, 2), torch.tensor([0])).total, torch.tensor(2.0).log()))
+    True
+    """
+    if isinstance(outputs, LastLayer):
+        return chunked(outputs, of_labels(labels))
+    return Terms(cross_entropy(outputs, labels))
+
+
+def require_objective(objective: Objective, cache: LogitCache) -> None:
+    """Raises RecipeError, naming the setting, for an objective that rows of a cache do not suffice for."""
+    name, encoding = objective.name, cache.manifest.encoding
+    if isinstance(objective, Custom):
+        raise RecipeError(
+            f"student.objective {name!r}: a function of your own gets whole batches of samples, and a language model's "
+            f"positions are compared some at a time: take one of {', '.join(_DENSE)}; "
+            "decant.language.TokenDataset is for a loop of your own"
+        )
+    if name not in _names(encoding):
+        draws = isinstance(encoding, Sparse) and encoding.draws
+        why = (
+            "has draws, which are unbiased for an expectation under the teacher's softmax alone"
+            if draws and name in _SPARSE
+            else "has the largest logits of each position alone"
+            if isinstance(encoding, Sparse) and name in _DENSE
+            else "is of a language model, whose positions are compared one by one"
+        )
+        raise RecipeError(
+            f"student.objective {name!r}: {cache.path} {why}: take {', '.join(_names(encoding))}"
+        )
+    taken = inspect.signature(_function(name, encoding)).parameters
+    for key in ("standardize", "class_weights"):
+        if getattr(objective, key, None) and key not in taken:
+            raise RecipeError(f"student.objective.{key}: is not of a language model's rows; leave it out")
+    if isinstance(encoding, Sparse) and isinstance(getattr(objective, "temperature", None), Scheduled):
+        raise RecipeError(
+            f"student.objective.temperature: {cache.path} has the mass of the outputs that it leaves out at certain "
+            "temperatures alone, and this is a schedule; set one of these, or cache hidden states"
+        )
+
+
+def from_cache(objective: Objective, cache: LogitCache) -> Criterion:
+    """The loss of a distilled student: (outputs, labels (Q,), the teacher's rows, progress=0.0) → terms; rows are
+    `SparseTargets`, logits (Q, C), or hidden states (Q, d) of the teacher. Raises as `require_objective`.
+    """
+    require_objective(objective, cache)
+    encoding = cache.manifest.encoding
+    function = _function(objective.name, encoding)
+    parameters = inspect.signature(function).parameters
+    settings: dict[str, Any] = {key: value for key, value in objective if key in parameters}
+    head = TeacherHead(cache.head) if isinstance(encoding, Hidden) else None
+
+    def teacher_of(rows: SparseTargets | Tensor, some: slice) -> Any:
+        chosen = rows[some]
+        if not isinstance(chosen, Tensor):
+            return chosen
+        return chosen.float() if head is None else head.logits(chosen)
+
+    def criterion(
+        outputs: Outputs, labels: Tensor, rows: SparseTargets | Tensor, progress: float = 0.0
+    ) -> Terms:
+        now = {key: at(value, progress) for key, value in settings.items()}
+
+        def loss(logits: Tensor, some: slice) -> Terms:
+            return function(logits, teacher_of(rows, some), labels[some], **now)
+
+        if not isinstance(outputs, LastLayer):
+            return loss(outputs, slice(None))
+        if isinstance(rows, SparseTargets) and objective.name in ("kd", "ce+kl"):
+            return _fused(objective.name, outputs, rows, labels, now)
+        return chunked(outputs, by_autograd(loss))
+
+    return criterion
+
+
+def _fused(
+    name: str, layer: LastLayer, targets: SparseTargets, labels: Tensor, settings: dict[str, Any]
+) -> Terms:
+    """`kd` or `ce+kl` on sparse rows, in fewer passes over the logits."""
+    given = dict(settings)
+    function: Callable[..., Terms] = objectives.fused_kd
+    if name == "ce+kl":
+        function, given["kl_weight"] = objectives.fused_ce_plus_kl, given.pop("weight")
+    with torch.autocast(layer.hidden.device.type, layer.autocast, enabled=layer.autocast is not None):
+        return function(
+            layer.hidden,
+            layer.weight,
+            targets,
+            labels,
+            **given,
+            bias=layer.bias,
+            logit_scale=layer.scale,
+            soft_cap=layer.cap,
+        )
+
+
+def _names(encoding: Encoding) -> tuple[str, ...]:
+    if not isinstance(encoding, Sparse):
+        return _DENSE
+    return _OF_DRAWS if encoding.draws else tuple(_SPARSE)
+
+
+def _function(name: str, encoding: Encoding) -> Callable[..., Terms]:
+    return _SPARSE[name] if isinstance(encoding, Sparse) else objectives.FUNCTIONS[name]
