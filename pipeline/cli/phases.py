@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from decant.pipeline.config.recipe import Recipe
     from decant.pipeline.phases.cache_logits import Cached
     from decant.pipeline.phases.cost import Estimate, RankCost
-    from decant.pipeline.phases.plan import Plan
+    from decant.pipeline.phases.kinds import RecipePlan
     from decant.pipeline.runs.result import Result
     from decant.pipeline.tracking.log_to import LogTo
 
@@ -42,11 +42,11 @@ def teacher(
     recipe: Recipe, base: Path, store: Store, device: str, log_to: tuple[str, ...], as_json: bool
 ) -> None:
     """Train the teacher, or take the weights that the recipe names."""
-    from decant.pipeline.phases.plan import Plan
+    from decant.pipeline.phases.kinds import plan_of
     from decant.pipeline.tracking.log_to import LogTo
 
     trackers = LogTo(log_to, base)
-    made = [make_teacher(plan, device, trackers) for plan in _plans_of_teachers(Plan.of(recipe, base, store))]
+    made = [make_teacher(plan, device, trackers) for plan in _plans_of_teachers(plan_of(recipe, base, store))]
     trackers.say_if_unused()
     say(f"next: {recipe.command('cache-logits' if made else 'student')}")
     if as_json:
@@ -92,7 +92,7 @@ def cache_logits(
     as_json: bool,
 ) -> None:
     """Run the teacher once over the data and store its logits."""
-    from decant.pipeline.phases.plan import Plan
+    from decant.pipeline.phases.kinds import plan_of
 
     if dry_run and part is not None:
         raise click.UsageError("--part: a dry run is of the whole cache; leave one of both out")
@@ -104,9 +104,9 @@ def cache_logits(
         leave_to_rank_0("cache-logits --dry-run")
     table: list[dict[str, Any]] = []
     if max_error is not None or (dry_run and sizes.is_sparse(recipe)):
-        teachers = _plans_of_teachers(Plan.of(recipe, base, store))
+        teachers = _plans_of_teachers(plan_of(recipe, base, store))
         recipe, table = sizes.with_fitting_size(recipe, teachers, device, max_error, not as_json)
-    plans = _plans_of_teachers(Plan.of(recipe, base, store))
+    plans = [each for plan in _plans_of_teachers(plan_of(recipe, base, store)) for each in plan.by_cache]
     if part is not None:
         caches = [_make_part(plan, device, part) for plan in plans]
     else:
@@ -174,14 +174,14 @@ def _train_students(
     log_to: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    from decant.pipeline.phases.plan import Plan
-    from decant.pipeline.phases.student import train_students
+    from decant.pipeline.phases.any_recipe import train_students
+    from decant.pipeline.phases.kinds import plan_of
     from decant.pipeline.report import are_validated, compare, format_cells, headings
     from decant.pipeline.tracking.log_to import LogTo
     from decant.pipeline.training.device import pick_device
 
     trackers = LogTo(log_to, base)
-    plan, students = Plan.of(recipe, base, store), []
+    plan, students = plan_of(recipe, base, store), []
     for result, found in train_students(
         plan, pick_device(device), verify=verify, check_inputs=check_views, log_to=trackers
     ):
@@ -206,11 +206,11 @@ def _train_students(
 @as_json
 def evaluate(recipe: Recipe, base: Path, store: Store, device: str, as_json: bool) -> None:
     """Measure every finished network again, from its weights, on the test part."""
-    from decant.pipeline.phases.evaluate import evaluate_runs
-    from decant.pipeline.phases.plan import Plan
+    from decant.pipeline.phases.any_recipe import evaluate_runs
+    from decant.pipeline.phases.kinds import plan_of
     from decant.pipeline.training.device import pick_device
 
-    results = list(evaluate_runs(Plan.of(recipe, base, store), pick_device(device)))
+    results = list(evaluate_runs(plan_of(recipe, base, store), pick_device(device)))
     if as_json:
         print_json([{**_network(result), **_run(result)} for result in results])
     else:
@@ -228,7 +228,7 @@ def evaluate(recipe: Recipe, base: Path, store: Store, device: str, as_json: boo
     say(f"next: {recipe.command('report')}")
 
 
-def _plans_of_teachers(plan: Plan) -> tuple[Plan, ...]:
+def _plans_of_teachers(plan: RecipePlan) -> tuple[RecipePlan, ...]:
     """A plan for each teacher; none if the recipe names its cache, which is printed."""
     given = plan.settings.cache.from_
     if given is None:
@@ -283,17 +283,17 @@ def _print_result(result: Result, found: bool) -> None:
     )
 
 
-def make_teacher(plan: Plan, device: str, log_to: LogTo) -> dict[str, Any]:
+def make_teacher(plan: RecipePlan, device: str, log_to: LogTo) -> dict[str, Any]:
     """Makes or finds a teacher and prints it; returns the same for `--json`."""
-    from decant.pipeline.phases import teacher as phase
+    from decant.pipeline.phases import any_recipe
     from decant.pipeline.training.device import pick_device
 
-    result, found = phase.make_teacher(plan, pick_device(device), log_to)
+    result, found = any_recipe.make_teacher(plan, pick_device(device), log_to)
     _print_result(result, found)
     return {**_network(result), **_run(result), "found": found}
 
 
-def make_cache(plan: Plan, device: str) -> dict[str, Any]:
+def make_cache(plan: RecipePlan, device: str) -> dict[str, Any]:
     """Makes or finds a cache, with the other ranks where this is one, and prints it; returns the same for `--json`."""
     from decant.pipeline.phases import cache_logits as phase
     from decant.pipeline.ranks.job import join
@@ -315,7 +315,7 @@ def make_cache(plan: Plan, device: str) -> dict[str, Any]:
     return _shown(cached)
 
 
-def _make_part(plan: Plan, device: str, part: tuple[int, int]) -> dict[str, Any]:
+def _make_part(plan: RecipePlan, device: str, part: tuple[int, int]) -> dict[str, Any]:
     """Makes a part of a cache, and perhaps publishes the whole; prints it and returns the same for `--json`."""
     from decant.pipeline.phases import cache_logits as phase
     from decant.pipeline.runs.notes import remember_cache
@@ -353,9 +353,9 @@ def _shown(cached: Cached) -> dict[str, Any]:
     }
 
 
-def _estimate(plan: Plan, device: str, ranks: int | None) -> dict[str, Any]:
+def _estimate(plan: RecipePlan, device: str, ranks: int | None) -> dict[str, Any]:
     """Prints what a cache would cost; returns the same for `--json`."""
-    from decant.pipeline.phases.cost import estimate
+    from decant.pipeline.phases.any_recipe import estimate
     from decant.pipeline.training.device import pick_device
 
     cost = estimate(plan, pick_device(device), ranks=ranks)
@@ -370,11 +370,18 @@ def _print_cache(cached: Cached) -> None:
     else:
         say(f"made {cache.path}: {cached.rows:,} rows in {cached.seconds:,.1f} s{_taken_over(cached)}")
     views = "" if cache.num_views == 1 else f"{cache.num_views:,} views of "
-    part = "" if cached.measured == cache.num_views * cache.num_samples else f" of {cached.measured:,} rows"
-    rate = "" if not cached.seconds else f", {cached.rows / cached.seconds:,.0f} samples/s"
+    part = (
+        ""
+        if cached.measured == cache.num_views * cache.manifest.num_rows
+        else f" of {cached.measured:,} rows"
+    )
+    unit, samples = "samples", f"{cache.num_samples:,} samples"
+    if cache.has_positions:
+        unit, samples = "positions", f"{samples} of {cache.manifest.num_rows:,} positions"
+    rate = "" if not cached.seconds else f", {cached.rows / cached.seconds:,.0f} {unit}/s"
     figure, outputs = headline(cached.metrics), _outputs(cache)
     say(
-        f"  {views}{cache.num_samples:,} samples × {cache.num_outputs:,} {outputs}, {cache.manifest.encoding.name}, "
+        f"  {views}{samples} × {cache.num_outputs:,} {outputs}, {cache.manifest.encoding.name}, "
         f"{cache.path.stat().st_size:,} bytes{rate}; the teacher's {figure.name} on these labels, from the file: "
         f"{figure.text(cached.metrics)}{part}"
     )
@@ -382,6 +389,8 @@ def _print_cache(cached: Cached) -> None:
 
 def _outputs(cache: LogitCache) -> str:
     """What the outputs of a cache are called."""
+    if cache.has_positions:
+        return "tokens"
     if cache.manifest.has_sigmoids:
         return "sigmoids"
     return "classes" if cache.manifest.num_targets is None else "targets"

@@ -11,27 +11,27 @@ from decant.pipeline.cli.options import percent, print_table, say
 if TYPE_CHECKING:
     from decant.pipeline.config.recipe import Recipe
     from decant.pipeline.phases.compact import Sizes
-    from decant.pipeline.phases.plan import Plan
+    from decant.pipeline.phases.kinds import RecipePlan
 
 
 def is_sparse(recipe: Recipe) -> bool:
     """Whether its cache is to be sparse."""
     encoding = recipe.settings.cache.encoding
-    return encoding is not None and encoding.kind == "sparse"
+    return recipe.settings.data.of_tokens if encoding is None else encoding.kind == "sparse"
 
 
 def with_fitting_size(
-    recipe: Recipe, plans: Sequence[Plan], device: str, max_error: float | None, show: bool
+    recipe: Recipe, plans: Sequence[RecipePlan], device: str, max_error: float | None, show: bool
 ) -> tuple[Recipe, list[dict[str, Any]]]:
     """The recipe with the least size of its sparse rows that meets `max_error`, where there is one, and the table of
     sizes for `--json`, which is printed where it is to `show`.
     """
-    from decant.pipeline.phases import compact
+    from decant.pipeline.phases import any_recipe, compact
     from decant.pipeline.training.device import pick_device
 
     kept, rows = 0, []
     for each in plans:
-        found = compact.survey(each, pick_device(device))
+        found = any_recipe.survey(each, pick_device(device))
         _print(found, show)
         kept = max(kept, 0 if max_error is None else found.least(max_error))
         rows += [

@@ -46,10 +46,10 @@ def status(
     Makes nothing. A stale phase was made with other settings, which are listed. With --watch --json, each change is
     one line of JSON.
     """
-    from decant.pipeline.phases.plan import Plan
+    from decant.pipeline.phases.kinds import plan_of
     from decant.pipeline.status import Overview
 
-    overview = Overview(Plan.of(recipe, base, store, decode_images=False))
+    overview = Overview(plan_of(recipe, base, store, decode_images=False))
     if watch:
         with contextlib.suppress(KeyboardInterrupt), _screen(recipe, as_json) as show:
             _follow(overview, show, every)

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from decant.cache import (
-    CacheWarning,
     Encoding,
     Head,
     Hidden,
@@ -28,18 +23,13 @@ from decant.cache import (
 )
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import DataError, ModelError
-from decant.pipeline.language.batches import TeacherBatch, batches, plan, probe
-from decant.pipeline.language.building import Fill, build, first_of_blocks, positions_of
+from decant.pipeline.language.batches import probe
+from decant.pipeline.language.building import Fill, build, positions_of
 from decant.pipeline.language.deciding import deciding_settings
 from decant.pipeline.language.head import CausalModel
-from decant.pipeline.language.shift import ShiftGuard
+from decant.pipeline.language.teacher_pass import TeacherPass
 from decant.pipeline.own_loop import teacher as teachers
-from decant.pipeline.support.progress import progress
-from decant.pipeline.training.background import BackgroundWriter, prefetch
-from decant.pipeline.training.encoding import RowsOnHost, encode_sparse, encodes_on
-
-Rows: TypeAlias = Callable[[], Mapping[str, NDArray[Any]]]
-"""Gives the encoded rows (q, …) of some positions, by table; waits for a device if need be."""
+from decant.pipeline.training.handout import handed_out
 
 
 def cache_logits(
@@ -84,113 +74,18 @@ def cache_logits(
     stored = _hidden(model, samples, on) if encoding == "hidden" else encoding or Sparse()
     positions = positions_of(samples)
     manifest = _manifest(model, samples, positions, stored, views, name)
-    run = _Pass(model, samples, stored, views, tokens_per_batch, show_progress)
+    run = TeacherPass(model, samples, stored, views, tokens_per_batch, show_progress)
+
+    def fill(writer: LogitCacheWriter, count: Callable[[], int] | None = None) -> None:
+        run.fill(writer, None if count is None else handed_out(run.windows(writer), count))
 
     @contextlib.contextmanager
     def running() -> Iterator[Fill]:
         with teachers.evaluating(teacher, on):
             model.prepare(probe(samples))
-            yield run.fill
+            yield fill
 
     return build(place, manifest, running, positions=positions, head=_head_of(stored))
-
-
-class _Pass:
-    """The teacher's pass over samples."""
-
-    def __init__(
-        self,
-        model: CausalModel,
-        samples: TokenSamples,
-        encoding: Encoding,
-        views: int,
-        tokens_per_batch: int,
-        show_progress: bool,
-    ) -> None:
-        self._model, self._samples, self._encoding, self._views = model, samples, encoding, views
-        self._tokens_per_batch, self._show_progress = tokens_per_batch, show_progress
-        self._guard, self._said = ShiftGuard(), False
-
-    def fill(self, writer: LogitCacheWriter, count: Callable[[], int] | None = None) -> None:
-        """Writes the rows that are missing: all of them, or those of the windows that `count` gives, which counts
-        from 1 over all processes.
-        """
-        lengths = self._samples.lengths
-        windows = plan(lengths, self._tokens_per_batch, first_of_blocks(writer, len(lengths)))
-        taken = windows if count is None else _taken(windows, count)
-        written = np.logical_and.reduce([writer.is_written(view) for view in range(self._views)])
-        missing = (batch for window in taken for batch in window if not written[batch].all())
-        with (
-            progress("teacher", int(lengths.sum()), silent=not self._show_progress) as advance,
-            BackgroundWriter() as write_later,
-        ):
-            advance(int(lengths[written].sum()))
-            for batch in prefetch(batches(self._samples, missing)):
-                for view, (rows, next_log_prob) in enumerate(self._encoded(batch)):
-                    write_later(_write, writer, batch.samples, rows, next_log_prob, view)
-                advance(int(lengths[batch.samples][~written[batch.samples]].sum()))
-        self._warn()
-
-    def _encoded(self, batch: TeacherBatch) -> list[tuple[list[Rows], Tensor]]:
-        """For each view the rows of some positions after others, and log-probabilities (Q,) of the next tokens."""
-        device = self._model.device
-        hidden = self._model.hidden(batch.ids.to(device), batch.mask.to(device)).flatten(0, 1)[
-            batch.places.to(device)
-        ]
-        counts = self._samples.num_positions[batch.samples]
-        of = np.repeat(batch.samples, counts)
-        within = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
-        parts: list[list[Rows]] = [[] for _ in range(self._views)]
-        log_probs, first = [], 0
-        for logits in self._model.logits(hidden):
-            some = slice(first, first + len(logits))
-            next_ids = batch.next_ids[some].to(device)
-            self._look(logits, next_ids, batch.current_ids[some])
-            for view, part in enumerate(parts):
-                rows, log_sum_exp = self._encode(logits, hidden[some], of[some], view, within[some])
-                part.append(rows)
-            log_probs.append((logits.gather(1, next_ids[:, None])[:, 0] - log_sum_exp).clamp(max=0))
-            first = some.stop
-        return [(part, torch.cat(log_probs)) for part in parts]
-
-    def _encode(
-        self, logits: Tensor, hidden: Tensor, of: NDArray[np.int64], view: int, within: NDArray[np.int64]
-    ) -> tuple[Rows, Tensor]:
-        """The rows of logits (q, C) of hidden states (q, d), or what has them when they have come from the device; and
-        the log-sum-exp of the logits.
-        """
-        encoding = self._encoding
-        if isinstance(encoding, Hidden):
-            rows = encoding.encode(hidden.float().cpu().numpy(), of, view, within)
-            return lambda: rows, logits.logsumexp(1)
-        if isinstance(encoding, Sparse) and encodes_on(logits.device):
-            encoded = encode_sparse(logits, encoding, of, view, within)
-            on_its_way = RowsOnHost(encoded, encoding, logits.shape[1])
-            return partial(on_its_way.wait, of, view, within), encoded.stats[:, 0]
-        rows = encoding.encode(logits.cpu().numpy(), of, view, within)
-        if isinstance(encoding, Sparse):
-            return lambda: rows, torch.from_numpy(rows["stats"][:, 0]).to(logits.device)
-        return lambda: rows, logits.logsumexp(1)
-
-    def _look(self, logits: Tensor, next_ids: Tensor, current_ids: Tensor) -> None:
-        """Counts whether rows are about the next token, until enough were seen."""
-        if self._guard.wants_more:
-            self._guard.see(logits, next_ids, current_ids.to(logits.device))
-            if not self._guard.wants_more:
-                self._warn()
-
-    def _warn(self) -> None:
-        doubt = self._guard.doubt()
-        if doubt is not None and not self._said:
-            self._said = True
-            warnings.warn(f"{type(self._model.network).__name__}: {doubt}", CacheWarning, stacklevel=5)
-
-
-def _taken(
-    windows: list[list[NDArray[np.int64]]], count: Callable[[], int]
-) -> Iterator[list[NDArray[np.int64]]]:
-    while (number := count() - 1) < len(windows):
-        yield windows[number]
 
 
 def _hidden(model: CausalModel, samples: TokenSamples, device: torch.device) -> Hidden:
@@ -202,14 +97,6 @@ def _hidden(model: CausalModel, samples: TokenSamples, device: torch.device) -> 
 
 def _head_of(encoding: Encoding) -> Head | None:
     return encoding.head if isinstance(encoding, Hidden) else None
-
-
-def _write(
-    writer: LogitCacheWriter, samples: NDArray[np.int64], parts: list[Rows], next_log_prob: Tensor, view: int
-) -> None:
-    found = [part() for part in parts]
-    rows = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-    writer.write_encoded(samples, rows, next_log_prob=next_log_prob.cpu().numpy(), view=view)
 
 
 def _manifest(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
 
 from decant.cache import (
     CacheError,
@@ -27,23 +25,11 @@ from decant.cache import (
     summarize,
     take_over_views,
 )
-from decant.pipeline.config.settings import CacheSettings
-from decant.pipeline.data.samples import check_unchanged
-from decant.pipeline.phases.plan import Plan
-from decant.pipeline.phases.teacher_pass import fill, forward
-from decant.pipeline.ranks.launch import is_first
+from decant.pipeline.phases.kinds import RecipePlan
+from decant.pipeline.phases.passes import TeacherPass, pass_of
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.notes import Pass, remember_pass
-from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.support.notices import say_once
-from decant.pipeline.support.source_code import is_users
-from decant.pipeline.training import handout
-from decant.pipeline.training.forward import name_of
-from decant.pipeline.training.handout import Run
 from decant.pipeline.training.metrics import Metrics, score_metrics
-from decant.pipeline.training.steadiness import doubt_of_outputs
-from decant.pipeline.training.teacher_rows import units_of, written_rows
-from decant.pipeline.views import ViewedData
 
 _AT_CHANCE = r".*: likely not a trained teacher's logits: (top-1 is |class \d+ is the teacher's answer )"
 """The warnings of `decant.cache` that say so."""
@@ -56,20 +42,22 @@ class Cached:
 
     cache: LogitCache
     metrics: Metrics
-    """The teacher's, computed from the file over all views: top-1 and calibration error, the scores of sigmoids, or
-    the errors of a regression.
+    """The teacher's, computed from the file over all views: top-1 and calibration error, the scores of sigmoids,
+    the errors of a regression, or the perplexity of a language model.
     """
     seconds: float | None
     """None if the cache was built before."""
     rows: int
-    """Rows that this call computed; the others were copied, or computed by a call that was killed."""
+    """Rows that this call computed, of positions where samples have several; the others were copied, or computed by a
+    call that was killed.
+    """
     views_taken_over: int
     """Views that were copied from a cache that differs in the number of views alone."""
     measured: int
     """The number of rows that the metrics are of."""
 
 
-def cache_logits(plan: Plan, device: torch.device, waiting: Callable[[str], None]) -> Cached:
+def cache_logits(plan: RecipePlan, device: torch.device, waiting: Callable[[str], None]) -> Cached:
     """Runs the teacher once over every sample and view, and publishes its logits; finds the file if it exists.
 
     A pass that was killed goes on where it stopped, and ends in the same file. While another process builds the same
@@ -81,11 +69,13 @@ def cache_logits(plan: Plan, device: torch.device, waiting: Callable[[str], None
         with plan.store.building(plan.manifest, waiting) as target:
             path = plan.find_cache()  # another process may have built it while this one waited
             if path is None:
-                started = time.perf_counter()
-                with LogitCacheWriter(target, plan.manifest) as writer:
+                started, run = time.perf_counter(), pass_of(plan)
+                with LogitCacheWriter(
+                    target, plan.manifest, positions=run.positions, head=run.head
+                ) as writer:
                     taken_over = take_over_views(writer, plan.store)
-                    rows = compute_missing_rows(writer, plan, device)
-                    return publish(plan, writer, device, started, rows, taken_over)
+                    rows = run.fill(writer, device)
+                    return publish(plan, writer, run, device, started, rows, taken_over)
     return measure_published(path)
 
 
@@ -101,7 +91,7 @@ class RowsWritten:
     """What is not written yet, in words."""
 
 
-def cache_part(plan: Plan, device: torch.device, part: tuple[int, int]) -> Cached | RowsWritten:
+def cache_part(plan: RecipePlan, device: torch.device, part: tuple[int, int]) -> Cached | RowsWritten:
     """Computes part (i, n) of a cache, 0 ≤ i < n: of n equal runs of blocks the i-th. Publishes it where every other
     part is written, by whichever processes, in whatever order, at once or not, on all machines that see the store.
 
@@ -112,12 +102,12 @@ def cache_part(plan: Plan, device: torch.device, part: tuple[int, int]) -> Cache
         return measure_published(path)
     plan.store.require_folder()
     plan.store.prepare()
-    units = units_of(plan.manifest, plan.settings.cache.batch_size, processes=part[1])
+    run, target = pass_of(plan), plan.store.path(plan.manifest)
     try:
-        with LogitCacheWriter.join(plan.store.path(plan.manifest), plan.manifest) as writer:
-            rows = compute_missing_rows(writer, plan, device, handout.part(units, *part))
+        with LogitCacheWriter.join(target, plan.manifest, positions=run.positions, head=run.head) as writer:
+            rows = run.fill(writer, device, run.part(writer, *part))
             try:
-                return publish(plan, writer, device, started, rows)
+                return publish(plan, writer, run, device, started, rows)
             except IncompleteError as error:
                 missing = str(error).partition(": ")[2]
     except CacheError:
@@ -129,8 +119,9 @@ def cache_part(plan: Plan, device: torch.device, part: tuple[int, int]) -> Cache
 
 
 def publish(
-    plan: Plan,
+    plan: RecipePlan,
     writer: LogitCacheWriter,
+    run: TeacherPass,
     device: torch.device,
     started: float,
     rows: int,
@@ -139,7 +130,11 @@ def publish(
     """Publishes a cache, and notes what it took since `started`, a time of `time.perf_counter`. Raises what the writer
     raises, and CorruptError where the data have changed since the teacher saw them; what was written is then dropped.
     """
-    _require_unchanged(plan, writer)
+    try:
+        run.require_unchanged()
+    except CorruptError:
+        writer.partial.unlink(missing_ok=True)
+        raise
     with _silenced_doubts(plan):
         cache = LogitCache.open(writer.publish())
     seconds = time.perf_counter() - started
@@ -152,62 +147,13 @@ def measure_published(path: Path) -> Cached:
     return _measure(LogitCache.open(path), None, limit=_MEASURED_ROWS)
 
 
-def _require_unchanged(plan: Plan, writer: LogitCacheWriter) -> None:
-    """Raises CorruptError where the data have changed since the teacher saw them; what was written is then dropped."""
-    try:
-        check_unchanged(plan.data.student_data, checksums=True)
-    except CorruptError:
-        writer.partial.unlink(missing_ok=True)
-        raise
-
-
 @contextlib.contextmanager
-def _silenced_doubts(plan: Plan) -> Iterator[None]:
+def _silenced_doubts(plan: RecipePlan) -> Iterator[None]:
     """Where the recipe accepts a teacher at chance, that its answers are no better is not said of its cache."""
     with warnings.catch_warnings():
         if plan.settings.teacher.at_chance == "accept":
             warnings.filterwarnings("ignore", _AT_CHANCE, CacheWarning)
         yield
-
-
-def compute_missing_rows(
-    writer: LogitCacheWriter,
-    plan: Plan,
-    device: torch.device,
-    runs: Iterable[Run] | None = None,
-    advance: Callable[[int], object] | None = None,
-) -> int:
-    """Has the teacher compute the rows of runs that are missing, by default all, and returns their number. If there are
-    none, no teacher is loaded. advance: see `fill`.
-    """
-    viewed = plan.data.student_train
-    first = next(left := iter(runs), None) if runs is not None else None
-    if (runs is not None and first is None) or all(map(np.all, written_rows(writer))):
-        return 0
-    teacher = plan.teacher
-    network = load_network(teacher)
-    if is_first():
-        _say_doubt(network, viewed, plan.settings.cache, device)
-    return fill(
-        writer,
-        viewed,
-        network,
-        plan.settings.cache,
-        device,
-        same_every_batch=plan.settings.teacher.cuda_graphs and not is_users(teacher.network.name),
-        runs=None if first is None else itertools.chain([first], left),
-        advance=advance,
-    )
-
-
-def _say_doubt(network: nn.Module, viewed: ViewedData, settings: CacheSettings, device: torch.device) -> None:
-    """Says where the teacher's answers to the first batch are others each time, or in another batch."""
-    first = np.arange(min(settings.batch_size, len(viewed)))
-    inputs, _ = viewed.batch(np.stack([first, np.zeros_like(first)], axis=1))
-    network.to(device).to(memory_format=torch.channels_last)
-    doubt = doubt_of_outputs(lambda some: forward(network, some, device, settings.precision), inputs)
-    if doubt is not None:
-        say_once(f"warning: {name_of(network)}: {doubt}; what its one pass gives is cached")
 
 
 def _measure(
@@ -225,8 +171,10 @@ def _measure(
     elif isinstance(summary, SigmoidSummary):
         metrics = score_metrics(summary.scores, "binary" if cache.num_outputs == 1 else "multilabel")
     elif isinstance(summary, PositionSummary):
+        if summary.next_log_prob is not None:
+            metrics["perplexity"] = math.exp(-summary.next_log_prob)
         if summary.top1 is not None:
-            metrics["top1"] = summary.top1
+            metrics["accuracy"] = summary.top1
     elif summary.top1 is not None and summary.calibration_error is not None:
         metrics["top1"], metrics["ece"] = summary.top1, summary.calibration_error
     return Cached(cache, metrics, seconds, rows, taken_over, summary.rows)

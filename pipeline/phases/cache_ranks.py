@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 
 import torch
@@ -16,23 +16,23 @@ from decant.pipeline.errors import RankError
 from decant.pipeline.phases.cache_logits import (
     Cached,
     RowsWritten,
-    compute_missing_rows,
     measure_published,
     publish,
 )
-from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.kinds import RecipePlan
+from decant.pipeline.phases.passes import TeacherPass, pass_of
 from decant.pipeline.ranks.facts import program_facts, require_equal_ranks
 from decant.pipeline.ranks.job import Job, timeout
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.progress import progress
-from decant.pipeline.training.handout import Units, handed_out
-from decant.pipeline.training.teacher_rows import units_of, written_rows
+from decant.pipeline.training.handout import handed_out
+from decant.pipeline.training.teacher_rows import written_rows
 
 _SEEING_SECONDS = 15.0
 """Until a file of another machine must be seen: some network mounts look again only after a while."""
 
 
-def cache_with_ranks(job: Job, plan: Plan, device: torch.device) -> Cached | RowsWritten:
+def cache_with_ranks(job: Job, plan: RecipePlan, device: torch.device) -> Cached | RowsWritten:
     """Runs the teacher once over every sample and view, a share of the blocks on each rank; rank 0 publishes the file
     when all have closed it, and returns it, the others what they have computed.
 
@@ -44,30 +44,31 @@ def cache_with_ranks(job: Job, plan: Plan, device: torch.device) -> Cached | Row
     require_equal_ranks(job, "recipe", _recipe_facts(plan))
     require_equal_ranks(job, "teacher and data", plan.manifest.identity)
     started, name = time.perf_counter(), f"cache/{job.number('cache')}"
-    writer, taken_over = _join_file(job, name, plan)
+    run = pass_of(plan)
+    writer, taken_over = _join_file(job, name, plan, run)
     if writer is None:
         path = plan.store.path(plan.manifest)
         return measure_published(plan.find_cache() or path) if job.is_first else RowsWritten(path, 0, "")
     with writer:
-        units = units_of(plan.manifest, plan.settings.cache.batch_size, processes=job.size)
+        units = run.units(writer, job.size)
         _say_idle_ranks(job, units)
         with _progress(job, name, writer) as (advance, refresh):
-            runs = handed_out(units, lambda: job.count(f"{name}/units"))
-            rows = compute_missing_rows(writer, plan, device, runs, advance)
+            taken = handed_out(units, lambda: job.count(f"{name}/units"))
+            rows = run.fill(writer, device, taken, advance)
             writer.sync()
             if not job.is_first:
                 writer.close()
             job.set(f"{name}/rows/{job.rank}", str(rows))
             total = _await_all(job, name, refresh) if job.is_first else rows
         if job.is_first:
-            made = publish(plan, writer, device, started, total, taken_over)
+            made = publish(plan, writer, run, device, started, total, taken_over)
             job.set(f"{name}/published", "yes")
             return made
     job.get(f"{name}/published", "the published cache")
     return RowsWritten(writer.path, rows, "")
 
 
-def _recipe_facts(plan: Plan) -> dict[str, object]:
+def _recipe_facts(plan: RecipePlan) -> dict[str, object]:
     """The settings that decide a cache. Where the data are may differ from one machine to the next: what they are is
     compared by their digest.
     """
@@ -75,14 +76,16 @@ def _recipe_facts(plan: Plan) -> dict[str, object]:
     return {section: settings.get(section) for section in ("views", "teacher", "cache")}
 
 
-def _join_file(job: Job, name: str, plan: Plan) -> tuple[LogitCacheWriter | None, int]:
+def _join_file(
+    job: Job, name: str, plan: RecipePlan, run: TeacherPass
+) -> tuple[LogitCacheWriter | None, int]:
     """A writer into the partial file that rank 0 makes or finds, and the views that it has taken over from another
     cache. No writer where the cache is published already.
     """
     if not job.is_first:
         begun = job.get(f"{name}/file", "the partial file")
-        return (_join_begun(job, name, plan, begun) if begun else None), 0
-    writer = None if plan.find_cache() else _begin(plan)
+        return (_join_begun(job, name, plan, run, begun) if begun else None), 0
+    writer = None if plan.find_cache() else _begin(plan, run)
     taken_over = 0 if writer is None else take_over_views(writer, plan.store)
     job.set(f"{name}/host", socket.gethostname())
     job.set(f"{name}/file", "" if writer is None else writer.partial.name)
@@ -93,22 +96,25 @@ def _join_file(job: Job, name: str, plan: Plan) -> tuple[LogitCacheWriter | None
     return writer, taken_over
 
 
-def _join_begun(job: Job, name: str, plan: Plan, begun: str) -> LogitCacheWriter:
+def _join_begun(job: Job, name: str, plan: RecipePlan, run: TeacherPass, begun: str) -> LogitCacheWriter:
     """A writer into the file that rank 0 has begun, when all ranks have seen that."""
     path = plan.store.path(plan.manifest)
     seen = _see(job, path.with_name(begun), job.get_now(f"{name}/host"))
-    writer = LogitCacheWriter.join(path, plan.manifest, partial_file=seen)
+    writer = LogitCacheWriter.join(
+        path, plan.manifest, positions=run.positions, head=run.head, partial_file=seen
+    )
     job.set(f"{name}/sees/{job.rank}", "yes")
     job.get(f"{name}/begin", "all ranks to see the partial file")
     return writer
 
 
-def _begin(plan: Plan) -> LogitCacheWriter | None:
+def _begin(plan: RecipePlan, run: TeacherPass) -> LogitCacheWriter | None:
     """Rank 0's writer; None where another job publishes the cache in this moment."""
     plan.store.require_folder()
     plan.store.prepare()
     try:
-        return LogitCacheWriter.join(plan.store.path(plan.manifest), plan.manifest)
+        path = plan.store.path(plan.manifest)
+        return LogitCacheWriter.join(path, plan.manifest, positions=run.positions, head=run.head)
     except CacheError:
         if plan.find_cache() is None:
             raise
@@ -131,7 +137,7 @@ def _see(job: Job, partial: Path, host: str) -> Path:
         time.sleep(0.2)
 
 
-def _say_idle_ranks(job: Job, units: Units) -> None:
+def _say_idle_ranks(job: Job, units: Sized) -> None:
     if len(units) < job.size:
         say_once(
             f"warning: {job.size} ranks share {len(units)} batches: {job.size - len(units)} have nothing to compute"

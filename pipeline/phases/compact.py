@@ -11,6 +11,7 @@ import torch
 
 from decant.cache import Manifest, Sparse, SparseSurvey, SurveyedSize, expected_size
 from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.config.settings import EncodingSettings
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.phases.fingerprints import encoding_of
 from decant.pipeline.phases.plan import Plan
@@ -90,13 +91,12 @@ def survey(plan: Plan, device: torch.device, rows: int = ROWS) -> Sizes:
             found.add(teacher_logits(network, inputs, device, settings.precision))
             advance(len(some))
     seconds = time.perf_counter() - started
-    return Sizes(tuple(_size(one, encoding, manifest) for one in found), len(chosen), seconds)
+    return Sizes(tuple(size_of(one, encoding, manifest) for one in found), len(chosen), seconds)
 
 
 def with_outputs(recipe: Recipe, kept: int) -> Recipe:
     """The recipe whose sparse cache has so many outputs a row, as its commands say."""
-    encoding = recipe.settings.cache.encoding
-    assert encoding is not None
+    encoding = recipe.settings.cache.encoding or EncodingSettings(kind="sparse")
     name = "head" if encoding.draws is None else "draws"
     head = {} if name == "head" or not encoding.head else {"head": encoding.head}
     changed = encoding.model_copy(update={name: kept - head.get("head", 0)})
@@ -110,7 +110,8 @@ def with_outputs(recipe: Recipe, kept: int) -> Recipe:
     )
 
 
-def _size(found: SurveyedSize, encoding: Sparse, manifest: Manifest) -> Size:
+def size_of(found: SurveyedSize, encoding: Sparse, manifest: Manifest) -> Size:
+    """What so many outputs a row would take in the cache with this manifest."""
     draws = found.kept - encoding.head if encoding.draws and found.kept > encoding.head else 0
     one = replace(encoding, head=found.kept - draws, draws=draws, seed=encoding.seed if draws else 0)
     stored = {"teacher_precision": manifest.identity["encoding"]["teacher_precision"], **one.identity}

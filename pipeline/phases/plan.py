@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 from decant.cache import Manifest, Store
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings, Training
+from decant.pipeline.data.builtin import TORCHVISION
 from decant.pipeline.data.samples import has_labels
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.datasets import RecipeData, Splits
@@ -57,6 +58,11 @@ class AnyPlan(ABC):
     @abstractmethod
     def fingerprints(self) -> Fingerprints:
         """Of its data."""
+
+    @property
+    @abstractmethod
+    def is_readable(self) -> bool:
+        """Whether its data can be read without a download, and without a file being written for them."""
 
     @property
     @abstractmethod
@@ -209,6 +215,11 @@ class Plan(AnyPlan):
     def fingerprints(self) -> RecipeData:
         """Of its data."""
         return self.data
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether its data can be read without a download."""
+        return self.settings.data.name not in TORCHVISION or self.base.is_dir()
 
     @property
     def has_labels(self) -> bool:

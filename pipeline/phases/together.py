@@ -11,7 +11,7 @@ import torch
 from decant.cache import LogitSource
 from decant.cache.io.redaction import without_secrets
 from decant.pipeline.config.settings import StudentSettings
-from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.plan import AnyPlan
 from decant.pipeline.ranks.beside import is_beside
 from decant.pipeline.ranks.facts import program_facts, require_equal_ranks
 from decant.pipeline.ranks.job import Job, join
@@ -24,7 +24,7 @@ _OF_MACHINES = ("root", "pack")
 """Settings of `[data]` in which machines may differ: where the files lie, and how they are kept."""
 
 
-def join_ranks(plan: Plan, device: torch.device) -> Job | None:
+def join_ranks(plan: AnyPlan, device: torch.device) -> Job | None:
     """The ranks that carry out a plan together, each on its device; None where this process is by itself.
 
     Raises RankError, in one rank, which says what a rank differs in: program, recipe or code of the user's.
@@ -71,7 +71,7 @@ def by_seeds(settings: StudentSettings, students: int, job: Job) -> bool:
     return by_seeds
 
 
-def _recipe_facts(plan: Plan) -> dict[str, Any]:
+def _recipe_facts(plan: AnyPlan) -> dict[str, Any]:
     recipe = plan.recipe
     facts: dict[str, Any] = without_secrets(recipe.settings.model_dump(mode="json", by_alias=True))
     for name in _OF_MACHINES:

@@ -13,7 +13,7 @@ from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher_pass import teacher_logits
 from decant.pipeline.runs.saved_network import load_network
 
-_ARITHMETIC_ERROR = {"float32": 1e-3, "bfloat16": 5e-2}  # of the largest logit
+ARITHMETIC_ERROR = {"float32": 1e-3, "bfloat16": 5e-2}  # of the largest logit
 
 
 @dataclass(frozen=True)
@@ -60,5 +60,5 @@ def compare_with_teacher(plan: Plan, rows: int, device: torch.device, seed: int 
         off, explained = cache.encoding.compare(cache.encoded(batch[:, 0], batch[:, 1]), live)
         largest, rounding = max(largest, off), max(rounding, explained)
         magnitude = max(magnitude, float(np.abs(live).max()))
-    bound = 2 * rounding + _ARITHMETIC_ERROR[settings.precision] * magnitude
+    bound = 2 * rounding + ARITHMETIC_ERROR[settings.precision] * magnitude
     return Comparison(path, rows, largest, rounding, cache.manifest.encoding.name, bound)

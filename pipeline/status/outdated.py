@@ -8,7 +8,7 @@ from pathlib import Path
 
 from decant.cache import CacheError, Difference, LogitCache, differences
 from decant.pipeline.config.recipe import Recipe
-from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.plan import AnyPlan
 from decant.pipeline.runs.result import Kind, Result
 from decant.pipeline.runs.saved_recipe import changed_settings
 
@@ -58,7 +58,7 @@ def nearest_teacher(
     return _nearest((folder, _changed_teacher(recipe, position, folder)) for folder in others)
 
 
-def nearest_cache(plan: Plan, position: int, results: Iterable[Result]) -> Outdated | None:
+def nearest_cache(plan: AnyPlan, position: int, results: Iterable[Result]) -> Outdated | None:
     """For the cache of the teacher at `position`: the nearest in the store whose teacher lies in the run folder."""
     candidates = []
     teachers = [result for result in results if result.kind == "teacher"]

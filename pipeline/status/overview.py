@@ -9,10 +9,9 @@ from pathlib import Path
 from decant.cache import CacheError, LogitCache, MismatchError
 from decant.cache.io.redaction import redacted
 from decant.pipeline.config.recipe import Recipe
-from decant.pipeline.data.builtin import TORCHVISION
-from decant.pipeline.data.samples import has_labels
-from decant.pipeline.phases import soft_labels
-from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.any_recipe import cache_key, open_given_caches
+from decant.pipeline.phases.kinds import RecipePlan
+from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.runs.result import Kind, Result, find_results
 from decant.pipeline.status.outdated import Outdated, nearest_cache, nearest_students, nearest_teacher
 from decant.pipeline.status.phase_state import (
@@ -46,7 +45,7 @@ def next_command(recipe: Recipe, phases: Sequence[Phase]) -> tuple[str, bool]:
 class Overview:
     """The phases of a plan, which may be asked for again and again; its data are read once."""
 
-    plan: Plan
+    plan: RecipePlan
 
     def phases(self) -> tuple[Phase, ...]:
         """Every phase, in the order in which they are made, and the sweeps. Raises DataError and RecipeError."""
@@ -60,10 +59,11 @@ class Overview:
             caches = [self._given(name) for name in ((given,) if isinstance(given, str) else given)]
             return (*caches, *self._students([], caches, results))
         positions = range(settings.num_teachers)
-        if settings.data.name in TORCHVISION and not plan.base.is_dir():
-            return self._nothing(positions)  # to read such data may be to download them
+        if not plan.is_readable:
+            return self._nothing(positions)
         teachers = [self._teacher(position, results) for position in positions]
         caches = [self._cache(position, teachers[position], results) for position in positions]
+        caches += [self._held_out(each, teachers[0]) for each in plan.by_cache[len(positions) :]]
         return (*teachers, *caches, *self._students(teachers, caches, results))
 
     def _nothing(self, positions: range) -> tuple[Phase, ...]:
@@ -91,13 +91,21 @@ class Overview:
         manifest = self.plan.manifest_of(teacher.results[0])
         return mark_stale(with_cache(phase, self.plan.store, manifest), outdated)
 
+    def _held_out(self, plan: RecipePlan, teacher: Phase) -> Phase:
+        """The cache that students of tokens are measured with."""
+        assert isinstance(plan, LanguagePlan)
+        phase = Phase(f"cache of {plan.part}", "cache-logits")
+        if not teacher.results:
+            return phase
+        return with_cache(phase, plan.store, plan.manifest_of(teacher.results[0]))
+
     def _given(self, name: str) -> Phase:
         """A file of `cache.from`: whether it opens, and is of these data and views."""
         phase, settings = Phase("cache", "student", Path(redacted(name))), self.plan.settings
         alone = settings.cache.model_copy(update={"from_": name, "table": "mapped", "remote": "lazy"})
         recipe = replace(self.plan.recipe, settings=settings.model_copy(update={"cache": alone}))
         try:
-            (cache,) = soft_labels.open_given_caches(replace(self.plan, recipe=recipe), "off")
+            (cache,) = open_given_caches(replace(self.plan, recipe=recipe))
         except FileNotFoundError as error:
             return replace(phase, detail=str(error))
         except MismatchError as error:
@@ -121,7 +129,7 @@ class Overview:
         folder = None if key is None else self.plan.student_folder("distilled", key)
         distilled = self._students_of("distilled", folder, results, unfinished)
         distilled = replace(distilled, detail=detail or distilled.detail)
-        if self.plan.settings.student.baseline and has_labels(self.plan.data.student_data):
+        if self.plan.settings.student.baseline and self.plan.has_labels:
             labels_only = self._students_of("labels", self.plan.student_folder("labels"), results)
             return [labels_only, distilled]
         return [distilled]
@@ -130,7 +138,7 @@ class Overview:
         """The key of what distilled students are trained from; None while it is not known."""
         if all(cache.state == "done" for cache in caches):
             opened = [LogitCache.open(str(cache.path), verify="off") for cache in caches]
-            return soft_labels.combine(self.plan.settings, opened).manifest.key
+            return cache_key(self.plan, opened)
         if len(teachers) == 1 and teachers[0].results:
             return self.plan.manifest_of(teachers[0].results[0]).key
         return None

@@ -133,13 +133,15 @@ def with_opened(phase: Phase, cache: LogitCache) -> Phase:
     views = "" if cache.num_views == 1 else f"{cache.num_views:,} views of "
     outputs = "classes" if cache.manifest.num_targets is None else "targets"
     outputs = "sigmoids" if cache.manifest.has_sigmoids else outputs
+    samples = f"{cache.num_samples:,} samples"
+    if cache.has_positions:
+        samples, outputs = f"{samples} of {cache.manifest.num_rows:,} positions", "tokens"
     return replace(
         phase,
         path=cache.path,
         state="done",
         finished=cache.path.stat().st_mtime,
-        detail=f"{views}{cache.num_samples:,} samples × {cache.num_outputs:,} {outputs}, "
-        f"{cache.manifest.encoding.name}",
+        detail=f"{views}{samples} × {cache.num_outputs:,} {outputs}, {cache.manifest.encoding.name}",
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +102,7 @@ def parts_of(units: Units, rows: NDArray[np.bool_], of: int) -> list[int]:
     return np.unique(((numbers + 1) * of - 1) // len(units)).tolist()
 
 
-def handed_out(units: Units, count: Callable[[], int]) -> Iterator[Run]:
+def handed_out(units: Units | Sequence[Any], count: Callable[[], int]) -> Iterator[Any]:
     """The units that no other process has taken. `count` counts those that are taken, this one too, and returns the
     number: a counter that all processes share.
 

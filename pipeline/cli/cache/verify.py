@@ -80,11 +80,11 @@ def _check_bytes(names: Sequence[str], store: Store, part: tuple[int, int], as_j
 
 def _check_rows(recipe: Recipe, base: Path, store: Store, rows: int, device: str, as_json: bool) -> bool:
     """Prints how far the recipe's cache is from its teacher's logits now. Returns whether they agree."""
-    from decant.pipeline.phases.plan import Plan
-    from decant.pipeline.phases.verify import compare_with_teacher
+    from decant.pipeline.phases.any_recipe import compare_with_teacher
+    from decant.pipeline.phases.kinds import plan_of
     from decant.pipeline.training.device import pick_device
 
-    comparison = compare_with_teacher(Plan.of(recipe, base, store), rows, pick_device(device))
+    comparison = compare_with_teacher(plan_of(recipe, base, store), rows, pick_device(device))
     _print_comparison(comparison)
     if as_json:
         print_json({**asdict(comparison), "agrees": comparison.agrees})

@@ -66,6 +66,11 @@ class LanguagePlan(AnyPlan):
         return self.data
 
     @property
+    def is_readable(self) -> bool:
+        """Whether its texts are tokenised; they are when a phase first needs them."""
+        return self.data.is_prepared
+
+    @property
     def has_labels(self) -> bool:
         """Whether students can be trained on labels alone: a token's label is the one that follows."""
         return True

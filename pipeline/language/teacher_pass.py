@@ -1,0 +1,153 @@
+"""A causal language model's pass over token samples: encoded rows of each position that predicts a token to learn."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from decant.cache import CacheWarning, Encoding, Hidden, LogitCacheWriter, Sparse
+from decant.pipeline.corpus import TokenSamples
+from decant.pipeline.language.batches import TeacherBatch, batches, plan
+from decant.pipeline.language.building import first_of_blocks
+from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.shift import ShiftGuard
+from decant.pipeline.support.progress import progress
+from decant.pipeline.training.background import BackgroundWriter, prefetch
+from decant.pipeline.training.encoding import RowsOnHost, encode_sparse, encodes_on
+
+Rows: TypeAlias = Callable[[], Mapping[str, NDArray[Any]]]
+"""Gives the encoded rows (q, …) of some positions, by table; waits for a device if need be."""
+
+Window: TypeAlias = list[NDArray[np.int64]]
+"""The batches of some samples that follow each other: the samples (B,) of each."""
+
+
+class TeacherPass:
+    """The teacher's pass over samples, which writes the rows of a cache that are missing."""
+
+    def __init__(
+        self,
+        model: CausalModel,
+        samples: TokenSamples,
+        encoding: Encoding,
+        views: int,
+        tokens_per_batch: int,
+        show_progress: bool,
+    ) -> None:
+        self._model, self._samples, self._encoding, self._views = model, samples, encoding, views
+        self._tokens_per_batch, self._show_progress = tokens_per_batch, show_progress
+        self._guard, self._said = ShiftGuard(), False
+
+    def windows(self, writer: LogitCacheWriter) -> list[Window]:
+        """The batches of each window, whichever are written: what is handed out to several processes. A function of the
+        samples, so that every process makes the same.
+        """
+        lengths = self._samples.lengths
+        return plan(lengths, self._tokens_per_batch, first_of_blocks(writer, len(lengths)))
+
+    def fill(
+        self,
+        writer: LogitCacheWriter,
+        windows: Iterable[Window] | None = None,
+        advance: Callable[[int], object] | None = None,
+    ) -> int:
+        """Writes the rows of windows that are missing, by default of all, and returns how many positions they are of.
+
+        advance: is given how many rows, a sample and a view each, are written; by default a bar shows tokens.
+        """
+        lengths, computed = self._samples.lengths, 0
+        written = np.logical_and.reduce([writer.is_written(view) for view in range(self._views)])
+        taken = self.windows(writer) if windows is None else windows
+        missing = (batch for window in taken for batch in window if not written[batch].all())
+        silent = advance is not None or not self._show_progress
+        with (
+            progress("teacher", int(lengths.sum()), silent=silent) as show,
+            BackgroundWriter() as write_later,
+        ):
+            show(int(lengths[written].sum()))
+            for batch in prefetch(batches(self._samples, missing)):
+                for view, (rows, next_log_prob) in enumerate(self._encoded(batch)):
+                    write_later(_write, writer, batch.samples, rows, next_log_prob, view)
+                new = batch.samples[~written[batch.samples]]
+                computed += self._views * int(self._samples.num_positions[new].sum())
+                show(int(lengths[new].sum()))
+                if advance is not None:
+                    advance(self._views * len(new))
+        self._warn()
+        return computed
+
+    def encode(self, samples: NDArray[np.int64]) -> None:
+        """Does all that the pass does for some samples, but writes nothing."""
+        for batch in batches(self._samples, [samples]):
+            for parts, _ in self._encoded(batch):
+                for part in parts:
+                    part()
+
+    def _encoded(self, batch: TeacherBatch) -> list[tuple[list[Rows], Tensor]]:
+        """For each view the rows of some positions after others, and log-probabilities (Q,) of the next tokens."""
+        device = self._model.device
+        hidden = self._model.hidden(batch.ids.to(device), batch.mask.to(device)).flatten(0, 1)[
+            batch.places.to(device)
+        ]
+        counts = self._samples.num_positions[batch.samples]
+        of = np.repeat(batch.samples, counts)
+        within = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+        parts: list[list[Rows]] = [[] for _ in range(self._views)]
+        log_probs, first = [], 0
+        for logits in self._model.logits(hidden):
+            some = slice(first, first + len(logits))
+            next_ids = batch.next_ids[some].to(device)
+            self._look(logits, next_ids, batch.current_ids[some])
+            for view, part in enumerate(parts):
+                rows, log_sum_exp = self._encode(logits, hidden[some], of[some], view, within[some])
+                part.append(rows)
+            log_probs.append((logits.gather(1, next_ids[:, None])[:, 0] - log_sum_exp).clamp(max=0))
+            first = some.stop
+        return [(part, torch.cat(log_probs)) for part in parts]
+
+    def _encode(
+        self, logits: Tensor, hidden: Tensor, of: NDArray[np.int64], view: int, within: NDArray[np.int64]
+    ) -> tuple[Rows, Tensor]:
+        """The rows of logits (q, C) of hidden states (q, d), or what has them when they have come from the device; and
+        the log-sum-exp of the logits.
+        """
+        encoding = self._encoding
+        if isinstance(encoding, Hidden):
+            rows = encoding.encode(hidden.float().cpu().numpy(), of, view, within)
+            return lambda: rows, logits.logsumexp(1)
+        if isinstance(encoding, Sparse) and encodes_on(logits.device):
+            encoded = encode_sparse(logits, encoding, of, view, within)
+            on_its_way = RowsOnHost(encoded, encoding, logits.shape[1])
+            return partial(on_its_way.wait, of, view, within), encoded.stats[:, 0]
+        rows = encoding.encode(logits.cpu().numpy(), of, view, within)
+        if isinstance(encoding, Sparse):
+            return lambda: rows, torch.from_numpy(rows["stats"][:, 0]).to(logits.device)
+        return lambda: rows, logits.logsumexp(1)
+
+    def _look(self, logits: Tensor, next_ids: Tensor, current_ids: Tensor) -> None:
+        """Counts whether rows are about the next token, until enough were seen."""
+        if self._guard.wants_more:
+            self._guard.see(logits, next_ids, current_ids.to(logits.device))
+            if not self._guard.wants_more:
+                self._warn()
+
+    def _warn(self) -> None:
+        doubt = self._guard.doubt()
+        if doubt is not None and not self._said:
+            self._said = True
+            warnings.warn(f"{type(self._model.network).__name__}: {doubt}", CacheWarning, stacklevel=5)
+
+
+def _write(
+    writer: LogitCacheWriter, samples: NDArray[np.int64], parts: list[Rows], next_log_prob: Tensor, view: int
+) -> None:
+    found = [part() for part in parts]
+    rows = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    writer.write_encoded(samples, rows, next_log_prob=next_log_prob.cpu().numpy(), view=view)

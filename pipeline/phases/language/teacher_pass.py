@@ -1,0 +1,108 @@
+"""The teacher's pass over the tokens of one part of a recipe's texts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from decant.cache import Head, Hidden, LogitCacheWriter
+from decant.pipeline.language.batches import probe
+from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.teacher_pass import TeacherPass, Window
+from decant.pipeline.phases.language.networks import load_teacher
+from decant.pipeline.phases.language.plan import LanguagePlan
+from decant.pipeline.runs.result import load_result
+
+_TOKENS_PER_BATCH = 4096
+_FEWEST_UNITS_A_PROCESS = 4
+"""Where windows would be fewer for each process, batches are handed out."""
+
+
+class TokensPass:
+    """See `phases.passes.TeacherPass`."""
+
+    def __init__(self, plan: LanguagePlan) -> None:
+        self._plan, self._teacher = plan, plan.teacher
+        self.positions = plan.positions
+
+    @cached_property
+    def head(self) -> Head | None:
+        """What makes logits of the hidden states, where these are stored."""
+        if not isinstance(self._plan.encoding_for(self._teacher), Hidden):
+            return None
+        return self.model(torch.device("cpu")).head()
+
+    def units(self, writer: LogitCacheWriter, processes: int) -> Sequence[Window]:
+        """Windows, or, where there are few, their batches."""
+        return self.units_of(self._pass().windows(writer), processes)
+
+    @staticmethod
+    def units_of(windows: Sequence[Window], processes: int) -> Sequence[Window]:
+        """What so many processes take of these windows."""
+        if len(windows) >= _FEWEST_UNITS_A_PROCESS * processes:
+            return windows
+        return [[batch] for window in windows for batch in window]
+
+    def part(self, writer: LogitCacheWriter, number: int, of: int) -> Sequence[Window]:
+        """The units of a part, which follow each other."""
+        units = self.units(writer, of)
+        return units[number * len(units) // of : (number + 1) * len(units) // of]
+
+    def fill(
+        self,
+        writer: LogitCacheWriter,
+        device: torch.device,
+        units: Iterable[Window] | None = None,
+        advance: Callable[[int], object] | None = None,
+    ) -> int:
+        """Computes the rows of units that are missing, and returns how many positions they are of."""
+        if all(writer.is_written(view).all() for view in range(writer.manifest.num_views)):
+            return 0
+        return self.on(device).fill(writer, units, advance)
+
+    def require_unchanged(self) -> None:
+        """Nothing to ask: the tokens are a file of its own, checked as it is read."""
+
+    def on(self, device: torch.device) -> TeacherPass:
+        """The pass with the teacher on a device."""
+        return self._pass(self.model(device))
+
+    def _pass(self, model: CausalModel | None = None) -> TeacherPass:
+        """Without a model one that says what it would compute."""
+        plan = self._plan
+        return TeacherPass(
+            model or CausalModel(torch.nn.Module(), 1),
+            plan.samples,
+            plan.encoding_for(self._teacher),
+            plan.num_views,
+            tokens_per_batch(plan),
+            show_progress=True,
+        )
+
+    def model(self, device: torch.device) -> CausalModel:
+        """The teacher on a device."""
+        teacher, plan = self._teacher, self._plan
+        model = _loaded(
+            teacher.folder, teacher.weights_sha256, plan.data.num_outputs, plan.settings.cache.precision
+        )
+        model.network.to(device)
+        model.prepare(probe(plan.samples))
+        return model
+
+
+def tokens_per_batch(plan: LanguagePlan) -> int:
+    """How many tokens, with padding, the teacher reads at once."""
+    return plan.settings.cache.tokens_per_batch or _TOKENS_PER_BATCH
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(folder: Path, weights_sha256: str, num_outputs: int, precision: str) -> CausalModel:
+    """A teacher, in evaluation mode; kept from the cache of one part to that of the next."""
+    teacher = load_result(folder)
+    assert teacher is not None, "a plan has a finished teacher"
+    network = load_teacher(teacher).to(getattr(torch, precision)).eval()
+    return CausalModel(network, num_outputs)
