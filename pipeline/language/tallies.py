@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,9 +69,10 @@ def tally(
     cache: LogitCache | None = None,
     tokens_per_batch: int = 4096,
     advance: Callable[[int], object] = lambda tokens: None,
+    within: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> Tally:
     """Runs a network over samples, in evaluation mode and where it is; with a cache of them it is compared with the
-    teacher. advance: is called with the number of tokens after each batch.
+    teacher. advance: is called with the number of tokens after each batch. within: what the network is called in.
 
     Raises MismatchError where the cache is of other samples, ModelError as `CausalModel` does.
     """
@@ -81,7 +84,8 @@ def tally(
     model.prepare(probe(samples))
     planned = itertools.chain.from_iterable(plan(samples.lengths, tokens_per_batch))
     for batch in batches(samples, planned):
-        _add(sums, model, batch, cache, head)
+        with within():
+            _add(sums, model, batch, cache, head)
         advance(int(samples.lengths[batch.samples].sum()))
     return sums
 

@@ -13,17 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from decant.cache import CorruptError, RewrittenError
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Training
 from decant.pipeline.data.samples import check_unchanged, task_of
 from decant.pipeline.errors import ModelError
 from decant.pipeline.networks.build import build_network, num_parameters
 from decant.pipeline.networks.spec import NetworkSpec
+from decant.pipeline.phases.attempts import found_or_trained, require_unchanged
 from decant.pipeline.phases.initial_weights import warn_of_frozen
 from decant.pipeline.phases.output_checks import require_numbers, warn_constant_outputs, warn_of_probabilities
 from decant.pipeline.runs.latency import device_name, latency
-from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.open import class_names
 from decant.pipeline.runs.result import Kind, Result, load_result
 from decant.pipeline.runs.saved_logits import save_test_logits
@@ -34,16 +33,13 @@ from decant.pipeline.support.source_code import code_sha256
 from decant.pipeline.tracking.log_to import LogTo
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.device import Inputs
-from decant.pipeline.training.epoch_log import read_epochs, trained_seconds
+from decant.pipeline.training.epoch_log import trained_seconds
 from decant.pipeline.training.evaluation import evaluate, predict
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.loading import BatchedData, EpochViews
 from decant.pipeline.training.loop import Criterion, train
 from decant.pipeline.training.metrics import Metrics, measure
 from decant.pipeline.views import ViewedData
-
-_MOST_TRIES = 3
-"""To train an epoch whose data are written to meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -137,24 +133,13 @@ def train_network(
     nothing of the test split until a later call gives it. While another process trains the same network, waits for it;
     if that is killed, goes on from its checkpoint. Several ranks must all call it; rank 0 writes, all get the result.
     """
-    with group.after_first(alone_with(job.folder)):
-        # Another process may have finished it since the caller looked.
-        result = group.of_first(lambda: load_result_on(job.folder, test, device, teacher_logits, validation))
-        if result is not None:
-            return result, True
-        tries, trained = 0, -1
-        while True:
-            try:
-                measured = _Measured(test, validation, teacher_logits)
-                return _train(job, recipe, measured, device, log_to or LogTo(), group), False
-            except RewrittenError as error:
-                if group.count > 1:  # the others have met nothing
-                    raise
-                before, trained = trained, len(read_epochs(job.folder))
-                tries = tries + 1 if trained == before else 1
-                if tries == _MOST_TRIES:
-                    raise
-                say(f"warning: {error}; this epoch is trained again")
+    measured = _Measured(test, validation, teacher_logits)
+    return found_or_trained(
+        job.folder,
+        lambda: load_result_on(job.folder, test, device, teacher_logits, validation),
+        lambda: _train(job, recipe, measured, device, log_to or LogTo(), group),
+        group,
+    )
 
 
 @dataclass(frozen=True)
@@ -271,23 +256,11 @@ def _save_network(
         **validated,
         **job.origin,
     )
-    _require_unchanged(job)
+    require_unchanged(job.folder, job.check_unchanged)
     check_unchanged(shown.data, checksums=True)
     result.save()
     (job.folder / CHECKPOINT).unlink(missing_ok=True)
     return result
-
-
-def _require_unchanged(job: TrainingJob) -> None:
-    """Raises CorruptError where what the network was trained on is not what it was. Where checksums alone show that, no
-    epoch can be relied on, and the checkpoint is removed.
-    """
-    job.check_unchanged(False)
-    try:
-        job.check_unchanged(True)
-    except CorruptError:
-        (job.folder / CHECKPOINT).unlink(missing_ok=True)
-        raise
 
 
 def _code_of(recipe: Recipe) -> dict[str, str] | None:

@@ -166,7 +166,7 @@ def _for_objective(cache: LogitCache, settings: Settings) -> LogitCache:
             f"student.objective.temperature: {cache.path} has the mass of the outputs that it leaves out at certain "
             "temperatures alone, and this is a schedule; set one of these, or cache every logit"
         )
-    read = cache if temperature is None else _at_temperature(cache, float(temperature), settings)
+    read = require_temperature(cache, settings)
     if encoding.draws:
         _require_expectation(cache, settings)
         say_once(
@@ -181,10 +181,14 @@ def _for_objective(cache: LogitCache, settings: Settings) -> LogitCache:
     return read
 
 
-def _at_temperature(cache: LogitCache, temperature: float, settings: Settings) -> LogitCache:
-    """Raises RecipeError for a temperature that is not declared, unless the objective has `interpolate`; how well the
-    softmax is then known is said.
+def require_temperature(cache: LogitCache, settings: Settings) -> LogitCache:
+    """The cache, read for the temperature of the objective where that matters. Raises RecipeError for one that a sparse
+    cache does not declare, unless the objective has `interpolate`; how well the softmax is then known is said.
     """
+    given = getattr(settings.student.objective, "temperature", None)
+    if given is None or not isinstance(cache.manifest.encoding, Sparse):
+        return cache
+    temperature = float(given)
     interpolate = bool(getattr(settings.student.objective, "interpolate", False))
     try:
         read = cache.at_temperature(temperature, interpolate=interpolate)

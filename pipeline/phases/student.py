@@ -6,7 +6,7 @@ Neither this module nor anything that it imports builds or runs a teacher.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,7 +17,6 @@ from decant.cache import CheckInputs, LogitSource, Verify
 from decant.cache.io.usage import using
 from decant.pipeline import objectives
 from decant.pipeline.data.samples import LabelledData, check_unchanged, has_labels, task_of
-from decant.pipeline.errors import RankError
 from decant.pipeline.networks.spec import NetworkSpec, specify_network
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.balance import (
@@ -26,12 +25,11 @@ from decant.pipeline.phases.balance import (
     resolve_sampler,
     warn_of_imbalance,
 )
+from decant.pipeline.phases.divided import each_its_own
 from decant.pipeline.phases.initial_weights import load_initial_weights
 from decant.pipeline.phases.job import TrainingJob, load_result_on, train_network
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.together import by_seeds, compare_data, join_ranks, training_group
-from decant.pipeline.ranks.beside import require_alive
-from decant.pipeline.ranks.job import Job
 from decant.pipeline.ranks.launch import is_first
 from decant.pipeline.runs.folders import seed_folder
 from decant.pipeline.runs.result import Result
@@ -71,7 +69,7 @@ def train_students(
         jobs = (job for seed in plan.seeds for job in jobs_for_seed(plan, cache, spec, data, seed))
         train = _Trainer(plan, device, teacher_logits_on_test(plan, cache), log_to)
         if ranks is not None and by_seeds(plan.settings.student, _num_students(plan), ranks):
-            yield from _each_its_own(ranks, jobs, train)
+            yield from each_its_own(ranks, jobs, train, train.find)
         else:
             group = stack.enter_context(training_group(ranks, device))
             for job in jobs:
@@ -115,38 +113,6 @@ class _Trainer:
     def _compared_with(self, job: TrainingJob) -> Tensor | None:
         """Several teachers share a labels-only student, so its agreement with one of them is not recorded."""
         return self.teacher_logits if job.kind == "distilled" else None
-
-
-def _each_its_own(ranks: Job, jobs: Iterable[TrainingJob], train: _Trainer) -> Iterator[tuple[Result, bool]]:
-    """Every rank takes the next job that no other has taken. Rank 0 then waits for those of the others."""
-    call, of_others = f"students/{ranks.number('students')}", list[tuple[int, TrainingJob]]()
-    for number, job in enumerate(jobs):
-        if ranks.count(f"{call}/taken/{number}") > 1:
-            of_others.append((number, job))
-            continue
-        ranks.set(f"{call}/by/{number}", str(ranks.rank))
-        result, found = train(job)
-        ranks.set(f"{call}/done/{number}", "found" if found else "made")
-        yield result, found
-    for number, job in of_others if ranks.is_first else ():
-        maker = int(ranks.get(f"{call}/by/{number}", f"the rank that makes {job.folder}"))
-        done = _await(ranks, f"{call}/done/{number}", maker, job)
-        made = train.find(job)
-        if made is None:
-            raise RankError(
-                f"{job.folder}: another rank has made it, and it is not to be seen here: --runs must be a folder that "
-                "every machine of the job sees"
-            )
-        yield made, done == "found"
-
-
-def _await(ranks: Job, name: str, rank: int, job: TrainingJob) -> str:
-    """What a rank says of a student when it is finished, however long that takes."""
-    for _ in ranks.polls(f"{job.folder}", rank):
-        require_alive()
-        if ranks.has(name):
-            break
-    return ranks.get_now(name)
 
 
 def _num_students(plan: Plan) -> int:

@@ -95,7 +95,8 @@ def train(
     compiled = settings.compile and parallel is None
     stepped = cast("nn.Module", torch.compile(network, dynamic=False)) if compiled else network
     recorded = steps_alike and device.type == "cuda" and settings.cuda_graphs
-    one_step = Step(stepped, criterion, stepper, settings, record=recorded, parallel=parallel, call=call)
+    setting = "batch_size" if keys is None else "tokens_per_batch"
+    one_step = Step(stepped, criterion, stepper, settings, recorded, None, parallel, call, setting)
     keys = keys or ShuffledKeys(len(data), settings.batch_size, settings.seed, views, shares, group)
     average = Average(network, settings) if settings.average else None
     choice = Choice(settings) if settings.chooses and measured_on == "validation" else None
@@ -173,7 +174,7 @@ def _train_epoch(
     for step, batch in enumerate(batches, start=epoch * steps + part.batches):
         for parameters in stepper.optimizer.param_groups:
             parameters["lr"] = learning_rate(step, steps, settings)
-        with named_errors(network, batch[0], "failed in a step", f"{section_of(settings)}.batch_size"):
+        with named_errors(network, batch[0], "failed in a step", one_step.setting):
             place = step - epoch * steps
             share = step / (settings.epochs * steps)
             terms, size = one_step(batch, share, keys.size_of(place), last=place + 1 == steps)

@@ -44,6 +44,7 @@ class Step:
         recorder: Recorder[tuple[Terms, Gradients]] | None = None,
         parallel: DataParallel | None = None,
         call: Call = forward,
+        setting: str = "batch_size",
     ) -> None:
         """With `record`, forward and backward pass are recorded and replayed where nothing stands against it: no
         accumulated gradients, no scaler, no compiled network. `recorder` is that of `Recorded`. With `parallel` a batch
@@ -52,7 +53,8 @@ class Step:
         self.network, self.criterion, self.stepper, self.settings = network, criterion, stepper, settings
         self.parallel, self._call = parallel, call
         self._parameters = list(network.parameters())
-        self._setting = f"{section_of(settings)}.batch_size"
+        self.setting = f"{section_of(settings)}.{setting}"
+        """What is named where memory runs out."""
         self._device = self._parameters[0].device
         self._recorded: Recorded[tuple[Terms, Gradients]] | None = None
         if record and settings.accumulate == 1 and stepper.scaler is None and not settings.compile:
@@ -88,7 +90,7 @@ class Step:
         recording to the stream of the step before it.
         """
         with autocast(self._device, self.settings.precision):
-            outputs = self._call(self.network, inputs, self._setting)
+            outputs = self._call(self.network, inputs, self.setting)
         loss = self.criterion(outputs, *targets, progress=progress)
         terms = loss if isinstance(loss, Terms) else Terms(loss)
         self.stepper.backward(terms.total, len(outputs))
@@ -99,7 +101,7 @@ class Step:
     ) -> Terms:
         """The same of the rows of this rank, of a batch of `size`: the terms are those of the whole batch."""
         with parallel.forward(size), autocast(self._device, self.settings.precision):
-            own = forward(parallel.network, inputs, self._setting)
+            own = forward(parallel.network, inputs, self.setting)
         outputs, targets = parallel.whole(own, targets, size)
         loss = self.criterion(outputs, *targets, progress=progress)
         terms = loss if isinstance(loss, Terms) else Terms(loss)

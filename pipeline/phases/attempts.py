@@ -1,0 +1,55 @@
+"""A network is trained by one process at a time, and again where its data were written to meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from decant.cache import CorruptError, RewrittenError
+from decant.pipeline.runs.locks import alone_with
+from decant.pipeline.runs.result import Result
+from decant.pipeline.support.notices import say
+from decant.pipeline.training.checkpoint import CHECKPOINT
+from decant.pipeline.training.epoch_log import read_epochs
+from decant.pipeline.training.group import Group
+
+_MOST_TRIES = 3
+"""To train an epoch whose data are written to meanwhile."""
+
+
+def found_or_trained(
+    folder: Path, find: Callable[[], Result | None], train: Callable[[], Result], group: Group
+) -> tuple[Result, bool]:
+    """What `find` returns, or, where that is None, `train`; and whether it was found, as another process had finished
+    it. While another process trains the same network, waits for it. An epoch whose data were written to is trained
+    again. Several ranks must all call it.
+    """
+    with group.after_first(alone_with(folder)):
+        # Another process may have finished it since the caller looked.
+        result = group.of_first(find)
+        if result is not None:
+            return result, True
+        tries, trained = 0, -1
+        while True:
+            try:
+                return train(), False
+            except RewrittenError as error:
+                if group.count > 1:  # the others have met nothing
+                    raise
+                before, trained = trained, len(read_epochs(folder))
+                tries = tries + 1 if trained == before else 1
+                if tries == _MOST_TRIES:
+                    raise
+                say(f"warning: {error}; this epoch is trained again")
+
+
+def require_unchanged(folder: Path, check_unchanged: Callable[[bool], None]) -> None:
+    """Raises CorruptError where what the network was trained on is not what it was. Where checksums alone show that, no
+    epoch can be relied on, and the checkpoint is removed.
+    """
+    check_unchanged(False)
+    try:
+        check_unchanged(True)
+    except CorruptError:
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,44 @@
+"""`decant evaluate` of language models: finished networks, measured again from their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from decant.pipeline.errors import NotMadeError
+from decant.pipeline.phases.language.measuring import metrics_of
+from decant.pipeline.phases.language.networks import load_teacher
+from decant.pipeline.phases.language.plan import LanguagePlan
+from decant.pipeline.phases.language.student import held_out_of_teacher
+from decant.pipeline.phases.together import compare_data, join_ranks
+from decant.pipeline.runs.result import Result, find_results
+from decant.pipeline.runs.saved_network import load_network
+from decant.pipeline.training.group import ALONE
+
+
+def evaluate_runs(plan: LanguagePlan, device: torch.device) -> Iterator[Result]:
+    """Yields every finished network of a recipe, teachers first, with metrics on the test part computed from its
+    weights. A student is compared with the teacher that it was trained from, a labels-only one with the recipe's, as
+    far as that teacher's cache of the test part is there. Raises NotMadeError if no network is finished.
+    """
+    ranks = join_ranks(plan, device)
+    compare_data(ranks, plan.data.student_fingerprints)
+    if ranks is not None and not ranks.is_first:
+        return
+    outputs, found = plan.data.num_outputs, False
+    shape = (plan.data.max_length,)
+    own = plan.load_teacher()
+    for result in find_results(plan.base, plan.settings.data):
+        if (result.network.num_classes, result.network.input_shape) != (outputs, shape):
+            continue
+        found = True
+        network = load_teacher(result) if result.kind == "teacher" else load_network(result)
+        teacher = result.teacher or (own.weights_sha256 if own is not None else None)
+        cache = None if result.kind == "teacher" else held_out_of_teacher(plan, "test", teacher)
+        yield replace(result, metrics=metrics_of(network, plan, "test", device, cache=cache, group=ALONE))
+    if not found:
+        raise NotMadeError(
+            f"{plan.base}: no finished network of these data; run: {plan.recipe.command('teacher')}"
+        )

@@ -1,0 +1,239 @@
+"""Training one language model: built, trained, measured and saved; `result.json` is written last."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from decant.cache import LogitCache
+from decant.pipeline.config.objectives import Objective
+from decant.pipeline.config.settings import Training
+from decant.pipeline.corpus import TokenSamples
+from decant.pipeline.errors import ModelError
+from decant.pipeline.language import criteria
+from decant.pipeline.language.training import CausalCall, TokenBatches
+from decant.pipeline.networks.build import build_network, num_parameters
+from decant.pipeline.networks.spec import NetworkSpec
+from decant.pipeline.phases.attempts import found_or_trained, require_unchanged
+from decant.pipeline.phases.language.measuring import TOKENS_PER_BATCH, metrics_of
+from decant.pipeline.phases.language.plan import LanguagePlan
+from decant.pipeline.phases.language.sources import Part
+from decant.pipeline.runs.latency import device_name, timed
+from decant.pipeline.runs.result import Kind, Result, load_result
+from decant.pipeline.runs.saved_network import load_network, save_network
+from decant.pipeline.runs.saved_recipe import save_recipe
+from decant.pipeline.support.notices import say
+from decant.pipeline.support.plugins import in_words
+from decant.pipeline.tracking.log_to import LogTo
+from decant.pipeline.training.checkpoint import CHECKPOINT
+from decant.pipeline.training.divergence import require_finite
+from decant.pipeline.training.epoch_log import trained_seconds
+from decant.pipeline.training.group import ALONE, Group
+from decant.pipeline.training.loop import train
+from decant.pipeline.training.metrics import Metrics
+from decant.pipeline.training.token_keys import TokenKeys
+
+
+@dataclass(frozen=True)
+class TokenJob:
+    """Everything that decides a language model: its spec, what it is trained on and how, and where it is kept."""
+
+    kind: Kind
+    spec: NetworkSpec
+    settings: Training
+    samples: TokenSamples
+    folder: Path
+    cache: LogitCache | None = None
+    """What a distilled student learns from; None of others, which learn from the tokens alone."""
+    objective: Objective | None = None
+    """The loss of a distilled student."""
+    load_initial_weights: Callable[[nn.Module], None] | None = None
+    """Loads weights into the network before it is trained; None keeps those that are drawn from the seed."""
+    held_out: Mapping[Part, LogitCache] = field(default_factory=dict)
+    """Of parts that it is measured on, what its teacher says of them, where it is to be compared with that."""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of a distilled student's result that name what it is trained from: objective, cache, teacher, baseline."""
+
+    def check_unchanged(self, checksums: bool) -> None:
+        """Raises CorruptError where what it is trained on is not what it was; with True also by checksums."""
+        self.samples.corpus.check_unchanged(checksums=checksums)
+        if self.cache is not None:
+            self.cache.check_unchanged(checksums=checksums)
+
+    @property
+    def criterion(self) -> Callable[..., Any]:
+        """The loss. Raises RecipeError for an objective that the cache does not suffice for."""
+        if self.cache is None or self.objective is None:
+            return criteria.from_labels
+        return criteria.from_cache(self.objective, self.cache)
+
+    @property
+    def tokens_per_batch(self) -> int:
+        """Tokens in a batch, with padding."""
+        return self.settings.tokens_per_batch or TOKENS_PER_BATCH
+
+    def views(self, indices: NDArray[np.integer], epoch: int) -> NDArray[np.int64]:
+        """(B,) which draws of each sample's rows an epoch reads."""
+        count = 1 if self.cache is None else self.cache.num_views
+        return np.full(len(indices), epoch % count, np.int64)
+
+
+def find_result(job: TokenJob, plan: LanguagePlan, device: torch.device) -> Result | None:
+    """The finished network of a job, with metrics on the parts as they are now; None if it is not finished. If its
+    metrics are of other texts, it is measured again.
+    """
+    result = load_result(job.folder)
+    if result is None:
+        return None
+    with contextlib.suppress(OSError):  # another person's run
+        (job.folder / CHECKPOINT).unlink(missing_ok=True)  # left by a kill just after the result was written
+    recorded = {"test": result.test_sha256, "validation": result.validation_sha256}
+    stale = {part for part in _measured(plan) if recorded[part] != plan.data.digest(part)}
+    if not stale:
+        return result
+    network = load_network(result)
+    result = replace(result, **_on_parts(job, plan, network, device, stale))
+    result.save()
+    return result
+
+
+def train_network(
+    job: TokenJob,
+    plan: LanguagePlan,
+    device: torch.device,
+    log_to: LogTo | None = None,
+    group: Group = ALONE,
+) -> tuple[Result, bool]:
+    """Trains the network of a job, from its checkpoint if training was interrupted; returns its result, and whether
+    another process had finished it.
+
+    The folder then has the weights, the metrics of each epoch, the resolved recipe, and the result. Epochs are measured
+    on the validation part where there is one. Several ranks must all call it; rank 0 writes, all get the result.
+    """
+    return found_or_trained(
+        job.folder,
+        lambda: find_result(job, plan, device),
+        lambda: _train(job, plan, device, log_to or LogTo(), group),
+        group,
+    )
+
+
+def _train(job: TokenJob, plan: LanguagePlan, device: torch.device, log_to: LogTo, group: Group) -> Result:
+    settings, samples = job.settings, job.samples
+    data, criterion = TokenBatches(samples, job.cache), job.criterion
+    network = build_network(job.spec, settings.seed)
+    if job.load_initial_weights is not None:
+        job.load_initial_weights(network)
+    if group.is_first:
+        save_recipe(job.folder, plan.recipe)
+    each_epoch: Part = "validation" if "validation" in plan.data.parts else "test"
+    description = f"{job.kind} {job.spec}, seed {settings.seed}"
+    with (log_to if group.is_first else LogTo()).run(description, plan.recipe, job.folder) as log:
+        kept_epoch = train(
+            network,
+            data,
+            criterion,
+            settings,
+            job.folder,
+            views=job.views,
+            keys=TokenKeys(
+                samples.lengths,
+                samples.num_positions,
+                job.tokens_per_batch,
+                settings.seed,
+                job.views,
+                group,
+            ),
+            call=CausalCall(network, samples, job.spec.num_classes),
+            evaluate_on=lambda net: metrics_of(
+                net,
+                plan,
+                each_epoch,
+                device,
+                cache=job.held_out.get(each_epoch),
+                precision=settings.precision,
+                group=group,
+            ),
+            measured_on="test" if each_epoch == "test" else "validation",
+            device=device,
+            description=description,
+            check_unchanged=lambda: job.check_unchanged(False),
+            log=log,
+            group=group,
+        )
+    measured = _on_parts(job, plan, network, device, _measured(plan), group)
+    return group.of_first(lambda: _save(job, plan, network, measured, device, kept_epoch))
+
+
+def _save(
+    job: TokenJob,
+    plan: LanguagePlan,
+    network: nn.Module,
+    measured: Mapping[str, Any],
+    device: torch.device,
+    kept_epoch: int,
+) -> Result:
+    """Saves weights and then the result of a trained network, and removes its checkpoint."""
+    require_finite(measured["metrics"], job.settings.epochs, job.settings, job.folder)
+    size, digest = save_network(job.folder, network, job.spec)
+    result = Result(
+        kind=job.kind,
+        network=job.spec,
+        seed=job.settings.seed,
+        parameters=num_parameters(network),
+        weights_bytes=size,
+        weights_sha256=digest,
+        seconds=trained_seconds(job.folder),
+        latency_ms=latency_of(network, plan, device),
+        latency_on=device_name(device),
+        kept_epoch=kept_epoch if job.settings.chooses else None,
+        folder=job.folder,
+        **measured,
+        **job.origin,
+    )
+    require_unchanged(job.folder, job.check_unchanged)
+    result.save()
+    (job.folder / CHECKPOINT).unlink(missing_ok=True)
+    return result
+
+
+def _measured(plan: LanguagePlan) -> set[Part]:
+    """The parts that networks are measured on."""
+    return {part for part in plan.data.parts if part != "train"}
+
+
+def _on_parts(
+    job: TokenJob,
+    plan: LanguagePlan,
+    network: nn.Module,
+    device: torch.device,
+    parts: set[Part],
+    group: Group = ALONE,
+) -> dict[str, Any]:
+    """The fields of a result that are of some parts."""
+    fields: dict[str, Any] = {}
+    for part in sorted(parts):
+        metrics: Metrics = metrics_of(network, plan, part, device, cache=job.held_out.get(part), group=group)
+        fields["metrics" if part == "test" else "validation"] = metrics
+        fields[f"{part}_sha256"] = plan.data.digest(part)
+    return fields
+
+
+@torch.inference_mode()
+def latency_of(network: nn.Module, plan: LanguagePlan, device: torch.device) -> float | None:
+    """Milliseconds for a sample of the most tokens, at batch size 1; None, which is said, where that fails."""
+    ids = torch.zeros(1, plan.data.max_length, dtype=torch.int64, device=device)
+    network.eval()
+    try:
+        return timed(lambda: network(input_ids=ids).logits[:, -1].cpu()).median
+    except (RuntimeError, ValueError, TypeError, ModelError) as error:
+        say(f"warning: its latency is not known: {in_words(error)}")
+        return None

@@ -1,0 +1,152 @@
+"""Phase two of a language model: cache × tokens → student.
+
+Neither this module nor anything that it imports runs a teacher over texts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from decant.cache import CheckInputs, LogitCache, Verify
+from decant.cache.io.usage import using
+from decant.pipeline.errors import NotMadeError, RecipeError
+from decant.pipeline.language.criteria import require_objective
+from decant.pipeline.networks.spec import NetworkSpec
+from decant.pipeline.phases.divided import each_its_own
+from decant.pipeline.phases.language.job import TokenJob, find_result, train_network
+from decant.pipeline.phases.language.networks import initial_weights, student_spec
+from decant.pipeline.phases.language.plan import LanguagePlan
+from decant.pipeline.phases.language.sources import Part
+from decant.pipeline.phases.soft_labels import require_temperature
+from decant.pipeline.phases.together import by_seeds, compare_data, join_ranks
+from decant.pipeline.ranks.job import Job
+from decant.pipeline.ranks.launch import is_first
+from decant.pipeline.runs.folders import seed_folder
+from decant.pipeline.runs.result import Result
+from decant.pipeline.tracking.log_to import LogTo
+
+
+def train_students(
+    plan: LanguagePlan,
+    device: torch.device,
+    *,
+    verify: Verify = "lazy",
+    check_inputs: CheckInputs = "sample",
+    log_to: LogTo | None = None,
+) -> Iterator[tuple[Result, bool]]:
+    """Trains the students of a recipe, seed after seed, on the tokens alone and from the cache.
+
+    Yields each network when it is finished, and whether it was finished before. Both kinds have the same network,
+    initial weights, order of samples, batches, epochs and schedule. The ranks of a job train whole students each; then
+    rank 0 yields all of them. All tokens of every batch are compared with those that the teacher read, whatever
+    `check_inputs` says. Raises as `LanguagePlan.open_cache` does, RecipeError for an objective that the cache does not
+    suffice for, and RankError where ranks have not the same program, recipe or data.
+    """
+    ranks = join_ranks(plan, device)
+    cache = plan.open_cache("train", verify)
+    require_objective(plan.settings.student.objective, cache)
+    require_temperature(cache, plan.settings)
+    compare_data(ranks, plan.data.student_fingerprints, cache)
+    with contextlib.ExitStack() as stack:
+        if is_first():
+            stack.enter_context(using(cache.path))
+        spec, held_out = student_spec(plan), _held_out(plan, cache)
+        jobs = (job for seed in plan.seeds for job in jobs_for_seed(plan, cache, held_out, spec, seed))
+        train = _Trainer(plan, device, log_to)
+        if ranks is None:
+            for job in jobs:
+                yield train(job)
+        else:
+            _require_seeds(plan, ranks)
+            yield from each_its_own(ranks, jobs, train, train.find)
+
+
+@dataclass
+class _Trainer:
+    """Trains the network of one job, or finds it finished: each call is independent of the others."""
+
+    plan: LanguagePlan
+    device: torch.device
+    log_to: LogTo | None
+
+    def __call__(self, job: TokenJob) -> tuple[Result, bool]:
+        """The result, and whether it was there before."""
+        result = self.find(job)
+        if result is not None:
+            return result, True
+        return train_network(job, self.plan, self.device, self.log_to)
+
+    def find(self, job: TokenJob) -> Result | None:
+        """The result of a job that is finished."""
+        return find_result(job, self.plan, self.device)
+
+
+def jobs_for_seed(
+    plan: LanguagePlan,
+    cache: LogitCache,
+    held_out: dict[Part, LogitCache],
+    spec: NetworkSpec,
+    seed: int,
+) -> list[TokenJob]:
+    """The students of one seed: on the tokens alone, if the recipe has a baseline, and distilled from the cache."""
+    settings = plan.settings.student.model_copy(update={"seed": seed})
+    labels_only = TokenJob(
+        kind="labels",
+        spec=spec,
+        settings=settings,
+        samples=plan.data.samples("train"),
+        folder=seed_folder(plan.student_folder("labels"), seed),
+        load_initial_weights=initial_weights(plan, spec),
+    )
+    distilled = replace(
+        labels_only,
+        kind="distilled",
+        cache=cache,
+        objective=settings.objective,
+        held_out=held_out,
+        folder=seed_folder(plan.student_folder("distilled", cache.manifest.key), seed),
+        origin={
+            "objective": settings.objective.model_dump(mode="json", by_alias=True),
+            "cache": cache.manifest.key,
+            "teacher": _teacher_sha256(cache),
+            "baseline": labels_only.folder.parent.name,
+        },
+    )
+    return [labels_only, distilled] if settings.baseline else [distilled]
+
+
+def held_out_of_teacher(plan: LanguagePlan, part: Part, teacher: str | None) -> LogitCache | None:
+    """What the teacher of these weights says of a part that networks are measured on; None where no cache has it."""
+    try:
+        found = plan.held_out_cache(part)
+    except NotMadeError:
+        return None
+    return found if found is not None and _teacher_sha256(found) == teacher else None
+
+
+def _held_out(plan: LanguagePlan, cache: LogitCache) -> dict[Part, LogitCache]:
+    """The caches of the parts that students are measured on, of the teacher that they learn from."""
+    parts = (part for part in plan.data.parts if part != "train")
+    found = {part: held_out_of_teacher(plan, part, _teacher_sha256(cache)) for part in parts}
+    return {part: of_part for part, of_part in found.items() if of_part is not None}
+
+
+def _teacher_sha256(cache: LogitCache) -> str | None:
+    """The SHA-256 of the weights of the teacher that a cache is of; None if it is not known."""
+    weights: str | None = cache.manifest.identity["teacher"].get("weights_sha256")
+    return weights
+
+
+def _require_seeds(plan: LanguagePlan, ranks: Job) -> None:
+    """Raises RecipeError where ranks are to train one student together."""
+    settings = plan.settings.student
+    students = len(plan.seeds) * (2 if settings.baseline else 1)
+    if not by_seeds(settings, students, ranks):
+        raise RecipeError(
+            f"student.parallel: {ranks.size:,} ranks cannot train one language model together; each trains whole "
+            f'students with student.parallel = "seeds", of which there are {students:,}'
+        )
