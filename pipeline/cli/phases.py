@@ -312,7 +312,7 @@ def make_cache(plan: RecipePlan, device: str) -> dict[str, Any]:
     if isinstance(cached, phase.RowsWritten):  # what rank 0 says of
         return {"path": cached.path, "rows": cached.rows}
     remember_cache(plan.recipe, plan.base, cached.cache.path)
-    return _shown(cached)
+    return _shown(cached, plan)
 
 
 def _make_part(plan: RecipePlan, device: str, part: tuple[int, int]) -> dict[str, Any]:
@@ -324,7 +324,7 @@ def _make_part(plan: RecipePlan, device: str, part: tuple[int, int]) -> dict[str
     made = phase.cache_part(plan, pick_device(device), part)
     if not isinstance(made, phase.RowsWritten):
         remember_cache(plan.recipe, plan.base, made.cache.path)
-        return _shown(made)
+        return _shown(made, plan)
     say(
         f"wrote part {part[0] + 1} of {part[1]} of {made.path}: {made.rows:,} rows; {made.missing}; the part that "
         "comes last publishes the cache"
@@ -332,12 +332,13 @@ def _make_part(plan: RecipePlan, device: str, part: tuple[int, int]) -> dict[str
     return {"path": made.path, "exists": False, "part": list(part), "rows": made.rows}
 
 
-def _shown(cached: Cached) -> dict[str, Any]:
+def _shown(cached: Cached, plan: RecipePlan) -> dict[str, Any]:
     """Prints a cache; returns the same for `--json`."""
-    _print_cache(cached)
+    _print_cache(cached, plan.of_cache)
     cache = cached.cache
     return {
         "path": cache.path,
+        **_split(plan),
         "found": cached.seconds is None,
         "key": cache.manifest.key,
         "views": cache.num_views,
@@ -353,22 +354,33 @@ def _shown(cached: Cached) -> dict[str, Any]:
     }
 
 
+def _split(plan: RecipePlan) -> dict[str, str]:
+    """For `--json`: the part that a cache is of, where there are several."""
+    return {"split": plan.of_cache} if plan.of_cache else {}
+
+
 def _estimate(plan: RecipePlan, device: str, ranks: int | None) -> dict[str, Any]:
     """Prints what a cache would cost; returns the same for `--json`."""
     from decant.pipeline.phases.any_recipe import estimate
     from decant.pipeline.training.device import pick_device
 
     cost = estimate(plan, pick_device(device), ranks=ranks)
-    _print_estimate(cost)
-    return {**asdict(cost), "pays_after_epochs": cost.pays_after_epochs}
+    _print_estimate(cost, plan.of_cache)
+    return {
+        **_split(plan),
+        **asdict(cost),
+        "pays_after_epochs": cost.pays_after_epochs,
+    }
 
 
-def _print_cache(cached: Cached) -> None:
-    cache = cached.cache
+def _print_cache(cached: Cached, part: str) -> None:
+    cache, of_part = cached.cache, f", of the {part} part" if part else ""
     if cached.seconds is None:
-        say(f"found {cache.path}: nothing to do, no teacher was loaded")
+        say(f"found {cache.path}{of_part}: nothing to do, no teacher was loaded")
     else:
-        say(f"made {cache.path}: {cached.rows:,} rows in {cached.seconds:,.1f} s{_taken_over(cached)}")
+        say(
+            f"made {cache.path}{of_part}: {cached.rows:,} rows in {cached.seconds:,.1f} s{_taken_over(cached)}"
+        )
     views = "" if cache.num_views == 1 else f"{cache.num_views:,} views of "
     part = (
         ""
@@ -396,12 +408,15 @@ def _outputs(cache: LogitCache) -> str:
     return "classes" if cache.manifest.num_targets is None else "targets"
 
 
-def _print_estimate(cost: Estimate) -> None:
+def _print_estimate(cost: Estimate, part: str) -> None:
+    of_part = f", of the {part} part" if part else ""
     if cost.exists:
-        say(f"found {cost.path}: nothing to do")
+        say(f"found {cost.path}{of_part}: nothing to do")
     else:
+        taken_over = _taken_over(cost)
         say(
-            f"would make {cost.path}: {cost.bytes:,} bytes, about {cost.seconds:,.3g} s of teacher{_taken_over(cost)}"
+            f"would make {cost.path}{of_part}: {cost.bytes:,} bytes, about {cost.seconds:,.3g} s of "
+            f"teacher{taken_over}"
         )
     say(
         f"  a live teacher would add about {cost.live_seconds_an_epoch:,.3g} s to every student epoch: the "

@@ -11,6 +11,7 @@ from torch import nn
 from decant.cache.io.opening import require_file
 from decant.pipeline.corpus import load_tokenizer
 from decant.pipeline.errors import ModelError, WeightsError
+from decant.pipeline.networks.library_config import quiet
 from decant.pipeline.support.plugins import in_words, optional
 
 _GGUF = ".gguf"
@@ -43,9 +44,10 @@ def load_causal(name: str, dtype: str = "auto") -> Loaded:
         _require_gguf(name)
         folder, options = str(path.parent), {"gguf_file": path.name}
     try:
-        network, info = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, trust_remote_code=False, output_loading_info=True, **options
-        )
+        with quiet(transformers):
+            network, info = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, trust_remote_code=False, output_loading_info=True, **options
+            )
     except Exception as error:  # a damaged folder ends in any error of the library
         raise WeightsError(
             f"{name}: cannot be loaded as a causal language model ({in_words(error)})"

@@ -4,10 +4,9 @@ Pre-training of Deep Bidirectional Transformers"), or any classifier from a fold
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -19,6 +18,7 @@ from decant.pipeline.networks.library_config import (
     UNTOLD,
     build,
     one_line,
+    quiet,
     require_not_deep,
     without_code,
 )
@@ -116,7 +116,7 @@ def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> tuple[nn.M
     if not fetch:
         return build(functools.partial(kind.from_config, trust_remote_code=False), made), ""
     try:
-        with _quiet(transformers):
+        with quiet(transformers):
             body, info = kind.from_pretrained(
                 name,
                 config=made,
@@ -141,18 +141,3 @@ def _fresh_layers(info: dict[str, Any], num_classes: int) -> str:
 
 def _plain(names: Sequence[str]) -> list[str]:
     return [name.lower() for name in names]
-
-
-@contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the library's bars, and its word on a fresh last layer."""
-    log = transformers.utils.logging
-    level, bar = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(level)
-        if bar:
-            log.enable_progress_bar()

@@ -1,8 +1,11 @@
-"""Configurations of the transformers library: what a spec keeps of one, without what has the library run code."""
+"""Configurations of the transformers library: what a spec keeps of one, without what has the library run code; and
+the library without its bars.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -57,6 +60,21 @@ def build(builder: Any, config: Any) -> nn.Module:
     except (TypeError, ValueError) as error:
         raise ModelError(one_line(error)) from error
     return body.float()
+
+
+@contextlib.contextmanager
+def quiet(transformers: Any) -> Iterator[None]:
+    """Without the library's bars, and its word on a fresh last layer."""
+    log = transformers.utils.logging
+    level, bar = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bar:
+            log.enable_progress_bar()
 
 
 def one_line(error: Exception) -> str:

@@ -31,7 +31,10 @@ from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.notes import Pass, remember_pass
 from decant.pipeline.training.metrics import Metrics, score_metrics
 
-_AT_CHANCE = r".*: likely not a trained teacher's logits: (top-1 is |class \d+ is the teacher's answer )"
+_AT_CHANCE = (
+    r".*: likely not a trained teacher's logits: "
+    r"(top-1 is |class \d+ is the teacher's answer |the mean log-probability of the next token is )"
+)
 """The warnings of `decant.cache` that say so."""
 _MEASURED_ROWS = 100_000  # of a cache that was built before, for the teacher's metrics
 

@@ -86,6 +86,11 @@ class AnyPlan(ABC):
         return tuple(replace(self, recipe=recipe) for recipe in self.recipe.by_teacher)
 
     @property
+    def of_cache(self) -> str:
+        """The part that its cache is of, where a recipe has caches of several parts; empty where not."""
+        return ""
+
+    @property
     def by_cache(self) -> tuple[Self, ...]:
         """A plan for each cache that `cache-logits` makes."""
         return self.by_teacher

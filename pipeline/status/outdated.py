@@ -71,6 +71,8 @@ def nearest_cache(plan: AnyPlan, position: int, results: Iterable[Result]) -> Ou
             if teacher.weights_sha256 == identity["teacher"].get("weights_sha256"):
                 of_teacher = _changed_teacher(plan.recipe, position, teacher.folder)
                 planned = plan.by_teacher[position].manifest_of(teacher).identity
+                if plan.settings.data.of_tokens and planned["data"] != identity["data"]:
+                    continue  # of another part, or of tokens that another teacher is for
                 others = [
                     other._replace(field=_SETTINGS.get(other.field, other.field))
                     for other in differences(planned, identity, ("views", "encoding"))

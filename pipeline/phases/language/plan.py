@@ -54,6 +54,11 @@ class LanguagePlan(AnyPlan):
         return replace(self, part=part)
 
     @property
+    def of_cache(self) -> str:
+        """The part that its cache is of."""
+        return self.part
+
+    @property
     def by_cache(self) -> tuple[Self, ...]:
         """A plan for each cache that `cache-logits` makes: students are trained from one, and measured with the others,
         of texts that they have not seen.
