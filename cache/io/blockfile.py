@@ -10,10 +10,12 @@ Cache files and packs of decoded images are such files; each says in a `BlockLay
 from __future__ import annotations
 
 import contextlib
+import itertools
 import mmap
 import os
 import stat
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +28,8 @@ from decant.cache.io.files import read_all, reserve, storage_error, sync_folder,
 
 _RUNS = 8
 """That are read side by side: as many as a block has ranges, and some more."""
+_THREADS, _WORTH_THREADS = 2, 1 << 28
+"""Threads that check blocks of so many bytes together; fewer are checked by the caller alone."""
 WRITTEN = 1 << 32  # an entry is WRITTEN + the CRC-32 of the block's bytes, and so never 0
 
 ReadBytes = Callable[[int, int], bytes | memoryview]
@@ -67,8 +71,11 @@ def expected_entry(layout: BlockLayout, read: ReadBytes, block: int) -> int:
     return WRITTEN + crc
 
 
-def damaged_blocks(layout: BlockLayout, read: ReadBytes, entries: NDArray[np.uint64]) -> list[int]:
-    """Every written block whose bytes do not agree with its entry. entries: (num_blocks,).
+def damaged_blocks(
+    layout: BlockLayout, read: ReadBytes, entries: NDArray[np.uint64], *, ahead: bool = False
+) -> list[int]:
+    """Every written block whose bytes do not agree with its entry. entries: (num_blocks,). ahead: reads in spans, which
+    takes less time where each `read` is a call of the system. Two threads share the blocks of a large file.
 
     >>> class OneByte:
     ...     size, num_blocks, entries_offset = 9, 1, 1
@@ -77,8 +84,20 @@ def damaged_blocks(layout: BlockLayout, read: ReadBytes, entries: NDArray[np.uin
     >>> damaged_blocks(OneByte(), lambda first, end: b"a", np.array([WRITTEN + crc32(b"b")], "u8"))
     [0]
     """
-    written = np.flatnonzero(entries).tolist()
-    return [block for block in written if expected_entry(layout, read, block) != int(entries[block])]
+    written = np.flatnonzero(entries)
+
+    def damaged(some: NDArray[np.intp]) -> list[int]:
+        reading, values = ReadAhead(read) if ahead else read, entries[some].tolist()
+        return [
+            block
+            for block, entry in zip(some.tolist(), values, strict=True)
+            if expected_entry(layout, reading, block) != entry
+        ]
+
+    if layout.size * len(written) < _WORTH_THREADS * layout.num_blocks:
+        return damaged(written)
+    with ThreadPoolExecutor(_THREADS) as threads:  # reading and summing up let other threads run
+        return list(itertools.chain.from_iterable(threads.map(damaged, np.array_split(written, 8 * _THREADS))))
 
 
 class ReadAhead:
@@ -179,7 +198,7 @@ class BlockFile:
         after a kill.
         """
         looked_at = entries if trusted is None else np.where(trusted, np.uint64(0), entries)
-        damaged = damaged_blocks(self.layout, ReadAhead(self.read), looked_at)
+        damaged = damaged_blocks(self.layout, self.read, looked_at, ahead=True)
         for block in damaged:
             self.write_entry(block, 0)
             entries[block] = 0
