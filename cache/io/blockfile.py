@@ -97,7 +97,9 @@ def damaged_blocks(
     if layout.size * len(written) < _WORTH_THREADS * layout.num_blocks:
         return damaged(written)
     with ThreadPoolExecutor(_THREADS) as threads:  # reading and summing up let other threads run
-        return list(itertools.chain.from_iterable(threads.map(damaged, np.array_split(written, 8 * _THREADS))))
+        return list(
+            itertools.chain.from_iterable(threads.map(damaged, np.array_split(written, 8 * _THREADS)))
+        )
 
 
 class ReadAhead:
