@@ -19,8 +19,7 @@ from decant.pipeline.language.alignment import require_aligned, require_same_sam
 from decant.pipeline.language.batches import TeacherBatch, batches, plan
 from decant.pipeline.language.caching import probe
 from decant.pipeline.language.head import CausalModel
-from decant.pipeline.language.teacher_head import TeacherHead
-from decant.pipeline.objectives import SparseTargets, kd, sparse_kd
+from decant.pipeline.objectives import SparseTargets, TeacherHead, kd, sparse_kd
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.support.progress import progress
 
