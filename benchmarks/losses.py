@@ -2,10 +2,11 @@
 bench-losses`.
 
 Each loss goes from hidden states and the last layer's weights to their gradients: `plain` is torch's cross-entropy of
-labels; `fused` is `fused_kd`; `hidden` is that against a teacher's hidden states, of the same width; `gather` is `sparse_kd` of all logits; `dense` is the KL with all C teacher logits. Times
-are of this process on the processor, so that others on the machine count little; losses take turns, and each figure is
-the median of their ratios to `plain` in the same turn. Memory is the peak of a process of its own, less that of one
-that computes nothing; Linux alone tells it.
+labels; `fused` is `fused_kd`; `hidden` is that against a teacher's hidden states, of the same width; `gather` is
+`sparse_kd` of all logits; `dense` is the KL with all C teacher logits. Times are of this process on the processor, so
+that others on the machine count little; losses take turns, and each figure is the median of their ratios to `plain` in
+the same turn. Memory is the peak of a process of its own, less that of one that computes nothing; Linux alone tells
+it.
 """
 
 from __future__ import annotations

@@ -17,9 +17,8 @@ from torch.nn import functional
 from benchmarks.study.language.arms import EPOCHS, HEAD_16, Arm, Rows, Schedule
 from benchmarks.study.language.phase_one import Part
 from decant import LogitCache, language
-from decant.objectives import fused_kd, kd
+from decant.objectives import TeacherHead, fused_kd, kd
 from decant.pipeline.language.head import CausalModel
-from decant.pipeline.language.teacher_head import TeacherHead
 
 _ROWS = 512  # positions whose logits exist at once
 

@@ -1,7 +1,8 @@
 """Loss and gradients of a chunk of positions after another, in the forward pass.
 
 Three products of hidden states and weights in all, as a cross-entropy and its backward pass have, and memory for one
-chunk instead of (Q, C) floats several times. Of a row one exponential of each logit is taken, in place. Softmaxes are in float32, whatever the layer computes in.
+chunk instead of (Q, C) floats several times. Of a row one exponential of each logit is taken, in place. Softmaxes are
+in float32, whatever the layer computes in.
 """
 
 from __future__ import annotations
