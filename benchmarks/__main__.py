@@ -30,6 +30,7 @@ from benchmarks import (
     sweeps,
     verifying,
     views,
+    writing,
 )
 from benchmarks.conditions import Conditions, LeftOut
 from benchmarks.measurement import Measurement, table
@@ -60,6 +61,8 @@ ROWS: dict[int, Callable[[Conditions], Iterator[Measurement]]] = {
     22: remote.measure,
     23: phase_one_ranks.measure,
     24: phase_one_ranks.resume,
+    25: writing.measure,
+    26: verifying.whole_file,
 }
 
 

@@ -2,10 +2,11 @@
 bench-losses`.
 
 Each loss goes from hidden states and the last layer's weights to their gradients: `plain` is torch's cross-entropy of
-labels; `fused` is `fused_kd`; `gather` is `sparse_kd` of all logits; `dense` is the KL with all C teacher logits. Times
-are of this process on the processor, so that others on the machine count little; losses take turns, and each figure is
-the median of their ratios to `plain` in the same turn. Memory is the peak of a process of its own, less that of one
-that computes nothing; Linux alone tells it.
+labels; `fused` is `fused_kd`; `hidden` is that against a teacher's hidden states, of the same width; `gather` is
+`sparse_kd` of all logits; `dense` is the KL with all C teacher logits. Times are of this process on the processor, so
+that others on the machine count little; losses take turns, and each figure is the median of their ratios to `plain` in
+the same turn. Memory is the peak of a process of its own, less that of one that computes nothing; Linux alone tells
+it.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from decant.cache import Sparse
-from decant.objectives import SparseTargets, fused_kd, sparse_kd
+from decant.objectives import HiddenTargets, SparseTargets, fused_kd, sparse_kd
 
-LOSSES = ("plain", "fused", "gather", "dense")
+LOSSES = ("plain", "fused", "hidden", "gather", "dense")
 
 
 def losses(positions: int, outputs: int, width: int, kept: int) -> dict[str, Callable[[], None]]:
@@ -37,6 +38,8 @@ def losses(positions: int, outputs: int, width: int, kept: int) -> dict[str, Cal
     ids = torch.arange(kept).mul(outputs // kept) + torch.arange(positions)[:, None] % (outputs // kept)
     log_probs = torch.log_softmax(torch.randn(positions, kept), dim=1) - 0.2
     targets = SparseTargets.of(ids, log_probs, num_outputs=outputs)
+
+    teacher = HiddenTargets.of(hidden.flip(0), weight)
 
     def step(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], None]:
         def run() -> None:
@@ -54,6 +57,7 @@ def losses(positions: int, outputs: int, width: int, kept: int) -> dict[str, Cal
     return {
         "plain": step(lambda states, layer: functional.cross_entropy(states @ layer.t(), labels)),
         "fused": step(lambda states, layer: fused_kd(states, layer, targets, labels, 0.5).total),
+        "hidden": step(lambda states, layer: fused_kd(states, layer, teacher, labels, 0.5).total),
         "gather": step(lambda states, layer: sparse_kd(states @ layer.t(), targets, labels, 0.5).total),
         "dense": step(dense),
     }

@@ -1,7 +1,8 @@
-"""What checksums cost an epoch of reading: lazily checked, the first time and later, against not at all."""
+"""What checksums cost: an epoch of reading, lazily checked or not at all, and a whole file, verified or only read."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -30,10 +31,31 @@ def measure(conditions: Conditions) -> Iterator[Measurement]:
 
     what = f"epoch of random batches, {samples:,} × {classes:,} float16, lazily checked"
     for name, checking, target in (
-        ("the first", first_epoch, None),
+        ("the first", first_epoch, 0.6),
         ("later", lambda: epoch(seen), 0.95),
     ):
         yield compare(
             13, f"{what}, {name}", timed(checking), "the same, `--verify=off`", timed(lambda: epoch(unchecked)),
             unit=Unit.RATE, target=target, repetitions=conditions.choose(9, 3),
         )  # fmt: skip
+
+
+def whole_file(conditions: Conditions) -> Iterator[Measurement]:
+    """Row 26. The file is read once before, so that it comes from memory where there is room for it."""
+    samples, classes = conditions.choose((5_000_000, 1_000), (50_000, 100))
+    path = published(conditions, samples, classes)
+    buffer = bytearray(1 << 17)
+
+    def read() -> None:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+    def verified() -> None:
+        assert LogitCache.open(path).verify() == []
+
+    yield compare(
+        26, f"`cache verify` of {os.stat(path).st_size / 1e9:.0f} GB in memory", timed(verified),
+        "reading it once, as `cat` does", timed(read),
+        unit=Unit.RATE, target=0.9, repetitions=conditions.choose(5, 2),
+    )  # fmt: skip

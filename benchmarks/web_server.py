@@ -51,10 +51,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+    """Connections that wait to be taken. The usual 5 are too few for a client that opens many at once: the others are
+    tried again after 1, 3 and 7 s.
+    """
+
+
 if __name__ == "__main__":
     _Handler.folder = Path(sys.argv[1])
     if len(sys.argv) > 3:
         _Handler.ones = int(sys.argv[2]), int(sys.argv[3])
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server = _Server(("127.0.0.1", 0), _Handler)
     print(server.server_port, flush=True)
     server.serve_forever()

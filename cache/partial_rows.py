@@ -136,11 +136,12 @@ class PartialRows:
             self._see_entries(slice(view, view + 1), entries[None], blocks)
         self._check_repeats(batch)
         fresh = np.flatnonzero(~self.filled[view, rows])
-        for first, end in _runs(rows, fresh):
+        runs = _runs(rows, fresh)
+        for first, end in runs:
             for table in batch.columns:
                 self.stored.write(table, view, int(rows[first]), batch.part(table, first, end))
         self.filled[view, rows[fresh]] = True
-        self._finish(batch, fresh)
+        self._finish(batch, fresh, runs)
         if self._member is not None:
             self._member.add(len(fresh))
 
@@ -169,8 +170,10 @@ class PartialRows:
             self.filled[found.view, found.samples] = True
         for view in range(self.blocks.num_views):
             whole = self.blocks.whole(self.filled[view]) & (self._entries[view] == 0)
-            for block in np.flatnonzero(whole).tolist():
-                self._finish_block(view, block)
+            self._finish_blocks(
+                view,
+                {block: self.stored.expected_entry(view, block) for block in np.flatnonzero(whole).tolist()},
+            )
 
     def require_whole(self, published: Path) -> None:
         """Raises IncompleteError while blocks are missing, when what others have written is taken up."""
@@ -234,23 +237,45 @@ class PartialRows:
             self.filled[view + (views.start or 0), first:end] = True
         self._entries[views, blocks] = np.where(theirs, entries, self._entries[views, blocks])
 
-    def _finish(self, batch: Batch, fresh: NDArray[np.intp]) -> None:
+    def _finish(self, batch: Batch, fresh: NDArray[np.intp], runs: list[tuple[int, int]]) -> None:
         """Marks rows that are in the file: by the entry of their block where that is whole, or else one by one."""
-        of_block = self.blocks.of(batch.samples[fresh])
-        whole = {block for block in np.unique(of_block).tolist() if self._is_filled(batch.view, block)}
-        rest = fresh[[block not in whole for block in of_block.tolist()]]
-        if len(rest):
-            self._marks.append(batch.view, batch.samples[rest], row_crc32(self.blocks, batch.pick(rest)))
-        for block in sorted(whole):
-            self._finish_block(batch.view, block)
+        view, of_block = batch.view, self.blocks.of(batch.samples[fresh])
+        touched = np.unique(of_block)
+        entries = self._entries_of(batch, runs)
+        for block in touched.tolist():
+            if block not in entries and self._is_filled(view, block):
+                entries[block] = self.stored.expected_entry(view, block)
+        if len(entries) < len(touched):
+            rest = fresh[~np.isin(of_block, list(entries))]
+            self._marks.append(view, batch.samples[rest], row_crc32(self.blocks, batch.pick(rest)))
+        self._finish_blocks(view, entries)
         if self._synced.are_due():
             self.sync()
 
-    def _finish_block(self, view: int, block: int) -> None:
-        """Writes the entry of a block whose rows are all in the file."""
-        entry = self.stored.finish_block(view, block)
-        self._entries[view, block] = entry
-        self._synced.finished(view * self.blocks.per_view + block, entry, self.blocks.nbytes(block))
+    def _entries_of(self, batch: Batch, runs: list[tuple[int, int]]) -> dict[int, int]:
+        """The entries of blocks that are whole with one run of a batch: of them nothing is read back."""
+        entries: dict[int, int] = {}
+        for first, end in runs:
+            if end - first > 1:
+                row, last = int(batch.samples[first]), int(batch.samples[end - 1])
+                begin, stop = self.blocks.of(np.array([row, last])).tolist()
+                for block in range(begin, stop + 1):
+                    start, after = self.blocks.bounds(block)
+                    if row <= start < after <= last + 1:
+                        entries[block] = self.stored.entry_of(batch, first + start - row, block)
+        return entries
+
+    def _finish_blocks(self, view: int, entries: dict[int, int]) -> None:
+        """Writes the entries of blocks whose rows are all in the file: of those that lie together at once."""
+        blocks = np.array(sorted(entries), np.int64)
+        values = np.array([entries[block] for block in blocks.tolist()], np.uint64)
+        for some in np.split(np.arange(len(blocks)), np.flatnonzero(np.diff(blocks) != 1) + 1):
+            if len(some):
+                self.stored.write_entries(view, int(blocks[some[0]]), values[some])
+        self._entries[view, blocks] = values
+        for block in blocks.tolist():
+            number = view * self.blocks.per_view + block
+            self._synced.finished(number, entries[block], self.blocks.nbytes(block))
 
     def _is_filled(self, view: int, block: int) -> bool:
         first, end = self.blocks.bounds(block)

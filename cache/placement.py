@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -86,6 +88,20 @@ def advise(mapped: mmap.mmap) -> None:
     """Turns read-ahead off for a file larger than half of the memory that is free: rows are read at random."""
     if len(mapped) > available_memory() // 2 and hasattr(mmap, "MADV_RANDOM"):
         mapped.madvise(mmap.MADV_RANDOM)
+
+
+@contextlib.contextmanager
+def read_in_order(mapped: mmap.mmap) -> Iterator[None]:
+    """Has the system read ahead in a mapped file while it is read from begin to end."""
+    if not hasattr(mmap, "MADV_SEQUENTIAL"):
+        yield
+        return
+    mapped.madvise(mmap.MADV_SEQUENTIAL)
+    try:
+        yield
+    finally:
+        mapped.madvise(mmap.MADV_NORMAL)
+        advise(mapped)
 
 
 def on_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:

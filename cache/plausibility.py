@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from decant.cache.encodings.half import as_float32
 from decant.cache.labels import is_one_hot
 from decant.cache.manifest import Manifest
 from decant.cache.position_statistics import doubts_of_positions
@@ -156,9 +157,10 @@ def accuracy_of(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Ac
     Accuracy(samples=2, top1=0.5, chance=0.5, num_labels=1)
     """
     known = labels >= 0
-    answers, truth = logits[known].argmax(axis=1), labels[known]
-    if not len(truth):
+    if not known.any():
         return None
+    truth = labels[known]
+    answers = (logits if known.all() else logits[known]).argmax(axis=1)
     size = max(logits.shape[1], int(truth.max()) + 1)
     shares = [np.bincount(of, minlength=size) / len(truth) for of in (answers, truth)]
     num_labels = int((shares[1] > 0).sum())
@@ -208,4 +210,5 @@ def _some_rows(cache: LogitCache) -> tuple[NDArray[np.intp], NDArray[np.floating
         rows = np.arange(cache.num_samples)
     else:
         rows = np.linspace(0, cache.num_samples - 1, count).astype(np.intp)
-    return rows, cache.logits(rows).astype(np.float32)
+    logits = cache.logits(rows)
+    return rows, as_float32(logits) if logits.dtype == np.float16 else logits.astype(np.float32)

@@ -34,7 +34,7 @@ from decant.cache.io.partial import PARTIAL
 from decant.cache.io.unchanged import Unchanged
 from decant.cache.lengths import Ragged
 from decant.cache.manifest import POSITIONS, Manifest
-from decant.cache.placement import Content, Placement
+from decant.cache.placement import Content, Placement, read_in_order
 from decant.cache.positions import Positions, sha256
 from decant.cache.remote.addresses import is_url
 from decant.cache.remote.lazily import LazyCopy, fetch_url, open_lazily
@@ -117,7 +117,8 @@ class LogitCache:
             times_count=not content.is_copied and lazy is None,
         )
         if verify == "open":
-            damaged = self._checks.check_all()
+            with read_in_order(self._mapped):
+                damaged = self._checks.check_all()
             if damaged:
                 raise CorruptError(f"{path}: {self._name(damaged[0])} is not as it was written")
             if self._once:
@@ -507,7 +508,8 @@ class LogitCache:
         bus_errors.guard()
         number = self._blocks.num_blocks
         chosen = range(index * number // count, (index + 1) * number // count)
-        damaged = self._checks.check(chosen)
+        with read_in_order(self._mapped):
+            damaged = self._checks.check(chosen)
         problems = [f"{self._name(number)} is not as it was written" for number in damaged]
         if self._once and index == 0:
             try:

@@ -43,8 +43,8 @@ from decant.cache.reader import LogitCache
 
 _ENOUGH_ROWS = 8
 """Rows that are looked at before a teacher's outputs are doubted."""
-_SOME_POSITIONS = 64
-"""Positions that are looked at."""
+_SOME_ROWS, _SOME_POSITIONS = 1024, 64
+"""How many of a first batch are looked at."""
 
 
 class LogitCacheWriter:
@@ -300,10 +300,9 @@ class LogitCacheWriter:
         return self._rows.positions.next_tokens(validation.check_indices(self.manifest, indices, view))
 
     def _decode_some(self, batch: Batch) -> NDArray[np.floating]:
-        """Rows of a batch as logits: all, or the first positions."""
-        rows: Mapping[str, NDArray[Any]] = batch.columns
-        if self._rows.positions is not None:
-            rows = {name: rows[name][:_SOME_POSITIONS] for name in self.layout.encoded}
+        """The first rows of a batch as logits, or of its positions."""
+        some = _SOME_ROWS if self._rows.positions is None else _SOME_POSITIONS
+        rows = {name: batch.columns[name][:some] for name in self.layout.encoded}
         return self.layout.encoding.decode(rows, self.manifest.num_outputs)
 
     def publish(self) -> Path:

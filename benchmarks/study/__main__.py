@@ -34,9 +34,19 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     """Runs the study of a recipe."""
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--recipe")
+    found, words = first.parse_known_args()
+    if found.recipe == "language-model":
+        from benchmarks.study.language import command
+
+        command.main(words)
+        return
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__)
     parser.add_argument(
-        "--recipe", default="digits", help="digits, cifar10 (beside this file), or a .toml file"
+        "--recipe",
+        default="digits",
+        help="digits, cifar10 (beside this file), a .toml file, or language-model, which has options of its own",
     )
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
     parser.add_argument(

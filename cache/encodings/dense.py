@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.encodings.encoding import Column, Encoding, row_name, why_refused
+from decant.cache.encodings.half import all_finite
 from decant.cache.errors import FormatError, ValueRefusedError
 
 _DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
@@ -65,10 +66,9 @@ class Dense(Encoding):
     ) -> dict[str, NDArray[Any]]:
         """Casts to the stored dtype. Raises ValueRefusedError for NaN, Inf and what overflows the dtype."""
         with np.errstate(over="ignore"):
-            stored = logits.astype(self.logits_dtype)
-        bad = ~np.isfinite(stored)
-        if bad.any():
-            row, output = np.argwhere(bad)[0]
+            stored = logits.astype(self.logits_dtype, copy=False)
+        if not all_finite(stored):
+            row, output = np.argwhere(~np.isfinite(stored))[0]
             value = logits[row, output]
             where = row_name(samples, view, int(row), positions)
             raise ValueRefusedError(f"{where}: logit {value} {self._why(value)}")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from decant.cache.encodings.encoding import Column, Encoding, row_name
+from decant.cache.encodings.half import all_finite
 from decant.cache.errors import FormatError, ValueRefusedError, shorten
 from decant.cache.inputs import as_values
 from decant.cache.io.checksum import is_sha256
@@ -239,10 +240,9 @@ class Hidden(Encoding):
     ) -> dict[str, NDArray[Any]]:
         """Takes hidden states (B, d), and casts them. Raises ValueRefusedError for NaN, Inf and what overflows."""
         with np.errstate(over="ignore"):
-            stored = logits.astype(_DTYPES[self.dtype])
-        bad = ~np.isfinite(stored)
-        if bad.any():
-            row, place = (int(value) for value in np.argwhere(bad)[0])
+            stored = logits.astype(_DTYPES[self.dtype], copy=False)
+        if not all_finite(stored):
+            row, place = (int(value) for value in np.argwhere(~np.isfinite(stored))[0])
             value = logits[row, place]
             why = "is not finite" if not np.isfinite(value) else f"overflows {self.dtype}"
             raise ValueRefusedError(f"{row_name(samples, view, row, positions)}: hidden state {value} {why}")
@@ -284,6 +284,6 @@ def _stored(name: str, values: ArrayLike, dtype: Precision) -> NDArray[np.floati
         raise ValueRefusedError(f"head: dtype: expected one of {', '.join(_DTYPES)}, found {dtype!r}")
     with np.errstate(over="ignore"):
         stored: NDArray[np.floating] = np.asarray(as_values(values)).astype(_DTYPES[dtype])
-    if not np.isfinite(stored).all():
+    if not all_finite(stored):
         raise ValueRefusedError(f"head: {name}: not all values are finite in {dtype}")
     return stored

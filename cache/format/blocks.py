@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.encodings import Column
+from decant.cache.format.batch import Batch
 from decant.cache.format.tables import Layout, columns, rows_per_block
 from decant.cache.io.blockfile import WRITTEN, BlockFile, expected_entry
+from decant.cache.io.checksum import crc32
 from decant.cache.lengths import Even, Lengths
 
 
@@ -45,6 +47,8 @@ class Blocks:
         self.checked = [name for name in self.columns if name not in shared] + shared
         self.given = [name for name in self.checked if self.columns[name].given]
         self.shared = [name for name in self.given if name in shared]
+        self._row_bytes = sum(self.columns[name].row_bytes for name in self.checked)
+        self._checked_places = [self._places[name] for name in self.checked]
 
     @property
     def size(self) -> int:
@@ -65,13 +69,17 @@ class Blocks:
         """The bytes of a block, a range for each table: first byte and end."""
         view, block = divmod(number, self.per_view)
         first, end = self.bounds(block)
-        for table in self.checked:
-            yield self.offset(table, view, first), self.offset(table, view, end)
+        for begin, lengths, row_bytes, view_bytes in self._checked_places:
+            at, start = begin + view * view_bytes, lengths.start
+            yield at + start(first) * row_bytes, at + start(end) * row_bytes
 
     def bounds(self, block: int) -> tuple[int, int]:
         """First sample and end sample of a block; the same of one that has no sample, as one has a long sample of the
         block before.
         """
+        if self.one_each:
+            first = block << self.shift
+            return first, min(first + self.rows, self.num_samples)
         before, last = self.lengths.samples_before, block == self.per_view - 1
         return before(block << self.shift), self.num_samples if last else before((block + 1) << self.shift)
 
@@ -119,6 +127,9 @@ class Blocks:
 
     def nbytes(self, block: int) -> int:
         """Bytes of a block of one view, with what it shares with other views."""
+        if self.one_each:
+            first, end = self.bounds(block)
+            return (end - first) * self._row_bytes
         return sum(end - first for first, end in self.ranges(block))
 
     def count_samples(self, entries: NDArray[np.uint64]) -> int:
@@ -178,13 +189,28 @@ class StoredRows:
         """Marks a block as written, or with 0 as unwritten."""
         self.file.write_entry(view * self.blocks.per_view + block, entry)
 
-    def finish_block(self, view: int, block: int) -> int:
-        """Reads back a block whose rows are all written, and writes its entry; returns that."""
-        return self.file.finish_block(view * self.blocks.per_view + block)
+    def write_entries(self, view: int, first: int, entries: NDArray[np.uint64]) -> None:
+        """Marks blocks from `first` on as written."""
+        at = self.blocks.entries_offset + 8 * (view * self.blocks.per_view + first)
+        self.file.write(at, entries.astype("<u8").data)
 
     def expected_entry(self, view: int, block: int) -> int:
         """The entry that a block must have for the bytes that are in the file."""
         return expected_entry(self.blocks, self.file.read, view * self.blocks.per_view + block)
+
+    def entry_of(self, batch: Batch, place: int, block: int) -> int:
+        """The entry of a block whose samples are those of a batch from `place` on, in their order; tables that the
+        batch does not have are read from the file.
+        """
+        first, end = self.blocks.bounds(block)
+        crc = 0
+        for table in self.blocks.checked:
+            if table in batch.columns:
+                rows = np.ascontiguousarray(batch.part(table, place, place + end - first))
+                crc = crc32(rows.data, crc)
+            else:
+                crc = crc32(self.read(table, batch.view, first, end), crc)
+        return WRITTEN + crc
 
     def forget_damaged(
         self, entries: NDArray[np.uint64], trusted: NDArray[np.bool_] | None = None

@@ -32,7 +32,8 @@ from decant.cache.remote.progress import Advance
 
 _GROUP = 4 << 20  # bytes of blocks that one worker fetches at a time
 _LARGE_GROUP = 32 << 20  # the same where a whole file is fetched: each request costs a store some time
-_WORKERS, _WORKERS_OF_WHOLE = 16, 4
+_WORKERS, _WORKERS_OF_WHOLE, _WORKERS_BESIDE = 16, 4, 2
+_MOST_RANGES = 8  # of a group that are asked for at once, each in another table of the file
 _GAP = 16 << 10  # bytes between two ranges that are fetched with them rather than by a request of their own
 
 
@@ -55,8 +56,8 @@ class Filling:
         """First bytes of the tables that were read as a whole before their blocks were checked."""
         self._beside = self.head.layout.tables[self.head.layout.encoded[-1]].end
         """Where the tables end that hold what a teacher said; beside them are labels and the like, which are small."""
-        self._has_beside = False
-        """Whether these were fetched, to be checked with the blocks."""
+        self._beside_asked: Future[None] | None = None
+        """The end of fetching these, where all of them are fetched at once, to be checked with the blocks."""
         self.closed = False
         self._lock = threading.Lock()
         self._users = 0
@@ -100,13 +101,17 @@ class Filling:
 
     def fetch_most(self, numbers: Sequence[int], advance: Advance) -> None:
         """As `fetch`, with fewer requests where most blocks of the file are missing: what is small of each block, its
-        labels and checksums of inputs, is fetched for all of them first, and checked with the rest of the block.
+        labels and checksums of inputs, is fetched for all of them meanwhile, and checked with the rest of the block.
         """
+        with ThreadPoolExecutor(1) as pool:
+            self._beside_asked = pool.submit(self._fetch_beside, numbers)
+            self.fetch(numbers, advance, _WORKERS_OF_WHOLE, _LARGE_GROUP)
+
+    def _fetch_beside(self, numbers: Sequence[int]) -> None:
         with self._open():
-            ranges = _merged(self.blocks, numbers, self._beside)
             pieces = [
                 (first, min(end, first + _LARGE_GROUP))
-                for start, end in ranges
+                for start, end in _merged(self.blocks, numbers, self._beside)
                 for first in range(start, end, _LARGE_GROUP)
             ]
             missing = set(numbers)
@@ -115,14 +120,12 @@ class Filling:
             tables = list(self.head.layout.tables.values())
             kept |= {(table.end, after.offset) for table, after in pairwise(tables)}  # which must be zeros
             stays = sorted(kept)
-            with ThreadPoolExecutor(_WORKERS_OF_WHOLE) as pool:
-                for some in range(0, len(pieces), _WORKERS_OF_WHOLE):  # that few are in memory
-                    now = pieces[some : some + _WORKERS_OF_WHOLE]
+            with ThreadPoolExecutor(_WORKERS_BESIDE) as pool:
+                for some in range(0, len(pieces), _WORKERS_BESIDE):  # that few are in memory
+                    now = pieces[some : some + _WORKERS_BESIDE]
                     for (first, end), content in zip(now, pool.map(self._ask, now), strict=True):
                         for start, stop in _without(first, end, stays):
                             write_all(self.fd, content[start - first : stop - first], start, self.path)
-        self._has_beside = True
-        self.fetch(numbers, advance, _WORKERS_OF_WHOLE, _LARGE_GROUP)
 
     def fetch(
         self,
@@ -200,7 +203,7 @@ class Filling:
         advance(sum(end - first for number in group for first, end in self.blocks.ranges(number)))
 
     def _fetch_checked(self, group: Sequence[int]) -> None:
-        ranges = _merged(self.blocks, group, end=self._beside if self._has_beside else None)
+        ranges = _merged(self.blocks, group, end=self._beside if self._beside_asked else None)
         try:
             wrong = self._fetch_ranges(group, ranges)
             if wrong:  # once more, as what comes through a network may be changed on its way
@@ -216,7 +219,10 @@ class Filling:
 
     def _fetch_ranges(self, group: Sequence[int], ranges: Sequence[tuple[int, int]]) -> list[int]:
         """Fetches these bytes, and writes the blocks of `group` that are as they must be; returns the others."""
-        parts = [memoryview(self._ask(place)) for place in ranges]
+        with ThreadPoolExecutor(_MOST_RANGES) as pool:  # which makes as many threads as there are ranges
+            parts = [memoryview(content) for content in pool.map(self._ask, ranges)]
+        if self._beside_asked:
+            self._beside_asked.result()
 
         def fetched(first: int, end: int) -> memoryview | None:
             for (start, stop), part in zip(ranges, parts, strict=True):

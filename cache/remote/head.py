@@ -25,6 +25,7 @@ from decant.cache.manifest import Manifest
 from decant.cache.remote.folder import RemoteFolder, Stat
 
 _FIRST = 1 << 16  # bytes that are asked for at once: most headers are shorter
+_LAST = 3 << 14  # the same of the end, where the seal is and before it the checksums
 _LARGEST = 1 << 20  # of a header
 _PIECE = 8 << 20
 
@@ -43,6 +44,8 @@ class Head:
     """The tables that no block has: of samples with several positions each, those that say where the rows of each
     begin; and those that all rows share, as the head of hidden states.
     """
+    ending: bytes = b""
+    """The last bytes of the file, as many as were read with the seal."""
 
     @property
     def manifest(self) -> Manifest:
@@ -64,24 +67,25 @@ class Head:
 
 
 def read_head(folder: RemoteFolder, name: str, stat: Stat) -> Head:
-    """Reads the header of a file and checks it against its seal and the format, by two or three requests of some tens
-    of KiB; no row is read. Raises FormatError, RemoteError, NoRangesError.
+    """Reads the header of a file and checks it against its seal and the format, by two requests at once of some tens
+    of KiB; of a few files by more. No row is read. Raises FormatError, RemoteError, NoRangesError.
     """
     shown = folder.file_shown(name)
     if not SEAL_BYTES < stat.size < 1 << 44:
         size = "does not say how long it is" if stat.size < 0 else f"has {stat.size:,} bytes"
         raise FormatError(f"{shown}: {size}, so not a cache")
     with ThreadPoolExecutor(2) as pool:
-        ending = pool.submit(folder.read, name, stat.size - SEAL_BYTES, stat.size, stat.tag)
+        asked = pool.submit(folder.read, name, max(0, stat.size - _LAST), stat.size, stat.tag)
         header = folder.read(name, 0, min(_FIRST, stat.size), stat.tag)
-        seal = ending.result()
+        ending = asked.result()
+    seal = ending[-SEAL_BYTES:]
     length = int.from_bytes(seal[:8], "little")
     if len(header) < length <= min(_LARGEST, stat.size):
         header += folder.read(name, len(header), length, stat.tag)
     # Of a header that is too short or too long, `check` says what is wrong.
     header = header[:length] if 64 <= length <= len(header) else header[:_FIRST]
     with tempfile.TemporaryFile() as file:
-        head = Head(shown, stat, Layout.__new__(Layout), header, seal)
+        head = Head(shown, stat, Layout.__new__(Layout), header, seal, ending=ending)
         try:
             head.write_to(file.fileno())
         except OSError as error:
@@ -89,17 +93,17 @@ def read_head(folder: RemoteFolder, name: str, stat: Stat) -> Head:
         layout = hdf5.check_header(file, shown)
         once = layout.manifest.encoding.once(layout.manifest.num_outputs)
         offsets = {
-            table: _read_pieces(folder, name, layout.tables[table], stat)
+            table: _read_table(folder, name, layout.tables[table], head)
             for table in (*offset_axes(layout.manifest), *once)
         }
-        head = Head(shown, stat, layout, header, seal, offsets)
+        head = replace(head, layout=layout, offsets=offsets)
         head.write_to(file.fileno())
         return replace(head, layout=hdf5.check(file, shown))
 
 
 def read_entries(folder: RemoteFolder, name: str, head: Head) -> NDArray[np.uint64]:
     """The table `blocks`, (num_blocks,). Raises IncompleteError where a block was never written."""
-    content = _read_pieces(folder, name, head.layout.tables["blocks"], head.stat)
+    content = _read_table(folder, name, head.layout.tables["blocks"], head)
     entries: NDArray[np.uint64] = np.frombuffer(content, "<u8")
     missing = int(np.count_nonzero(entries == 0))
     if missing:
@@ -109,10 +113,13 @@ def read_entries(folder: RemoteFolder, name: str, head: Head) -> NDArray[np.uint
     return entries
 
 
-def _read_pieces(folder: RemoteFolder, name: str, table: Table, stat: Stat) -> bytes:
-    """A whole table."""
-    starts = range(table.offset, table.end, _PIECE)
-    return b"".join(folder.read(name, start, min(table.end, start + _PIECE), stat.tag) for start in starts)
+def _read_table(folder: RemoteFolder, name: str, table: Table, head: Head) -> bytes:
+    """A whole table, of which the end may have been read with the seal."""
+    known = head.stat.size - len(head.ending)  # bytes from here on are known
+    stop = max(table.offset, min(table.end, known))
+    starts = range(table.offset, stop, _PIECE)
+    pieces = [folder.read(name, start, min(stop, start + _PIECE), head.stat.tag) for start in starts]
+    return b"".join([*pieces, head.ending[max(0, table.offset - known) : max(0, table.end - known)]])
 
 
 def content_tag(head: Head, entries: NDArray[np.uint64]) -> str:

@@ -16,13 +16,18 @@ from decant.cache.remote.addresses import Address
 from decant.cache.remote.folder import ChangedError, attempt
 from decant.cache.remote.fsspec_folder import FsspecFolder
 
-_WAITS = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 2}}
+_SETTINGS = {
+    "connect_timeout": 10,
+    "read_timeout": 60,
+    "retries": {"max_attempts": 2},
+    "max_pool_connections": 64,  # a batch of random rows asks for a range of each table in each of its blocks
+}
 
 
 class S3Folder(FsspecFolder):
     """A prefix of a bucket: a `RemoteFolder`."""
 
-    options: ClassVar[dict[str, Any]] = {**FsspecFolder.options, "config_kwargs": _WAITS}
+    options: ClassVar[dict[str, Any]] = {**FsspecFolder.options, "config_kwargs": _SETTINGS}
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)

@@ -18,8 +18,7 @@ from decant.pipeline import objectives
 from decant.pipeline.config.annealing import Scheduled, at
 from decant.pipeline.config.objectives import Custom, Objective
 from decant.pipeline.errors import RecipeError
-from decant.pipeline.language.teacher_head import TeacherHead
-from decant.pipeline.objectives import SparseTargets, Terms, cross_entropy
+from decant.pipeline.objectives import SparseTargets, TeacherHead, Terms, cross_entropy
 from decant.pipeline.objectives.chunked import LastLayer, by_autograd, chunked, of_labels
 
 Outputs = LastLayer | Tensor

@@ -23,8 +23,7 @@ from decant.pipeline.language.alignment import (
     require_same_samples,
     require_same_tokens,
 )
-from decant.pipeline.language.teacher_head import TeacherHead
-from decant.pipeline.objectives import SparseTargets
+from decant.pipeline.objectives import FusedTargets, SparseTargets, TeacherHead
 
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 Side = Literal["left", "right"]
@@ -160,6 +159,14 @@ class TokenDataset(Dataset[dict[str, Any]]):
         if not isinstance(self.cache.manifest.encoding, Hidden):
             return batch.targets.float()
         return self.head.logits(batch.targets)
+
+    def fused_targets(self, batch: TokenBatch) -> FusedTargets:
+        """What `decant.objectives.fused_kd` compares with, of any cache: sparse rows, logits (Q, C), or hidden states
+        with the head that makes logits of them, a chunk at a time.
+        """
+        if isinstance(batch.targets, Tensor) and isinstance(self.cache.manifest.encoding, Hidden):
+            return self.head.targets(batch.targets)
+        return batch.targets
 
     @cached_property
     def head(self) -> TeacherHead:

@@ -21,8 +21,7 @@ from decant.pipeline.language.alignment import require_same_samples
 from decant.pipeline.language.batches import TeacherBatch, batches, plan, probe
 from decant.pipeline.language.dataset import targets_of
 from decant.pipeline.language.head import CausalModel
-from decant.pipeline.language.teacher_head import TeacherHead
-from decant.pipeline.objectives import SparseTargets, kd, sparse_kd
+from decant.pipeline.objectives import SparseTargets, TeacherHead, kd, sparse_kd
 
 
 @dataclass

@@ -1,11 +1,13 @@
 """Distillation losses: pure functions of (student_logits, teacher_logits, labels) that return `Terms`, and the same as
 modules, `KD(alpha=0.9, temperature=4.0)`, that are called with these three. `sparse_kd` and its kin compare with
-`SparseTargets`, sparse rows of a cache, and `fused_kd` without ever holding all student logits.
+`SparseTargets`, sparse rows of a cache, and `fused_kd` with any rows without ever holding all student logits.
 """
 
 from decant.pipeline.data.samples import NO_LABEL
 from decant.pipeline.objectives.decoupled import dkd, nkd
 from decant.pipeline.objectives.divergences import ce_plus_kl, js, kd, rkl, soft_ce, softened_kl
+from decant.pipeline.objectives.fused.hidden_targets import HiddenTargets, TeacherHead
+from decant.pipeline.objectives.fused.losses import FusedTargets, fused_ce_plus_kl, fused_kd
 from decant.pipeline.objectives.hard_labels import cross_entropy, smoothed_labels
 from decant.pipeline.objectives.modules import (
     DIST,
@@ -30,7 +32,6 @@ from decant.pipeline.objectives.modules import (
 from decant.pipeline.objectives.registry import FUNCTIONS, build, from_cache, from_labels, is_fixed
 from decant.pipeline.objectives.relational import dist
 from decant.pipeline.objectives.sigmoid import binary_cross_entropy, sigmoid_kd, sigmoid_mse
-from decant.pipeline.objectives.sparse.fused import fused_ce_plus_kl, fused_kd
 from decant.pipeline.objectives.sparse.losses import (
     sparse_ce_plus_kl,
     sparse_js,
@@ -64,7 +65,9 @@ __all__ = [
     "NO_LABEL",
     "RKL",
     "CEPlusKL",
+    "FusedTargets",
     "General",
+    "HiddenTargets",
     "LabelSmoothing",
     "LogitMSE",
     "Loss",
@@ -81,6 +84,7 @@ __all__ = [
     "SparseRKL",
     "SparseSoftCE",
     "SparseTargets",
+    "TeacherHead",
     "Terms",
     "TransferData",
     "TransferKnowledge",

@@ -19,6 +19,7 @@ class Hub(ThreadingHTTPServer):
     """The server: one dataset, its files and its commits."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, repository: str) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

@@ -21,6 +21,9 @@ class Web(ThreadingHTTPServer):
     """The server, what it was asked, and what it does to the next requests."""
 
     daemon_threads = True
+    request_queue_size = (
+        128  # connections that wait; of more than the usual 5, some would be tried again after 1 s
+    )
 
     def __init__(self, folder: Path, ranges: bool = True) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from decant.objectives import TeacherHead
 from decant.pipeline.errors import ModelError
 from decant.pipeline.language.head import CausalModel
-from decant.pipeline.language.teacher_head import TeacherHead
 from decant.pipeline.support.notices import forget_what_was_said
 from tests.helpers import language
 

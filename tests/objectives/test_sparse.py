@@ -429,8 +429,10 @@ def test_shapes_that_would_be_stretched_are_refused() -> None:
     for call in (sparse_kd, sparse_js, sparse_mse):
         with pytest.raises(TypeError, match="targets: expected SparseTargets, found Tensor"):
             call(student, student, LABELS)
-    with pytest.raises(TypeError, match="targets: expected SparseTargets, found Tensor"):
-        fused_kd(hidden, weight, student, LABELS)  # type: ignore[arg-type]
+    with pytest.raises(
+        TypeError, match="targets: expected SparseTargets, HiddenTargets or logits, found tuple"
+    ):
+        fused_kd(hidden, weight, (student,), LABELS)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", [*PAIRS, "fused"])

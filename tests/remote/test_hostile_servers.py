@@ -142,7 +142,7 @@ def test_a_file_that_is_replaced_between_two_ranges_is_noticed(web: Web, url: st
 
     def replace(handler: Handler) -> bool:
         count[0] += 1
-        if count[0] == 6:
+        if count[0] == 4:
             other.replace(web.folder / "x.h5")
         return False
 
@@ -165,6 +165,16 @@ def test_a_replaced_file_is_fetched_anew_and_the_same_is_not(web: Web, url: str)
         web.folder / "x.h5"
     )
     assert LogitCache.open(url).manifest.identity["data"]["name"] == "new"
+
+
+def test_a_fetch_makes_few_requests(web: Web, url: str) -> None:
+    """Each costs a store some time: whether the file is there, its two ends, what is small of all blocks, the rest."""
+    asked: list[str] = []
+    web.trick = lambda handler: asked.append(handler.headers["Range"])  # type: ignore[func-returns-value, return-value]
+    LogitCache.open(url)
+    assert len(asked) == 5, asked
+    size = (web.folder / "x.h5").stat().st_size
+    assert f"bytes={size - (3 << 14)}-{size - 1}" in asked  # with it come the checksums
 
 
 def test_without_a_network_the_copy_is_used_which_is_said(web: Web, url: str) -> None:

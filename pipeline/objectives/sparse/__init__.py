@@ -4,5 +4,4 @@ targets.py   what a batch of rows says of the teacher's softmax, at a temperatur
 rows.py      the divergence of one row, from the stored outputs and the mass of the others
 losses.py    the objectives of a batch: `sparse_kd` and its kin
 modules.py   these as modules of PyTorch
-fused.py     the same with the student's last layer, in chunks: the logits of all positions never exist together
 """

@@ -192,7 +192,7 @@ def sparse_mse(
     2.25
     """
     require_targets(targets)
-    require_outputs(student_logits.shape[1], targets)
+    require_outputs(student_logits.shape[1], targets.num_outputs)
     if targets.log_sum_exp is None:
         raise RecipeError(
             "mse: compares raw logits, and these rows have log-probabilities alone: take sparse_kd"

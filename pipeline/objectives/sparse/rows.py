@@ -45,7 +45,7 @@ def compared(
             f"student.objective: expected student logits ({len(targets)}, {targets.num_outputs}), one row for each of "
             f"the targets, found {tuple(student_logits.shape)}"
         )
-    require_outputs(student_logits.shape[1], targets)
+    require_outputs(student_logits.shape[1], targets.num_outputs)
     shares = targets.shares(temperature, tail, interpolate=interpolate)
     logits = tempered(at_least_float32(student_logits), temperature)
     whole = logits.logsumexp(dim=1)

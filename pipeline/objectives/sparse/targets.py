@@ -340,10 +340,10 @@ def require_targets(targets: object) -> None:
         )
 
 
-def require_outputs(outputs: int, targets: SparseTargets) -> None:
+def require_outputs(outputs: int, expected: int) -> None:
     """Raises RecipeError where a student has another number of outputs than the teacher had."""
-    if outputs != targets.num_outputs:
+    if outputs != expected:
         raise RecipeError(
-            f"student.objective: the teacher's rows are of {targets.num_outputs:,} outputs, the student has "
+            f"student.objective: the teacher's rows are of {expected:,} outputs, the student has "
             f"{outputs:,}; of a last layer with padding rows give those of the outputs alone"
         )

@@ -1,0 +1,102 @@
+"""`make study RECIPE=language-model`, small: every way of teaching, found again, and what is left out is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.conditions import LeftOut
+from benchmarks.study.language import command, texts
+from benchmarks.study.language.arms import EPOCHS, arms
+from tests.helpers import language
+from tests.helpers.extras import needs
+
+SIZES = "--tokens 700 --test-tokens 200 --seeds 1 --layers 1 --max-length 24"
+
+
+def study(folder: Path, words: str = "") -> dict[str, Any]:
+    given = [
+        "--teacher",
+        str(folder / "teacher"),
+        "--texts",
+        str(folder / "texts.jsonl"),
+        "--out",
+        str(folder),
+    ]
+    command.main([*given, *SIZES.split(), *words.split()])
+    found: dict[str, Any] = json.loads((folder / "study.json").read_text())
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    teacher = language.llama(340)
+    teacher.save_pretrained(tmp_path / "teacher")
+    language.tokenizer().save_pretrained(tmp_path / "teacher")
+    rows = [json.dumps({"text": " ".join(language.sentences(3, seed))}) for seed in range(50)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(rows))
+    return tmp_path
+
+
+class TestStudy:
+    pytestmark = needs("transformers")
+
+    def test_every_way_is_taught_with_the_same_tokens_and_a_stopped_study_goes_on(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        first = study(folder, "--arms one-pass-h")
+        kept = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*.json")}
+        assert len(first["runs"]) == len(kept) == 8
+        runs = study(folder)["runs"]
+        assert {path: path.stat().st_mtime_ns for path in kept} == kept
+        assert [(run["arm"], run["schedule"], run["temperature"]) for run in runs] == [
+            (arm.name, arm.schedule, arm.temperature) for arm in arms()
+        ]
+        for schedule in EPOCHS:
+            assert len({(run["tokens"], run["steps"]) for run in runs if run["schedule"] == schedule}) == 1
+        assert len({run["steps"] for run in runs}) == 1
+        by_arm = {(run["arm"], run["schedule"], run["temperature"]): run["test"] for run in runs}
+        for temperature in (1.0, 2.0):
+            live, hidden, renormalised, head = (
+                by_arm[name, "one pass", temperature]
+                for name in ("live teacher", "hidden", "head 64, renormalised", "head 64 + tail")
+            )
+            assert live["kl"] == pytest.approx(hidden["kl"], rel=1e-3)
+            assert len({hidden["kl"], renormalised["kl"], head["kl"]}) == 3
+        said = capsys.readouterr().out
+        assert said.count("| hidden |") == 2 + 4, "both tables, of which the first has one schedule"
+        assert "| labels only | 1 | 1 | " in said
+        with pytest.raises(SystemExit, match=r"study with lr 0\.001, and 0.5 is asked for"):
+            study(folder, "--lr 0.5")
+
+    def test_what_is_missing_is_said(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(texts, "SOURCES", (("debian-handbook", "no/such/*.html"),))
+        command.main(["--teacher", str(folder / "teacher"), "--out", str(folder)])
+        assert (
+            "left out: its texts are not here; run: apt-get install debian-handbook"
+            in capsys.readouterr().err
+        )
+
+
+def test_pages_become_prose_and_missing_packages_are_named(tmp_path: Path) -> None:
+    for package, pattern in texts.SOURCES:
+        if package != "maint-guide":
+            path = tmp_path / pattern.replace("*", "one")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(
+                "<head><title>T</title></head><body><p>One\xa0word <b>more</b></p><p>Two</p></body>"
+            )
+    with pytest.raises(LeftOut, match=r"apt-get install maint-guide$"):
+        texts.debian_texts(tmp_path)
+    guide = tmp_path / "usr/share/doc/maint-guide/html/one.en.html"
+    guide.parent.mkdir(parents=True)
+    guide.write_text("<p>A guide</p>")
+    found = texts.debian_texts(tmp_path)
+    assert len(found) == len(texts.SOURCES)
+    assert found[0] == "One word more\n\nTwo"
+    assert found[3] == "A guide"
