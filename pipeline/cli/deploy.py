@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from decant.pipeline.deploy import Exported
     from decant.pipeline.runs.open import FinishedRun
 
-_FORMATS = ("pt2", "onnx", "int8")
+_FORMATS = ("pt2", "onnx", "int8", "transformers")
 _run = click.argument("run", metavar="RUN", type=click.Path(path_type=Path), shell_complete=completion.runs)
 
 
@@ -45,8 +45,8 @@ def _formats(context: click.Context, parameter: click.Parameter, value: str | No
     "--formats",
     callback=_formats,
     metavar="NAMES",
-    help="Formats, separated by commas: pt2 (torch.export), onnx, int8 (ONNX in 8 bits).  "
-    "[default: all whose libraries are installed]",
+    help="Formats, separated by commas: pt2 (torch.export), onnx, int8 (ONNX in 8 bits); of a language model "
+    "transformers, a folder for from_pretrained.  [default: all whose libraries are installed]",
 )
 @click.option("--probabilities", is_flag=True, help="Output probabilities instead of logits.")
 @click.option(
@@ -89,6 +89,9 @@ def export(
     from decant.pipeline.runs.open import open_run
 
     opened = open_run(run)
+    if opened.recipe.settings.data.of_tokens:
+        _export_language_model(opened, formats, probabilities, as_json)
+        return
     exported = export_run(
         opened,
         formats,
@@ -159,6 +162,22 @@ def predict(run: Path, images: tuple[Path, ...], top: int, threshold: float | No
         print_json([prediction.as_json() for prediction in predictions])
     if any(prediction.problem is not None for prediction in predictions):
         sys.exit(1)
+
+
+def _export_language_model(
+    run: FinishedRun, formats: tuple[str, ...] | None, probabilities: bool, as_json: bool
+) -> None:
+    from decant.pipeline.deploy.language_model import export_language_model
+
+    if probabilities:
+        raise click.UsageError("--probabilities: is not of language models; leave it out")
+    made = export_language_model(run, formats)
+    if as_json:
+        print_json(asdict(made))
+    say(
+        f"made {made.folder}: {made.bytes:,} bytes; loaded again, its tokens are the same, and its logits differ by at "
+        f"most {made.largest_difference:.1e} on {made.samples:,} test samples"
+    )
 
 
 def _takes_images(run: FinishedRun) -> bool:

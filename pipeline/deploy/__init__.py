@@ -7,6 +7,7 @@ quantisation.py  the ONNX file in 8 bits
 runtimes.py      runs each file in its own runtime
 check.py         compares a file's outputs with the network's, and measures latency
 export.py        exports a run: makes the files, checks them, publishes them
+language_model.py  exports a language model as a folder of the transformers library
 predict.py       classifies image files with the network of a run
 """
 

@@ -84,6 +84,10 @@ def export_run(
     in is missing, the others are made. Raises ModelError if it cannot be written in any, or if the libraries of a
     requested format are missing.
     """
+    if formats is not None and not set(formats) <= set(FORMATS):
+        raise ModelError(
+            f"--formats transformers: is of language models, and {run.folder} is none; take {', '.join(FORMATS)}"
+        )
     require_folder(run.folder / "export")
     formats, left_out = _possible(formats)
     splits = Splits.load(run.recipe.settings)

@@ -72,6 +72,11 @@ class Predictor:
         so no threshold.
         """
         spec = run.result.network
+        if run.recipe.settings.data.of_tokens:
+            raise ModelError(
+                f"{run.folder}: a language model, which classifies no images; `decant export` makes a folder of it, "
+                "whose texts the transformers library generates"
+            )
         if run.is_regression:
             raise ModelError(f"{run.folder}: a regression, which has no classes; see `decant evaluate`")
         if len(spec.input_shape) != 3 or spec.input_shape[0] not in (1, 3):
