@@ -22,13 +22,12 @@ TokenObjective = Callable[[Tensor, SparseTargets, Tensor], Terms | Tensor]
 SOFT_TOKENS = "soft_tokens"
 """The key of the teacher's rows in a batch."""
 
-_MEASURED = "is not used: evaluate measures as decant.language.measure does; measure more in a callback"
 _NOT_HERE = {
-    "data_collator": "belongs to the dataset: TokenDataset(…, collator=…)",
-    "compute_metrics": _MEASURED,
-    "preprocess_logits_for_metrics": _MEASURED,
+    "data_collator": "data_collator: belongs to the dataset: TokenDataset(…, collator=…)",
+    "compute_metrics": "compute_metrics: is not used: evaluate measures as decant.language.measure does",
+    "preprocess_logits_for_metrics": "preprocess_logits_for_metrics: is not used, as compute_metrics",
 }
-"""Arguments of a Trainer that are refused, and what is there instead."""
+"""Arguments of a Trainer that are refused, in these words."""
 
 
 class TokenDistillationMixin(ObjectiveMixin):
@@ -57,9 +56,9 @@ class TokenDistillationMixin(ObjectiveMixin):
         Raises RecipeError for arguments that change the loss beside the objective or would not be used, and for a
         collator: it belongs to the dataset, which compares what it makes. DataError for other datasets.
         """
-        for name, instead in _NOT_HERE.items():
+        for name, said in _NOT_HERE.items():
             if others.get(name) is not None:
-                raise RecipeError(f"{name}: {instead}")
+                raise RecipeError(said)
         sets = [*eval_dataset.values()] if isinstance(eval_dataset, dict) else [eval_dataset]
         for dataset in (train_dataset, *sets):
             if dataset is not None and not isinstance(dataset, TokenDataset):
