@@ -106,7 +106,8 @@ def cache_logits(
     if max_error is not None or (dry_run and sizes.is_sparse(recipe)):
         teachers = _plans_of_teachers(Plan.of(recipe, base, store))
         recipe, table = sizes.with_fitting_size(recipe, teachers, device, max_error, not as_json)
-    plans = _plans_of_teachers(Plan.of(recipe, base, store))
+    divided = not dry_run and (part is not None or launched() is not None)
+    plans = _plans_of_teachers(Plan.of(recipe, base, store, decode="as needed" if divided else "all"))
     if part is not None:
         caches = [_make_part(plan, device, part) for plan in plans]
     else:

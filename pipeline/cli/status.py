@@ -49,7 +49,7 @@ def status(
     from decant.pipeline.phases.plan import Plan
     from decant.pipeline.status import Overview
 
-    overview = Overview(Plan.of(recipe, base, store, decode_images=False))
+    overview = Overview(Plan.of(recipe, base, store, decode="none"))
     if watch:
         with contextlib.suppress(KeyboardInterrupt), _screen(recipe, as_json) as show:
             _follow(overview, show, every)
