@@ -127,7 +127,13 @@ class TensorLike(Protocol):
 
 
 def is_tensor(value: object) -> TypeGuard[TensorLike]:
-    return all(hasattr(value, name) for name in ("detach", "cpu", "numpy", "element_size"))
+    # written out, as it is asked of each batch several times
+    return (
+        hasattr(value, "detach")
+        and hasattr(value, "cpu")
+        and hasattr(value, "numpy")
+        and hasattr(value, "element_size")
+    )
 
 
 def as_array(value: object) -> NDArray[Any] | None:

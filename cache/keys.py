@@ -39,12 +39,14 @@ def split_keys(keys: Keys, length: int, view: int = 0) -> tuple[NDArray[np.intp]
     indices, views = pairs[:, 0], pairs[:, 1]
     if not len(pairs):
         return indices, views
+    if views.min() < 0:
+        raise IndexError(f"view {views.min()}: views count from 0")
+    if int(indices.view(np.uintp).max()) < length:  # so none is below 0 either: the usual case
+        return indices, views
     least, most = indices.min(), indices.max()
     if not -length <= least <= most < length:
         raise IndexError(f"sample {least} to {most}: the dataset has 0 to {length - 1:,}")
-    if views.min() < 0:
-        raise IndexError(f"view {views.min()}: views count from 0")
-    return np.where(indices < 0, indices + length, indices) if least < 0 else indices, views
+    return np.where(indices < 0, indices + length, indices), views
 
 
 def _no_keys(keys: list[Any]) -> str:

@@ -52,6 +52,19 @@ def class_ids(labels: Any, num_classes: int, names: Sequence[str] | None = None)
     raise NotComparableError(f"of shape {given.shape} and {given.dtype}")
 
 
+def are_the_ids(labels: Any, ids: NDArray[Any]) -> bool:
+    """Whether labels are the class ids (B,), as integers: the usual case, at the cost of a comparison.
+
+    >>> are_the_ids(np.array([2, 0]), np.array([2, 0])), are_the_ids([2, 0], np.array([2, 1]))
+    (True, False)
+    """
+    try:
+        given = _array(labels)
+    except NotComparableError:
+        return False
+    return given.shape == ids.shape and given.dtype.kind in "iu" and bool((given == ids).all())
+
+
 def targets(labels: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Regression targets (B, T), or (B,) where T is 1, as (B, T) float32. Raises NotComparableError.
 

@@ -189,17 +189,17 @@ class LogitCache:
     @property
     def num_samples(self) -> int:
         """N."""
-        return self.manifest.num_samples
+        return self._blocks.num_samples
 
     @property
     def num_views(self) -> int:
         """V."""
-        return self.manifest.num_views
+        return self._blocks.num_views
 
     @property
     def num_outputs(self) -> int:
         """C: classes, or outputs of a regression."""
-        return self.manifest.num_outputs
+        return self._num_outputs
 
     @property
     def num_classes(self) -> int:

@@ -4,6 +4,7 @@ Windows and on some network mounts, nobody is held off.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 
 try:
@@ -46,3 +47,36 @@ def try_flock(fd: int, kind: int) -> bool | None:
         return False
     except OSError:
         return None
+
+
+def try_range(fd: int, place: int) -> bool | None:
+    """Takes one byte of a file, which need not be there, for this process: a place in a list of work. True where it is
+    taken, False where another process has it, None where there are no locks. It ends with `free_range`, with this
+    process, or when this process closes any descriptor of the file.
+
+    Threads of one process do not hold each other off.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryFile() as file:
+    ...     try_range(file.fileno(), 7), free_range(file.fileno(), 7)
+    (True, None)
+    """
+    if fcntl is None:
+        return None
+    try:
+        fcntl.lockf(fd, EXCLUSIVE | AT_ONCE, 1, place)
+        return True
+    except (BlockingIOError, PermissionError):  # the two errors that POSIX has for it
+        return False
+    except OSError:
+        return None
+
+
+def free_range(fd: int, place: int) -> None:
+    """Ends what `try_range` began.
+
+    >>> free_range(-1, 0)
+    """
+    if fcntl is not None:
+        with contextlib.suppress(OSError, ValueError):
+            fcntl.lockf(fd, FREE, 1, place)

@@ -1,5 +1,5 @@
-"""Distillation in the training loops of other libraries: `decant.integrations.lightning`, `.transformers`, `.timm` and
-`.datasets`. Each needs the library that it is named after, and is imported when it is first used.
+"""Distillation in the training loops of other libraries: `decant.integrations.lightning`, `.transformers`, `.trl`,
+`.timm` and `.datasets`. Each needs the library that it is named after, and is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_LIBRARIES = ("datasets", "lightning", "timm", "transformers")
+_LIBRARIES = ("datasets", "lightning", "timm", "transformers", "trl")
 
 
 def __getattr__(name: str) -> ModuleType:

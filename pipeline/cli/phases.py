@@ -106,7 +106,9 @@ def cache_logits(
     if max_error is not None or (dry_run and sizes.is_sparse(recipe)):
         teachers = _plans_of_teachers(plan_of(recipe, base, store))
         recipe, table = sizes.with_fitting_size(recipe, teachers, device, max_error, not as_json)
-    plans = [each for plan in _plans_of_teachers(plan_of(recipe, base, store)) for each in plan.by_cache]
+    divided = not dry_run and (part is not None or launched() is not None)
+    plan = plan_of(recipe, base, store, decode="as needed" if divided else "all")
+    plans = [each for of_teacher in _plans_of_teachers(plan) for each in of_teacher.by_cache]
     if part is not None:
         caches = [_make_part(plan, device, part) for plan in plans]
     else:

@@ -49,7 +49,7 @@ def status(
     from decant.pipeline.phases.kinds import plan_of
     from decant.pipeline.status import Overview
 
-    overview = Overview(plan_of(recipe, base, store, decode_images=False))
+    overview = Overview(plan_of(recipe, base, store, decode="none"))
     if watch:
         with contextlib.suppress(KeyboardInterrupt), _screen(recipe, as_json) as show:
             _follow(overview, show, every)

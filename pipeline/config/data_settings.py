@@ -104,8 +104,8 @@ class DataSettings(Section):
     for the reference texts that come with Python.
     """
     pack: Annotated[Literal["auto", "always", "never"], Field(exclude=True)] = "auto"
-    """Whether an image folder is decoded once, into a file beside the caches: where it fits, in any case, or
-    never. It decides no pixel, so no run is another for it, and resolved recipes leave it out.
+    """Whether an image folder is decoded once, or texts are tokenised once, into a file beside the caches: where it
+    fits, in any case, or never. It decides no pixel, so no run is another for it, and resolved recipes leave it out.
     """
     tokenizer: Annotated[str, Field(min_length=1)] | None = None
     """What turns texts into tokens: the folder of a tokenizer of the transformers library, or its name on the hub. Of

@@ -19,12 +19,12 @@ from decant.pipeline.data.image_decode import alike, to_array
 from decant.pipeline.data.items import split_item
 from decant.pipeline.data.labels import Label, as_label, as_labels, from_one_hot, is_label, places_of
 from decant.pipeline.data.samples import MAX_ARRAY_BYTES, NO_LABEL, ArrayData, LabelledData, Split, spread
+from decant.pipeline.data.shared_items import read_items
 from decant.pipeline.data.sigmoid_labels import unknown_as_nan
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.plugins import Plugin
-from decant.pipeline.support.progress import track
 
 _READ_TWICE = 8  # samples
 _PROBES = 256  # samples whose values are looked at, and that stand for all in the digest of what is too large to hold
@@ -57,13 +57,7 @@ def from_dataset(
         data.take_labels([data.label(target, index) for index, target in enumerate(targets)])
         return data
     inputs = np.empty((len(data) if fits else 0, *data.input_shape), data.first.dtype)
-    found_labels: list[Label] = []
-    for index in track(range(len(data)), f"reading {settings.name}"):
-        value, label = data.sample(index)
-        found_labels.append(label)
-        if fits:
-            inputs[index] = value
-    data.take_labels(found_labels)
+    data.take_labels(read_items(data.sample, len(data), settings.name, inputs if fits else None))
     if not fits:
         return data
     _require_the_same_again(data, inputs)

@@ -5,6 +5,7 @@ train.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +14,12 @@ from numpy.typing import NDArray
 
 from decant.pipeline.config.settings import Settings, TransferSettings
 from decant.pipeline.config.tasks import Task
-from decant.pipeline.data import load_data
 from decant.pipeline.data.image_files import listed
 from decant.pipeline.data.samples import (
     NO_LABEL,
     LabelledData,
     RawInputs,
+    Split,
     check_unchanged,
     decoding,
     num_classes,
@@ -73,15 +74,18 @@ class SomeOf:
         return digest.hexdigest()
 
 
-def divide(settings: Settings, train: LabelledData) -> tuple[LabelledData, LabelledData]:
+def divide(
+    settings: Settings, train: LabelledData, read: Callable[[Split], LabelledData]
+) -> tuple[LabelledData, LabelledData]:
     """(the data that the teacher is trained on, the data that students are trained on): twice the training part,
-    unless the recipe has `data.transfer`. Raises DataError where the parts cannot be made.
+    unless the recipe has `data.transfer`. read: gives another part by its name. Raises DataError where the parts cannot
+    be made.
     """
     transfer = settings.data.transfer
     if transfer is None:
         return train, train
     if transfer.part is not None:
-        return train, _own_part(settings, transfer, train)
+        return train, _own_part(transfer, train, read)
     held_out = np.zeros(len(train), bool)
     held_out[_drawn(len(train), transfer)] = True
     classes = _classes(train)
@@ -124,9 +128,11 @@ def _drawn(length: int, transfer: TransferSettings) -> NDArray[np.int64]:
     return order[: round((transfer.share or 0.0) * length)]
 
 
-def _own_part(settings: Settings, transfer: TransferSettings, train: LabelledData) -> LabelledData:
+def _own_part(
+    transfer: TransferSettings, train: LabelledData, read: Callable[[Split], LabelledData]
+) -> LabelledData:
     """The part of the source that `data.transfer.part` names, with the classes of the training part."""
-    own = load_data(settings.data, settings.views, str(transfer.part))
+    own = read(str(transfer.part))
     if own.input_shape != train.input_shape:
         raise DataError(
             f"{train.name}: train inputs are {train.input_shape}, {transfer.part} inputs {own.input_shape}; "

@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,32 +18,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache import StorageError, Store
-from decant.cache.io.system import allocated_bytes
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.config.tasks import Task
-from decant.pipeline.data import image_pack
+from decant.pipeline.data import image_pack, pack_filling
 from decant.pipeline.data.image_decode import DECODING, alike, decode, decoder
 from decant.pipeline.data.image_files import list_part
+from decant.pipeline.data.pack_room import fits_in_memory, require_room
 from decant.pipeline.data.samples import MAX_ARRAY_BYTES, ArrayData, LabelledData, Split
 from decant.pipeline.errors import DataError
+from decant.pipeline.ranks.launch import launched
 from decant.pipeline.support.notices import say, say_once
 from decant.pipeline.support.progress import track
 
 WORTH_PACKING = 1_000  # images; fewer are decoded in the time that it takes to say so
-_SHARE = 2  # a pack takes at most a half of the memory, and of the free disk
 
 
-def image_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
+def image_folder(
+    settings: DataSettings, views: ViewsSettings, split: Split, *, as_needed: bool = False
+) -> LabelledData:
     """A user's own `root/train/CLASS/*` and `root/test`, `val`, `valid` or `validation`; files in the order of their
     paths.
+
+    as_needed: no image but the first is decoded before it is read, for who reads a share of them; what is decoded goes
+    into the pack all the same, where it is wanted.
 
     The digest covers relative paths, sizes and labels; the CRC-32 of each input, which the cache holds,
     covers the pixels.
     """
     files = listed_images(settings, views, split)
-    packed = _packed(files, settings.pack)
+    packed = _packed(files, settings.pack, as_needed)
     if packed is not None:
         return packed
+    if as_needed and views.num_views == 1:
+        return files
     return _held(files) if len(files) * int(np.prod(files.input_shape)) <= MAX_ARRAY_BYTES else files
 
 
@@ -151,12 +157,12 @@ class PackedData:
 
     name: str
     split: Split
-    images: image_pack.Pack
+    images: image_pack.Pack | pack_filling.Filling
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     content: str
     lazy: bool
-    """Whether the pack is too large for the memory, so that reading it waits for the disk."""
+    """Whether the pack is too large for the memory, so that reading it waits for the disk, or is being filled."""
     task: Task | None = None
 
     decoding = DECODING
@@ -179,12 +185,14 @@ class PackedData:
         return self.content
 
 
-def _packed(files: FileData, wanted: str) -> PackedData | None:
-    """The files' pack; None where it is not wanted, is too small to be worth it, or cannot be made, which is printed.
+def _packed(files: FileData, wanted: str, as_needed: bool) -> PackedData | None:
+    """The files' pack, whole or, with `as_needed`, filled as it is read; None where it is not wanted, is too small to
+    be worth it, or cannot be made, which is printed. Several processes that share the decoding need it however small.
 
     Where `wanted` is "always", the error that prevents it is raised.
     """
-    if wanted == "never" or (wanted == "auto" and len(files) < WORTH_PACKING):
+    divided = as_needed or launched() is not None
+    if wanted == "never" or (wanted == "auto" and len(files) < WORTH_PACKING and not divided):
         return None
     layout = image_pack.Layout(files.pixels_key(), len(files), files.input_shape)
     shape = "x".join(map(str, files.input_shape))
@@ -199,33 +207,20 @@ def _packed(files: FileData, wanted: str) -> PackedData | None:
 
     try:
         if wanted == "auto" and not path.exists():
-            _make_sure_it_fits(path, layout.size)
-        images = image_pack.find_or_build(path, layout, files.raw, confirm, f"decoding {files.split} images")
+            require_room(path, layout.size)
+        images: image_pack.Pack | pack_filling.Filling
+        if as_needed:
+            images = pack_filling.find_or_fill(path, layout, files.raw)
+        else:
+            what = f"decoding {files.split} images"
+            images = pack_filling.find_or_build(path, layout, files.raw, confirm, what)
     except (OSError, StorageError) as error:
         if wanted == "always":
             raise
         say(f"{error}; the images are decoded without a pack")
         return None
-    lazy = layout.size > _memory() // _SHARE
+    lazy = not fits_in_memory(layout.size) or isinstance(images, pack_filling.Filling)
     return PackedData(files.name, files.split, images, files.labels, files.classes, files.content, lazy)
-
-
-def _make_sure_it_fits(path: Path, size: int) -> None:
-    """Raises StorageError where a pack of so many bytes takes more than half of the memory or the free disk."""
-    image_pack.writable_folder(path.parent)
-    begun = image_pack.partial_path(path)
-    free = shutil.disk_usage(path.parent).free + (allocated_bytes(begun.stat()) if begun.exists() else 0)
-    for room, what in ((_memory(), "the memory"), (free, f"what is free in {path.parent}")):
-        if size > room // _SHARE:
-            raise StorageError(
-                f'{path.name}: {size:,} bytes are more than half of {what}, {room:,} (data.pack = "always" '
-                "makes it all the same)"
-            )
-
-
-def _memory() -> int:
-    """Bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _held(files: FileData) -> ArrayData:

@@ -31,8 +31,11 @@ _SOURCES: dict[str, Source] = {
 }
 
 
-def load_data(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
-    """The `split` part of a dataset, every image brought to `views.size` where that is given.
+def load_data(
+    settings: DataSettings, views: ViewsSettings, split: Split, *, as_needed: bool = False
+) -> LabelledData:
+    """The `split` part of a dataset, every image brought to `views.size` where that is given. as_needed: no image file
+    but the first is decoded before it is read, for who reads a share of the samples.
 
     Names: digits; diabetes; cifar10, cifar100, mnist, fashion-mnist, svhn (downloaded to `root` when absent);
     imagefolder; text; webdataset; parquet; npy; hf, `hf:NAME`; `package.module:function`. Raises DataError.
@@ -47,6 +50,8 @@ def load_data(settings: DataSettings, views: ViewsSettings, split: Split) -> Lab
         data = hugging_face(settings, views, split)
     elif ":" in settings.name:
         data = from_function(settings, views, split)
+    elif settings.name == "imagefolder":
+        data = image_folder(settings, views, split, as_needed=as_needed)
     elif settings.name in _SOURCES:
         data = _SOURCES[settings.name](settings, views, split)
     else:

@@ -21,13 +21,12 @@ from decant.pipeline.config.tasks import Task
 from decant.pipeline.corpus.tokenizer import load_tokenizer
 from decant.pipeline.data.image_files import part_names, say_unused
 from decant.pipeline.data.samples import MAX_CLASSES, NO_LABEL, LabelledData, Split
+from decant.pipeline.data.text_pack import tokenise
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.checked_json import parse
-from decant.pipeline.support.progress import track
 
 MAX_LENGTH = 128  # tokens of a text, unless the recipe says otherwise
 _ENDINGS = (".csv", ".tsv", ".jsonl")
-_TOGETHER = 1000  # texts that are tokenised in one call
 
 
 @dataclass
@@ -104,12 +103,12 @@ def text_folder(settings: DataSettings, views: ViewsSettings, split: Split) -> L
     classes = _classes(rows if split == "train" else list(_read(train)), train)
     tokenizer = load_tokenizer(str(settings.tokenizer), "data.tokenizer")
     max_length = settings.max_length or MAX_LENGTH
-    texts = _tokenised([row.text for row in rows], tokenizer, max_length)
+    ids, starts = tokenise([row.text for row in rows], tokenizer, max_length, split, settings.pack)
     return TextData(
         name=settings.name,
         split=split,
-        ids=np.concatenate(texts),
-        starts=np.cumsum([0, *map(len, texts)]),
+        ids=ids,
+        starts=starts,
         labels=_labels(rows, classes, path),
         classes=classes,
         vocabulary=len(tokenizer),
@@ -200,13 +199,3 @@ def _labels(rows: Sequence[Row], classes: Sequence[str], path: Path) -> NDArray[
 
 def _is_integer(label: str | int) -> bool:
     return label >= 0 if isinstance(label, int) else label.isdecimal() and len(label) < 20
-
-
-def _tokenised(texts: Sequence[str], tokenizer: Any, max_length: int) -> list[NDArray[np.int32]]:
-    """The token ids of each text, with the special tokens that the tokenizer adds, cut at `max_length`."""
-    tokens: list[NDArray[np.int32]] = []
-    for start in track(range(0, len(texts), _TOGETHER), "tokenising"):
-        some = list(texts[start : start + _TOGETHER])
-        ids = tokenizer(some, truncation=True, max_length=max_length)["input_ids"]
-        tokens += [np.array(row, np.int32) for row in ids]
-    return tokens

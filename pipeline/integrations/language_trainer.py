@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import TrainerControl, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainingArguments
 
 from decant.pipeline.errors import DataError, RecipeError
-from decant.pipeline.integrations.objective_trainer import ObjectiveTrainer
+from decant.pipeline.integrations.objective_trainer import ObjectiveMixin
 from decant.pipeline.language import TokenBatch, TokenDataset, measure
 from decant.pipeline.objectives import SparseTargets, Terms, sparse_kd
 
@@ -22,9 +22,17 @@ TokenObjective = Callable[[Tensor, SparseTargets, Tensor], Terms | Tensor]
 SOFT_TOKENS = "soft_tokens"
 """The key of the teacher's rows in a batch."""
 
+_NOT_HERE = {
+    "data_collator": "data_collator: belongs to the dataset: TokenDataset(…, collator=…)",
+    "compute_metrics": "compute_metrics: is not used: evaluate measures as decant.language.measure does",
+    "preprocess_logits_for_metrics": "preprocess_logits_for_metrics: is not used, as compute_metrics",
+}
+"""Arguments of a Trainer that are refused, in these words."""
 
-class TokenDistillationTrainer(ObjectiveTrainer):
-    """A Trainer whose loss is an objective of a student's logits and the teacher's rows, of `TokenDataset`s.
+
+class TokenDistillationMixin(ObjectiveMixin):
+    """Before a Trainer among the parents of a class, makes its loss an objective of a student's logits and the
+    teacher's rows, of `TokenDataset`s.
 
     The loss of an update is the mean over all its positions that are learnt from, in all batches and processes. Both
     terms are logged beside it, as `hard_loss` and `soft_loss`. `evaluate` measures an evaluation set as
@@ -43,13 +51,14 @@ class TokenDistillationTrainer(ObjectiveTrainer):
         **others: Any,
     ) -> None:
         """objective: one of the sparse ones of `decant.objectives`, as `decant.objectives.SparseKD(alpha=0.9)`; for a
-        dense cache one of the others. `others` are the other arguments of `transformers.Trainer`.
+        dense cache one of the others. `others` are the other arguments of the Trainer.
 
-        Raises RecipeError for arguments that change the loss beside the objective, and for a collator: it belongs to
-        the dataset, which compares what it makes. DataError for other datasets.
+        Raises RecipeError for arguments that change the loss beside the objective or would not be used, and for a
+        collator: it belongs to the dataset, which compares what it makes. DataError for other datasets.
         """
-        if others.get("data_collator") is not None:
-            raise RecipeError("data_collator: belongs to the dataset: TokenDataset(…, collator=…)")
+        for name, said in _NOT_HERE.items():
+            if others.get(name) is not None:
+                raise RecipeError(said)
         sets = [*eval_dataset.values()] if isinstance(eval_dataset, dict) else [eval_dataset]
         for dataset in (train_dataset, *sets):
             if dataset is not None and not isinstance(dataset, TokenDataset):
@@ -61,11 +70,16 @@ class TokenDistillationTrainer(ObjectiveTrainer):
             model,
             args,
             data_collator=_Collate(train_dataset),
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            train_dataset=self._shown(train_dataset),
+            eval_dataset=self._shown(eval_dataset),
             **others,
         )
+        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.objective = objective
+
+    def _shown(self, dataset: Any) -> Any:
+        """What the Trainer's own `__init__` is given in the place of a dataset, or of several by name."""
+        return dataset
 
     def _get_collator_with_removed_columns(self, data_collator: Any, *_: Any, **__: Any) -> Any:
         """Nothing is removed: the number of a sample is no input of the model, and is used up by the collator."""
@@ -101,7 +115,7 @@ class TokenDistillationTrainer(ObjectiveTrainer):
         loss = terms.total
         if self.model.training:
             loss = loss * self.share(len(logits))
-            self.remember(terms.hard, terms.soft)
+            self.remember(terms.hard, terms.soft, len(logits))
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def _takes_use_cache(self, model: nn.Module) -> bool:
@@ -129,6 +143,12 @@ class TokenDistillationTrainer(ObjectiveTrainer):
         )
         return metrics
 
+    def predict(self, *_: Any, **__: Any) -> Any:
+        """Raises RecipeError: of all places of all samples (N, L, C) logits would be kept."""
+        raise RecipeError(
+            "predict: would keep the logits of all places; use evaluate(test), or decant.language.measure"
+        )
+
     def _measured(self, dataset: Any) -> dict[str, float]:
         if not isinstance(dataset, TokenDataset):
             raise DataError(
@@ -151,6 +171,10 @@ class TokenDistillationTrainer(ObjectiveTrainer):
             "agreement": found.agreement,
             "calibration_error": found.calibration_error,
         }
+
+
+class TokenDistillationTrainer(TokenDistillationMixin, Trainer):
+    """The Trainer of transformers with `TokenDistillationMixin`."""
 
 
 class _Collate:

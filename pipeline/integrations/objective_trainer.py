@@ -1,4 +1,4 @@
-"""What every Trainer of transformers here has: an objective for a loss, and its terms in the log."""
+"""What every Trainer here has, of transformers or made of one: an objective for a loss, and its terms in the log."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.integrations.epochs import set_epoch
 
+_AnyTrainer: Any = object  # a Trainer of transformers, or what others make of it, is the next parent
 
-class ObjectiveTrainer(Trainer):
-    """A Trainer whose loss is an objective, a mean over the rows that count: accumulating gradients over several
-    batches gives the loss and the gradient of one batch of all their rows.
+
+class ObjectiveMixin(_AnyTrainer):
+    """Before a Trainer among the parents of a class, makes its loss an objective, a mean over the rows that count:
+    accumulating gradients over several batches gives the loss and the gradient of one batch of all their rows.
     """
 
     # For versions that have it: the loss is a mean over one batch, and is to be divided by the number of batches.
@@ -49,26 +51,30 @@ class ObjectiveTrainer(Trainer):
         """What the mean over so many rows is multiplied by, so that means of batches add up to that of an update."""
         return rows * self._update_batches / max(1, self._update_size)
 
-    def remember(self, hard: Tensor | None, soft: Tensor | None) -> None:
-        """Keeps both terms for the log."""
+    def remember(self, hard: Tensor | None, soft: Tensor | None, rows: int) -> None:
+        """Keeps both terms, means over so many rows, for the log."""
         nan = torch.tensor(float("nan"))
         both = [nan if term is None else term.detach().float().cpu() for term in (hard, soft)]
-        self._logged.append(torch.stack(both))
+        self._logged.append(torch.stack([*both, torch.ones(())]) * rows)
 
     def log(self, logs: dict[str, float], *others: Any, **named: Any) -> None:
-        """Adds the means of both terms since the last time, over all processes."""
+        """Adds the means of both terms over all rows since the last time, of all processes."""
         if "loss" in logs and self._logged:
-            mean = torch.stack(self._logged).mean(dim=0, keepdim=True).to(self.args.device)
-            hard, soft = self.accelerator.gather(mean).mean(dim=0).tolist()
+            sums = torch.stack(self._logged).sum(dim=0, keepdim=True).to(self.args.device)
+            hard, soft, rows = self.accelerator.gather(sums).sum(dim=0).tolist()
             self._logged.clear()
-            logs = {**logs, "hard_loss": hard, "soft_loss": soft}
+            logs = {**logs, "hard_loss": hard / max(1, rows), "soft_loss": soft / max(1, rows)}
         super().log(logs, *others, **named)
+
+
+class ObjectiveTrainer(ObjectiveMixin, Trainer):
+    """A Trainer of transformers whose loss is an objective."""
 
 
 class _SetEpoch(TrainerCallback):
     """Sets the epoch of the training set: Accelerate does so for some samplers, and for none of several processes."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
 
     def on_epoch_begin(

@@ -138,7 +138,7 @@ class DistillationTrainer(ObjectiveTrainer):
             loss = terms.total
             if training:
                 loss = loss * self.share(len(logits))  # batches of an update need not be of one size
-                self.remember(terms.hard, terms.soft)
+                self.remember(terms.hard, terms.soft, len(logits))
         return (loss, {"logits": logits}) if return_outputs else loss
 
 

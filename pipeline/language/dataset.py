@@ -33,8 +33,10 @@ Side = Literal["left", "right"]
 class TokenBatch:
     """Some samples, padded, and a row of the teacher's for each place that predicts a token to learn."""
 
-    inputs: dict[str, Tensor]
-    """What the student takes: `input_ids` and `attention_mask` (B, L), perhaps `position_ids`."""
+    inputs: dict[str, Any]
+    """What the student takes: `input_ids` and `attention_mask` (B, L), perhaps `position_ids`, and what else a collator
+    of your own gives.
+    """
     places: Tensor
     """(Q,) int64: which of the B·L places the rows are of."""
     labels: Tensor
@@ -49,7 +51,15 @@ class TokenBatch:
     def at(self, outputs: Tensor) -> Tensor:
         """(Q, …): what the student gives for all places, (B, L, …), at those that have rows. Logits (B, L, R) of a
         student whose vocabulary is padded are those of the C tokens: (Q, C). Hidden states are taken as they are.
+
+        Raises DataError for outputs of other places than the batch has.
         """
+        expected = tuple(self.inputs["input_ids"].shape)
+        if tuple(outputs.shape[:2]) != expected:
+            raise DataError(
+                f"the student's outputs {tuple(outputs.shape)} are not of the {expected[0]} × {expected[1]} places of "
+                "the batch; a network that puts tokens of its own before a text, or gives the last alone, does that"
+            )
         return outputs.flatten(0, 1)[self.places.to(outputs.device)]
 
     def logits(self, outputs: Any) -> Tensor:
@@ -76,7 +86,9 @@ class TokenBatch:
         return self._each(Tensor.pin_memory, pinned)
 
     def _each(self, change: Callable[[Tensor], Tensor], targets: SparseTargets | Tensor) -> TokenBatch:
-        inputs = {name: change(value) for name, value in self.inputs.items()}
+        inputs = {
+            name: change(value) if isinstance(value, Tensor) else value for name, value in self.inputs.items()
+        }
         return TokenBatch(inputs, change(self.places), change(self.labels), targets, self.num_outputs)
 
 
@@ -238,9 +250,11 @@ def _number(item: Mapping[str, Any]) -> int:
     return int(item["sample"])
 
 
-def _named(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+def _named(batch: Mapping[str, Any]) -> dict[str, Any]:
     """What the student takes of a collator's batch; labels are left out, as the loss is computed outside."""
-    inputs = {name: value for name, value in batch.items() if name != "labels" and isinstance(value, Tensor)}
+    inputs = {
+        name: value for name, value in batch.items() if name != "labels" and isinstance(value, Tensor | int)
+    }
     if "input_ids" not in inputs:
         raise DataError(f"collator: returned {', '.join(map(str, batch)) or 'nothing'}, and no input_ids")
     return inputs

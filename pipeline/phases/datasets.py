@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -43,19 +43,25 @@ class Splits:
         return RecipeData(settings).splits
 
 
+Decode: TypeAlias = Literal["all", "as needed", "none"]
+"""Which image files are decoded: all as the data are read; each when it is needed, for who reads a share of the
+samples; none but the first, for who needs labels, shapes and digests alone.
+"""
+
+
 @dataclass(frozen=True)
 class RecipeData:
     """The data of a recipe, read when they are first needed, and once."""
 
     settings: Settings
-    decode_images: bool = True
-    """False for callers that need labels, shapes and digests alone: no image file but the first is decoded, and no
-    pack of decoded images is written.
-    """
+    decode: Decode = "all"
+    """Which image files are decoded, and when."""
 
     def _read(self, part: str) -> LabelledData:
-        read = load_data if self.decode_images else describe_data
-        return read(self.settings.data, self.settings.views, part)
+        if self.decode == "none":
+            return describe_data(self.settings.data, self.settings.views, part)
+        as_needed = self.decode == "as needed"
+        return load_data(self.settings.data, self.settings.views, part, as_needed=as_needed)
 
     @cached_property
     def _held_out(self) -> tuple[LabelledData, LabelledData | None]:
@@ -94,7 +100,7 @@ class RecipeData:
 
     @cached_property
     def _divided(self) -> tuple[LabelledData, LabelledData]:
-        return divide(self.settings, self._train)
+        return divide(self.settings, self._train, self._read)
 
     @property
     def teacher_data(self) -> LabelledData:

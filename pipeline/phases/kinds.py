@@ -11,18 +11,17 @@ from typing import TypeAlias
 
 from decant.cache import Store
 from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.phases.datasets import Decode
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.plan import Plan
 
 RecipePlan: TypeAlias = Plan | LanguagePlan
 
 
-def plan_of(
-    recipe: Recipe, base: Path, store: Store | None = None, *, decode_images: bool = True
-) -> RecipePlan:
+def plan_of(recipe: Recipe, base: Path, store: Store | None = None, *, decode: Decode = "all") -> RecipePlan:
     """The plan of a recipe, with runs in `base` and caches in `store`, by default the usual one.
 
-    `decode_images` false is for callers that look at no input.
+    decode: which images are decoded, for callers that look at no input, or at a share of them.
 
     >>> from decant.pipeline.config.recipe import load_recipe
     >>> plan_of(load_recipe("digits"), Path("runs/digits")).has_labels
@@ -30,4 +29,4 @@ def plan_of(
     """
     if recipe.settings.data.of_tokens:
         return LanguagePlan.of(recipe, base, store)
-    return Plan.of(recipe, base, store, decode_images=decode_images)
+    return Plan.of(recipe, base, store, decode=decode)

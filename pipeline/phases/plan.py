@@ -17,7 +17,7 @@ from decant.pipeline.config.settings import Settings, Training
 from decant.pipeline.data.builtin import TORCHVISION
 from decant.pipeline.data.samples import has_labels
 from decant.pipeline.errors import NotMadeError
-from decant.pipeline.phases.datasets import RecipeData, Splits
+from decant.pipeline.phases.datasets import Decode, RecipeData, Splits
 from decant.pipeline.phases.fingerprints import cache_manifest
 from decant.pipeline.runs.folders import student_folder, teacher_folder
 from decant.pipeline.runs.result import Kind, Result, find_results, load_result
@@ -207,14 +207,12 @@ class Plan(AnyPlan):
     data: RecipeData
 
     @classmethod
-    def of(
-        cls, recipe: Recipe, base: Path, store: Store | None = None, *, decode_images: bool = True
-    ) -> Plan:
+    def of(cls, recipe: Recipe, base: Path, store: Store | None = None, *, decode: Decode = "all") -> Plan:
         """The plan of a recipe, with runs in `base` and caches in `store`, by default the usual one.
 
-        `decode_images` false is for callers that look at no input: see `RecipeData`.
+        decode: which images are decoded, for callers that look at no input, or at a share of them.
         """
-        return cls(recipe, base, store or Store(), RecipeData(recipe.settings, decode_images))
+        return cls(recipe, base, store or Store(), RecipeData(recipe.settings, decode))
 
     @property
     def fingerprints(self) -> RecipeData:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -10,6 +9,7 @@ import pickle
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from decant.cache import StorageError
 from decant.cache.io.locks import in_use, lock_path
-from decant.pipeline.data.image_pack import Layout, Pack, find_or_build, partial_path
+from decant.pipeline.data.image_pack import Layout, Pack, partial_path
+from decant.pipeline.data.pack_filling import find_or_build, find_or_fill
 from decant.pipeline.errors import DamagedError, DataError
-from tests.helpers.processes import PATIENCE, finished, python
+from tests.helpers.processes import PATIENCE, finished, line, python
 
 SHAPE = (3, 32, 32)
 IMAGES = np.random.default_rng(0).integers(0, 256, (400, *SHAPE)).astype(np.uint8)
@@ -133,10 +134,10 @@ build(path)
 @pytest.mark.parametrize(
     ("step", "call", "whole_blocks"),
     [
-        ("ftruncate", 2, 0),  # the first one is of the lock, as is the first write
-        ("pwrite", 2, 0),  # the header
-        ("pwrite", 3, 0),
-        ("pwrite", 25, None),
+        ("ftruncate", 1, 0),
+        ("pwrite", 1, 0),  # the header
+        ("pwrite", 2, 0),
+        ("pwrite", 24, None),
         ("fsync", 1, 20),
         ("rename", 1, 20),
     ],
@@ -202,42 +203,79 @@ def test_an_unfinished_file_is_in_use_while_it_is_built(path: Path) -> None:
     assert seen == [True]
 
 
-# Two builders
+# Several processes that need one pack
 
-BUILDER = """
+FILLER = """
 import sys, time
+import numpy as np
 from pathlib import Path
-from tests.data.test_image_pack import Decoder, build
+from tests.data.test_image_pack import LAYOUT, Decoder, build, find_or_fill
 
 class Slow(Decoder):
     def __call__(self, indices):
         time.sleep(0.02)
         return super().__call__(indices)
 
-decode = Slow()
-build(Path(sys.argv[1]), decode)
+decode, path, (first, end) = Slow(), Path(sys.argv[1]), map(int, sys.argv[2].split("-"))
+print("ready", flush=True)
+sys.stdin.readline()
+if end == 400:
+    build(path, decode)
+else:
+    images = find_or_fill(path, LAYOUT, decode).images(np.arange(first, end))
+    assert images.shape == (end - first, 3, 32, 32)
 print(decode.decoded)
 """
 
 
-def test_of_two_builders_one_decodes(path: Path) -> None:
-    children = [python(BUILDER, path), python(BUILDER, path)]
-    decoded = sorted(int(finished(child)) for child in children)
-    assert decoded == [8, 400], "the other one only probes"
-    assert np.array_equal(build(path).images(np.arange(400)), IMAGES)
+def test_processes_that_need_a_pack_fill_it_together(path: Path) -> None:
+    """Whether they need all of it or a share; no image is decoded twice."""
+    children = [python(FILLER, path, images) for images in ("0-400", "0-400", "0-84")]
+    assert [line(child) for child in children] == ["ready\n"] * 3
+    for child in children:
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    *whole, share = [int(finished(child)) for child in children]
+    assert sum(whole) + share == 400, (whole, share)
+    assert min(whole) > 0
+    assert path.read_bytes() == build(path.with_name("alone.pack")).path.read_bytes()
+    assert not partial_path(path).exists()
 
 
-def test_a_builder_waits_for_the_one_that_lives_and_says_so(path: Path) -> None:
-    path.parent.mkdir()
-    with open(lock_path(path), "w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        child = python(BUILDER, path)
-        assert child.stderr is not None
-        assert (
-            child.stderr.readline() == f"{path}: another process is decoding these images; waiting for it\n"
-        )
-        assert not partial_path(path).exists()
-    assert int(finished(child)) == 400
+def test_what_is_read_as_needed_is_decoded_alone_and_goes_into_the_pack(path: Path) -> None:
+    decode, chosen = (
+        Decoder(),
+        np.array([50, 3, 399, 3, 20]),
+    )  # of blocks 0, 2 and 19, whose last has an image
+    filling = find_or_fill(path, LAYOUT, decode)
+    assert np.array_equal(filling.images(chosen), IMAGES[chosen])
+    assert np.array_equal(pickle.loads(pickle.dumps(filling)).images(chosen), IMAGES[chosen])
+    assert decode.decoded == 21 + 21 + 1
+    flip(partial_path(path), LAYOUT.offset(20))
+    assert np.array_equal(filling.images(chosen), IMAGES[chosen]), "what is damaged is decoded anew"
+    assert decode.decoded == 64
+    rest = Decoder()
+    pack = build(path, rest)
+    assert (rest.decoded, pack.path) == (400 - 43, path)
+    assert isinstance(find_or_fill(path, LAYOUT, rest), Pack)
+
+
+def test_a_block_that_a_stopped_process_is_decoding_is_waited_for_or_decoded_here(path: Path) -> None:
+    """By who needs all of the pack, or some images."""
+    child = python(FILLER.replace("time.sleep(0.02)", "print(0, flush=True); time.sleep(600)"), path, "0-21")
+    child.stdin.write("go\n")
+    child.stdin.flush()
+    assert (line(child), line(child)) == ("ready\n", "0\n")
+    decode = Decoder()
+    assert np.array_equal(find_or_fill(path, LAYOUT, decode).images(np.arange(21)), IMAGES[:21])
+    with ThreadPoolExecutor(1) as pool:
+        built = pool.submit(build, path, decode)
+        with pytest.raises(TimeoutError):
+            built.result(0.3)
+        child.kill()  # with which its claim ends
+        child.communicate()
+        assert np.array_equal(built.result(PATIENCE).images(np.arange(400)), IMAGES)
+    assert decode.decoded == 21 + 400
 
 
 # Files that are not as they were written

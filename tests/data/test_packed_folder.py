@@ -16,7 +16,7 @@ from PIL import Image
 from decant.cache import StorageError
 from decant.cache.io import blockfile
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
-from decant.pipeline.data import image_folder
+from decant.pipeline.data import image_folder, pack_room
 from decant.pipeline.errors import DataError
 from decant.pipeline.training.loading import OrderedKeys, loader
 from decant.pipeline.views import ViewedData
@@ -148,7 +148,7 @@ def test_what_takes_more_than_half_is_not_packed_unless_always(
     size = 4096 + 6 * 90 + 8
     room = {"the memory": 1 << 40, "what is free in ": 1 << 40} | {short: 2 * size - 1}
     usage = shutil._ntuple_diskusage(1 << 40, 0, room["what is free in "])  # type: ignore[attr-defined]
-    monkeypatch.setattr(image_folder, "_memory", lambda: room["the memory"])
+    monkeypatch.setattr(pack_room, "_memory", lambda: room["the memory"])
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     write_folder(tmp_path)
     assert type(read(tmp_path)).__name__ == "ArrayData"
@@ -199,7 +199,7 @@ def test_a_full_disk_is_no_pack_or_an_error(
 READER = """
 import os, sys
 from decant.cache import StorageError
-from decant.pipeline.data import image_folder
+from decant.pipeline.data import image_folder, pack_room
 from tests.helpers.folders import read
 if os.getuid() == 0:
     os.setuid(65534)

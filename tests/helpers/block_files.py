@@ -15,7 +15,7 @@ from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
 from decant.cache.io import partial
 from decant.cache.io.blockfile import BlockFile, BlockLayout
-from decant.pipeline.data import image_pack
+from decant.pipeline.data import image_pack, pack_filling
 from tests.helpers.caches import holds_the_answers, manifest, write
 from tests.helpers.positions import ENCODINGS, LENGTHS, manifest_of, positions_of
 from tests.helpers.positions import holds_the_answers as holds_positions
@@ -98,7 +98,7 @@ class ImagePack:
             return self.images[indices]
 
         path = self.path(root)
-        image_pack.find_or_build(path, self.pack_layout, decode, lambda: None, "decoding")
+        pack_filling.find_or_build(path, self.pack_layout, decode, lambda: None, "decoding")
         return path
 
     def path(self, root: Path) -> Path:

@@ -26,6 +26,7 @@ RUNS: dict[str, list[tuple[Sequence[str], list[str]]]] = {
     "with_torchrun.py": [(TORCHRUN, [])],
     "with_trainer_images.py": [((sys.executable,), []), (TORCHRUN, [])],
     "with_trainer_texts.py": [((sys.executable,), [])],
+    "with_trl.py": [((sys.executable,), [])],
 }
 NEEDS = {
     "language_model.py": ["transformers"],
@@ -33,6 +34,7 @@ NEEDS = {
     "with_torchrun.py": ["sklearn"],
     "with_trainer_images.py": ["sklearn", "transformers", "accelerate"],
     "with_trainer_texts.py": ["transformers", "accelerate"],
+    "with_trl.py": ["transformers", "accelerate", "datasets", "trl"],
 }
 """Other examples need the library that they are named after, and the digits."""
 

@@ -18,12 +18,12 @@ from tests.integrations.launching import TORCHRUN, launch
 pytestmark = needs("transformers", "accelerate")
 
 
-def training_set(folder: Path, **options: Any) -> Any:
+def training_set(folder: Path, layout: dict[str, Any] | None = None, **options: Any) -> Any:
     from decant.encodings import Sparse
     from decant.language import TokenDataset, TokenSamples, cache_logits, tokenise
 
     corpus = tokenise(language.sentences(26), language.tokenizer(), folder / "texts.tokens")
-    samples = TokenSamples(corpus, max_length=64)
+    samples = TokenSamples(corpus, **(layout or {"max_length": 64}))
     teacher = language.llama(352)
     cache = cache_logits(teacher, samples, folder / "teacher.h5", encoding=Sparse(16), show_progress=False)
     return TokenDataset(samples, cache, **options)

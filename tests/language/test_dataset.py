@@ -248,3 +248,23 @@ def test_a_cache_without_positions_and_other_items_are_refused(
         TokenDataset(samples, cache, padding_side="both")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="has 300 outputs, and the teacher's rows are of 340"):
         train.collate([train[0]]).logits(torch.zeros(1, int(samples.lengths[0]), 300))
+
+
+def test_outputs_of_other_places_are_refused(samples: TokenSamples, cache: LogitCache) -> None:
+    """As of a network that puts tokens of its own before a text, or gives the logits of the last place alone."""
+    train = TokenDataset(samples, cache)
+    batch = train.collate([train[0], train[1]])
+    rows, length = batch.inputs["input_ids"].shape
+    for places in (length + 4, 1):
+        with pytest.raises(DataError, match=rf"are not of the {rows} × {length} places of the batch"):
+            batch.logits(torch.zeros(rows, places, 352))
+
+
+def test_what_a_collator_gives_beside_tensors_stays(samples: TokenSamples, cache: LogitCache) -> None:
+    """Fast kernels for rows without padding need the longest sample of a batch."""
+    from transformers import DataCollatorWithFlattening
+
+    train = TokenDataset(samples, cache, collator=DataCollatorWithFlattening(return_flash_attn_kwargs=True))
+    batch = train.collate([train[0], train[1]]).to("cpu")
+    assert batch.inputs["max_length_q"] == max(samples.lengths[:2])
+    assert batch.inputs["cu_seq_lens_q"].tolist() == [0, *samples.lengths[:2].cumsum()]

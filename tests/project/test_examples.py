@@ -11,7 +11,7 @@ from tests.helpers.extras import needs
 from tests.helpers.imports import sources
 
 WITH_EXAMPLES = [name for name, path in sources().items() if ">>> " in path.read_text("utf-8")]
-LIBRARIES = ("datasets", "lightning", "timm", "transformers")
+LIBRARIES = ("datasets", "lightning", "timm", "transformers", "trl")
 """What a module of this name in decant.pipeline.integrations needs."""
 
 

@@ -134,14 +134,14 @@ def test_processes_that_write_a_cache_together_are_named(
         assert row_writers(path) is None
     first = LogitCacheWriter.join(path, of)
     assert row_writers(path) == f"process {os.getpid()}: 0 rows"
-    assert first._member is not None
-    first._member.close()
+    assert first._rows._member is not None
+    first._rows._member.close()
     monkeypatch.setenv("WORLD_SIZE", "9")
     writers = []
     for rank in range(9):
         monkeypatch.setenv("RANK", str(rank))
         writers.append(LogitCacheWriter.join(path, of))
-        writers[-1]._member.add(10 * rank, every=0.0)  # type: ignore[union-attr]
+        writers[-1]._rows._member.add(10 * rank, every=0.0)  # type: ignore[union-attr]
         if rank == 1:
             assert row_writers(path) == "rank 0: 0 rows, rank 1: 10 rows"
     assert row_writers(path) == "9 ranks, 0 to 80 rows each"

@@ -38,7 +38,7 @@ TWO = ('knowledge.network={name="mlp", hidden=8, layers=1}', "knowledge.epochs=1
 
 
 def overview(folder: Path, one: Recipe) -> Overview:
-    return Overview(Plan.of(one, folder / "runs/digits", Store(folder / "caches"), decode_images=False))
+    return Overview(Plan.of(one, folder / "runs/digits", Store(folder / "caches"), decode="none"))
 
 
 def look(folder: Path, *overrides: str) -> dict[str, Phase]:
@@ -234,7 +234,7 @@ def test_data_that_would_be_downloaded_are_not_read_before_there_is_a_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     found = Overview(
-        Plan.of(load_recipe("cifar10"), Path("runs/cifar10"), Store("caches"), decode_images=False)
+        Plan.of(load_recipe("cifar10"), Path("runs/cifar10"), Store("caches"), decode="none")
     ).phases()
     assert [phase.name for phase in found] == [*look(tmp_path)]
     assert {phase.state for phase in found} == {"missing"}

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from benchmarks.study.language.arms import EPOCHS, HEAD_16, Arm, Rows, Schedule
 from benchmarks.study.language.phase_one import Part
 from decant import LogitCache, language
-from decant.objectives import TeacherHead, fused_kd, kd
+from decant.objectives import TeacherHead, fused_kd
 from decant.pipeline.language.head import CausalModel
 
 _ROWS = 512  # positions whose logits exist at once
@@ -134,44 +133,25 @@ def _share(step: int, steps: int) -> float:
 
 
 def _backward(study: Study, arm: Arm, student: Any, batch: language.TokenBatch) -> float:
-    """Adds the gradients of a batch; returns its loss. Products are in bfloat16, softmaxes and weights in float32."""
-    with torch.autocast("cpu", torch.bfloat16):
-        hidden = batch.at(student.model(**batch.inputs, use_cache=False).last_hidden_state)
-    weight = student.lm_head.weight[: batch.num_outputs]
+    """Adds the gradients of a batch; returns its loss. The student's products are in bfloat16, softmaxes, weights and
+    the teacher's logits in float32.
+    """
+    targets = batch.targets
     if arm.source == "live":
-        theirs = batch.at(
-            study.reader.hidden(batch.inputs["input_ids"], batch.inputs["attention_mask"])
-        ).clone()
-        return _dense(study, arm, hidden, weight, theirs, batch.labels)
-    if isinstance(batch.targets, Tensor):
-        return _dense(study, arm, hidden, weight, batch.targets, batch.labels)
+        states = study.reader.hidden(batch.inputs["input_ids"], batch.inputs["attention_mask"])
+        targets = batch.at(states).clone()
+    if isinstance(targets, Tensor):
+        targets = study.head.targets(targets)
     with torch.autocast("cpu", torch.bfloat16):
-        alpha = 0.0 if arm.source == "labels" else study.settings.alpha
         loss = fused_kd(
-            hidden,
-            weight,
-            batch.targets,
+            batch.at(student.model(**batch.inputs, use_cache=False).last_hidden_state),
+            student.lm_head.weight[: batch.num_outputs],
+            targets,
             batch.labels,
-            alpha,
+            0.0 if arm.source == "labels" else study.settings.alpha,
             arm.temperature,
             tail=arm.tail,
             chunk_rows=_ROWS,
         ).total
     loss.backward()
     return float(loss.detach())
-
-
-def _dense(study: Study, arm: Arm, hidden: Tensor, weight: Tensor, theirs: Tensor, labels: Tensor) -> float:
-    """The same against all logits of the teacher, made of its hidden states (Q, d), some positions at a time."""
-    leaf, loss = hidden.detach().requires_grad_(), 0.0
-    for some in torch.arange(len(labels)).split(_ROWS):
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = functional.linear(leaf[some], weight)
-        terms = kd(
-            logits, study.head.logits(theirs[some]), labels[some], study.settings.alpha, arm.temperature
-        )
-        part = terms.total * (len(some) / len(labels))
-        part.backward()
-        loss += float(part.detach())
-    hidden.backward(leaf.grad)
-    return loss
