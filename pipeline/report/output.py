@@ -123,7 +123,10 @@ def _sections(subject: Subject) -> list[Section]:
     from decant.pipeline.report.sections.exported import exported
     from decant.pipeline.report.sections.inspector import inspector
     from decant.pipeline.report.sections.quality import quality
+    from decant.pipeline.report.sections.tokens import tokens
 
+    if subject.of_tokens:
+        return [section(subject) for section in (answer, curves, tokens)]
     return [section(subject) for section in (answer, curves, cached, inspector, quality, cost, exported)]
 
 

@@ -22,6 +22,7 @@ from decant.pipeline.errors import DamagedError, DataError, NotMadeError, Pipeli
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.job import load_result_on
+from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.report.rows import Row, rows_of
 from decant.pipeline.runs.open import FinishedRun, class_names, open_run
@@ -113,6 +114,19 @@ class Subject:
             raise DataError(
                 f"{test.name}: the test part is not the one that {self.focus.folder} was measured on"
             )
+        return plan
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether the networks are language models."""
+        return self.focus.recipe.settings.data.of_tokens
+
+    @cached_property
+    def language_plan(self) -> LanguagePlan:
+        """What the recipe of a language model leads to. Raises DataError if the focus was measured on other texts."""
+        plan = LanguagePlan.of(self.focus.recipe, self.base, self.store)
+        if plan.data.digest("test") != self.focus.result.test_sha256:
+            raise DataError(f"{self.focus.folder}: the test part is not the one that it was measured on")
         return plan
 
     @property

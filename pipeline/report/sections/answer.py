@@ -45,7 +45,12 @@ def answer(subject: Subject) -> Section:
         },
         {
             "latency": scatter(
-                _points(subject, lambda result: _latency(footprints.get(result.folder))),
+                _points(
+                    subject,
+                    lambda result: (
+                        result.latency_ms if subject.of_tokens else _latency(footprints.get(result.folder))
+                    ),
+                ),
                 subject.names,
                 "median milliseconds at batch 1",
                 f"test {figure.axis}",
@@ -62,6 +67,8 @@ def answer(subject: Subject) -> Section:
 
 def _measure(subject: Subject) -> tuple[Footprints, str | None]:
     """The footprint of each network, measured once for those of the same architecture, and why others have none."""
+    if subject.of_tokens:
+        return {}, None
     by_network: dict[str, Footprint] = {}
     footprints, problem = dict[Path, Footprint](), None
     try:
