@@ -18,7 +18,7 @@ help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 	@echo
 	@echo '  RECIPE=digits (default), cifar10, cifar100, imagefolder, imagenet, general, soft-transfer, transfer-set,'
-	@echo '         lenet-cifar10, regression, text, or a .toml file'
+	@echo '         lenet-cifar10, regression, text, language-model, or a .toml file'
 	@echo '  ARGS="--set student.epochs=5" and the like go on to the command'
 
 $(READY): pyproject.toml

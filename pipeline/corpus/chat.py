@@ -29,7 +29,7 @@ def render(tokenizer: Any, chat: Chat, where: str, *, assistant_only: bool) -> R
     if not getattr(tokenizer, "chat_template", None):
         raise DataError(
             f"{where}: is a chat, and the tokenizer has no chat template; take the tokenizer of a chat model, or set "
-            "tokenizer.chat_template"
+            "tokenizer.chat_template (of a recipe data.chat_template)"
         )
     messages = list(chat.messages)
     text = _text(tokenizer, messages, where)

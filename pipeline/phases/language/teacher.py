@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 
+from decant.pipeline.corpus import tokenizer_identity
+from decant.pipeline.errors import ModelError
 from decant.pipeline.language.loading import load_causal
 from decant.pipeline.networks.build import num_parameters
 from decant.pipeline.networks.causal import ELSEWHERE
@@ -57,7 +60,8 @@ def _taken(plan: LanguagePlan, device: torch.device) -> Result:
         if found is not None:
             return found
         started, spec = time.perf_counter(), teacher_spec(plan)
-        network = load_causal(spec.name.removeprefix(ELSEWHERE)).network
+        network, own = load_causal(spec.name.removeprefix(ELSEWHERE))
+        _require_own_tokens(plan, own)
         state = network.state_dict()
         save_recipe(plan.teacher_folder, plan.recipe)
         result = Result(
@@ -76,3 +80,13 @@ def _taken(plan: LanguagePlan, device: torch.device) -> Result:
         )
         result.save()
         return result
+
+
+def _require_own_tokens(plan: LanguagePlan, own: Any) -> None:
+    """Raises ModelError where texts are not of the tokens that the teacher was trained on."""
+    if tokenizer_identity(own)["vocabulary"] != tokenizer_identity(plan.data.tokenizer)["vocabulary"]:
+        raise ModelError(
+            f"data.tokenizer: {plan.settings.data.tokenizer!r} has another vocabulary than the teacher's own tokenizer, "
+            "and its outputs are of that one's tokens; leave data.tokenizer out, or train the teacher, with "
+            "teacher.epochs"
+        )

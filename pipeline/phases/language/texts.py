@@ -62,8 +62,11 @@ class LanguageData:
     @cached_property
     def tokenizer(self) -> Any:
         """What makes tokens of the texts. Raises DataError."""
-        name = self._data.tokenizer or self.settings.teacher.network.name.removeprefix(ELSEWHERE)
-        tokenizer = self._made(name) or load_tokenizer(name, "data.tokenizer")
+        given, teacher = self._data.tokenizer, self.settings.teacher.network.name.removeprefix(ELSEWHERE)
+        if given is None:
+            tokenizer = load_tokenizer(teacher, "teacher.network: the tokenizer of")
+        else:
+            tokenizer = self._made(given) or load_tokenizer(given, "data.tokenizer")
         if self._data.chat_template is not None:
             tokenizer.chat_template = _read_template(Path(self._data.chat_template))
         return tokenizer

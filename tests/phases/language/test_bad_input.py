@@ -1,0 +1,147 @@
+"""What is wrong with a language model's recipe, its texts or its teacher is said in one line that names the setting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from decant.cache import CacheError, Store
+from decant.pipeline.config.recipe import load_recipe
+from decant.pipeline.errors import PipelineError
+from decant.pipeline.phases.any_recipe import make_teacher
+from decant.pipeline.phases.cache_logits import cache_logits
+from decant.pipeline.phases.kinds import plan_of
+from decant.pipeline.phases.language.networks import student_spec
+from tests.helpers import language
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def brought(folder: Path) -> Path:
+    """The folder with what users bring."""
+
+    def texts(name: str, *contents: Any) -> None:
+        more = [f"document number {number} has a few words to learn from" for number in range(9)]
+        rows = [json.dumps({"text": text}).encode() for text in (*contents, *more)]
+        (folder / name).write_bytes(b"\n".join(rows))
+
+    texts("nul.jsonl", "a \0 b")
+    texts("empty.jsonl", "")
+    (folder / "broken.jsonl").write_bytes(b'{"text": "\xff"}\n')
+    (folder / "latin.jinja").write_bytes(b"\xe9")
+    language.llama(300).save_pretrained(folder / "few")
+    language.llama(352).model.save_pretrained(folder / "headless")
+    language.llama(352).save_pretrained(folder / "plain")
+    for name, template in (("few", language.TEMPLATE), ("headless", language.TEMPLATE), ("plain", None)):
+        language.tokenizer(template).save_pretrained(folder / name)
+    return folder
+
+
+def says(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> str:
+    """What the first phase that minds says."""
+    monkeypatch.chdir(folder)
+    with pytest.raises((PipelineError, CacheError)) as caught:
+        plan = plan_of(load_recipe("lm.toml", overrides), Path("runs/bad"), Store("bad"))
+        make_teacher(plan, CPU)
+        cache_logits(plan, CPU, print)
+        student_spec(plan)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+FRESH = ('teacher.network={ name = "llama", hidden_size = 16 }', "teacher.epochs=1")
+BAD = [
+    (("data.root=nul.jsonl",), "nul.jsonl: line 1: has a NUL at character 2"),
+    (("data.root=broken.jsonl",), "broken.jsonl: line 1: byte 10 (0xff) is not UTF-8"),
+    (("data.root=missing.jsonl",), "missing.jsonl: no such file or folder"),
+    (("data.root=teacher", "data.column=body"), "teacher: has no file that ends in"),
+    (("data.max_length=256",), "takes 128 tokens at most; set data.max_length, which is 256, to 128"),
+    (("data.chat_template=latin.jinja",), "data.chat_template: latin.jinja: is not UTF-8"),
+    (("data.root=chats.jsonl", "teacher.network=transformers:plain"), "(of a recipe data.chat_template)"),
+    (
+        ("teacher.network=transformers:few",),
+        "knows 300 tokens, and the tokenizer has 340; give data.tokenizer its own",
+    ),
+    (("teacher.network=transformers:headless",), "has no language-model head"),
+    (("data.tokenizer=bytes",), "data.tokenizer: 'bytes' has another vocabulary than the teacher's own"),
+    (("data.tokenizer=bpe:200",), "data.tokenizer 'bpe:200': expected more than 257 tokens"),
+    (
+        ("cache.encoding.head=400",),
+        "cache.encoding.head: 400 logits of a row are more than the 340 tokens; set it lower",
+    ),
+    (
+        ("student.network.layers=[2]",),
+        "layers: expected numbers from 0 to 1 of the teacher's layers, found [2]",
+    ),
+    (FRESH, "data.tokenizer: missing, and a teacher with fresh weights has none"),
+    (
+        ("data.tokenizer=bytes", 'teacher.network={ name = "lama" }', "teacher.epochs=1"),
+        "network 'lama': unknown kind of language model; did you mean",
+    ),
+    (
+        ("data.tokenizer=bytes", 'teacher.network={ name = "llama", hidden_sise = 16 }', "teacher.epochs=1"),
+        "unknown argument 'hidden_sise'; did you mean hidden_size",
+    ),
+    (("data.across=true",), 'data.across: is of rows = "packed"'),
+    (("data.test=test",), "data.test_share: give either that, of the documents, or `test`"),
+    (("data.validation=0.9",), "validation.share: leaves no document to train on"),
+    (("student.weights=run",), 'a language model with its weights is network = "transformers:FOLDER"'),
+    (("student.class_weights=balanced",), "student.class_weights: is not of language models"),
+    (
+        ('student.network={ name = "cut" }',),
+        "student.network.layers: expected numbers of the teacher's layers",
+    ),
+    (("cache.encoding.views=2",), "views: are other draws; give draws too"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "line"), BAD, ids=[" ".join(given)[:50] for given, _ in BAD])
+def test_what_is_wrong_is_said_in_one_line(
+    brought: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], line: str
+) -> None:
+    said = says(brought, monkeypatch, *overrides)
+    assert line in said
+    assert "\n" not in said, said
+
+
+def test_an_empty_document_is_left_out_and_that_is_said(
+    brought: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(brought)
+    given = ("data.root=empty.jsonl", "data.test_share=0.4", "data.validation=0.3")
+    plan = plan_of(load_recipe("lm.toml", given), Path("runs/empty"), Store("bad"))
+    make_teacher(plan, CPU)
+    assert (
+        "1 of 10 documents are empty and left out, the first is empty.jsonl: line 1"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_cache_of_other_texts_or_another_cut_is_refused_by_name(
+    brought: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(brought)
+    plan = plan_of(load_recipe("lm.toml"), Path("runs/lm"), Store("bad"))
+    make_teacher(plan, CPU)
+    path = cache_logits(plan, CPU, print).cache.path
+    for setting, field in (
+        ("data.max_length=32", "data.samples.max_length: expected 32, found 64"),
+        ("data.root=chats.jsonl", "data.texts.sha256: expected"),
+        ("teacher.network=transformers:plain", "data.tokenizer.chat_template: expected nothing"),
+    ):
+        other = plan_of(
+            load_recipe("lm.toml", (setting, f"cache.from={path}")), Path("runs/lm"), Store("bad")
+        )
+        with pytest.raises(CacheError, match="is of other tokens") as caught:
+            other.open_cache()  # type: ignore[union-attr]
+        assert field in str(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["data.rows=packed", "cache.encoding=hidden", "cache.tokens_per_batch=9"])
+def test_settings_of_language_models_are_refused_elsewhere(setting: str) -> None:
+    with pytest.raises(PipelineError, match="of a language model"):
+        load_recipe("digits", (setting,))
