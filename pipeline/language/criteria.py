@@ -1,7 +1,7 @@
 """The losses of causal students in a recipe: an objective on whatever rows a cache has, or labels alone.
 
 Each takes (outputs, labels (Q,), the teacher's rows, progress) of a batch's positions and returns a mean over these.
-Outputs are a `LastLayer`, whose logits exist for some positions at a time, or the logits (Q, C) themselves.
+Outputs are `PendingLogits`, which exist for some positions at a time, or the logits (Q, C) themselves.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from decant.pipeline import objectives
 from decant.pipeline.config.annealing import Scheduled, at
 from decant.pipeline.config.objectives import Custom, Objective
 from decant.pipeline.errors import RecipeError
-from decant.pipeline.objectives import SparseTargets, TeacherHead, Terms, cross_entropy
-from decant.pipeline.objectives.chunked import LastLayer, by_autograd, chunked, of_labels
+from decant.pipeline.objectives import FusedTargets, SparseTargets, TeacherHead, Terms, cross_entropy
+from decant.pipeline.objectives.chunked import PendingLogits, by_autograd, chunked, of_labels
 
-Outputs = LastLayer | Tensor
+Outputs = PendingLogits | Tensor
 Criterion = Callable[..., Terms]
 
 _SPARSE: dict[str, Callable[..., Terms]] = {
@@ -32,6 +32,11 @@ _SPARSE: dict[str, Callable[..., Terms]] = {
     "rkl": objectives.sparse_rkl,
     "mse": objectives.sparse_mse,
 }
+_FUSED: dict[str, Callable[..., Terms]] = {
+    "kd": objectives.fused_kd,
+    "ce+kl": objectives.fused_ce_plus_kl,
+}
+_NOT_FUSED = ("standardize", "class_weights")
 _OF_DRAWS = ("kd", "ce+kl", "soft-ce", "mse")
 _DENSE = (
     *_SPARSE,
@@ -51,7 +56,7 @@ def from_labels(outputs: Outputs, labels: Tensor, progress: float = 0.0) -> Term
     >>> bool(torch.isclose(from_labels(torch.zeros(1, 2), torch.tensor([0])).total, torch.tensor(2.0).log()))
     True
     """
-    if isinstance(outputs, LastLayer):
+    if isinstance(outputs, PendingLogits):
         return chunked(outputs, of_labels(labels))
     return Terms(cross_entropy(outputs, labels))
 
@@ -113,33 +118,33 @@ def from_cache(objective: Objective, cache: LogitCache) -> Criterion:
         def loss(logits: Tensor, some: slice) -> Terms:
             return function(logits, teacher_of(rows, some), labels[some], **now)
 
-        if not isinstance(outputs, LastLayer):
+        if not isinstance(outputs, PendingLogits):
             return loss(outputs, slice(None))
-        if isinstance(rows, SparseTargets) and objective.name in ("kd", "ce+kl"):
-            return _fused(objective.name, outputs, rows, labels, now)
+        if objective.name in _FUSED and not any(now.get(key) for key in _NOT_FUSED):
+            theirs: Any = rows if head is None or not isinstance(rows, Tensor) else head.targets(rows)
+            return _fused(objective.name, outputs, theirs, labels, now)
         return chunked(outputs, by_autograd(loss))
 
     return criterion
 
 
 def _fused(
-    name: str, layer: LastLayer, targets: SparseTargets, labels: Tensor, settings: dict[str, Any]
+    name: str, pending: PendingLogits, targets: FusedTargets, labels: Tensor, settings: dict[str, Any]
 ) -> Terms:
-    """`kd` or `ce+kl` on sparse rows, in fewer passes over the logits."""
-    given = dict(settings)
-    function: Callable[..., Terms] = objectives.fused_kd
-    if name == "ce+kl":
-        function, given["kl_weight"] = objectives.fused_ce_plus_kl, given.pop("weight")
-    with torch.autocast(layer.hidden.device.type, layer.autocast, enabled=layer.autocast is not None):
+    """`kd` or `ce+kl`, in fewer passes over the logits."""
+    function: Callable[..., Terms] = _FUSED[name]
+    given = {"kl_weight" if key == "weight" else key: value for key, value in settings.items()}
+    taken = inspect.signature(function).parameters
+    with torch.autocast(pending.hidden.device.type, pending.autocast, enabled=pending.autocast is not None):
         return function(
-            layer.hidden,
-            layer.weight,
+            pending.hidden,
+            pending.weight,
             targets,
             labels,
-            **given,
-            bias=layer.bias,
-            logit_scale=layer.scale,
-            soft_cap=layer.cap,
+            **{key: value for key, value in given.items() if key in taken},
+            bias=pending.bias,
+            logit_scale=pending.layer.scale,
+            soft_cap=pending.layer.soft_cap,
         )
 
 

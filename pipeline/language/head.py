@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from decant.cache import Head
 from decant.pipeline.errors import ModelError, is_out_of_memory
-from decant.pipeline.objectives.chunked import LastLayer
+from decant.pipeline.objectives.chunked import PendingLogits
+from decant.pipeline.objectives.fused.last_layer import LastLayer
 from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.plugins import in_words
@@ -162,7 +163,7 @@ class CausalModel:
             found = some if self._head is None else self._after(self._head(some))
             yield found[:, : self.num_outputs].float()
 
-    def last_layer(self, states: Tensor) -> LastLayer | Tensor:
+    def last_layer(self, states: Tensor) -> PendingLogits | Tensor:
         """The logits (Q, C) of hidden states (Q, d), which a loss computes some at a time; themselves, where no linear
         layer was found that makes them.
         """
@@ -175,12 +176,11 @@ class CausalModel:
         weight = layer.weight if own else layer.weight[: self.num_outputs]
         bias = layer.bias if own or layer.bias is None else layer.bias[: self.num_outputs]
         of_autocast = torch.get_autocast_dtype(states.device.type)
-        return LastLayer(
+        return PendingLogits(
             states,
             weight,
             bias if bias is None or scale == 1 else bias * scale,
-            scale,
-            self._after.cap,
+            LastLayer(scale, self._after.cap),
             of_autocast if torch.is_autocast_enabled(states.device.type) else None,
         )
 

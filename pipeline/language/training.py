@@ -14,7 +14,7 @@ from decant.pipeline.language.alignment import decoder_of, require_same_samples,
 from decant.pipeline.language.batches import collate, probe
 from decant.pipeline.language.dataset import targets_of
 from decant.pipeline.language.head import CausalModel
-from decant.pipeline.objectives.chunked import LastLayer
+from decant.pipeline.objectives.chunked import PendingLogits
 from decant.pipeline.training.loading import Keys
 
 
@@ -79,7 +79,7 @@ class CausalCall:
         self._model.prepare(probe(samples))
         network.train(was_training)
 
-    def __call__(self, network: nn.Module, inputs: dict[str, Tensor], setting: str) -> LastLayer | Tensor:
+    def __call__(self, network: nn.Module, inputs: dict[str, Tensor], setting: str) -> PendingLogits | Tensor:
         """Raises ModelError where the network fails."""
         states = self._model.states(inputs["input_ids"], inputs["attention_mask"])
         return self._model.last_layer(states.flatten(0, 1)[inputs["places"]])

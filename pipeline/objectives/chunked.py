@@ -7,20 +7,21 @@ is a mean over rows can be computed so; `fused` has the sparse ones, with fewer 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from decant.pipeline.objectives.fused.chunks import CHUNK
+from decant.pipeline.objectives.fused.last_layer import LastLayer
+from decant.pipeline.objectives.fused.teachers import exponentials
 from decant.pipeline.objectives.terms import Terms
-
-_CHUNK = 1 << 24  # logits that exist at once: 64 MiB in float32
 
 
 @dataclass(frozen=True)
-class LastLayer:
-    """Logits (Q, C) that are not computed yet: scale·(hidden·weightᵀ) + bias, and cap·tanh(z/cap) with a cap."""
+class PendingLogits:
+    """Logits (Q, C) that are not computed yet."""
 
     hidden: Tensor
     """(Q, d)."""
@@ -28,8 +29,8 @@ class LastLayer:
     """(C, d)."""
     bias: Tensor | None = None
     """(C,)."""
-    scale: float = 1.0
-    cap: float | None = None
+    layer: LastLayer = field(default=LastLayer())
+    """Scale and soft cap."""
     autocast: torch.dtype | None = None
     """What products are computed in; None takes the dtype of hidden states and weight."""
 
@@ -49,21 +50,21 @@ Compare: TypeAlias = Callable[[Tensor, slice], tuple[Terms, Tensor]]
 """
 
 
-def chunked(layer: LastLayer, compare: Compare, rows_at_once: int | None = None) -> Terms:
+def chunked(pending: PendingLogits, compare: Compare, rows_at_once: int | None = None) -> Terms:
     """The terms of the mean over all rows; a gradient flows to hidden states, weight and bias.
 
     rows_at_once: by default what makes 64 MiB of logits.
 
     >>> hidden, weight = torch.randn(6, 8, requires_grad=True), torch.randn(20, 8)
     >>> labels = torch.tensor([3, 1, 0, 5, 5, 19])
-    >>> loss = chunked(LastLayer(hidden, weight), of_labels(labels), rows_at_once=4).total
+    >>> loss = chunked(PendingLogits(hidden, weight), of_labels(labels), rows_at_once=4).total
     >>> whole = torch.nn.functional.cross_entropy(hidden @ weight.t(), labels)
     >>> bool(torch.isclose(loss, whole))
     True
     >>> loss.backward()
     """
-    rows = rows_at_once or max(1, _CHUNK // max(1, len(layer.weight)))
-    total, hard, soft = _Chunked.apply(layer.hidden, layer.weight, layer.bias, layer, compare, rows)
+    rows = rows_at_once or max(1, CHUNK // max(1, len(pending.weight)))
+    total, hard, soft = _Chunked.apply(pending.hidden, pending.weight, pending.bias, pending, compare, rows)
     return Terms(total, hard, soft)
 
 
@@ -73,9 +74,9 @@ def of_labels(labels: Tensor) -> Compare:
     def compare(logits: Tensor, rows: slice) -> tuple[Terms, Tensor]:
         at, count = labels[rows, None], len(logits)
         of_label = logits.gather(1, at)
-        whole = logits.logsumexp(dim=1, keepdim=True)
+        whole, total = exponentials(logits)
         loss = (whole - of_label).mean()
-        gradient = logits.sub_(whole).exp_().div_(count)
+        gradient = logits.div_(total * count)
         gradient.scatter_add_(1, at, torch.full_like(of_label, -1 / count))
         return Terms(loss), gradient
 
@@ -104,13 +105,13 @@ class _Chunked(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        layer: LastLayer,
+        pending: PendingLogits,
         compare: Compare,
         rows: int,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         with torch.autocast(hidden.device.type, enabled=False):
             needed = [ctx.needs_input_grad[place] for place in range(3)]
-            found, gradients = _pass(layer, compare, rows, needed)
+            found, gradients = _pass(pending, compare, rows, needed)
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(*(term for term in found[1:] if term is not None))
         return found
@@ -122,10 +123,10 @@ class _Chunked(torch.autograd.Function):
 
 
 def _pass(
-    layer: LastLayer, compare: Compare, rows: int, needed: list[bool]
+    pending: PendingLogits, compare: Compare, rows: int, needed: list[bool]
 ) -> tuple[tuple[Tensor, Tensor | None, Tensor | None], list[Tensor | None]]:
-    hidden, weight = layer.hidden.detach().to(layer.dtype), layer.weight.detach().to(layer.dtype)
-    bias = None if layer.bias is None else layer.bias.detach().float()
+    hidden, weight = (one.detach().to(pending.dtype) for one in (pending.hidden, pending.weight))
+    bias, layer = None if pending.bias is None else pending.bias.detach().float(), pending.layer
     of_hidden = torch.empty_like(hidden) if needed[0] else None
     of_weight = torch.zeros_like(weight, dtype=torch.float32) if needed[1] else None
     of_bias = torch.zeros_like(bias) if bias is not None and needed[2] else None
@@ -133,16 +134,16 @@ def _pass(
     for first in range(0, len(hidden), rows):
         some = slice(first, first + rows)
         part = hidden[some]
-        logits = _logits(part, weight, bias, layer)
-        kept = logits.clone() if layer.cap is not None else logits
+        logits = layer.logits(part, weight, bias)
+        slope = layer.slope(logits)
         terms, gradient = compare(logits, some)
         share = len(part) / len(hidden)
         for place, term in enumerate(terms):
             if term is not None:
                 before = sums[place]
                 sums[place] = share * term.detach() + (0 if before is None else before)
-        if layer.cap is not None:
-            gradient = gradient * (1 - (kept / layer.cap).square())
+        if slope is not None:
+            gradient = gradient * slope
         narrow = (gradient * share).to(hidden.dtype)
         if of_bias is not None:
             of_bias += narrow.sum(dim=0, dtype=torch.float32)
@@ -157,19 +158,9 @@ def _pass(
             one *= layer.scale
     total, hard, soft = sums
     assert total is not None, "a batch has rows"
-    inputs = (layer.hidden, layer.weight, layer.bias)
+    inputs = (pending.hidden, pending.weight, pending.bias)
     gradients = [
         None if one is None or of is None else one.to(of.dtype)
         for one, of in zip((of_hidden, of_weight, of_bias), inputs, strict=True)
     ]
     return (total, hard, soft), gradients
-
-
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, layer: LastLayer) -> Tensor:
-    """(n, C) float32."""
-    made = (hidden @ weight.t()).float()
-    if layer.scale != 1:
-        made *= layer.scale
-    if bias is not None:
-        made += bias
-    return made if layer.cap is None else made.div_(layer.cap).tanh_().mul_(layer.cap)

@@ -71,7 +71,7 @@ def curves(
     )
     line = base.mark_line(point=alt.OverlayMarkDef(size=16)).encode(
         over_epochs,
-        alt.Y("mean:Q", title=title, scale=scale, axis=alt.Axis(format="~g")),
+        alt.Y("mean:Q", title=title, scale=scale, axis=alt.Axis(format=".6~g")),
         color=network,
         tooltip=tooltip,
     )

@@ -1,0 +1,88 @@
+"""The losses of causal students: some positions at a time as all at once, for every encoding and objective."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers.extras import needs
+
+pytestmark = [
+    needs("transformers"),
+    pytest.mark.filterwarnings("ignore::decant.cache.CacheWarning"),  # of a teacher with fresh weights
+]
+NAMES = ("kd", "ce+kl", "soft-ce", "js", "rkl", "mse", "nkd", "dkd", "ls")
+
+
+@pytest.fixture(scope="module")
+def caches(samples: Any, teacher: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    from decant.encodings import Dense, Sparse
+    from decant.language import cache_logits
+
+    folder: Path = tmp_path_factory.mktemp("criteria")
+    kinds = {"sparse": Sparse(head=16), "draws": Sparse(0, draws=16), "hidden": "hidden", "dense": Dense()}
+    return {
+        name: cache_logits(teacher, samples, folder / f"{name}.h5", encoding=kind, show_progress=False)
+        for name, kind in kinds.items()
+    }
+
+
+def pending(count: int, outputs: int, **layer: Any) -> Any:
+    from decant.pipeline.objectives.chunked import PendingLogits
+    from decant.pipeline.objectives.fused.last_layer import LastLayer
+
+    torch.manual_seed(0)
+    tensors = torch.randn(count, 8), torch.randn(outputs, 8), torch.randn(outputs)
+    return PendingLogits(*(one.requires_grad_() for one in tensors), LastLayer(**layer))
+
+
+def gradients(found: Any, of: Any) -> list[torch.Tensor]:
+    tensors = (of.hidden, of.weight, of.bias)
+    return [found.total.detach(), *torch.autograd.grad(found.total, tensors)]
+
+
+def made(of: Any) -> torch.Tensor:
+    z = of.layer.scale * (of.hidden @ of.weight.t()) + of.bias
+    cap = of.layer.soft_cap
+    return z if cap is None else cap * torch.tanh(z / cap)
+
+
+@pytest.mark.parametrize("layer", [{}, {"scale": 0.5, "soft_cap": 3.0}], ids=str)
+@pytest.mark.parametrize("encoding", ["labels", "sparse", "draws", "hidden", "dense"])
+def test_some_positions_at_a_time_are_all_at_once(
+    caches: dict[str, Any], samples: Any, encoding: str, layer: dict[str, float], monkeypatch: Any
+) -> None:
+    from decant.pipeline.config.objectives import BUILTIN, name_of
+    from decant.pipeline.errors import RecipeError
+    from decant.pipeline.language import criteria
+    from decant.pipeline.language.dataset import targets_of
+    from decant.pipeline.objectives import chunked
+
+    indices = np.array([0, 3, 4])
+    cache = caches["dense" if encoding == "labels" else encoding]
+    labels = np.concatenate([samples.tokens(one)[1:] for one in indices.tolist()])
+    outputs = pending(len(labels), cache.num_outputs, **layer)
+    rows = (targets_of(cache, indices, labels, 0),)
+    monkeypatch.setattr(chunked, "CHUNK", 7 * cache.num_outputs)
+    tried = 0
+    for kind in BUILTIN:
+        if name_of(kind) not in NAMES:
+            continue
+        more = {"temperature": 1.0} if "temperature" in kind.model_fields else {}
+        try:
+            loss = criteria.from_cache(kind(name=name_of(kind), **more), cache)
+        except RecipeError:
+            continue
+        if encoding == "labels":
+            loss, rows = criteria.from_labels, ()
+        labels_of = torch.from_numpy(labels)
+        some = gradients(loss(outputs, labels_of, *rows, progress=0.5), outputs)
+        whole = gradients(loss(made(outputs), labels_of, *rows, progress=0.5), outputs)
+        for one, other in zip(some, whole, strict=True):
+            torch.testing.assert_close(one, other, rtol=2e-4, atol=2e-5, msg=name_of(kind))
+        tried += 1
+    assert tried >= {"labels": 9, "sparse": 6, "draws": 4, "hidden": 9, "dense": 9}[encoding]
