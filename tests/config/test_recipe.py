@@ -70,7 +70,8 @@ def test_every_shipped_recipe_is_valid(name: str) -> None:
 
 @pytest.mark.parametrize("name", shipped())
 def test_the_resolved_form_reads_back_as_the_same_settings(name: str, tmp_path: Path) -> None:
-    for overrides in ((), FULL):
+    of_tokens = load_recipe(name).settings.data.of_tokens  # which have no views
+    for overrides in ((), [given for given in FULL if not (of_tokens and given.startswith("views."))]):
         recipe = load_recipe(name, overrides)
         again = load_recipe(write(tmp_path, recipe.to_toml(), f"{name}.toml"))
         assert again.settings == recipe.settings
