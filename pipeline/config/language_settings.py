@@ -18,6 +18,7 @@ _OF_SAMPLES = {
     "sampler": (None, "shuffled"),
     "label_smoothing": 0.0,
     "batch_norm_ranks": None,
+    "compile": False,
 }
 _TEMPERED = {name_of(kind) for kind in BUILTIN if "temperature" in kind.model_fields}
 _OF_FILES = ("weights", "weights_key")
