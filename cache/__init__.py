@@ -87,6 +87,12 @@ if TYPE_CHECKING:
     from decant.cache.manifest import Manifest, class_list, differences, require_equal
     from decant.cache.parts import merge_parts
     from decant.cache.plausibility import Accuracy, accuracy_in, accuracy_of, are_probabilities
+    from decant.cache.position_profile import (
+        PositionProfile,
+        ShownRow,
+        profile_positions,
+        sample_rows,
+    )
     from decant.cache.position_statistics import PositionSummary
     from decant.cache.positions import Positions
     from decant.cache.reader import LogitCache, Verify
@@ -141,6 +147,7 @@ __all__ = [
     "NewerFormatError",
     "NotComparableError",
     "OfflineError",
+    "PositionProfile",
     "PositionSummary",
     "Positions",
     "Published",
@@ -150,6 +157,7 @@ __all__ = [
     "RewrittenError",
     "SequenceBatch",
     "SequenceDataset",
+    "ShownRow",
     "SigmoidScores",
     "SigmoidSummary",
     "SoftLabelDataset",
@@ -196,6 +204,7 @@ __all__ = [
     "one_input",
     "pack_ids",
     "pick",
+    "profile_positions",
     "push_cache",
     "read_distillkit",
     "read_vllm",
@@ -206,6 +215,7 @@ __all__ = [
     "require_finite",
     "row_chunks",
     "rows_per_block",
+    "sample_rows",
     "show_progress",
     "sigmoid_scores",
     "softmax",
@@ -294,6 +304,7 @@ _NAMES = {
         "accuracy_of",
         "are_probabilities",
     ),
+    "position_profile": ("PositionProfile", "ShownRow", "profile_positions", "sample_rows"),
     "position_statistics": ("PositionSummary",),
     "positions": ("Positions",),
     "reader": (
