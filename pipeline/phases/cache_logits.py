@@ -105,16 +105,18 @@ def cache_part(plan: Plan, device: torch.device, part: tuple[int, int]) -> Cache
     """Computes part (i, n) of a cache, 0 ≤ i < n: of n equal runs of blocks the i-th. Publishes it where every other
     part is written, by whichever processes, in whatever order, at once or not, on all machines that see the store.
 
-    All parts write one partial file, whose room is reserved once. Raises as `cache_logits` does.
+    All parts write one partial file, whose room is reserved once; of a store elsewhere it lies among the copies here,
+    and the whole is published there. Raises as `cache_logits` does.
     """
     started, path = time.perf_counter(), plan.find_cache()
     if path is not None:
         return measure_published(path)
-    plan.store.require_folder()
-    plan.store.prepare()
     units = units_of(plan.manifest, plan.settings.cache.batch_size, processes=part[1])
     try:
-        with LogitCacheWriter.join(plan.store.path(plan.manifest), plan.manifest) as writer:
+        with (
+            plan.store.joining(plan.manifest) as target,
+            LogitCacheWriter.join(target, plan.manifest) as writer,
+        ):
             rows = compute_missing_rows(writer, plan, device, handout.part(units, *part))
             try:
                 return publish(plan, writer, device, started, rows)
