@@ -50,7 +50,9 @@ class Sweep:
                 "part out with --set data.validation=0.1, or name a part of its own"
             )
         alone = replace(
-            recipe, settings=plan.settings.model_copy(update={"sweep": None}), options=without_set(recipe.options, lambda path: path.startswith("sweep."))
+            recipe,
+            settings=plan.settings.model_copy(update={"sweep": None}),
+            options=without_set(recipe.options, lambda path: path.startswith("sweep.")),
         )
         space = parse_space(settings.over, alone)
         if settings.sampler == "grid":

@@ -110,6 +110,22 @@ def test_the_command_line_imports_nothing_heavy_before_a_command_runs() -> None:
     assert found.stdout.split() == []
 
 
+def test_training_on_the_digits_imports_neither_torchvision_nor_scikit_learn() -> None:
+    """Both together take as long as importing torch."""
+    script = (
+        "import sys, decant.pipeline.phases.cache_logits, decant.pipeline.phases.student\n"
+        "from decant.pipeline.config.recipe import load_recipe\n"
+        "from decant.pipeline.phases.plan import Plan\n"
+        "from pathlib import Path\n"
+        "Plan.of(load_recipe('digits'), Path()).splits\n"
+        "print(*{'torchvision', 'sklearn', 'scipy', 'optuna'} & set(sys.modules))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert found.stdout.split() == []
+
+
 def test_import_decant_loads_neither_torch_nor_h5py() -> None:
     script = "import sys, decant; dir(decant); print(*{'torch', 'h5py', 'numpy'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
