@@ -116,7 +116,7 @@ if TYPE_CHECKING:
     from decant.cache.store.remote import Listed
     from decant.cache.stream import SoftLabelStream, attach
     from decant.cache.unfinished import Unfinished, find_unfinished, has_writers
-    from decant.cache.vllm_answers import read_vllm
+    from decant.cache.vllm_answers import read_vllm, vllm_rows
     from decant.cache.writer import LogitCacheWriter
 
 __all__ = [
@@ -224,6 +224,7 @@ __all__ = [
     "take_over_views",
     "targets",
     "uniforms",
+    "vllm_rows",
 ]
 
 _NAMES = {
@@ -351,7 +352,7 @@ _NAMES = {
         "has_writers",
     ),
     "writer": ("LogitCacheWriter",),
-    "vllm_answers": ("read_vllm",),
+    "vllm_answers": ("read_vllm", "vllm_rows"),
     "distillkit": ("read_distillkit",),
 }
 """By module, what is imported when it is first used: whoever wants `decant.cache.io` alone loads neither NumPy nor

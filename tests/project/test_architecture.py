@@ -71,6 +71,7 @@ LAYERS = (
     ("networks", "objectives"),
     ("views",),
     ("data",),
+    ("served",),
     ("corpus",),
     ("config",),
     ("support",),

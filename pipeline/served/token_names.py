@@ -1,0 +1,48 @@
+"""Tokens by the texts that a server names them by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from decant.pipeline.served.heads import AnswerError
+from decant.pipeline.served.prompt import Prompt
+
+
+class TokenNames:
+    """Tokens by the texts that a server names them by, as far as a text is of one token alone."""
+
+    def __init__(self, tokenizer: Any, count: int) -> None:
+        self._tokenizer = tokenizer
+        self._before = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("a"))[:1]
+        self._texts = [self._text_of(one) for one in range(count)]
+        self._ids: dict[str, int | None] = {}
+        for one, text in enumerate(self._texts):
+            self._ids[text] = None if text in self._ids else one
+
+    def text(self, ids: list[int]) -> str:
+        """The text of a prompt."""
+        return self._decode(ids)
+
+    def id_of(self, text: str) -> int | None:
+        """None where it is of several tokens, or of none."""
+        return self._ids.get(text)
+
+    def require_same(self, prompt: Prompt, tokens: list[str]) -> None:
+        """Raises AnswerError, naming the first token that differs."""
+        ours = [self._texts[one] for one in prompt.ids]
+        if ours == tokens or (ours[:1] == [f" {tokens[0]}"] and ours[1:] == tokens[1:]):
+            return
+        place = next((n for n, pair in enumerate(zip(ours, tokens, strict=False)) if pair[0] != pair[1]), -1)
+        if place < 0:
+            raise AnswerError(f"it read {len(tokens):,} tokens, and the corpus has {len(ours):,}")
+        raise AnswerError(
+            f"token {place:,} is {ours[place]!r} in the corpus, and the server read {tokens[place]!r}: it may add a "
+            "token at the beginning, or have another tokenizer"
+        )
+
+    def _text_of(self, one: int) -> str:
+        """Between others: a text alone may lose its space."""
+        return self._decode([*self._before, one])[len(self._decode(self._before)) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
