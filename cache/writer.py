@@ -218,10 +218,9 @@ class LogitCacheWriter:
         """The rows of one sample that is stored, by table, as `LogitCache.encoded` returns them. Raises IndexError
         where it is not.
         """
-        if not 0 <= index < self.manifest.num_samples or not self._filled[view, index]:
+        if not 0 <= index < self.manifest.num_samples or not self._rows.filled[view, index]:
             raise IndexError(f"sample {index}, view {view}: is not written")
-        columns = read_batch(self._stored, view, index, index + 1).columns
-        return {name: columns[name] for name in self.layout.encoded}
+        return self._rows.encoded(index, view)
 
     def sync(self) -> None:
         """Makes what was written durable: whoever goes on with the file does not read it back. Raises StorageError, and
