@@ -128,7 +128,7 @@ def _row(given: object, token: int, kept: int, where: str) -> tuple[list[int], l
         if not isinstance(given, dict):
             raise TypeError
         found = {_id(one): _number(value["logprob"]) for one, value in given.items()}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise FormatError(f"{where}: expected {{id: {{logprob: …}}}}, found {shorten(given)}") from None
     if token not in found:
         raise FormatError(

@@ -6,6 +6,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,8 +109,10 @@ class ServedPass:
         for _ in range(count):
             connection = Connection(self._teacher, left=lambda: bool(over))
             server = Server(connection, own.model, own.dialect, own.num_outputs, Said(own.said.model))
-            askers.append(_Asker(server, self._samples, self._encoding.head))
-        return in_threads(askers, missing, lambda: over.append(True))
+            askers.append(_Asker(server, self._encoding.head))
+        asked = (_Question(index, list(prompts(self._samples, index))) for index in missing)
+        answered = in_threads(askers, asked, lambda: over.append(True))
+        return ((question.sample, heads) for question, heads in answered)
 
     def _write(self, writer: LogitCacheWriter, some: list[tuple[int, Heads]]) -> None:
         some = sorted(some, key=lambda pair: pair[0])
@@ -131,7 +134,8 @@ class ServedPass:
         return int(np.where(candidates, places, -1).argmax())
 
     def _beginning(self, index: int, most: int) -> Heads:
-        return ask(self._server, self._samples, index, self._encoding.head, most)
+        question = _Question(index, list(prompts(self._samples, index, most)))
+        return _ask(self._server, question, self._encoding.head)
 
     def _require(
         self,
@@ -182,23 +186,30 @@ class ServedPass:
             )
 
 
+class _Question(NamedTuple):
+    """What is asked of a sample."""
+
+    sample: int
+    prompts: list[Prompt]
+
+
 class _Asker:
     """Asks for the rows of samples with a connection of its own."""
 
-    def __init__(self, server: Server, samples: TokenSamples, kept: int) -> None:
-        self._server, self._samples, self._kept = server, samples, kept
+    def __init__(self, server: Server, kept: int) -> None:
+        self._server, self._kept = server, kept
 
-    def __call__(self, index: int) -> Heads:
-        return ask(self._server, self._samples, index, self._kept)
+    def __call__(self, question: _Question) -> Heads:
+        return _ask(self._server, question, self._kept)
 
     def close(self) -> None:
         self._server.connection.close()
 
 
-def ask(server: Server, samples: TokenSamples, index: int, kept: int, most: int | None = None) -> Heads:
-    """The rows of a sample, or of its first `most` places. Raises ServerError."""
-    subject = f"sample {index:,}"
-    return joined([server.ask(prompt, kept, subject) for prompt in prompts(samples, index, most)])
+def _ask(server: Server, question: _Question, kept: int) -> Heads:
+    """The rows of a sample, or of some of its places. Raises ServerError."""
+    subject = f"sample {question.sample:,}"
+    return joined([server.ask(prompt, kept, subject) for prompt in question.prompts])
 
 
 def prompts(samples: TokenSamples, index: int, most: int | None = None) -> Iterator[Prompt]:

@@ -135,7 +135,10 @@ def number(value: object) -> float:
     """A number of an answer. Raises AnswerError for anything else, as a text or nothing."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise AnswerError(f"expected a log-probability, found {type(value).__name__}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise AnswerError("expected a log-probability, found an integer beyond all floats") from None
 
 
 def token_id(value: object) -> int:

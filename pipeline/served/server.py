@@ -71,8 +71,16 @@ class Server:
 
 
 def describe(connection: Connection, wanted: str | None) -> Model:
-    """The model by its name, or the only one. Raises ServerError where there is none, or several."""
-    content = connection.get("/v1/models")
+    """The model by its name, or the only one. Raises ServerError where there is none, or several.
+
+    A server without a list of models is believed to have the one that is wanted, until it is asked.
+    """
+    try:
+        content = connection.get("/v1/models")
+    except RefusedError as error:
+        if error.status != 404 or wanted is None:
+            raise
+        return Model(wanted, {"network": {"name": wanted}, "served": {}}, None, None, None)
     found = content.get("data") if isinstance(content, dict) else None
     models = [one for one in found or () if isinstance(one, dict) and isinstance(one.get("id"), str)]
     names = sorted(one["id"] for one in models)

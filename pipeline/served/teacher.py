@@ -35,7 +35,7 @@ class ServedTeacher:
     api_key_variable: str | None = None
     """The name of the environment variable that holds the key which the server wants."""
     concurrency: int = 16
-    """How many requests are under way at a time."""
+    """How many requests are under way at a time, beside one that compares."""
     timeout: float = 600.0
     """Seconds that one answer may take."""
     patience: float = 600.0

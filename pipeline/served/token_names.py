@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from decant.pipeline.served.heads import AnswerError
@@ -12,12 +13,21 @@ class TokenNames:
     """Tokens by the texts that a server names them by, as far as a text is of one token alone."""
 
     def __init__(self, tokenizer: Any, count: int) -> None:
-        self._tokenizer = tokenizer
-        self._before = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("a"))[:1]
-        self._texts = [self._text_of(one) for one in range(count)]
-        self._ids: dict[str, int | None] = {}
+        self._tokenizer, self._count = tokenizer, count
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        """By id. A text alone may lose its space, so each is taken between others."""
+        before = self._tokenizer.convert_tokens_to_ids(self._tokenizer.tokenize("a"))[:1]
+        begin = len(self._decode(before))
+        return [self._decode([*before, one])[begin:] for one in range(self._count)]
+
+    @cached_property
+    def _ids(self) -> dict[str, int | None]:
+        found: dict[str, int | None] = {}
         for one, text in enumerate(self._texts):
-            self._ids[text] = None if text in self._ids else one
+            found[text] = None if text in found else one
+        return found
 
     def text(self, ids: list[int]) -> str:
         """The text of a prompt."""
@@ -39,10 +49,6 @@ class TokenNames:
             f"token {place:,} is {ours[place]!r} in the corpus, and the server read {tokens[place]!r}: it may add a "
             "token at the beginning, or have another tokenizer"
         )
-
-    def _text_of(self, one: int) -> str:
-        """Between others: a text alone may lose its space."""
-        return self._decode([*self._before, one])[len(self._decode(self._before)) :]
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
