@@ -87,6 +87,12 @@ if TYPE_CHECKING:
     from decant.cache.manifest import Manifest, class_list, differences, require_equal
     from decant.cache.parts import merge_parts
     from decant.cache.plausibility import Accuracy, accuracy_in, accuracy_of, are_probabilities
+    from decant.cache.position_profile import (
+        PositionProfile,
+        ShownRow,
+        profile_positions,
+        sample_rows,
+    )
     from decant.cache.position_statistics import PositionSummary
     from decant.cache.positions import Positions
     from decant.cache.reader import LogitCache, Verify
@@ -110,7 +116,7 @@ if TYPE_CHECKING:
     from decant.cache.store.remote import Listed
     from decant.cache.stream import SoftLabelStream, attach
     from decant.cache.unfinished import Unfinished, find_unfinished, has_writers
-    from decant.cache.vllm_answers import read_vllm
+    from decant.cache.vllm_answers import read_vllm, vllm_rows
     from decant.cache.writer import LogitCacheWriter
 
 __all__ = [
@@ -141,6 +147,7 @@ __all__ = [
     "NewerFormatError",
     "NotComparableError",
     "OfflineError",
+    "PositionProfile",
     "PositionSummary",
     "Positions",
     "Published",
@@ -150,6 +157,7 @@ __all__ = [
     "RewrittenError",
     "SequenceBatch",
     "SequenceDataset",
+    "ShownRow",
     "SigmoidScores",
     "SigmoidSummary",
     "SoftLabelDataset",
@@ -196,6 +204,7 @@ __all__ = [
     "one_input",
     "pack_ids",
     "pick",
+    "profile_positions",
     "push_cache",
     "read_distillkit",
     "read_vllm",
@@ -206,6 +215,7 @@ __all__ = [
     "require_finite",
     "row_chunks",
     "rows_per_block",
+    "sample_rows",
     "show_progress",
     "sigmoid_scores",
     "softmax",
@@ -214,6 +224,7 @@ __all__ = [
     "take_over_views",
     "targets",
     "uniforms",
+    "vllm_rows",
 ]
 
 _NAMES = {
@@ -294,6 +305,7 @@ _NAMES = {
         "accuracy_of",
         "are_probabilities",
     ),
+    "position_profile": ("PositionProfile", "ShownRow", "profile_positions", "sample_rows"),
     "position_statistics": ("PositionSummary",),
     "positions": ("Positions",),
     "reader": (
@@ -340,7 +352,7 @@ _NAMES = {
         "has_writers",
     ),
     "writer": ("LogitCacheWriter",),
-    "vllm_answers": ("read_vllm",),
+    "vllm_answers": ("read_vllm", "vllm_rows"),
     "distillkit": ("read_distillkit",),
 }
 """By module, what is imported when it is first used: whoever wants `decant.cache.io` alone loads neither NumPy nor

@@ -21,6 +21,7 @@ from decant.cache.probabilities import logits_of, require_logits
 from decant.cache.reader import LogitCache
 from decant.cache.source import ROWS, LogitSource, row_chunks, sample_chunks
 from decant.cache.store.local import Store
+from decant.cache.validation import log_probs_of
 from decant.cache.writer import LogitCacheWriter
 
 _DECODED = 1 << 23
@@ -309,18 +310,22 @@ def _copy_positions(writer: LogitCacheWriter, view: int, source: LogitCache, inn
     encoding, outputs = writer.manifest.encoding, source.num_outputs
     as_it_is = source.manifest.encoding == encoding
     has_next = source.manifest.identity[POSITIONS]["predicts"] == "next"
+    about = source.positions if has_next and isinstance(source.encoding, Hidden) else None
     most = ROWS if as_it_is else max(1, min(ROWS, _DECODED // outputs))
     for samples in sample_chunks(source.lengths, most):
         rows = source.encoded(samples, inner)
+        next_log_prob = source.next_log_prob(samples, inner) if has_next else None
         if not as_it_is:
             of, within = np.repeat(samples, source.lengths[samples]), _places(source.lengths[samples])
-            rows = _encoded_anew(source.encoding, encoding, rows, outputs, of, within, view)
+            tokens = None if about is None or about.tokens is None else about.next_tokens(samples)
+            rows, found = _encoded_anew(source.encoding, encoding, rows, outputs, of, within, view, tokens)
+            next_log_prob = next_log_prob if found is None else found
         writer.write_encoded(
             samples,
             rows,
             labels=source.labels[samples],
             input_crc32=source.input_crc32[inner, samples],
-            next_log_prob=source.next_log_prob(samples, inner) if has_next else None,
+            next_log_prob=next_log_prob,
             view=view,
         )
 
@@ -333,14 +338,21 @@ def _encoded_anew(
     samples: NDArray[np.int64],
     positions: NDArray[np.int64],
     view: int,
-) -> dict[str, NDArray[Any]]:
-    """Rows (Q, …) of one encoding in another, some at a time."""
-    parts, step = [], max(1, _DECODED // outputs)
+    next_tokens: NDArray[np.int64] | None,
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32] | None]:
+    """Rows (Q, …) of one encoding in another, some at a time; and with `next_tokens` (Q,) what these have in them: a
+    network in half precision rounded its logits, from which that was recorded, otherwise than those that follow from
+    its hidden states.
+    """
+    parts, log_probs, step = [], [], max(1, _DECODED // outputs)
     for first in range(0, max(len(samples), 1), step):
         at = slice(first, first + step)
         logits = held.decode({name: column[at] for name, column in rows.items()}, outputs)
         parts.append(wanted.encode(logits, samples[at], view, positions[at]))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if next_tokens is not None:
+            log_probs.append(log_probs_of(logits, next_tokens[at]))
+    made = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return made, np.concatenate(log_probs) if log_probs else None
 
 
 def _places(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,6 +124,11 @@ class PartialRows:
         self.stored.file.fd, old, self.fd = fd, self.fd, fd
         os.close(old)
         return joint.become_the_only_writer(fd, self.path, published)
+
+    def encoded(self, sample: int, view: int) -> dict[str, NDArray[Any]]:
+        """The encoded rows of a sample that is stored, by table."""
+        columns = read_batch(self.stored, view, sample, sample + 1).columns
+        return {name: columns[name] for name in self.layout.encoded}
 
     def store(self, batch: Batch) -> None:
         """Writes the rows that are not stored yet, and then the entries of the blocks that are whole with them. Raises

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from decant.cache.encodings import Sparse
 from decant.cache.reader import LogitCache
+from decant.cache.row_facts import row_facts
 
 _LOGITS = 1 << 24  # that are decoded at once
 _ROWS = 4096  # positions that are looked at before a cache is doubted
@@ -34,6 +35,8 @@ class PositionSummary(NamedTuple):
     """Of how many of the tokens that follow the log-probability is there: rows of other programs may have that of the
     likeliest alone. None where the cache does not say which tokens follow.
     """
+    entropy: float = 0.0
+    """Mean entropy in nats, at T = 1; what is not stored counts as one output."""
 
 
 def summarize_positions(cache: LogitCache, limit: int | None = None) -> PositionSummary:
@@ -57,15 +60,14 @@ def summarize_positions(cache: LogitCache, limit: int | None = None) -> Position
         )  # logits of so many outputs take time
     rows, known, right, following = 0, 0, 0, 0
     positions = cache.positions
-    log_prob = confidence = tail = 0.0
+    log_prob = confidence = tail = entropy = 0.0
     has_next = cache.manifest.identity["positions"]["predicts"] == "next"
-    for view, samples in _some_samples(cache, limit):
-        top, largest, outside = _heads(cache, samples, view)
-        rows, confidence, tail = (
-            rows + len(top),
-            confidence + float(largest.sum()),
-            tail + float(outside.sum()),
-        )
+    for view, samples in some_samples(cache, limit):
+        facts = row_facts(cache, samples, view)
+        largest, rows = facts.confidence, rows + len(facts.top)
+        confidence += float(facts.confidence.sum())
+        tail += float(facts.tail.sum())
+        entropy += float(facts.entropy.sum())
         if has_next:
             found = cache.next_log_prob(samples, view).astype("f8")
             there = ~np.isnan(found)
@@ -82,6 +84,7 @@ def summarize_positions(cache: LogitCache, limit: int | None = None) -> Position
         confidence=confidence / max(rows, 1),
         tail=tail / max(rows, 1),
         known=known / following if following else None,
+        entropy=entropy / max(rows, 1),
     )
 
 
@@ -89,7 +92,7 @@ def doubts_of_positions(cache: LogitCache) -> list[str]:
     """What is likely wrong with the rows of a cache, from about 4,096 positions: at most one thing."""
     if cache.manifest.identity["positions"]["predicts"] != "next":
         return []
-    found = [cache.next_log_prob(samples, view) for view, samples in _some_samples(cache, _ROWS)]
+    found = [cache.next_log_prob(samples, view) for view, samples in some_samples(cache, _ROWS)]
     known = np.concatenate(found) if found else np.empty(0, "f4")
     known = known[~np.isnan(known)]
     chance = -math.log(cache.num_outputs)
@@ -102,34 +105,7 @@ def doubts_of_positions(cache: LogitCache) -> list[str]:
     ]
 
 
-def _heads(
-    cache: LogitCache, samples: NDArray[np.intp], view: int
-) -> tuple[NDArray[np.integer], NDArray[np.floating], NDArray[np.floating]]:
-    """(Q,) each: the likeliest output of each position, its probability, and the mass of what is not stored."""
-    encoding = cache.encoding
-    if isinstance(encoding, Sparse):
-        rows = cache.rows(samples, view)
-        best = rows.log_probs.argmax(axis=1)[:, None]
-        at_1 = rows.log_tail[:, encoding.temperatures.index(1.0)]
-        return (
-            np.take_along_axis(rows.ids, best, 1)[:, 0],
-            np.exp(np.take_along_axis(rows.log_probs, best, 1)[:, 0]),
-            np.exp(at_1),
-        )
-    encoded, tops, shares = cache.encoded(samples, view), [], []
-    count = len(next(iter(encoded.values())))
-    step = max(1, _LOGITS // cache.num_outputs)
-    for first in range(0, max(count, 1), step):
-        some = {name: column[first : first + step] for name, column in encoded.items()}
-        logits = encoding.decode(some, cache.num_outputs).astype("f4")
-        top = logits.argmax(axis=1)
-        most = np.take_along_axis(logits, top[:, None], 1)
-        tops.append(top)
-        shares.append(1 / np.exp(logits - most).sum(axis=1))
-    return np.concatenate(tops), np.concatenate(shares), np.zeros(count, "f4")
-
-
-def _some_samples(cache: LogitCache, limit: int | None) -> Iterator[tuple[int, NDArray[np.intp]]]:
+def some_samples(cache: LogitCache, limit: int | None) -> Iterator[tuple[int, NDArray[np.intp]]]:
     """(view, samples) that have about `limit` positions together, at even distances; a few samples at a time."""
     total = cache.num_views * cache.num_samples
     share = 1.0 if limit is None else limit / (cache.num_views * cache.num_positions)

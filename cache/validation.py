@@ -127,16 +127,18 @@ def _next_log_probs(
         )
     found = np.full(len(tokens), np.nan, "<f2")
     for rows in _pieces(len(tokens), outputs):
-        values = layout.encoding.logits_of(given[rows]).astype("f4", copy=False)
-        most = values.max(axis=1, initial=np.finfo("f4").min)
-        total = np.log(np.exp(values - most[:, None]).sum(axis=1, dtype="f8")) + most
-        chosen = np.take_along_axis(values, np.maximum(tokens[rows], 0)[:, None].astype(np.intp), axis=1)[
-            :, 0
-        ]
-        with np.errstate(over="ignore"):
-            log_probs = (chosen - total).clip(-np.finfo("f2").max, 0)
-        found[rows] = np.where(tokens[rows] >= 0, log_probs, np.nan)
+        found[rows] = log_probs_of(layout.encoding.logits_of(given[rows]), tokens[rows])
     return found
+
+
+def log_probs_of(logits: NDArray[np.floating], tokens: NDArray[np.integer]) -> NDArray[np.float32]:
+    """(q,): the log-softmax of a token of each row (q, C), at T = 1, at least what float16 holds; NaN of −1, none."""
+    values = logits.astype("f4", copy=False)
+    most = values.max(axis=1, initial=np.finfo("f4").min)
+    total = np.log(np.exp(values - most[:, None]).sum(axis=1, dtype="f8")) + most
+    chosen = np.take_along_axis(values, np.maximum(tokens, 0)[:, None].astype(np.intp), axis=1)[:, 0]
+    log_probs = (chosen - total).clip(-np.finfo("f2").max, 0)
+    return np.where(tokens >= 0, log_probs, np.nan).astype("f4")
 
 
 def _check_log_probs(

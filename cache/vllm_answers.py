@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,30 @@ def read_vllm(path: Path, kept: int) -> dict[str, NDArray[Any]]:
     }
 
 
+def vllm_rows(
+    given: object, tokens: Sequence[int], kept: int, places: Sequence[int], where: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """The rows (Q, kept) of some places of a prompt, from its `prompt_logprobs`: ids, log-probabilities by falling
+    value, and (Q,) that of the token that follows each.
+
+    given: what the server answered, a list with an entry for each of `tokens`. Raises FormatError, which begins with
+    `where`, as `read_vllm` does.
+
+    >>> answer = [None, {"3": {"logprob": -0.25}, "1": {"logprob": -2.0}}]
+    >>> ids, log_probs, following = vllm_rows(answer, [5, 3], kept=2, places=[0], where="a prompt")
+    >>> ids.tolist(), log_probs.tolist(), following.tolist()
+    ([[3, 1]], [[-0.25, -2.0]], [-0.25])
+    """
+    if not isinstance(given, list) or len(given) != len(tokens):
+        found = f"{len(given):,}" if isinstance(given, list) else shorten(given)
+        raise FormatError(
+            f"{where}: prompt_logprobs: expected one for each of {len(tokens):,} tokens, found {found}"
+        )
+    rows = [_row(given[place + 1], tokens[place + 1], kept, f"{where}, position {place}") for place in places]
+    ids, log_probs, following = zip(*rows, strict=True)
+    return np.asarray(ids, np.int64), np.asarray(log_probs, np.float64), np.asarray(following, np.float64)
+
+
 def _answers(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file: one, a list of them, or one a line."""
     with open_read(path) as file:
@@ -104,7 +128,7 @@ def _row(given: object, token: int, kept: int, where: str) -> tuple[list[int], l
         if not isinstance(given, dict):
             raise TypeError
         found = {_id(one): _number(value["logprob"]) for one, value in given.items()}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise FormatError(f"{where}: expected {{id: {{logprob: …}}}}, found {shorten(given)}") from None
     if token not in found:
         raise FormatError(

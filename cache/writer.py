@@ -214,6 +214,14 @@ class LogitCacheWriter:
         written: NDArray[np.bool_] = self._rows.filled[view]
         return written.copy()
 
+    def encoded(self, index: int, view: int = 0) -> dict[str, NDArray[Any]]:
+        """The rows of one sample that is stored, by table, as `LogitCache.encoded` returns them. Raises IndexError
+        where it is not.
+        """
+        if not 0 <= index < self.manifest.num_samples or not self._rows.filled[view, index]:
+            raise IndexError(f"sample {index}, view {view}: is not written")
+        return self._rows.encoded(index, view)
+
     def sync(self) -> None:
         """Makes what was written durable: whoever goes on with the file does not read it back. Raises StorageError, and
         then removes the partial file: after a failed sync nobody knows which rows are on the disk.

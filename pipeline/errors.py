@@ -5,6 +5,7 @@ PipelineError
 ├── DataError       a dataset that is missing, empty or unreadable
 ├── ModelError      an unknown network, or arguments that it does not take
 ├── WeightsError    weights that are missing, unreadable or do not fit their network
+├── ServerError     a server that has the teacher, and does not answer, or not as it must
 ├── DeviceError     a device that this machine does not have
 ├── DivergedError   a training whose loss is no number any more
 ├── RankError       ranks of one job that differ, or that do not reach each other
@@ -38,6 +39,10 @@ class ModelError(PipelineError):
 
 class WeightsError(PipelineError):
     """Weights that are missing, unreadable or do not fit their network."""
+
+
+class ServerError(PipelineError):
+    """A server that has the teacher, and does not answer, or not as it must."""
 
 
 class DeviceError(PipelineError):

@@ -56,8 +56,12 @@ def main() -> None:
         "--encodings",
         nargs="+",
         default=[],
-        help="compact caches beside each: dense-u8, sparse-K, draws-K; at equal bytes compare rows of the table "
-        "whose caches are as large",
+        help="compact caches beside each: dense-u8, sparse-K, draws-K",
+    )
+    parser.add_argument(
+        "--equal-bytes",
+        action="store_true",
+        help="each of the encodings also with as many views as the cache of every logit has bytes for",
     )
     parser.add_argument("--patience", type=int, default=5, help="how many times longer the long schedule is")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs, caches and results go")
@@ -68,7 +72,9 @@ def main() -> None:
     recipe = load_recipe(str(own) if own.is_file() else options.recipe, options.overrides)
     counts = tuple(word if word == "all" else int(word) for word in options.views)
     encodings = tuple(options.encodings)
-    made = measure(recipe, counts, options.patience, options.out / f"study-{recipe.name}", encodings)
+    made = measure(
+        recipe, counts, options.patience, options.out / f"study-{recipe.name}", encodings, options.equal_bytes
+    )
     print(table.markdown(made))
     path = options.out / f"study-{recipe.name}.json"
     write_atomically(path, json.dumps(made, indent=1).encode())
@@ -77,7 +83,12 @@ def main() -> None:
 
 
 def measure(
-    recipe: Recipe, counts: tuple[int | str, ...], patience: int, base: Path, encodings: tuple[str, ...] = ()
+    recipe: Recipe,
+    counts: tuple[int | str, ...],
+    patience: int,
+    base: Path,
+    encodings: tuple[str, ...] = (),
+    equal_bytes: bool = False,
 ) -> dict[str, Any]:
     """Every figure of the study of a recipe, as plain JSON."""
     store, splits = Store(base / "caches"), Splits.load(recipe.settings)
@@ -91,7 +102,7 @@ def measure(
         for schedule, epochs in schedules.items():
             student = settings.model_copy(update={"seed": seed, "epochs": epochs})
             chosen = Recipe(recipe.name, recipe.settings.model_copy(update={"student": student}))
-            for arm in arms(chosen, counts, base, store, teacher, encodings):
+            for arm in arms(chosen, counts, base, store, teacher, encodings, equal_bytes):
                 found = load_result_on(arm.job.folder, splits.test, CPU, on_test)
                 result = found or train_network(arm.job, chosen, splits.test, CPU, on_test)[0]
                 kept.add(str(arm.job.folder), _run(arm, result, schedule, epochs), new=found is None)

@@ -23,6 +23,7 @@ from decant.pipeline.config.settings import Settings, ViewsSettings
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases.cache_logits import Cached, cache_logits
 from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.fingerprints import encoding_of as stored_as
 from decant.pipeline.phases.fingerprints import fingerprints
 from decant.pipeline.phases.job import TrainingJob
 from decant.pipeline.phases.plan import Plan
@@ -99,9 +100,11 @@ def arms(
     store: Store,
     teacher: Result,
     encodings: tuple[str, ...] = (),
+    equal_bytes: bool = False,
 ) -> Iterator[Arm]:
     """Every way, with the recipe's epochs and seed; builds the caches that are missing. Each number of views comes with
-    every logit, and then in each of the encodings, see `encoding_of`.
+    every logit, and then in each of the encodings, see `encoding_of`; with `equal_bytes` also with the views for which
+    the first has the bytes.
     """
     cpu, settings = torch.device("cpu"), recipe.settings.student
     splits = Splits.load(recipe.settings)
@@ -132,20 +135,33 @@ def arms(
     yield Arm("fixed logits, augmented inputs", job("fixed", "distilled", fixed, distil, live.live_views))
     temperature = float(getattr(settings.objective, "temperature", 1.0))
     for count in counts:
-        counted = replace(recipe, settings=_with_count(recipe.settings, count))
-        viewed = ViewedData(splits.student_train.data, counted.settings.views)
-        for encoding in (None, *encodings):
-            stored = (
-                counted if encoding is None else _with_encoding(counted, encoding_of(encoding, temperature))
-            )
+        for encoding, stored in _ways(recipe, count, encodings, equal_bytes, teacher.network.num_classes):
+            viewed = ViewedData(splits.student_train.data, stored.settings.views)
             cached = cache_logits(Plan.of(stored, base, store), cpu, lambda holder: None)
             cache = cached.cache.at_temperature(temperature)
             data = SoftLabelDataset(viewed, cache, compare_labels=not viewed.mixes_labels)
-            suffix = "" if encoding is None else f", {encoding}"
-            arm = job(f"V={count}{suffix}", "distilled", data, distil, viewed.cached_views)
-            yield Arm(f"V = {count}{suffix}", arm, cached)
+            name = str(stored.settings.views.count) + ("" if encoding is None else f", {encoding}")
+            arm = job(f"V={name}", "distilled", data, distil, viewed.cached_views)
+            yield Arm(f"V = {name}", arm, cached)
     taught = LiveTeacher(live, network, recipe.settings.cache.precision)
     yield Arm("live teacher", job("live", "distilled", taught, distil, live.live_views))
+
+
+def _ways(
+    recipe: Recipe, count: int | str, encodings: tuple[str, ...], equal_bytes: bool, outputs: int
+) -> Iterator[tuple[str | None, Recipe]]:
+    """(name of an encoding or None, recipe) for every cache with a number of views, and then for those with as many
+    views as have its bytes at most.
+    """
+    every = replace(recipe, settings=_with_count(recipe.settings, count))
+    temperature = float(getattr(recipe.settings.student.objective, "temperature", 1.0))
+    compact = [(name, _with_encoding(every, encoding_of(name, temperature))) for name in encodings]
+    yield None, every
+    yield from compact
+    for name, chosen in compact if equal_bytes and count != "all" else ():
+        row, whole = (stored_as(one.settings.cache).row_bytes(outputs) for one in (chosen, every))
+        views = max(1, int(count) * whole // row)
+        yield name, replace(chosen, settings=_with_count(chosen.settings, views))
 
 
 def _with_encoding(recipe: Recipe, encoding: EncodingSettings) -> Recipe:

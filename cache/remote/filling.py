@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import threading
+import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -20,12 +21,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.errors import CorruptError, RemoteError
+from decant.cache.errors import CacheWarning, CorruptError, RemoteError
 from decant.cache.format.blocks import Blocks
 from decant.cache.io.blockfile import expected_entry
 from decant.cache.io.drafts import create_draft, remove_dead_drafts
 from decant.cache.io.files import read_all, storage_error, sync_folder, write_all
 from decant.cache.io.opening import is_file, open_write
+from decant.cache.remote import mirror
 from decant.cache.remote.folder import ChangedError, RemoteFolder
 from decant.cache.remote.head import Head
 from decant.cache.remote.progress import Advance
@@ -185,8 +187,17 @@ class Filling:
             os.fsync(self.fd)
             if hasattr(os, "fchmod"):
                 os.fchmod(self.fd, stat.S_IMODE(os.fstat(self.fd).st_mode) & 0o444)
+            own = mirror.is_unpushed(target) and is_file(target, follow=False)
             try:
                 os.replace(self.path, target)
+                if own:
+                    mirror.mark_unpushed(target, False)
+                    warnings.warn(
+                        f"{target}: was built here, and {self.head.shown}, which another process has published, has "
+                        "other logits of the same question; that file has taken its place",
+                        CacheWarning,
+                        stacklevel=3,
+                    )
             except FileNotFoundError:
                 if not is_file(target, follow=False):
                     raise RemoteError(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from decant.cache.errors import CacheError, MismatchError, StorageError
+from decant.cache.errors import CacheError, MismatchError
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import exclusive, lock_path
 from decant.cache.io.opening import is_file
@@ -168,14 +168,6 @@ class Store:
             raise FileNotFoundError(f"{word}: no such file, and no cache of {self.name} has that name or key")
         return found[0]
 
-    def require_folder(self) -> None:
-        """Raises StorageError where the store lies elsewhere: several processes write one file in a folder alone."""
-        if self.remote is not None:
-            raise StorageError(
-                f"{self.name}: several processes write one cache in a folder that all of them see; give that with "
-                f"--store, and publish the whole cache with: decant cache push CACHE {self.name}"
-            )
-
     def prepare(self) -> None:
         """Makes the folder where there is none. Raises StorageError."""
         try:
@@ -199,6 +191,26 @@ class Store:
             if self.remote is None:
                 yield path
                 return
+            with self.remote.building(path, waiting):
+                yield path
+
+    @contextlib.contextmanager
+    def joining(self, manifest: Manifest, waiting: Callable[[str], None] | None = None) -> Iterator[Path]:
+        """As `building`, but excludes nobody: for processes that write the file together, in a folder that all of them
+        see. Of a store elsewhere that is the folder of its copies here; whoever publishes the file there publishes it
+        in the store at the end.
+
+        waiting: given where one process speaks for all of them. It says in a store elsewhere that it builds, and waits
+        for others who do, as `building` does.
+        """
+        path = self.path(manifest)
+        self.prepare()
+        if self.remote is None:
+            yield path
+        elif waiting is None:
+            with self.remote.building_part(path):
+                yield path
+        else:
             with self.remote.building(path, waiting):
                 yield path
 

@@ -113,25 +113,25 @@ class RemotePart:
             return []
         return [*self.folder.leftovers(older, delete), *abandoned(self.folder, delete)]
 
-    def push(self, path: Path) -> None:
-        """Publishes a file of the mirror that its store does not have, and says where another's stays."""
+    def push(self, path: Path) -> bool:
+        """Publishes a file of the mirror that its store does not have; whether what is there then has its bytes. Where
+        it has others, the file stays marked as one that was not published.
+        """
         done = publish(path, self.folder)
-        if not done.same:
-            warnings.warn(
-                f"{done.shown}: another process has published a cache of the same question, with other logits; it "
-                f"stays there, and {path} is used here",
-                CacheWarning,
-                stacklevel=3,
-            )
         if done.note:
             warnings.warn(done.note, CacheWarning, stacklevel=3)
-        mirror.mark_unpushed(path, False)
+        if done.same:
+            mirror.mark_unpushed(path, False)
+        return done.same
 
     def push_pending(self, path: Path) -> None:
-        """Publishes a copy that a process built and could not publish any more."""
+        """Publishes a copy that a process built and could not publish any more. What another has published meanwhile
+        takes its place, which is said: all who use the store train from one file.
+        """
         if mirror.is_unpushed(path):
             try:
-                self.push(path)
+                if not self.push(path):
+                    fetch(self.folder, path.name, self.root)
             except OfflineError as error:
                 warnings.warn(
                     f"{error}; {path} is used, and is not published there yet", CacheWarning, stacklevel=3
@@ -140,10 +140,7 @@ class RemotePart:
     @contextlib.contextmanager
     def building(self, path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
         """Says in the store that this process builds the cache at `path`, and publishes it there at the end."""
-        if not self.folder.promises.writes:
-            raise RemoteError(
-                f"{self.name}: can only be read; name a store that can be written, with --store"
-            )
+        self._require_writes()
         with building(self.folder, path.name, waiting, lambda: self.folder.stat(path.name) is not None):
             if not path.exists():
                 mirror.mark_unpushed(path, True)
@@ -153,7 +150,35 @@ class RemotePart:
                 if not is_file(path):
                     mirror.mark_unpushed(path, False)
             if mirror.is_unpushed(path):
-                self.push(path)
+                self._push_built(path)
+
+    @contextlib.contextmanager
+    def building_part(self, path: Path) -> Iterator[None]:
+        """For one of several processes that write the cache at `path` together, and know nothing of each other:
+        publishes it in the store at the end, where it is there by then. The mark of one that is not published stays
+        with the unfinished file, for whoever completes it.
+        """
+        self._require_writes()
+        if not path.exists():
+            mirror.mark_unpushed(path, True)
+        yield
+        if is_file(path) and mirror.is_unpushed(path):
+            self._push_built(path)
+
+    def _push_built(self, path: Path) -> None:
+        if not self.push(path):
+            warnings.warn(
+                f"{self.folder.file_shown(path.name)}: another process has published a cache of the same question, "
+                f"with other logits; it stays there, and takes the place of {path} when that is next looked for",
+                CacheWarning,
+                stacklevel=3,
+            )
+
+    def _require_writes(self) -> None:
+        if not self.folder.promises.writes:
+            raise RemoteError(
+                f"{self.name}: can only be read; name a store that can be written, with --store"
+            )
 
     def _look(self, name: str, size: int) -> Listed:
         try:

@@ -310,7 +310,7 @@ def make_cache(plan: RecipePlan, device: str) -> dict[str, Any]:
     else:
         from decant.pipeline.phases.cache_ranks import cache_with_ranks
 
-        cached = cache_with_ranks(job, plan, pick_device(device))
+        cached = cache_with_ranks(job, plan, pick_device(device), _print_waiting)
     if isinstance(cached, phase.RowsWritten):  # what rank 0 says of
         return {"path": cached.path, "rows": cached.rows}
     remember_cache(plan.recipe, plan.base, cached.cache.path)
@@ -327,9 +327,10 @@ def _make_part(plan: RecipePlan, device: str, part: tuple[int, int]) -> dict[str
     if not isinstance(made, phase.RowsWritten):
         remember_cache(plan.recipe, plan.base, made.cache.path)
         return _shown(made, plan)
+    elsewhere = "; all parts need this file: let DECANT_CACHE_HOME name a folder that all machines share"
     say(
         f"wrote part {part[0] + 1} of {part[1]} of {made.path}: {made.rows:,} rows; {made.missing}; the part that "
-        "comes last publishes the cache"
+        f"comes last publishes the cache{'' if plan.store.remote is None else elsewhere}"
     )
     return {"path": made.path, "exists": False, "part": list(part), "rows": made.rows}
 

@@ -56,7 +56,9 @@ def misfits(settings: Settings) -> Iterator[str]:
                 yield f"{name}.tokens_per_batch: {only}"
         return
     instead = "is not of language models; leave it out"
-    if settings.views.model_copy(update={"seed": 0}) != type(settings.views)():  # a seed alone changes nothing
+    if (
+        settings.views.model_copy(update={"seed": 0}) != type(settings.views)()
+    ):  # a seed alone changes nothing
         yield f"views: {instead}"
     if settings.knowledge is not None:
         yield f"knowledge: {instead}"

@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -82,11 +82,7 @@ class Recipe:
 
     def command(self, phase: str, without: str | None = None) -> str:
         """The command that runs a phase of this recipe, for a message; `without` leaves out one --set."""
-        words = list(self.options)
-        for index in range(len(words) - 2, -1, -1):
-            if words[index] == "--set" and words[index + 1].partition("=")[0].strip() == without:
-                del words[index : index + 2]
-        return shlex.join(["decant", phase, *words])
+        return shlex.join(["decant", phase, *without_set(self.options, lambda path: path == without)])
 
 
 def shipped() -> list[str]:
@@ -134,10 +130,10 @@ def overridden(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     >>> overridden(load_recipe("digits"), ["student.lr=0.2"]).settings.student.lr
     0.2
     """
-    content = recipe.settings.model_dump(mode="json", by_alias=True, exclude_none=True)
+    content = _as_given(recipe.settings)
     for override in overrides:
         _override(content, override)
-    given = {override.partition("=")[0].strip() for override in overrides}
+    given = {_path_of(override) for override in overrides}
     paths = {
         section: {
             key: content[section][key] for name, key in _PATHS if f"{name}.{key}" in given and name == section
@@ -148,9 +144,26 @@ def overridden(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     for section, values in paths.items():
         content[section].update(values)
     settings = _validate(content, recipe.name)
-    options = (*recipe.options, *(word for override in overrides for word in ("--set", override)))
+    options = recipe.options
+    for override in overrides:
+        path = _path_of(override)
+        kept = without_set(options, lambda other, path=path: f"{other}.".startswith(f"{path}."))  # type: ignore[misc]
+        options = (*kept, "--set", override)
     trust.named_by_recipe(settings.functions)
     return replace(recipe, settings=settings, options=options, variables={**recipe.variables, **variables})
+
+
+def without_set(options: Sequence[str], is_left_out: Callable[[str], bool]) -> tuple[str, ...]:
+    """The options of a command line without the --set of some settings, told by their paths.
+
+    >>> without_set(["--set", "student.lr=0.1", "--runs", "x"], lambda path: path == "student.lr")
+    ('--runs', 'x')
+    """
+    words = list(options)
+    for index in range(len(words) - 2, -1, -1):
+        if words[index] == "--set" and is_left_out(_path_of(words[index + 1])):
+            del words[index : index + 2]
+    return tuple(words)
 
 
 def read_toml(path: Path | Traversable, *, follow: bool = True) -> dict[str, Any]:
@@ -182,6 +195,22 @@ def _find(name_or_file: str) -> tuple[str, Path | Traversable]:
             f"unknown recipe {name_or_file!r}; {nearest(name_or_file, shipped())} (or a .toml file)"
         )
     return name_or_file, resources.files("decant.pipeline.config.recipes").joinpath(f"{name_or_file}.toml")
+
+
+def _path_of(override: str) -> str:
+    """Of a `section.key=value`, the part before the sign."""
+    return override.partition("=")[0].strip()
+
+
+def _as_given(settings: Settings) -> dict[str, Any]:
+    """The sections with what was given and without defaults, which depend on it: each objective has its own."""
+    content = settings.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+    for name in content:
+        section = getattr(settings, name)
+        for key, described in type(section).model_fields.items():
+            if described.exclude and key in section.model_fields_set:  # no resolved recipe has it
+                content[name][key] = getattr(section, key)
+    return content
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data.image_decode import resized
@@ -19,7 +24,17 @@ TORCHVISION = {
     "fashion-mnist": "FashionMNIST",
     "svhn": "SVHN",
 }
-_DIGITS_TEST = 360  # of 1,797
+_DIGITS = 1_797
+_DIGITS_TEST = (
+    "000004883524104000064100934205001a00080100240028062c12001000940a009019120420f8a0028110a000080a88"
+    "20441524494240a00a0000004004d80000818020004805c400104008a0100005404800301000020ec409000224840083"
+    "a8013c20a6980a0000000b08400804a0184802024041c1008004404684376a810216004480004042a0a4180a5000840b"
+    "8561c608108008004c80c02004068e00010882008100380803c008190000100e01008410a0210033282904c044c08068"
+    "0e0102830082008822a6402c24042108a860809081a00c02820242120138a41500"
+)
+"""A bit for each digit, set where it is one of the 360 of the test part. scikit-learn once drew them so:
+`train_test_split(np.arange(1797), test_size=360, stratify=labels, random_state=0)`.
+"""
 _DIABETES_TEST = 89  # of 442, a fifth
 
 
@@ -27,16 +42,27 @@ def digits(settings: DataSettings, views: ViewsSettings, split: Split) -> Labell
     """scikit-learn's digits: 1,797 images of 8 × 8, 16 grey levels; a fixed stratified fifth is the test
     part. Raises DataError where scikit-learn is not installed.
     """
-    datasets = optional("sklearn.datasets", "demo", DataError)
-    model_selection = optional("sklearn.model_selection", "demo", DataError)
-    bunch = datasets.load_digits()
-    train, test = model_selection.train_test_split(
-        np.arange(len(bunch.target)), test_size=_DIGITS_TEST, stratify=bunch.target, random_state=0
-    )
-    chosen = np.sort(train if split == "train" else test)
-    images = np.rint(bunch.images[chosen] * (255 / 16)).astype(np.uint8)[:, None]
-    labels = bunch.target[chosen].astype(np.int64)
+    images, labels = _read_digits()
+    is_test = np.unpackbits(np.frombuffer(bytes.fromhex(_DIGITS_TEST), np.uint8), count=_DIGITS).astype(bool)
+    chosen = is_test if split == "test" else ~is_test
+    images = np.rint(images[chosen] * (255 / 16)).astype(np.uint8)[:, None]
+    labels = labels[chosen].astype(np.int64)
     return ArrayData("digits", split, resized(images, views), labels, tuple("0123456789"))
+
+
+def _read_digits() -> tuple[NDArray[Any], NDArray[Any]]:
+    """Images (N, 8, 8), 0 to 16, and labels (N,): from the file that scikit-learn has of them, as importing the library
+    takes as long as training a small network does; by the library where it has another one.
+    """
+    found = importlib.util.find_spec("sklearn")
+    for folder in (found and found.submodule_search_locations) or ():
+        path = Path(folder, "datasets", "data", "digits.csv.gz")
+        if path.is_file():
+            with gzip.open(path, "rt") as file:
+                table = np.loadtxt(file, delimiter=",")
+            return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+    bunch = optional("sklearn.datasets", "demo", DataError).load_digits()
+    return bunch.images, bunch.target
 
 
 def diabetes(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:

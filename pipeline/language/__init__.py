@@ -2,7 +2,7 @@
 
 >>> from decant import language
 >>> sorted(language.__all__)[:3]
-['Corpus', 'Measures', 'TokenBatch']
+['Corpus', 'Measures', 'ServedTeacher']
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from decant.pipeline.language.dataset import TokenBatch, TokenDataset
 from decant.pipeline.language.loading import load_causal
 from decant.pipeline.language.measures import Measures, measure
 from decant.pipeline.language.students import cut_layers
+from decant.pipeline.served import ServedTeacher
 
 __all__ = [
     "Corpus",
     "Measures",
+    "ServedTeacher",
     "TokenBatch",
     "TokenDataset",
     "TokenSamples",

@@ -27,13 +27,15 @@ from decant.pipeline.language.batches import probe
 from decant.pipeline.language.building import Fill, build, positions_of
 from decant.pipeline.language.deciding import deciding_settings
 from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.served import cache_served
 from decant.pipeline.language.teacher_pass import TeacherPass
 from decant.pipeline.own_loop import teacher as teachers
+from decant.pipeline.served import ServedTeacher
 from decant.pipeline.training.handout import handed_out
 
 
 def cache_logits(
-    teacher: nn.Module,
+    teacher: nn.Module | ServedTeacher,
     samples: TokenSamples,
     path: str | os.PathLike[str],
     *,
@@ -55,7 +57,7 @@ def cache_logits(
     teacher: one of transformers, or any module that takes `input_ids` (B, L), perhaps `attention_mask`, and returns
     logits (B, L, R). It is run as it is, in evaluation mode and in its own dtype, and gets its modes and its device
     back. samples: of `decant.language.TokenSamples`. The head is applied to some positions at a time, so that (B, L, C)
-    never exists.
+    never exists. Or a `decant.language.ServedTeacher`, which is asked for the k likeliest tokens of each place.
 
     encoding: by default `decant.encodings.Sparse(head=64)`; "hidden" stores what the head is applied to, and the head
     once: exact at every temperature, in 2·d bytes a position. views: of an encoding with draws, how many draws of each
@@ -63,11 +65,22 @@ def cache_logits(
     default the number of the tokenizer's tokens; rows of the head beyond, which pad a vocabulary, are left out.
 
     Raises MismatchError and other CacheErrors; ModelError where the teacher fails, gives no logits, has fewer outputs
-    than tokens or fewer positions than a sample has; DataError for settings that cannot be. Warns where the teacher
-    seems to be untrained, or its outputs to be shifted by one.
+    than tokens or fewer positions than a sample has; ServerError where a server does not answer as it must; DataError
+    for settings that cannot be. Warns where the teacher seems to be untrained, or its outputs to be shifted by one.
     """
     place = Path(path)
     _check(teacher, samples, encoding, views, tokens_per_batch)
+    if isinstance(teacher, ServedTeacher):
+        return cache_served(
+            teacher,
+            samples,
+            place,
+            encoding=encoding,
+            tokens_per_batch=tokens_per_batch,
+            num_outputs=num_outputs,
+            name=name,
+            show_progress=show_progress,
+        )
     model = CausalModel(teacher, num_outputs or samples.corpus.num_ids)
     _check_lengths(model, samples)
     on = teachers.device_of(teacher, device)
@@ -123,8 +136,10 @@ def _manifest(
 
 
 def _check(teacher: object, samples: object, encoding: object, views: int, tokens_per_batch: int) -> None:
-    if not isinstance(teacher, nn.Module):
-        raise DataError(f"teacher: expected a module, found {type(teacher).__name__}")
+    if not isinstance(teacher, nn.Module | ServedTeacher):
+        raise DataError(
+            f"teacher: expected a module, or decant.language.ServedTeacher, found {type(teacher).__name__}"
+        )
     if not isinstance(samples, TokenSamples):
         raise DataError(
             f"samples: expected decant.language.TokenSamples, found {type(samples).__name__}; a corpus becomes samples "

@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 
 from decant.cache import Hidden, LogitCache, Sparse
 from decant.pipeline.corpus import TokenSamples
+from decant.pipeline.corpus.difference import decoder_of
 from decant.pipeline.errors import DataError
 from decant.pipeline.language.alignment import (
-    decoder_of,
     require_aligned,
     require_same_samples,
     require_same_tokens,

@@ -6,6 +6,8 @@ shifted by one.
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 _ENOUGH = 512  # positions
@@ -36,9 +38,16 @@ class ShiftGuard:
     def see(self, logits: Tensor, next_ids: Tensor, current_ids: Tensor) -> None:
         """logits: (q, C); next_ids, current_ids: (q,)."""
         likely = logits.topk(min(_MOST_LIKELY, logits.shape[1])).indices
-        self.count += len(likely)
-        self.next_found += int((likely == next_ids[:, None]).any(1).sum())
-        self.current_found += int((likely == current_ids[:, None]).any(1).sum())
+        self.see_likely(likely.cpu().numpy(), next_ids.cpu().numpy(), current_ids.cpu().numpy())
+
+    def see_likely(
+        self, likely: NDArray[np.integer], next_ids: NDArray[np.integer], current_ids: NDArray[np.integer]
+    ) -> None:
+        """likely: (q, k) the most likely tokens, by falling probability; next_ids, current_ids: (q,)."""
+        some = likely[:, :_MOST_LIKELY]
+        self.count += len(some)
+        self.next_found += int((some == next_ids[:, None]).any(axis=1).sum())
+        self.current_found += int((some == current_ids[:, None]).any(axis=1).sum())
 
     @property
     def share(self) -> float:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from decant.cache import LogitCache, MismatchError
 from decant.pipeline.corpus import TokenSamples
-from decant.pipeline.language.alignment import decoder_of, require_same_samples, require_same_tokens
+from decant.pipeline.corpus.difference import decoder_of
+from decant.pipeline.language.alignment import require_same_samples, require_same_tokens
 from decant.pipeline.language.batches import collate, probe
 from decant.pipeline.language.dataset import targets_of
 from decant.pipeline.language.head import CausalModel

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision.models
 from torch import nn
 
 from decant.pipeline.errors import ModelError, WeightsError, nearest
@@ -63,9 +62,8 @@ def takes_size(name: str) -> bool:
 def _torchvision(
     name: str, num_classes: int, input_shape: Shape, preprocess: Preprocess, args: dict[str, Any]
 ) -> Network:
-    known = torchvision.models.list_models(
-        module=torchvision.models
-    )  # the classifiers, not detectors and the like
+    models = _torchvision_models()
+    known = models.list_models(module=models)  # the classifiers, not detectors and the like
     if name not in known:
         raise ModelError(f"torchvision has no such classifier; {nearest(name, known)}")
     if image_channels(input_shape) != 3:
@@ -77,12 +75,12 @@ def _torchvision(
         if weights is None:
             args.setdefault("init_weights", True)
     if weights is None:
-        body = _call(torchvision.models.get_model, name, {**args, "num_classes": num_classes})
+        body = _call(models.get_model, name, {**args, "num_classes": num_classes})
         _set_stem_stride(body, stem_stride)
         return Network(preprocess, body)
     if stem_stride is not None:
         raise ModelError("stem_stride: pretrained weights bring the image size that they were trained with")
-    body = _call(torchvision.models.get_model, name, {**args, "weights": weights})
+    body = _call(models.get_model, name, {**args, "weights": weights})
     pretrained_classes = len(weights.meta["categories"])
     _replace_head(body, pretrained_classes, num_classes)
     transforms = weights.transforms()
@@ -97,17 +95,25 @@ def torchvision_classes(name: str, weights: object) -> list[str] | None:
     """The names of the classes that these weights of torchvision were trained for; None without weights. Raises
     ModelError for a network or weights that there are not.
     """
-    if name not in torchvision.models.list_models(module=torchvision.models):
+    models = _torchvision_models()
+    if name not in models.list_models(module=models):
         return None  # which is refused where it is built
     entry = _torchvision_weights(name, weights)
     return None if entry is None else list(entry.meta["categories"])
+
+
+def _torchvision_models() -> Any:
+    """The module, imported where it is needed: that takes as long as importing torch does."""
+    import torchvision.models
+
+    return torchvision.models
 
 
 def _torchvision_weights(name: str, weights: object) -> Any:
     """The member of the network's weights enumeration that `weights` names, or None."""
     if weights is None:
         return None
-    known = torchvision.models.get_model_weights(name).__members__  # DEFAULT is an alias among them
+    known = _torchvision_models().get_model_weights(name).__members__  # DEFAULT is an alias among them
     member = str(weights).rpartition(".")[2]
     if member not in known and Path(str(weights)).is_file():
         raise ModelError(f"weights: {weights} is a file; give it as teacher.weights, beside the network")

@@ -98,16 +98,18 @@ def cache_part(plan: RecipePlan, device: torch.device, part: tuple[int, int]) ->
     """Computes part (i, n) of a cache, 0 ≤ i < n: of n equal runs of blocks the i-th. Publishes it where every other
     part is written, by whichever processes, in whatever order, at once or not, on all machines that see the store.
 
-    All parts write one partial file, whose room is reserved once. Raises as `cache_logits` does.
+    All parts write one partial file, whose room is reserved once; of a store elsewhere it lies among the copies here,
+    and the whole is published there. Raises as `cache_logits` does.
     """
     started, path = time.perf_counter(), plan.find_cache()
     if path is not None:
         return measure_published(path)
-    plan.store.require_folder()
-    plan.store.prepare()
-    run, target = pass_of(plan), plan.store.path(plan.manifest)
+    run = pass_of(plan)
     try:
-        with LogitCacheWriter.join(target, plan.manifest, positions=run.positions, head=run.head) as writer:
+        with (
+            plan.store.joining(plan.manifest) as target,
+            LogitCacheWriter.join(target, plan.manifest, positions=run.positions, head=run.head) as writer,
+        ):
             rows = run.fill(writer, device, run.part(writer, *part))
             try:
                 return publish(plan, writer, run, device, started, rows)

@@ -32,9 +32,14 @@ _SEEING_SECONDS = 15.0
 """Until a file of another machine must be seen: some network mounts look again only after a while."""
 
 
-def cache_with_ranks(job: Job, plan: RecipePlan, device: torch.device) -> Cached | RowsWritten:
+def cache_with_ranks(
+    job: Job, plan: RecipePlan, device: torch.device, waiting: Callable[[str], None] = lambda holder: None
+) -> Cached | RowsWritten:
     """Runs the teacher once over every sample and view, a share of the blocks on each rank; rank 0 publishes the file
     when all have closed it, and returns it, the others what they have computed.
+
+    A store elsewhere gets the whole file; until then it lies among the copies here, which every rank must see. While
+    another machine builds the same for such a store, rank 0 calls `waiting` once with its name, and all wait.
 
     Its bytes are those of one process's, whatever the number of ranks. A job that was killed goes on where it stopped,
     also with another number of ranks. Raises RankError where ranks differ, are lost, or do not see one folder, and what
@@ -43,7 +48,19 @@ def cache_with_ranks(job: Job, plan: RecipePlan, device: torch.device) -> Cached
     require_equal_ranks(job, "program", program_facts())
     require_equal_ranks(job, "recipe", _recipe_facts(plan))
     require_equal_ranks(job, "teacher and data", plan.manifest.identity)
-    started, name = time.perf_counter(), f"cache/{job.number('cache')}"
+    name = f"cache/{job.number('cache')}"
+    builds = job.is_first and plan.find_cache() is None
+    with plan.store.joining(plan.manifest, waiting) if builds else contextlib.nullcontext():
+        made = _write_together(job, name, plan, device)
+    if job.is_first:
+        job.set(f"{name}/published", "yes")
+    else:
+        job.get(f"{name}/published", "the published cache")
+    return made
+
+
+def _write_together(job: Job, name: str, plan: RecipePlan, device: torch.device) -> Cached | RowsWritten:
+    started = time.perf_counter()
     run = pass_of(plan)
     writer, taken_over = _join_file(job, name, plan, run)
     if writer is None:
@@ -61,10 +78,7 @@ def cache_with_ranks(job: Job, plan: RecipePlan, device: torch.device) -> Cached
             job.set(f"{name}/rows/{job.rank}", str(rows))
             total = _await_all(job, name, refresh) if job.is_first else rows
         if job.is_first:
-            made = publish(plan, writer, run, device, started, total, taken_over)
-            job.set(f"{name}/published", "yes")
-            return made
-    job.get(f"{name}/published", "the published cache")
+            return publish(plan, writer, run, device, started, total, taken_over)
     return RowsWritten(writer.path, rows, "")
 
 
@@ -99,7 +113,7 @@ def _join_file(
 def _join_begun(job: Job, name: str, plan: RecipePlan, run: TeacherPass, begun: str) -> LogitCacheWriter:
     """A writer into the file that rank 0 has begun, when all ranks have seen that."""
     path = plan.store.path(plan.manifest)
-    seen = _see(job, path.with_name(begun), job.get_now(f"{name}/host"))
+    seen = _see(job, path.with_name(begun), job.get_now(f"{name}/host"), plan.store.remote is not None)
     writer = LogitCacheWriter.join(
         path, plan.manifest, positions=run.positions, head=run.head, partial_file=seen
     )
@@ -110,8 +124,6 @@ def _join_begun(job: Job, name: str, plan: RecipePlan, run: TeacherPass, begun: 
 
 def _begin(plan: RecipePlan, run: TeacherPass) -> LogitCacheWriter | None:
     """Rank 0's writer; None where another job publishes the cache in this moment."""
-    plan.store.require_folder()
-    plan.store.prepare()
     try:
         path = plan.store.path(plan.manifest)
         return LogitCacheWriter.join(path, plan.manifest, positions=run.positions, head=run.head)
@@ -121,17 +133,24 @@ def _begin(plan: RecipePlan, run: TeacherPass) -> LogitCacheWriter | None:
         return None
 
 
-def _see(job: Job, partial: Path, host: str) -> Path:
-    """The partial file of rank 0, when this machine sees it. Raises RankError where it does not."""
+def _see(job: Job, partial: Path, host: str, is_copy: bool) -> Path:
+    """The partial file of rank 0, when this machine sees it. Raises RankError where it does not. is_copy: it lies among
+    the copies of a store elsewhere.
+    """
     until = time.monotonic() + min(_SEEING_SECONDS, timeout())
     while True:
         with contextlib.suppress(OSError):
             if partial.name in os.listdir(partial.parent):  # which also has a network mount look again
                 return partial
         if time.monotonic() > until:
+            shared = (
+                "let DECANT_CACHE_HOME name one that all machines share"
+                if is_copy
+                else ("give one that all machines share, with --store")
+            )
             raise RankError(
                 f"{partial}: not seen on {socket.gethostname()}, where rank {job.rank} runs; rank 0 on {host} has made "
-                "it there. Every rank needs the same folder: give one that all machines share, with --store, or "
+                f"it there. Every rank needs the same folder: {shared}, or "
                 "compute parts without one: `decant cache-logits --part` and `decant cache merge --how parts`"
             )
         time.sleep(0.2)

@@ -4,6 +4,7 @@ rows.py         one row for each kind of network, over its seeds; the table as c
 subject.py      which runs a report is about, the student that it looks into, its data and its cache
 history.py      the curves over epochs and seeds
 charts.py       how every chart looks
+position_words.py  rows of positions in words, for the page and for `decant cache info`
 page.py         renders sections into one HTML file that fetches nothing
 tensorboard.py  metrics.jsonl as TensorBoard event files
 output.py       writes report.md, report.html and curves.png

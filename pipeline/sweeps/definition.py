@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from decant.cache.io.redaction import without_secrets
-from decant.pipeline.config.recipe import Recipe, overridden
+from decant.pipeline.config.recipe import Recipe, overridden, without_set
 from decant.pipeline.config.settings import SweepSettings
 from decant.pipeline.data.samples import has_labels
 from decant.pipeline.errors import RecipeError
@@ -50,7 +50,9 @@ class Sweep:
                 "part out with --set data.validation=0.1, or name a part of its own"
             )
         alone = replace(
-            recipe, settings=plan.settings.model_copy(update={"sweep": None}), options=_without_sweep(recipe)
+            recipe,
+            settings=plan.settings.model_copy(update={"sweep": None}),
+            options=without_set(recipe.options, lambda path: path.startswith("sweep.")),
         )
         space = parse_space(settings.over, alone)
         if settings.sampler == "grid":
@@ -130,12 +132,3 @@ class Sweep:
             "pruner": self.settings.pruner,
             "seed": self.settings.seed,
         }
-
-
-def _without_sweep(recipe: Recipe) -> tuple[str, ...]:
-    """The words of a command line without those that set the section [sweep], which `decant student` does not need."""
-    words = list(recipe.options)
-    for index in range(len(words) - 2, -1, -1):
-        if words[index] == "--set" and words[index + 1].strip().startswith("sweep."):
-            del words[index : index + 2]
-    return tuple(words)

@@ -20,9 +20,11 @@ OFFERED = {
 RETURNED = {
     "Leftover",
     "LogitSource",
+    "PositionProfile",
     "PositionSummary",
     "RegressionSummary",
     "SequenceBatch",
+    "ShownRow",
     "SigmoidScores",
     "SigmoidSummary",
     "SoftLabelStream",

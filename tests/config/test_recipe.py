@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from decant.pipeline.config.recipe import DEFAULT, load_recipe, shipped
+from decant.pipeline.config.recipe import DEFAULT, load_recipe, overridden, shipped
 from decant.pipeline.errors import RecipeError
 
 SMALL = """
@@ -287,6 +287,19 @@ def test_the_command_leads_to_the_same_settings(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, SMALL, "a b.toml"), FULL)
     words = shlex.split(recipe.command("student"))
     assert load_recipe(words[3], words[5::2]).settings == recipe.settings
+
+
+def test_the_command_of_a_variation_leads_to_it_and_names_no_setting_twice(tmp_path: Path) -> None:
+    """Defaults too are those of what was given in the end: each objective has its own."""
+    recipe = load_recipe(
+        write(tmp_path, SMALL), ["teacher.at_chance=accept", "student.objective.alpha=0.5", "student.lr=0.5"]
+    )
+    for again in (["student.lr=0.25"], ["student.objective=dkd", "student.lr=0.125"]):
+        recipe = overridden(recipe, again)
+    words = shlex.split(recipe.command("student"))
+    assert words[5::2] == ["teacher.at_chance=accept", "student.objective=dkd", "student.lr=0.125"]
+    assert recipe.settings == load_recipe(words[3], words[5::2]).settings
+    assert recipe.settings.teacher.at_chance == "accept"
 
 
 def test_a_recipe_in_toml_of_another_writer_is_the_same(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import pickle
 import struct
 import time
@@ -65,6 +66,23 @@ def test_the_digits_and_their_order_can_never_change_unnoticed() -> None:
         read("digits", split="test").digest()
         == "a599c15bf6085bc5d73164dfc97cb588fbad7cd0ece2cec17ac9eef2bc4f8f09"
     )
+
+
+def test_the_split_is_the_one_that_scikit_learn_drew() -> None:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    labels = load_digits().target
+    _, test = train_test_split(np.arange(len(labels)), test_size=360, stratify=labels, random_state=0)
+    assert np.array_equal(read("digits", split="test").labels, labels[np.sort(test)])
+
+
+def test_digits_are_read_by_the_library_where_it_keeps_them_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digest = read("digits").digest()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert read("digits").digest() == digest
 
 
 def test_digits_are_scaled_to_views_size() -> None:

@@ -32,7 +32,8 @@ _FORKS.set_forkserver_preload(
         "decant.pipeline.phases.verify",
         "decant.pipeline.report.output",
         "decant.pipeline.status",
-        "sklearn.datasets",  # which the digits come from
+        "sklearn.datasets",  # which the diabetes come from
+        "torchvision.models",
     ]
 )
 

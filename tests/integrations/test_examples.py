@@ -19,6 +19,7 @@ EXAMPLES = ROOT / "examples"
 RUNS: dict[str, list[tuple[Sequence[str], list[str]]]] = {
     "language_model.py": [((sys.executable,), [])],
     "plain_pytorch.py": [((sys.executable,), [])],
+    "token_classification.py": [((sys.executable,), [])],
     "with_accelerate.py": [((sys.executable,), []), (TORCHRUN, [])],
     "with_datasets.py": [((sys.executable,), [])],
     "with_lightning.py": [((sys.executable,), []), ((sys.executable,), ["2"])],
@@ -31,6 +32,7 @@ RUNS: dict[str, list[tuple[Sequence[str], list[str]]]] = {
 NEEDS = {
     "language_model.py": ["transformers"],
     "plain_pytorch.py": ["sklearn"],
+    "token_classification.py": ["transformers"],
     "with_torchrun.py": ["sklearn"],
     "with_trainer_images.py": ["sklearn", "transformers", "accelerate"],
     "with_trainer_texts.py": ["transformers", "accelerate"],

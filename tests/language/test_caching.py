@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from decant.cache import CacheWarning, LogitCache, MismatchError
+from decant.cache import CacheWarning, LogitCache, MismatchError, Store, convert_cache
 from decant.encodings import Dense, Sparse
-from decant.language import TokenSamples, cache_logits, tokenise
+from decant.language import TokenDataset, TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.language.batches import collate, plan
 from decant.pipeline.language.head import CausalModel
@@ -242,3 +242,14 @@ def test_what_cannot_be_is_refused_before_the_pass(
         with pytest.raises(kind, match=said):
             cache_logits(network, laid_out, tmp_path / "c.h5", **options)
     assert not (tmp_path / "c.h5").exists()
+
+
+def test_a_sparse_cache_made_of_hidden_states_of_bfloat16_is_about_the_next_token(
+    samples: TokenSamples, tmp_path: Path
+) -> None:
+    """The network's own logits are rounded to 8 bits, and those of the conversion are not."""
+    teacher = language.llama(340).bfloat16()
+    hidden = cache_logits(teacher, samples, tmp_path / "h.h5", encoding="hidden", show_progress=False)
+    made = LogitCache.open(convert_cache(Store(tmp_path / "store"), hidden, Sparse(head=64)))
+    train = TokenDataset(samples, made)
+    assert len(train.collate([train[index] for index in range(len(train))]).labels) == made.num_positions

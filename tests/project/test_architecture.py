@@ -73,6 +73,7 @@ LAYERS = (
     ("networks", "objectives"),
     ("views",),
     ("data",),
+    ("served",),
     ("corpus",),
     ("config",),
     ("support",),
@@ -106,6 +107,22 @@ def test_every_room_of_the_pipeline_imports_rooms_below_it_alone() -> None:
 def test_the_command_line_imports_nothing_heavy_before_a_command_runs() -> None:
     heavy = {"altair", "h5py", "numpy", "pydantic", "rich", "torch", "decant.cache"}
     script = f"import sys, decant.pipeline.cli.main; print(*{heavy} & set(sys.modules))"
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert found.stdout.split() == []
+
+
+def test_training_on_the_digits_imports_neither_torchvision_nor_scikit_learn() -> None:
+    """Both together take as long as importing torch."""
+    script = (
+        "import sys, decant.pipeline.phases.cache_logits, decant.pipeline.phases.student\n"
+        "from decant.pipeline.config.recipe import load_recipe\n"
+        "from decant.pipeline.phases.plan import Plan\n"
+        "from pathlib import Path\n"
+        "Plan.of(load_recipe('digits'), Path()).splits\n"
+        "print(*{'torchvision', 'sklearn', 'scipy', 'optuna'} & set(sys.modules))"
+    )
     found = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
     )

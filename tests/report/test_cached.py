@@ -91,7 +91,7 @@ def test_of_teachers_that_are_kept_apart_the_mean_is_described(tmp_path: Path) -
 
 def test_the_bins_of_a_chart_hold_every_row_once(tmp_path: Path) -> None:
     values = np.float32([0, 0.5, 0.5, 1 / 30, 1.0, 1.0000001])
-    records = cached._bins([values], ["T = 1"], 1.0)
+    records = cached.bins([values], ["T = 1"], 1.0)
     assert sum(record["share"] for record in records[:-1]) == pytest.approx(100)
     for low, share in ((0.0, 100 / 6), (0.5, 200 / 6), (29 / 30, 200 / 6)):
         (bin_,) = (record for record in records[:-1] if record["low"] == pytest.approx(low))

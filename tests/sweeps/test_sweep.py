@@ -72,6 +72,8 @@ def test_the_best_by_validation_is_chosen_and_fresh_seeds_are_measured_on_the_te
     chosen = load_recipe(str(sweep.folder / BEST)).settings.student
     assert f"{chosen.lr:g}" == best.settings["student.lr"]
     assert (chosen.seed, chosen.seeds) == (1, 2)
+    for command in (record.conclusion.command, record.conclusion.baseline_command):
+        assert str(command).count(" student.lr=") == 1, command
 
 
 def test_every_figure_says_its_part_and_what_was_chosen_by_it(done: tuple[Sweep, SweepRecord]) -> None:

@@ -63,24 +63,40 @@ def list_caches(store: Store, as_json: bool) -> None:
 
 @click.command("info")
 @click.argument("name", metavar="CACHE", shell_complete=completion.caches)
+@click.option(
+    "--sample", type=click.IntRange(min=0), metavar="I", help="Show the rows of sample I, one a line."
+)
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also write FILE, an HTML page of a cache with several rows a sample.",
+)
 @store_option
 @as_json
-def info(name: str, store: Store, as_json: bool) -> None:
+def info(name: str, sample: int | None, page: Path | None, store: Store, as_json: bool) -> None:
     """Show what a cache holds and where it comes from, with the teacher's metrics computed from the file."""
-    from decant.cache import LogitCache, summarize
+    from decant.cache import LogitCache, sample_rows, summarize
+    from decant.pipeline.cli.cache.positions import show_positions, write_page
 
     elsewhere = store.look(name)
     if elsewhere is not None:
+        if sample is not None or page is not None:
+            raise click.UsageError(
+                "--sample and --page: read rows, and this cache lies elsewhere; fetch it first"
+            )
         _show_header(name, elsewhere, store, as_json)
         return
     opened = LogitCache.open(store.resolve(name))
+    _require_positions(opened, sample, page)
     summary = summarize(opened, limit=20_000)
     identity, extra = opened.manifest.identity, opened.manifest.info
     if as_json:
         document = {"path": opened.path, "key": opened.manifest.key, "identity": identity, "info": extra}
         scores = getattr(summary, "scores", None)
         nested = {} if scores is None else {"scores": scores._asdict()}
-        print_json({**document, "summary": {**summary._asdict(), **nested}})
+        shown = {} if sample is None else {"sample": [row._asdict() for row in sample_rows(opened, sample)]}
+        print_json({**document, "summary": {**summary._asdict(), **nested}, **shown})
     else:
         say(opened.path)
         say(f"  key {opened.manifest.key}")
@@ -91,6 +107,10 @@ def info(name: str, store: Store, as_json: bool) -> None:
         say(f"  of {summary.rows:,} {rows} (views and samples at even distances, or all):")
         for line in _summary_lines(summary, opened.num_outputs):
             say(f"    {line}")
+        if opened.has_positions:
+            show_positions(opened, sample)
+    if page is not None:
+        write_page(opened, page)
     say(f"next: {command_line('cache', 'verify', opened.path)}")
 
 
@@ -254,11 +274,22 @@ def _summary_lines(
     ]
 
 
+def _require_positions(cache: LogitCache, sample: int | None, page: Path | None) -> None:
+    """Raises UsageError for what is of a cache with several rows a sample, and of a sample that there is."""
+    if (sample is not None or page is not None) and not cache.has_positions:
+        raise click.UsageError(
+            "--sample and --page: are of a cache whose samples have several rows each, and this has one of each; "
+            "`decant report` shows its samples"
+        )
+    if sample is not None and sample >= cache.num_samples:
+        raise click.UsageError(f"--sample: expected 0 to {cache.num_samples - 1:,}, found {sample:,}")
+
+
 def _position_lines(summary: PositionSummary) -> list[str]:
     """The metrics of a cache whose samples have several positions each."""
     lines = [
         f"mean confidence {percent(summary.confidence)}, mean mass of what is not stored {percent(summary.tail)}, "
-        "at T = 1"
+        f"mean entropy {summary.entropy:.4f} nats, at T = 1"
     ]
     if summary.next_log_prob is not None:
         perplexity = math.exp(min(-summary.next_log_prob, 700.0))

@@ -86,7 +86,7 @@ def _require_own_tokens(plan: LanguagePlan, own: Any) -> None:
     """Raises ModelError where texts are not of the tokens that the teacher was trained on."""
     if tokenizer_identity(own)["vocabulary"] != tokenizer_identity(plan.data.tokenizer)["vocabulary"]:
         raise ModelError(
-            f"data.tokenizer: {plan.settings.data.tokenizer!r} has another vocabulary than the teacher's own tokenizer, "
-            "and its outputs are of that one's tokens; leave data.tokenizer out, or train the teacher, with "
+            f"data.tokenizer: {plan.settings.data.tokenizer!r} has another vocabulary than the teacher's own "
+            "tokenizer, and its outputs are of that one's tokens; leave data.tokenizer out, or train the teacher, with "
             "teacher.epochs"
         )

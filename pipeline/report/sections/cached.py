@@ -47,10 +47,10 @@ def cached(subject: Subject) -> Section:
     name, title = "cached", "What the cache holds"
     try:
         cache, names = subject.cache, subject.classes
-        facts = [*_facts(cache), ("verification", _verification(cache))]
+        about = [*facts(cache), ("verification", verification(cache))]
         if cache.manifest.num_targets is not None or cache.manifest.has_sigmoids:
             return Section(
-                name, title, {"facts": facts, "table": None, "note": None, "why": _why_no_softmax(cache)}
+                name, title, {"facts": about, "table": None, "note": None, "why": _why_no_softmax(cache)}
             )
         by_temperature = [
             soft_labels(cache, temperature) for temperature in sorted({1.0, subject.temperature})
@@ -65,7 +65,7 @@ def cached(subject: Subject) -> Section:
         name,
         title,
         {
-            "facts": facts,
+            "facts": about,
             "table": [
                 (label, f"{one.confidence.mean():.4f}", f"{one.entropy.mean():.4f}")
                 for label, one in zip(series, by_temperature, strict=True)
@@ -77,10 +77,10 @@ def cached(subject: Subject) -> Section:
         },
         {
             "confidence": charts.histogram(
-                _bins([one.confidence for one in by_temperature], series, 1.0), "top-1 probability", series
+                bins([one.confidence for one in by_temperature], series, 1.0), "top-1 probability", series
             ),
             "entropy": charts.histogram(
-                _bins([one.entropy for one in by_temperature], series, float(np.log(len(names)))),
+                bins([one.entropy for one in by_temperature], series, float(np.log(len(names)))),
                 "entropy, nats",
                 series,
             ),
@@ -147,7 +147,7 @@ def _read_for(cache: LogitSource, temperature: float) -> LogitSource:
     return cache
 
 
-def _bins(values: Sequence[NDArray[np.floating]], series: Sequence[str], high: float) -> list[dict[str, Any]]:
+def bins(values: Sequence[NDArray[np.floating]], series: Sequence[str], high: float) -> list[dict[str, Any]]:
     """Percent of the rows in each of equal bins from 0 to `high`: one record for each bin and series."""
     edges = np.linspace(0, high, _BINS + 1)
     records = []
@@ -168,7 +168,8 @@ def _why_no_softmax(cache: LogitSource) -> str:
     return "A regression: its outputs are numbers, which have neither confidence nor entropy."
 
 
-def _facts(cache: LogitSource) -> Iterator[tuple[str, str]]:
+def facts(cache: LogitSource) -> Iterator[tuple[str, str]]:
+    """Where a cache comes from, and what it is of, by name."""
     for member in cache.members:
         identity, info = member.manifest.identity, member.manifest.info
         yield "file", str(member.path)
@@ -196,7 +197,7 @@ def _words(content: Any) -> str:
     return re.sub(r"\b([0-9a-f]{16})[0-9a-f]{48}\b", r"\1…", str(content))
 
 
-def _verification(cache: LogitSource) -> str:
+def verification(cache: LogitSource) -> str:
     """Verifies the checksums of files of at most MAX_CHECKED bytes, and says the result. Raises CorruptError."""
     size = sum(member.path.stat().st_size for member in cache.members)
     if size > MAX_CHECKED:

@@ -1,4 +1,4 @@
-"""A recipe of a language model whose teacher is a folder: a small network and a tokenizer of the tests' own sentences."""
+"""A recipe of a language model whose teacher is a folder: a small network, and a tokenizer of the tests' sentences."""
 
 from __future__ import annotations
 

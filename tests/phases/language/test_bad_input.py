@@ -45,11 +45,15 @@ def brought(folder: Path) -> Path:
 def says(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> str:
     """What the first phase that minds says."""
     monkeypatch.chdir(folder)
-    with pytest.raises((PipelineError, CacheError)) as caught:
+
+    def phases() -> None:
         plan = plan_of(load_recipe("lm.toml", overrides), Path("runs/bad"), Store("bad"))
         make_teacher(plan, CPU)
         cache_logits(plan, CPU, print)
         student_spec(plan)  # type: ignore[arg-type]
+
+    with pytest.raises((PipelineError, CacheError)) as caught:
+        phases()
     return str(caught.value)
 
 

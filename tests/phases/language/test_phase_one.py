@@ -161,9 +161,7 @@ def test_weights_that_have_changed_since_they_were_taken_are_refused(
     language.llama(352, seed=1).save_pretrained(tmp_path / "teacher")
     refused = decant("cache-logits", *WORDS, cwd=tmp_path)
     assert refused.returncode == 1
-    assert one_line(refused) == (
-        "teacher: has other weights than when it was taken for runs/lm/"
-    )
+    assert one_line(refused) == ("teacher: has other weights than when it was taken for runs/lm/")
 
 
 def one_line(run: subprocess.CompletedProcess[str]) -> str:

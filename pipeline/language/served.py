@@ -1,0 +1,106 @@
+"""A cache of token samples from a teacher behind a server: found, or filled by asking it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from decant.cache import Encoding, LogitCache, Manifest, Sparse
+from decant.pipeline.corpus import TokenSamples
+from decant.pipeline.errors import DataError, ServerError
+from decant.pipeline.language.building import Fill, build, find, positions_of
+from decant.pipeline.language.served_pass import ServedPass
+from decant.pipeline.served.connection import Connection, UnreachableError
+from decant.pipeline.served.server import describe, require_fitting
+from decant.pipeline.served.teacher import ServedTeacher
+from decant.pipeline.support.notices import say_once
+
+
+def cache_served(
+    teacher: ServedTeacher,
+    samples: TokenSamples,
+    place: Path,
+    *,
+    encoding: Encoding | str | None,
+    tokens_per_batch: int,
+    num_outputs: int | None,
+    name: str | None,
+    show_progress: bool,
+) -> LogitCache:
+    """`decant.language.cache_logits` of a teacher behind a server. A cache that is whole is taken without the server,
+    if that cannot be reached.
+    """
+    stored = _sparse(encoding)
+    outputs = num_outputs or samples.corpus.num_ids
+    positions = positions_of(samples)
+
+    def manifest_of(identity: Mapping[str, Any]) -> Manifest:
+        return Manifest.build(
+            num_samples=len(samples),
+            num_outputs=outputs,
+            encoding={**stored.identity, "teacher_precision": "unknown"},
+            positions=positions,
+            teacher=identity if name is None else {**identity, "network": {"name": name}},
+            data=samples.identity,
+        )
+
+    with contextlib.closing(Connection(teacher, patience=0.0 if place.exists() else None)) as connection:
+        try:
+            model = describe(connection, teacher.model)
+        except UnreachableError as error:
+            if not place.exists():
+                raise
+            return _unasked(place, manifest_of, teacher.model if name is None else name, error)
+        connection.patience = teacher.patience
+        require_fitting(model, connection.url, int(samples.lengths.max()), samples.corpus.num_ids)
+        manifest = manifest_of(model.identity)
+        run = ServedPass(
+            teacher, connection, model, samples, stored, outputs, tokens_per_batch, show_progress
+        )
+        found = find(place, manifest)
+        if found is not None:
+            run.require_same(found)
+            return found
+
+        @contextlib.contextmanager
+        def running() -> Iterator[Fill]:
+            run.begin()
+            yield run.fill
+
+        return build(place, manifest, running, positions=positions)
+
+
+def _sparse(encoding: Encoding | str | None) -> Sparse:
+    """What can be stored of a server's answers. Raises DataError for anything else."""
+    if encoding is None:
+        return Sparse()
+    if not isinstance(encoding, Sparse) or encoding.draws:
+        raise DataError(
+            f"encoding: of a served teacher the likeliest tokens are known and no others, so it must be "
+            f"Sparse(head=k), found {encoding!r}"
+        )
+    if encoding.temperatures != (1.0,):
+        raise DataError(
+            "encoding: a server tells probabilities at T = 1, from which those of all other tokens together at another "
+            f"temperature do not follow; expected temperatures = (1.0,), found {encoding.temperatures}"
+        )
+    return encoding
+
+
+def _unasked(
+    place: Path,
+    manifest_of: Callable[[Mapping[str, Any]], Manifest],
+    name: str | None,
+    error: ServerError,
+) -> LogitCache:
+    """The cache at `place`, of a server that cannot be asked: all else must be as it is."""
+    stored = LogitCache.open(place).manifest.identity["teacher"]
+    theirs = {key: value for key, value in stored.items() if key != "outputs"}
+    if name is not None:
+        theirs["network"] = {"name": name}
+    cache = find(place, manifest_of(theirs))
+    assert cache is not None
+    say_once(f"{error}; {place} is whole, and taken without asking")
+    return cache
