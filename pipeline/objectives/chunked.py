@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from decant.pipeline.objectives.fused.chunks import CHUNK
+from decant.pipeline.objectives.fused.chunks import CHUNK, rows_of_block
 from decant.pipeline.objectives.fused.last_layer import LastLayer
 from decant.pipeline.objectives.fused.teachers import exponentials
 from decant.pipeline.objectives.terms import Terms
@@ -74,11 +74,13 @@ def of_labels(labels: Tensor) -> Compare:
     def compare(logits: Tensor, rows: slice) -> tuple[Terms, Tensor]:
         at, count = labels[rows, None], len(logits)
         of_label = logits.gather(1, at)
-        whole, total = exponentials(logits)
-        loss = (whole - of_label).mean()
-        gradient = logits.div_(total * count)
-        gradient.scatter_add_(1, at, torch.full_like(of_label, -1 / count))
-        return Terms(loss), gradient
+        sums = []
+        for block in logits.split(rows_of_block(logits)):
+            whole, total = exponentials(block)
+            block.div_(total * count)
+            sums.append(whole)
+        logits.scatter_add_(1, at, torch.full_like(of_label, -1 / count))
+        return Terms((torch.cat(sums) - of_label).mean()), logits
 
     return compare
 
@@ -118,7 +120,8 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        made = (None if one is None else one * total.to(one.dtype) for one in ctx.saved_tensors)
+        as_it_is = total.device.type == "cpu" and float(total) == 1.0  # the usual case, which takes no memory
+        made = (one if one is None or as_it_is else one * total.to(one.dtype) for one in ctx.saved_tensors)
         return (*made, None, None, None)
 
 
@@ -144,7 +147,7 @@ def _pass(
                 sums[place] = share * term.detach() + (0 if before is None else before)
         if slope is not None:
             gradient = gradient * slope
-        narrow = (gradient * share).to(hidden.dtype)
+        narrow = (gradient if share == 1 else gradient.mul_(share)).to(hidden.dtype)
         if of_bias is not None:
             of_bias += narrow.sum(dim=0, dtype=torch.float32)
         if of_hidden is not None:

@@ -119,8 +119,8 @@ def _pass(
         rows = slice(first, first + rows_at_once)
         some, part = hidden[rows], batch.chunk(rows)
         gradients = layer.logits(some, weight, bias)
-        for begin in range(0, len(some), _rows_of_block(gradients)):
-            block = slice(begin, begin + _rows_of_block(gradients))
+        for begin in range(0, len(some), rows_of_block(gradients)):
+            block = slice(begin, begin + rows_of_block(gradients))
             entropies[rows][block], divergences[rows][block] = _block(
                 gradients[block], part.chunk(block), layer
             )
@@ -147,7 +147,7 @@ def _add(wanted: Gradients, rows: slice, gradients: Tensor, hidden: Tensor, weig
         wanted.weight.add_(narrow.t() @ hidden)
 
 
-def _rows_of_block(logits: Tensor) -> int:
+def rows_of_block(logits: Tensor) -> int:
     """How many rows of a chunk are looked at together."""
     if logits.device.type != "cpu":
         return max(1, len(logits))
