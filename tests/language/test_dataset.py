@@ -196,9 +196,9 @@ def test_tokens_that_the_teacher_did_not_read_are_named(
 def test_rows_that_were_written_one_place_off_are_found(
     encoding: Sparse, samples: TokenSamples, teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from decant.pipeline.language import caching
+    from decant.pipeline.language import teacher_pass
 
-    write = caching._write
+    write = teacher_pass._write
 
     def roll(rows: Any) -> Any:
         return {name: np.roll(column, 1, axis=0) for name, column in rows.items()}
@@ -207,7 +207,7 @@ def test_rows_that_were_written_one_place_off_are_found(
         rolled = [partial(roll, part()) for part in parts]
         write(writer, indices, rolled, next_log_prob, view)
 
-    monkeypatch.setattr(caching, "_write", shifted)
+    monkeypatch.setattr(teacher_pass, "_write", shifted)
     cache = cache_logits(teacher, samples, tmp_path / "c.h5", encoding=encoding)
     train = TokenDataset(samples, cache)
     with pytest.raises(MismatchError, match=r"rows are of other places, as where they are shifted by one"):

@@ -166,9 +166,9 @@ def test_a_plan_reads_the_training_data_once_and_the_test_split_when_it_is_neede
 ) -> None:
     read = []
 
-    def counted(data: Any, views: Any, split: str) -> Any:
+    def counted(data: Any, views: Any, split: str, **how: Any) -> Any:
         read.append(split)
-        return load_data(data, views, split)
+        return load_data(data, views, split, **how)
 
     monkeypatch.setattr(datasets, "load_data", counted)
     plan = Plan.of(recipe(), tmp_path)
