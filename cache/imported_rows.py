@@ -23,6 +23,7 @@ from decant.cache.writer import LogitCacheWriter
 _DECODED = 1 << 23  # logits in memory at once
 _READ = {"ids", "log_probs", "log_tail", "log_sum_exp", "temperatures", "labels"}
 _READ |= {"lengths", "next_log_prob", "tokens", "token_lengths", "places"}
+_DIGESTED = 1 << 20  # values that are copied at once
 _OF_POSITIONS = ("tokens", "token_lengths", "places", "next_log_prob")
 _ROUNDING = 2e-3  # of a mass, from log-probabilities in float16
 
@@ -258,7 +259,9 @@ def _digest(arrays: Mapping[str, ArrayLike]) -> str:
         if name in arrays:
             array = np.asarray(arrays[name])
             digest.update(f"{name} {array.shape} ".encode())
-            digest.update(np.ascontiguousarray(array, "<f8" if array.dtype.kind == "f" else "<i8").data)
+            kind, flat = "<f8" if array.dtype.kind == "f" else "<i8", array.reshape(-1)
+            for first in range(0, flat.size, _DIGESTED):
+                digest.update(np.ascontiguousarray(flat[first : first + _DIGESTED], kind).data)
     return digest.hexdigest()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +160,23 @@ class PartialRows:
 
     def make_durable(self) -> None:
         """The same, and nothing is recorded: the file is published or removed next."""
-        try:
+        with self._removed_where_that_fails():
             self.stored.file.sync()
+
+    def read_back_and_sync(self) -> list[tuple[int, int]]:
+        """Reads every block back while the disk takes what was written; see `forget_damaged` and `make_durable`."""
+        with ThreadPoolExecutor(1) as thread:
+            syncing = thread.submit(self.stored.file.sync)
+            damaged = self.forget_damaged()
+        with self._removed_where_that_fails():
+            syncing.result()
+        return damaged
+
+    @contextlib.contextmanager
+    def _removed_where_that_fails(self) -> Iterator[None]:
+        """Closes and removes the file where it cannot be synced: nobody knows then which rows are on the disk."""
+        try:
+            yield
         except StorageError:
             self.close()
             partial.remove(self.path)

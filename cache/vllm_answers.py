@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.errors import FormatError, shorten
 from decant.cache.io.opening import open_read
+
+_Rows: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+"""Ids and log-probabilities (Q, k) of a sample, and (Q,) the log-probabilities of what follows."""
 
 
 def read_vllm(path: Path, kept: int) -> dict[str, NDArray[Any]]:
@@ -33,7 +36,7 @@ def read_vllm(path: Path, kept: int) -> dict[str, NDArray[Any]]:
     """
     if type(kept) is not int or kept < 1:
         raise ValueError(f"kept: expected a whole number of 1 or more, found {kept!r}")
-    lengths, tokens, rows = [], list[int](), list[tuple[list[int], list[float], float]]()
+    lengths, tokens, parts = list[int](), list[NDArray[np.uint32]](), list[_Rows]()
     for number, answer in enumerate(_answers(path)):
         where = f"{path}: sample {number}"
         holder = next((one for one in _holders(answer) if one.get("prompt_logprobs") is not None), None)
@@ -52,18 +55,18 @@ def read_vllm(path: Path, kept: int) -> dict[str, NDArray[Any]]:
                 f"{where}: prompt_token_ids: expected numbers of 0 or more, found {shorten(bad)}"
             )
         lengths.append(len(own))
-        tokens += own
-        for place in range(1, len(own)):  # of the first token nothing is said
-            rows.append(_row(given[place], own[place], kept, f"{where}, position {place - 1}"))
-    if not rows:
+        tokens.append(np.array(own, np.uint32))
+        if len(own) > 1:  # of the first token nothing is said
+            parts.append(vllm_rows(given, own, kept, range(len(own) - 1), where))
+    if not parts:
         raise FormatError(f"{path}: no rows: there is one for each token of a prompt but the last")
-    ids, log_probs, following = zip(*rows, strict=True)
+    following = np.concatenate([part[2] for part in parts])
     return {
-        "ids": np.asarray(ids, np.int64),
-        "log_probs": np.asarray(log_probs, np.float64),
-        "next_log_prob": np.asarray(following, np.float64).clip(np.finfo("f2").min, 0).astype("<f2"),
+        "ids": np.concatenate([part[0] for part in parts]),
+        "log_probs": np.concatenate([part[1] for part in parts]),
+        "next_log_prob": following.clip(np.finfo("f2").min, 0).astype("<f2"),
         "lengths": np.asarray(lengths, np.int64) - 1,
-        "tokens": np.asarray(tokens, np.int64),
+        "tokens": np.concatenate(tokens).astype(np.int64),
         "token_lengths": np.asarray(lengths, np.int64),
     }
 
@@ -93,25 +96,35 @@ def vllm_rows(
 
 
 def _answers(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file: one, a list of them, or one a line."""
+    """The objects of a file: one, a list of them, or one a line, of which one line is in memory at a time."""
     with open_read(path) as file:
-        text = file.read()
-    try:
+        lines: Iterator[bytes] = (line for line in file if line.strip())
+        first = next(lines, b"")
+        if not first:
+            return
         try:
-            content = json.loads(text, object_pairs_hook=_once)
-        except _TwiceError:
-            raise
-        except ValueError:
-            lines = [line for line in text.splitlines() if line.strip()]
-            content = [json.loads(line, object_pairs_hook=_once) for line in lines]
-    except _TwiceError as error:
-        raise FormatError(f"{path}: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: not JSON, and no lines of JSON ({error})") from None
-    for answer in content if isinstance(content, list) else [content]:
-        if not isinstance(answer, dict):
-            raise FormatError(f"{path}: expected an object for each sample, found {shorten(answer)}")
-        yield answer
+            try:
+                content = json.loads(first, object_pairs_hook=_once)
+            except _TwiceError:
+                raise
+            except ValueError:  # one object or list, over several lines
+                content, lines = json.loads(first + b"".join(lines), object_pairs_hook=_once), iter(())
+            if isinstance(content, list) and not any(True for _ in lines):
+                yield from (_an_object(answer, path) for answer in content)
+                return
+            yield _an_object(content, path)
+            for line in lines:
+                yield _an_object(json.loads(line, object_pairs_hook=_once), path)
+        except _TwiceError as error:
+            raise FormatError(f"{path}: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"{path}: not JSON, and no lines of JSON ({error})") from None
+
+
+def _an_object(answer: object, path: Path) -> dict[str, Any]:
+    if not isinstance(answer, dict):
+        raise FormatError(f"{path}: expected an object for each sample, found {shorten(answer)}")
+    return answer
 
 
 def _holders(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:

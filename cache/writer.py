@@ -325,8 +325,8 @@ class LogitCacheWriter:
         """
         rows = self._rows
         rows.require_whole(self.path)
-        rows.make_durable()
         if rows.is_joint:
+            rows.make_durable()
             try:
                 alone = rows.become_the_only_writer(self.path)
             except FileExistsError:
@@ -335,7 +335,7 @@ class LogitCacheWriter:
             if not alone:
                 return self._publish_copy()
             rows.require_whole(self.path)
-        damaged = rows.forget_damaged()
+        damaged = rows.read_back_and_sync()
         if damaged:
             raise StorageError(
                 f"{self.partial}: {self.blocks.name(*damaged[0])} does not read back as written; run it again"

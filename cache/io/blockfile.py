@@ -28,8 +28,8 @@ from decant.cache.io.files import read_all, reserve, storage_error, sync_folder,
 
 _RUNS = 8
 """That are read side by side: as many as a block has ranges, and some more."""
-_THREADS, _WORTH_THREADS = 2, 1 << 28
-"""Threads that check blocks of so many bytes together; fewer are checked by the caller alone."""
+_THREADS, _PIECE = 2, 4 << 20
+"""Threads that check blocks, and bytes that are worth a piece of work; less is checked by the caller alone."""
 WRITTEN = 1 << 32  # an entry is WRITTEN + the CRC-32 of the block's bytes, and so never 0
 
 ReadBytes = Callable[[int, int], bytes | memoryview]
@@ -84,39 +84,54 @@ def damaged_blocks(
     >>> damaged_blocks(OneByte(), lambda first, end: b"a", np.array([WRITTEN + crc32(b"b")], "u8"))
     [0]
     """
-    written = np.flatnonzero(entries)
+    return _damaged_among(layout, read, np.flatnonzero(entries), entries, ahead)
+
+
+def _damaged_among(
+    layout: BlockLayout,
+    read: ReadBytes,
+    blocks: NDArray[np.intp],
+    entries: NDArray[np.uint64],
+    ahead: bool = False,
+) -> list[int]:
+    """Those of `blocks` that do not agree with their entries."""
+    if not len(blocks):
+        return []
 
     def damaged(some: NDArray[np.intp]) -> list[int]:
-        reading, values = ReadAhead(read) if ahead else read, entries[some].tolist()
-        return [
-            block
-            for block, entry in zip(some.tolist(), values, strict=True)
-            if expected_entry(layout, reading, block) != entry
-        ]
+        found: list[int] = []
+        for run in np.split(some, np.flatnonzero(np.diff(some) != 1) + 1) if ahead else [some]:
+            reading = ReadAhead(read, [end for _, end in layout.ranges(int(run[-1]))]) if ahead else read
+            found += [
+                block
+                for block, entry in zip(run.tolist(), entries[run].tolist(), strict=True)
+                if expected_entry(layout, reading, block) != entry
+            ]
+        return found
 
-    if layout.size * len(written) < _WORTH_THREADS * layout.num_blocks:
-        return damaged(written)
+    share = layout.size * len(blocks) // (_PIECE * max(layout.num_blocks, 1))
+    if share < _THREADS:
+        return damaged(blocks)
     with ThreadPoolExecutor(_THREADS) as threads:  # reading and summing up let other threads run
-        return list(
-            itertools.chain.from_iterable(threads.map(damaged, np.array_split(written, 8 * _THREADS)))
-        )
+        pieces = np.array_split(blocks, min(share, 8 * _THREADS))
+        return list(itertools.chain.from_iterable(threads.map(damaged, pieces)))
 
 
 class ReadAhead:
     """Reads some runs of a file side by side, each from its begin to its end, in spans: as the ranges of one block
-    after another lie, in one table and the next. It is a `ReadBytes`.
+    after another lie, in one table and the next. Nothing is read beyond the ends of the runs. It is a `ReadBytes`.
 
     >>> content, asked = b"abcd" * 100, []
-    >>> read = ReadAhead(lambda first, end: asked.append((first, end)) or content[first:end], span=100)
+    >>> read = ReadAhead(lambda first, end: asked.append((first, end)) or content[first:end], [100, 250], span=100)
     >>> [bytes(read(first, first + 2)) for first in (0, 200, 2, 202)]
     [b'ab', b'ab', b'cd', b'cd']
     >>> asked
-    [(0, 100), (200, 300)]
+    [(0, 100), (200, 250)]
     """
 
-    def __init__(self, read: ReadBytes, span: int = 1 << 20) -> None:
-        """`read` may return less, at the end of the file."""
-        self._read, self._span = read, span
+    def __init__(self, read: ReadBytes, ends: list[int], span: int = 1 << 20) -> None:
+        """ends: where each run ends."""
+        self._read, self._ends, self._span = read, ends, span
         self._held: list[tuple[int, int, memoryview]] = []
 
     def __call__(self, first: int, end: int) -> memoryview:
@@ -124,7 +139,8 @@ class ReadAhead:
         for begin, stop, content in self._held:
             if begin <= first and end <= stop:
                 return content[first - begin : end - begin]
-        content = memoryview(self._read(first, max(end, first + self._span)))
+        stop = min((stop for stop in self._ends if stop >= end), default=end)
+        content = memoryview(self._read(first, min(stop, max(end, first + self._span))))
         self._held = [(first, first + len(content), content), *self._held[: _RUNS - 1]]
         return content[: end - first]
 
@@ -280,17 +296,15 @@ class BlockChecks:
 
         Returns the first that does not agree with its entry; None where all do.
         """
-        pending = np.unique(blocks[self._pending[blocks]]).tolist()
-        if self._repair is not None:
-            missing = [block for block in pending if not self._agrees(block)]
-            if missing:
-                self._repair(missing)
-        for block in pending:
-            if not self._agrees(block):
-                return int(block)
-            self._pending[block] = False
+        pending = np.unique(blocks[self._pending[blocks]]).astype(np.intp)
+        damaged = _damaged_among(self._layout, self._read, pending, self.entries)
+        if damaged and self._repair is not None:
+            self._repair(damaged)
+            damaged = [block for block in damaged if not self._agrees(block)]
+        self._pending[pending] = False
+        self._pending[damaged] = True
         self.all_sound = not self._pending.any()
-        return None
+        return damaged[0] if damaged else None
 
     def trust(self, blocks: NDArray[np.bool_]) -> None:
         """Takes some of all blocks (num_blocks,) as they are: those that hold nothing."""

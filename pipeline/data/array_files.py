@@ -14,6 +14,7 @@ from decant.cache.io import bus_errors
 from decant.cache.io.mapped import MappedFile
 from decant.cache.io.opening import open_read, require_file
 from decant.cache.io.system import available_memory
+from decant.pipeline.data.stored_arrays import stored_arrays
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.archives import require_fair
 
@@ -57,7 +58,9 @@ def read_table(source: str) -> NDArray[Any]:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of a .npz file. Raises DataError for anything else, FileNotFoundError."""
+    """All arrays of a .npz file; those that are not compressed, as `numpy.savez` leaves them, are mapped and not read
+    whole. Raises DataError for anything else, FileNotFoundError.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
@@ -66,7 +69,10 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as tables:
             if isinstance(tables, np.ndarray):
                 raise DataError(f"{path}: expected a .npz file of several arrays, found one array")
-            return {name: np.asarray(tables[name]) for name in tables.files}
+            mapped = stored_arrays(path)
+            return {
+                name: mapped[name] if name in mapped else np.asarray(tables[name]) for name in tables.files
+            }
     except DataError:
         raise
     except MemoryError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,22 @@ def test_the_command_takes_answers(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     (path,) = (tmp_path / "store").glob("*.h5")
     require_rows(LogitCache.open(path), 0)
+
+
+def test_of_many_lines_one_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    """What is held is numbers of two rows each, and not the text with all that servers say beside them."""
+    path, token = tmp_path / "answers.jsonl", {"decoded_token": "x" * 100, "rank": 1}
+    row = {str(one): {"logprob": -1.0 - one, **token} for one in range(4)}
+    answer = json.dumps({"prompt_token_ids": [3] * 21, "prompt_logprobs": [None, *[row] * 20]})
+    path.write_text(f"{answer}\n" * 200)
+    tracemalloc.start()
+    arrays = read_vllm(path, kept=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert arrays["ids"].shape == (4_000, 2)
+    assert peak < path.stat().st_size / 2
+    path.write_text(f"[{answer}, {answer}]")
+    assert read_vllm(path, kept=2)["lengths"].tolist() == [20, 20]
+    path.write_text(f"[{answer}]\n{answer}\n")
+    with pytest.raises(FormatError, match="expected an object for each sample, found"):
+        read_vllm(path, kept=2)

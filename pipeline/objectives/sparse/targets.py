@@ -219,6 +219,31 @@ class SparseTargets:
             return Shares(log_probs, log_probs.exp(), rest)
         return Shares(log_probs, (log_probs - self.log_inclusion()).exp(), None)
 
+    def dense(self, temperature: float = 1.0, *, interpolate: bool = False) -> Tensor:
+        """(Q, C) float32 logits, for the objectives that compare all of them, such as `dkd`: their softmax at
+        `temperature` is what `LogitCache.at_temperature(temperature).logits` has. The outputs that are not stored share
+        their mass evenly; with draws the estimate is scaled to a sum of 1, and all others have a share of 0. Takes
+        Q·C floats: for some thousand outputs. Raises as `shares` does.
+
+        >>> import torch
+        >>> targets = SparseTargets.of([[0, 2]], torch.tensor([[0.5, 0.3]]).log(), [[0.2]], num_outputs=4)
+        >>> targets.dense().softmax(1)
+        tensor([[0.5000, 0.1000, 0.3000, 0.1000]])
+        """
+        log_probs, weights, log_tail = self.shares(temperature, interpolate=interpolate)
+        raw = 0 if self.log_sum_exp is None else self.log_sum_exp[:, None]
+        level = torch.full_like(log_probs[:, :1], temperature * _LEAST)
+        if self.has_draws:
+            heads = temperature * weights.log() + raw
+            level = level + raw
+        else:
+            heads = self.log_probs + raw
+            if log_tail is not None:
+                shift = (heads / temperature - log_probs).mean(dim=1, keepdim=True)
+                rest = self.num_outputs - self.ids.shape[1]
+                level = temperature * (log_tail[:, None] - math.log(rest) + shift).clamp(min=_LEAST)
+        return level.expand(-1, self.num_outputs).scatter(1, self.ids, heads)
+
     def log_inclusion(self) -> Tensor:
         """(Q, k) log π of each stored output: 0 of a certain one, else m/τ, m being the mean of the softmaxes at the
         temperatures that the file declares.
