@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from decant.cache.distillkit_compression import Compression
 from decant.cache.errors import CacheWarning, FormatError, StorageError
 from decant.cache.io.opening import require_file
+from decant.cache.shifted_rows import SHIFTS, warn_of_shift
 
 CONFIGURATION = "compression_config.yaml"
 _PLAIN = ("token_ids", "top_values")
@@ -25,7 +26,6 @@ _SAMPLES = 16  # read at once
 _ROWS = 4096  # decoded at once
 _ROUNDING = 2e-3  # of a mass, from log-probabilities in float16
 _INEXACT = 0.05  # by which a polynomial's probabilities may sum to more than 1
-_TELLING = 32  # rows, from which on it is looked whether they are shifted
 
 
 def read_distillkit(
@@ -83,9 +83,10 @@ def read_distillkit(
         "tokens": tokens,
         "token_lengths": token_lengths,
     }
-    shares = [_at_shift(found, texts, shift) for shift in (1, 0, 2)]
-    _warn_of_shift(path, shares)
-    return {**found, "next_log_prob": shares[0]}
+    at_shifts = [_at_shift(found, texts, shift) for shift in SHIFTS]
+    shares = [float(np.isfinite(one).mean()) if len(one) else 0.0 for one in at_shifts]
+    warn_of_shift(path, shares, len(at_shifts[0]))
+    return {**found, "next_log_prob": at_shifts[0]}
 
 
 @dataclass(frozen=True)
@@ -354,15 +355,3 @@ def _at_shift(arrays: dict[str, NDArray[Any]], texts: NDArray[np.int64], shift: 
     found = np.where(hits, arrays["log_probs"], -np.inf).max(axis=1, initial=-np.inf)
     least = float(np.finfo("f2").min)
     return np.where(np.isfinite(found), found.clip(least, 0), np.nan)
-
-
-def _warn_of_shift(path: Path, at_shifts: list[NDArray[np.float64]]) -> None:
-    after, *others = (float(np.isfinite(found).mean()) if len(found) else 0.0 for found in at_shifts)
-    if len(at_shifts[0]) >= _TELLING and after < max(others):
-        what = "the token itself" if others[0] >= others[1] else "the token after the next"
-        warnings.warn(
-            f"{path}: the next token is among the outputs of a row in {after:.0%} of positions, and {what} in "
-            f"{max(others):.0%}: rows that are shifted, or of other texts?",
-            CacheWarning,
-            stacklevel=3,
-        )

@@ -16,6 +16,7 @@ from decant.cache.encodings.ids import pack_ids
 from decant.cache.errors import CacheWarning, ValueRefusedError
 from decant.cache.manifest import Manifest
 from decant.cache.positions import Positions
+from decant.cache.shifted_rows import shares_at_shifts, warn_of_shift
 from decant.cache.source import ROWS, sample_chunks
 from decant.cache.store.local import Store
 from decant.cache.writer import LogitCacheWriter
@@ -23,6 +24,7 @@ from decant.cache.writer import LogitCacheWriter
 _DECODED = 1 << 23  # logits in memory at once
 _READ = {"ids", "log_probs", "log_tail", "log_sum_exp", "temperatures", "labels"}
 _READ |= {"lengths", "next_log_prob", "tokens", "token_lengths", "places"}
+_LEAST = -65_504.0  # the least float16: a probability of 0 all the same
 _DIGESTED = 1 << 20  # values that are copied at once
 _OF_POSITIONS = ("tokens", "token_lengths", "places", "next_log_prob")
 _ROUNDING = 2e-3  # of a mass, from log-probabilities in float16
@@ -94,6 +96,7 @@ def import_rows(
             f"{ids.dtype} and {log_probs.shape} {log_probs.dtype}"
         )
     encoding = Sparse(ids.shape[2], _temperatures(arrays))
+    _require_log_probs(log_probs)
     left = []
     path = _publish(
         store,
@@ -154,6 +157,8 @@ def _publish(
         encoding={**encoding.identity, "teacher_precision": "unknown"},
         positions=of,
     )
+    if of is not None and of.tokens is not None and predicts == "next":
+        _warn_of_shift(arrays, of)
     with store.building(manifest) as path:
         found = store.find(manifest)
         if found is not None:
@@ -162,6 +167,12 @@ def _publish(
             for view in range(views):
                 write(writer, view)
             return writer.publish()
+
+
+def _warn_of_shift(arrays: Mapping[str, ArrayLike], of: Positions) -> None:
+    """Where nothing else says what was given to the tokens that follow; else `publish` looks at that."""
+    if "ids" in arrays and "next_log_prob" not in arrays:
+        warn_of_shift("ids", *shares_at_shifts(_rows_of(arrays, "ids")[0], of), stacklevel=5)
 
 
 def _temperatures(arrays: Mapping[str, ArrayLike]) -> tuple[float, ...]:
@@ -213,7 +224,7 @@ def _write_view(
         at = lengths.rows(samples)
         order = np.argsort(-log_probs[view, at], axis=1, kind="stable")
         kept = np.take_along_axis(ids[view, at], order, 1)
-        likely = np.take_along_axis(log_probs[view, at], order, 1).astype("<f2")
+        likely = np.take_along_axis(log_probs[view, at], order, 1).clip(_LEAST, None).astype("<f2")
         _require_outputs(kept, manifest.num_outputs, at)
         tail, whole = _beside(arrays, encoding, likely, at, view)
         left += float(np.exp(tail[:, encoding.temperatures.index(1.0)]).sum())
@@ -265,6 +276,28 @@ def _digest(arrays: Mapping[str, ArrayLike]) -> str:
     return digest.hexdigest()
 
 
+def _require_log_probs(log_probs: NDArray[np.floating]) -> None:
+    """Raises ValueRefusedError for (V, P, k) that are no log-probabilities, saying what they may be instead."""
+    for view, rows in enumerate(log_probs):
+        for first in range(0, len(rows), ROWS):
+            bad = np.flatnonzero(~(rows[first : first + ROWS] <= 0).all(axis=1))
+            if not len(bad):
+                continue
+            row = first + int(bad[0])
+            wrong = rows[row][~(rows[row] <= 0)][0]
+            hint = ""
+            if not np.isnan(wrong):
+                hint = (
+                    "; these are probabilities: give their logarithms"
+                    if (rows[first : first + ROWS] >= 0).all() and (rows[first : first + ROWS] <= 1).all()
+                    else "; of raw logits take the logarithm of the softmax of all outputs"
+                )
+            of_view = f", view {view}" if len(log_probs) > 1 else ""
+            raise ValueRefusedError(
+                f"log_probs: row {row:,}{of_view}: expected numbers of 0 or below, found {wrong:.4g}{hint}"
+            )
+
+
 def _require_outputs(ids: NDArray[np.integer], num_outputs: int, rows: NDArray[np.int64]) -> None:
     bad = np.flatnonzero(((ids < 0) | (ids >= num_outputs)).any(axis=1))
     if len(bad):
@@ -303,7 +336,10 @@ def _rows_of(arrays: Mapping[str, ArrayLike], name: str, inner: int = 3) -> NDAr
     """An array (V, P, …) of so many axes; one without views is of one."""
     if name not in arrays:
         raise ValueRefusedError(f"{name}: missing; there are {', '.join(sorted(arrays)) or 'no arrays'}")
-    found = np.asarray(arrays[name])
+    try:
+        found = np.asarray(arrays[name])
+    except ValueError:
+        raise ValueRefusedError(f"{name}: expected rows of one length, found lists of several") from None
     found = found[None] if found.ndim == inner - 1 else found
     if found.ndim != inner:
         raise ValueRefusedError(f"{name}: expected {inner - 1} or {inner} axes, found {found.shape}")

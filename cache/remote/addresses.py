@@ -12,6 +12,7 @@ from decant.cache.errors import RemoteError
 from decant.cache.io.redaction import HIDDEN, redacted
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_ONE_SLASH = re.compile(r"(s3|gs|hf|https?|memory):/(?!/)", re.IGNORECASE)
 _WEB = ("http", "https")
 _ENDPOINTS = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
@@ -21,12 +22,23 @@ _ENDPOINTS = {
 
 
 def is_url(name: str | os.PathLike[str]) -> bool:
-    """Whether a name is an address, as `s3://bucket/caches`, and no path.
+    """Whether a name is an address, as `s3://bucket/caches`, and no path. Raises RemoteError for an address that has
+    lost a slash, as in a `pathlib.Path`, which would be taken for a folder here.
 
     >>> is_url("s3://team/caches"), is_url("caches/x.h5"), is_url("C:/caches")
     (True, False, False)
+    >>> from pathlib import Path
+    >>> is_url(Path("s3://team/caches"))
+    Traceback (most recent call last):
+        ...
+    decant.cache.errors.RemoteError: s3:/team/caches: one slash is missing; write s3://team/caches, and no Path of it
     """
-    return _URL.match(os.fspath(name)) is not None
+    text = os.fspath(name)
+    if (found := _ONE_SLASH.match(text)) and not os.path.lexists(f"{found[1]}:"):
+        whole = redacted(f"{found[1]}://{text[found.end() :]}")
+        shown = whole.replace("://", ":/", 1)
+        raise RemoteError(f"{shown}: one slash is missing; write {whole}, and no Path of it")
+    return _URL.match(text) is not None
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,11 @@ def make_room(needed: int, keep: Path, shown: str) -> None:
             f"{keep.parent}: {shown} needs {needed:,} bytes, {free:,} are free on the disk; free some, or let "
             "DECANT_CACHE_HOME name a folder of another disk"
         )
+    if needed > most:
+        raise StorageError(
+            f"{keep.parent}: {shown} needs {needed:,} bytes, more than the {most:,} that all copies may take; raise "
+            "DECANT_CACHE_LIMIT"
+        )
     if total + needed > most:
         raise StorageError(
             f"{keep.parent}: {shown} needs {needed:,} bytes; copies take {total:,} of the {most:,} that they may, "

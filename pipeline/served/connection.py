@@ -148,14 +148,17 @@ class Connection:
         return self._content(response, content)
 
     def _connected(self) -> http.client.HTTPConnection:
-        if self._left():
-            raise ServerError(f"{self.url}: nobody waits for its answer any more")
-        if self._open is None:
+        connection = self._open
+        if connection is None:
             kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-            self._open = kind(self._host, self._port, timeout=self._timeout)
-        if self._open.sock is not None:
-            self._open.sock.settimeout(self._timeout)
-        return self._open
+            connection = self._open = kind(self._host, self._port, timeout=self._timeout)
+        if connection.sock is None:
+            connection.connect()
+        connection.sock.settimeout(self._timeout)
+        if self._left():  # what is left while it connects has no socket yet that `close` could end
+            self.close()
+            raise ServerError(f"{self.url}: nobody waits for its answer any more")
+        return connection
 
     def _read(
         self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, until: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from threading import Thread
@@ -13,7 +14,7 @@ Answer = TypeVar("Answer", covariant=True)
 Asked = TypeVar("Asked")
 Given = TypeVar("Given")
 _WAITING = 2  # for each thread: one that it works at, and the next
-_PATIENCE = 2.0  # seconds, for a thread to notice that it is not needed any more
+_PATIENCE = 2.0  # seconds, for all threads to notice that they are not needed any more
 
 
 class Asker(Protocol[Item, Answer]):
@@ -67,6 +68,7 @@ def in_threads(
         for ask in askers:
             todo.put([])
             ask.close()
+        until = time.monotonic() + _PATIENCE
         for thread in threads:
             if thread.is_alive():
-                thread.join(_PATIENCE)
+                thread.join(max(0.0, until - time.monotonic()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -105,13 +106,15 @@ class Sweep:
         """The recipe of a trial, as it is repeated by `decant student`."""
         return overridden(self.recipe, overrides_of(self.space, values))
 
-    def baseline_rate(self, best: Recipe) -> Range:
-        """Where the learning rate of the labels-only students is searched: where the student's was, or around it."""
+    def baseline_rate(self, best: Recipe, ended: Collection[float]) -> Range:
+        """Where the learning rate of the labels-only students is searched: where the student's was, or around it. Of a
+        list those that a trial has ended with count: from one that diverges on, nearly all of a range may diverge.
+        """
         rate = next((setting for setting in self.space if setting.path == "student.lr"), None)
         if isinstance(rate, Range):
             return rate
-        found = [float(value) for value in rate.values] if isinstance(rate, Choices) else []
-        if len(set(found)) > 1:
+        found = {float(value) for value in rate.values} & set(ended) if isinstance(rate, Choices) else set()
+        if len(found) > 1:
             return Range("student.lr", min(found), max(found), log=True)
         lr = best.settings.student.lr
         return Range("student.lr", lr / _AROUND, lr * _AROUND, log=True)

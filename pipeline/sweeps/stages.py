@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from decant.cache import CacheError
 from decant.pipeline.config.recipe import Recipe, overridden
@@ -91,8 +91,9 @@ class Stages:
         """Runs every search; returns the best settings, and those of the baseline. Raises
         PipelineError where no trial of one has come to an end, and whatever concerns all trials alike.
         """
-        best = self._best_of(self.choose_students())
-        baseline = self._best_of(self._choose_baseline(best)) if self.sweep.has_baseline else None
+        students = self.choose_students()
+        best = self._best_of(students)
+        baseline = self._best_of(self._choose_baseline(best, students)) if self.sweep.has_baseline else None
         fresh = self._fresh(best, baseline)
         self._run(fresh)
         return best, baseline
@@ -142,9 +143,14 @@ class Stages:
             prunes=prunes,
         )
 
-    def _choose_baseline(self, best: Recipe) -> Stage:
+    def _choose_baseline(self, best: Recipe, students: Stage) -> Stage:
         """The search over the learning rate of labels-only students that are like the best in all else."""
-        sweep, rate = self.sweep, self.sweep.baseline_rate(best)
+        ended = [
+            students.student(students.search.values(trial))[0].settings.student.lr
+            for trial in students.search.trials
+            if trial.state == TrialState.COMPLETE
+        ]
+        sweep, rate = self.sweep, self.sweep.baseline_rate(best, ended)
         seed = best.settings.student.seed
         plan = SearchPlan(
             f"baseline-{_digest(best)}",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from decant.cache import FormatError, LogitCache, LogitCacheWriter, Manifest, ValueRefusedError
 from decant.cache.encodings import Sparse, draws
-from decant.cache.encodings.draws import systematic, uniforms
+from decant.cache.encodings.draws import systematic, thresholds, uniforms
 from tests.cache.test_compact import SAMPLES, logits_of_any_kind, softmax, teacher
 
 
@@ -223,3 +223,17 @@ def test_a_cache_of_draws_is_read_as_its_estimate(tmp_path: Path) -> None:
     np.testing.assert_allclose(softmax(cache.logits(slice(None)), 1.0), estimates, atol=1e-5)
     assert (cache.logits(slice(None)).argmax(1) == logits.argmax(1))[rows.certain > 0].all()
     assert np.array_equal(cache.logits(3), cache.logits([3])[0])
+
+
+@pytest.mark.parametrize("head", [0, 3])
+def test_as_few_are_certain_as_can_be(head: int) -> None:
+    """Those that m ≥ τ makes certain, and no others: of one more the rest would be drawn from fewer places."""
+    random = np.random.default_rng(5)
+    masses = -np.sort(-random.dirichlet(np.full(40, 0.2), 300), axis=1)
+    certain, tau = thresholds(masses[:, :12], masses[:, 12:].sum(1), head)
+    for row, h, limit in zip(masses, certain, tau, strict=True):
+        first = next(h for h in range(head, 13) if h == 12 or row[h] < row[h:].sum() / (12 - h))
+        assert h == first
+        assert limit == pytest.approx(0 if h == 12 else row[h:].sum() / (12 - h))
+        assert np.minimum(1, row[head:] / limit).sum() == pytest.approx(12 - head) or h == 12
+    assert len(np.unique(certain)) > 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,11 @@ good = {"ids": [[0, 1]], "log_probs": [[-1.0, -2.0]]}
         ({"ids": [0, 1]}, "ids: expected 2 or 3 axes"),
         ({"ids": [[0.0, 1.0]]}, "ids and log_probs: expected"),
         ({"log_probs": [[-1.0]]}, "ids and log_probs: expected"),
-        ({"log_probs": [[0.5, -1.0]]}, "log_probs: row 0: their probabilities sum to"),
-        ({"log_probs": [[np.nan, -1.0]]}, "log_probs: row 0: their probabilities sum to nan"),
+        ({"log_probs": [[0.5, -1.0]]}, "log_probs: row 0: expected numbers of 0 or below, found 0.5"),
+        ({"log_probs": [[np.nan, -1.0]]}, "log_probs: row 0: expected numbers of 0 or below, found nan"),
+        ({"log_probs": [[0.6, 0.2]]}, "found 0.6; these are probabilities: give their logarithms"),
+        ({"log_probs": [[7.5, -2.0]]}, "found 7.5; of raw logits take the logarithm of the softmax"),
+        ({"ids": [[1, 2], [3]]}, "ids: expected rows of one length, found lists of several"),
         ({"log_probs": [[-0.1, -0.2]]}, "log_probs: row 0: their probabilities sum to 1.7"),
         ({"log_tail": [[-5.0]]}, "head and tail do not add up to 1"),
         ({"lengths": [2]}, "lengths: of 2 positions, and there are 1 rows"),
@@ -179,3 +183,28 @@ def test_the_commands_say_what_rows_do_not(tmp_path: Path) -> None:
     path = import_rows(Store(tmp_path), rows, num_outputs=8, teacher={}, data={"name": "toy"})
     exported = decant("cache", "export", path, "logits.npy", cwd=tmp_path)
     assert "has what students see of that at T = 1; a .npz file has the rows as they are" in exported.stderr
+
+
+def test_a_share_of_nothing_is_stored_as_such(tmp_path: Path) -> None:
+    """Of masked outputs, or of values that two bytes cannot hold."""
+    rows = {"ids": [[0, 3], [1, 2]], "log_probs": [[0.0, -np.inf], [-0.5, -1e30]]}
+    path = import_rows(Store(tmp_path), rows, num_outputs=5, teacher={"network": "x"}, data={"name": "y"})
+    found = LogitCache.open(path).rows([0, 1])
+    np.testing.assert_allclose(np.exp(found.log_probs), [[1.0, 0.0], [0.6065, 0.0]], atol=1e-3)
+    assert LogitCache.open(path).verify() == []
+
+
+@pytest.mark.parametrize(
+    ("by", "said"), [(1, None), (0, "the token itself"), (2, "the token after the next")]
+)
+def test_rows_that_are_about_other_tokens_are_doubted(by: int, said: str | None, tmp_path: Path) -> None:
+    tokens = np.random.default_rng(0).integers(0, 100, 90)
+    own = np.roll(tokens, -by)[:, None]
+    rows = {"ids": np.concatenate([own, own + 100], 1), "log_probs": np.log([[0.6, 0.2]] * 90)}
+    given = {**rows, "tokens": tokens, "lengths": [40, 50]}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        import_rows(Store(tmp_path), given, num_outputs=200, teacher={"network": "x"}, data={"name": "y"})
+    assert [said in str(one.message) for one in caught if "shifted" in str(one.message)] == (
+        [True] if said else []
+    )

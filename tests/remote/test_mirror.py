@@ -115,6 +115,12 @@ def test_a_disk_without_room_is_an_error_before_anything_is_fetched(
     monkeypatch.setattr(mirror.shutil, "disk_usage", lambda path: Full)
     with pytest.raises(StorageError, match=r"needs 245,800 bytes, 1,000 are free on the disk"):
         LogitCache.open(f"{url}/a.h5")
+    Full.free = 10**12
+    monkeypatch.setenv("DECANT_CACHE_LIMIT", "100KB")
+    with pytest.raises(
+        StorageError, match=r"needs 245,800 bytes, more than the 100,000 that all copies may take"
+    ):
+        LogitCache.open(f"{url}/a.h5")
     monkeypatch.setenv("DECANT_CACHE_LIMIT", "much")
     with pytest.raises(StorageError, match="DECANT_CACHE_LIMIT: expected a size as 200GB, found 'much'"):
         LogitCache.open(f"{url}/a.h5")
@@ -133,6 +139,15 @@ def test_unfinished_copies_are_leftovers_unless_they_are_read(tmp_path: Path) ->
 def test_a_name_leads_nowhere_else(name: str) -> None:
     with pytest.raises(RemoteError, match=r"the name of a file is expected|a part that is"):
         LogitCache.open(f"https://host/caches/{name}" if "%" in name else f"memory://store/{name}")
+
+
+def test_an_address_that_lost_a_slash_is_no_folder() -> None:
+    for wrong in (Path("s3://team/caches"), "gs:/team/caches", "https:/me:s3cr3t@host/x.h5"):
+        with pytest.raises(RemoteError, match=r"one slash is missing; write (s3|gs|https)://") as caught:
+            Store(wrong)
+        assert "s3cr3t" not in str(caught.value)
+    with pytest.raises(RemoteError, match="one slash is missing"):
+        LogitCache.open(Path("s3://team/caches/x.h5"))
 
 
 def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,31 @@ def test_answers_that_come_in_another_order_are_put_where_they_belong(
         )
         assert 2 <= server.most_at_once <= 7  # and one that compares
     require_same(cache, local)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_pass_and_make_the_file_of_one(network: Any, tmp_path: Path) -> None:
+    from tests.integrations.launching import TORCHRUN, launch
+
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys, decant.pipeline.language.batches as batches\n"
+        "from decant.encodings import Sparse\n"
+        "from decant.language import ServedTeacher, TokenSamples, cache_logits, tokenise\n"
+        "from decant.pipeline.language.served_pass import ServedPass\n"
+        "from tests.helpers import language\n"
+        "batches._BATCHES, write, wrote = 2, ServedPass._write, []\n"
+        "ServedPass._write = lambda *given: (wrote.append(len(given[2])), write(*given))\n"
+        "corpus = tokenise(language.sentences(300), language.tokenizer(), sys.argv[1] + '/texts')\n"
+        "cache_logits(ServedTeacher(sys.argv[2], concurrency=2), TokenSamples(corpus, max_length=64), "
+        "sys.argv[1] + '/c.h5', encoding=Sparse(head=16), tokens_per_batch=128)\n"
+        "print('wrote', sum(wrote), flush=True)\n"
+    )
+    with serving(network, "vllm") as server:
+        for folder, words in (("one", [sys.executable]), ("two", TORCHRUN)):
+            (tmp_path / folder).mkdir()
+            said = launch(*words, script, tmp_path / folder, server.url, cwd=tmp_path)
+            counts = [int(line.split()[1]) for line in said.splitlines() if line.startswith("wrote ")]
+            assert sum(counts) == 300, said
+            assert min(counts) > 0
+    assert (tmp_path / "one/c.h5").read_bytes() == (tmp_path / "two/c.h5").read_bytes()
