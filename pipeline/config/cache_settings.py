@@ -20,8 +20,8 @@ class EncodingSettings(Section):
 
     kind: Literal["dense", "dense-u8", "sparse", "hidden"]
     """ "dense-u8" is a byte for each logit, on a scale of its row; "sparse" is the largest logits of a row, and the
-    mass of all others at each temperature that a student may use; "dense" is every logit in `dtype`. "hidden", of a
-    language model alone, is what its head is applied to, and the head once: exact at every temperature.
+    mass of all others at each temperature that a student may use. Of a language model alone: "dense", every logit in
+    `dtype`; "hidden", what its head is applied to, and the head once: exact at every temperature.
     """
     head: Annotated[int, Field(ge=0, lt=2**16)] | None = None
     """Of sparse: how many of the largest logits of a row are kept, at most the number of classes; None is 64, or 0

@@ -47,7 +47,7 @@ def misfits(settings: Settings) -> Iterator[str]:
     sections = {"teacher": settings.teacher, "knowledge": settings.knowledge, "student": settings.student}
     if not of_tokens:
         only = 'is of a language model, data.name = "tokens"; leave it out'
-        if encoding is not None and (encoding.kind == "hidden" or encoding.views is not None):
+        if encoding is not None and (encoding.kind in ("dense", "hidden") or encoding.views is not None):
             yield f"cache.encoding.{'views' if encoding.kind == 'sparse' else 'kind'}: {only}"
         if settings.cache.tokens_per_batch is not None:
             yield f"cache.tokens_per_batch: {only}"

@@ -238,10 +238,10 @@ def test_means_of_what_was_left_out_are_not_made_up(folder: Path, tmp_path: Path
         ("{kind='sparse', draws=0}", "cache.encoding.draws: expected a whole number at least 1"),
         ("{kind='sparse', seed=3}", "cache.encoding.seed: is of draws"),
         ("{kind='dense-u8', draws=3}", 'cache.encoding.draws: belongs to kind = "sparse"'),
-        ("{kind='dense'}", "cache.encoding.kind: expected one of dense-u8, sparse"),
+        ("{kind='dense'}", "cache.encoding.kind: is of a language model"),
         ("{}", "cache.encoding.kind: missing"),
         ("3", "cache.encoding: expected a table"),
-        ("float16", "cache.encoding.kind: expected one of dense-u8, sparse"),
+        ("float16", "cache.encoding.kind: expected one of dense, dense-u8, sparse, hidden"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(folder: Path, setting: str, says: str) -> None:
