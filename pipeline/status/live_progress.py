@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from dataclasses import dataclass
+import time
+from collections import deque
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +17,7 @@ from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import epoch_seconds
 
 _SHOWN_WRITERS = 8
+_PACE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,39 @@ class Progress:
     total: int
     unit: Literal["epochs", "rows", "trials"]
     seconds_left: float | None = None
-    """Estimated from the median of the epochs so far; None if there is no estimate."""
+    """Estimated from the median of the epochs so far, or the pace of rows; None if there is no estimate."""
     seed: int | None = None
     """The seed of the student that is being trained."""
+
+
+class Pace:
+    """How fast the rows of unfinished caches come, whoever writes them: from one look at them to the next.
+
+    >>> pace, path = Pace(), Path("digits.h5")
+    >>> looks = [(0.0, 100), (2.0, 200), (3.0, 200), (4.0, 300)]
+    >>> [pace.with_seconds_left(path, Progress(done, 1000, "rows"), now).seconds_left for now, done in looks]
+    [None, 16.0, 16.0, 14.0]
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, deque[tuple[float, int]]] = {}
+
+    def with_seconds_left(self, path: Path, progress: Progress, now: float | None = None) -> Progress:
+        """Adds how long the rest takes, at the pace of the last minute or so; nothing at the first look. now: seconds,
+        by default of `time.monotonic`.
+        """
+        now = time.monotonic() if now is None else now
+        seen = self._seen.setdefault(path, deque())
+        if seen and progress.done < seen[-1][1]:  # begun anew
+            seen.clear()
+        if not seen or progress.done > seen[-1][1]:
+            seen.append((now, progress.done))
+        while len(seen) > 2 and seen[-1][0] - seen[1][0] >= _PACE_SECONDS:
+            seen.popleft()
+        (since, before), (last, done) = seen[0], seen[-1]
+        if done == before:
+            return progress
+        return replace(progress, seconds_left=(progress.total - done) * (last - since) / (done - before))
 
 
 def epoch_progress(folder: Path, total: int, seed: int | None = None) -> Progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from decant.cache import CacheError, LogitCache, MismatchError
@@ -13,6 +13,7 @@ from decant.pipeline.phases.any_recipe import cache_key, open_given_caches
 from decant.pipeline.phases.kinds import RecipePlan
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.runs.result import Kind, Result, find_results
+from decant.pipeline.status.live_progress import Pace
 from decant.pipeline.status.outdated import Outdated, nearest_cache, nearest_students, nearest_teacher
 from decant.pipeline.status.phase_state import (
     Phase,
@@ -46,6 +47,7 @@ class Overview:
     """The phases of a plan, which may be asked for again and again; its data are read once."""
 
     plan: RecipePlan
+    pace: Pace = field(default_factory=Pace, compare=False)
 
     def phases(self) -> tuple[Phase, ...]:
         """Every phase, in the order in which they are made, and the sweeps. Raises DataError and RecipeError."""
@@ -89,7 +91,7 @@ class Overview:
         if not teacher.results:
             return mark_stale(phase, outdated, teacher)
         manifest = self.plan.manifest_of(teacher.results[0])
-        return mark_stale(with_cache(phase, self.plan.store, manifest), outdated)
+        return mark_stale(with_cache(phase, self.plan.store, manifest, self.pace), outdated)
 
     def _held_out(self, plan: RecipePlan, teacher: Phase) -> Phase:
         """The cache that students of tokens are measured with."""
@@ -97,7 +99,7 @@ class Overview:
         phase = Phase(f"cache of {plan.part}", "cache-logits")
         if not teacher.results:
             return phase
-        return with_cache(phase, plan.store, plan.manifest_of(teacher.results[0]))
+        return with_cache(phase, plan.store, plan.manifest_of(teacher.results[0]), self.pace)
 
     def _given(self, name: str) -> Phase:
         """A file of `cache.from`: whether it opens, and is of these data and views."""

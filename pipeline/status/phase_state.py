@@ -15,7 +15,7 @@ from decant.pipeline.runs.folders import seed_folder
 from decant.pipeline.runs.locks import holder
 from decant.pipeline.runs.result import RESULT, Result, load_result
 from decant.pipeline.runs.saved_recipe import RECIPE
-from decant.pipeline.status.live_progress import Progress, epoch_progress, row_progress, row_writers
+from decant.pipeline.status.live_progress import Pace, Progress, epoch_progress, row_progress, row_writers
 from decant.pipeline.status.outdated import Outdated
 
 State = Literal["done", "running", "interrupted", "stale", "damaged", "missing"]
@@ -94,8 +94,10 @@ def with_students(phase: Phase, folder: Path, seeds: Sequence[int], total: int) 
     )
 
 
-def with_cache(phase: Phase, store: Store, manifest: Manifest) -> Phase:
-    """Adds the state of the cache with this manifest in the store."""
+def with_cache(phase: Phase, store: Store, manifest: Manifest, pace: Pace | None = None) -> Phase:
+    """Adds the state of the cache with this manifest in the store; with the time left where `pace` knows of earlier
+    looks at it.
+    """
     path = store.path(manifest)
     try:
         unfinished = row_progress(
@@ -110,6 +112,8 @@ def with_cache(phase: Phase, store: Store, manifest: Manifest) -> Phase:
     if unfinished is None:
         return replace(phase, path=path)
     progress, running = unfinished
+    if pace is not None and running:
+        progress = pace.with_seconds_left(path, progress)
     state: State = "running" if running else "interrupted"
     return replace(
         phase, path=path, state=state, progress=progress, holder=row_writers(path) if running else None

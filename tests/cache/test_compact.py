@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import scipy.special
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -247,3 +248,24 @@ def test_another_process_reads_for_the_same_temperature(tmp_path: Path) -> None:
     again = pickle.loads(pickle.dumps(cache))
     assert again.temperature == 4.0
     assert np.array_equal(again.logits(slice(None)), cache.logits(slice(None)))
+
+
+def test_a_mass_that_underflows_keeps_its_logarithm() -> None:
+    """Of a teacher that is surer than float64 tells from certainty."""
+    logits = np.array([[0.0, -2000.0, -2001.0, -2100.0]])
+    stats = Sparse(1, (1.0, 4.0)).encode(logits, np.array([0]), 0)["stats"][0]
+    at_each = [scipy.special.logsumexp(logits[0, 1:] / temperature) for temperature in (1.0, 4.0)]
+    np.testing.assert_allclose(stats[1:], at_each, rtol=1e-6)
+
+
+def test_between_declared_temperatures_the_middle_of_the_bounds_is_taken() -> None:
+    encoding = Sparse(2, (1.0, 4.0))
+    rows = encoding.rows(encoding.encode(teacher(10, seed=3), np.arange(10), 0))
+    outputs = teacher(10, seed=3).shape[1]
+    least, most = encoding.log_tail_bounds(rows, outputs, 2.0)
+    assert (most - least > 0.01).all()
+    np.testing.assert_allclose(
+        encoding.interpolating().log_tail(rows, outputs, 2.0), (least + most) / 2, rtol=1e-12
+    )
+    with pytest.raises(MismatchError, match="temperature 2"):
+        encoding.log_tail(rows, outputs, 2.0)

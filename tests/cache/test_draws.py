@@ -237,3 +237,17 @@ def test_as_few_are_certain_as_can_be(head: int) -> None:
         assert limit == pytest.approx(0 if h == 12 else row[h:].sum() / (12 - h))
         assert np.minimum(1, row[head:] / limit).sum() == pytest.approx(12 - head) or h == 12
     assert len(np.unique(certain)) > 3
+
+
+@pytest.mark.parametrize("temperature", [0.25, 1.5, 8.0])
+def test_bounds_of_what_draws_leave_out_are_proven(temperature: float) -> None:
+    """What is left may be likelier than what was drawn, but not than the least certain one."""
+    logits = 2 * np.random.default_rng(2).normal(size=(400, 30))
+    encoding = Sparse(1, (1.0, 2.0), draws=5)
+    rows = encoding.rows(encoding.encode(logits, np.arange(400), 0))
+    p = np.exp(logits / temperature)
+    p /= p.sum(axis=1, keepdims=True)
+    np.put_along_axis(p, rows.ids.astype(np.intp), 0, axis=1)
+    least, most = encoding.log_tail_bounds(rows, 30, temperature)
+    assert (least - 5e-3 <= np.log(p.sum(axis=1))).all()
+    assert (np.log(p.sum(axis=1)) <= most + 5e-3).all()

@@ -40,7 +40,7 @@ def shown(*words: str | Path) -> Result:
     return CliRunner().invoke(decant, ["cache", *map(str, words)])
 
 
-@pytest.mark.parametrize("encoding", [Sparse(100, (1.0, 2.0)), Dense(), Sparse(10, draws=90)])
+@pytest.mark.parametrize("encoding", [Sparse(1, (1.0, 2.0)), Dense(), Sparse(10, draws=90)])
 def test_facts_are_those_of_the_softmaxes(encoding: Encoding, tmp_path: Path) -> None:
     cache = LogitCache.open(build(tmp_path / "a.h5", None, encoding))
     found, of = profile_positions(cache, limit=None), positions_of()
@@ -59,7 +59,7 @@ def test_facts_are_those_of_the_softmaxes(encoding: Encoding, tmp_path: Path) ->
         assert found.facts.certain is not None
         assert 10 <= found.facts.certain.min() <= found.facts.certain.max() <= 100
     else:
-        largest = -np.sort(-p, axis=1)[:, :100]
+        largest = -np.sort(-p, axis=1)[:, : encoding.head]
         as_one = np.concatenate([largest, (1 - largest.sum(1, keepdims=True)).clip(0)], axis=1)
         np.testing.assert_allclose(
             found.facts.entropy, scipy.stats.entropy(as_one, axis=1), rtol=1e-2, atol=1e-4

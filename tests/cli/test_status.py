@@ -16,10 +16,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from decant.cache import Store
+from decant.cache import LogitCacheWriter, Store
 from decant.pipeline.cli.main import decant as commands
 from decant.pipeline.cli.options import duration
 from decant.pipeline.phases.cache_logits import cache_logits
@@ -181,6 +182,36 @@ def test_ctrl_c_ends_watching_quietly(taught: Path) -> None:
     watching.send_signal(signal.SIGINT)
     _, said = watching.communicate(timeout=PATIENCE)
     assert (watching.returncode, said) == (0, "")
+
+
+def test_ranks_that_build_a_cache_are_watched_with_the_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = ("views.count=99", 'views.augment=[{op="flip"}]', "teacher.epochs=1")
+    planned = Plan.of(recipe(*views), tmp_path / "runs/digits", Store(tmp_path / "caches"))
+    make_teacher(planned, CPU)
+    watching = start("status", "--watch", "--every", "0.1", *words(*views), cwd=tmp_path)
+    assert watching.stdout is not None
+    of_cache = (said for said in watching.stdout if said.startswith("cache "))
+    assert " missing" in next(of_cache)
+    planned.store.prepare()
+    path, writers, said = planned.store.path(planned.manifest), [], ""
+    for rank in range(2):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", str(rank))
+        writers.append(LogitCacheWriter.join(path, planned.manifest))
+    for view in range(99):  # each a block
+        rows = np.arange(1437)
+        writers[view % 2].write(rows, np.zeros((1437, 10)), labels=rows % 10, view=view)
+        said = next(of_cache)
+        if " left" in said and "rank 1" in said:
+            break
+    for writer in writers:
+        writer.close()
+    watching.send_signal(signal.SIGINT)
+    watching.communicate()
+    of_ranks = r"about [^,]+ left, rank 0: [\d,]+ rows, rank 1: [\d,]+ rows$"
+    assert re.match(rf"cache +running +[\d,]+ of 142,263 rows, {of_ranks}", said), said
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from decant.pipeline.ranks.job import join
+from decant.pipeline.ranks.process_group import process_group
 from decant.pipeline.runs.saved_network import WEIGHTS
 from decant.pipeline.training.epoch_log import read_epochs
+from tests.helpers.processes import wait_until
 from tests.helpers.small import VIEWS, build_cache
 from tests.ranks import phase_two
 from tests.ranks.forked import run_forked
@@ -108,3 +116,28 @@ def test_ranks_choose_epochs_by_the_same_figures(tmp_path: Path) -> None:
     run_forked(2, phase_two.choose, tmp_path, folder=tmp_path)
     one, other = (json.loads((tmp_path / f"chosen-by-{rank}.json").read_text()) for rank in range(2))
     assert one == other
+
+
+def wait_for_the_group(folder: Path) -> None:
+    """Rank 1 never comes to the process group, for which rank 0 waits; it is sent SIGTERM meanwhile."""
+    job = join()
+    assert job is not None
+    if job.rank == 1:
+        wait_until((folder / "ended").exists)
+        return
+
+    def end(*given: object) -> None:
+        raise SystemExit
+
+    signal.signal(signal.SIGTERM, end)
+    Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    started = time.monotonic()
+    with pytest.raises(SystemExit), process_group(job, torch.device("cpu")):
+        pass
+    (folder / "ended").write_text(str(time.monotonic() - started))
+
+
+def test_a_rank_that_waits_for_the_process_group_hears_signals(tmp_path: Path) -> None:
+    """The call that begins the group does not, for as long as ranks may take to come."""
+    run_forked(2, wait_for_the_group, tmp_path, folder=tmp_path)
+    assert float((tmp_path / "ended").read_text()) < 30

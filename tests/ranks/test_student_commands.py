@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from decant.pipeline.runs.result import RESULT
 from decant.pipeline.runs.saved_network import WEIGHTS
 from decant.pipeline.training.epoch_log import METRICS
 from tests.helpers.commands import decant_anew, only, refused, succeed
-from tests.helpers.processes import PATIENCE, wait_until
+from tests.helpers.processes import PATIENCE, ROOT, wait_until
 from tests.helpers.small import VIEWS, build_cache
-from tests.ranks.torchrun import run_ranks, said, start_ranks
+from tests.ranks.torchrun import environment, run_ranks, said, start_ranks
 
 MLP = ("student.network=mlp", "student.batch_size=205", "student.lr=0.002", "teacher.network.width=4")
 
@@ -98,6 +99,19 @@ def test_a_killed_rank_ends_the_job_with_one_line_and_other_ranks_go_on(tmp_path
     (one,), (other,) = weights(runs).values(), weights(tmp_path / "alone").values()
     furthest = max(float((one[name] - other[name]).abs().max()) for name in one)  # type: ignore[operator]
     assert furthest < 1e-4
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(200, marks=pytest.mark.slow)])
+def test_students_of_ranks_that_are_killed_at_random_moments_are_those_of_one_process(
+    tmp_path: Path, kills: int
+) -> None:
+    """By seeds bit for bit, by all ranks up to rounding; also with another number of ranks after each kill."""
+    script = [sys.executable, "-m", "tests.helpers.killing_students", tmp_path, kills, 1]
+    done = subprocess.run(
+        [*map(str, script)], capture_output=True, text=True, check=False, cwd=ROOT, env=environment()
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(rf"^{kills} kills, \d+ times finished; by seeds 0\.0, ", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.slow
