@@ -13,16 +13,20 @@ from decant.pipeline.support.plugins import optional
 
 
 def load_tokenizer(name: str, subject: str = "tokenizer") -> Any:
-    """A tokenizer by folder or by its name on the hub; no code of it is run. subject: what a message begins with.
+    """A tokenizer by folder, .gguf file or name on the hub; no code of it is run. subject: what a message begins with.
 
     Raises DataError.
     """
     transformers = optional("transformers", "text", DataError)
+    given = Path(name)
+    folder, options = (
+        (str(given.parent), {"gguf_file": given.name}) if given.suffix == ".gguf" else (name, {})
+    )
     try:
-        for path in sorted(Path(name).iterdir()) if Path(name).is_dir() else ():
+        for path in sorted(given.iterdir()) if given.is_dir() else ():
             if not path.is_dir():
                 require_file(path)  # the library would wait for a pipe
-        return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
     except Exception as error:  # a damaged folder ends in any error of the library
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{subject} {name!r}: cannot be loaded ({reason})") from None

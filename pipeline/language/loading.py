@@ -33,6 +33,12 @@ def load_causal(name: str, dtype: str = "auto") -> Loaded:
 
     Raises ModelError where there is none, or it has no language-model head; WeightsError, DataError.
     """
+    network = load_causal_network(name, dtype)
+    return Loaded(network, load_tokenizer(name))
+
+
+def load_causal_network(name: str, dtype: str = "auto") -> nn.Module:
+    """The network of `load_causal` alone: its folder needs no tokenizer. Raises ModelError and WeightsError."""
     transformers = optional("transformers", "text", ModelError)
     path = Path(name)
     for file in sorted(path.iterdir()) if path.is_dir() else ():
@@ -59,12 +65,8 @@ def load_causal(name: str, dtype: str = "auto") -> Loaded:
             f"{name}: {lacking} is not among its weights, and would be random: it has no language-model head, or is "
             "another network"
         )
-    tokenizer = (
-        transformers.AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
-        if path.suffix == _GGUF
-        else load_tokenizer(name)
-    )
-    return Loaded(network.eval(), tokenizer)
+    evaluated: nn.Module = network.eval()
+    return evaluated
 
 
 def _require_gguf(name: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from decant.language import load_causal
+from decant.language import load_causal, load_tokenizer
 from decant.pipeline.errors import DataError, ModelError, WeightsError
 from tests.helpers import language
 
@@ -52,6 +52,15 @@ def test_a_folder_without_a_tokenizer_is_refused(saved: Path) -> None:
         path.unlink()
     with pytest.raises(DataError, match=r"tokenizer .* cannot be loaded"):
         load_causal(str(saved))
+
+
+def test_the_tokenizer_of_a_gguf_file_is_read_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "transformers.AutoTokenizer.from_pretrained", lambda name, **options: asked.update(options, name=name)
+    )
+    load_tokenizer("models/net.gguf")
+    assert (asked["name"], asked["gguf_file"]) == ("models", "net.gguf")
 
 
 def test_what_reads_gguf_is_named_where_it_is_missing(

@@ -14,7 +14,7 @@ from decant.cache import Hidden
 from decant.pipeline.config.language_settings import CUT
 from decant.pipeline.errors import WeightsError
 from decant.pipeline.language.head import CausalModel
-from decant.pipeline.language.loading import load_causal
+from decant.pipeline.language.loading import load_causal_network
 from decant.pipeline.language.students import take_layers
 from decant.pipeline.networks.causal import ELSEWHERE, specify_causal
 from decant.pipeline.networks.spec import NetworkSpec
@@ -50,7 +50,7 @@ def initial_weights(plan: LanguagePlan, spec: NetworkSpec) -> Callable[[nn.Modul
         return lambda network: take_layers(network, load_teacher(teacher), layers)
     if spec.name.startswith(ELSEWHERE):
         name = spec.name.removeprefix(ELSEWHERE)
-        return lambda network: _take(network, load_causal(name, "float32").network, name)
+        return lambda network: _take(network, load_causal_network(name, "float32"), name)
     return None
 
 
@@ -62,7 +62,7 @@ def load_teacher(teacher: Result) -> nn.Module:
     if (teacher.folder / WEIGHTS).exists() or not teacher.network.name.startswith(ELSEWHERE):
         return load_network(teacher)
     name = teacher.network.name.removeprefix(ELSEWHERE)
-    network = load_causal(name).network
+    network = load_causal_network(name)
     if weights_sha256(network.state_dict()) != teacher.weights_sha256:
         raise WeightsError(
             f"{name}: has other weights than when it was taken for {teacher.folder}: delete that folder and run the "

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import torch
 
-from decant.pipeline.corpus import tokenizer_identity
-from decant.pipeline.errors import ModelError
-from decant.pipeline.language.loading import load_causal
+from decant.pipeline.corpus import load_tokenizer, tokenizer_identity
+from decant.pipeline.errors import DataError, ModelError
+from decant.pipeline.language.loading import load_causal_network
 from decant.pipeline.networks.build import num_parameters
 from decant.pipeline.networks.causal import ELSEWHERE
 from decant.pipeline.networks.weights import weights_sha256
@@ -21,6 +20,7 @@ from decant.pipeline.phases.together import compare_data, join_ranks, training_g
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_recipe import save_recipe
+from decant.pipeline.support.notices import say
 from decant.pipeline.tracking.log_to import LogTo
 
 
@@ -60,8 +60,8 @@ def _taken(plan: LanguagePlan, device: torch.device) -> Result:
         if found is not None:
             return found
         started, spec = time.perf_counter(), teacher_spec(plan)
-        network, own = load_causal(spec.name.removeprefix(ELSEWHERE))
-        _require_own_tokens(plan, own)
+        network = load_causal_network(spec.name.removeprefix(ELSEWHERE))
+        _require_own_tokens(plan)
         state = network.state_dict()
         save_recipe(plan.teacher_folder, plan.recipe)
         result = Result(
@@ -82,8 +82,21 @@ def _taken(plan: LanguagePlan, device: torch.device) -> Result:
         return result
 
 
-def _require_own_tokens(plan: LanguagePlan, own: Any) -> None:
-    """Raises ModelError where texts are not of the tokens that the teacher was trained on."""
+def _require_own_tokens(plan: LanguagePlan) -> None:
+    """Raises ModelError where texts are not of the tokens that the teacher was trained on. Of a folder without a
+    tokenizer that is not known, which is said.
+    """
+    name = plan.settings.teacher.network.name.removeprefix(ELSEWHERE)
+    if plan.settings.data.tokenizer is None:
+        return  # the texts are of its own
+    try:
+        own = load_tokenizer(name)
+    except DataError:
+        say(
+            f"warning: {name}: has no tokenizer that can be loaded, so data.tokenizer "
+            f"{plan.settings.data.tokenizer!r} is taken for the one that it was trained with"
+        )
+        return
     if tokenizer_identity(own)["vocabulary"] != tokenizer_identity(plan.data.tokenizer)["vocabulary"]:
         raise ModelError(
             f"data.tokenizer: {plan.settings.data.tokenizer!r} has another vocabulary than the teacher's own "
