@@ -219,7 +219,7 @@ def evaluate(recipe: Recipe, base: Path, store: Store, device: str, as_json: boo
         shown = formats(results[0].metrics)
         rows = [
             (
-                str(result.network),
+                result.network.short,
                 result.kind,
                 str(result.seed),
                 *(figure.text(result.metrics) for figure in shown),

@@ -19,6 +19,10 @@ KEPT_CLASSES = "kept_classes"
 """The argument that says which outputs of a network of more classes are kept: `{columns = [2, 5, 9], of = 10}`."""
 CAUSAL = "causal"
 """The argument that holds the whole configuration of a causal language model of the transformers library."""
+_FEW = 3
+"""Arguments that a table has room for: the configuration, which is not shown, and two others."""
+_SIZES = (("num_hidden_layers", "n_layer", "num_layers", "n_layers"), ("hidden_size", "n_embd", "d_model"))
+"""What configurations of the transformers library call the number of layers, and the size of a hidden state."""
 _RESERVED = ("num_classes", "input_shape", "vocabulary", "fetch", KEPT_CLASSES)
 
 
@@ -49,6 +53,23 @@ class NetworkSpec:
         if KEPT_CLASSES in self.args:
             shown.append(f"classes={self.num_classes} of {self.own_outputs}")
         return " ".join([self.name, *shown])
+
+    @property
+    def short(self) -> str:
+        """A name for tables: of a language model that more than two arguments describe, its layers and its width.
+
+        >>> args = {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+        >>> spec = NetworkSpec("llama", {**args, "causal": args}, num_classes=1024, input_shape=(64,), mean=(), std=())
+        >>> spec.short, str(spec)
+        ('llama (2 layers of 96)', 'llama hidden_size=96 num_hidden_layers=2 num_attention_heads=4')
+        """
+        config = self.args.get(CAUSAL)
+        if not isinstance(config, dict) or len(self.args) <= _FEW:
+            return str(self)
+        layers, width = (next((config[key] for key in keys if key in config), None) for keys in _SIZES)
+        if layers is None or width is None:
+            return str(self)
+        return f"{self.name} ({layers} layer{'' if layers == 1 else 's'} of {width})"
 
     @property
     def own_outputs(self) -> int:

@@ -36,7 +36,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        return str(self.first.network)
+        return self.first.network.short
 
     @property
     def kind(self) -> str:
@@ -220,7 +220,14 @@ def markdown_table(title: str, rows: Sequence[Row]) -> str:
         f"{_VALIDATION if are_validated(rows) else ''}"
         f"Milliseconds: batch 1; {', '.join(machines) or 'not measured'}."
     )
-    return "\n".join([*lines, "", note, *(f"\n{_plain(str(gain))}." for gain in gains(rows)), ""])
+    notes = [note, *map(_plain, descriptions(rows)), *(f"{_plain(str(gain))}." for gain in gains(rows))]
+    return "\n".join([*lines, "", "\n\n".join(notes), ""])
+
+
+def descriptions(rows: Sequence[Row]) -> list[str]:
+    """All arguments of each network whose name in a table is short."""
+    networks = [row.first.network for row in rows]
+    return list(dict.fromkeys(f"{one.short}: {one}." for one in networks if one.short != str(one)))
 
 
 def _plain(text: str) -> str:

@@ -15,7 +15,7 @@ from decant.cache import Store
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.report import Row, compare, format_cells, gains, learnt, rows_of
-from decant.pipeline.report.rows import markdown_table
+from decant.pipeline.report.rows import descriptions, markdown_table
 from decant.pipeline.runs.result import find_results
 from tests.helpers.small import CPU, build_cache, recipe
 
@@ -161,3 +161,17 @@ def test_without_labels_a_row_has_a_dash_and_nothing_is_compared(rows: tuple[Row
     ]
     assert format_cells(unknown[0])[4] == "–"
     assert gains(unknown) == []
+
+
+def test_a_language_model_of_many_settings_has_a_short_name_and_its_settings_once(
+    rows: tuple[Row, ...],
+) -> None:
+    sizes = {"hidden_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4}
+    network = replace(rows[0].first.network, name="llama", args={**sizes, "causal": sizes})
+    of_text = [replace(row, results=(replace(row.first, network=network),)) for row in rows]
+    table = markdown_table("lm", of_text)
+    assert table.count("| llama (1 layer of 96) |") == 3, table
+    assert table.count("hidden_size=96 num_hidden_layers=1 num_attention_heads=4") == 1
+    few = replace(network, args={"hidden_size": 96, "causal": sizes})
+    assert few.short == str(few) == "llama hidden_size=96"
+    assert descriptions(rows) == [], "networks of images are named by their arguments"

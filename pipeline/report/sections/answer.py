@@ -10,7 +10,7 @@ from typing import Any
 from decant.pipeline.errors import PipelineError
 from decant.pipeline.report.charts import scatter
 from decant.pipeline.report.page import Section
-from decant.pipeline.report.rows import Gain, Row, are_validated, gains
+from decant.pipeline.report.rows import Gain, Row, are_validated, descriptions, gains
 from decant.pipeline.report.subject import Subject
 from decant.pipeline.runs.footprint import Footprint, measure_footprint
 from decant.pipeline.runs.result import Result
@@ -40,9 +40,10 @@ def answer(subject: Subject) -> Section:
                 (row, name.removeprefix(f"{row.name}, "), footprints.get(row.first.folder))
                 for row, name in zip(subject.rows, subject.names, strict=True)
             ],
+            "descriptions": descriptions(subject.rows),
             "machines": machines,
             "unmeasured": unmeasured,
-            "examined": f"{subject.focus.result.network}, {_learnt(subject)}, seed {subject.focus.result.seed}",
+            "examined": f"{subject.focus.result.network.short}, {_learnt(subject)}, seed {subject.focus.result.seed}",
         },
         {
             "latency": scatter(
