@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from decant.pipeline.config.data_settings import TOKENS
 from decant.pipeline.config.objectives import BUILTIN, name_of
+from decant.pipeline.config.sections import Section
 
 if TYPE_CHECKING:
     from decant.pipeline.config.settings import Settings
@@ -71,14 +72,23 @@ def misfits(settings: Settings) -> Iterator[str]:
             value = getattr(section, key)
             if value not in (plain if isinstance(plain, tuple) else (plain,)):
                 yield f"{name}.{key}: {instead}"
+        yield from _in_samples(name, section)
         for key in _OF_FILES:
             if getattr(section, key, None) is not None:
                 yield (
                     f'{name}.{key}: a language model with its weights is network = "transformers:FOLDER"; leave it out'
                 )
+    yield from _in_samples("cache", settings.cache)
     if settings.teacher.classes is not None:
         yield f"teacher.classes: {instead}"
     yield from _misfits_of_networks(settings)
+
+
+def _in_samples(name: str, section: Section | None) -> Iterator[str]:
+    """A batch size, which nothing of a language model would look at."""
+    usual = None if section is None else type(section).model_fields["batch_size"].default
+    if getattr(section, "batch_size", None) != usual:
+        yield f"{name}.batch_size: counts samples, and a batch of a language model is tokens_per_batch; leave it out"
 
 
 def _misfits_of_networks(settings: Settings) -> Iterator[str]:

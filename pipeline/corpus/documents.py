@@ -105,6 +105,9 @@ def _recognised(row: Mapping[str, Any], where: str) -> str | tuple[str, str]:
         return found[0]
     names = ", ".join(map(str, row)) or "none"
     if not found:
+        empty = next((name for name in _KNOWN if name in row), None)
+        if empty is not None:
+            raise DataError(f"{where}: {empty}: is null; leave the row out, or give another column=NAME")
         raise DataError(
             f"{where}: has the columns {names}, and none of {', '.join(_KNOWN)}; say which holds the text: column=NAME"
         )

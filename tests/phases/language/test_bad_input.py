@@ -12,10 +12,12 @@ import torch
 from decant.cache import CacheError, Store
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.errors import PipelineError
+from decant.pipeline.networks.build import build_network
+from decant.pipeline.networks.weights import weights_sha256
 from decant.pipeline.phases.any_recipe import make_teacher
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.kinds import plan_of
-from decant.pipeline.phases.language.networks import student_spec
+from decant.pipeline.phases.language.networks import initial_weights, student_spec
 from tests.helpers import language
 
 CPU = torch.device("cpu")
@@ -32,9 +34,11 @@ def brought(folder: Path) -> Path:
 
     texts("nul.jsonl", "a \0 b")
     texts("empty.jsonl", "")
+    texts("null.jsonl", None)
     (folder / "broken.jsonl").write_bytes(b'{"text": "\xff"}\n')
     (folder / "latin.jinja").write_bytes(b"\xe9")
     language.llama(300).save_pretrained(folder / "few")
+    language.llama(352).save_pretrained(folder / "bare")
     language.llama(352).model.save_pretrained(folder / "headless")
     language.llama(352).save_pretrained(folder / "plain")
     for name, template in (("few", language.TEMPLATE), ("headless", language.TEMPLATE), ("plain", None)):
@@ -61,6 +65,7 @@ FRESH = ('teacher.network={ name = "llama", hidden_size = 16 }', "teacher.epochs
 BAD = [
     (("data.root=nul.jsonl",), "nul.jsonl: line 1: has a NUL at character 2"),
     (("data.root=broken.jsonl",), "broken.jsonl: line 1: byte 10 (0xff) is not UTF-8"),
+    (("data.root=null.jsonl",), "null.jsonl: line 1: text: is null; leave the row out"),
     (("data.root=missing.jsonl",), "missing.jsonl: no such file or folder"),
     (("data.root=teacher", "data.column=body"), "teacher: has no file that ends in"),
     (("data.max_length=256",), "takes 128 tokens at most; set data.max_length, which is 256, to 128"),
@@ -94,6 +99,12 @@ BAD = [
     (("data.test=test",), "data.test_share: give either that, of the documents, or `test`"),
     (("data.validation=0.9",), "validation.share: leaves no document to train on"),
     (("student.weights=run",), 'a language model with its weights is network = "transformers:FOLDER"'),
+    (
+        ("student.batch_size=8",),
+        "student.batch_size: counts samples, and a batch of a language model is tokens_per_",
+    ),
+    (("teacher.batch_size=8",), "teacher.batch_size: counts samples"),
+    (("cache.batch_size=8",), "cache.batch_size: counts samples"),
     (("student.class_weights=balanced",), "student.class_weights: is not of language models"),
     (
         ('student.network={ name = "cut" }',),
@@ -123,6 +134,25 @@ def test_an_empty_document_is_left_out_and_that_is_said(
         "1 of 10 documents are empty and left out, the first is empty.jsonl: line 1"
         in capsys.readouterr().err
     )
+
+
+def test_weights_need_no_tokenizer_beside_them_where_one_is_given(
+    brought: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(brought)
+    given = (
+        "teacher.network=transformers:bare",
+        "data.tokenizer=teacher",
+        "student.network=transformers:bare",
+    )
+    plan = plan_of(load_recipe("lm.toml", given), Path("runs/bare"), Store("bad"))
+    teacher, _ = make_teacher(plan, CPU)
+    assert "warning: bare: has no tokenizer that can be loaded" in capsys.readouterr().err
+    spec = student_spec(plan)  # type: ignore[arg-type]
+    student, load = build_network(spec, 0), initial_weights(plan, spec)  # type: ignore[arg-type]
+    assert load is not None
+    load(student)
+    assert weights_sha256(student.state_dict()) == teacher.weights_sha256
 
 
 def test_a_cache_of_other_texts_or_another_cut_is_refused_by_name(
