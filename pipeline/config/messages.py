@@ -64,6 +64,9 @@ def _in_words(problem: ErrorDetails) -> str:
                 f"{path}.{choice['propertyName']}: unknown {what} {textwrap.shorten(tag, 80)!r}; "
                 f"{nearest(tag[:80], choice['mapping'])}{own}"
             )
+        case "less_than" if "exclusiveMaximum" not in schema and "anyOf" not in schema:
+            # the largest count is in no schema
+            return f"{path}: expected {_TYPES[schema['type']]} below {problem['ctx']['lt']:,}, found {problem['input']}"
         case _:
             found = json.dumps(problem["input"], ensure_ascii=False)
             return f"{path}: expected {expected(schema)}, found {textwrap.shorten(found, 80)}"

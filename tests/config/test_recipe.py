@@ -143,6 +143,10 @@ WRONG = [
     ("student.epochs=five", 'student.epochs: expected a whole number at least 1, found "five"'),
     ("student.epochs=5.5", "student.epochs: expected a whole number at least 1, found 5.5"),
     ("student.epochs=true", "student.epochs: expected a whole number at least 1, found true"),
+    (
+        "student.epochs=3000000000",
+        "student.epochs: expected a whole number below 2,147,483,648, found 3000000000",
+    ),
     ("student.epochs=0", "student.epochs: expected a whole number at least 1, found 0"),
     ("student.momentum=1", "student.momentum: expected a number at least 0 and below 1, found 1"),
     ("student.lr=nan", "student.lr: expected a number above 0, found NaN"),
