@@ -39,6 +39,16 @@ def split_documents(
     return found
 
 
+def shared_documents(corpus: Corpus, other: Corpus) -> NDArray[np.int64]:
+    """(N,) numbers of the documents of `corpus` whose tokens are those of a document of `other`."""
+    theirs = {_digest(other.document(index)) for index in range(len(other))}
+    return np.array([i for i in range(len(corpus)) if _digest(corpus.document(i)) in theirs], np.int64)
+
+
+def _digest(ids: NDArray[np.int64]) -> bytes:
+    return hashlib.sha256(ids.astype("<u4").tobytes()).digest()[:8]
+
+
 def _place(ids: NDArray[np.int64], seed: int) -> float:
     """A number in [0, 1) that a document and a seed decide."""
     digest = hashlib.sha256(f"{seed} ".encode() + ids.astype("<u4").tobytes()).digest()

@@ -38,6 +38,8 @@ def make_teacher(
         result = group.of_first(plan.load_teacher)
         if result is not None:
             return result, True
+        if group.is_first:
+            plan.data.say_what_is_shared()
         if not plan.settings.teacher.epochs:
             return group.of_first(lambda: _taken(plan, device)), False
         spec = teacher_spec(plan)

@@ -20,13 +20,16 @@ from decant.pipeline.corpus import Corpus, TokenSamples, load_tokenizer, split_d
 from decant.pipeline.corpus.build import TokenRequest, texts_identity
 from decant.pipeline.corpus.documents import Chat, Completion, Document
 from decant.pipeline.corpus.made_tokenizers import bpe_size, byte_tokenizer, learn_bpe
+from decant.pipeline.corpus.parts import shared_documents
 from decant.pipeline.corpus.sources import read_documents
 from decant.pipeline.errors import DataError
 from decant.pipeline.networks.causal import ELSEWHERE
 from decant.pipeline.phases.language.sources import PARTS, Part, Texts, texts_of
+from decant.pipeline.support.notices import say_once
 
 _BYTES = "bytes"
 _MAX_LENGTH = 128
+_FEW_SHARED = 0.01
 _MOST_TEMPLATE_BYTES = 1 << 20
 
 
@@ -89,6 +92,19 @@ class LanguageData:
     def validation_fingerprint(self) -> dict[str, Any] | None:
         """The fingerprint of the validation part; None where the recipe has none."""
         return self._fingerprint("validation") if "validation" in self.parts else None
+
+    def say_what_is_shared(self) -> None:
+        """Says how many documents of a part of its own are in the training part too, where there are more than 1 %."""
+        for part, corpus in self._corpora.items():
+            if part == "train":
+                continue
+            shared = shared_documents(corpus, self._corpora["train"])
+            if len(shared) > _FEW_SHARED * len(corpus):
+                say_once(
+                    f"warning: {self._data.root}: {len(shared):,} of {len(corpus):,} documents of the {part} part are "
+                    f"in the training part too, the first is its document {shared[0]:,}: its figures are too good; "
+                    "take them out of one of the two"
+                )
 
     @property
     def is_prepared(self) -> bool:

@@ -136,6 +136,24 @@ def test_an_empty_document_is_left_out_and_that_is_said(
     )
 
 
+def test_documents_that_are_in_both_parts_are_said(
+    brought: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(brought)
+    rows = (brought / "texts.jsonl").read_text().splitlines()
+    for name, first, end in (("train", 0, 60), ("validation", 60, 80), ("test", 57, 70)):
+        Path("parts").mkdir(exist_ok=True)
+        Path("parts", f"{name}.jsonl").write_text("\n".join(rows[first:end]))
+    recipe = Path("lm.toml").read_text().replace("test_share", "# test_share").replace("validation =", "# ")
+    Path("parts.toml").write_text(recipe)
+    given = ("data.root=parts", "data.test=test", "data.validation=validation")
+    make_teacher(plan_of(load_recipe("parts.toml", given), Path("runs/parts"), Store("bad")), CPU)
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "training part too" in line]
+    assert said.startswith(
+        "warning: parts: 3 of 13 documents of the test part are in the training part too, the first"
+    )
+
+
 def test_weights_need_no_tokenizer_beside_them_where_one_is_given(
     brought: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
