@@ -22,6 +22,7 @@ from decant.pipeline.data.samples import MAX_ARRAY_BYTES, NO_LABEL, ArrayData, L
 from decant.pipeline.data.shared_items import read_items
 from decant.pipeline.data.sigmoid_labels import unknown_as_nan
 from decant.pipeline.errors import DataError
+from decant.pipeline.ranks.job import joined
 from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.plugins import Plugin
@@ -67,14 +68,21 @@ def from_dataset(
 
 
 def _require_the_same_again(data: SampleData, inputs: NDArray[Any]) -> None:
-    """Reads a few samples once more. Raises DataError where one is another one now: its logits could not be kept."""
+    """Reads a few samples once more. Raises DataError where one is another one now: its logits could not be kept. What
+    another rank of a job has read must be what this one reads, labels too.
+    """
+    of_ranks = joined() is not None
+    hint = ": every rank of a job needs the same data" if of_ranks else ""
     for index in spread(len(data), _READ_TWICE).tolist():
-        again, _ = data.sample(index)
+        again, label = data.sample(index)
+        where = f"{data.name}: {data.split}: sample {index}"
+        if of_ranks and not data.has_label(index, label):
+            raise DataError(f"{where}: its label was {data.labels[index]}, and now is {label}{hint}")
         if again.tobytes() != inputs[index].tobytes():
             raise DataError(
-                f"{data.name}: {data.split}: sample {index}: is another input each time it is read, and logits are "
-                "kept for one: leave random transforms out of the dataset, and give them as views.augment "
-                '({ op = "transform", name = "package.module:function" } for your own)'
+                f"{where}: is another input each time it is read, and logits are kept for one: leave random "
+                "transforms out of the dataset, and give them as views.augment "
+                f'({{ op = "transform", name = "package.module:function" }} for your own){hint}'
             )
 
 
@@ -143,12 +151,16 @@ class SampleData:
     def raw(self, indices: NDArray[np.integer]) -> NDArray[Any]:
         inputs, labels = zip(*(self.sample(index) for index in indices.tolist()), strict=True)
         for index, label in zip(indices.tolist(), labels, strict=True):
-            if not is_label(self.labels[index], self._as_stored(label)):
+            if not self.has_label(index, label):
                 raise DataError(
                     f"{self.name}: {self.split}: sample {index}: its label was {self.labels[index]}, "
                     f"and now is {label}"
                 )
         return np.stack(inputs)
+
+    def has_label(self, index: int, label: Label) -> bool:
+        """Whether a label that was read now is the one that was taken."""
+        return is_label(self.labels[index], self._as_stored(label))
 
     def _as_stored(self, label: Label) -> Label:
         return (

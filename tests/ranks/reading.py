@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from decant.cache import Store
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data import image_folder, load_data, text, text_pack
+from decant.pipeline.errors import DataError
 from decant.pipeline.phases import teacher_pass
 from decant.pipeline.phases.cache_logits import cache_part
 from decant.pipeline.phases.cache_ranks import cache_with_ranks
@@ -96,6 +98,19 @@ class Own:
         return value, None if index in (7, 70) else index % 3
 
 
+class OwnOfRank(Own):
+    """Each rank has other labels, or other inputs."""
+
+    def __init__(self, rank: int, other: str) -> None:
+        super().__init__(Counted())
+        self._of_labels, self._of_inputs = (rank if other == each else 0 for each in ("labels", "inputs"))
+
+    def __getitem__(self, index: int) -> tuple[Any, int | None]:
+        time.sleep(0.005)  # or a rank may have read all of them before the other begins
+        value, _ = super().__getitem__(index)
+        return value + self._of_inputs, (index + self._of_labels) % 3
+
+
 _own: list[Own] = []
 
 
@@ -122,6 +137,22 @@ def read(folder: Path, store: str) -> None:
         found[kind] = [counted.read[kind], data.digest(), sums]
     rank = 0 if job is None else job.rank
     (folder / f"read-{store}-{rank}.json").write_text(json.dumps(found))
+
+
+def read_other(folder: Path, other: str) -> None:
+    """Reads a dataset of which ranks have other labels, or inputs; writes into FOLDER/OTHER-RANK what is said, or the
+    digest.
+    """
+    os.environ["DECANT_STORE"] = str(folder / other)
+    job = join()
+    assert job is not None
+    _own[:] = [OwnOfRank(job.rank, other)]
+    try:
+        said = load_data(DataSettings(name="tests.ranks.reading:own"), ViewsSettings(), "train").digest()
+    except DataError as error:
+        said = str(error)
+    (folder / f"{other}-{job.rank}").write_text(said)
+    job.gather("end", "", "its end")
 
 
 def plan(folder: Path, store: str, **how: Any) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,21 @@ def test_ranks_read_each_sample_once_between_them(folder: Path) -> None:
         read = [rank[kind][0] for rank in together]
         assert sum(read) <= COUNT + 3 * probes, f"{kind}: {read}"
     assert [path.name for path in (folder / "together" / "packs").glob("items*")] == [], "removed at the end"
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ("labels", r"sample \d+: its label was \d, and now is \d: every rank"),
+        ("inputs", "is another input each time it is read.*: every rank"),
+    ],
+)
+def test_ranks_that_have_other_samples_of_ones_own_are_found(folder: Path, other: str, says: str) -> None:
+    """Though each reads but a share of them, so that what they have read agrees."""
+    run_forked(2, reading.read_other, folder, other, folder=folder)
+    said = [(folder / f"{other}-{rank}").read_text() for rank in range(2)]
+    found = any(re.search(says, each) for each in said)
+    assert found or said[0] != said[1], "digests that differ are found by those who compare them"
 
 
 def test_a_part_decodes_the_images_that_it_computes(folder: Path) -> None:
