@@ -69,6 +69,25 @@ def test_every_entry_is_that_of_its_bytes(kind: Kind, tmp_path: Path) -> None:
     assert (found >= WRITTEN).all()
 
 
+def test_a_block_is_marked_when_all_its_bytes_are_written(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others read what is marked, and leave it out of what they write."""
+    begun, write = set[tuple[int, int]](), BlockFile.write
+
+    def look(file: BlockFile, first: int, content: bytes | memoryview) -> None:
+        layout, place = file.layout, (first - file.layout.entries_offset) // 8
+        if 0 <= place < layout.num_blocks:
+            for number, entry in enumerate(np.frombuffer(bytes(content), "<u8").tolist(), place):
+                assert entry in (0, expected_entry(layout, file.read, number)), "marked before it is written"
+                begun.add((file.fd, number))
+        write(file, first, content)
+
+    monkeypatch.setattr(BlockFile, "write", look)
+    kind.build(tmp_path)
+    assert len(begun) > 1
+
+
 # What is not as it was written
 
 
