@@ -47,6 +47,7 @@ def leftovers(
     unused_days: float,
     also: Mapping[str, IsOurs] | None = None,
     kept: Callable[[Path, str], None] = lambda path, reason: None,
+    passing: str | None = None,
 ) -> Iterator[Leftover]:
     """What `remove_leftover` would remove: never a file that a process is known to use or to write, and none that was
     not proved to be written by this program.
@@ -54,7 +55,8 @@ def leftovers(
     store: its caches are looked through, and the files that the patterns of `also` find below its folder, as
     "packs/*.pack", each with what proves that a file is one; they must be built, locked and used as caches are
     (`decant.cache.io`). unused_days: how long nobody must have used a file. Unfinished files count after a day.
-    kept: called with each path that has such a name and is something else, or cannot be looked at, and why.
+    kept: called with each path that has such a name and is something else, or cannot be looked at, and why. passing: a
+    pattern of those of `also` that serve one job alone, and which also count after a day.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -73,7 +75,8 @@ def leftovers(
             if is_unpushed(path):
                 kept(path, "not published in its store yet")
                 continue
-            if idle >= unused_days and _proved(path, is_ours, kept):
+            of_a_job = passing is not None and path.relative_to(store.root).match(passing)
+            if idle >= (min(1.0, unused_days) if of_a_job else unused_days) and _proved(path, is_ours, kept):
                 with usage.unused(path) as free:
                     found = free
                 if found:

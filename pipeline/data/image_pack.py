@@ -28,6 +28,8 @@ SUFFIX = ".pack"
 FOLDER = "packs"  # of a store, beside its caches
 IN_STORE = f"{FOLDER}/*{SUFFIX}"
 """Where the packs of a store lie, for whoever removes those that nobody uses."""
+ITEMS_IN_STORE = f"{FOLDER}/items-*{SUFFIX}"
+"""Those that serve one job, which removes them; what is there after a day is of a job that was killed."""
 
 _FORMAT = 1  # to be counted up when `decant.pipeline.data.image_decode` makes other pixels of the same file
 _BEGINNING = b"decoded-pack "

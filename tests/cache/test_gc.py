@@ -58,6 +58,20 @@ def test_other_files_of_the_store_go_as_caches_do(store: Store) -> None:
     assert [path.exists() for path in (old, new, unfinished)] == [False, True, False]
 
 
+def test_what_serves_one_job_goes_after_a_day(store: Store) -> None:
+    folder = store.root / "packs"
+    folder.mkdir(parents=True)
+    names = ("items-0a.pack", "items-0b.pack", "items-0c.pack.partial", "images.pack")
+    killed, running, unfinished, other = (folder / name for name in names)
+    for path in (killed, running, unfinished, other):
+        path.write_bytes(b"pixels")
+        age(path, 0 if path == running else 3)
+    also = {"packs/*.pack": lambda path: path.read_bytes() == b"pixels"}
+    found = list(leftovers(store, unused_days=30, also=also, passing="packs/items-*.pack"))
+    assert [leftover.path for leftover in found] == [killed, unfinished]
+    assert all(remove_leftover(leftover) for leftover in found)
+
+
 def test_marks_of_rows_go_with_their_unfinished_file_or_after_it(store: Store) -> None:
     path = store.path(manifest())
     with LogitCacheWriter(path, manifest()) as writer:

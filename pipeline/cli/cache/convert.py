@@ -316,7 +316,7 @@ def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> No
     """
     from decant.cache import StorageError, leftovers, remove_leftover
     from decant.cache.io import flock
-    from decant.pipeline.data.image_pack import IN_STORE, is_pack
+    from decant.pipeline.data.image_pack import IN_STORE, ITEMS_IN_STORE, is_pack
 
     if not flock.AVAILABLE:
         raise StorageError(
@@ -325,7 +325,7 @@ def collect(unused_days: float, delete: bool, store: Store, as_json: bool) -> No
         )
 
     listed, total, failed = [], 0, False
-    for leftover in leftovers(store, unused_days, {IN_STORE: is_pack}, _print_kept):
+    for leftover in leftovers(store, unused_days, {IN_STORE: is_pack}, _print_kept, ITEMS_IN_STORE):
         try:
             removed = delete and remove_leftover(leftover)
         except StorageError as error:  # the others can go all the same
