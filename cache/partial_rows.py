@@ -186,6 +186,18 @@ class PartialRows:
         """Takes up the blocks that others have written into the same file since."""
         self._see_entries(slice(None), self.stored.read_entries())
 
+    def in_file(self, view: int, samples: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """(B,): which rows are in the file; of those of others, which are in whole blocks. Changes nothing here, so any
+        thread may ask.
+        """
+        found: NDArray[np.bool_] = self.filled[view, samples]
+        if self._member is not None and not found.all():
+            of_block = self.blocks.of(np.asarray(samples))
+            first = int(of_block.min())
+            entries = self.stored.read_some_entries(view, first, int(of_block.max()) + 1)
+            found = found | (entries[of_block - first] != 0)
+        return found
+
     def recall(self) -> None:
         """Takes up rows that this or another process has written into the file, and the blocks that are whole so."""
         self.filled |= self.blocks.of_every_sample(self._entries != 0)

@@ -228,6 +228,12 @@ class LogitCacheWriter:
         """
         self._rows.sync()
 
+    def in_file(self, indices: ArrayLike, view: int = 0) -> NDArray[np.bool_]:
+        """(B,) bool: which samples' rows are in the partial file now, whoever has written them. Of the rows of others
+        it sees those of blocks that are whole. Raises ValueRefusedError where `indices` are none of the cache's.
+        """
+        return self._rows.in_file(view, validation.check_indices(self.manifest, indices, view))
+
     def refresh(self) -> None:
         """Takes up the blocks that others have written into the same partial file since."""
         self._rows.refresh()

@@ -122,13 +122,24 @@ class MissingBatch(NamedTuple):
     """(B,): which of its rows are to be written."""
 
 
+MadeMeanwhile = Callable[[int, NDArray[np.integer]], NDArray[np.bool_]]
+"""(view, samples (B,)) → which of them another process has made since: (B,)."""
+
+
 class MissingOfRuns(Sampler[Keys]):
     """The batches of runs in which a row is missing; each is noted in `taken`, in the same order, when it is drawn."""
 
-    def __init__(self, runs: Iterable[Run], written: Sequence[NDArray[np.bool_]], batch_size: int) -> None:
-        """written: (N,) for each view, which rows are there."""
+    def __init__(
+        self,
+        runs: Iterable[Run],
+        written: Sequence[NDArray[np.bool_]],
+        batch_size: int,
+        made_meanwhile: MadeMeanwhile | None = None,
+    ) -> None:
+        """written: (N,) for each view, which rows are there. made_meanwhile: is asked of a batch when it is drawn."""
         self.taken: deque[MissingBatch] = deque()
         self._runs, self._written, self._batch_size = runs, written, batch_size
+        self._made_meanwhile = made_meanwhile
 
     def __iter__(self) -> Iterator[Keys]:
         size = self._batch_size
@@ -141,6 +152,8 @@ class MissingOfRuns(Sampler[Keys]):
                 rows = keys[:, 0]
                 wanted = (rows >= first) & (rows < end)
                 wanted[wanted] = missing[rows[wanted] - first]
+                if self._made_meanwhile is not None and wanted.any():
+                    wanted[wanted] = ~self._made_meanwhile(view, rows[wanted])
                 if wanted.any():
                     self.taken.append(MissingBatch(keys, wanted))
                     yield keys

@@ -57,12 +57,21 @@ def write_missing_rows(
     pin_memory: bool = False,
     ahead: bool = True,
 ) -> int:
-    """Computes and writes every missing row of the runs, and returns their number. Raises what the writer raises.
+    """Computes and writes every missing row of the runs, and returns their number. Raises what the writer raises. What
+    another job has written into the same file by the time that a batch is drawn is not computed again.
 
-    advance: is called with the number of rows after each batch is written, in another thread. workers: processes that
-    read the data; with none, the next batches are read in a thread where `ahead` says that the data allow it.
+    advance: is called with the number of rows after each batch is written, in another thread, or found written.
+    workers: processes that read the data; with none, the next batches are read in a thread where `ahead` says that the
+    data allow it.
     """
-    keys, computed = MissingOfRuns(runs, written_rows(writer), batch_size), 0
+
+    def made_by_others(view: int, samples: NDArray[np.integer]) -> NDArray[np.bool_]:
+        made = writer.in_file(samples, view)
+        if made.any():
+            advance(int(made.sum()))
+        return made
+
+    keys, computed = MissingOfRuns(runs, written_rows(writer), batch_size, made_by_others), 0
 
     def store(batch: MissingBatch, wait: Callable[[], Rows]) -> None:
         rows, wanted = wait(), batch.wanted

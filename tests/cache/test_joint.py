@@ -143,6 +143,8 @@ def test_blocks_of_others_are_not_written_again(tmp_path: Path) -> None:
         write_block(two, 5)
         assert two.is_written(1)[32:64].all()
         write_block(one, 0)
+        assert two.in_file(np.arange(30, 34), 0).tolist() == [True, True, False, False]
+        assert not two.is_written(0).any(), "it changes nothing"
         two.refresh()
         assert two.is_written(0).tolist() == [True] * 32 + [False] * 68
 

@@ -1,0 +1,49 @@
+"""The rows that a process computes: what is missing when a batch is drawn, whoever has written the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from decant.cache import LogitCache, LogitCacheWriter
+from decant.pipeline.training.handout import Run
+from decant.pipeline.training.loading import Keys
+from decant.pipeline.training.teacher_rows import Rows, write_missing_rows
+from tests.helpers.caches import answers, holds_the_answers, manifest, write
+
+OF = manifest(100, num_views=1)  # four blocks
+
+
+class Echo:
+    """A dataset whose batches are their keys."""
+
+    def __len__(self) -> int:
+        return 100
+
+    def batch(self, keys: Keys) -> tuple[Any, ...]:
+        return (keys,)
+
+
+def test_what_another_job_has_finished_meanwhile_is_not_computed_again(tmp_path: Path) -> None:
+    """Two jobs at once on one cache, each of which began when nothing was there."""
+    computed, counted = [], []
+    path = tmp_path / "cache.h5"
+    with LogitCacheWriter.join(path, OF) as one, LogitCacheWriter.join(path, OF) as two:
+
+        def answer(keys: Keys, made: Any) -> Callable[[], Rows]:
+            if not computed:
+                write(two, 0, range(64, 96))
+            computed.append(keys[:, 0].tolist())
+            said = {name: column[keys[:, 0]] for name, column in answers(OF).items()}
+            return lambda: Rows(said["logits"], said["labels"], said["input_crc32"])
+
+        found = write_missing_rows(
+            one, [Run(0, 0, 100)], Echo(), answer, batch_size=10, advance=counted.append, ahead=False
+        )
+        two.close()
+        one.publish()
+    assert [first for first, *_ in computed] == [*range(0, 70, 10), 90], "64 to 95 were there"
+    assert found == 100 - 32, "of a batch that both have, what is missing"
+    assert sum(counted) == 100, "what the other has made counts for the bar"
+    assert holds_the_answers(LogitCache.open(path))
