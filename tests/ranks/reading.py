@@ -137,6 +137,8 @@ def read(folder: Path, store: str) -> None:
         found[kind] = [counted.read[kind], data.digest(), sums]
     rank = 0 if job is None else job.rank
     (folder / f"read-{store}-{rank}.json").write_text(json.dumps(found))
+    if job is not None:
+        job.gather("end", "", "its end")  # rank 0 has the store, which others may still need
 
 
 def read_other(folder: Path, other: str) -> None:
