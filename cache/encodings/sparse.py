@@ -143,7 +143,8 @@ class Sparse(Encoding):
     def name(self) -> str:
         """For messages."""
         at = ", ".join(f"{value:g}" for value in self.temperatures)
-        kept = f"the {self.head} largest" + (f" and {self.draws} draws" if self.draws else "")
+        stored = [f"the {self.head} largest"] * bool(self.head) + [f"{self.draws} draws"] * bool(self.draws)
+        kept = " and ".join(stored)
         return f"{kept}, the others' mass at T = {at}"
 
     @property
