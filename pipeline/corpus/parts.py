@@ -32,9 +32,12 @@ def split_documents(
     found = {name: np.flatnonzero(part == number) for number, name in enumerate(shares)}
     for name, documents in found.items():
         if not len(documents):
+            different = len(np.unique(places))
+            equal = "" if different == len(corpus) else f", of which {different:,} are different"
             raise DataError(
-                f"{corpus.path}: the part {name} has none of {len(corpus):,} documents; give it a larger share, or "
-                "split the texts into more documents (separator)"
+                f"{corpus.path}: the part {name} has none of {len(corpus):,} documents{equal}; "
+                "give it a larger share (of a recipe data.test_share and data.validation), "
+                "or split the texts into more documents (separator)"
             )
     return found
 

@@ -34,6 +34,7 @@ def brought(folder: Path) -> Path:
 
     texts("nul.jsonl", "a \0 b")
     texts("empty.jsonl", "")
+    (folder / "same.jsonl").write_text('{"text": "one and the same"}\n' * 9)
     texts("null.jsonl", None)
     (folder / "broken.jsonl").write_bytes(b'{"text": "\xff"}\n')
     (folder / "latin.jinja").write_bytes(b"\xe9")
@@ -66,6 +67,10 @@ BAD = [
     (("data.root=nul.jsonl",), "nul.jsonl: line 1: has a NUL at character 2"),
     (("data.root=broken.jsonl",), "broken.jsonl: line 1: byte 10 (0xff) is not UTF-8"),
     (("data.root=null.jsonl",), "null.jsonl: line 1: text: is null; leave the row out"),
+    (
+        ("data.root=same.jsonl",),
+        "has none of 9 documents, of which 1 are different; give it a larger share (of a recipe data.test_share",
+    ),
     (("data.root=missing.jsonl",), "missing.jsonl: no such file or folder"),
     (("data.root=teacher", "data.column=body"), "teacher: has no file that ends in"),
     (("data.max_length=256",), "takes 128 tokens at most; set data.max_length, which is 256, to 128"),
