@@ -307,9 +307,10 @@ class Sparse(Encoding):
         """((…,) least, (…,) most): what rows prove of that at any temperature.
 
         >>> encoding = Sparse(head=2)
-        >>> rows = encoding.rows(encoding.encode(np.log([[0.5, 0.1, 0.3, 0.1]]), np.array([0]), 0))
+        >>> shares = np.array([[0.5, 0.15, 0.3, 0.05]])
+        >>> rows = encoding.rows(encoding.encode(np.log(shares), np.array([0]), 0))
         >>> least, most = encoding.log_tail_bounds(rows, num_outputs=4, temperature=2.0)
-        >>> bool(least[0] < np.log(2 * 0.1**0.5 / (0.5**0.5 + 2 * 0.1**0.5 + 0.3**0.5)) < most[0])
+        >>> bool(least[0] < np.log((shares**0.5)[0, [1, 3]].sum() / (shares**0.5).sum()) < most[0])
         True
         """
         largest = None
