@@ -52,7 +52,7 @@ def profile_positions(cache: LogitCache, limit: int | None = 20_000) -> Position
     >>> with LogitCacheWriter(f"{folder.name}/toy.h5", of, positions=positions) as writer:
     ...     writer.write([0], [[0.0, 9.0], [9.0, 0.0], [0.0, 0.0]])
     ...     found = profile_positions(LogitCache.open(writer.publish()))
-    >>> found.places.tolist(), found.facts.entropy.round(2).tolist(), found.certain_rows.tolist()
+    >>> found.places.tolist(), found.facts.entropy.astype("f8").round(2).tolist(), found.certain_rows.tolist()
     ([0, 1, 2], [0.0, 0.0, 0.69], [True, True, False])
     >>> folder.cleanup()
     """

@@ -104,7 +104,7 @@ def test_ctrl_c_ends_all_ranks_in_one_line(taught: Path) -> None:
         for child in children:
             os.kill(child, signal.SIGINT)
 
-    done = run_forked(2, lambda rank: words("interrupted"), taught, interrupt)
+    done = run_forked(2, lambda rank: words("interrupted", "--set", "cache.batch_size=2"), taught, interrupt)
     line = one_that_speaks(done)
     assert line.startswith("decant: interrupted; everything made so far is kept. Go on with: "), line
 

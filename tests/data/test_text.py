@@ -215,8 +215,16 @@ def test_texts_are_not_augmented(tmp_path: Path) -> None:
             "data.name=text",
             "data.tokenizer: missing; give the folder of one, or its name on the hub",
         ),
-        ("digits", "data.tokenizer=bert", 'data.tokenizer: is of texts, name = "text"; leave it out'),
-        ("digits", "data.max_length=9", 'data.max_length: is of texts, name = "text"; leave it out'),
+        (
+            "digits",
+            "data.tokenizer=bert",
+            'data.tokenizer: is of texts, name = "text" or "tokens"; leave it out',
+        ),
+        (
+            "digits",
+            "data.max_length=9",
+            'data.max_length: is of texts, name = "text" or "tokens"; leave it out',
+        ),
     ],
 )
 def test_a_tokenizer_belongs_to_texts(name: str, override: str, says: str) -> None:

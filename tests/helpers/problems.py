@@ -11,9 +11,13 @@ from torch import Tensor
 from decant.pipeline.config.objectives import BUILTIN
 from decant.pipeline.objectives import FUNCTIONS, NO_LABEL, Terms
 
+OF_ROWS = "interpolate"
+"""The setting of an objective that is no argument of its function: it is of how the teacher's rows are stored."""
 DEFAULTS = {
     name: {
-        key: field.default for key, field in kind.model_fields.items() if key not in ("name", "class_weights")
+        key: field.default
+        for key, field in kind.model_fields.items()
+        if key not in ("name", "class_weights", OF_ROWS)
     }
     for name, kind in zip(FUNCTIONS, BUILTIN, strict=True)
 }

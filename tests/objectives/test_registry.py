@@ -25,6 +25,7 @@ from decant.pipeline.training.loading import ShuffledKeys
 from decant.pipeline.training.loop import _train_epoch
 from decant.pipeline.training.optimizer import Stepper, make_optimizer
 from decant.pipeline.training.step import Step
+from tests.helpers.problems import OF_ROWS
 from tests.helpers.small import CPU, build_cache, recipe
 
 STUDENT, TEACHER = torch.randn(2, 8, 4, generator=torch.manual_seed(0))
@@ -65,7 +66,8 @@ def test_the_signature_of_a_function_has_the_settings_and_their_defaults(kind: t
     signature = {parameter.name: parameter.default for parameter in parameters}
     signature.pop("label_smoothing", None)  # of [student], for every objective with a cross-entropy
     signature.pop("sample_weights", None)  # from the class weights of [student]
-    assert signature == {key: field.default for key, field in kind.model_fields.items() if key != "name"}
+    of_settings = {key: field.default for key, field in kind.model_fields.items()}
+    assert signature == {key: value for key, value in of_settings.items() if key not in ("name", OF_ROWS)}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -76,7 +78,7 @@ def test_every_setting_reaches_the_function(name: str) -> None:
         chosen |= {key: "ce"} if key in fields else {}
     chosen |= {"standardize": True} if "standardize" in fields else {}
     chosen |= {"class_weights": [1.0, 2.0, 3.0, 4.0]} if "class_weights" in fields else {}
-    assert chosen.keys() == fields.keys() - {"name"}
+    assert chosen.keys() == fields.keys() - {"name", OF_ROWS}
     built = build(settings(name, **chosen))(*inputs(name))
     assert same(built, FUNCTIONS[name](*inputs(name), **chosen))
     for key in chosen:

@@ -14,7 +14,7 @@ import pytest
 from decant.cache import CacheError, LogitCache, LogitCacheWriter, Store, export_logits
 from decant.cache.io import locks, partial, usage
 from decant.cache.io.files import write_atomically
-from decant.pipeline.data import image_pack
+from decant.pipeline.data import image_pack, pack_filling
 from decant.pipeline.errors import PipelineError
 from decant.pipeline.report.tensorboard import write_events
 from decant.pipeline.runs.footprint import FOOTPRINT
@@ -72,12 +72,12 @@ def count_a_use(log: Path) -> None:
 def build_a_pack(unfinished: Path) -> None:
     path = unfinished.with_name(unfinished.name.removesuffix(".partial"))
     layout = image_pack.Layout("key", 2, (1, 2, 2))
-    image_pack.find_or_build(path, layout, lambda rows: build_pixels(len(rows)), lambda: None, "")
+    pack_filling.find_or_build(path, layout, lambda rows: build_pixels(len(rows)), lambda: None, "")
 
 
 def find_a_pack(path: Path) -> None:
     layout = image_pack.Layout("key", 2, (1, 2, 2))
-    image_pack.find_or_build(path, layout, lambda rows: build_pixels(len(rows)), lambda: None, "")
+    pack_filling.find_or_build(path, layout, lambda rows: build_pixels(len(rows)), lambda: None, "")
 
 
 def build_pixels(count: int):
