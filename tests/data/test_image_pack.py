@@ -213,7 +213,7 @@ from tests.data.test_image_pack import LAYOUT, Decoder, build, find_or_fill
 
 class Slow(Decoder):
     def __call__(self, indices):
-        time.sleep(0.02)
+        time.sleep(0.1)  # none is done before the others begin
         return super().__call__(indices)
 
 decode, path, (first, end) = Slow(), Path(sys.argv[1]), map(int, sys.argv[2].split("-"))
@@ -262,7 +262,7 @@ def test_what_is_read_as_needed_is_decoded_alone_and_goes_into_the_pack(path: Pa
 
 def test_a_block_that_a_stopped_process_is_decoding_is_waited_for_or_decoded_here(path: Path) -> None:
     """By who needs all of the pack, or some images."""
-    child = python(FILLER.replace("time.sleep(0.02)", "print(0, flush=True); time.sleep(600)"), path, "0-21")
+    child = python(FILLER.replace("time.sleep(0.1)", "print(0, flush=True); time.sleep(600)"), path, "0-21")
     child.stdin.write("go\n")
     child.stdin.flush()
     assert (line(child), line(child)) == ("ready\n", "0\n")

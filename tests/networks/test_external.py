@@ -13,6 +13,7 @@ import torchvision.models
 from torch import Tensor, nn
 
 from decant.pipeline.errors import WeightsError
+from decant.pipeline.support import trust
 from tests.helpers.networks import build_for, pixels, refusal
 
 # torchvision
@@ -126,6 +127,7 @@ def test_pretrained_timm_networks_bring_their_normalisation(tmp_path: Path) -> N
     state = timm.create_model("test_resnet").state_dict()
     torch.save(state, tmp_path / "weights.pth")
     overlay = {"file": str(tmp_path / "weights.pth")}
+    trust.trust_everything()  # else timm reads no file of weights by itself
     network = build_for("timm:test_resnet", (3, 16, 16), pretrained=True, pretrained_cfg_overlay=overlay)
     assert network.preprocess.size == (160, 160)
     assert torch.equal(network.body.state_dict()["conv1.0.weight"], state["conv1.0.weight"])

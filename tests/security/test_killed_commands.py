@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.helpers.processes import PATIENCE, ROOT
 
-KILLS = {"teacher": 6, "student": 4, "chosen": 4, "pack": 6, "report": 1, "export": 1}
+KILLS = {"teacher": 4, "student": 2, "chosen": 2, "pack": 3, "report": 1, "export": 1}
 """More by hand: docs/security.md."""
 
 
