@@ -77,6 +77,7 @@ def _run(words: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path)
     """In the forked process: what `python -m decant` does in a new one."""
     from decant.pipeline.cli.main import main
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in the foreground, see `_hears_interrupts`
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
