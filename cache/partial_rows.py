@@ -254,7 +254,8 @@ class PartialRows:
         unusable = (FormatError, PermissionError, FileNotFoundError, NotAFileError)
         with contextlib.suppress(*unusable), open_read(other, follow=False) as file:
             self.copy(StoredRows(file.fileno(), check_begun(other, self.manifest), other))
-            if not locks.in_use(file.fileno()):
+            may_go_on = any(member.living is not False for member in joint.members(other))
+            if not locks.in_use(file.fileno()) and not may_go_on:  # without locks, only the latter tells
                 partial.remove(other)
 
     def _adopt(self, batch: Batch) -> None:

@@ -210,3 +210,31 @@ def test_a_joint_file_of_another_question_is_refused(tmp_path: Path) -> None:
         first.publish()
     with pytest.raises(CacheError, match="already published"):
         LogitCacheWriter.join(path, OF)
+
+
+def test_two_files_that_were_begun_at_once_become_one(
+    tmp_path: Path, locks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where no lock has one writer wait for the other: neither removes a file that the other writes."""
+    path = tmp_path / "cache.h5"
+    with monkeypatch.context() as patched:
+        patched.setattr(partial, "machine", lambda: "elsewhere")
+        first = LogitCacheWriter.join(path, OF)
+    with monkeypatch.context() as patched:
+        patched.setattr(joint, "join_one", lambda _: None)
+        second = LogitCacheWriter.join(path, OF)
+    assert first.partial != second.partial
+    write_block(first, 0)
+    for block in range(4, 8):
+        write_block(second, block)
+    with pytest.raises(IncompleteError):
+        second.publish()
+    assert first.partial.exists()
+    second.close()
+    for block in range(1, 4):
+        write_block(first, block)
+    first.close()
+    with LogitCacheWriter.join(path, OF) as last:
+        last.publish()
+    assert path.read_bytes() == build(tmp_path / "alone.h5", OF).read_bytes()
+    assert leftovers(tmp_path) == []
