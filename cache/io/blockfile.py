@@ -297,7 +297,7 @@ class BlockChecks:
         Returns the first that does not agree with its entry; None where all do.
         """
         pending = np.unique(blocks[self._pending[blocks]]).astype(np.intp)
-        damaged = _damaged_among(self._layout, self._read, pending, self.entries)
+        damaged = [block for block in pending.tolist() if not self._agrees(block)]
         if damaged and self._repair is not None:
             self._repair(damaged)
             damaged = [block for block in damaged if not self._agrees(block)]
