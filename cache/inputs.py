@@ -127,7 +127,7 @@ class TensorLike(Protocol):
 
 
 def is_tensor(value: object) -> TypeGuard[TensorLike]:
-    # written out, as it is asked of each batch several times
+    # No loop over the names: this runs several times for each batch.
     return (
         hasattr(value, "detach")
         and hasattr(value, "cpu")

@@ -84,17 +84,7 @@ def damaged_blocks(
     >>> damaged_blocks(OneByte(), lambda first, end: b"a", np.array([WRITTEN + crc32(b"b")], "u8"))
     [0]
     """
-    return _damaged_among(layout, read, np.flatnonzero(entries), entries, ahead)
-
-
-def _damaged_among(
-    layout: BlockLayout,
-    read: ReadBytes,
-    blocks: NDArray[np.intp],
-    entries: NDArray[np.uint64],
-    ahead: bool = False,
-) -> list[int]:
-    """Those of `blocks` that do not agree with their entries."""
+    blocks = np.flatnonzero(entries)
     if not len(blocks):
         return []
 

@@ -65,7 +65,7 @@ class TokenRequest:
     """Texts that are to become tokens, and how. Reads all texts once, for their digest."""
 
     identity: dict[str, Any]
-    """Of the texts, the tokenizer and the options, by which a token file is told from another."""
+    """What the token file is of: the texts, the tokenizer and the options. Equal ones have one file."""
     tokenizer: Any
     _read: Callable[[], Iterator[tuple[str, Document]]]
     _tokeniser: Tokeniser

@@ -187,7 +187,7 @@ class ServedPass:
 
 
 class _Question(NamedTuple):
-    """What is asked of a sample."""
+    """The prompts of a sample."""
 
     sample: int
     prompts: list[Prompt]
@@ -213,8 +213,8 @@ def _ask(server: Server, question: _Question, kept: int) -> Heads:
 
 
 def prompts(samples: TokenSamples, index: int, most: int | None = None) -> Iterator[Prompt]:
-    """What is asked of a sample, or of its first `most` places: each part that sees itself alone by itself, without the
-    tokens after the last that is predicted.
+    """The prompts of a sample, or of its first `most` places. Each part that sees only itself is a prompt of its own,
+    which ends with the last token that is predicted.
     """
     tokens, places = samples.tokens(index), samples.positions(index)[:most]
     ends = np.cumsum(samples.groups(index))

@@ -1,4 +1,4 @@
-"""Teachers behind a server: what is asked of it, how each kind of server answers, and what is believed."""
+"""Teachers behind a server: the requests, the answers of each kind of server, and the checks of these answers."""
 
 from __future__ import annotations
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from decant.cache import CacheError, IncompleteError, StorageError
+from decant.cache.io import blockfile
 from decant.cache.io.blockfile import WRITTEN, BlockChecks, BlockFile, expected_entry
 from decant.pipeline.errors import DamagedError
 from tests.helpers.block_files import KINDS, Kind, entries
@@ -272,3 +274,25 @@ def test_trusted_blocks_are_not_read_until_all_are_checked() -> None:
     assert read == []
     assert checks.check_all() == [3]
     assert checks.first_damaged(np.array([3])) == 3
+
+
+@pytest.mark.parametrize("ahead", [True, False], ids=["in spans", "block by block"])
+@pytest.mark.parametrize("piece", [9, 1 << 20], ids=["two threads", "one thread"])
+def test_damage_is_found_however_blocks_are_read(
+    ahead: bool, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of the blocks, and not in those that were never written."""
+    monkeypatch.setattr(blockfile, "_PIECE", piece)
+    content = content_of(b"abcdefgh")
+    entries = np.frombuffer(bytes(content[8:]), "<u8").copy()
+    for block in (0, 3, 5, 7):
+        content[block] ^= 1
+    entries[5] = 0
+    threads = set[int]()
+
+    def read(first: int, end: int) -> bytes:
+        threads.add(threading.get_ident())
+        return bytes(content[first:end])
+
+    assert blockfile.damaged_blocks(Bytes(), read, entries, ahead=ahead) == [0, 3, 7]
+    assert (threading.get_ident() in threads) == (piece > 9)
