@@ -25,7 +25,7 @@ from benchmarks.timing import compare, timed
 from decant.cache import LogitCache, Manifest, Store, push_cache
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
-from decant.cache.io.blockfile import expected_entry
+from decant.cache.io.block_layout import expected_entry
 
 _BATCH = 32  # rows of the first batch, each in a block of its own
 

@@ -26,7 +26,7 @@ import numpy as np
 from decant.cache import LogitCache, LogitCacheWriter, Manifest, Positions, Sparse
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.hdf5 import create
-from decant.cache.io.blockfile import WRITTEN
+from decant.cache.io.block_layout import WRITTEN
 from decant.cache.io.checksum import crc32
 from decant.cache.io.partial import new_name
 from decant.cache.io.synced import SYNC_BYTES, SyncedBlocks

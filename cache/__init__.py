@@ -7,7 +7,8 @@ encodings/     how the logits of a row are stored
 format/        the file: HDF5 header, tables, blocks and checksums
 io/            atomic writes, locks, unfinished files
 writer.py      rows in, and validation.py, what may be stored; beginning.py and partial_rows.py, the unfinished file
-reader.py      rows out, and placement.py, where they are read from
+reader.py      rows out (encoded_rows.py), and placement.py, where they are read from; soundness.py, whether blocks
+               are as they were written; verification.py, whether what is in them can be
 source.py      what soft labels are read from; ensemble.py, several teachers as one
 keys.py        the keys of a dataset; items.py and labels.py, what it returns for one
 drawn_views.py which view is read for a key without one
@@ -95,12 +96,13 @@ if TYPE_CHECKING:
     )
     from decant.cache.position_statistics import PositionSummary
     from decant.cache.positions import Positions
-    from decant.cache.reader import LogitCache, Verify
+    from decant.cache.reader import LogitCache
     from decant.cache.remote.progress import show_progress
     from decant.cache.remote.publishing import Published, push_cache
     from decant.cache.row_files import export_rows
     from decant.cache.sequences import SequenceBatch, SequenceDataset
     from decant.cache.sigmoid_statistics import SigmoidScores, average_precision, sigmoid_scores
+    from decant.cache.soundness import Verify
     from decant.cache.source import LogitSource, row_chunks
     from decant.cache.statistics import (
         RegressionSummary,
@@ -308,10 +310,7 @@ _NAMES = {
     "position_profile": ("PositionProfile", "ShownRow", "profile_positions", "sample_rows"),
     "position_statistics": ("PositionSummary",),
     "positions": ("Positions",),
-    "reader": (
-        "LogitCache",
-        "Verify",
-    ),
+    "reader": ("LogitCache",),
     "remote.progress": ("show_progress",),
     "remote.publishing": ("Published", "push_cache"),
     "row_files": ("export_rows",),
@@ -322,6 +321,7 @@ _NAMES = {
         "average_precision",
         "sigmoid_scores",
     ),
+    "soundness": ("Verify",),
     "source": (
         "LogitSource",
         "row_chunks",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, SupportsFloat, cast, get_args
+from typing import Any, SupportsFloat, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from decant.cache.encoded_rows import EncodedRows
 from decant.cache.encodings import Encoding, Head, Hidden, Sparse, SparseRows
 from decant.cache.encodings.temperatures import Bounds, bounds_in_words
 from decant.cache.errors import (
@@ -20,32 +21,23 @@ from decant.cache.errors import (
     FormatError,
     IncompleteError,
     MismatchError,
-    ValueRefusedError,
 )
 from decant.cache.format import hdf5
-from decant.cache.format.batch import Batch
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.tables import Layout
 from decant.cache.io import bus_errors
-from decant.cache.io.blockfile import WRITTEN, BlockChecks
-from decant.cache.io.checksum import crc32
 from decant.cache.io.opening import NotAFileError, open_read
 from decant.cache.io.partial import PARTIAL
-from decant.cache.io.unchanged import Unchanged
-from decant.cache.lengths import Ragged
 from decant.cache.manifest import POSITIONS, Manifest
-from decant.cache.placement import Content, Placement, read_in_order
-from decant.cache.positions import Positions, sha256
+from decant.cache.placement import Content, Placement
+from decant.cache.positions import Positions
 from decant.cache.remote.addresses import is_url
 from decant.cache.remote.lazily import LazyCopy, fetch_url, open_lazily
-from decant.cache.row_numbers import as_rows, from_start, one_by_one, outside, views_of
-from decant.cache.validation import check_rows
+from decant.cache.row_numbers import as_rows, from_start, one_by_one
+from decant.cache.soundness import Soundness, Verify
+from decant.cache.verification import problems_of_tables, problems_of_values
 
-_INTP = np.dtype(np.intp)
 _SURVEYED = 1000  # rows that are looked at to say how well a softmax is known
-
-Verify = Literal["open", "lazy", "off"]
-"""When block checksums are checked: all on opening, each when it is first read, or never."""
 
 
 class LogitCache:
@@ -74,30 +66,26 @@ class LogitCache:
         self, path: Path, layout: Layout, content: Content, verify: Verify, lazy: LazyCopy | None = None
     ) -> None:
         """For `open`: takes the checked layout of the file and its bytes, and where missing blocks are fetched from."""
-        self.path = path
-        self._lazy, self._mapped = lazy, content.mapped
+        self._lazy = lazy
         self.manifest: Manifest = layout.manifest
         self.verify_mode = verify
-        self._layout = layout
+        self._layout, self._axes = layout, layout.axes
         self._tables = {name: content.array(table) for name, table in layout.tables.items()}
         self._blocks = Blocks(layout)
-        once = {
-            name: self._tables[name] for name in layout.manifest.encoding.once(layout.manifest.num_outputs)
-        }
-        self._encoding = layout.manifest.encoding.bind(once) if once else layout.manifest.encoding
-        self._once, self._once_sound = once, verify == "off" or not once
-        self._num_outputs = (
-            layout.manifest.num_outputs
-        )  # at hand: a manifest looks it up and checks it each time
+        self._require_complete(path)
+        encoding, outputs = layout.manifest.encoding, layout.manifest.num_outputs
+        once = {name: self._tables[name] for name in encoding.once(outputs)}
+        self._encoding = encoding.bind(once) if once else encoding
+        self._num_outputs = outputs  # at hand: a manifest looks it up and checks it each time
         self.temperature = 1.0
         """T whose softmax `logits` are for, where the cache does not hold every logit; see `at_temperature`."""
-        encoded = {name: self._tables[name] for name in layout.encoded}
-        self._views = [
-            {name: table[view] for name, table in encoded.items()} for view in range(self.num_views)
-        ]
-        self._all_views = {name: table.reshape(-1, *table.shape[2:]) for name, table in encoded.items()}
+        self._soundness = Soundness(self._blocks, content, verify, lazy, (self._encoding, once))
+        self._rows = EncodedRows({name: self._tables[name] for name in layout.encoded}, self._soundness)
         self._lengths = layout.axes.get("position")
-        self._axes = layout.axes
+        self._soundness.require_opened()
+
+    def _require_complete(self, path: Path) -> None:
+        """Raises IncompleteError for a file with blocks that are not written."""
         entries = self._tables["blocks"]
         if not entries.all():
             missing = np.argwhere(entries == 0)
@@ -105,24 +93,6 @@ class LogitCache:
                 f"{path}: {len(missing):,} of {entries.size:,} blocks are not written, "
                 f"the first is {self._blocks.name(*missing[0].tolist())}; it was never published"
             )
-        self._checks = BlockChecks(
-            self._blocks, content.read, trusted=verify == "off", repair=None if lazy is None else lazy.fill
-        )
-        if self._lengths is not None:
-            self._require_empty_blocks(verify)
-        self._unchanged = Unchanged(
-            content.mapped,
-            self._checks,
-            partial(_block_name, self._blocks),
-            times_count=not content.is_copied and lazy is None,
-        )
-        if verify == "open":
-            with read_in_order(self._mapped):
-                damaged = self._checks.check_all()
-            if damaged:
-                raise CorruptError(f"{path}: {self._name(damaged[0])} is not as it was written")
-            if self._once:
-                self._check_once()
 
     @classmethod
     def open(
@@ -180,6 +150,11 @@ class LogitCache:
         with found.open() as file:
             layout = hdf5.check(file, found.shown)
             return cls(found.path, layout, Content(file, layout, found.path, "mapped"), "lazy", found)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._soundness.path
 
     @property
     def members(self) -> tuple[LogitCache, ...]:
@@ -260,7 +235,7 @@ class LogitCache:
         """
         if "tokens" not in self._tables:
             raise TypeError(f"{self.path}: holds no tokens")
-        found, samples = self._gather({"tokens": self._tables["tokens"]}, indices, 0)
+        found, samples = self._rows.gather({"tokens": self._tables["tokens"]}, indices, 0)
         return found["tokens"].astype(np.int64), self._axes["token"].spans(samples)
 
     def places(self, indices: ArrayLike | slice) -> NDArray[np.int64]:
@@ -268,7 +243,7 @@ class LogitCache:
         if "places" not in self._tables:
             samples = from_start(one_by_one(as_rows(indices, self.num_samples)), self.num_samples)
             return self._blocks.lengths.within(samples)[1]
-        found, _ = self._gather({"places": self._tables["places"]}, indices, 0)
+        found, _ = self._rows.gather({"places": self._tables["places"]}, indices, 0)
         return found["places"].astype(np.int64)
 
     def next_log_prob(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> NDArray[np.float32]:
@@ -281,7 +256,7 @@ class LogitCache:
                 f"{self.path}: does not predict the next token: it has no log-probabilities of it"
             )
         table = self._tables["next_log_prob"]
-        found, _ = self._gather({"next_log_prob": table.reshape(-1)}, indices, view)
+        found, _ = self._rows.gather({"next_log_prob": table.reshape(-1)}, indices, view)
         return found["next_log_prob"].astype(np.float32)
 
     @property
@@ -308,8 +283,8 @@ class LogitCache:
         samples, or (B,) integers. Raises IndexError for an index or a view out of range, CorruptError where a block
         that is read for the first time is not as it was written.
         """
-        if not self._once_sound:
-            self._check_once()
+        if not self._soundness.shared_sound:
+            self._soundness.require_shared()
         rows = self.encoded(indices, view)
         try:
             return self._encoding.decode(rows, self._num_outputs, self.temperature)
@@ -321,8 +296,7 @@ class LogitCache:
         """How rows are stored, with what is needed to make logits of them. Raises CorruptError where a table that all
         rows share is not as it was written.
         """
-        if not self._once_sound:
-            self._check_once()
+        self._soundness.require_shared()
         return self._encoding
 
     @property
@@ -354,15 +328,6 @@ class LogitCache:
         if not isinstance(self._encoding, Hidden):
             raise TypeError(f"{self.path}: holds no hidden states ({self._encoding.name})")
         return self.encoded(indices, view)["hidden"]
-
-    def _check_once(self) -> None:
-        bus_errors.guard()
-        try:
-            self._encoding.check_once(self._once)
-        except FormatError as error:
-            self._unchanged.require_readable()
-            raise CorruptError(f"{self.path}: {error}; fetch or build the file again") from None
-        self._once_sound = True
 
     def at_temperature(self, temperature: float, *, interpolate: bool = False) -> LogitCache:
         """The same cache, whose `logits` are for softmaxes at `temperature`: itself where every logit is stored. Raises
@@ -417,8 +382,8 @@ class LogitCache:
         if not isinstance(self._encoding, Sparse):
             raise TypeError(f"{self.path}: has every logit ({self._encoding.name}): read `logits`")
         if self._lengths is None:
-            return self._require_ids(self._encoding.rows(self.encoded(indices, view)))
-        found, samples = self._gather(self._all_views, indices, view)
+            return self._require_ids(self._encoding.rows(self._rows.of_samples(indices, view)))
+        found, samples = self._rows.of_positions(indices, view)
         return self._require_ids(self._encoding.rows(found))._replace(offsets=self._lengths.spans(samples))
 
     def encoded(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> dict[str, NDArray[Any]]:
@@ -427,58 +392,8 @@ class LogitCache:
         Takes and raises what `logits` does.
         """
         if self._lengths is not None:
-            return self._gather(self._all_views, indices, view)[0]
-        if type(indices) is np.ndarray and indices.dtype is _INTP:
-            rows = cast("NDArray[np.intp]", indices)  # the usual case, at the cost of `take`
-        else:
-            rows = as_rows(indices, self.num_samples)
-        if not isinstance(view, int):
-            rows, one_view, tables = self._in_all_views(rows, view), None, self._all_views
-        elif 0 <= view < len(self._views):
-            one_view, tables = view, self._views[view]
-        else:
-            raise IndexError(f"view {view}: the cache has {len(self._views)}")
-        bus_errors.guard()
-        if not self._checks.all_sound:
-            self._verify_rows(rows, one_view)
-        found = {}
-        try:
-            for name, table in tables.items():  # a comprehension is a call of its own before Python 3.12
-                found[name] = table.take(rows, 0)
-        except IndexError:
-            raise outside(rows, self.num_samples) from None
-        self._unchanged.require_readable()
-        return found
-
-    def _require_empty_blocks(self, verify: Verify) -> None:
-        """Raises CorruptError where the entry of a block without samples was changed: nobody would read that block."""
-        nothing = np.tile(self._blocks.without_samples(), self.num_views)
-        changed = np.flatnonzero(nothing & (self._checks.entries != WRITTEN))
-        if len(changed) and verify != "off":
-            raise CorruptError(f"{self.path}: {self._name(int(changed[0]))} is not as it was written")
-        self._checks.trust(nothing)
-
-    def _gather(
-        self, tables: Mapping[str, NDArray[Any]], indices: ArrayLike | slice, view: ArrayLike
-    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.intp]]:
-        """The rows of samples that have several each, one sample after another, of tables whose views lie one after
-        another too; and the samples. Of tables that are not per view `view` must be 0.
-        """
-        samples = from_start(one_by_one(as_rows(indices, self.num_samples)), self.num_samples)
-        views = views_of(view, samples, self.num_views)
-        bus_errors.guard()
-        if not self._checks.all_sound:
-            self._require_sound(views * self._blocks.per_view + self._blocks.of(samples))
-        found = {}
-        for name, table in tables.items():
-            lengths = self._axes[self._blocks.columns[name].axis]
-            starts = lengths.starts(samples) + views * lengths.total
-            ends = starts + lengths.of(samples)
-            # A sample's rows lie one after another: to copy them whole is faster than to look for each.
-            pieces = [table[first:end] for first, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-            found[name] = np.concatenate(pieces) if pieces else table[:0].copy()
-        self._unchanged.require_readable()
-        return found, samples
+            return self._rows.of_positions(indices, view)[0]
+        return self._rows.of_samples(indices, view)
 
     def _require_ids(self, rows: SparseRows) -> SparseRows:
         """Raises CorruptError for an id that is no output, or more certain ones than there are: somebody made the file
@@ -508,50 +423,18 @@ class LogitCache:
         bus_errors.guard()
         number = self._blocks.num_blocks
         chosen = range(index * number // count, (index + 1) * number // count)
-        with read_in_order(self._mapped):
-            damaged = self._checks.check(chosen)
-        problems = [f"{self._name(number)} is not as it was written" for number in damaged]
-        if self._once and index == 0:
+        damaged = self._soundness.find_damaged(chosen)
+        problems = [f"{self._soundness.name(number)} is not as it was written" for number in damaged]
+        if index == 0:
             try:
-                self._encoding.check_once(self._once)
+                self._soundness.check_shared()
             except FormatError as error:
                 problems.append(str(error))
-        return problems + self._verify_values(chosen, set(damaged))
-
-    def _verify_values(self, chosen: range, damaged: set[int]) -> list[str]:
-        """What no writer stores, in blocks that are as they were written: the first of each block."""
         if self.manifest.format_version == 1:
-            return []
-        problems = [
-            f"`{name}` is not as the manifest says"
-            for name, digest in self._digests().items()
-            if chosen.start == 0 and not damaged and sha256(self._whole_table(name)) != digest
-        ]
-        for number in chosen:
-            view, block = divmod(number, self._blocks.per_view)
-            first, end = self._blocks.bounds(block)
-            if number in damaged or first == end:
-                continue
-            samples = np.arange(first, end)
-            rows = self.encoded(samples, view)
-            lengths = (
-                {}
-                if self._lengths is None
-                else {name: Ragged(self._lengths.spans(samples)) for name in (*rows, "next_log_prob")}
-            )
-            if "next_log_prob" in self._tables:
-                rows["next_log_prob"] = self.next_log_prob(samples, view)
-            try:
-                check_rows(self._layout, Batch(samples, view, rows, lengths))
-            except ValueRefusedError as error:
-                problems.append(str(error))
-        return problems
-
-    def _digests(self) -> dict[str, str]:
-        """Of tables that are known before any row, by name."""
-        about = self.manifest.positions
-        given = {} if about is None else {"tokens": about.token_sha256, "places": about.places_sha256}
-        return {name: digest for name, digest in given.items() if digest is not None}
+            return problems
+        if chosen.start == 0 and not damaged:
+            problems += problems_of_tables(self.manifest, self._whole_table)
+        return [*problems, *problems_of_values(self, self._layout, self._blocks, chosen, set(damaged))]
 
     def check_unchanged(self, *, checksums: bool = False) -> None:
         """Raises CorruptError where the file is no longer what was read from it: cut short, or written to in place.
@@ -577,17 +460,12 @@ class LogitCache:
         had ... bytes when it was opened, and now has 100; fetch or build the file again
         >>> folder.cleanup()
         """
-        bus_errors.guard()
-        named = None if self._lazy is None else self._lazy.settle()
-        if named is not None:
-            self.path = named
-            self._mapped.renamed(named)
-        self._unchanged.require(checksums=checksums)
+        self._soundness.require_unchanged(checksums=checksums)
 
     @property
     def is_lazy(self) -> bool:
         """Whether blocks are still fetched from elsewhere as they are read."""
-        return self._lazy is not None and not self._checks.all_sound
+        return self._soundness.is_lazy
 
     def prefetch(self, indices: ArrayLike | slice, view: ArrayLike = 0) -> None:
         """Has the blocks of samples that are read next fetched in the background, where the cache is read lazily from
@@ -611,8 +489,7 @@ class LogitCache:
 
     def _whole_table(self, name: str) -> NDArray[Any]:
         """A table that is read before its blocks are checked; what is not there yet is fetched."""
-        if self._lazy is not None and not self._checks.all_sound:
-            self._lazy.fill_table(name)
+        self._soundness.fetch_table(name)
         return self._tables[name]
 
     def __reduce__(self) -> tuple[Callable[..., LogitCache], tuple[str | Path, str, Verify, int, float]]:
@@ -620,40 +497,9 @@ class LogitCache:
             self.path.absolute() if self._lazy is None else self._lazy.url,
             self.manifest.key,
             self.verify_mode,
-            crc32(self._checks.entries.data),
+            self._soundness.entries_crc32,
             self.temperature,
         )
-
-    def _in_all_views(self, rows: NDArray[Any], view: ArrayLike) -> NDArray[np.intp]:
-        """Row numbers in the tables of all views, (V·N, …), with a view for each row."""
-        return from_start(rows, self.num_samples) + views_of(view, rows, self.num_views) * self.num_samples
-
-    def _verify_rows(self, rows: NDArray[np.intp], view: int | None) -> None:
-        """Checks the blocks of these rows that were not checked before; with no view, rows count through all views."""
-        if view is None:
-            views, samples = np.divmod(rows, self.num_samples)
-        else:
-            samples = from_start(rows, self.num_samples)
-            views = np.full_like(samples, view)
-        self._require_sound(views * self._blocks.per_view + (samples >> self._blocks.shift))
-
-    def _require_sound(self, blocks: NDArray[np.integer]) -> None:
-        """Checks those of these blocks that were not checked before. Raises CorruptError."""
-        number = self._checks.first_damaged(blocks)
-        if number is not None:
-            self._unchanged.require_readable()
-            raise CorruptError(
-                f"{self.path}: {self._name(number)} is not as it was written; "
-                "`decant cache verify` lists all damage; fetch or build the file again"
-            )
-
-    def _name(self, number: int) -> str:
-        return _block_name(self._blocks, number)
-
-
-def _block_name(blocks: Blocks, number: int) -> str:
-    """A block in words. No method of the cache: what holds one would keep the cache, and its file, open."""
-    return blocks.name(*divmod(number, blocks.per_view))
 
 
 def _read_only(array: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -669,6 +515,6 @@ def _reopen(path: str | Path, key: str, verify: Verify, content: int, temperatur
         raise MismatchError(
             f"{path}: another cache has taken its place: key expected {key}, found {cache.manifest.key}"
         )
-    if crc32(cache._checks.entries.data) != content:
+    if cache._soundness.entries_crc32 != content:
         raise MismatchError(f"{path}: another cache has taken its place, with the same key and other logits")
     return cache.at_temperature(temperature, interpolate=True)  # which was allowed where the cache was

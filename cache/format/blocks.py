@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from decant.cache.encodings import Column
 from decant.cache.format.batch import Batch
 from decant.cache.format.tables import Layout, columns, rows_per_block
-from decant.cache.io.blockfile import WRITTEN, BlockFile, expected_entry
+from decant.cache.io.block_layout import WRITTEN, expected_entry
+from decant.cache.io.blockfile import BlockFile
 from decant.cache.io.checksum import crc32
 from decant.cache.lengths import Even, Lengths
 

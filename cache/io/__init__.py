@@ -7,7 +7,8 @@ locks.py      the locks between processes; flock.py, the lock of an open file
 mapped.py     mapped files, and what may happen to them; unchanged.py, whether they are still what was read;
               bus_errors.py, reading what can no longer be read
 system.py     what only POSIX has, and what stands in for it elsewhere
-blockfile.py  files of checksummed blocks: filled in place, resumed, checked when they are read
+blockfile.py  files of checksummed blocks: filled in place, resumed; block_layout.py, where their blocks lie;
+              block_checks.py, whether these are as they were written
 checksum.py   CRC-32, and what a SHA-256 looks like
 partial.py    the unfinished file of a cache: its name, who may write into it, how it is published
 joint.py      an unfinished file that several processes write at the same time

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 
 from decant.cache.errors import CacheWarning, CorruptError, RewrittenError
-from decant.cache.io.blockfile import BlockChecks
+from decant.cache.io.block_checks import BlockChecks
 from decant.cache.io.mapped import MappedFile
 
 _GONE = {

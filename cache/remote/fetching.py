@@ -21,7 +21,7 @@ from decant.cache.errors import (
 )
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
-from decant.cache.io.blockfile import BlockChecks
+from decant.cache.io.block_checks import BlockChecks
 from decant.cache.io.files import replacing, storage_error, write_all
 from decant.cache.io.locks import exclusive, lock_path, shared, try_exclusive
 from decant.cache.io.opening import is_file, open_read

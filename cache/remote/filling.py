@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from decant.cache.errors import CacheWarning, CorruptError, RemoteError
 from decant.cache.format.blocks import Blocks
-from decant.cache.io.blockfile import expected_entry
+from decant.cache.io.block_layout import expected_entry
 from decant.cache.io.drafts import create_draft, remove_dead_drafts
 from decant.cache.io.files import read_all, storage_error, sync_folder, write_all
 from decant.cache.io.opening import is_file, open_write

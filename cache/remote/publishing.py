@@ -11,7 +11,7 @@ import numpy as np
 from decant.cache.errors import CacheError, CorruptError, MismatchError, RemoteError
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
-from decant.cache.io.blockfile import BlockChecks
+from decant.cache.io.block_checks import BlockChecks
 from decant.cache.io.opening import open_read
 from decant.cache.io.system import pread
 from decant.cache.manifest import Manifest

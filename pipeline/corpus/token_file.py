@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.io import bus_errors
-from decant.cache.io.blockfile import BlockChecks, expected_entry
+from decant.cache.io.block_checks import BlockChecks
+from decant.cache.io.block_layout import expected_entry
 from decant.cache.io.files import read_all, replacing
 from decant.cache.io.mapped import MappedFile
 from decant.cache.io.opening import open_read

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.io import bus_errors
-from decant.cache.io.blockfile import BlockChecks
+from decant.cache.io.block_checks import BlockChecks
 from decant.cache.io.mapped import MappedFile
 from decant.cache.io.opening import open_read, read_start
 from decant.cache.io.partial import PARTIAL

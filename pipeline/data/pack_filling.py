@@ -22,7 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache import IncompleteError, StorageError
-from decant.cache.io.blockfile import WRITTEN, BlockFile, damaged_blocks
+from decant.cache.io.block_checks import damaged_blocks
+from decant.cache.io.block_layout import WRITTEN
+from decant.cache.io.blockfile import BlockFile
 from decant.cache.io.checksum import crc32
 from decant.cache.io.files import storage_error
 from decant.cache.io.flock import free_range, try_range

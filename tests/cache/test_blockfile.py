@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from decant.cache import CacheError, IncompleteError, StorageError
-from decant.cache.io import blockfile
-from decant.cache.io.blockfile import WRITTEN, BlockChecks, BlockFile, expected_entry
+from decant.cache.io import block_checks
+from decant.cache.io.block_checks import BlockChecks
+from decant.cache.io.block_layout import WRITTEN, expected_entry
+from decant.cache.io.blockfile import BlockFile
 from decant.pipeline.errors import DamagedError
 from tests.helpers.block_files import KINDS, Kind, entries
 
@@ -282,7 +284,7 @@ def test_damage_is_found_however_blocks_are_read(
     ahead: bool, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the order of the blocks, and not in those that were never written."""
-    monkeypatch.setattr(blockfile, "_PIECE", piece)
+    monkeypatch.setattr(block_checks, "_PIECE", piece)
     content = content_of(b"abcdefgh")
     entries = np.frombuffer(bytes(content[8:]), "<u8").copy()
     for block in (0, 3, 5, 7):
@@ -294,5 +296,5 @@ def test_damage_is_found_however_blocks_are_read(
         threads.add(threading.get_ident())
         return bytes(content[first:end])
 
-    assert blockfile.damaged_blocks(Bytes(), read, entries, ahead=ahead) == [0, 3, 7]
+    assert block_checks.damaged_blocks(Bytes(), read, entries, ahead=ahead) == [0, 3, 7]
     assert (threading.get_ident() in threads) == (piece > 9)

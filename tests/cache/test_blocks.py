@@ -13,7 +13,8 @@ import pytest
 
 from decant.cache.format.blocks import Blocks, StoredRows
 from decant.cache.format.tables import Layout, Table, expected_tables, rows_per_block
-from decant.cache.io.blockfile import WRITTEN, damaged_blocks, expected_entry
+from decant.cache.io.block_checks import damaged_blocks
+from decant.cache.io.block_layout import WRITTEN, expected_entry
 from tests.helpers.caches import answers, create_empty, manifest
 
 

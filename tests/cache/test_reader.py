@@ -210,9 +210,9 @@ def test_parts_of_a_check_are_together_the_whole(path: Path, tmp_path: Path) -> 
 def test_what_a_part_of_a_check_has_seen_is_not_checked_again(path: Path) -> None:
     cache = LogitCache.open(path)
     assert cache.verify((0, 2)) == []
-    assert not cache._checks.all_sound
+    assert not cache._soundness.checks.all_sound
     assert cache.verify((1, 2)) == []
-    assert cache._checks.all_sound
+    assert cache._soundness.checks.all_sound
 
 
 @pytest.mark.parametrize("verify", ["lazy", "off"])

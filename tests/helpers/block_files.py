@@ -14,7 +14,8 @@ from decant.cache import LogitCache, LogitCacheWriter, Manifest, Positions, Stor
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
 from decant.cache.io import partial
-from decant.cache.io.blockfile import BlockFile, BlockLayout
+from decant.cache.io.block_layout import BlockLayout
+from decant.cache.io.blockfile import BlockFile
 from decant.pipeline.data import image_pack, pack_filling
 from tests.helpers.caches import holds_the_answers, manifest, write
 from tests.helpers.positions import ENCODINGS, LENGTHS, manifest_of, positions_of

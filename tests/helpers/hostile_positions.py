@@ -20,7 +20,7 @@ from decant.cache import Encoding, LogitCache, LogitCacheWriter, Manifest, Posit
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.hdf5 import check
 from decant.cache.format.tables import Layout
-from decant.cache.io.blockfile import expected_entry
+from decant.cache.io.block_layout import expected_entry
 from tests.helpers.caches import repair_checksums, reseal
 from tests.helpers.hostile import guard, mutate, outcome
 

@@ -303,7 +303,7 @@ def test_what_no_time_tells_checksums_do(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(60_000)
         file.write(b"other")
-    cache._unchanged._stamp = cache._unchanged._mapped.stamp()  # as where the system notes no time
+    cache._soundness._unchanged._stamp = cache._soundness._mapped.stamp()  # as where the system notes no time
     cache.check_unchanged()
     with pytest.raises(CorruptError, match=r"view 0, block 0 .* has changed since it was read"):
         cache.check_unchanged(checksums=True)
