@@ -14,7 +14,8 @@ from decant.cache.encodings.dense import Dense
 from decant.cache.encodings.encoding import AxisName, Column, Encoding
 from decant.cache.encodings.hidden import Head, Hidden
 from decant.cache.encodings.quantised import Quantised
-from decant.cache.encodings.sparse import Sparse, SparseRows
+from decant.cache.encodings.sparse import Sparse
+from decant.cache.encodings.sparse_rows import SparseRows
 from decant.cache.errors import FormatError, shorten
 
 __all__ = [

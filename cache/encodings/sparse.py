@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,34 +14,14 @@ from decant.cache.encodings.draws import systematic, thresholds, uniforms
 from decant.cache.encodings.encoding import Column, Encoding, require_finite, row_name
 from decant.cache.encodings.half import as_float32
 from decant.cache.encodings.ids import MOST, SHORT, id_columns, pack_ids, unpack_ids
+from decant.cache.encodings.log_sums import largest_places, log_rest, log_sum_exp
+from decant.cache.encodings.sparse_rows import SparseRows, problems_of_draws, problems_of_rows
 from decant.cache.encodings.temperatures import Bounds, interpolated, log_tail_bounds
 from decant.cache.errors import FormatError, MismatchError, ValueRefusedError, shorten
 
 _MOST_TEMPERATURES = 16
 _CHUNK = 1 << 22  # logits that are encoded at once, in some arrays of float64
 _ROUNDING = 2e-3  # of a mass, from log-probabilities in float16
-
-
-class SparseRows(NamedTuple):
-    """What a sparse row says of a teacher's softmax: by falling probability, and then what was drawn, by number."""
-
-    ids: NDArray[np.int32]
-    """(B, k) outputs."""
-    log_probs: NDArray[np.float32]
-    """(B, k) log softmax of each, at T = 1."""
-    log_tail: NDArray[np.float32]
-    """(B, m) log of the mass of all other outputs at each declared temperature; −∞ where there are none."""
-    log_sum_exp: NDArray[np.float32]
-    """(B,) of the raw logits: log_probs + log_sum_exp are these."""
-    certain: NDArray[np.int32] | None = None
-    """(B,) how many of the k are no draw: the largest; None where nothing is drawn."""
-    log_tau: NDArray[np.float32] | None = None
-    """(B,) log τ: what is drawn was so with probability m/τ, m being its mean softmax over the declared temperatures.
-    −∞ where all k are certain; None where nothing is drawn.
-    """
-    offsets: NDArray[np.int64] | None = None
-    """(S + 1,) where the rows of each of S samples begin, if these have several positions; None where rows are
-    samples."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +195,7 @@ class Sparse(Encoding):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _encode(self, logits: NDArray[np.floating], uniform: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-        ids = _largest(logits, self.kept)
+        ids = largest_places(logits, self.kept)
         values = logits.astype("f8")
         largest = np.take_along_axis(values, ids, axis=1)
         order = np.argsort(-largest, axis=1, kind="stable")
@@ -234,7 +214,7 @@ class Sparse(Encoding):
                 log_tau = [np.log(np.minimum(tau, 1))]  # by rounding it may be above
         kept = np.take_along_axis(logits, ids, axis=1).astype("f8")
         tails = [
-            np.minimum(_log_rest(exp, ids, values, temperature) - np.log(total), 0)
+            np.minimum(log_rest(exp, ids, values, temperature) - np.log(total), 0)
             for exp, total, temperature in zip(exps, sums, self.temperatures, strict=True)
         ]
         found = {
@@ -276,7 +256,7 @@ class Sparse(Encoding):
         """
         found = self.rows(rows)
         with np.errstate(invalid="ignore", over="ignore"):
-            problems = {**_problems(found, num_outputs), **_problems_of_draws(found, self.head)}
+            problems = {**problems_of_rows(found, num_outputs), **problems_of_draws(found, self.head)}
             mass = np.exp(found.log_probs.astype("f8")).sum(axis=1)
             tail = np.exp(found.log_tail[:, self.temperatures.index(1.0)].astype("f8"))
             problems["head and tail do not add up to 1"] = ~(np.abs(mass + tail - 1) <= _ROUNDING)
@@ -349,7 +329,7 @@ class Sparse(Encoding):
         if rows.certain is None or rows.log_tau is None:
             return own
         at_each = np.stack([self.log_shares(rows, each) for each in self.temperatures], axis=-1)
-        log_inclusion = _log_sum_exp(at_each) - math.log(len(self.temperatures)) - rows.log_tau[..., None]
+        log_inclusion = log_sum_exp(at_each) - math.log(len(self.temperatures)) - rows.log_tau[..., None]
         drawn = np.arange(self.kept) >= rows.certain[..., None]
         return np.where(drawn, own - log_inclusion, own)
 
@@ -391,41 +371,6 @@ class Sparse(Encoding):
 _LEAST = -65_504.0  # the least float16: a probability of 0 all the same
 
 
-def _problems(found: SparseRows, num_outputs: int) -> dict[str, NDArray[np.bool_]]:
-    """What can be wrong with rows, and (B,) with which it is."""
-    ordered = np.sort(found.ids, axis=1)
-    falls = np.diff(found.log_probs, axis=1) <= 0
-    if found.certain is not None:
-        falls |= np.arange(1, found.ids.shape[1]) >= found.certain[:, None]
-    return {
-        "ids: one is no output": (found.ids >= num_outputs).any(axis=1),
-        "ids: one is there twice": (ordered[:, 1:] == ordered[:, :-1]).any(axis=1),
-        "log_probs: must be finite, 0 or below, and fall": ~(
-            np.isfinite(found.log_probs).all(axis=1) & (found.log_probs <= 0).all(axis=1) & falls.all(axis=1)
-        ),
-        "stats: must be a finite log-sum-exp, and log masses of 0 or below": ~(
-            np.isfinite(found.log_sum_exp) & (found.log_tail <= 0).all(axis=1)
-        ),
-    }
-
-
-def _problems_of_draws(found: SparseRows, head: int) -> dict[str, NDArray[np.bool_]]:
-    """The same of what draws add."""
-    if found.certain is None or found.log_tau is None:
-        return {}
-    places = found.ids.shape[1]
-    drawn = np.arange(places) >= found.certain[:, None]
-    between = drawn[:, :-1]  # both of a pair are drawn
-    return {
-        f"certain: must be {head} to {places}": (found.certain < head) | (found.certain > places),
-        "ids: what is drawn must rise": (between & (np.diff(found.ids, axis=1) <= 0)).any(axis=1),
-        "stats: log τ must be a number of 0 or below, and −∞ where nothing is drawn": ~(
-            np.where(found.certain < places, np.isfinite(found.log_tau), found.log_tau == -np.inf)
-            & (found.log_tau <= 0)
-        ),
-    }
-
-
 def _log_shares(rows: SparseRows, temperature: float, log_tail: NDArray[np.float64]) -> NDArray[np.float64]:
     """(…, k) log softmax of the stored outputs where all others have a mass of e^log_tail (…,)."""
     tempered = rows.log_probs.astype("f8") / temperature
@@ -434,43 +379,4 @@ def _log_shares(rows: SparseRows, temperature: float, log_tail: NDArray[np.float
 
 def _normaliser(tempered: NDArray[np.float64], log_tail: NDArray[np.float64]) -> NDArray[np.float64]:
     """(…,) log of what a softmax is normalised by, of which Σ e^(t/T) over the stored logits (…, k) / T is 1 − tail."""
-    return np.asarray(_log_sum_exp(tempered) - np.log1p(-np.exp(np.minimum(log_tail, -1e-12))))
-
-
-def _largest(logits: NDArray[np.floating], count: int) -> NDArray[np.intp]:
-    """(B, count) in rising order, where the `count` largest of a row are; of equal ones those with the lower places."""
-    outputs = logits.shape[1]
-    if count == outputs:
-        return np.arange(outputs).repeat(len(logits)).reshape(outputs, len(logits)).T.copy()
-    least = np.partition(logits, outputs - count, axis=1)[:, outputs - count, None]
-    kept = logits >= least
-    if np.count_nonzero(kept) > count * len(logits):
-        equal = logits == least
-        wanted = count - (kept.sum(axis=1) - equal.sum(axis=1))
-        kept &= ~equal | (np.cumsum(equal, axis=1) <= wanted[:, None])
-    return np.asarray((np.flatnonzero(kept) % outputs).reshape(len(logits), count))
-
-
-def _log_rest(
-    exp: NDArray[np.float64], ids: NDArray[np.intp], centred: NDArray[np.float64], temperature: float
-) -> NDArray[np.float64]:
-    """(B,) log Σ e^(t/T) of all outputs but these, from `exp` (B, C), which it uses up."""
-    np.put_along_axis(exp, ids, 0, axis=1)
-    rest = exp.sum(axis=1)
-    with np.errstate(divide="ignore"):
-        found: NDArray[np.float64] = np.log(rest)
-    tiny = np.flatnonzero(rest < 1e-250)  # lost to underflow
-    if len(tiny):
-        others = centred[tiny] / temperature
-        np.put_along_axis(others, ids[tiny], -np.inf, axis=1)
-        found[tiny] = _log_sum_exp(others)
-    return found
-
-
-def _log_sum_exp(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(…,) log Σ exp over the last axis; −∞ where every value is."""
-    most = values.max(axis=-1, keepdims=True)
-    most = np.where(np.isfinite(most), most, 0.0)
-    with np.errstate(divide="ignore"):
-        result: NDArray[np.float64] = np.log(np.exp(values - most).sum(axis=-1)) + most[..., 0]
-    return result
+    return np.asarray(log_sum_exp(tempered) - np.log1p(-np.exp(np.minimum(log_tail, -1e-12))))

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from decant.cache.encodings.log_sums import log_sum_exp
+
 Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
@@ -45,10 +47,10 @@ def log_tail_bounds(
     values = [np.full(kept.shape[:-1], np.log(others))]
     for place in order:
         tail = np.minimum(log_tail[..., place].astype("f8"), -1e-12)
-        values.append(tail - np.log(-np.expm1(tail)) + _log_sum_exp(kept / temperatures[place]))
+        values.append(tail - np.log(-np.expm1(tail)) + log_sum_exp(kept / temperatures[place]))
     left = kept.min(axis=-1) if largest_left is None else largest_left.astype("f8")
     least, most = _between(known, values, 1 / temperature, left)
-    inside = _log_sum_exp(kept / temperature)
+    inside = log_sum_exp(kept / temperature)
     return least - np.logaddexp(least, inside), most - np.logaddexp(most, inside)
 
 
@@ -97,8 +99,3 @@ def _line(
     """The line through points `first` and the next, at `at`."""
     share = (at - known[first]) / (known[first + 1] - known[first])
     return np.asarray(values[first] + share * (values[first + 1] - values[first]))
-
-
-def _log_sum_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    most = values.max(axis=-1)
-    return np.asarray(np.log(np.exp(values - most[..., None]).sum(axis=-1)) + most)
