@@ -52,7 +52,7 @@ def damaged_blocks(
     if share < _THREADS:
         return damaged(blocks)
     with ThreadPoolExecutor(_THREADS) as threads:  # reading and summing up let other threads run
-        pieces = np.array_split(blocks, min(share, 8 * _THREADS))
+        pieces = np.array_split(blocks, min(share, 8 * _THREADS, len(blocks)))
         return list(itertools.chain.from_iterable(threads.map(damaged, pieces)))
 
 

@@ -279,7 +279,9 @@ def test_trusted_blocks_are_not_read_until_all_are_checked() -> None:
 
 
 @pytest.mark.parametrize("ahead", [True, False], ids=["in spans", "block by block"])
-@pytest.mark.parametrize("piece", [9, 1 << 20], ids=["two threads", "one thread"])
+@pytest.mark.parametrize(
+    "piece", [1, 9, 1 << 20], ids=["more pieces than blocks", "two threads", "one thread"]
+)
 def test_damage_is_found_however_blocks_are_read(
     ahead: bool, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
