@@ -73,6 +73,16 @@ class TokenSamples:
         return found.sum(keepdims=True) if self.across else found
 
     @property
+    def group_lengths(self) -> NDArray[np.int64]:
+        """(G,) the `groups` of all samples, one sample after the other."""
+        return self.lengths if self.across else self._segment_lengths
+
+    @property
+    def group_offsets(self) -> NDArray[np.int64]:
+        """(N + 1,) where in `group_lengths` those of each sample begin."""
+        return np.arange(len(self) + 1) if self.across else self._offsets
+
+    @property
     def num_positions(self) -> NDArray[np.int64]:
         """(N,) how many places of each sample predict."""
         return self._num_positions

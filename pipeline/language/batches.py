@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from decant.pipeline.corpus import TokenSamples
+from decant.pipeline.language.blocks import Block, computed_tokens, in_blocks
 
 _BATCHES = (
     32  # of a window, whose samples are sorted by length: those of a batch lie near each other in the file
@@ -22,20 +23,43 @@ _PROBE_TOKENS = 32
 
 
 class TeacherBatch(NamedTuple):
-    """Some samples, each part that sees itself alone as a row of its own, padded on the right."""
+    """Some samples, each part that sees itself alone as a row of its own, padded on the right. Where samples have
+    several parts, rows of about one length are a block, which a network computes by itself.
+    """
 
     samples: NDArray[np.int64]
     """(B,) which samples."""
-    ids: Tensor
-    """(R, L) int64."""
-    mask: Tensor
-    """(R, L) int64, 1 for a token and 0 for padding."""
+    blocks: list[Block]
+    """Rows (R, L) each; one block where every sample is one part."""
+    tokens: Tensor
+    """(T,) int64, where in all places, R·L of each block after the other, the samples' tokens are, in their order."""
     places: Tensor
-    """(Q,) int64, where in R·L the positions of these samples are, those of one sample after those of another."""
+    """(Q,) int64, where in all places these samples' positions are, those of one sample after those of another."""
     next_ids: Tensor
     """(Q,) int64, the token that follows each."""
     current_ids: Tensor
     """(Q,) int64, the token at each."""
+
+    @property
+    def token_ids(self) -> Tensor:
+        """(T,) int64, the tokens of all samples without padding, as the blocks have them."""
+        return torch.cat([block.ids.flatten() for block in self.blocks])[self.tokens]
+
+    @property
+    def size(self) -> str:
+        """In words, with padding, as `4 × 128`."""
+        return " + ".join(
+            f"{rows:,} × {longest:,}" for rows, longest in (one.ids.shape for one in self.blocks)
+        )
+
+
+def plan_of(
+    samples: TokenSamples, tokens_per_batch: int, starts: NDArray[np.int64] | None = None
+) -> list[list[NDArray[np.int64]]]:
+    """The batches of each window of samples: what a network computes of each, with padding, is at most
+    `tokens_per_batch`, or one sample. See `plan`.
+    """
+    return plan(computed_tokens(samples), tokens_per_batch, starts)
 
 
 def plan(
@@ -88,13 +112,13 @@ def collate(samples: TokenSamples, indices: NDArray[np.int64]) -> TeacherBatch:
         for number, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
             places.append((len(rows), at[group == number] - begin))
             rows.append(ids[begin:end])
-    longest = max(map(len, rows))
-    padded, mask = np.zeros((len(rows), longest), np.int64), np.zeros((len(rows), longest), np.int64)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)], mask[number, : len(row)] = row, 1
-    flat = np.concatenate([row * longest + within for row, within in places])
-    found = (padded, mask, flat, np.concatenate(next_ids), np.concatenate(current_ids))
-    return TeacherBatch(indices, *map(torch.from_numpy, found))
+    blocks, row_begins = in_blocks(rows, alike=len(rows) == len(indices))
+    tokens = np.concatenate(
+        [begin + np.arange(len(row)) for begin, row in zip(row_begins, rows, strict=True)]
+    )
+    flat = np.concatenate([row_begins[row] + within for row, within in places])
+    found = (tokens, flat, np.concatenate(next_ids), np.concatenate(current_ids))
+    return TeacherBatch(indices, blocks, *map(torch.from_numpy, found))
 
 
 def batches(samples: TokenSamples, planned: Iterable[NDArray[np.int64]]) -> Iterator[TeacherBatch]:

@@ -7,8 +7,8 @@ head, and the head is applied to the positions that are wanted, some at a time.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from decant.cache import Head
 from decant.pipeline.errors import ModelError, is_out_of_memory
+from decant.pipeline.language.batches import TeacherBatch
+from decant.pipeline.language.blocks import Block
+from decant.pipeline.language.memory import SETTING, named_memory
 from decant.pipeline.objectives.chunked import PendingLogits
 from decant.pipeline.objectives.fused.last_layer import LastLayer
 from decant.pipeline.support.modules import RAISED
@@ -101,13 +104,16 @@ class CausalModel:
         embeddings = getattr(self.network, "get_input_embeddings", lambda: None)()
         self._require_rows(getattr(embeddings, "num_embeddings", self.num_outputs))
         seen: dict[nn.Module, Tensor] = {}
-        with _recorded(self.network, seen):
+        with (
+            named_memory(self.name, f"a batch of {ids.shape[0]:,} × {ids.shape[1]:,} tokens"),
+            _recorded(self.network, seen),
+        ):
             logits = self._logits(self._call(ids, torch.ones_like(ids)), ids)
         self.num_rows = logits.shape[2]
         self._require_rows(self.num_rows)
         if not torch.isfinite(logits[..., : self.num_outputs]).all():
             raise ModelError(
-                f"{self._name}: gives logits that are not finite for the first tokens: its weights are damaged, or it "
+                f"{self.name}: gives logits that are not finite for the first tokens: its weights are damaged, or it "
                 "overflows in half precision"
             )
         self._require_causal(ids, logits)
@@ -121,7 +127,7 @@ class CausalModel:
                 return
             self._head = None
         say_once(
-            f"{self._name}: no layer of it is found that computes its logits from hidden states, so those of all "
+            f"{self.name}: no layer of it is found that computes its logits from hidden states, so those of all "
             "positions of a batch exist at once; a smaller tokens_per_batch takes less memory"
         )
 
@@ -151,8 +157,30 @@ class CausalModel:
         finally:
             handle.remove()
         if not caught or caught[0].shape[:2] != ids.shape:
-            raise ModelError(f"{self._name}: did not reach its head with hidden states {(*ids.shape, 'd')}")
+            raise ModelError(f"{self.name}: did not reach its head with hidden states {(*ids.shape, 'd')}")
         return caught[0]
+
+    def states_at(self, blocks: Sequence[Block], places: Tensor) -> Tensor:
+        """The `states` (Q, d) at some places of blocks that lie on the network's device, one after the other."""
+        each = [self.states(*block).flatten(0, 1) for block in blocks]
+        return (each[0] if len(each) == 1 else torch.cat(each))[places]
+
+    @torch.inference_mode()
+    def hidden_at(self, batch: TeacherBatch, setting: str = SETTING) -> Tensor:
+        """(Q, d) what the head is applied to at the positions of a batch; or logits (Q, R), where no head was found.
+
+        Raises ModelError, which names the batch and the `setting` where memory runs out.
+        """
+        with self.naming(batch, setting):
+            blocks = [Block(*(value.to(self.device) for value in block)) for block in batch.blocks]
+            return self.states_at(blocks, batch.places.to(self.device))
+
+    def naming(self, batch: TeacherBatch, setting: str = SETTING) -> AbstractContextManager[None]:
+        """Says of which samples a batch is where memory runs out."""
+        first, last = int(batch.samples.min()), int(batch.samples.max())
+        return named_memory(
+            self.name, f"a batch of {batch.size} tokens, of samples {first:,} to {last:,}", setting
+        )
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Iterator[Tensor]:
@@ -192,7 +220,7 @@ class CausalModel:
         layer = self._head
         if not isinstance(layer, nn.Linear):
             raise ModelError(
-                f"{self._name}: has no linear layer that makes its logits of hidden states, so these cannot be stored "
+                f"{self.name}: has no linear layer that makes its logits of hidden states, so these cannot be stored "
                 "in their place; store logits: encoding=decant.encodings.Sparse()"
             )
         scale, cap = self._after.scale, self._after.cap
@@ -205,7 +233,8 @@ class CausalModel:
         )
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """Of the network's class."""
         return type(self.network).__name__
 
     def _call(self, ids: Tensor, mask: Tensor) -> Any:
@@ -219,12 +248,9 @@ class CausalModel:
             raise
         except RAISED as error:
             if is_out_of_memory(error):
-                raise ModelError(
-                    f"{self._name}: ran out of memory on a batch of {ids.shape[0]:,} × {ids.shape[1]:,} tokens; set a "
-                    "smaller tokens_per_batch, or a smaller max_length"
-                ) from error
+                raise  # who made the batch says which it is
             raise ModelError(
-                f"{self._name}: failed on a batch of {ids.shape[0]:,} × {ids.shape[1]:,} tokens ({in_words(error)})"
+                f"{self.name}: failed on a batch of {ids.shape[0]:,} × {ids.shape[1]:,} tokens ({in_words(error)})"
             ) from error
 
     def _logits(self, returned: Any, ids: Tensor) -> Tensor:
@@ -238,11 +264,11 @@ class CausalModel:
         if not isinstance(found, Tensor) or found.ndim != 3 or found.shape[:2] != ids.shape:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ModelError(
-                f"{self._name}: expected logits {(*ids.shape, 'C')}, one row for each token, found {shape}: has it a "
+                f"{self.name}: expected logits {(*ids.shape, 'C')}, one row for each token, found {shape}: has it a "
                 "language-model head?"
             )
         if not found.is_floating_point():
-            raise ModelError(f"{self._name}: logits must be floats, found {found.dtype}")
+            raise ModelError(f"{self.name}: logits must be floats, found {found.dtype}")
         return found
 
     def _candidates(self, seen: dict[nn.Module, Tensor], logits: Tensor) -> list[nn.Module]:
@@ -255,7 +281,7 @@ class CausalModel:
         """Raises ModelError where the network's first or last layer has fewer rows than there are tokens."""
         if rows < self.num_outputs:
             raise ModelError(
-                f"{self._name}: knows {rows:,} tokens, and the tokenizer {self.num_outputs:,}; take the tokenizer of "
+                f"{self.name}: knows {rows:,} tokens, and the tokenizer {self.num_outputs:,}; take the tokenizer of "
                 "this network, or give the network a row for each token (resize_token_embeddings)"
             )
 
@@ -266,7 +292,7 @@ class CausalModel:
         again = self._logits(self._call(other, torch.ones_like(other)), other)
         if not _are_close(again[:, :-1], logits[:, :-1], logits.dtype):
             raise ModelError(
-                f"{self._name}: its logits at a position change with the token after it, or from call to call: it is "
+                f"{self.name}: its logits at a position change with the token after it, or from call to call: it is "
                 "no causal language model in evaluation mode; a masked one, as BERT, cannot say what comes next"
             )
 

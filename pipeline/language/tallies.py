@@ -18,9 +18,10 @@ from torch.nn import functional
 from decant.cache import Hidden, LogitCache, calibration_error
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.language.alignment import require_same_samples
-from decant.pipeline.language.batches import TeacherBatch, batches, plan, probe
+from decant.pipeline.language.batches import TeacherBatch, batches, plan_of, probe
 from decant.pipeline.language.dataset import targets_of
 from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.memory import SETTING
 from decant.pipeline.objectives import SparseTargets, TeacherHead, kd, sparse_kd
 
 
@@ -69,9 +70,11 @@ def tally(
     tokens_per_batch: int = 4096,
     advance: Callable[[int], object] = lambda tokens: None,
     within: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    setting: str = SETTING,
 ) -> Tally:
     """Runs a network over samples, in evaluation mode and where it is; with a cache of them it is compared with the
     teacher. advance: is called with the number of tokens after each batch. within: what the network is called in.
+    setting: is named where memory runs out.
 
     Raises MismatchError where the cache is of other samples, ModelError as `CausalModel` does.
     """
@@ -81,20 +84,25 @@ def tally(
     of_hidden = cache is not None and isinstance(cache.manifest.encoding, Hidden)
     head = TeacherHead(cache.head) if cache is not None and of_hidden else None
     model.prepare(probe(samples))
-    planned = itertools.chain.from_iterable(plan(samples.lengths, tokens_per_batch))
+    planned = itertools.chain.from_iterable(plan_of(samples, tokens_per_batch))
     for batch in batches(samples, planned):
         with within():
-            _add(sums, model, batch, cache, head)
+            _add(sums, model, batch, cache, head, setting)
         advance(int(samples.lengths[batch.samples].sum()))
     return sums
 
 
 @torch.inference_mode()
 def _add(
-    sums: Tally, model: CausalModel, batch: TeacherBatch, cache: LogitCache | None, head: TeacherHead | None
+    sums: Tally,
+    model: CausalModel,
+    batch: TeacherBatch,
+    cache: LogitCache | None,
+    head: TeacherHead | None,
+    setting: str,
 ) -> None:
     device = model.device
-    hidden = model.hidden(batch.ids.to(device), batch.mask.to(device)).flatten(0, 1)[batch.places.to(device)]
+    hidden = model.hidden_at(batch, setting)
     labels, first = batch.next_ids.to(device), 0
     targets = None
     if cache is not None:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from decant.cache import CacheWarning, Encoding, Hidden, LogitCacheWriter, Sparse
 from decant.pipeline.corpus import TokenSamples
-from decant.pipeline.language.batches import TeacherBatch, batches, plan
+from decant.pipeline.language.batches import TeacherBatch, batches, plan_of
 from decant.pipeline.language.building import first_of_blocks
 from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.memory import SETTING
 from decant.pipeline.language.shift import ShiftGuard
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import BackgroundWriter, prefetch
@@ -40,17 +41,20 @@ class TeacherPass:
         views: int,
         tokens_per_batch: int,
         show_progress: bool,
+        setting: str = SETTING,
     ) -> None:
+        """`setting` is named where memory runs out."""
         self._model, self._samples, self._encoding, self._views = model, samples, encoding, views
         self._tokens_per_batch, self._show_progress = tokens_per_batch, show_progress
+        self._setting = setting
         self._guard, self._said = ShiftGuard(), False
 
     def windows(self, writer: LogitCacheWriter) -> list[Window]:
         """The batches of each window, whichever are written: what is handed out to several processes. A function of the
         samples, so that every process makes the same.
         """
-        lengths = self._samples.lengths
-        return plan(lengths, self._tokens_per_batch, first_of_blocks(writer, len(lengths)))
+        samples = self._samples
+        return plan_of(samples, self._tokens_per_batch, first_of_blocks(writer, len(samples)))
 
     def fill(
         self,
@@ -93,9 +97,7 @@ class TeacherPass:
     def _encoded(self, batch: TeacherBatch) -> list[tuple[list[Rows], Tensor]]:
         """For each view the rows of some positions after others, and log-probabilities (Q,) of the next tokens."""
         device = self._model.device
-        hidden = self._model.hidden(batch.ids.to(device), batch.mask.to(device)).flatten(0, 1)[
-            batch.places.to(device)
-        ]
+        hidden = self._model.hidden_at(batch, self._setting)
         counts = self._samples.num_positions[batch.samples]
         of = np.repeat(batch.samples, counts)
         within = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -12,7 +12,8 @@ from decant.cache import LogitCache, MismatchError
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.corpus.difference import decoder_of
 from decant.pipeline.language.alignment import require_same_samples, require_same_tokens
-from decant.pipeline.language.batches import collate, probe
+from decant.pipeline.language.batches import TeacherBatch, collate, probe
+from decant.pipeline.language.blocks import Block
 from decant.pipeline.language.dataset import targets_of
 from decant.pipeline.language.head import CausalModel
 from decant.pipeline.objectives.chunked import PendingLogits
@@ -40,10 +41,10 @@ class TokenBatches:
         """The samples keys[:, 0], with the rows of view keys[0, 1]."""
         indices, view = keys[:, 0].astype(np.int64), int(keys[0, 1])
         made = collate(self.samples, indices)
-        inputs = {"input_ids": made.ids, "attention_mask": made.mask, "places": made.places}
+        inputs = TokenInputs.of(made)
         if self.cache is None:
             return inputs, made.next_ids
-        self._require_same(self.cache, indices, made.ids[made.mask.bool()].numpy(), made.next_ids.numpy())
+        self._require_same(self.cache, indices, made.token_ids.numpy(), made.next_ids.numpy())
         return inputs, made.next_ids, targets_of(self.cache, indices, made.next_ids.numpy(), view)
 
     def _require_same(
@@ -82,5 +83,28 @@ class CausalCall:
 
     def __call__(self, network: nn.Module, inputs: dict[str, Tensor], setting: str) -> PendingLogits | Tensor:
         """Raises ModelError where the network fails."""
-        states = self._model.states(inputs["input_ids"], inputs["attention_mask"])
-        return self._model.last_layer(states.flatten(0, 1)[inputs["places"]])
+        return self._model.last_layer(self._model.states_at(_blocks(inputs), inputs["places"]))
+
+
+class TokenInputs(dict[str, Tensor]):
+    """What `CausalCall` takes: tensors alone, which loaders pin and devices get."""
+
+    described = ""
+    """The size of the batch in words."""
+
+    @classmethod
+    def of(cls, batch: TeacherBatch) -> TokenInputs:
+        """Those of a batch."""
+        found = cls(places=batch.places)
+        for number, block in enumerate(batch.blocks):
+            found |= {f"input_ids {number}": block.ids, f"attention_mask {number}": block.mask}
+        found.described = f"{batch.size} tokens"
+        return found
+
+
+def _blocks(inputs: dict[str, Tensor]) -> list[Block]:
+    """The blocks in `TokenInputs`."""
+    return [
+        Block(inputs[f"input_ids {number}"], inputs[f"attention_mask {number}"])
+        for number in range(len(inputs) // 2)
+    ]

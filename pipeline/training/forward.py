@@ -43,10 +43,15 @@ def forward(network: nn.Module, inputs: Inputs, batch_size_setting: str | None =
 
 @contextmanager
 def named_errors(
-    network: nn.Module, inputs: Inputs, what: str, batch_size_setting: str | None = None
+    network: nn.Module,
+    inputs: Inputs,
+    what: str,
+    batch_size_setting: str | None = None,
+    which: str | None = None,
 ) -> Iterator[None]:
     """Turns an error of the body into a ModelError that names the network, the batch and the line of the user's code,
     where the network is one from elsewhere or memory has run out. Other errors are ours, and stay what they are.
+    `which` batch it is, is said where memory runs out.
     """
     try:
         yield
@@ -56,10 +61,12 @@ def named_errors(
         count = _count(inputs)
         if is_out_of_memory(error):
             hint = f"; set {batch_size_setting} lower" if batch_size_setting and count > 1 else ""
+            size = str(getattr(inputs, "described", "")) or f"{count:,}"
             if batch_size_setting == "cache.batch_size":
                 hint += ", rows that are written stay"  # it is no part of the key
             raise ModelError(
-                f"{name_of(network)}: out of memory on a batch of {count:,} ({in_words(error)}){hint}"
+                f"{name_of(network)}: out of memory on a batch of {size}{f', {which}' if which else ''} "
+                f"({in_words(error)}){hint}"
             ) from error
         if ":" not in name_of(network):
             raise

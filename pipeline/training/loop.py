@@ -174,8 +174,9 @@ def _train_epoch(
     for step, batch in enumerate(batches, start=epoch * steps + part.batches):
         for parameters in stepper.optimizer.param_groups:
             parameters["lr"] = learning_rate(step, steps, settings)
-        with named_errors(network, batch[0], "failed in a step", one_step.setting):
-            place = step - epoch * steps
+        place = step - epoch * steps
+        which = f"batch {place + 1:,} of epoch {epoch + 1:,}"
+        with named_errors(network, batch[0], "failed in a step", one_step.setting, which):
             share = step / (settings.epochs * steps)
             terms, size = one_step(batch, share, keys.size_of(place), last=place + 1 == steps)
         if settings.compile and one_step.parallel is None and step == 0:

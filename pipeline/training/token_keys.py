@@ -36,8 +36,9 @@ class TokenKeys(EpochKeys):
         views: EpochViews = first_view,
         group: Group = ALONE,
     ) -> None:
-        """lengths: (N,) tokens of each sample. positions: (N,) how many of them are learnt from. Of several ranks, each
-        has its samples of every batch; the batches are those of one process.
+        """lengths: (N,) tokens that are computed of each sample, with the padding between its parts. positions: (N,)
+        how many tokens are learnt from. Of several ranks, each has its samples of every batch; the batches are those of
+        one process.
         """
         self.seed, self.views, self.group = seed, views, group
         self._positions = np.asarray(positions)

@@ -17,8 +17,9 @@ from decant.cache import CacheWarning, LogitCache, MismatchError, Store, convert
 from decant.encodings import Dense, Sparse
 from decant.language import TokenDataset, TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import DataError, ModelError
-from decant.pipeline.language.batches import collate, plan
+from decant.pipeline.language.batches import collate, plan, plan_of
 from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.training import CausalCall, TokenBatches
 from tests.helpers import language
 
 
@@ -98,15 +99,46 @@ def test_of_a_chat_only_the_assistants_places_have_rows(tokenizer: Any, teacher:
         )
 
 
-def test_batches_hold_the_budget_and_every_sample_once(samples: TokenSamples) -> None:
-    windows = plan(samples.lengths, 100)
-    planned = [batch for window in windows for batch in window]
-    assert sorted(np.concatenate(planned).tolist()) == list(range(len(samples)))
+@pytest.mark.parametrize("layout", [{}, {"rows": "packed"}, {"rows": "packed", "across": True}], ids=str)
+def test_batches_hold_the_budget_and_every_sample_once(samples: TokenSamples, layout: dict[str, Any]) -> None:
+    """What is computed counts, padding between the documents of a packed row too."""
+    chosen, computed = TokenSamples(samples.corpus, max_length=64, **layout), 0
+    planned = [batch for window in plan_of(chosen, 256) for batch in window]
+    assert sorted(np.concatenate(planned).tolist()) == list(range(len(chosen)))
     for some in planned:
-        batch = collate(samples, some)
-        assert batch.ids.numel() <= 100 or len(some) == 1
-        assert torch.equal(batch.ids.flatten()[batch.places], batch.current_ids)
-        assert torch.equal(batch.ids.flatten()[batch.places + 1], batch.next_ids)
+        batch = collate(chosen, some)
+        flat = torch.cat([block.ids.flatten() for block in batch.blocks])
+        assert len(flat) <= 256 or len(some) == 1
+        assert torch.equal(flat[batch.places], batch.current_ids)
+        assert torch.equal(flat[batch.places + 1], batch.next_ids)
+        assert batch.token_ids.tolist() == np.concatenate([chosen.tokens(one) for one in some]).tolist()
+        assert sum(int(block.mask.sum()) for block in batch.blocks) == len(batch.token_ids)
+        computed += len(flat)
+    assert computed < 1.5 * chosen.lengths.sum()
+
+
+def test_a_student_sees_each_document_of_a_packed_row_alone(samples: TokenSamples, teacher: Any) -> None:
+    packed = TokenSamples(samples.corpus, max_length=64, rows="packed")
+    inputs, labels = TokenBatches(packed).batch(np.array([[1, 0], [3, 0], [0, 0]]))
+    with torch.no_grad():
+        pending = CausalCall(teacher, packed, 340)(teacher, inputs, "student.tokens_per_batch")
+    expected = np.concatenate([by_hand(teacher, packed, index) for index in (1, 3, 0)])
+    assert np.allclose((pending.hidden @ pending.weight.detach().t()).numpy(), expected, rtol=1e-4, atol=1e-4)
+    assert len(inputs) > 3, "one block"
+    assert len(labels) == len(expected)
+
+
+def test_memory_that_runs_out_names_the_samples_and_the_setting(
+    samples: TokenSamples, teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def states(model: CausalModel, *batch: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(CausalModel, "states_at", states)
+    with pytest.raises(
+        ModelError, match=r"batch of \d+ × \d+ tokens, of samples \d+ to \d+; set a smaller tokens_per_batch"
+    ):
+        cache_logits(teacher, samples, tmp_path / "none.h5", tokens_per_batch=200, show_progress=False)
 
 
 def test_windows_begin_where_blocks_do_and_hold_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +216,7 @@ def test_a_killed_pass_goes_on_and_ends_in_the_same_bytes(
     def run(name: str, kill_at: int | None = None) -> int:
         """How many batches the teacher read."""
         nonlocal calls
-        calls, hidden = 0, CausalModel.hidden
+        calls, hidden = 0, CausalModel.hidden_at
 
         def counted(*given: Any) -> Any:
             nonlocal calls
@@ -194,7 +226,7 @@ def test_a_killed_pass_goes_on_and_ends_in_the_same_bytes(
             return hidden(*given)
 
         with monkeypatch.context() as patch:
-            patch.setattr(CausalModel, "hidden", counted)
+            patch.setattr(CausalModel, "hidden_at", counted)
             encoding = Sparse(head=4, draws=4)
             cache_logits(teacher, samples, tmp_path / name, encoding=encoding, views=2, tokens_per_batch=64)
         return calls

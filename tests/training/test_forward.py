@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from decant.pipeline.errors import ModelError
-from decant.pipeline.training.forward import forward, require_batch_of_one
+from decant.pipeline.training.forward import forward, named_errors, require_batch_of_one
 
 
 class Body(nn.Module):
@@ -36,6 +36,24 @@ def test_memory_that_runs_out_names_the_setting_and_what_stays() -> None:
         forward(gone, torch.zeros(2, 4), "teacher.batch_size")
     with pytest.raises(ModelError, match=r"; set cache\.batch_size lower, rows that are written stay$"):
         forward(gone, torch.zeros(2, 4), "cache.batch_size")
+
+
+def test_memory_that_runs_out_in_a_step_names_the_batch() -> None:
+    class Tokens(dict[str, Tensor]):
+        described = "2 × 16 tokens"
+
+    said = r"on a batch of 2 × 16 tokens, batch 3 of epoch 1 \(.*\); set student\.tokens_per_batch lower$"
+    with (
+        pytest.raises(ModelError, match=said),
+        named_errors(
+            nn.Linear(1, 1),
+            Tokens(ids=torch.zeros(2, 16)),
+            "failed",
+            "student.tokens_per_batch",
+            "batch 3 of epoch 1",
+        ),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def test_an_interrupt_is_no_error_of_the_network() -> None:

@@ -19,6 +19,7 @@ from decant.pipeline.config.settings import Training
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import ModelError
 from decant.pipeline.language import criteria
+from decant.pipeline.language.blocks import computed_tokens
 from decant.pipeline.language.training import CausalCall, TokenBatches
 from decant.pipeline.networks.build import build_network, num_parameters
 from decant.pipeline.networks.spec import NetworkSpec
@@ -145,7 +146,7 @@ def _train(job: TokenJob, plan: LanguagePlan, device: torch.device, log_to: LogT
             job.folder,
             views=job.views,
             keys=TokenKeys(
-                samples.lengths,
+                computed_tokens(samples),
                 samples.num_positions,
                 job.tokens_per_batch,
                 settings.seed,

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from decant.cache import LogitCache, Sparse, SparseSurvey, expected_size
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.language.batches import batches
-from decant.pipeline.language.batches import plan as batches_of
+from decant.pipeline.language.batches import plan as plan_lengths
+from decant.pipeline.language.batches import plan_of as batches_of
+from decant.pipeline.language.blocks import computed_tokens
 from decant.pipeline.phases.compact import ROWS, Sizes, size_of
 from decant.pipeline.phases.cost import Estimate, RankCost
 from decant.pipeline.phases.language.plan import LanguagePlan
@@ -48,7 +50,7 @@ def estimate(plan: LanguagePlan, device: torch.device, ranks: int | None = None)
 
 def _each_of(ranks: int, plan: LanguagePlan, seconds: float, rows: int, size: int) -> RankCost:
     """What the busiest of so many ranks does."""
-    windows = batches_of(plan.samples.lengths, tokens_per_batch(plan))
+    windows = batches_of(plan.samples, tokens_per_batch(plan))
     units = TokensPass.units_of(windows, ranks)
     share = -(-len(units) // ranks) / len(units)
     return RankCost(
@@ -103,9 +105,7 @@ def compare_with_teacher(plan: LanguagePlan, rows: int, device: torch.device, se
 def _seconds_a_position(plan: LanguagePlan, device: torch.device) -> float:
     """The median of a few batches, after one to warm up: of the teacher, and of what its rows become."""
     run, counts = TokensPass(plan).on(device), plan.samples.num_positions
-    planned = [
-        batch for window in batches_of(plan.samples.lengths, tokens_per_batch(plan)) for batch in window
-    ]
+    planned = [batch for window in batches_of(plan.samples, tokens_per_batch(plan)) for batch in window]
     found = []
     for place in np.linspace(0, len(planned) - 1, _TIMED_BATCHES + 1).astype(int).tolist():
         started = time.perf_counter()
@@ -129,13 +129,11 @@ def _answers(
 ) -> Iterator[tuple[NDArray[np.int64], slice, NDArray[np.float32]]]:
     """Samples of a batch, some of the rows of all of them, and the teacher's logits (q, C) there."""
     model, budget = TokensPass(plan).model(device), tokens_per_batch(plan)
-    planned = (
-        chosen[batch] for window in batches_of(plan.samples.lengths[chosen], budget) for batch in window
-    )
+    computed = computed_tokens(plan.samples)[chosen]
+    planned = (chosen[batch] for window in plan_lengths(computed, budget) for batch in window)
     for batch in batches(plan.samples, planned):
-        hidden = model.hidden(batch.ids.to(device), batch.mask.to(device)).flatten(0, 1)
         first = 0
-        for logits in model.logits(hidden[batch.places.to(device)]):
+        for logits in model.logits(model.hidden_at(batch, "cache.tokens_per_batch")):
             some = slice(first, first + len(logits))
             yield batch.samples, some, logits.cpu().numpy()
             first = some.stop

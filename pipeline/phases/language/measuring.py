@@ -55,6 +55,7 @@ def _metrics_of(
             budget,
             advance,
             lambda: autocast(device, precision),
+            "student.tokens_per_batch",
         )
     metrics = Metrics(
         perplexity=found.perplexity,

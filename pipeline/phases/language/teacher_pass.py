@@ -81,6 +81,7 @@ class TokensPass:
             plan.num_views,
             tokens_per_batch(plan),
             show_progress=True,
+            setting="cache.tokens_per_batch",
         )
 
     def model(self, device: torch.device) -> CausalModel:

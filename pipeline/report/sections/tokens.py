@@ -100,8 +100,7 @@ def look(subject: Subject, cache: LogitCache) -> Iterator[Looked]:
     model.prepare(probe(samples))
     for index in np.unique(np.linspace(0, len(samples) - 1, MAX_SAMPLES).astype(int)).tolist():
         batch = collate(samples, np.array([index]))
-        hidden = model.hidden(batch.ids.to(subject.device), batch.mask.to(subject.device)).flatten(0, 1)
-        logits = torch.cat(list(model.logits(hidden[batch.places.to(subject.device)]))).cpu()
+        logits = torch.cat(list(model.logits(model.hidden_at(batch)))).cpu()
         theirs = _of_teacher(cache, index, batch.next_ids)
         ours = logits.log_softmax(1)
         yield Looked(
