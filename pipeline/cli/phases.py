@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from decant.pipeline.cli import sizes
+from decant.pipeline.cli.made_caches import estimate, make_cache, make_part
+from decant.pipeline.cli.made_networks import make_teacher, network_json, print_result, run_json
 from decant.pipeline.cli.options import (
     PART,
     as_json,
     leave_to_rank_0,
     log_to_option,
-    percent,
     print_json,
     print_table,
     recipe_options,
     say,
 )
-from decant.pipeline.config.tasks import formats, headline
+from decant.pipeline.config.tasks import formats
 from decant.pipeline.ranks.beside import ranks_beside
 from decant.pipeline.ranks.launch import is_first, launched
 
 if TYPE_CHECKING:
-    from decant.cache import LogitCache, Store
+    from decant.cache import Store
     from decant.pipeline.config.recipe import Recipe
-    from decant.pipeline.phases.cache_logits import Cached
-    from decant.pipeline.phases.cost import Estimate, RankCost
     from decant.pipeline.phases.kinds import RecipePlan
     from decant.pipeline.runs.result import Result
-    from decant.pipeline.tracking.log_to import LogTo
 
 
 @click.command()
@@ -110,9 +107,9 @@ def cache_logits(
     plan = plan_of(recipe, base, store, decode="as needed" if divided else "all")
     plans = [each for of_teacher in _plans_of_teachers(plan) for each in of_teacher.by_cache]
     if part is not None:
-        caches = [_make_part(plan, device, part) for plan in plans]
+        caches = [make_part(plan, device, part) for plan in plans]
     else:
-        caches = [_estimate(plan, device, ranks) if dry_run else make_cache(plan, device) for plan in plans]
+        caches = [estimate(plan, device, ranks) if dry_run else make_cache(plan, device) for plan in plans]
     caches = [{**cache, "sizes": table} for cache in caches] if table else caches
     missing = not all(cache.get("exists", True) for cache in caches)
     say(f"next: {recipe.command('cache-logits' if missing else 'student')}")
@@ -187,7 +184,7 @@ def _train_students(
     for result, found in train_students(
         plan, pick_device(device), verify=verify, check_inputs=check_views, log_to=trackers
     ):
-        _print_result(result, found)
+        print_result(result, found)
         students.append(result)
     if not is_first():  # rank 0 has those of all ranks
         return
@@ -196,7 +193,10 @@ def _train_students(
     rows = compare(recipe, base, students)
     if as_json:
         print_json(
-            [{**_network(row.first), "seeds": [_run(result) for result in row.results]} for row in rows]
+            [
+                {**network_json(row.first), "seeds": [run_json(result) for result in row.results]}
+                for row in rows
+            ]
         )
     else:
         print_table(headings(rows), [format_cells(row, are_validated(rows)) for row in rows])
@@ -214,7 +214,7 @@ def evaluate(recipe: Recipe, base: Path, store: Store, device: str, as_json: boo
 
     results = list(evaluate_runs(plan_of(recipe, base, store), pick_device(device)))
     if as_json:
-        print_json([{**_network(result), **_run(result)} for result in results])
+        print_json([{**network_json(result), **run_json(result)} for result in results])
     else:
         shown = formats(results[0].metrics)
         rows = [
@@ -245,204 +245,3 @@ def _plans_of_teachers(plan: RecipePlan) -> tuple[RecipePlan, ...]:
 def _order(result: Result) -> tuple[int, bool]:
     """The place of a student among all: those of one seed after those of the one before, labels-only first."""
     return result.seed, result.kind != "labels"
-
-
-def _network(result: Result) -> dict[str, Any]:
-    """The JSON of what the runs of all seeds have in common."""
-    return {
-        "network": {"name": result.network.name, "args": result.network.args},
-        "kind": result.kind,
-        "objective": result.objective,
-        "parameters": result.parameters,
-        "weights_bytes": result.weights_bytes,
-    }
-
-
-def _run(result: Result) -> dict[str, Any]:
-    """The JSON of one run."""
-    return {
-        "seed": result.seed,
-        "metrics": result.metrics,
-        **({} if result.validation is None else {"validation": result.validation}),
-        **({} if result.kept_epoch is None else {"kept_epoch": result.kept_epoch}),
-        "latency_ms": result.latency_ms,
-        "seconds": result.seconds,
-        "folder": result.folder,
-    }
-
-
-def _print_result(result: Result, found: bool) -> None:
-    state = "found" if found else "made"
-    agreement = result.metrics.get("agreement")
-    agrees = "" if agreement is None else f", agrees with the teacher on {percent(agreement)}"
-    seed = "" if result.kind == "teacher" else f", seed {result.seed}"
-    figure = headline(result.any_metrics)
-    validated = "" if result.validation is None else f", validation {figure.text(result.validation)}"
-    epoch = "" if result.kept_epoch is None else f", of epoch {result.kept_epoch:,}"
-    say(
-        f"{state} {result.folder}: {result.kind}, {result.network}{seed}, {result.parameters:,} parameters, "
-        f"test {figure.name} {figure.text(result.metrics)}{validated}{agrees}{epoch}"
-    )
-
-
-def make_teacher(plan: RecipePlan, device: str, log_to: LogTo) -> dict[str, Any]:
-    """Makes or finds a teacher and prints it; returns the same for `--json`."""
-    from decant.pipeline.phases import any_recipe
-    from decant.pipeline.training.device import pick_device
-
-    result, found = any_recipe.make_teacher(plan, pick_device(device), log_to)
-    _print_result(result, found)
-    return {**_network(result), **_run(result), "found": found}
-
-
-def make_cache(plan: RecipePlan, device: str) -> dict[str, Any]:
-    """Makes or finds a cache, with the other ranks where this is one, and prints it; returns the same for `--json`."""
-    from decant.pipeline.phases import cache_logits as phase
-    from decant.pipeline.ranks.job import join
-    from decant.pipeline.runs.notes import remember_cache
-    from decant.pipeline.training.device import pick_device
-
-    job = join()
-    if job is None:
-        cached: phase.Cached | phase.RowsWritten = phase.cache_logits(
-            plan, pick_device(device), _print_waiting
-        )
-    else:
-        from decant.pipeline.phases.cache_ranks import cache_with_ranks
-
-        cached = cache_with_ranks(job, plan, pick_device(device), _print_waiting)
-    if isinstance(cached, phase.RowsWritten):  # what rank 0 says of
-        return {"path": cached.path, "rows": cached.rows}
-    remember_cache(plan.recipe, plan.base, cached.cache.path)
-    return _shown(cached, plan)
-
-
-def _make_part(plan: RecipePlan, device: str, part: tuple[int, int]) -> dict[str, Any]:
-    """Makes a part of a cache, and perhaps publishes the whole; prints it and returns the same for `--json`."""
-    from decant.pipeline.phases import cache_logits as phase
-    from decant.pipeline.runs.notes import remember_cache
-    from decant.pipeline.training.device import pick_device
-
-    made = phase.cache_part(plan, pick_device(device), part)
-    if not isinstance(made, phase.RowsWritten):
-        remember_cache(plan.recipe, plan.base, made.cache.path)
-        return _shown(made, plan)
-    elsewhere = "; all parts need this file: let DECANT_CACHE_HOME name a folder that all machines share"
-    say(
-        f"wrote part {part[0] + 1} of {part[1]} of {made.path}: {made.rows:,} rows; {made.missing}; the part that "
-        f"comes last publishes the cache{'' if plan.store.remote is None else elsewhere}"
-    )
-    return {"path": made.path, "exists": False, "part": list(part), "rows": made.rows}
-
-
-def _shown(cached: Cached, plan: RecipePlan) -> dict[str, Any]:
-    """Prints a cache; returns the same for `--json`."""
-    _print_cache(cached, plan.of_cache)
-    cache = cached.cache
-    return {
-        "path": cache.path,
-        **_split(plan),
-        "found": cached.seconds is None,
-        "key": cache.manifest.key,
-        "views": cache.num_views,
-        "samples": cache.num_samples,
-        "outputs": cache.num_outputs,
-        "dtype": cache.manifest.dtype.name,
-        "bytes": cache.path.stat().st_size,
-        "seconds": cached.seconds,
-        "rows": cached.rows,
-        "views_taken_over": cached.views_taken_over,
-        "metrics": cached.metrics,
-        "measured": cached.measured,
-    }
-
-
-def _split(plan: RecipePlan) -> dict[str, str]:
-    """For `--json`: the part that a cache is of, where there are several."""
-    return {"split": plan.of_cache} if plan.of_cache else {}
-
-
-def _estimate(plan: RecipePlan, device: str, ranks: int | None) -> dict[str, Any]:
-    """Prints what a cache would cost; returns the same for `--json`."""
-    from decant.pipeline.phases.any_recipe import estimate
-    from decant.pipeline.training.device import pick_device
-
-    cost = estimate(plan, pick_device(device), ranks=ranks)
-    _print_estimate(cost, plan.of_cache)
-    return {
-        **_split(plan),
-        **asdict(cost),
-        "pays_after_epochs": cost.pays_after_epochs,
-    }
-
-
-def _print_cache(cached: Cached, part: str) -> None:
-    cache, of_part = cached.cache, f", of the {part} part" if part else ""
-    if cached.seconds is None:
-        say(f"found {cache.path}{of_part}: nothing to do, no teacher was loaded")
-    else:
-        say(
-            f"made {cache.path}{of_part}: {cached.rows:,} rows in {cached.seconds:,.1f} s{_taken_over(cached)}"
-        )
-    views = "" if cache.num_views == 1 else f"{cache.num_views:,} views of "
-    part = (
-        ""
-        if cached.measured == cache.num_views * cache.manifest.num_rows
-        else f" of {cached.measured:,} rows"
-    )
-    unit, samples = "samples", f"{cache.num_samples:,} samples"
-    if cache.has_positions:
-        unit, samples = "positions", f"{samples} of {cache.manifest.num_rows:,} positions"
-    rate = "" if not cached.seconds else f", {cached.rows / cached.seconds:,.0f} {unit}/s"
-    figure, outputs = headline(cached.metrics), _outputs(cache)
-    say(
-        f"  {views}{samples} × {cache.num_outputs:,} {outputs}, {cache.manifest.encoding.name}, "
-        f"{cache.path.stat().st_size:,} bytes{rate}; the teacher's {figure.name} on these labels, from the file: "
-        f"{figure.text(cached.metrics)}{part}"
-    )
-
-
-def _outputs(cache: LogitCache) -> str:
-    """What the outputs of a cache are called."""
-    if cache.has_positions:
-        return "tokens"
-    if cache.manifest.has_sigmoids:
-        return "sigmoids"
-    return "classes" if cache.manifest.num_targets is None else "targets"
-
-
-def _print_estimate(cost: Estimate, part: str) -> None:
-    of_part = f", of the {part} part" if part else ""
-    if cost.exists:
-        say(f"found {cost.path}{of_part}: nothing to do")
-    else:
-        taken_over = _taken_over(cost)
-        say(
-            f"would make {cost.path}{of_part}: {cost.bytes:,} bytes, about {cost.seconds:,.3g} s of "
-            f"teacher{taken_over}"
-        )
-    say(
-        f"  a live teacher would add about {cost.live_seconds_an_epoch:,.3g} s to every student epoch: the "
-        f"cache has paid for itself after {cost.pays_after_epochs:,.0f} epochs, and this recipe's distilled "
-        f"students train for {cost.student_epochs:,}"
-    )
-    if cost.ranks is not None and not cost.exists:
-        _print_rank(cost.ranks)
-
-
-def _print_rank(rank: RankCost) -> None:
-    idle = rank.ranks - rank.working
-    say(
-        f"  {rank.ranks:,} ranks, each with a device and cores of its own: about {rank.seconds:,.3g} s; a rank "
-        f"computes up to {rank.rows:,} rows, reads {rank.reads:,} bytes of inputs and writes {rank.writes:,}"
-        + (f"; {idle:,} of them have nothing to do: there are {rank.working:,} runs of rows" if idle else "")
-    )
-
-
-def _taken_over(made: Cached | Estimate) -> str:
-    views = made.views_taken_over
-    return f"; {views:,} views taken over from a cache with another number of them" if views else ""
-
-
-def _print_waiting(holder: str) -> None:
-    say(f"waiting: {holder} is building this cache", err=True)

@@ -127,7 +127,8 @@ def _work(planned: Sweep, device: str, worker_of: int | None = None) -> None:
 
 def _build(planned: Sweep, device: str) -> None:
     """Makes teachers and caches, unless the recipe names its caches."""
-    from decant.pipeline.cli.phases import make_cache, make_teacher
+    from decant.pipeline.cli.made_caches import make_cache
+    from decant.pipeline.cli.made_networks import make_teacher
     from decant.pipeline.tracking.log_to import LogTo
 
     if planned.recipe.settings.cache.from_ is None:
