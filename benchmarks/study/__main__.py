@@ -161,4 +161,5 @@ def _run(arm: Arm, result: Result, schedule: str, epochs: int) -> dict[str, Any]
     }
 
 
-main()
+if __name__ == "__main__":  # a process beside this one imports the module
+    main()

@@ -6,27 +6,27 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.conditions import LeftOut
-from benchmarks.study.language import command, texts
+from benchmarks.study.language import command, encoding, texts
 from benchmarks.study.language.arms import EPOCHS, arms
+from benchmarks.study.language.jobs import claimed
+from decant.cache.io.locks import exclusive, lock_path
 from tests.helpers import language
 from tests.helpers.extras import needs
 
 SIZES = "--tokens 700 --test-tokens 200 --seeds 1 --layers 1 --max-length 24"
 
 
-def study(folder: Path, words: str = "") -> dict[str, Any]:
-    given = [
-        "--teacher",
-        str(folder / "teacher"),
-        "--texts",
-        str(folder / "texts.jsonl"),
-        "--out",
-        str(folder),
-    ]
-    command.main([*given, *SIZES.split(), *words.split()])
+def words(folder: Path, out: Path) -> list[str]:
+    given = {"--teacher": folder / "teacher", "--texts": folder / "texts.jsonl", "--out": out}
+    return [*(str(word) for option in given.items() for word in option), *SIZES.split()]
+
+
+def study(folder: Path, more: str = "") -> dict[str, Any]:
+    command.main([*words(folder, folder), *more.split()])
     found: dict[str, Any] = json.loads((folder / "study.json").read_text())
     return found
 
@@ -50,7 +50,7 @@ class TestStudy:
         first = study(folder, "--arms one-pass-h")
         kept = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*.json")}
         assert len(first["runs"]) == len(kept) == 8
-        runs = study(folder)["runs"]
+        runs = study(folder, "--jobs 2")["runs"]
         assert {path: path.stat().st_mtime_ns for path in kept} == kept
         assert [(run["arm"], run["schedule"], run["temperature"]) for run in runs] == [
             (arm.name, arm.schedule, arm.temperature) for arm in arms()
@@ -72,6 +72,24 @@ class TestStudy:
         with pytest.raises(SystemExit, match=r"study with lr 0\.001, and 0.5 is asked for"):
             study(folder, "--lr 0.5")
 
+    def test_rows_that_a_device_encodes_are_those_of_the_host(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = []
+        for name in ("host", "device"):
+            monkeypatch.setattr(encoding, "encodes_on", lambda device, name=name: name == "device")
+            found.append(command.prepare(command.parser().parse_args(words(folder, folder / name))).caches)
+        host, device = found
+        samples = np.arange(10)
+        for name, cache in host.items():
+            for view in range(cache.num_views):
+                own, other = cache.rows(samples, view), device[name].rows(samples, view)
+                assert (own.ids == other.ids).all()
+                assert np.allclose(own.log_probs, other.log_probs, rtol=2**-9)
+                assert np.allclose(own.log_tail, other.log_tail, atol=1e-5)
+                probabilities = [one.next_log_prob(samples, view) for one in (cache, device[name])]
+                assert np.allclose(*probabilities, rtol=2**-9)
+
     def test_what_is_missing_is_said(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -81,6 +99,18 @@ class TestStudy:
             "left out: its texts are not here; run: apt-get install debian-handbook"
             in capsys.readouterr().err
         )
+
+
+def test_a_run_is_done_by_one_process(tmp_path: Path) -> None:
+    done, held, free = (tmp_path / "runs" / name for name in ("done", "held", "free"))
+    done.parent.mkdir()
+    done.touch()
+    with exclusive(lock_path(held), waiting=pytest.fail):
+        found = claimed([done, held, free])
+        assert next(found) == free
+        assert list(claimed([free])) == [], "it is held until the next is asked for"
+        assert list(found) == []
+    assert list(claimed([done, held, free])) == [held, free]
 
 
 def test_pages_become_prose_and_missing_packages_are_named(tmp_path: Path) -> None:

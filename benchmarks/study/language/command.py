@@ -1,7 +1,8 @@
 """`python -m benchmarks.study --recipe language-model`: every way of teaching with every seed, then the table.
 
 Each run writes its figures when it is done, so a study that was stopped goes on, and a table is made of what is there.
-The runs of one seed come before those of the next.
+The runs of one seed come before those of the next. One small network does not keep a GPU busy: there several runs are
+made at a time, with --jobs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from benchmarks import machine
 from benchmarks.conditions import LeftOut
 from benchmarks.study.language import table
 from benchmarks.study.language.arms import Arm, Rows, arms
+from benchmarks.study.language.jobs import beside, claimed, orphaned
 from benchmarks.study.language.phase_one import Part, caches, chosen_documents, load_teacher, part_of
 from benchmarks.study.language.texts import debian_texts
 from benchmarks.study.language.training import Settings, Study, run
@@ -35,32 +37,47 @@ SHARES = {"train": 0.85, "validation": 0.05, "test": 0.1}
 
 def main(words: Sequence[str]) -> None:
     """Runs the study, or says why it cannot be run here."""
-    options = _parser().parse_args(words)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        study = prepare(options)
-    except (LeftOut, ModuleNotFoundError) as error:
-        print(f"language-model: left out: {error}", file=sys.stderr)
-        return
-    _measure_untrained(study, options.out / "untrained.json")
-    for seed in range(options.seeds):
-        for arm in _chosen(options):
-            path = _path(options.out, arm, seed)
-            if not path.exists():
-                made = {**run(study, arm, seed), "machine": machine.describe()}
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, json.dumps(made, indent=1).encode())
-                print(
-                    json.dumps(
-                        {name: made[name] for name in ("arm", "schedule", "temperature", "seed", "test")}
-                    )
-                )
-                sys.stdout.flush()
+    taken = parser()
+    options = taken.parse_args(words)
+    if options.jobs < 1:
+        taken.error(f"--jobs: expected 1 or more, found {options.jobs}")
+    with beside(_take_part, options, options.jobs - 1) as others:
+        try:
+            study = prepare(options)
+        except (LeftOut, ModuleNotFoundError) as error:
+            print(f"language-model: left out: {error}", file=sys.stderr)
+            return
+        _measure_untrained(study, options.out / "untrained.json")
+        others.go()
+        _do_runs(study, options)
+        others.join()
     print(_conclude(options))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _take_part(options: argparse.Namespace) -> None:
+    """What a process beside the first does when caches are there."""
+    _do_runs(prepare(options), options)
+
+
+def _do_runs(study: Study, options: argparse.Namespace) -> None:
+    """All runs that nobody else has done or does."""
+    wanted = {
+        _path(options.out, arm, seed): (arm, seed)
+        for seed in range(options.seeds)
+        for arm in _chosen(options)
+    }
+    for path in claimed(wanted):
+        if orphaned():
+            return
+        arm, seed = wanted[path]
+        made = {**run(study, arm, seed), "jobs": options.jobs, "machine": machine.describe()}
+        write_atomically(path, json.dumps(made, indent=1).encode())
+        shown = {name: made[name] for name in ("arm", "schedule", "temperature", "seed", "seconds", "test")}
+        print(json.dumps(shown), flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command's options."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.study --recipe language-model", description=__doc__
     )
@@ -80,7 +97,11 @@ def _parser() -> argparse.ArgumentParser:
         "--alpha", type=float, default=0.9, help="weight of the teacher's term beside the labels'"
     )
     parser.add_argument("--arms", default="", metavar="WORDS", help="only those whose file names begin so")
-    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves that to it")
+    parser.add_argument("--device", default="cpu", help="where everything is computed: cpu or cuda")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, each of which does a run at a time")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="of torch in each process; 0 leaves that to it"
+    )
     parser.add_argument("--teacher", help="a folder or .gguf file in the place of SmolLM2")
     parser.add_argument(
         "--texts", type=Path, help="texts in the place of Debian's, as decant.language.tokenise takes"
@@ -91,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def prepare(options: argparse.Namespace) -> Study:
     """Everything that runs are made from. Raises LeftOut where a piece of it is not here."""
-    folder: Path = options.out
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    folder, device = options.out, torch.device(options.device)
     texts: Any = debian_texts() if options.texts is None else options.texts
     teacher, tokenizer = load_teacher(options.teacher, folder)
     settings = Settings(
@@ -99,11 +122,12 @@ def prepare(options: argparse.Namespace) -> Study:
         layers=tuple(options.layers),
     )
     _require_same(
-        folder / "settings.json", {**asdict(settings), "part": options.part, "teacher": options.teacher}
+        folder / "settings.json",
+        {**asdict(settings), "part": options.part, "teacher": options.teacher, "device": device.type},
     )
     corpus = language.tokenise(texts, tokenizer, folder / "texts.tokens")
     parts = language.split_documents(corpus, SHARES)
-    narrow = copy.deepcopy(teacher).bfloat16()
+    narrow = copy.deepcopy(teacher).bfloat16().to(device)
     made: dict[str, Part] = {}
     for name, part, tokens in (
         ("train", "train", options.tokens),
@@ -122,10 +146,11 @@ def prepare(options: argparse.Namespace) -> Study:
         settings,
         teacher,
         reader,
-        TeacherHead(hidden.head),
+        TeacherHead.of(hidden),
         made["train"],
-        caches(hidden, folder, wanted),
+        caches(hidden, folder, wanted, device),
         made["test"],
+        device,
     )
 
 
@@ -133,7 +158,7 @@ def _require_same(path: Path, settings: dict[str, Any]) -> None:
     """Ends the command where the folder has the runs of another study."""
     content = json.loads(json.dumps(settings))
     if path.exists():
-        found = json.loads(path.read_text())
+        found = {"device": "cpu", **json.loads(path.read_text())}
         other = [name for name in content if found.get(name) != content[name]]
         if other:
             raise SystemExit(
@@ -156,7 +181,7 @@ def _path(folder: Path, arm: Arm, seed: int) -> Path:
 def _measure_untrained(study: Study, path: Path) -> None:
     """What the student is before it is taught."""
     if not path.exists():
-        student = language.cut_layers(study.teacher, study.settings.layers)
+        student = language.cut_layers(study.teacher, study.settings.layers).to(study.device)
         found = language.measure(student, study.test.samples, study.test.hidden, tokens_per_batch=2048)
         write_atomically(path, json.dumps(asdict(found), indent=1).encode())
 

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.conditions import LeftOut
 from benchmarks.study.language.arms import Rows
+from benchmarks.study.language.encoding import fill
 from decant import LogitCache, LogitCacheWriter, Manifest, language
-from decant.cache.source import sample_chunks
-
-_AT_ONCE = 256  # positions, of which (256, 49,152) float32 logits exist
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,11 @@ def part_of(teacher: nn.Module, samples: language.TokenSamples, path: Path) -> P
     return Part(samples, language.cache_logits(teacher, samples, path, encoding="hidden"))
 
 
-def caches(hidden: LogitCache, folder: Path, wanted: Iterable[Rows]) -> dict[str, LogitCache]:
+def caches(
+    hidden: LogitCache, folder: Path, wanted: Iterable[Rows], device: torch.device
+) -> dict[str, LogitCache]:
     """A cache of each encoding by name, made of hidden states: the teacher's logits are worked out once for all that
-    are missing. Finds what is there, and goes on where it was killed.
+    are missing, on a device. Finds what is there, and goes on where it was killed.
     """
     paths = {rows: folder / f"{rows.name}.h5" for rows in wanted}
     missing = {rows: path for rows, path in paths.items() if not path.exists()}
@@ -91,7 +92,7 @@ def caches(hidden: LogitCache, folder: Path, wanted: Iterable[Rows]) -> dict[str
             for rows, path in missing.items()
         }
         if writers:
-            _fill(hidden, writers)
+            fill(hidden, writers, device)
         for writer in writers.values():
             writer.publish()
     return {rows.name: LogitCache.open(path) for rows, path in paths.items()}
@@ -110,16 +111,3 @@ def _manifest(hidden: LogitCache, rows: Rows) -> Manifest:
         },
         {"from": [hidden.path.name]},
     )
-
-
-def _fill(hidden: LogitCache, writers: dict[Rows, LogitCacheWriter]) -> None:
-    written = np.logical_and.reduce(
-        [writer.is_written(view) for rows, writer in writers.items() for view in range(rows.views)]
-    )
-    for samples in sample_chunks(hidden.lengths, _AT_ONCE):
-        if written[samples].all():
-            continue
-        logits = hidden.logits(samples, 0)
-        for rows, writer in writers.items():
-            for view in range(rows.views):
-                writer.write(samples, logits, view=view)

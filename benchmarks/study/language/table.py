@@ -17,7 +17,6 @@ HEADINGS = (
     "calibration error (%)",
     "same top-1 as the teacher (%)",
     "bytes a token",
-    "core-seconds",
 )
 
 
@@ -37,7 +36,8 @@ def markdown(runs: Sequence[dict[str, Any]], untrained: dict[str, Any]) -> str:
             f"{schedule}, {of_schedule[0]['tokens']:,} tokens in {of_schedule[0]['steps']:,} steps:",
             "",
         ]
-        lines += [_line(HEADINGS), _line(["---"] * len(HEADINGS))]
+        headings = [*HEADINGS, _cost(of_schedule[0])[0]]
+        lines += [_line(headings), _line(["---"] * len(headings))]
         for arm, temperature in dict.fromkeys((run["arm"], run["temperature"]) for run in of_schedule):
             chosen = _chosen(of_schedule, arm, temperature)
             reference = _chosen(of_schedule, "hidden", temperature)
@@ -67,8 +67,15 @@ def _row(
         _mean(of_test("calibration_error", 100), 2),
         _mean(of_test("agreement", 100), 2),
         "" if size is None else f"{size:,}",
-        f"{np.median([run['core_seconds'] for run in runs.values()]):,.0f}",
+        f"{np.median([_cost(run)[1] for run in runs.values()]):,.0f}",
     ]
+
+
+def _cost(run: dict[str, Any]) -> tuple[str, float]:
+    """What a run took, and the heading of that: of a GPU, which the runs beside it have a share of, by the clock."""
+    if run.get("device", "cpu") == "cpu":
+        return "core-seconds", run["core_seconds"]
+    return f"seconds, {run['jobs']} runs side by side", run["seconds"]
 
 
 def _mean(values: list[float], digits: int) -> str:

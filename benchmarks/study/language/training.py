@@ -19,7 +19,8 @@ from decant import LogitCache, language
 from decant.objectives import TeacherHead, fused_kd
 from decant.pipeline.language.head import CausalModel
 
-_ROWS = 512  # positions whose logits exist at once
+_ROWS = {"cpu": 512, "cuda": 2048}
+"""Positions whose logits exist at once; on a GPU all of a batch, as each kernel takes time to be started."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Study:
     caches: dict[str, LogitCache]
     """Of the training part, by name."""
     test: Part
+    device: torch.device
+    """Where students are trained and measured."""
 
     @property
     def steps(self) -> int:
@@ -74,23 +77,24 @@ class Study:
 def run(study: Study, arm: Arm, seed: int) -> dict[str, Any]:
     """Trains a student and measures it on the test documents: everything that is known of it, as plain JSON."""
     torch.manual_seed(seed)
-    student: Any = language.cut_layers(study.teacher, study.settings.layers).train()
+    student: Any = language.cut_layers(study.teacher, study.settings.layers).to(study.device).train()
     dataset = _dataset(study, arm)
     optimizer = torch.optim.AdamW(
         student.parameters(), study.settings.lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True
     )
-    tokens, losses = 0, list[float]()
+    tokens, losses = 0, list[Tensor]()
     begun, begun_cpu = time.perf_counter(), time.process_time()
     for step, (epoch, indices) in enumerate(study.order(arm.schedule, seed)):
         dataset.set_epoch(epoch)
         batch = dataset.collate([dataset[index] for index in indices.tolist()])
         for group in optimizer.param_groups:
             group["lr"] = study.settings.lr * _share(step, study.steps)
-        losses.append(_backward(study, arm, student, batch))
+        losses.append(_backward(study, arm, student, batch.to(study.device)))
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         tokens += int(batch.inputs["attention_mask"].sum())
+    loss = float(torch.stack(losses[-10:]).mean())  # waits for the device
     seconds, core_seconds = time.perf_counter() - begun, time.process_time() - begun_cpu
     found = language.measure(student, study.test.samples, study.test.hidden, tokens_per_batch=2048)
     return {
@@ -98,12 +102,13 @@ def run(study: Study, arm: Arm, seed: int) -> dict[str, Any]:
         "schedule": arm.schedule,
         "temperature": arm.temperature,
         "seed": seed,
+        "device": study.device.type,
         "steps": study.steps,
         "tokens": tokens,
         "bytes_per_token": bytes_per_token(arm, study.train.hidden),
         "seconds": seconds,
         "core_seconds": core_seconds,
-        "loss": float(np.mean(losses[-10:])),
+        "loss": loss,
         "test": asdict(found),
     }
 
@@ -132,7 +137,7 @@ def _share(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
-def _backward(study: Study, arm: Arm, student: Any, batch: language.TokenBatch) -> float:
+def _backward(study: Study, arm: Arm, student: Any, batch: language.TokenBatch) -> Tensor:
     """Adds the gradients of a batch; returns its loss. The student's products are in bfloat16, softmaxes, weights and
     the teacher's logits in float32.
     """
@@ -142,7 +147,7 @@ def _backward(study: Study, arm: Arm, student: Any, batch: language.TokenBatch) 
         targets = batch.at(states).clone()
     if isinstance(targets, Tensor):
         targets = study.head.targets(targets)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(study.device.type, torch.bfloat16):
         loss = fused_kd(
             batch.at(student.model(**batch.inputs, use_cache=False).last_hidden_state),
             student.lm_head.weight[: batch.num_outputs],
@@ -151,7 +156,7 @@ def _backward(study: Study, arm: Arm, student: Any, batch: language.TokenBatch) 
             0.0 if arm.source == "labels" else study.settings.alpha,
             arm.temperature,
             tail=arm.tail,
-            chunk_rows=_ROWS,
+            chunk_rows=_ROWS.get(study.device.type),
         ).total
     loss.backward()
-    return float(loss.detach())
+    return loss.detach()

@@ -1,0 +1,81 @@
+"""The rows of every encoding, made of a teacher's hidden states on the device that computes its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.study.language.arms import Rows
+from decant import LogitCache, LogitCacheWriter
+from decant.cache.source import sample_chunks
+from decant.encodings import Sparse
+from decant.objectives import TeacherHead
+from decant.pipeline.training.background import BackgroundWriter
+from decant.pipeline.training.encoding import RowsOnHost, encode_sparse, encodes_on
+
+_AT_ONCE = {"cpu": 256, "cuda": 2048}
+"""Positions, of which (Q, 49,152) float32 logits exist."""
+
+
+def fill(hidden: LogitCache, writers: Mapping[Rows, LogitCacheWriter], device: torch.device) -> None:
+    """Writes the rows of all samples that one of the caches lacks; rows go to files while the next are made."""
+    written = np.logical_and.reduce(
+        [writer.is_written(view) for rows, writer in writers.items() for view in range(rows.views)]
+    )
+    with BackgroundWriter() as write_later:
+        for samples in sample_chunks(hidden.lengths, _AT_ONCE.get(device.type, 256)):
+            if not written[samples].all():
+                _write_chunk(hidden, samples, writers, device, write_later)
+
+
+def _write_chunk(
+    hidden: LogitCache,
+    samples: NDArray[np.int64],
+    writers: Mapping[Rows, LogitCacheWriter],
+    device: torch.device,
+    write_later: Callable[..., None],
+) -> None:
+    states = torch.from_numpy(np.array(hidden.hidden(samples))).to(device)
+    logits = TeacherHead.of(hidden).logits(states)
+    next_log_prob = _next_log_prob(hidden, samples, logits).cpu().numpy()
+    counts = hidden.lengths[samples]
+    of = np.repeat(samples, counts)
+    within = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+    for rows, writer in writers.items():
+        for view in range(rows.views):
+            made = _encoded(rows.encoding, logits, of, within, view)
+            write_later(_write, writer, samples, made, next_log_prob, view)
+
+
+def _encoded(
+    encoding: Sparse, logits: Tensor, of: NDArray[np.int64], within: NDArray[np.int64], view: int
+) -> Callable[[], Mapping[str, NDArray[Any]]]:
+    """Gives the rows of logits (q, C), of these samples (q,) and positions (q,); waits for a device if need be."""
+    if encodes_on(logits.device):
+        on_its_way = RowsOnHost(encode_sparse(logits, encoding, of, view, within), encoding, logits.shape[1])
+        return partial(on_its_way.wait, of, view, within)
+    rows = encoding.encode(logits.numpy(), of, view, within)
+    return lambda: rows
+
+
+def _next_log_prob(hidden: LogitCache, samples: NDArray[np.int64], logits: Tensor) -> Tensor:
+    """(Q,) of the token that follows each position."""
+    assert hidden.positions is not None
+    next_ids = torch.from_numpy(hidden.positions.next_tokens(samples)).to(logits.device)
+    return (logits.gather(1, next_ids[:, None])[:, 0] - logits.logsumexp(1)).clamp(max=0)
+
+
+def _write(
+    writer: LogitCacheWriter,
+    samples: NDArray[np.int64],
+    rows: Callable[[], Mapping[str, NDArray[Any]]],
+    next_log_prob: NDArray[Any],
+    view: int,
+) -> None:
+    writer.write_encoded(samples, rows(), next_log_prob=next_log_prob, view=view)
