@@ -37,6 +37,10 @@ class Lengths(ABC):
     def samples_before(self, row: int) -> int:
         """How many samples begin before a row, in 0 to all rows."""
 
+    @abstractmethod
+    def samples_before_each(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
+        """The same of rows (B,)."""
+
     def spans(self, samples: NDArray[np.integer]) -> NDArray[np.int64]:
         """(B + 1,): where the rows of these samples begin when they lie one after another; the last is their number.
 
@@ -92,6 +96,10 @@ class Even(Lengths):
         """See `Lengths`."""
         return min(self.num_samples, -(-row // self.length))
 
+    def samples_before_each(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
+        """See `Lengths`."""
+        return np.minimum(self.num_samples, -(-rows.astype(np.int64) // self.length))
+
 
 class Ragged(Lengths):
     """Sample i has the rows offsets[i] to offsets[i + 1] − 1. offsets: (N + 1,) int64 from 0 on, which never fall."""
@@ -117,6 +125,10 @@ class Ragged(Lengths):
     def samples_before(self, row: int) -> int:
         """See `Lengths`."""
         return int(np.searchsorted(self.offsets[:-1], row))
+
+    def samples_before_each(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
+        """See `Lengths`."""
+        return np.searchsorted(self.offsets[:-1], rows)
 
 
 def _count_up(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -41,19 +41,22 @@ class Content:
     def __init__(self, file: BinaryIO, layout: Layout, path: Path, placement: Placement) -> None:
         """Maps the file, and copies what `placement` says. Raises OSError, EOFError."""
         self.mapped = MappedFile(file.fileno(), layout.size, path)
+        self._bytes = memoryview(self.mapped)
+        self.stays_in_memory = True
+        """Whether what was read of the file is likely to be there still when it is read again."""
         encoded = [layout.tables[name] for name in layout.encoded]
         self._start, self._end = encoded[0].offset, encoded[-1].end
         self._copy: NDArray[np.uint8] | None = None
         if resolve(placement, path, self._end - self._start) == "ram":
             self._copy = read_whole(file.fileno(), self._start, self._end - self._start)
         else:
-            advise(self.mapped)
+            self.stays_in_memory = advise(self.mapped)
 
     def read(self, first: int, end: int) -> memoryview:
         """Bytes `first` to `end` − 1 of the file, without a copy."""
         if self._copy is not None and self._start <= first < self._end:
             return self._copy[first - self._start : end - self._start].data
-        return memoryview(self.mapped)[first:end]
+        return self._bytes[first:end]
 
     @property
     def is_copied(self) -> bool:
@@ -84,10 +87,15 @@ def read_whole(fd: int, offset: int, nbytes: int) -> NDArray[np.uint8]:
     return content
 
 
-def advise(mapped: mmap.mmap) -> None:
-    """Turns read-ahead off for a file larger than half of the memory that is free: rows are read at random."""
-    if len(mapped) > available_memory() // 2 and hasattr(mmap, "MADV_RANDOM"):
+def advise(mapped: mmap.mmap) -> bool:
+    """Turns read-ahead off for a file larger than half of the memory that is free: rows are read at random. Whether it
+    is not so large.
+    """
+    if len(mapped) <= available_memory() // 2:
+        return True
+    if hasattr(mmap, "MADV_RANDOM"):
         mapped.madvise(mmap.MADV_RANDOM)
+    return False
 
 
 @contextlib.contextmanager

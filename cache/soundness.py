@@ -43,7 +43,11 @@ class Soundness:
         self.blocks, self.verify, self._lazy = blocks, verify, lazy
         self._mapped = content.mapped
         self.checks = BlockChecks(
-            blocks, content.read, trusted=verify == "off", repair=None if lazy is None else lazy.fill
+            blocks,
+            content.read,
+            trusted=verify == "off",
+            repair=None if lazy is None else lazy.fill,
+            ahead=content.stays_in_memory,
         )
         self._unchanged = Unchanged(
             content.mapped,

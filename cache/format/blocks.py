@@ -74,6 +74,26 @@ class Blocks:
             at, start = begin + view * view_bytes, lengths.start
             yield at + start(first) * row_bytes, at + start(end) * row_bytes
 
+    def ranges_of(self, numbers: NDArray[np.integer]) -> NDArray[np.int64]:
+        """(B, T, 2): the same of several blocks."""
+        views, blocks = np.divmod(numbers.astype(np.int64), self.per_view)
+        bounds = self._bounds_of(blocks)
+        found = np.empty((len(blocks), len(self._checked_places), 2), np.int64)
+        for place, (begin, lengths, row_bytes, view_bytes) in enumerate(self._checked_places):
+            at = begin + views * view_bytes
+            for side, samples in enumerate(bounds):
+                found[:, place, side] = at + lengths.starts(samples) * row_bytes
+        return found
+
+    def _bounds_of(self, blocks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """`bounds` of several blocks of one view: (B,) first samples and (B,) ends."""
+        if self.one_each:
+            first = blocks << self.shift
+            return first, np.minimum(first + self.rows, self.num_samples)
+        before = self.lengths.samples_before_each
+        ends = np.where(blocks == self.per_view - 1, self.num_samples, before((blocks + 1) << self.shift))
+        return before(blocks << self.shift), ends
+
     def bounds(self, block: int) -> tuple[int, int]:
         """First sample and end sample of a block; the same of one that has no sample, as one has a long sample of the
         block before.

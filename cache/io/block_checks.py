@@ -6,26 +6,81 @@ import itertools
 import mmap
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.io.block_layout import BlockLayout, ReadBytes, expected_entry
+from decant.cache.io.block_layout import WRITTEN, BlockLayout, ReadBytes
+from decant.cache.io.checksum import crc32
 
-_RUNS = 8
-"""That are read side by side: as many as a block has ranges, and some more."""
+_SPAN = 1 << 20
+"""Bytes that are read at once, where blocks lie one after another."""
 _THREADS, _PIECE = 2, 4 << 20
 """Threads that check blocks, and bytes that are worth a piece of work; less is checked by the caller alone."""
+_AHEAD = 64 << 20
+"""Bytes that are checked ahead of a reader at a time: some milliseconds, from memory."""
+_READS_MUCH = 32
+"""Whoever has needed one of so many blocks is taken to read most of them."""
 
 
-def damaged_blocks(
-    layout: BlockLayout, read: ReadBytes, entries: NDArray[np.uint64], *, ahead: bool = False
-) -> list[int]:
-    """Every written block whose bytes do not agree with its entry. entries: (num_blocks,). ahead: reads in spans, which
-    takes less time where each `read` is a call of the system. Two threads share the blocks of a large file.
+@runtime_checkable
+class FindsRangesAtOnce(Protocol):
+    """A `BlockLayout` that finds the ranges of several blocks in less time than one by one."""
 
-    >>> from decant.cache.io.block_layout import WRITTEN
-    >>> from decant.cache.io.checksum import crc32
+    def ranges_of(self, blocks: NDArray[np.integer]) -> NDArray[np.int64]:
+        """(B, T, 2): first byte and end of the T ranges of each of these blocks, as `ranges` has them."""
+
+
+def expected_entries(layout: BlockLayout, read: ReadBytes, blocks: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """(B,): the entry that each of these blocks must have for the bytes that `read` finds, as `expected_entry` has it.
+    Reads the first range of all of them, then the second; those that lie one after another together.
+
+    >>> from decant.cache.io.block_layout import expected_entry
+    >>> class TwoBytes:  # two blocks of two ranges of one byte each, then their entries
+    ...     size, num_blocks, entries_offset = 20, 2, 4
+    ...     def ranges(self, block):
+    ...         return (block, block + 1), (block + 2, block + 3)
+    >>> content, asked = b"abcd", []
+    >>> read = lambda first, end: asked.append((first, end)) or content[first:end]
+    >>> found = expected_entries(TwoBytes(), read, np.array([0, 1])).tolist()
+    >>> found == [expected_entry(TwoBytes(), lambda first, end: content[first:end], block) for block in (0, 1)]
+    True
+    >>> asked
+    [(0, 2), (2, 4)]
+    """
+    if not len(blocks):
+        return np.empty(0, np.uint64)
+    if isinstance(layout, FindsRangesAtOnce):
+        ranges = layout.ranges_of(blocks)
+    else:
+        ranges = np.array([[*layout.ranges(block)] for block in blocks.tolist()], np.int64)
+    crcs = [0] * len(blocks)
+    for firsts, ends in ranges.transpose(1, 2, 0):
+        starts, stops = firsts.tolist(), ends.tolist()
+        for begin, after in _spans(firsts, ends):
+            at = starts[begin]
+            content = memoryview(read(at, stops[after - 1]))
+            for place in range(begin, after):
+                crcs[place] = crc32(content[starts[place] - at : stops[place] - at], crcs[place])
+    return np.array(crcs, np.uint64) + np.uint64(WRITTEN)
+
+
+def _spans(firsts: NDArray[np.int64], ends: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Ranges (B,) as runs [begin, end) of those that lie one after another, of some 1 MiB each."""
+    breaks = np.flatnonzero(firsts[1:] != ends[:-1]) + 1
+    run = np.zeros(len(firsts), np.intp)
+    run[breaks] = 1
+    run = np.cumsum(run)
+    piece = (firsts - firsts[np.r_[0, breaks]][run]) // _SPAN
+    changes = np.flatnonzero((run[1:] != run[:-1]) | (piece[1:] != piece[:-1])) + 1
+    return list(zip([0, *changes.tolist()], [*changes.tolist(), len(firsts)], strict=True))
+
+
+def damaged_blocks(layout: BlockLayout, read: ReadBytes, entries: NDArray[np.uint64]) -> list[int]:
+    """Every written block whose bytes do not agree with its entry. entries: (num_blocks,). Two threads share the blocks
+    of a large file.
+
     >>> class OneByte:
     ...     size, num_blocks, entries_offset = 9, 1, 1
     ...     def ranges(self, block):
@@ -34,18 +89,10 @@ def damaged_blocks(
     [0]
     """
     blocks = np.flatnonzero(entries)
-    if not len(blocks):
-        return []
 
     def damaged(some: NDArray[np.intp]) -> list[int]:
-        found: list[int] = []
-        for run in np.split(some, np.flatnonzero(np.diff(some) != 1) + 1) if ahead else [some]:
-            reading = ReadAhead(read, [end for _, end in layout.ranges(int(run[-1]))]) if ahead else read
-            found += [
-                block
-                for block, entry in zip(run.tolist(), entries[run].tolist(), strict=True)
-                if expected_entry(layout, reading, block) != entry
-            ]
+        different = expected_entries(layout, read, some) != entries[some]
+        found: list[int] = some[different].tolist()
         return found
 
     share = layout.size * len(blocks) // (_PIECE * max(layout.num_blocks, 1))
@@ -56,40 +103,10 @@ def damaged_blocks(
         return list(itertools.chain.from_iterable(threads.map(damaged, pieces)))
 
 
-class ReadAhead:
-    """Reads some runs of a file side by side, each from its begin to its end, in spans: as the ranges of one block
-    after another lie, in one table and the next. Nothing is read beyond the ends of the runs. It is a `ReadBytes`.
-
-    >>> content, asked = b"abcd" * 100, []
-    >>> read = ReadAhead(lambda first, end: asked.append((first, end)) or content[first:end], [100, 250], span=100)
-    >>> [bytes(read(first, first + 2)) for first in (0, 200, 2, 202)]
-    [b'ab', b'ab', b'cd', b'cd']
-    >>> asked
-    [(0, 100), (200, 250)]
-    """
-
-    def __init__(self, read: ReadBytes, ends: list[int], span: int = 1 << 20) -> None:
-        """ends: where each run ends."""
-        self._read, self._ends, self._span = read, ends, span
-        self._held: list[tuple[int, int, memoryview]] = []
-
-    def __call__(self, first: int, end: int) -> memoryview:
-        """Bytes `first` to `end` − 1."""
-        for begin, stop, content in self._held:
-            if begin <= first and end <= stop:
-                return content[first - begin : end - begin]
-        stop = min((stop for stop in self._ends if stop >= end), default=end)
-        content = memoryview(self._read(first, min(stop, max(end, first + self._span))))
-        self._held = [(first, first + len(content), content), *self._held[: _RUNS - 1]]
-        return content[: end - first]
-
-
 class BlockChecks:
     """Which blocks of a file that is only read have been checked: each is when it is first needed, by the process that
     made this or one that was forked from it; all of them know.
 
-    >>> from decant.cache.io.block_layout import WRITTEN
-    >>> from decant.cache.io.checksum import crc32
     >>> class OneByte:
     ...     size, num_blocks, entries_offset = 9, 1, 1
     ...     def ranges(self, block):
@@ -107,9 +124,12 @@ class BlockChecks:
         *,
         trusted: bool = False,
         repair: Callable[[list[int]], None] | None = None,
+        ahead: bool = False,
     ) -> None:
         """`trusted` blocks are taken as they are, until `check_all` is called. repair: writes blocks anew that do not
-        agree with their entries, as those that are not fetched yet; they are then checked again.
+        agree with their entries, as those that are not fetched yet; they are then checked again. ahead: checks the
+        blocks of a reader that needs many in the order of the file, before it needs them: that takes less time, where
+        what was read stays in memory.
         """
         self._layout, self._read, self._repair = layout, read, repair
         first = layout.entries_offset
@@ -117,6 +137,8 @@ class BlockChecks:
         self.entries: NDArray[np.uint64] = np.frombuffer(bytes(entries), "<u8")
         """(num_blocks,): 0 for a block that was never written. A copy: whoever changes the file cannot change it."""
         self._trusted = trusted
+        self._at_once = max(1, _AHEAD * layout.num_blocks // layout.size) if ahead and repair is None else 0
+        self._needed, self._next = 0, -1  # blocks so far; the first that is not looked at ahead
         self._pending = np.frombuffer(
             mmap.mmap(-1, layout.num_blocks), np.bool_
         )  # which forked processes share
@@ -129,23 +151,50 @@ class BlockChecks:
 
         Returns the first that does not agree with its entry; None where all do.
         """
-        pending = np.unique(blocks[self._pending[blocks]]).astype(np.intp)
-        damaged = [block for block in pending.tolist() if not self._agrees(block)]
-        if damaged and self._repair is not None:
-            self._repair(damaged)
-            damaged = [block for block in damaged if not self._agrees(block)]
-        self._pending[pending] = False
-        self._pending[damaged] = True
+        pending, damaged = blocks[self._pending[blocks]], list[int]()
+        if len(pending):
+            needed = np.unique(pending)
+            damaged = self._check(needed)
+            self._needed += len(needed)
+            if self._at_once and self._needed * _READS_MUCH > self._layout.num_blocks:
+                self._check_ahead(int(pending[0]))
         self.all_sound = not self._pending.any()
         return damaged[0] if damaged else None
+
+    def _check_ahead(self, start: int) -> None:
+        """Checks some blocks more, the first time from `start` on: where each process reads others, they begin at
+        different ones. A damaged one stays to be checked, and is found when it is needed.
+        """
+        first = self._next if self._next >= 0 else start
+        pending = np.flatnonzero(self._pending[first : first + 8 * self._at_once])[: self._at_once] + first
+        if len(pending):
+            self._check(pending)
+        end = int(pending[-1]) + 1 if len(pending) == self._at_once else first + 8 * self._at_once
+        self._next = end if end < self._layout.num_blocks else 0
 
     def trust(self, blocks: NDArray[np.bool_]) -> None:
         """Takes some of all blocks (num_blocks,) as they are: those that hold nothing."""
         self._pending &= ~blocks
         self.all_sound = not self._pending.any()
 
-    def _agrees(self, block: int) -> bool:
-        return expected_entry(self._layout, self._read, block) == int(self.entries[block])
+    def _check(self, blocks: NDArray[np.integer]) -> list[int]:
+        """Checks these blocks; those that do not agree with their entries."""
+        damaged = self._repaired(self._different(blocks))
+        self._pending[blocks] = False
+        self._pending[damaged] = True  # so that whoever needs one finds it damaged
+        return damaged
+
+    def _different(self, blocks: NDArray[np.integer]) -> list[int]:
+        different = expected_entries(self._layout, self._read, blocks) != self.entries[blocks]
+        found: list[int] = blocks[different].tolist()
+        return found
+
+    def _repaired(self, damaged: list[int]) -> list[int]:
+        """Those of these blocks that still do not agree with their entries when they were written anew."""
+        if not damaged or self._repair is None:
+            return damaged
+        self._repair(damaged)
+        return self._different(np.array(damaged))
 
     def check_all(self) -> list[int]:
         """Checks every block, whatever was checked before; those that do not agree with their entries."""
@@ -156,12 +205,9 @@ class BlockChecks:
         run = slice(blocks.start, blocks.stop)
         chosen = np.zeros_like(self.entries)
         chosen[run] = self.entries[run]
-        damaged = damaged_blocks(self._layout, self._read, chosen)
-        if damaged and self._repair is not None:
-            self._repair(damaged)
-            damaged = [block for block in damaged if not self._agrees(block)]
+        damaged = self._repaired(damaged_blocks(self._layout, self._read, chosen))
         self._pending[run] = False
-        self._pending[damaged] = True  # so that whoever needs one finds it damaged
+        self._pending[damaged] = True
         self.all_sound = not self._pending.any()
         return damaged
 

@@ -94,7 +94,7 @@ class BlockFile:
         after a kill.
         """
         looked_at = entries if trusted is None else np.where(trusted, np.uint64(0), entries)
-        damaged = damaged_blocks(self.layout, self.read, looked_at, ahead=True)
+        damaged = damaged_blocks(self.layout, self.read, looked_at)
         for block in damaged:
             self.write_entry(block, 0)
             entries[block] = 0

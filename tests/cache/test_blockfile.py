@@ -227,16 +227,18 @@ def test_a_file_is_gone_on_with_only_where_its_size_and_header_are_right(tmp_pat
 # Checking lazily
 
 
-def checks_of(content: bytearray, trusted: bool = False) -> tuple[BlockChecks, list[int]]:
-    """The checks, and the first bytes that they read."""
+def checks_of(
+    content: bytearray, *, trusted: bool = False, ahead: bool = False
+) -> tuple[BlockChecks, list[int]]:
+    """The checks, and the bytes that they read."""
     read = list[int]()
 
     def note(first: int, end: int) -> bytes:
-        read.append(first)
+        read.extend(range(first, end))
         return bytes(content[first:end])
 
-    checks = BlockChecks(Bytes(), note, trusted=trusted)
-    assert read == [8], "the entries"
+    checks = BlockChecks(Bytes(), note, trusted=trusted, ahead=ahead)
+    assert read == [*range(8, 72)], "the entries"
     read.clear()
     return checks, read
 
@@ -278,15 +280,56 @@ def test_trusted_blocks_are_not_read_until_all_are_checked() -> None:
     assert checks.first_damaged(np.array([3])) == 3
 
 
-@pytest.mark.parametrize("ahead", [True, False], ids=["in spans", "block by block"])
+def test_blocks_together_have_the_entries_that_they_have_one_by_one(kind: Kind, tmp_path: Path) -> None:
+    """In any order, and also of other bytes than were written."""
+    path = kind.build(tmp_path)
+    layout, content = kind.layout(path), bytearray(path.read_bytes())
+    blocks = np.random.default_rng(0).permutation(layout.num_blocks)
+
+    def read(first: int, end: int) -> bytes:
+        return bytes(content[first:end])
+
+    for _ in range(2):
+        expected = [expected_entry(layout, read, block) for block in blocks.tolist()]
+        assert block_checks.expected_entries(layout, read, blocks).tolist() == expected
+        ordered = block_checks.expected_entries(layout, read, np.sort(blocks)).tolist()
+        assert ordered == [entry for _, entry in sorted(zip(blocks.tolist(), expected, strict=True))]
+        content[:] = os.urandom(len(content))
+
+
+def test_who_reads_much_has_blocks_checked_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the file, from where the reader is; a damaged one is refused when it is read, and not before."""
+    monkeypatch.setattr(block_checks, "_AHEAD", 18)  # two of its blocks, with their entries
+    monkeypatch.setattr(block_checks, "_READS_MUCH", 4)
+    content = content_of(b"abcdefgh")
+    content[6] ^= 1
+    checks, read = checks_of(content, ahead=True)
+    assert checks.first_damaged(np.array([5, 5])) is None
+    assert checks.first_damaged(np.array([3])) is None
+    assert read == [5, 3], "one block or two of eight are not much"
+    assert checks.first_damaged(np.array([4])) is None
+    assert read == [5, 3, 4, 6, 7], "those that come next"
+    assert checks.first_damaged(np.array([7, 4])) is None
+    assert len(read) == 5
+    assert checks.first_damaged(np.array([0])) is None
+    assert read[5:] == [0, 1, 2]
+    assert not checks.all_sound
+    assert checks.first_damaged(np.array([6])) == 6
+    content[6] ^= 1
+    assert checks.first_damaged(np.array([6])) is None
+    assert checks.all_sound
+
+
+@pytest.mark.parametrize("span", [2, 1 << 20], ids=["in spans", "together"])
 @pytest.mark.parametrize(
     "piece", [1, 9, 1 << 20], ids=["more pieces than blocks", "two threads", "one thread"]
 )
 def test_damage_is_found_however_blocks_are_read(
-    ahead: bool, piece: int, monkeypatch: pytest.MonkeyPatch
+    span: int, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the order of the blocks, and not in those that were never written."""
     monkeypatch.setattr(block_checks, "_PIECE", piece)
+    monkeypatch.setattr(block_checks, "_SPAN", span)
     content = content_of(b"abcdefgh")
     entries = np.frombuffer(bytes(content[8:]), "<u8").copy()
     for block in (0, 3, 5, 7):
@@ -298,5 +341,5 @@ def test_damage_is_found_however_blocks_are_read(
         threads.add(threading.get_ident())
         return bytes(content[first:end])
 
-    assert block_checks.damaged_blocks(Bytes(), read, entries, ahead=ahead) == [0, 3, 7]
+    assert block_checks.damaged_blocks(Bytes(), read, entries) == [0, 3, 7]
     assert (threading.get_ident() in threads) == (piece > 9)
