@@ -440,7 +440,7 @@ class LogitCache:
         """Raises CorruptError where the file is no longer what was read from it: cut short, or written to in place.
 
         Looks at its size and times, which costs microseconds: call it after each epoch, before that is saved. With
-        `checksums` it reads every block again that was read before: call it so before a trained network is saved.
+        `checksums` it reads every block again that was checked before: call it so before a trained network is saved.
         Raises RewrittenError, a CorruptError, where the file was written to since the last call and is as it was
         before: train the epochs since then again. A file that was deleted, or whose name another file has, is read on
         as it was; a `CacheWarning` says so once.

@@ -20,8 +20,8 @@ _THREADS, _PIECE = 2, 4 << 20
 """Threads that check blocks, and bytes that are worth a piece of work; less is checked by the caller alone."""
 _AHEAD = 64 << 20
 """Bytes that are checked ahead of a reader at a time: some milliseconds, from memory."""
-_READS_MUCH = 32
-"""Whoever has needed one of so many blocks is taken to read most of them."""
+_FEW, _SHARE = 16, 32
+"""Whoever has needed more than a few blocks, and one of 32, is taken to read most of them."""
 
 
 @runtime_checkable
@@ -156,7 +156,7 @@ class BlockChecks:
             needed = np.unique(pending)
             damaged = self._check(needed)
             self._needed += len(needed)
-            if self._at_once and self._needed * _READS_MUCH > self._layout.num_blocks:
+            if self._at_once and self._needed > max(_FEW, self._layout.num_blocks // _SHARE):
                 self._check_ahead(int(pending[0]))
         self.all_sound = not self._pending.any()
         return damaged[0] if damaged else None

@@ -300,7 +300,8 @@ def test_blocks_together_have_the_entries_that_they_have_one_by_one(kind: Kind, 
 def test_who_reads_much_has_blocks_checked_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the file, from where the reader is; a damaged one is refused when it is read, and not before."""
     monkeypatch.setattr(block_checks, "_AHEAD", 18)  # two of its blocks, with their entries
-    monkeypatch.setattr(block_checks, "_READS_MUCH", 4)
+    monkeypatch.setattr(block_checks, "_FEW", 1)
+    monkeypatch.setattr(block_checks, "_SHARE", 4)
     content = content_of(b"abcdefgh")
     content[6] ^= 1
     checks, read = checks_of(content, ahead=True)
