@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from decant.pipeline.networks.foreign_weights import load_foreign_weights
-from decant.pipeline.networks.registry import build_by_name, names
+from decant.pipeline.networks.registry import build_by_name, names, weights_size_of
 from tests.helpers.networks import build_for, pixels, refusal
 
 PUBLISHED_PARAMETERS = {  # at 100 classes and 3 channels
@@ -115,6 +117,24 @@ def test_an_mlp_has_the_hidden_layers_that_it_is_asked_for() -> None:
     body = build_for("mlp", (5,), hidden=7, layers=3).body
     widths = [module.out_features for module in body if isinstance(module, nn.Linear)]
     assert widths == [7, 7, 7, 10]
+
+
+def test_nothing_is_drawn_to_know_the_size_of_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch imports its compiler to draw where there is no memory: a second for each command."""
+    drawn = list[str]()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            drawn.extend(["normal_"] if "normal" in str(function) else [])
+            return function(*args, **(kwargs or {}))
+
+    for name in names():
+        shape = (3, 32, 32) if name not in ("linear", "mlp") else (4,)
+        network = build_by_name(name, 10, input_shape=shape, mean=(0.0,) * shape[0], std=(1.0,) * shape[0])
+        with Watch():
+            found = weights_size_of(name, 10, shape, {})
+        assert found == sum(value.nbytes for value in network.body.state_dict().values())
+    assert not drawn
 
 
 def test_names_are_sorted_and_each_is_built() -> None:
