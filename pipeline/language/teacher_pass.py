@@ -21,7 +21,7 @@ from decant.pipeline.language.memory import SETTING
 from decant.pipeline.language.shift import ShiftGuard
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import BackgroundWriter, prefetch
-from decant.pipeline.training.encoding import RowsOnHost, encode_sparse, encodes_on
+from decant.pipeline.training.encoding import RowsOnHost, encode_views, encodes_on
 
 Rows: TypeAlias = Callable[[], Mapping[str, NDArray[Any]]]
 """Gives the encoded rows (q, …) of some positions, by table; waits for a device if need be."""
@@ -107,31 +107,33 @@ class TeacherPass:
             some = slice(first, first + len(logits))
             next_ids = batch.next_ids[some].to(device)
             self._look(logits, next_ids, batch.current_ids[some])
-            for view, part in enumerate(parts):
-                rows, log_sum_exp = self._encode(logits, hidden[some], of[some], view, within[some])
+            of_views, log_sum_exp = self._encode(logits, hidden[some], of[some], within[some])
+            for part, rows in zip(parts, of_views, strict=True):
                 part.append(rows)
             log_probs.append((logits.gather(1, next_ids[:, None])[:, 0] - log_sum_exp).clamp(max=0))
             first = some.stop
         return [(part, torch.cat(log_probs)) for part in parts]
 
     def _encode(
-        self, logits: Tensor, hidden: Tensor, of: NDArray[np.int64], view: int, within: NDArray[np.int64]
-    ) -> tuple[Rows, Tensor]:
-        """The rows of logits (q, C) of hidden states (q, d), or what has them when they have come from the device; and
-        the log-sum-exp of the logits.
+        self, logits: Tensor, hidden: Tensor, of: NDArray[np.int64], within: NDArray[np.int64]
+    ) -> tuple[list[Rows], Tensor]:
+        """For each view the rows of logits (q, C) of hidden states (q, d), or what has them when they have come from
+        the device; and the log-sum-exp of the logits.
         """
-        encoding = self._encoding
-        if isinstance(encoding, Hidden):
-            rows = encoding.encode(hidden.float().cpu().numpy(), of, view, within)
-            return lambda: rows, logits.logsumexp(1)
+        encoding, views = self._encoding, range(self._views)
         if isinstance(encoding, Sparse) and encodes_on(logits.device):
-            encoded = encode_sparse(logits, encoding, of, view, within)
-            on_its_way = RowsOnHost(encoded, encoding, logits.shape[1])
-            return partial(on_its_way.wait, of, view, within), encoded.stats[:, 0]
-        rows = encoding.encode(logits.cpu().numpy(), of, view, within)
+            encoded = encode_views(logits, encoding, of, views, within)
+            on_their_way = [RowsOnHost(rows, encoding, logits.shape[1]) for rows in encoded]
+            waits: list[Rows] = [
+                partial(rows.wait, of, view, within) for view, rows in zip(views, on_their_way, strict=True)
+            ]
+            return waits, encoded[0].stats[:, 0]
+        outputs = hidden.float() if isinstance(encoding, Hidden) else logits
+        made = [encoding.encode(outputs.cpu().numpy(), of, view, within) for view in views]
+        of_views: list[Rows] = [partial(dict[str, NDArray[Any]], rows) for rows in made]
         if isinstance(encoding, Sparse):
-            return lambda: rows, torch.from_numpy(rows["stats"][:, 0]).to(logits.device)
-        return lambda: rows, logits.logsumexp(1)
+            return of_views, torch.from_numpy(made[0]["stats"][:, 0]).to(logits.device)
+        return of_views, logits.logsumexp(1)
 
     def _look(self, logits: Tensor, next_ids: Tensor, current_ids: Tensor) -> None:
         """Counts whether rows are about the next token, until enough were seen."""

@@ -7,7 +7,7 @@ for rounding. Nothing here waits for a GPU.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +45,6 @@ def encodes_on(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-@torch.inference_mode()
 def encode_sparse(
     logits: Tensor,
     encoding: Sparse,
@@ -59,15 +58,31 @@ def encode_sparse(
     >>> rows.ids.tolist()
     [[0, 2]]
     """
-    uniform = torch.from_numpy(uniforms(encoding.seed, view, samples, positions)).to(
-        logits.device, non_blocking=True
-    )
+    return encode_views(logits, encoding, samples, [view], positions)[0]
+
+
+@torch.inference_mode()
+def encode_views(
+    logits: Tensor,
+    encoding: Sparse,
+    samples: NDArray[np.integer],
+    views: Sequence[int],
+    positions: NDArray[np.integer] | None = None,
+) -> list[EncodedRows]:
+    """The same of several views, which are other draws of the same logits: what they share is worked out once."""
+    drawn = [uniforms(encoding.seed, view, samples, positions) for view in views]
+    uniform = torch.from_numpy(np.stack(drawn)).to(logits.device, non_blocking=True)
     rows = max(1, (_CHUNK if encoding.draws else _CHUNK_OF_HEADS) // logits.shape[1])
     parts = [
-        _encode(logits[first : first + rows], encoding, uniform[first : first + rows])
+        _encode(logits[first : first + rows], encoding, uniform[:, first : first + rows])
         for first in range(0, max(1, len(logits)), rows)
     ]
-    return parts[0] if len(parts) == 1 else EncodedRows(*(torch.cat(one) for one in zip(*parts, strict=True)))
+    if len(parts) == 1:
+        return parts[0]
+    return [
+        EncodedRows(*(torch.cat(one) for one in zip(*of_view, strict=True)))
+        for of_view in zip(*parts, strict=True)
+    ]
 
 
 class RowsOnHost:
@@ -92,30 +107,35 @@ class RowsOnHost:
         }
 
 
-def _encode(logits: Tensor, encoding: Sparse, uniform: Tensor) -> EncodedRows:
+def _encode(logits: Tensor, encoding: Sparse, uniform: Tensor) -> list[EncodedRows]:
+    """The rows of each view; uniform: (V, B) what is drawn by."""
     if not encoding.draws and encoding.kept < logits.shape[1] and logits.dtype != torch.float64:
-        return _encode_head(logits, encoding)
+        return [_encode_head(logits, encoding)] * len(uniform)
     bad = ~(logits.abs() <= torch.finfo(torch.float32).max)
-    doubtful = torch.where(bad, logits, 0).gather(1, bad.int().argmax(dim=1, keepdim=True))[:, 0]
+    doubtful = torch.where(bad, logits, 0).gather(1, bad.int().argmax(dim=1, keepdim=True))[:, 0].double()
     values = torch.where(bad, 0, logits).double()
     kept = _largest(values, encoding.kept)
     ids = _places(kept, encoding.kept)
     order = values.gather(1, ids).argsort(dim=1, descending=True, stable=True)
     ids = ids.gather(1, order)
     whole, centred = values.logsumexp(dim=1), values - values.gather(1, ids[:, :1])
-    certain, more = torch.full_like(ids[:, 0], encoding.kept), []
-    if encoding.draws:
-        ids, certain, tau = _draw(centred, kept, ids, encoding, uniform)
-        kept = torch.zeros_like(kept).scatter_(1, ids, True)
-        more = [tau.log().clamp(max=0)]
-    others = centred.masked_fill(kept, -math.inf)
-    tails = [
-        ((others / temperature).logsumexp(dim=1) - (centred / temperature).logsumexp(dim=1)).clamp(max=0)
-        for temperature in encoding.temperatures
-    ]
-    log_probs = (values.gather(1, ids) - whole[:, None]).clamp(_LEAST, 0).half()
-    stats = torch.stack([whole, *tails, *more], dim=1).float()
-    return EncodedRows(ids.int(), log_probs, stats, certain.int(), doubtful.double())
+    masses = [(centred / temperature).logsumexp(dim=1) for temperature in encoding.temperatures]
+
+    def rows(ids: Tensor, certain: Tensor, *more: Tensor) -> EncodedRows:
+        others = centred.scatter(1, ids, -math.inf)
+        tails = [
+            ((others / temperature).logsumexp(dim=1) - mass).clamp(max=0)
+            for temperature, mass in zip(encoding.temperatures, masses, strict=True)
+        ]
+        log_probs = (values.gather(1, ids) - whole[:, None]).clamp(_LEAST, 0).half()
+        stats = torch.stack([whole, *tails, *more], dim=1).float()
+        return EncodedRows(ids.int(), log_probs, stats, certain.int(), doubtful)
+
+    if not encoding.draws:
+        return [rows(ids, torch.full_like(ids[:, 0], encoding.kept))] * len(uniform)
+    design = _design(centred, kept, ids, encoding)
+    log_tau = design.tau.log().clamp(max=0)
+    return [rows(_draw(design, one), design.certain, log_tau) for one in uniform]
 
 
 def _encode_head(logits: Tensor, encoding: Sparse) -> EncodedRows:
@@ -182,10 +202,22 @@ def _places(chosen: Tensor, count: int) -> Tensor:
     return chosen.float().topk(count, dim=1).indices.sort(dim=1).values
 
 
-def _draw(
-    centred: Tensor, kept: Tensor, ids: Tensor, encoding: Sparse, uniform: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(ids (B, k), h (B,), τ (B,)), as `decant.cache.encodings.draws` has them."""
+class _Design(NamedTuple):
+    """What rows are drawn by, as `decant.cache.encodings.draws` has it."""
+
+    ids: Tensor
+    """(B, k) the largest, of which the first h are certain."""
+    certain: Tensor
+    """(B,) h."""
+    tau: Tensor
+    """(B,)."""
+    sizes: Tensor
+    """(B, C) the chance of each of the others, up to a factor."""
+    ends: Tensor
+    """(B, C) their sums up to each, scaled to how many are drawn."""
+
+
+def _design(centred: Tensor, kept: Tensor, ids: Tensor, encoding: Sparse) -> _Design:
     count = encoding.kept
     design = torch.zeros_like(centred)
     for temperature in encoding.temperatures:
@@ -200,19 +232,27 @@ def _draw(
     certain = drawn.int().argmax(dim=1)
     limits = torch.cat([limits, torch.zeros_like(limits[:, :1])], dim=1)
     tau = limits.gather(1, certain[:, None])[:, 0]
+    chance = torch.arange(count, device=ids.device) >= certain[:, None]
+    sizes = design.scatter(1, ids, torch.where(chance, largest, 0))
+    ends = sizes.cumsum(dim=1)
+    ends *= (count - certain)[:, None] / torch.where(ends[:, -1:] > 0, ends[:, -1:], 1)
+    return _Design(ids, certain, tau, sizes, ends)
+
+
+def _draw(design: _Design, uniform: Tensor) -> Tensor:
+    """(B, k): the ids of a view."""
+    ids, certain = design.ids, design.certain
+    count = ids.shape[1]
     columns = torch.arange(count, device=ids.device)
     chance = columns >= certain[:, None]
-    sizes = design.scatter(1, ids, torch.where(chance, largest, 0))
-    chosen = _systematic(sizes, count - certain, uniform, count)
+    chosen = _systematic(design.sizes, design.ends, count - certain, uniform, count)
     moved = chosen.gather(1, (columns - certain[:, None]).clamp(min=0))
     order = torch.where(chance, moved, columns - count).argsort(dim=1)
-    return torch.where(chance, moved, ids).gather(1, order), certain, tau
+    return torch.where(chance, moved, ids).gather(1, order)
 
 
-def _systematic(sizes: Tensor, counts: Tensor, uniform: Tensor, most: int) -> Tensor:
+def _systematic(sizes: Tensor, ends: Tensor, counts: Tensor, uniform: Tensor, most: int) -> Tensor:
     """(B, most) int64: first the numbers of what is drawn, `counts` (B,) of each row, in rising order."""
-    ends = sizes.cumsum(dim=1)
-    ends *= counts[:, None] / torch.where(ends[:, -1:] > 0, ends[:, -1:], 1)
     points = torch.minimum((ends - uniform[:, None]).ceil().clamp(min=0), counts[:, None].to(ends))
     drawn = torch.diff(points, dim=1, prepend=torch.zeros_like(points[:, :1])) > 0
     # By falling rank: what is drawn by its number, then the rest by size, for a row that rounding leaves one short.

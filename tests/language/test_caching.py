@@ -17,6 +17,7 @@ from decant.cache import CacheWarning, LogitCache, MismatchError, Store, convert
 from decant.encodings import Dense, Sparse
 from decant.language import TokenDataset, TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import DataError, ModelError
+from decant.pipeline.language import teacher_pass
 from decant.pipeline.language.batches import collate, plan, plan_of
 from decant.pipeline.language.head import CausalModel
 from decant.pipeline.language.training import CausalCall, TokenBatches
@@ -240,6 +241,22 @@ def test_a_killed_pass_goes_on_and_ends_in_the_same_bytes(
     assert not (tmp_path / "killed.h5").exists()
     assert run("killed.h5") < whole
     assert (tmp_path / "whole.h5").read_bytes() == (tmp_path / "killed.h5").read_bytes()
+
+
+def test_draws_that_a_device_makes_are_those_of_the_host(
+    samples: TokenSamples, teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches = []
+    for name in ("host", "device"):
+        monkeypatch.setattr(teacher_pass, "encodes_on", lambda device, name=name: name == "device")
+        encoding = Sparse(head=2, draws=6)
+        caches.append(cache_logits(teacher, samples, tmp_path / name, encoding=encoding, views=2))
+    for view in (0, 1):
+        host, device = (cache.rows(np.arange(len(samples)), view) for cache in caches)
+        assert (host.ids == device.ids).all()
+        assert np.allclose(host.log_tail, device.log_tail, atol=1e-5)
+        log_probs = [cache.next_log_prob(np.arange(len(samples)), view) for cache in caches]
+        assert np.allclose(*log_probs, rtol=2**-9)
 
 
 def test_outputs_that_are_shifted_by_one_are_doubted(samples: TokenSamples, tmp_path: Path) -> None:

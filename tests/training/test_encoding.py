@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from decant.cache import Sparse, ValueRefusedError
 from decant.pipeline.training import encoding as module
-from decant.pipeline.training.encoding import RowsOnHost, encode_sparse
+from decant.pipeline.training.encoding import RowsOnHost, encode_sparse, encode_views
 from tests.cache.test_compact import logits_of_any_kind, teacher
 
 ENCODINGS = (
@@ -53,6 +53,19 @@ def test_ids_are_the_same_and_values_but_for_rounding(
     require_alike(*both(encoding, logits, np.arange(10) % 4))
     ties = np.round(logits)
     require_alike(*both(encoding, ties))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
+def test_views_that_are_encoded_together_are_those_encoded_alone(
+    encoding: Sparse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CHUNK", 300)
+    logits, samples = torch.from_numpy(teacher(10, 100)), np.arange(10)
+    made = encode_views(logits, encoding, samples, [4, 0], samples % 4)
+    for view, rows in zip([4, 0], made, strict=True):
+        alone = encode_sparse(logits, encoding, samples, view, samples % 4)
+        assert all(map(torch.equal, rows, alone))
+    assert torch.equal(made[0].ids, made[1].ids) == (not encoding.draws)
 
 
 @given(logits_of_any_kind, st.data())

@@ -17,7 +17,7 @@ from decant.cache.source import sample_chunks
 from decant.encodings import Sparse
 from decant.objectives import TeacherHead
 from decant.pipeline.training.background import BackgroundWriter
-from decant.pipeline.training.encoding import RowsOnHost, encode_sparse, encodes_on
+from decant.pipeline.training.encoding import RowsOnHost, encode_views, encodes_on
 
 _AT_ONCE = {"cpu": 256, "cuda": 2048}
 """Positions, of which (Q, 49,152) float32 logits exist."""
@@ -48,20 +48,24 @@ def _write_chunk(
     of = np.repeat(samples, counts)
     within = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
     for rows, writer in writers.items():
-        for view in range(rows.views):
-            made = _encoded(rows.encoding, logits, of, within, view)
-            write_later(_write, writer, samples, made, next_log_prob, view)
+        made = _encoded(rows.encoding, logits, of, within, rows.views)
+        for view, of_view in enumerate(made):
+            write_later(_write, writer, samples, of_view, next_log_prob, view)
 
 
 def _encoded(
-    encoding: Sparse, logits: Tensor, of: NDArray[np.int64], within: NDArray[np.int64], view: int
-) -> Callable[[], Mapping[str, NDArray[Any]]]:
-    """Gives the rows of logits (q, C), of these samples (q,) and positions (q,); waits for a device if need be."""
-    if encodes_on(logits.device):
-        on_its_way = RowsOnHost(encode_sparse(logits, encoding, of, view, within), encoding, logits.shape[1])
-        return partial(on_its_way.wait, of, view, within)
-    rows = encoding.encode(logits.numpy(), of, view, within)
-    return lambda: rows
+    encoding: Sparse, logits: Tensor, of: NDArray[np.int64], within: NDArray[np.int64], views: int
+) -> list[Callable[[], Mapping[str, NDArray[Any]]]]:
+    """What gives the rows of each view of logits (q, C), of these samples (q,) and positions (q,), and waits for a
+    device if need be.
+    """
+    if not encodes_on(logits.device):
+        return [partial(encoding.encode, logits.numpy(), of, view, within) for view in range(views)]
+    made = encode_views(logits, encoding, of, range(views), within)
+    return [
+        partial(RowsOnHost(rows, encoding, logits.shape[1]).wait, of, view, within)
+        for view, rows in enumerate(made)
+    ]
 
 
 def _next_log_prob(hidden: LogitCache, samples: NDArray[np.int64], logits: Tensor) -> Tensor:
