@@ -42,10 +42,13 @@ def teacher(
     from decant.pipeline.phases.kinds import plan_of
     from decant.pipeline.tracking.log_to import LogTo
 
-    trackers = LogTo(log_to, base)
-    made = [make_teacher(plan, device, trackers) for plan in _plans_of_teachers(plan_of(recipe, base, store))]
+    trackers, server = LogTo(log_to, base), recipe.settings.teacher.server
+    plans = _plans_of_teachers(plan_of(recipe, base, store))
+    if plans and server is not None:
+        say(f"the teacher is {server.model or 'the model'} behind {server.url}: there is nothing to train")
+    made = [make_teacher(plan, device, trackers) for plan in plans if server is None]
     trackers.say_if_unused()
-    say(f"next: {recipe.command('cache-logits' if made else 'student')}")
+    say(f"next: {recipe.command('cache-logits' if plans else 'student')}")
     if as_json:
         print_json(made)
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def is_sparse(recipe: Recipe) -> bool:
-    """Whether its cache is to be sparse."""
+    """Whether its cache is to be sparse, of a teacher whose logits are all known."""
+    if recipe.settings.teacher.server is not None:
+        return False
     encoding = recipe.settings.cache.encoding
     return recipe.settings.data.of_tokens if encoding is None else encoding.kind == "sparse"
 

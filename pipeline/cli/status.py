@@ -113,7 +113,9 @@ def _lines(phase: Phase) -> Iterator[str]:
     seeds = "" if phase.seeds is None else f"{len(phase.results):,} of {phase.seeds:,} seeds"
     known = [seeds, phase.figure, _progress(phase), phase.holder]
     if phase.state == "done":
-        known += [phase.detail, f"finished {datetime.fromtimestamp(phase.finished or 0):%Y-%m-%d %H:%M}"]
+        when = phase.finished  # of a teacher behind a server there is none
+        finished = "" if when is None else f"finished {datetime.fromtimestamp(when):%Y-%m-%d %H:%M}"
+        known += [phase.detail, finished]
     elif phase.changed:
         known.append("made with other settings")
     yield ", ".join(part for part in known if part)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from decant.pipeline.config.data_settings import TOKENS
 from decant.pipeline.config.objectives import BUILTIN, name_of
 from decant.pipeline.config.sections import Section
+from decant.pipeline.config.server_settings import SERVED, misfits_of_served
 
 if TYPE_CHECKING:
     from decant.pipeline.config.settings import Settings
@@ -27,13 +28,18 @@ _OF_FILES = ("weights", "weights_key")
 
 def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
     """The tables of a recipe; of one of a language model with its own default for the objective, whose temperature is
-    1: sparse rows know the teacher's softmax at the temperatures that are declared alone.
+    1: sparse rows know the teacher's softmax at the temperatures that are declared alone. A teacher behind a server
+    needs no name of a network.
 
     >>> with_defaults({"data": {"name": "tokens"}, "student": {}})["student"]
     {'objective': {'name': 'kd', 'temperature': 1.0}}
     """
-    data, student = content.get("data"), content.get("student")
-    if not isinstance(data, dict) or data.get("name") != TOKENS or not isinstance(student, dict):
+    data, teacher, student = (content.get(name) for name in ("data", "teacher", "student"))
+    if not isinstance(data, dict) or data.get("name") != TOKENS:
+        return dict(content)
+    if isinstance(teacher, dict) and teacher.get("server") is not None and "network" not in teacher:
+        content = {**content, "teacher": {**teacher, "network": SERVED}}
+    if not isinstance(student, dict):
         return dict(content)
     objective = student.get("objective", {"name": "kd"})
     if isinstance(objective, dict) and objective.get("name") in _TEMPERED:
@@ -53,8 +59,9 @@ def misfits(settings: Settings) -> Iterator[str]:
         if settings.cache.tokens_per_batch is not None:
             yield f"cache.tokens_per_batch: {only}"
         for name, section in sections.items():
-            if section is not None and section.tokens_per_batch is not None:
-                yield f"{name}.tokens_per_batch: {only}"
+            for key in ("tokens_per_batch", "server"):
+                if getattr(section, key, None) is not None:
+                    yield f"{name}.{key}: {only}"
         return
     instead = "is not of language models; leave it out"
     if (
@@ -81,6 +88,7 @@ def misfits(settings: Settings) -> Iterator[str]:
     yield from _in_samples("cache", settings.cache)
     if settings.teacher.classes is not None:
         yield f"teacher.classes: {instead}"
+    yield from misfits_of_served(settings)
     yield from _misfits_of_networks(settings)
 
 
@@ -101,6 +109,11 @@ def _misfits_of_networks(settings: Settings) -> Iterator[str]:
             )
     if teacher.name == CUT:
         yield 'teacher.network: "cut" is a student, of layers of its teacher'
+    if student.name == CUT and settings.teacher.server is not None:
+        yield (
+            'student.network: "cut" is made of its teacher\'s layers, which are behind a server; give '
+            "transformers:NAME, or a kind with fresh weights"
+        )
     layers = student.args.get("layers")
     if student.name == CUT and not (
         isinstance(layers, list) and layers and all(type(layer) is int and layer >= 0 for layer in layers)

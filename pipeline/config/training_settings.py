@@ -18,6 +18,7 @@ from pydantic import (
 
 from decant.pipeline.config.objectives import KD, ClassWeights, Objective
 from decant.pipeline.config.sections import Count, Section
+from decant.pipeline.config.server_settings import ServerSettings
 
 
 class Network(BaseModel):
@@ -69,6 +70,7 @@ _LATER = {
     "swa_start": None,
     "batch_norm_ranks": None,
 }
+_LATER_OF_TEACHERS = {**_LATER, "server": None}
 _LATER_OF_STUDENTS = {**_LATER, "weights": None}
 """Settings of training that are left out where they have this value or none."""
 
@@ -175,7 +177,7 @@ class Training(Section):
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Settings that came later are left out where they change nothing, so that no older run has another name."""
-        later = _LATER_OF_STUDENTS if isinstance(self, StudentSettings) else _LATER
+        later = _LATER_OF_STUDENTS if isinstance(self, StudentSettings) else _LATER_OF_TEACHERS
         return {
             name: value
             for name, value in handler(self).items()
@@ -226,8 +228,10 @@ OutputName = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 
 
 class TeacherSettings(Training):
-    """`[teacher]`: the large network, trained here, given as a file, or pretrained by its library."""
+    """`[teacher]`: the large network, trained here, given as a file, pretrained by its library, or behind a server."""
 
+    server: ServerSettings | None = None
+    """Of a language model: the server that has it, a table, in place of `network`."""
     weights: str | None = None
     """A file of weights to begin with: safetensors, torch.save, TorchScript, a Lightning checkpoint, an index of
     shards, or a folder of one of these. The state dict in it is found by names and shapes; averaged weights are
@@ -275,7 +279,9 @@ class TeacherSettings(Training):
     def _has_weights(self) -> TeacherSettings:
         name, args = self.network.name, self.network.args
         own = ":" in name and not name.startswith(("torchvision:", "timm:"))  # may well bring its weights
-        if not (self.epochs or self.weights or args.get("weights") or args.get("pretrained") or own):
+        if not (
+            self.server or self.epochs or self.weights or args.get("weights") or args.get("pretrained") or own
+        ):
             raise ValueError(
                 "epochs: 0 leaves the network untrained; give epochs, weights or a pretrained network"
             )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,13 @@ from decant.cache import Head, LogitCache, LogitCacheWriter, Manifest, Positions
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import exclusive, lock_path
 from decant.pipeline.corpus import TokenSamples
+from decant.pipeline.language.batches import plan_of
 from decant.pipeline.own_loop.joint_pass import build_with_ranks, join_and_fill
 from decant.pipeline.ranks.script import ranks_of_script
 from decant.pipeline.support.notices import say_once
+
+Window: TypeAlias = list[NDArray[np.int64]]
+"""The batches of some samples that follow each other: the samples (B,) of each."""
 
 
 class Fill(Protocol):
@@ -98,6 +102,13 @@ def positions_of(samples: TokenSamples) -> Positions:
         token_lengths=samples.lengths,
         places=None if np.array_equal(places, plain) else places,
     )
+
+
+def windows_of(samples: TokenSamples, tokens_per_batch: int, writer: LogitCacheWriter) -> list[Window]:
+    """The batches of each window, whichever are written: what is handed out to several processes. A function of the
+    samples, so that every process makes the same.
+    """
+    return plan_of(samples, tokens_per_batch, first_of_blocks(writer, len(samples)))
 
 
 def first_of_blocks(writer: LogitCacheWriter, count: int) -> NDArray[np.int64]:

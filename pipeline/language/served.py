@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from decant.cache import Encoding, LogitCache, Manifest, Sparse
+from decant.cache import Encoding, LogitCache, LogitCacheWriter, Manifest, Positions, Sparse
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import DataError, ServerError
 from decant.pipeline.language.building import Fill, build, find, positions_of
@@ -16,6 +16,7 @@ from decant.pipeline.served.connection import Connection, UnreachableError
 from decant.pipeline.served.server import describe, require_fitting
 from decant.pipeline.served.teacher import ServedTeacher
 from decant.pipeline.support.notices import say_once
+from decant.pipeline.training.handout import handed_out
 
 
 def cache_served(
@@ -37,14 +38,8 @@ def cache_served(
     positions = positions_of(samples)
 
     def manifest_of(identity: Mapping[str, Any]) -> Manifest:
-        return Manifest.build(
-            num_samples=len(samples),
-            num_outputs=outputs,
-            encoding={**stored.identity, "teacher_precision": "unknown"},
-            positions=positions,
-            teacher=identity if name is None else {**identity, "network": {"name": name}},
-            data=samples.identity,
-        )
+        known = identity if name is None else {**identity, "network": {"name": name}}
+        return served_manifest(known, samples, positions, stored, outputs)
 
     with contextlib.closing(Connection(teacher, patience=0.0 if place.exists() else None)) as connection:
         try:
@@ -64,12 +59,33 @@ def cache_served(
             run.require_same(found)
             return found
 
+        def fill(writer: LogitCacheWriter, count: Callable[[], int] | None = None) -> None:
+            run.fill(writer, None if count is None else handed_out(run.windows(writer), count))
+
         @contextlib.contextmanager
         def running() -> Iterator[Fill]:
             run.begin()
-            yield run.fill
+            yield fill
 
         return build(place, manifest, running, positions=positions)
+
+
+def served_manifest(
+    teacher: Mapping[str, Any],
+    samples: TokenSamples,
+    positions: Positions,
+    encoding: Sparse,
+    num_outputs: int,
+) -> Manifest:
+    """The manifest of a cache that a server fills. teacher: what tells its model from others."""
+    return Manifest.build(
+        num_samples=len(samples),
+        num_outputs=num_outputs,
+        encoding={**encoding.identity, "teacher_precision": "unknown"},
+        positions=positions,
+        teacher=teacher,
+        data=samples.identity,
+    )
 
 
 def _sparse(encoding: Encoding | str | None) -> Sparse:

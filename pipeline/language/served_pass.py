@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from decant.cache import CacheWarning, LogitCache, LogitCacheWriter, MismatchError, Sparse
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import ServerError
-from decant.pipeline.language.batches import plan
-from decant.pipeline.language.building import first_of_blocks
+from decant.pipeline.language.building import Window, windows_of
 from decant.pipeline.language.shift import ShiftGuard
 from decant.pipeline.served.connection import Connection
 from decant.pipeline.served.dialect import Said
@@ -73,27 +72,58 @@ class ServedPass:
         rows = cache.rows([index], 0)
         self._require(index, rows.ids, rows.log_probs, f"{cache.path}: was made")
 
-    def fill(self, writer: LogitCacheWriter, count: Callable[[], int] | None = None) -> None:
-        """Writes the rows that are missing: all, or those of the windows that `count` gives.
+    def windows(self, writer: LogitCacheWriter) -> list[Window]:
+        """Samples that are handed out together to one of several processes: see `TeacherPass.windows`."""
+        return windows_of(self._samples, self._tokens_per_batch, writer)
 
-        Raises ServerError, and MismatchError where the server has another model than began the file.
+    def fill(
+        self,
+        writer: LogitCacheWriter,
+        windows: Iterable[Window] | None = None,
+        advance: Callable[[int], object] | None = None,
+    ) -> int:
+        """Writes the rows of windows that are missing, by default of all, and returns how many positions they are of.
+
+        advance: is given how many samples are written; by default a bar shows tokens. Raises ServerError, and
+        MismatchError where the server has another model than began the file.
         """
-        lengths, written = self._samples.lengths, writer.is_written()
+        lengths, written, computed = self._samples.lengths, writer.is_written(), 0
         index = self._telling(written if written.any() else ~written)
         if written.any():
             rows = self._encoding.rows(writer.encoded(index))
             self._require(index, rows.ids, rows.log_probs, f"{writer.partial}: was begun")
         probe = self._beginning(index, _PROBED_PLACES)
-        windows = plan(lengths, self._tokens_per_batch, first_of_blocks(writer, len(lengths)))
-        taken = windows if count is None else _taken(windows, count)
+        taken = self.windows(writer) if windows is None else windows
         missing = (int(one) for window in taken for batch in window for one in batch if not written[one])
-        with progress("served teacher", int(lengths.sum()), silent=not self._show_progress) as advance:
-            advance(int(lengths[written].sum()))
+        silent = advance is not None or not self._show_progress
+        with progress("served teacher", int(lengths.sum()), silent=silent) as show:
+            show(int(lengths[written].sum()))
             for some in _gathered(self._answers(missing)):
                 self._require(index, probe.ids, probe.log_probs, "this pass began", ServerError)
                 self._write(writer, some)
-                advance(int(lengths[[one for one, _ in some]].sum()))
+                computed += sum(len(found.ids) for _, found in some)
+                show(int(lengths[[one for one, _ in some]].sum()))
+                if advance is not None:
+                    advance(len(some))
         self._say_at_end()
+        return computed
+
+    def ask(self, chosen: Iterable[int]) -> None:
+        """Does all that the pass does for some samples, but writes nothing."""
+        for _ in self._answers(chosen):
+            pass
+
+    def compare(self, cache: LogitCache, chosen: Iterable[int]) -> tuple[int, float]:
+        """How many positions of some samples were asked for again, and how far what the server says of one is from
+        what a cache holds, in nats on average: of the sample for which that is most.
+        """
+        self._connect()
+        count, largest = 0, 0.0
+        for index in chosen:
+            rows, now = cache.rows([index], 0), self._beginning(index, None)
+            apart = distance(rows.ids, rows.log_probs, now.ids, now.log_probs)
+            count, largest = count + len(now.ids), max(largest, apart)
+        return count, largest
 
     def _connect(self) -> None:
         first = next(prompts(self._samples, 0, 1))
@@ -133,7 +163,7 @@ class ServedPass:
         places = np.minimum(self._samples.num_positions, _PROBED_PLACES)
         return int(np.where(candidates, places, -1).argmax())
 
-    def _beginning(self, index: int, most: int) -> Heads:
+    def _beginning(self, index: int, most: int | None) -> Heads:
         question = _Question(index, list(prompts(self._samples, index, most)))
         return _ask(self._server, question, self._encoding.head)
 
@@ -235,10 +265,3 @@ def _gathered(answers: Iterator[tuple[int, Heads]]) -> Iterator[list[tuple[int, 
             some, positions, since = [], 0, time.monotonic()
     if some:
         yield some
-
-
-def _taken(
-    windows: list[list[NDArray[np.int64]]], count: Callable[[], int]
-) -> Iterator[list[NDArray[np.int64]]]:
-    while (number := count() - 1) < len(windows):
-        yield windows[number]

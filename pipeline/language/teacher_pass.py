@@ -14,8 +14,8 @@ from torch import Tensor
 
 from decant.cache import CacheWarning, Encoding, Hidden, LogitCacheWriter, Sparse
 from decant.pipeline.corpus import TokenSamples
-from decant.pipeline.language.batches import TeacherBatch, batches, plan_of
-from decant.pipeline.language.building import first_of_blocks
+from decant.pipeline.language.batches import TeacherBatch, batches
+from decant.pipeline.language.building import Window, windows_of
 from decant.pipeline.language.head import CausalModel
 from decant.pipeline.language.memory import SETTING
 from decant.pipeline.language.shift import ShiftGuard
@@ -25,9 +25,6 @@ from decant.pipeline.training.encoding import RowsOnHost, encode_views, encodes_
 
 Rows: TypeAlias = Callable[[], Mapping[str, NDArray[Any]]]
 """Gives the encoded rows (q, …) of some positions, by table; waits for a device if need be."""
-
-Window: TypeAlias = list[NDArray[np.int64]]
-"""The batches of some samples that follow each other: the samples (B,) of each."""
 
 
 class TeacherPass:
@@ -50,11 +47,8 @@ class TeacherPass:
         self._guard, self._said = ShiftGuard(), False
 
     def windows(self, writer: LogitCacheWriter) -> list[Window]:
-        """The batches of each window, whichever are written: what is handed out to several processes. A function of the
-        samples, so that every process makes the same.
-        """
-        samples = self._samples
-        return plan_of(samples, self._tokens_per_batch, first_of_blocks(writer, len(samples)))
+        """See `building.windows_of`."""
+        return windows_of(self._samples, self._tokens_per_batch, writer)
 
     def fill(
         self,

@@ -26,7 +26,7 @@ from decant.cache import (
     take_over_views,
 )
 from decant.pipeline.phases.kinds import RecipePlan
-from decant.pipeline.phases.passes import TeacherPass, pass_of
+from decant.pipeline.phases.passes import TeacherPass, identify_teacher, pass_of
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.notes import Pass, remember_pass
 from decant.pipeline.training.metrics import Metrics, score_metrics
@@ -67,6 +67,7 @@ def cache_logits(plan: RecipePlan, device: torch.device, waiting: Callable[[str]
     cache, calls `waiting` once with its name, and waits. Raises NotMadeError if the teacher is not finished, and
     CacheError if the file cannot be written.
     """
+    identify_teacher(plan)
     path = plan.find_cache()
     if path is None:
         with plan.store.building(plan.manifest, waiting) as target:
@@ -101,6 +102,7 @@ def cache_part(plan: RecipePlan, device: torch.device, part: tuple[int, int]) ->
     All parts write one partial file, whose room is reserved once; of a store elsewhere it lies among the copies here,
     and the whole is published there. Raises as `cache_logits` does.
     """
+    identify_teacher(plan)
     started, path = time.perf_counter(), plan.find_cache()
     if path is not None:
         return measure_published(path)

@@ -20,7 +20,7 @@ from decant.pipeline.phases.cache_logits import (
     publish,
 )
 from decant.pipeline.phases.kinds import RecipePlan
-from decant.pipeline.phases.passes import TeacherPass, pass_of
+from decant.pipeline.phases.passes import TeacherPass, identify_teacher, pass_of
 from decant.pipeline.ranks.facts import program_facts, require_equal_ranks
 from decant.pipeline.ranks.job import Job, timeout
 from decant.pipeline.support.notices import say_once
@@ -47,6 +47,7 @@ def cache_with_ranks(
     """
     require_equal_ranks(job, "program", program_facts())
     require_equal_ranks(job, "recipe", _recipe_facts(plan))
+    identify_teacher(plan)
     require_equal_ranks(job, "teacher and data", plan.manifest.identity)
     name = f"cache/{job.number('cache')}"
     builds = job.is_first and plan.find_cache() is None

@@ -50,8 +50,20 @@ class TeacherPass(Protocol):
         """Raises CorruptError where the data have changed since the teacher saw them."""
 
 
+def identify_teacher(plan: RecipePlan) -> None:
+    """Finds out which teacher a plan has, where only a server can say that. Raises as `served_pass.identify` does."""
+    if isinstance(plan, LanguagePlan) and plan.server is not None:
+        from decant.pipeline.phases.language.served_pass import identify
+
+        identify(plan)
+
+
 def pass_of(plan: RecipePlan) -> TeacherPass:
     """The pass of a plan. Raises NotMadeError where its teacher is not finished."""
+    if isinstance(plan, LanguagePlan) and plan.server is not None:
+        from decant.pipeline.phases.language.served_pass import ServedTokensPass
+
+        return ServedTokensPass(plan)
     if isinstance(plan, LanguagePlan):
         from decant.pipeline.phases.language.teacher_pass import TokensPass
 

@@ -197,7 +197,8 @@ def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) ->
             f"{base}: its networks are trials, measured on the validation part alone; run: {recipe.command('student')}"
         )
     if not finished:
-        raise NotMadeError(f"{base}: no finished network to report; run: {recipe.command('teacher')}")
+        first = "teacher" if recipe.settings.teacher.server is None else "student"
+        raise NotMadeError(f"{base}: no finished network to report; run: {recipe.command(first)}")
 
     def distance(result: Result) -> tuple[int, int]:
         changed = changed_settings(recipe, result.folder, _SECTIONS)

@@ -16,7 +16,7 @@ from typing import Any
 from decant.pipeline.config.objectives import Custom
 from decant.pipeline.config.settings import StudentSettings, TeacherSettings
 from decant.pipeline.runs.result import Kind
-from decant.pipeline.runs.saved_recipe import LOGGING_ONLY, NOT_DECISIVE, logging_only
+from decant.pipeline.runs.saved_recipe import LOGGING_ONLY, NOT_DECISIVE, logging_only, without_address
 from decant.pipeline.support.plugins import source_sha256
 from decant.pipeline.support.source_code import code_sha256
 from decant.pipeline.support.weight_files import content_sha256
@@ -30,7 +30,9 @@ def teacher_folder(base: Path, settings: TeacherSettings, fingerprints: Mapping[
     is among them.
     """
     decisive = {
-        "settings": settings.model_dump(mode="json", exclude={*logging_only(settings), "weights"}),
+        "settings": without_address(
+            settings.model_dump(mode="json", exclude={*logging_only(settings), "weights"})
+        ),
         "weights": None if settings.weights is None else content_sha256(Path(settings.weights)),
         "views": {
             name: value

@@ -10,6 +10,7 @@ from decant.cache import Difference, differences
 from decant.cache.io.files import write_atomically
 from decant.cache.io.redaction import without_secrets
 from decant.pipeline.config.recipe import Recipe, expand_paths, read_toml
+from decant.pipeline.config.server_settings import DECISIVE
 from decant.pipeline.config.settings import Training
 
 RECIPE = "recipe.toml"
@@ -24,6 +25,18 @@ def logging_only(settings: Training) -> frozenset[str]:
     the best of them is kept or the training ends by them.
     """
     return LOGGING_ONLY - {"evaluate_every"} if settings.chooses else LOGGING_ONLY
+
+
+def without_address(teacher: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a teacher without those that say where and how a server is asked for its answers.
+
+    >>> without_address({"epochs": 0, "server": {"url": "http://localhost:8000", "model": "m"}})
+    {'epochs': 0, 'server': {'model': 'm'}}
+    """
+    server = teacher.get("server")
+    if not isinstance(server, dict):
+        return dict(teacher)
+    return {**teacher, "server": {name: value for name, value in server.items() if name in DECISIVE}}
 
 
 _NOT_DECISIVE_IN = {
@@ -69,7 +82,9 @@ def _decisive(content: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's sections without the settings that do not change what is made."""
     return {
         section: {
-            name: value for name, value in values.items() if name not in _NOT_DECISIVE_IN.get(section, ())
+            name: value
+            for name, value in (without_address(values) if section == "teacher" else values).items()
+            if name not in _NOT_DECISIVE_IN.get(section, ())
         }
         for section, values in content.items()
     }

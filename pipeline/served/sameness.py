@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_APART = 0.1  # nats; bfloat16 and other batches give some hundredths
+APART = 0.1
+"""Nats, on average, above which a model is another one; bfloat16 and other batches give some hundredths."""
 _FAR = 5.0
 
 
@@ -36,4 +37,4 @@ def is_another(apart: float) -> bool:
     >>> is_another(0.03), is_another(0.4)
     (False, True)
     """
-    return apart > _APART
+    return apart > APART

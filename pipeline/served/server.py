@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from decant.pipeline.config.server_settings import DialectName
 from decant.pipeline.errors import ModelError, ServerError
 from decant.pipeline.served.connection import Connection, RefusedError, UnreachableError
 from decant.pipeline.served.dialect import Dialect, Said
@@ -22,7 +23,7 @@ from decant.pipeline.served.heads import (
 from decant.pipeline.served.llama_cpp import LlamaCpp
 from decant.pipeline.served.prompt import Prompt
 from decant.pipeline.served.sglang import Sglang
-from decant.pipeline.served.teacher import DialectName, ServedTeacher
+from decant.pipeline.served.teacher import ServedTeacher
 from decant.pipeline.served.token_names import TokenNames
 from decant.pipeline.served.vllm import Vllm
 
@@ -87,7 +88,8 @@ def describe(connection: Connection, wanted: str | None) -> Model:
     shown = connection.words(", ".join(names[:20])) or "none"
     if wanted is None and len(models) != 1:
         raise ServerError(
-            f"{connection.url}: serves {len(models)} models, say which: model=…; there are {shown}"
+            f"{connection.url}: serves {len(models)} models, say which: model=… (of a recipe teacher.server.model); "
+            f"there are {shown}"
         )
     chosen = [one for one in models if wanted in (None, one["id"])]
     if not chosen:
@@ -113,7 +115,8 @@ def require_fitting(model: Model, url: str, longest: int, num_ids: int) -> None:
     if model.max_length is not None and longest + 1 > model.max_length:
         raise ModelError(
             f"{url}: takes {model.max_length:,} tokens at most, one that it generates among them, and a sample has "
-            f"{longest:,}; set max_length = {model.max_length - 1} of TokenSamples, or start it with a longer context"
+            f"{longest:,}; set max_length = {model.max_length - 1} of TokenSamples (of a recipe data.max_length), "
+            "or start it with a longer context"
         )
     if model.num_outputs is not None and model.num_outputs < num_ids:
         raise ModelError(
@@ -210,7 +213,7 @@ def _limit(server: Server, prompt: Prompt, kept: int, error: Exception) -> Serve
             return ServerError(
                 f"{server.connection.url}: does not give the {kept} likeliest tokens of a place, and gives {fewer} "
                 f"({said}); start it with a larger limit (vLLM: --max-logprobs {kept}), or take a smaller head: "
-                f"encoding=Sparse(head={fewer})"
+                f"encoding=Sparse(head={fewer}) (of a recipe cache.encoding.head)"
             )
     return None
 

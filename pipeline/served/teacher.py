@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
-from urllib.parse import SplitResult, urlsplit
+from typing import get_args
 
-from decant.cache.io.redaction import redacted
+from decant.pipeline.config.server_settings import (
+    MOST_REQUESTS,
+    MOST_SECONDS,
+    DialectName,
+    problem_of_url,
+    problem_of_variable,
+)
 from decant.pipeline.errors import DataError
-
-DialectName: TypeAlias = Literal["vllm", "sglang", "llama.cpp", "openai"]
 
 
 @dataclass(frozen=True)
@@ -42,37 +44,26 @@ class ServedTeacher:
     """Seconds for which a request is repeated while the server cannot be reached, or says that it is busy."""
 
     def __post_init__(self) -> None:
-        parts = _split(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise DataError(
-                f"url: expected http:// or https:// and a host, found {redacted(str(self.url))!r}"
-            )
-        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-            raise DataError(
-                "url: expected an address without a user, a password or a query, as these would be written into logs; "
-                "name the environment variable that holds the key: api_key_variable"
-            )
+        for key, problem in (
+            ("url", problem_of_url(self.url)),
+            ("api_key_variable", problem_of_variable(self.api_key_variable)),
+        ):
+            if problem is not None:
+                raise DataError(f"{key}: {problem}")
         if self.model is not None and (not isinstance(self.model, str) or not self.model):
             raise DataError(f"model: expected a name, found {self.model!r}")
         if self.dialect is not None and self.dialect not in get_args(DialectName):
             raise DataError(
                 f"dialect: expected one of {', '.join(get_args(DialectName))}, found {self.dialect!r}"
             )
-        if type(self.concurrency) is not int or not 1 <= self.concurrency <= 1024:
-            raise DataError(f"concurrency: expected 1 to 1,024 requests, found {self.concurrency!r}")
+        if type(self.concurrency) is not int or not 1 <= self.concurrency <= MOST_REQUESTS:
+            raise DataError(
+                f"concurrency: expected 1 to {MOST_REQUESTS:,} requests, found {self.concurrency!r}"
+            )
         for name in ("timeout", "patience"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e7:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MOST_SECONDS:
                 raise DataError(f"{name}: expected seconds above 0, found {value!r}")
-        self._check_variable()
-
-    def _check_variable(self) -> None:
-        """A name that is none may be the key itself, so it is not shown."""
-        name = self.api_key_variable
-        if name is not None and (not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w{0,63}", name)):
-            raise DataError(
-                "api_key_variable: expected the name of an environment variable, as OPENAI_API_KEY, and not the key"
-            )
 
     @property
     def root(self) -> str:
@@ -91,14 +82,3 @@ class ServedTeacher:
                 "api_key_variable: the variable holds what no key can: letters that are not ASCII"
             )
         return found
-
-
-def _split(url: object) -> SplitResult:
-    if not isinstance(url, str):
-        raise DataError(f"url: expected an address, found {type(url).__name__}")
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise DataError(f"url: {error}") from None
-    return parts

@@ -9,6 +9,7 @@ from pathlib import Path
 from decant.cache import CacheError, LogitCache, MismatchError
 from decant.cache.io.redaction import redacted
 from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.errors import DamagedError, NotMadeError
 from decant.pipeline.phases.any_recipe import cache_key, open_given_caches
 from decant.pipeline.phases.kinds import RecipePlan
 from decant.pipeline.phases.language.plan import LanguagePlan
@@ -63,17 +64,42 @@ class Overview:
         positions = range(settings.num_teachers)
         if not plan.is_readable:
             return self._nothing(positions)
+        if isinstance(plan, LanguagePlan) and plan.server is not None:
+            served = self._served()
+            caches = [self._of_server(each) for each in plan.by_cache]
+            return (served, *caches, *self._students([served], caches, results))
         teachers = [self._teacher(position, results) for position in positions]
         caches = [self._cache(position, teachers[position], results) for position in positions]
         caches += [self._held_out(each, teachers[0]) for each in plan.by_cache[len(positions) :]]
         return (*teachers, *caches, *self._students(teachers, caches, results))
 
+    def _served(self) -> Phase:
+        """A teacher behind a server, of which nothing is made here."""
+        server = self.plan.settings.teacher.server
+        assert server is not None
+        name = server.model or "the model"
+        return Phase(
+            "teacher", "teacher", state="done", detail=f"{name} behind {server.url}: nothing to train"
+        )
+
+    def _of_server(self, plan: LanguagePlan) -> Phase:
+        """A cache of what a server says; where that was not asked yet, there is none."""
+        phase = Phase("cache" if plan.part == "train" else f"cache of {plan.part}", "cache-logits")
+        try:
+            manifest = plan.manifest
+        except NotMadeError:
+            return phase
+        except DamagedError as error:
+            return replace(phase, state="damaged", detail=str(error))
+        return with_cache(phase, plan.store, manifest, self.pace)
+
     def _nothing(self, positions: range) -> tuple[Phase, ...]:
         """Every phase, before anything was run."""
         student = self.plan.settings.student
         kinds: tuple[Kind, ...] = ("labels", "distilled") if student.baseline else ("distilled",)
+        served = () if self.plan.settings.teacher.server is None else (self._served(),)
         return (
-            *(Phase(_TEACHERS[position], "teacher") for position in positions),
+            *(served or (Phase(_TEACHERS[position], "teacher") for position in positions)),
             *(Phase(_CACHES[position], "cache-logits") for position in positions),
             *(Phase(_STUDENTS[kind], "student", seeds=student.seeds) for kind in kinds),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import multiprocessing
 import os
 import re
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -41,6 +44,37 @@ _FORKS.set_forkserver_preload(
 def decant(*words: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """`decant WORDS` in the folder `cwd`, in a process that is forked when its modules have been imported."""
     return decant_at_once([(words, env)], cwd)[0]
+
+
+def decant_here(*words: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, for commands of language models: importing transformers takes seconds of each."""
+    from decant.pipeline.cli.main import main
+    from decant.pipeline.support.notices import forget_what_was_said
+
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    argv, path, environment, shown = sys.argv, list(sys.path), dict(os.environ), warnings.showwarning
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    sys.argv = ["decant", *map(str, words)]
+    os.environ.update(env)
+    forget_what_was_said()
+    try:
+        with (
+            contextlib.chdir(cwd),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("default")
+            main()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 0
+    finally:
+        sys.argv, warnings.showwarning, sys.path[:] = argv, shown, path
+        os.environ.clear()
+        os.environ.update(environment)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return subprocess.CompletedProcess(list(words), code, out.getvalue(), err.getvalue())
 
 
 def decant_at_once(

@@ -29,16 +29,16 @@ def evaluate_runs(plan: LanguagePlan, device: torch.device) -> Iterator[Result]:
         return
     outputs, found = plan.data.num_outputs, False
     shape = (plan.data.max_length,)
-    own = plan.load_teacher()
+    own = plan.teacher_digest
     for result in find_results(plan.base, plan.settings.data):
         if (result.network.num_classes, result.network.input_shape) != (outputs, shape):
             continue
         found = True
         network = load_teacher(result) if result.kind == "teacher" else load_network(result)
-        teacher = result.teacher or (own.weights_sha256 if own is not None else None)
-        cache = None if result.kind == "teacher" else held_out_of_teacher(plan, "test", teacher)
+        cache = None if result.kind == "teacher" else held_out_of_teacher(plan, "test", result.teacher or own)
         yield replace(result, metrics=metrics_of(network, plan, "test", device, cache=cache, group=ALONE))
     if not found:
         raise NotMadeError(
-            f"{plan.base}: no finished network of these data; run: {plan.recipe.command('teacher')}"
+            f"{plan.base}: no finished network of these data; run: "
+            f"{plan.recipe.command('teacher' if plan.server is None else 'student')}"
         )

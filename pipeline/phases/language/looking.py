@@ -19,6 +19,7 @@ from decant.pipeline.language.batches import plan_of as batches_of
 from decant.pipeline.language.blocks import computed_tokens
 from decant.pipeline.phases.compact import ROWS, Sizes, size_of
 from decant.pipeline.phases.cost import Estimate, RankCost
+from decant.pipeline.phases.language import served_pass
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.language.teacher_pass import TokensPass, tokens_per_batch
 from decant.pipeline.phases.verify import ARITHMETIC_ERROR, Comparison
@@ -31,6 +32,8 @@ def estimate(plan: LanguagePlan, device: torch.device, ranks: int | None = None)
     """Estimates what `cache_logits` would cost for the part of a plan. Times a few batches. Raises NotMadeError where
     the teacher is not finished.
     """
+    if plan.server is not None:
+        return served_pass.estimate(plan)
     manifest, student = plan.manifest, plan.settings.student
     each = _seconds_a_position(plan, device)
     count, views = int(plan.samples.num_positions.sum()), plan.num_views
@@ -67,6 +70,11 @@ def survey(plan: LanguagePlan, device: torch.device, rows: int = ROWS) -> Sizes:
     """What heads and draws of several sizes would leave out of some of the teacher's rows. Raises RecipeError for a
     recipe whose cache is not sparse.
     """
+    if plan.server is not None:
+        raise RecipeError(
+            "--max-error: a server tells the likeliest tokens alone; what they leave out is said before its pass, and "
+            "cache.encoding.head sets how many there are"
+        )
     encoding = plan.encoding_for(plan.teacher)
     if not isinstance(encoding, Sparse):
         raise RecipeError('--max-error: is of a sparse cache; set cache.encoding = "sparse"')
@@ -90,6 +98,8 @@ def compare_with_teacher(plan: LanguagePlan, rows: int, device: torch.device, se
         raise plan.not_built()
     cache, precision = LogitCache.open(path), plan.settings.cache.precision
     chosen = _samples_with(plan, rows, np.random.default_rng(seed))
+    if plan.server is not None:
+        return served_pass.compare(plan, cache, chosen.tolist())
     largest = rounding = magnitude = 0.0
     count = 0
     for samples, some, logits in _answers(plan, device, chosen):

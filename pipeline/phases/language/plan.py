@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from decant.cache import (
     Dense,
@@ -20,17 +21,20 @@ from decant.cache import (
 )
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.corpus import TokenSamples
-from decant.pipeline.errors import RecipeError
+from decant.pipeline.errors import NotMadeError, RecipeError
 from decant.pipeline.language.alignment import require_same_samples
 from decant.pipeline.language.building import positions_of
 from decant.pipeline.language.deciding import deciding_settings
+from decant.pipeline.language.served import served_manifest
 from decant.pipeline.networks.causal import config_of
 from decant.pipeline.networks.spec import CAUSAL
 from decant.pipeline.phases.language.networks import hidden_encoding
+from decant.pipeline.phases.language.served_teacher import read_note, served_teacher, teacher_digest
 from decant.pipeline.phases.language.sources import Part
 from decant.pipeline.phases.language.texts import LanguageData
 from decant.pipeline.phases.plan import AnyPlan
 from decant.pipeline.runs.result import Result
+from decant.pipeline.served import ServedTeacher
 
 _HEAD = 64
 
@@ -96,8 +100,59 @@ class LanguagePlan(AnyPlan):
         given = self.settings.cache.encoding
         return given.views or 1 if given is not None and self.part == "train" else 1
 
-    def encoding_for(self, teacher: Result) -> Encoding:
+    @cached_property
+    def server(self) -> ServedTeacher | None:
+        """How the teacher is asked, where it is behind a server."""
+        return served_teacher(self.settings)
+
+    @cached_property
+    def teacher(self) -> Result:
+        """The finished teacher. Raises as `AnyPlan.teacher` does, and RecipeError for one that is behind a server."""
+        if self.server is not None:
+            raise RecipeError(
+                f"teacher.server: the teacher is behind {self.server.url}, and there are no weights of it here"
+            )
+        return super().teacher
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest of the teacher's cache. Raises as `teacher` does, and NotMadeError where the server of one was
+        not asked yet.
+        """
+        if self.server is None:
+            return self.manifest_of(self.teacher)
+        noted = read_note(self.teacher_folder)
+        if noted is None:
+            raise NotMadeError(
+                f"{self.teacher_folder}: {self.server.url} was not asked yet with these settings of these texts; run: "
+                f"{self.recipe.command('cache-logits')}"
+            )
+        return self.served_manifest(noted)
+
+    @property
+    def teacher_digest(self) -> str | None:
+        """What results name the recipe's own teacher by; None while there is none. Raises DamagedError."""
+        if self.server is not None:
+            noted = read_note(self.teacher_folder)
+            return None if noted is None else teacher_digest(noted)
+        own = self.load_teacher()
+        return None if own is None else own.weights_sha256
+
+    @property
+    def served_encoding(self) -> Sparse:
+        """How the rows of a teacher behind a server are stored. Raises as `encoding_for` does."""
+        encoding = self.encoding_for(None)
+        assert isinstance(encoding, Sparse), "a recipe of another one is refused"
+        return encoding
+
+    def served_manifest(self, teacher: Mapping[str, Any]) -> Manifest:
+        """The manifest of the part's cache of a model that a server says to be this."""
+        encoding, outputs = self.served_encoding, self.data.num_outputs
+        return served_manifest(teacher, self.samples, self.positions, encoding, outputs)
+
+    def encoding_for(self, teacher: Result | None) -> Encoding:
         """How the part's rows are stored: as the recipe says, but rows that students are measured with are never draws.
+        teacher: None of one that is behind a server.
 
         Raises RecipeError for more outputs of a row than there are tokens.
         """
@@ -106,6 +161,7 @@ class LanguagePlan(AnyPlan):
         if given is None:
             return Sparse(min(_HEAD, outputs))
         if given.kind == "hidden":
+            assert teacher is not None, "no server tells hidden states"
             return hidden_encoding(self.base, teacher, outputs, settings.precision)
         if given.kind == "dense":
             return Dense(settings.dtype)
@@ -169,6 +225,6 @@ class LanguagePlan(AnyPlan):
         """The cache of a part that students are measured on; None where the recipe names a cache and has no teacher of
         its own. Raises as `open_cache` does.
         """
-        if self.settings.cache.from_ is not None and self.load_teacher() is None:
+        if self.settings.cache.from_ is not None and self.teacher_digest is None:
             return None
         return self.open_cache(part, verify)

@@ -20,6 +20,7 @@ from decant.pipeline.phases.divided import each_its_own
 from decant.pipeline.phases.language.job import TokenJob, find_result, train_network
 from decant.pipeline.phases.language.networks import initial_weights, student_spec
 from decant.pipeline.phases.language.plan import LanguagePlan
+from decant.pipeline.phases.language.served_teacher import teacher_digest
 from decant.pipeline.phases.language.sources import Part
 from decant.pipeline.phases.soft_labels import require_temperature
 from decant.pipeline.phases.together import by_seeds, compare_data, join_ranks
@@ -112,7 +113,7 @@ def jobs_for_seed(
         origin={
             "objective": settings.objective.model_dump(mode="json", by_alias=True),
             "cache": cache.manifest.key,
-            "teacher": _teacher_sha256(cache),
+            "teacher": _digest(cache),
             "baseline": labels_only.folder.parent.name,
         },
     )
@@ -120,25 +121,24 @@ def jobs_for_seed(
 
 
 def held_out_of_teacher(plan: LanguagePlan, part: Part, teacher: str | None) -> LogitCache | None:
-    """What the teacher of these weights says of a part that networks are measured on; None where no cache has it."""
+    """What the teacher of this digest says of a part that networks are measured on; None where no cache has it."""
     try:
         found = plan.held_out_cache(part)
     except NotMadeError:
         return None
-    return found if found is not None and _teacher_sha256(found) == teacher else None
+    return found if found is not None and _digest(found) == teacher else None
 
 
 def _held_out(plan: LanguagePlan, cache: LogitCache) -> dict[Part, LogitCache]:
     """The caches of the parts that students are measured on, of the teacher that they learn from."""
     parts = (part for part in plan.data.parts if part != "train")
-    found = {part: held_out_of_teacher(plan, part, _teacher_sha256(cache)) for part in parts}
+    found = {part: held_out_of_teacher(plan, part, _digest(cache)) for part in parts}
     return {part: of_part for part, of_part in found.items() if of_part is not None}
 
 
-def _teacher_sha256(cache: LogitCache) -> str | None:
-    """The SHA-256 of the weights of the teacher that a cache is of; None if it is not known."""
-    weights: str | None = cache.manifest.identity["teacher"].get("weights_sha256")
-    return weights
+def _digest(cache: LogitCache) -> str | None:
+    """What results name the teacher of a cache by; None if it is not known."""
+    return teacher_digest(cache.manifest.identity["teacher"])
 
 
 def _require_seeds(plan: LanguagePlan, ranks: Job) -> None:

@@ -119,8 +119,8 @@ def _cache_of(subject: Subject) -> LogitCache:
     focus = subject.focus.result
     if focus.kind == "teacher":
         raise NotMadeError(f"{focus.folder}: a teacher, and no student that learnt from it is finished")
-    teacher = focus.teacher or (subject.teacher.weights_sha256 if subject.teacher is not None else None)
-    cache = held_out_of_teacher(subject.language_plan, "test", teacher)
+    plan = subject.language_plan
+    cache = held_out_of_teacher(plan, "test", focus.teacher or plan.teacher_digest)
     if cache is None:
         command = subject.focus.recipe.command("cache-logits")
         raise NotMadeError(
