@@ -52,14 +52,18 @@ def settings() -> str:
 
 
 def sections() -> Iterator[tuple[str, type[BaseModel]]]:
-    """The tables that a recipe may have, by their path in the file."""
+    """The tables that a recipe may have, by their path in the file; those within one whose keys another has are said
+    there.
+    """
+    seen = set[type[BaseModel]]()
     for name, field in Settings.model_fields.items():
         model = _model_of(field)
         yield name, model
-        for inner, nested in model.model_fields.items():
+        for inner, nested in () if model in seen else model.model_fields.items():
             found = _model_of(nested)
             if found is not None and inner not in ("network", "objective"):
                 yield f"{name}.{inner}", found
+        seen.add(model)
 
 
 def objectives() -> str:
