@@ -18,15 +18,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 from decant.pipeline.config.settings import Training
 from decant.pipeline.errors import RecipeError
+from decant.pipeline.objectives import Terms
 from decant.pipeline.support.notices import say_once
+from decant.pipeline.training.device import Inputs, autocast
 from decant.pipeline.training.divergence import section_of
-from decant.pipeline.training.forward import name_of
+from decant.pipeline.training.forward import Criterion, forward, name_of
 from decant.pipeline.training.group import Group, naming_loss
 from decant.pipeline.training.whole_batch import WholeBatch
 
 
-def divided(group: Group, settings: Training) -> Group:
-    """The ranks as they divide the batches of a training. Raises RecipeError where they cannot."""
+def divided(group: Group, settings: Training, counts_samples: bool = True) -> Group:
+    """The ranks as they divide the batches of a training, which are of `settings.batch_size` samples where
+    `counts_samples`. Raises RecipeError where they cannot.
+    """
     section, own = section_of(settings), settings.batch_norm_ranks
     if own is not None and own != group.count:
         raise RecipeError(
@@ -36,7 +40,7 @@ def divided(group: Group, settings: Training) -> Group:
     if group.count == 1:
         return group
     group = replace(group, least=1 if own is None else 2)
-    if not group.divides(settings.batch_size):
+    if counts_samples and not group.divides(settings.batch_size):
         least = group.least * group.count
         raise RecipeError(
             f"{section}.batch_size: {settings.batch_size:,} samples are too few for {group.count:,} ranks: it is the "
@@ -51,11 +55,19 @@ class DataParallel:
     def __init__(self, network: nn.Module, settings: Training, group: Group) -> None:
         """`group` is that of `divided`. The network of rank 0 is copied to all. Every rank must call it."""
         self.group, self._synchronise = group, settings.batch_norm_ranks is None
-        self._network, self._first_batch = network, True
+        self.of, self._first_batch, self._settings = network, True, settings
+        self.step = 0
+        """The number of the batch since training began, by which random numbers may be drawn."""
         for known in ("Grad strides do not match", "find_unused_parameters=True", "`broadcast_buffers` is"):
             warnings.filterwarnings("ignore", message=known)  # none is a mistake of the user's
-        of_users = ":" in name_of(network)
-        self.network = _Summed(network, broadcast_buffers=False, find_unused_parameters=of_users)
+        self.network = _Summed(
+            network, broadcast_buffers=False, find_unused_parameters=self._may_leave_out(network)
+        )
+
+    @staticmethod
+    def _may_leave_out(network: nn.Module) -> bool:
+        """Whether a step may leave out some of the parameters."""
+        return ":" in name_of(network)
 
     @contextmanager
     def adding_up(self, last: bool) -> Iterator[None]:
@@ -69,15 +81,34 @@ class DataParallel:
         if not self.group.divides(size):
             yield
             return
-        watched = next(self._network.parameters()).device if self._first_batch else None
+        watched = next(self.of.parameters()).device if self._first_batch else None
         with WholeBatch(self.group, size, self._synchronise, watched) as whole:
             yield
         if whole.draws_of_others:
             say_once(
-                f"{name_of(self._network)}: draws random numbers beside those of dropout, and others on each number "
+                f"{name_of(self.of)}: draws random numbers beside those of dropout, and others on each number "
                 f"of ranks: its weights on {self.group.count:,} are not those of one process, but as good"
             )
         self._first_batch = False
+
+    def terms(
+        self,
+        criterion: Criterion,
+        inputs: Inputs,
+        targets: list[Tensor],
+        progress: float,
+        size: int,
+        setting: str,
+    ) -> tuple[Terms, Tensor]:
+        """The terms of the loss of the whole batch, of `size`, and what this rank differentiates. `setting` is named
+        where memory runs out.
+        """
+        with self.forward(size), autocast(targets[0].device, self._settings.precision):
+            own = forward(self.network, inputs, setting)
+        outputs, targets = self.whole(own, targets, size)
+        loss = criterion(outputs, *targets, progress=progress)
+        terms = loss if isinstance(loss, Terms) else Terms(loss)
+        return terms, terms.total * self.factor(size)
 
     def whole(self, outputs: Tensor, targets: list[Tensor], size: int) -> tuple[Tensor, list[Tensor]]:
         """The outputs and targets of the whole batch."""

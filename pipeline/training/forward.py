@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from decant.cache import CacheError
 from decant.pipeline.errors import ModelError, PipelineError, is_out_of_memory
+from decant.pipeline.objectives import Terms
 from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.plugins import in_words
 from decant.pipeline.training.device import Inputs
+
+Call = Callable[[nn.Module, Any, str], Any]
+"""(network, inputs, the setting to name where memory runs out) → outputs, as many as the batch has labels."""
+
+Criterion = Callable[..., Tensor | Terms]
+"""(outputs (B, C), *what the dataset yields after the input, progress=share of the training done) → loss, or loss with
+its hard and soft terms.
+"""
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 

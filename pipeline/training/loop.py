@@ -19,11 +19,11 @@ from decant.pipeline.training.averaging import Average
 from decant.pipeline.training.background import prefetch
 from decant.pipeline.training.checkpoint import resume, save_checkpoint, save_epoch
 from decant.pipeline.training.choosing import Choice
-from decant.pipeline.training.data_parallel import DataParallel, divided
+from decant.pipeline.training.data_parallel import divided
 from decant.pipeline.training.device import make_scaler, to_device
 from decant.pipeline.training.divergence import require_finite, section_of
 from decant.pipeline.training.epoch_log import Epoch
-from decant.pipeline.training.forward import forward, named_errors, require_batch_of_one
+from decant.pipeline.training.forward import Call, Criterion, forward, named_errors, require_batch_of_one
 from decant.pipeline.training.frozen import freeze
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.loading import (
@@ -35,10 +35,11 @@ from decant.pipeline.training.loading import (
     loader,
 )
 from decant.pipeline.training.lr_schedule import learning_rate
+from decant.pipeline.training.mean_parallel import parallel_of
 from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.training.optimizer import Stepper, make_optimizer
 from decant.pipeline.training.partial_epoch import PartialEpoch, Regularly, RunningLoss
-from decant.pipeline.training.step import Batch, Call, Criterion, Step
+from decant.pipeline.training.step import Batch, Step
 
 
 def train(
@@ -79,7 +80,7 @@ def train(
     Several ranks must all call it. Each computes its rows of every batch, and ends with the weights that one process
     would have, up to rounding; rank 0 alone writes.
     """
-    group = divided(group, settings)
+    group = divided(group, settings, counts_samples=keys is None)
     network.to(device)
     if settings.channels_last:
         network.to(memory_format=torch.channels_last)
@@ -91,7 +92,7 @@ def train(
     )
     optimizer = make_optimizer(network, settings, device)
     stepper = Stepper(network, optimizer, settings, scaler, frozen)
-    parallel = DataParallel(network, settings, group) if group.count > 1 and settings.epochs else None
+    parallel = parallel_of(network, settings, group, call) if group.count > 1 and settings.epochs else None
     compiled = settings.compile and parallel is None
     stepped = cast("nn.Module", torch.compile(network, dynamic=False)) if compiled else network
     recorded = steps_alike and device.type == "cuda" and settings.cuda_graphs
@@ -178,7 +179,7 @@ def _train_epoch(
         which = f"batch {place + 1:,} of epoch {epoch + 1:,}"
         with named_errors(network, batch[0], "failed in a step", one_step.setting, which):
             share = step / (settings.epochs * steps)
-            terms, size = one_step(batch, share, keys.size_of(place), last=place + 1 == steps)
+            terms, size = one_step(batch, share, keys.size_of(place), last=place + 1 == steps, number=step)
         if settings.compile and one_step.parallel is None and step == 0:
             waited = time.perf_counter() - started
             print(

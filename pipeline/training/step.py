@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,20 +11,12 @@ from decant.pipeline.objectives import Terms
 from decant.pipeline.training.data_parallel import DataParallel
 from decant.pipeline.training.device import Inputs, autocast, to_device
 from decant.pipeline.training.divergence import section_of
-from decant.pipeline.training.forward import forward
+from decant.pipeline.training.forward import Call, Criterion, forward
 from decant.pipeline.training.optimizer import Stepper
 from decant.pipeline.training.recorded import Recorded, Recorder
 
 Batch = tuple[Any, ...]
 """What a dataset yields: inputs (B, …), then labels, and for a distilled student teacher logits."""
-
-Call = Callable[[nn.Module, Any, str], Any]
-"""(network, inputs, the setting to name where memory runs out) → outputs, as many as the batch has labels."""
-
-Criterion = Callable[..., Tensor | Terms]
-"""(outputs (B, C), *what the dataset yields after the input, progress=share of the training done) → loss, or loss with
-its hard and soft terms.
-"""
 
 Gradients = list[Tensor | None]
 """Of each parameter; None where it has none."""
@@ -61,15 +52,17 @@ class Step:
             self._recorded = Recorded(self._differentiate, recorder)
 
     def __call__(
-        self, batch: Batch, progress: float, size: int | None = None, last: bool = False
+        self, batch: Batch, progress: float, size: int | None = None, last: bool = False, number: int = 0
     ) -> tuple[Terms, int]:
         """`size` is that of the whole batch, of which `batch` may be the rows of this rank; None is that of `batch`.
-        A step of the optimizer follows the `last` batch of an epoch, also where others would be added to it.
+        A step of the optimizer follows the `last` batch of an epoch, also where others would be added to it. `number`
+        counts batches since training began.
         """
         inputs = to_device(batch[0], self._device, self.settings.channels_last)
         targets = [value.to(self._device, non_blocking=True) for value in batch[1:]]
         size = len(targets[0]) if size is None else size
         if self.parallel is not None:
+            self.parallel.step = number
             with self.parallel.adding_up(last or self.stepper.steps_next):
                 terms = self._differentiate_part(self.parallel, inputs, targets, progress, size)
         elif self._recorded is None or isinstance(inputs, dict) or targets[0].ndim != 1:
@@ -100,12 +93,8 @@ class Step:
         self, parallel: DataParallel, inputs: Inputs, targets: list[Tensor], progress: float, size: int
     ) -> Terms:
         """The same of the rows of this rank, of a batch of `size`: the terms are those of the whole batch."""
-        with parallel.forward(size), autocast(self._device, self.settings.precision):
-            own = forward(parallel.network, inputs, self.setting)
-        outputs, targets = parallel.whole(own, targets, size)
-        loss = self.criterion(outputs, *targets, progress=progress)
-        terms = loss if isinstance(loss, Terms) else Terms(loss)
-        self.stepper.backward(terms.total * parallel.factor(size), size)
+        terms, own = parallel.terms(self.criterion, inputs, targets, progress, size, self.setting)
+        self.stepper.backward(own, size)
         return _detached(terms)
 
 

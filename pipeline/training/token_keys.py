@@ -58,6 +58,12 @@ class TokenKeys(EpochKeys):
         """Positions that are learnt from in a batch of the epoch, on all ranks together."""
         return int(self._positions[self._of_epoch()[batch]].sum())
 
+    @property
+    def undivided(self) -> int:
+        """Batches of fewer samples than there are ranks, which each rank computes whole."""
+        sizes = np.diff(self._bounds).tolist()
+        return sum(self.group.count > 1 and not self.group.divides(size) for size in sizes)
+
     def _of_epoch(self) -> list[NDArray[np.int64]]:
         epoch, batches = self._batches
         if epoch != self.epoch:

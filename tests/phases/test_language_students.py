@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -16,8 +17,10 @@ import numpy as np
 import pytest
 import torch
 
+from decant.pipeline.training.epoch_log import read_epochs
 from tests.helpers import language
 from tests.helpers.extras import needs
+from tests.ranks.forked import run_forked
 
 pytestmark = needs("transformers")
 CPU = torch.device("cpu")
@@ -257,12 +260,72 @@ def test_the_page_shows_both_side_by_side(plan: Any, made: list[Any], tmp_path: 
     assert ("below labels only" in str(gain)) == (gain.mean >= 0)
 
 
-def test_ranks_cannot_train_one_student_together(plan: Any) -> None:
-    from decant.pipeline.errors import RecipeError
-    from decant.pipeline.phases.language.student import _require_seeds
+class Stopped(Exception):
+    """Ends training in the middle of an epoch."""
 
-    class Ranks:
-        size = 3
 
-    with pytest.raises(RecipeError, match=r'student\.parallel: 3 ranks .* student\.parallel = "seeds"'):
-        _require_seeds(plan, Ranks())  # type: ignore[arg-type]
+TOGETHER = ("student.parallel='batch'", "student.tokens_per_batch=60")
+STEPS = ("student.accumulate=3", "student.clip_norm=0.5")
+DROPPING = (
+    "student.network={name='llama', hidden_size=24, intermediate_size=48, num_hidden_layers=2, "
+    "num_attention_heads=2, num_key_value_heads=1, attention_dropout=0.3}",
+    "student.baseline=false",
+    "student.checkpoint_steps=1",
+    "student.tokens_per_batch=256",
+)
+
+
+def train_together(folder: Path) -> None:
+    """What each of several ranks does: students and a teacher; and one that is stopped within an epoch and goes on."""
+    from decant.pipeline.phases.language.teacher import make_teacher
+    from decant.pipeline.training.step import Step
+
+    make_teacher(plan_of(folder, base="own"), CPU)
+    students(plan_of(folder, *TOGETHER, *STEPS, base="ranks"))
+    dropping = (*TOGETHER, *DROPPING)
+    students(plan_of(folder, *dropping, base="dropping"))
+    step = Step.__call__
+
+    def stopping(self: Step, *batch: Any, **more: Any) -> Any:
+        if more["number"] == 13:
+            raise Stopped
+        return step(self, *batch, **more)
+
+    Step.__call__ = stopping  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        students(plan_of(folder, *dropping, base="stopped"))
+    Step.__call__ = step  # type: ignore[method-assign]
+    students(plan_of(folder, *dropping, base="stopped"))
+
+
+@pytest.fixture(scope="module")
+def together(folder: Path, plan: Any) -> str:
+    """What two ranks say that train students together."""
+    for base in ("ranks", "dropping", "stopped"):
+        shutil.copytree(plan.teacher.folder, folder / base / plan.teacher.folder.name)
+    return run_forked(2, train_together, folder, folder=folder)
+
+
+def test_ranks_train_a_student_as_one_process_does(folder: Path, plan: Any, together: str) -> None:
+    """With fewer samples than ranks in some batches, and other numbers of tokens on each rank."""
+    alone = [*students(plan_of(folder, *TOGETHER, *STEPS)), plan.teacher]
+    ranks = [*students(plan_of(folder, *TOGETHER, *STEPS, base="ranks")), plan_of(folder, base="own").teacher]
+    for one, other in zip(alone, ranks, strict=True):
+        ours, theirs = weights(one), weights(other)
+        assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-5
+        for line, of_ranks in zip(read_epochs(one.folder), read_epochs(other.folder), strict=True):
+            assert of_ranks["loss"] == pytest.approx(line["loss"], rel=1e-5)
+        assert other.folder.name == one.folder.name
+        assert other.metrics["perplexity"] == pytest.approx(one.metrics["perplexity"], rel=1e-4)
+
+
+def test_ranks_that_go_on_within_an_epoch_end_with_the_very_weights(folder: Path, together: str) -> None:
+    """Also of a network that draws random numbers, which is said."""
+    (whole,), (stopped,) = (
+        (folder / base).rglob("student-*/*/result.json") for base in ("dropping", "stopped")
+    )
+    one, other = (json.loads(path.read_text())["weights_sha256"] for path in (whole, stopped))
+    assert one == other
+    assert together.count("draws random numbers, as for dropout, and others on each number of ranks") == 1
+    assert "Warning" not in together
+    assert "student.tokens_per_batch: is of all 2 ranks together, and " in together

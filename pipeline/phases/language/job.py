@@ -31,11 +31,11 @@ from decant.pipeline.runs.latency import device_name, timed
 from decant.pipeline.runs.result import Kind, Result, load_result
 from decant.pipeline.runs.saved_network import load_network, save_network
 from decant.pipeline.runs.saved_recipe import save_recipe
-from decant.pipeline.support.notices import say
+from decant.pipeline.support.notices import say, say_once
 from decant.pipeline.support.plugins import in_words
 from decant.pipeline.tracking.log_to import LogTo
 from decant.pipeline.training.checkpoint import CHECKPOINT
-from decant.pipeline.training.divergence import require_finite
+from decant.pipeline.training.divergence import require_finite, section_of
 from decant.pipeline.training.epoch_log import trained_seconds
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.loop import train
@@ -137,6 +137,15 @@ def _train(job: TokenJob, plan: LanguagePlan, device: torch.device, log_to: LogT
         save_recipe(job.folder, plan.recipe)
     each_epoch: Part = "validation" if "validation" in plan.data.parts else "test"
     description = f"{job.kind} {job.spec}, seed {settings.seed}"
+    keys = TokenKeys(
+        computed_tokens(samples),
+        samples.num_positions,
+        job.tokens_per_batch,
+        settings.seed,
+        job.views,
+        group,
+    )
+    _say_undivided(keys, settings)
     with (log_to if group.is_first else LogTo()).run(description, plan.recipe, job.folder) as log:
         kept_epoch = train(
             network,
@@ -145,14 +154,7 @@ def _train(job: TokenJob, plan: LanguagePlan, device: torch.device, log_to: LogT
             settings,
             job.folder,
             views=job.views,
-            keys=TokenKeys(
-                computed_tokens(samples),
-                samples.num_positions,
-                job.tokens_per_batch,
-                settings.seed,
-                job.views,
-                group,
-            ),
+            keys=keys,
             call=CausalCall(network, samples, job.spec.num_classes),
             evaluate_on=lambda net: metrics_of(
                 net,
@@ -172,6 +174,15 @@ def _train(job: TokenJob, plan: LanguagePlan, device: torch.device, log_to: LogT
         )
     measured = _on_parts(job, plan, network, device, _measured(plan), group)
     return group.of_first(lambda: _save(job, plan, network, measured, device, kept_epoch))
+
+
+def _say_undivided(keys: TokenKeys, settings: Training) -> None:
+    if keys.undivided and keys.group.is_first:
+        say_once(
+            f"{section_of(settings)}.tokens_per_batch: is of all {keys.group.count:,} ranks together, and "
+            f"{keys.undivided:,} of {len(keys):,} batches have fewer samples than that: each rank computes them whole; "
+            "set it higher"
+        )
 
 
 def _save(

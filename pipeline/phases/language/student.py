@@ -13,7 +13,7 @@ import torch
 
 from decant.cache import CheckInputs, LogitCache, Verify
 from decant.cache.io.usage import using
-from decant.pipeline.errors import NotMadeError, RecipeError
+from decant.pipeline.errors import NotMadeError
 from decant.pipeline.language.criteria import require_objective
 from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.phases.divided import each_its_own
@@ -23,12 +23,12 @@ from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.language.served_teacher import teacher_digest
 from decant.pipeline.phases.language.sources import Part
 from decant.pipeline.phases.soft_labels import require_temperature
-from decant.pipeline.phases.together import by_seeds, compare_data, join_ranks
-from decant.pipeline.ranks.job import Job
+from decant.pipeline.phases.together import by_seeds, compare_data, join_ranks, training_group
 from decant.pipeline.ranks.launch import is_first
 from decant.pipeline.runs.folders import seed_folder
 from decant.pipeline.runs.result import Result
 from decant.pipeline.tracking.log_to import LogTo
+from decant.pipeline.training.group import ALONE, Group
 
 
 def train_students(
@@ -42,10 +42,11 @@ def train_students(
     """Trains the students of a recipe, seed after seed, on the tokens alone and from the cache.
 
     Yields each network when it is finished, and whether it was finished before. Both kinds have the same network,
-    initial weights, order of samples, batches, epochs and schedule. The ranks of a job train whole students each; then
-    rank 0 yields all of them. All tokens of every batch are compared with those that the teacher read, whatever
-    `check_inputs` says. Raises as `LanguagePlan.open_cache` does, RecipeError for an objective that the cache does not
-    suffice for, and RankError where ranks have not the same program, recipe or data.
+    initial weights, order of samples, batches, epochs and schedule. The ranks of a job train them together, or each its
+    own, as `student.parallel` says; then rank 0 yields all of them, its own first. All tokens of every batch are
+    compared with those that the teacher read, on every rank, whatever `check_inputs` says. Raises as
+    `LanguagePlan.open_cache` does, RecipeError for an objective that the cache does not suffice for, and RankError
+    where ranks have not the same program, recipe or data.
     """
     ranks = join_ranks(plan, device)
     cache = plan.open_cache("train", verify)
@@ -58,12 +59,12 @@ def train_students(
         spec, held_out = student_spec(plan), _held_out(plan, cache)
         jobs = (job for seed in plan.seeds for job in jobs_for_seed(plan, cache, held_out, spec, seed))
         train = _Trainer(plan, device, log_to)
-        if ranks is None:
-            for job in jobs:
-                yield train(job)
-        else:
-            _require_seeds(plan, ranks)
+        if ranks is not None and by_seeds(plan.settings.student, _num_students(plan), ranks):
             yield from each_its_own(ranks, jobs, train, train.find)
+        else:
+            group = stack.enter_context(training_group(ranks, device))
+            for job in jobs:
+                yield train(job, group)
 
 
 @dataclass
@@ -74,12 +75,12 @@ class _Trainer:
     device: torch.device
     log_to: LogTo | None
 
-    def __call__(self, job: TokenJob) -> tuple[Result, bool]:
+    def __call__(self, job: TokenJob, group: Group = ALONE) -> tuple[Result, bool]:
         """The result, and whether it was there before."""
-        result = self.find(job)
+        result = group.of_first(lambda: self.find(job))
         if result is not None:
             return result, True
-        return train_network(job, self.plan, self.device, self.log_to)
+        return train_network(job, self.plan, self.device, self.log_to, group)
 
     def find(self, job: TokenJob) -> Result | None:
         """The result of a job that is finished."""
@@ -141,12 +142,6 @@ def _digest(cache: LogitCache) -> str | None:
     return teacher_digest(cache.manifest.identity["teacher"])
 
 
-def _require_seeds(plan: LanguagePlan, ranks: Job) -> None:
-    """Raises RecipeError where ranks are to train one student together."""
-    settings = plan.settings.student
-    students = len(plan.seeds) * (2 if settings.baseline else 1)
-    if not by_seeds(settings, students, ranks):
-        raise RecipeError(
-            f"student.parallel: {ranks.size:,} ranks cannot train one language model together; each trains whole "
-            f'students with student.parallel = "seeds", of which there are {students:,}'
-        )
+def _num_students(plan: LanguagePlan) -> int:
+    """Of both kinds together."""
+    return len(plan.seeds) * (2 if plan.settings.student.baseline else 1)
