@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,13 +31,38 @@ def make_optimizer(network: nn.Module, settings: Training, device: torch.device)
     common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": fused}
     match settings.optimizer:
         case "sgd":
-            return torch.optim.SGD(
+            return without_compiler(torch.optim.SGD)(
                 parameters, momentum=settings.momentum, nesterov=settings.nesterov, **common
             )
         case "adam":
-            return torch.optim.Adam(parameters, **common)
+            return without_compiler(torch.optim.Adam)(parameters, **common)
         case "adamw":
-            return torch.optim.AdamW(parameters, **common)
+            return without_compiler(torch.optim.AdamW)(parameters, **common)
+
+
+@functools.cache
+def without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """An optimizer whose methods are those of `kind` without the wrappers that are for `torch.compile` of a step: each
+    wrapper imports the whole compiler when it is first called, which takes as long as to import PyTorch, and takes its
+    time in every step. What is computed is the same.
+
+    >>> weight = nn.Parameter(torch.ones(1))
+    >>> optimizer = without_compiler(torch.optim.SGD)([weight], lr=0.5)
+    >>> (3 * weight).sum().backward()
+    >>> optimizer.step()
+    >>> weight
+    Parameter containing:
+    tensor([-0.5000], requires_grad=True)
+    """
+    update: Callable[..., Any] = inspect.unwrap(kind.step)
+
+    def step(self: torch.optim.Optimizer, closure: Callable[[], float] | None = None) -> Any:
+        with torch.no_grad():
+            return update(self, closure)
+
+    wrapped = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    plain = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
+    return type(kind.__name__, (kind,), {**plain, "step": step})
 
 
 class Stepper:
