@@ -27,6 +27,7 @@ from benchmarks import (
     reading,
     remote,
     scale,
+    seeds,
     sweeps,
     verifying,
     views,
@@ -63,6 +64,7 @@ ROWS: dict[int, Callable[[Conditions], Iterator[Measurement]]] = {
     24: phase_one_ranks.resume,
     25: writing.measure,
     26: verifying.whole_file,
+    27: seeds.measure,
 }
 
 

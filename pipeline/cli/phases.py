@@ -143,6 +143,12 @@ def cache_logits(
     show_default=True,
     help="Train so many students side by side on this machine, in processes that divide its cores.",
 )
+@click.option(
+    "--together/--no-together",
+    default=False,
+    help="Train the seeds in one loop, where network and loss allow it: quicker on a GPU, which one small network "
+    "leaves mostly idle.",
+)
 @log_to_option
 @as_json
 def student(
@@ -153,6 +159,7 @@ def student(
     verify: Literal["open", "lazy", "off"],
     check_views: Literal["sample", "all", "off"],
     jobs: int,
+    together: bool,
     log_to: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -162,8 +169,12 @@ def student(
         raise click.UsageError(
             '--jobs: trains whole students side by side; leave out student.parallel = "batch" and batch_norm_ranks'
         )
+    if together and (jobs > 1 or launched() is not None):
+        raise click.UsageError(
+            "--together: is of one process, and ranks train students by themselves; leave one out"
+        )
     with ranks_beside(min(jobs, settings.seeds * (1 + settings.baseline))):
-        _train_students(recipe, base, store, device, verify, check_views, log_to, as_json)
+        _train_students(recipe, base, store, device, verify, check_views, together, log_to, as_json)
 
 
 def _train_students(
@@ -173,6 +184,7 @@ def _train_students(
     device: str,
     verify: Literal["open", "lazy", "off"],
     check_views: Literal["sample", "all", "off"],
+    together: bool,
     log_to: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -185,7 +197,7 @@ def _train_students(
     trackers = LogTo(log_to, base)
     plan, students = plan_of(recipe, base, store), []
     for result, found in train_students(
-        plan, pick_device(device), verify=verify, check_inputs=check_views, log_to=trackers
+        plan, pick_device(device), verify=verify, check_inputs=check_views, log_to=trackers, together=together
     ):
         print_result(result, found)
         students.append(result)

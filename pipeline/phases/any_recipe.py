@@ -17,6 +17,7 @@ from decant.pipeline.phases.kinds import RecipePlan
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.verify import Comparison
 from decant.pipeline.runs.result import Result
+from decant.pipeline.support.notices import say_once
 from decant.pipeline.tracking.log_to import LogTo
 
 
@@ -38,15 +39,20 @@ def train_students(
     verify: Verify = "lazy",
     check_inputs: CheckInputs = "sample",
     log_to: LogTo | None = None,
+    together: bool = False,
 ) -> Iterator[tuple[Result, bool]]:
-    """Phase two: see `student.train_students`."""
+    """Phase two: see `student.train_students`. Language models are never trained `together`, which is said."""
     if isinstance(plan, LanguagePlan):
+        if together:
+            say_once("--together: language models are trained one after the other: texts differ in length")
         from decant.pipeline.phases.language import student as of_tokens
 
         return of_tokens.train_students(plan, device, verify=verify, check_inputs=check_inputs, log_to=log_to)
     from decant.pipeline.phases import student
 
-    return student.train_students(plan, device, verify=verify, check_inputs=check_inputs, log_to=log_to)
+    return student.train_students(
+        plan, device, verify=verify, check_inputs=check_inputs, log_to=log_to, together=together
+    )
 
 
 def evaluate_runs(plan: RecipePlan, device: torch.device) -> Iterator[Result]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from decant.cache import CorruptError, RewrittenError
 from decant.pipeline.runs.locks import alone_with
@@ -12,6 +13,8 @@ from decant.pipeline.support.notices import say
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import read_epochs
 from decant.pipeline.training.group import Group
+
+Trained = TypeVar("Trained")
 
 _MOST_TRIES = 3
 """To train an epoch whose data are written to meanwhile."""
@@ -29,18 +32,25 @@ def found_or_trained(
         result = group.of_first(find)
         if result is not None:
             return result, True
-        tries, trained = 0, -1
-        while True:
-            try:
-                return train(), False
-            except RewrittenError as error:
-                if group.count > 1:  # the others have met nothing
-                    raise
-                before, trained = trained, len(read_epochs(folder))
-                tries = tries + 1 if trained == before else 1
-                if tries == _MOST_TRIES:
-                    raise
-                say(f"warning: {error}; this epoch is trained again")
+        if group.count > 1:  # the others meet no error of one, and would not begin again
+            return train(), False
+        return again_where_rewritten(train, lambda: len(read_epochs(folder))), False
+
+
+def again_where_rewritten(train: Callable[[], Trained], count_epochs: Callable[[], int]) -> Trained:
+    """What `train` returns, called again where its data were written to meanwhile, as that begins with the epoch that
+    was lost. Gives up on an epoch after some tries; `count_epochs` tells epochs apart.
+    """
+    tries, trained = 0, -1
+    while True:
+        try:
+            return train()
+        except RewrittenError as error:
+            before, trained = trained, count_epochs()
+            tries = tries + 1 if trained == before else 1
+            if tries == _MOST_TRIES:
+                raise
+            say(f"warning: {error}; this epoch is trained again")
 
 
 def require_unchanged(folder: Path, check_unchanged: Callable[[bool], None]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -66,6 +66,11 @@ class TrainingJob:
     """Raises CorruptError where what it is trained on is not what it was; with True also by checksums."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     """Fields of a distilled student's result that name what it is trained from: objective, cache, teacher, baseline."""
+
+    @property
+    def description(self) -> str:
+        """What progress and trackers call it."""
+        return f"{self.kind} {self.spec}, seed {self.settings.seed}"
 
 
 def load_result_on(
@@ -133,7 +138,7 @@ def train_network(
     nothing of the test split until a later call gives it. While another process trains the same network, waits for it;
     if that is killed, goes on from its checkpoint. Several ranks must all call it; rank 0 writes, all get the result.
     """
-    measured = _Measured(test, validation, teacher_logits)
+    measured = Measured(test, validation, teacher_logits)
     return found_or_trained(
         job.folder,
         lambda: load_result_on(job.folder, test, device, teacher_logits, validation),
@@ -143,7 +148,7 @@ def train_network(
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
     """What a network is measured on."""
 
     test: ViewedData | None
@@ -163,23 +168,29 @@ class _Measured:
         """What its outputs are looked at on when it is trained: the test split, unless that is not to be read."""
         return self.each_epoch if self.test is None else self.test
 
+    @property
+    def measured_on(self) -> Literal["test", "validation"]:
+        """Which split `each_epoch` is."""
+        return "test" if self.validation is None else "validation"
+
+    def evaluation(
+        self, settings: Training, device: torch.device, group: Group = ALONE
+    ) -> Callable[[nn.Module], Metrics]:
+        """What measures a network after an epoch."""
+        logits = self.teacher_logits if self.validation is None else None
+        return lambda network: evaluate(network, self.each_epoch, device, settings.precision, logits, group)
+
 
 def _train(
     job: TrainingJob,
     recipe: Recipe,
-    measured: _Measured,
+    measured: Measured,
     device: torch.device,
     log_to: LogTo,
     group: Group,
 ) -> Result:
-    network = build_network(job.spec, job.settings.seed)
-    if job.load_initial_weights is not None:
-        job.load_initial_weights(network)
-    warn_of_frozen(job.settings)
-    if group.is_first:
-        save_recipe(job.folder, recipe)
-    description = f"{job.kind} {job.spec}, seed {job.settings.seed}"
-    with (log_to if group.is_first else LogTo()).run(description, recipe, job.folder) as log:
+    network = begin(job, recipe, group)
+    with (log_to if group.is_first else LogTo()).run(job.description, recipe, job.folder) as log:
         kept_epoch = train(
             network,
             job.data,
@@ -188,23 +199,40 @@ def _train(
             job.folder,
             views=job.views,
             shares=job.shares,
-            evaluate_on=lambda net: evaluate(
-                net,
-                measured.each_epoch,
-                device,
-                job.settings.precision,
-                measured.teacher_logits if measured.validation is None else None,
-                group,
-            ),
-            measured_on="test" if measured.validation is None else "validation",
+            evaluate_on=measured.evaluation(job.settings, device, group),
+            measured_on=measured.measured_on,
             device=device,
             lazy=job.lazy,
             steps_alike=job.steps_alike,
-            description=description,
+            description=job.description,
             check_unchanged=lambda: job.check_unchanged(False),
             log=log,
             group=group,
         )
+    return finish(job, recipe, network, measured, device, kept_epoch, group)
+
+
+def begin(job: TrainingJob, recipe: Recipe, group: Group = ALONE) -> nn.Module:
+    """The network of a job as it is before the first step; the recipe is saved in its folder."""
+    network = build_network(job.spec, job.settings.seed)
+    if job.load_initial_weights is not None:
+        job.load_initial_weights(network)
+    warn_of_frozen(job.settings)
+    if group.is_first:
+        save_recipe(job.folder, recipe)
+    return network
+
+
+def finish(
+    job: TrainingJob,
+    recipe: Recipe,
+    network: nn.Module,
+    measured: Measured,
+    device: torch.device,
+    kept_epoch: int,
+    group: Group = ALONE,
+) -> Result:
+    """Measures a trained network, and saves it with its result."""
     group.take_buffers_of_first(network)
     logits = predict(network, measured.at_the_end, device, group=group)
     validated = _validated(network, measured.validation, device, group)
@@ -217,7 +245,7 @@ def _save_network(
     job: TrainingJob,
     recipe: Recipe,
     network: nn.Module,
-    measured: _Measured,
+    measured: Measured,
     logits: Tensor,
     validated: Mapping[str, Any],
     device: torch.device,

@@ -6,7 +6,7 @@ Neither this module nor anything that it imports builds or runs a teacher.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,6 +17,7 @@ from decant.cache import CheckInputs, LogitSource, Verify
 from decant.cache.io.usage import using
 from decant.pipeline import objectives
 from decant.pipeline.data.samples import LabelledData, check_unchanged, has_labels, task_of
+from decant.pipeline.errors import ModelError, is_out_of_memory
 from decant.pipeline.networks.spec import NetworkSpec, specify_network
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.balance import (
@@ -27,14 +28,16 @@ from decant.pipeline.phases.balance import (
 )
 from decant.pipeline.phases.divided import each_its_own
 from decant.pipeline.phases.initial_weights import load_initial_weights
-from decant.pipeline.phases.job import TrainingJob, load_result_on, train_network
+from decant.pipeline.phases.job import Measured, TrainingJob, load_result_on, train_network
 from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.several_seeds import MOST, SeveralSeeds, why_apart
 from decant.pipeline.phases.together import by_seeds, compare_data, join_ranks, training_group
 from decant.pipeline.ranks.launch import is_first
 from decant.pipeline.runs.folders import seed_folder
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.runs.saved_network import WEIGHTS
+from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.source_code import is_users
 from decant.pipeline.tracking.log_to import LogTo
 from decant.pipeline.training.group import ALONE, Group
@@ -49,8 +52,10 @@ def train_students(
     verify: Verify = "lazy",
     check_inputs: CheckInputs = "sample",
     log_to: LogTo | None = None,
+    together: bool = False,
 ) -> Iterator[tuple[Result, bool]]:
-    """Trains the students of a recipe, seed after seed, on labels alone and from the cache.
+    """Trains the students of a recipe, seed after seed, or `together` where they can be, on labels alone and from the
+    cache.
 
     Yields each network when it is finished, and whether it was finished before. Both kinds have the same network,
     initial weights, order of samples, views, epochs and schedule. The ranks of a job train them together, or each its
@@ -67,9 +72,11 @@ def train_students(
         spec = specify_network(plan.settings.student.network, splits.student_train)
         data = soft_labels.training_dataset(plan, cache, check_inputs, device)
         jobs = (job for seed in plan.seeds for job in jobs_for_seed(plan, cache, spec, data, seed))
-        train = _Trainer(plan, device, teacher_logits_on_test(plan, cache), log_to)
+        train = _Trainer(plan, device, teacher_logits_on_test(plan, cache), log_to or LogTo())
         if ranks is not None and by_seeds(plan.settings.student, _num_students(plan), ranks):
             yield from each_its_own(ranks, jobs, train, train.find)
+        elif together and ranks is None:
+            yield from train.together(list(jobs))
         else:
             group = stack.enter_context(training_group(ranks, device))
             for job in jobs:
@@ -83,7 +90,7 @@ class _Trainer:
     plan: Plan
     device: torch.device
     teacher_logits: Tensor | None
-    log_to: LogTo | None
+    log_to: LogTo
 
     def __call__(self, job: TrainingJob, group: Group = ALONE) -> tuple[Result, bool]:
         """The result, and whether it was there before."""
@@ -91,7 +98,7 @@ class _Trainer:
         result = group.of_first(lambda: self.find(job))
         if result is not None:
             return result, True
-        warn_of_imbalance(self.plan.settings.student, splits.student_train.data, "student")
+        self._warn()
         return train_network(
             job,
             self.plan.recipe,
@@ -102,6 +109,43 @@ class _Trainer:
             splits.validation,
             group,
         )
+
+    def together(self, jobs: Sequence[TrainingJob]) -> Iterator[tuple[Result, bool]]:
+        """The same of all jobs: those of a kind in one loop, `MOST` seeds at a time, but for those that are finished.
+        One after the other where that is not possible, which is said, or does not fit in memory.
+        """
+        for kind in dict.fromkeys(job.kind for job in jobs):
+            seeds = [job for job in jobs if job.kind == kind]
+            for start in range(0, len(seeds), MOST):  # the same ones when the command is run again
+                yield from self._in_one_loop(seeds[start : start + MOST])
+
+    def _in_one_loop(self, jobs: Sequence[TrainingJob]) -> Iterator[tuple[Result, bool]]:
+        left = list[TrainingJob]()
+        for job in jobs:
+            result = self.find(job)
+            if result is None:
+                left.append(job)
+            else:
+                yield result, True
+        why = why_apart(left[0], self.log_to) if len(left) > 1 else "there is one"
+        if why is None:
+            splits = self.plan.splits
+            measured = Measured(splits.test, splits.validation, self._compared_with(left[0]))
+            self._warn()
+            try:
+                yield from SeveralSeeds(self.plan.recipe, self.device, measured, self.log_to)(left)
+                return
+            except ModelError as error:
+                if error.__cause__ is None or not is_out_of_memory(error.__cause__):
+                    raise
+                why = f"{len(left):,} do not fit in memory"
+        if len(left) > 1:
+            say_once(f"--together: {left[0].kind} students are trained one after the other: {why}")
+        for job in left:
+            yield self(job)
+
+    def _warn(self) -> None:
+        warn_of_imbalance(self.plan.settings.student, self.plan.splits.student_train.data, "student")
 
     def find(self, job: TrainingJob) -> Result | None:
         """The result of a job that is finished."""

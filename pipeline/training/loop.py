@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -15,17 +15,14 @@ from torch import nn
 
 from decant.pipeline.config.settings import Training
 from decant.pipeline.support.progress import progress
-from decant.pipeline.training.averaging import Average
 from decant.pipeline.training.background import prefetch
-from decant.pipeline.training.checkpoint import resume, save_checkpoint, save_epoch
-from decant.pipeline.training.choosing import Choice
 from decant.pipeline.training.data_parallel import divided
-from decant.pipeline.training.device import make_scaler, to_device
-from decant.pipeline.training.divergence import require_finite, section_of
+from decant.pipeline.training.device import to_device
+from decant.pipeline.training.divergence import section_of
 from decant.pipeline.training.epoch_log import Epoch
 from decant.pipeline.training.forward import Call, Criterion, forward, named_errors, require_batch_of_one
-from decant.pipeline.training.frozen import freeze
 from decant.pipeline.training.group import ALONE, Group
+from decant.pipeline.training.learner import Learner
 from decant.pipeline.training.loading import (
     BatchedData,
     EpochKeys,
@@ -37,7 +34,7 @@ from decant.pipeline.training.loading import (
 from decant.pipeline.training.lr_schedule import learning_rate
 from decant.pipeline.training.mean_parallel import parallel_of
 from decant.pipeline.training.metrics import Metrics
-from decant.pipeline.training.optimizer import Stepper, make_optimizer
+from decant.pipeline.training.optimizer import Stepper
 from decant.pipeline.training.partial_epoch import PartialEpoch, Regularly, RunningLoss
 from decant.pipeline.training.step import Batch, Step
 
@@ -81,17 +78,18 @@ def train(
     would have, up to rounding; rank 0 alone writes.
     """
     group = divided(group, settings, counts_samples=keys is None)
-    network.to(device)
-    if settings.channels_last:
-        network.to(memory_format=torch.channels_last)
-    section = section_of(settings)
-    scaler = make_scaler(device, settings.precision, f"{section}.precision")
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    frozen = (
-        freeze(network, settings.freeze, f"{section}.freeze") if settings.freeze and settings.epochs else ()
+    learner = Learner(
+        network,
+        settings,
+        folder,
+        evaluate_on=evaluate_on,
+        measured_on=measured_on,
+        device=device,
+        check_unchanged=check_unchanged,
+        log=log,
+        group=group,
     )
-    optimizer = make_optimizer(network, settings, device)
-    stepper = Stepper(network, optimizer, settings, scaler, frozen)
+    stepper = Stepper(network, learner.optimizer, settings, learner.scaler, learner.frozen)
     parallel = parallel_of(network, settings, group, call) if group.count > 1 and settings.epochs else None
     compiled = settings.compile and parallel is None
     stepped = cast("nn.Module", torch.compile(network, dynamic=False)) if compiled else network
@@ -99,61 +97,29 @@ def train(
     setting = "batch_size" if keys is None else "tokens_per_batch"
     one_step = Step(stepped, criterion, stepper, settings, recorded, None, parallel, call, setting)
     keys = keys or ShuffledKeys(len(data), settings.batch_size, settings.seed, views, shares, group)
-    average = Average(network, settings) if settings.average else None
-    choice = Choice(settings) if settings.chooses and measured_on == "validation" else None
-    stepper.after_step = average.after_step if average is not None else stepper.after_step
-    first_epoch, within = resume(network, optimizer, folder, scaler, average, choice, group)
-    done = first_epoch
+    if learner.average is not None:
+        stepper.after_step = learner.average.after_step
+    first_epoch, within = learner.resume()
     if first_epoch < settings.epochs and isinstance(keys, ShuffledKeys):
-        _require_batches(network, data, settings, device)
-    workers = default_workers(lazy)
-    batches = loader(data, keys, workers, pin_memory=device.type == "cuda" and workers > 0)
-    in_thread = device.type == "cuda" and not workers  # on a CPU a thread would take time from the arithmetic
+        require_batches(network, data, settings, device)
+    batches = batches_of(data, keys, lazy, device)
     with progress(description, settings.epochs * len(keys), silent=not group.is_first) as advance:
         advance(first_epoch * len(keys) + (0 if within is None else within["batches"]))
-        for epoch in range(first_epoch, settings.epochs):
-            if choice is not None and choice.is_over(epoch):
-                break
+        while not learner.is_over:
+            epoch = learner.done
             torch.manual_seed(settings.seed + 1_000_003 * epoch)
             part = PartialEpoch(RunningLoss(epoch + 1, settings.log_every if group.is_first else None))
-            if within is not None:
-                part.load(within, device)
-                within = None
+            if learner.within is not None:
+                part.load(learner.within, device)
             keys.epoch, keys.first = epoch, part.batches
-            counted = _counted(prefetch(batches) if in_thread else batches, advance)
-            kept = partial(_keep_part, part, epoch, settings, folder, check_unchanged)
-            saved = partial(save_checkpoint, folder, network, optimizer, epoch, scaler, average, choice, part)
-            regularly = Regularly(settings, partial(kept, saved)) if group.is_first else None
-            losses = _train_epoch(one_step, counted, settings, epoch, keys, part, regularly)
-            require_finite(losses, epoch + 1, settings, folder)
-            if average is not None:
-                average.after_epoch(epoch + 1)
-            metrics: dict[str, Any] = {"epoch": epoch + 1, **losses, "seconds": part.seconds}
-            metrics["lr"] = optimizer.param_groups[0]["lr"]
-            if part.running.lines:
-                metrics["running"] = part.running.lines
-            if (epoch + 1) % settings.evaluate_every == 0 or epoch + 1 == settings.epochs:
-                measured = network if average is None else average.network
-                group.take_buffers_of_first(measured)
-                metrics[measured_on] = evaluate_on(measured)
-                require_finite(metrics[measured_on], epoch + 1, settings, folder)
-                if choice is not None:
-                    choice.consider(epoch + 1, metrics[measured_on], measured)
-            check_unchanged()
-            if group.is_first:
-                save_epoch(folder, network, optimizer, epoch + 1, metrics, scaler, average, choice)
-                log(metrics)
-            done = epoch + 1
-    if average is not None and average.network is not network:
-        network.load_state_dict(average.network.state_dict())
-    if choice is not None and choice.restore(network):
-        done = choice.best_epoch
-    for parameter in trainable:  # what was frozen counts among the parameters of a finished network
-        parameter.requires_grad_(True)
-    return done
+            kept = partial(learner.keep_part, part)
+            regularly = Regularly(settings, kept) if group.is_first else None
+            train_epoch(one_step, counted(batches(), advance), settings, epoch, keys, part, regularly)
+            learner.end_epoch(part)
+    return learner.finish()
 
 
-def _train_epoch(
+def train_epoch(
     one_step: Step,
     batches: Iterator[Batch],
     settings: Training,
@@ -196,21 +162,7 @@ def _train_epoch(
     return means
 
 
-def _keep_part(
-    part: PartialEpoch,
-    epoch: int,
-    settings: Training,
-    folder: Path,
-    check_unchanged: Callable[[], None],
-    save: Callable[[], None],
-) -> None:
-    """Writes a checkpoint within an epoch, unless what was computed is not to be kept, which raises."""
-    require_finite(part.means, epoch + 1, settings, folder)
-    check_unchanged()
-    save()
-
-
-def _require_batches(network: nn.Module, data: BatchedData, settings: Training, device: torch.device) -> None:
+def require_batches(network: nn.Module, data: BatchedData, settings: Training, device: torch.device) -> None:
     """Raises ModelError where batches of one sample come up that the network cannot be trained on."""
     if settings.batch_size == 1 or len(data) == 1:
         hint = f"set {section_of(settings)}.batch_size to 2 or more"
@@ -220,7 +172,18 @@ def _require_batches(network: nn.Module, data: BatchedData, settings: Training, 
         require_batch_of_one(network, inputs, hint)
 
 
-def _counted(batches: Iterable[Batch], advance: Callable[[int], None]) -> Iterator[Batch]:
+def batches_of(
+    data: BatchedData, keys: EpochKeys, lazy: bool, device: torch.device
+) -> Callable[[], Iterable[Batch]]:
+    """What begins with the batches of `keys` for an epoch: read by workers where `lazy`, else for a GPU by a thread."""
+    workers = default_workers(lazy)
+    batches = loader(data, keys, workers, pin_memory=device.type == "cuda" and workers > 0)
+    in_thread = device.type == "cuda" and not workers  # on a CPU a thread would take time from the arithmetic
+    return (lambda: prefetch(batches)) if in_thread else (lambda: batches)
+
+
+def counted(batches: Iterable[Batch], advance: Callable[[int], None], count: int = 1) -> Iterator[Batch]:
+    """The same batches; each adds `count` to a bar."""
     for batch in batches:
         yield batch
-        advance(1)
+        advance(count)

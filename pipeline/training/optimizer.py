@@ -125,7 +125,7 @@ class Stepper:
                 if parameter.grad is not None:
                     parameter.grad.mul_(self._full / self._samples)
         if self.settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+            self.clip(self.settings.clip_norm)
         if self.scaler is None:
             self.optimizer.step()
         else:
@@ -133,6 +133,10 @@ class Stepper:
             self.scaler.update()
         self._batches = self._samples = 0
         self.after_step()
+
+    def clip(self, norm: float) -> None:
+        """Clips the gradients to a norm."""
+        nn.utils.clip_grad_norm_(self.network.parameters(), norm)
 
     @property
     def _full(self) -> int:

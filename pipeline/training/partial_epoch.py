@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +54,9 @@ class PartialEpoch:
     count: int = 0
     """What these batches count in means."""
     totals: dict[str, Tensor] = field(default_factory=dict)
-    """Of each term of the loss, the sum of its means times what each batch counts: scalars on the device."""
+    """Of each term of the loss, the sum of its means times what each batch counts: scalars on the device, or (S,) of
+    several networks.
+    """
     seconds: float = 0.0
     """That they took."""
 
@@ -67,8 +69,30 @@ class PartialEpoch:
 
     @property
     def means(self) -> dict[str, float]:
-        """The mean of each term so far. Waits for the device."""
-        return {name: float(total) / self.count for name, total in self.totals.items()}
+        """The mean of each term so far, over all networks. Waits for the device."""
+        return {name: float(total.mean()) / self.count for name, total in self.totals.items()}
+
+    @classmethod
+    def joined(cls, parts: Sequence[PartialEpoch]) -> PartialEpoch:
+        """The parts of several networks that have done the same number of batches, as one; its seconds are theirs
+        together.
+        """
+        first = parts[0]
+        totals = {name: torch.stack([part.totals[name] for part in parts]) for name in first.totals}
+        return cls(first.running, first.batches, first.count, totals, sum(part.seconds for part in parts))
+
+    def divided(self, count: int) -> list[PartialEpoch]:
+        """The part of each of so many networks, which have an equal share of the seconds."""
+        return [
+            PartialEpoch(
+                RunningLoss(self.running.epoch, None),
+                self.batches,
+                self.count,
+                {name: total[place].clone() for name, total in self.totals.items()},
+                self.seconds / count,
+            )
+            for place in range(count)
+        ]
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, and of the generators of random numbers."""

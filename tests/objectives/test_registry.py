@@ -22,7 +22,7 @@ from decant.pipeline.phases.soft_labels import _ensemble_temperature
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.training.epoch_log import METRICS
 from decant.pipeline.training.loading import ShuffledKeys
-from decant.pipeline.training.loop import _train_epoch
+from decant.pipeline.training.loop import train_epoch
 from decant.pipeline.training.optimizer import Stepper, make_optimizer
 from decant.pipeline.training.step import Step
 from tests.helpers.problems import OF_ROWS
@@ -194,7 +194,7 @@ def test_the_loop_tells_the_progress_and_means_the_terms_over_the_samples() -> N
     batches = [(torch.zeros(size, 2), torch.zeros(size, dtype=torch.int64)) for size in (3, 2)]
     stepper = Stepper(network, make_optimizer(network, chosen, CPU), chosen)
     step = Step(network, criterion, stepper, chosen)
-    found = _train_epoch(step, iter(batches), chosen, epoch=3, keys=ShuffledKeys(5, 3, 0))
+    found = train_epoch(step, iter(batches), chosen, epoch=3, keys=ShuffledKeys(5, 3, 0))
     assert seen == [6 / 8, 7 / 8]
     assert found == {"loss": (3 * 3 + 2 * 2) / 5, "hard": (3 * 1 + 2 * 2) / 5}
 
