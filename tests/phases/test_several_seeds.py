@@ -157,7 +157,7 @@ def test_the_others_are_finished_when_one_has_diverged(
 
 
 def test_a_command_that_is_killed_goes_on_to_the_very_weights(tmp_path: Path, opened: LogitCache) -> None:
-    settings = (*MLP, "student.epochs=6", "student.baseline=false", f"cache.from={opened.path}")
+    settings = (*MLP, "student.epochs=4", "student.baseline=false", f"cache.from={opened.path}")
     words = ["student", *(word for setting in settings for word in ("--set", setting)), "--together"]
 
     def kill(children: list[int]) -> None:
