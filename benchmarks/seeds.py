@@ -46,7 +46,7 @@ def _on_gpu(conditions: Conditions, device: torch.device) -> Iterator[Measuremen
         found = compare(
             27, f"{_SEEDS} seeds in one loop, an epoch of {students.what}, measured and saved",
             partial(students.seconds, _SEEDS), "one seed", partial(students.seconds, 1),
-            unit=Unit.TIME, target=4.0, repetitions=conditions.choose(3, 1),
+            unit=Unit.TIME, target=4.0, repetitions=conditions.choose(2, 1),
         )  # fmt: skip
         yield replace(found, note=f"weights of the first {students.distance():.1e} from those alone")
 
