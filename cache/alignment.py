@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from decant.cache import labels as kinds_of_labels
 from decant.cache.errors import MismatchError
-from decant.cache.inputs import CheckInputs, each_input, input_crc32, one_input
+from decant.cache.inputs import CheckInputs, each_input, input_crc32, input_crc32_at, one_input
 from decant.cache.same_input import difference, matching_form
 from decant.cache.source import LogitSource
 
@@ -142,19 +142,23 @@ class Alignment:
         Of the first batches all are compared until there were some: one input in two may agree by chance, as where it
         was only mirrored.
         """
-        sample = min(len(rows), max(1, self._first_inputs))
-        count = {"all": len(rows), "sample": sample, "off": 0}[self.check_inputs]
-        self._first_inputs -= count
+        count = 0 if self.check_inputs == "off" else len(rows)
+        if self.check_inputs == "sample":
+            count = min(count, max(1, self._first_inputs))
+            self._first_inputs = max(0, self._first_inputs - count)
+        recorded = self.cache.input_crc32
         for place in range(count):
             row, view = int(rows[place]), int(views[place])
-            cached = int(self.cache.input_crc32[view, row])
+            cached = int(recorded[view, row])
             if not cached:
                 continue
+            found = input_crc32_at(inputs, place)
+            if found == cached:
+                continue
             value = one_input(inputs, place)
-            found = input_crc32(value)
             if found is None:
                 self._cannot_check(value)
-            elif found != cached and not self._is_same(value, cached):
+            elif not self._is_same(value, cached):
                 cause = difference(value, cached) or self._likely_cause(rows, views, inputs)
                 raise MismatchError(
                     f"{self.cache.path}: sample {row}, view {view}: the input is not what the teacher saw "

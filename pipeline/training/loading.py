@@ -19,6 +19,7 @@ from decant.cache import CacheError, SoftLabelDataset
 from decant.pipeline.errors import DataError, PipelineError
 from decant.pipeline.support import trust
 from decant.pipeline.training.group import ALONE, Group
+from decant.pipeline.training.sending import pack, unpack
 
 _AHEAD = 4  # batches whose keys a dataset gets before they are read, to prefetch them
 
@@ -188,17 +189,19 @@ class AnnouncedKeys(Sampler[Keys]):
 class _Batches(Dataset[tuple[Any, ...]]):
     """A dataset whose items are whole batches, so that a worker of a DataLoader makes each in one call."""
 
-    def __init__(self, data: BatchedData) -> None:
-        self.data = data
+    def __init__(self, data: BatchedData, by_value: bool = False) -> None:
+        """by_value: whether a worker sends small tensors by value (`sending`)."""
+        self.data, self.by_value = data, by_value
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For a worker that is started anew: what the user's code may do is unpickled before objects of that code."""
-        return _with_permissions, (trust.Permissions(), self.data)
+        return _with_permissions, (trust.Permissions(), self.data, self.by_value)
 
     def __getitem__(self, keys: Keys) -> Any:
         """The batch, or the error instead: raised in a worker, it would lose its type and gain a traceback."""
         try:
-            return self.data.batch(keys)
+            batch = self.data.batch(keys)
+            return pack(batch) if self.by_value else batch
         except (PipelineError, CacheError) as error:
             return error
         except OSError as error:
@@ -207,19 +210,21 @@ class _Batches(Dataset[tuple[Any, ...]]):
             return error
 
 
-def _with_permissions(_: trust.Permissions, data: BatchedData) -> _Batches:
-    return _Batches(data)
+def _with_permissions(_: trust.Permissions, data: BatchedData, by_value: bool) -> _Batches:
+    return _Batches(data, by_value)
 
 
 class _Loader(DataLoader[tuple[Any, ...]]):
     """Raises the errors that workers return, in this process."""
+
+    by_value = False
 
     def __iter__(self) -> Any:
         with _named_death():
             for batch in super().__iter__():
                 if isinstance(batch, Exception):
                     raise batch
-                yield batch
+                yield unpack(batch) if self.by_value else batch
 
 
 @contextlib.contextmanager
@@ -245,8 +250,9 @@ def loader(
     """
     if isinstance(data, SoftLabelDataset) and data.is_lazy:
         keys = AnnouncedKeys(keys, data)
-    return _Loader(
-        _Batches(data),
+    by_value = workers > 0 and not pin_memory  # what is sent by value is not pinned
+    batches = _Loader(
+        _Batches(data, by_value),
         batch_size=None,
         sampler=keys,
         num_workers=workers,
@@ -254,6 +260,8 @@ def loader(
         pin_memory=pin_memory,
         generator=torch.Generator(),
     )
+    batches.by_value = by_value
+    return batches
 
 
 def default_workers(lazy: bool) -> int:

@@ -131,6 +131,32 @@ def test_a_loader_gives_the_batches_of_its_keys_epoch_after_epoch(workers: int) 
             assert np.array_equal(ours, theirs), f"epoch {epoch}"
 
 
+class Several:
+    """Batches of large and small tensors, of dtypes that NumPy has and one that it lacks, and a dictionary of some."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def batch(self, keys: Any, /) -> tuple[Any, ...]:
+        labels = torch.from_numpy(np.array(keys))
+        logits = torch.randn(len(keys), 3, generator=torch.Generator().manual_seed(int(keys[0, 0])))
+        texts = {"input_ids": labels + 1, "attention_mask": labels > 2, "large": logits.repeat(1, 9000)}
+        return texts, labels, logits, logits.bfloat16(), logits.repeat(1, 9000), labels[:, ::2]
+
+
+def test_workers_send_small_tensors_without_shared_memory() -> None:
+    """Not a bit and no dtype of a batch changes."""
+    keys = ShuffledKeys(8, 4, seed=0)
+    expected = list(loader(Several(), keys, 0))
+    for found, here in zip(loader(Several(), keys, 2), expected, strict=True):
+        parts = zip([*found[0].values(), *found[1:]], [*here[0].values(), *here[1:]], strict=True)
+        for one, other in parts:
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
+        shared = [part.is_shared() for part in (*found[0].values(), *found[1:])]
+        assert shared == [False, False, True, False, False, True, True, False]
+
+
 def test_an_array_in_memory_takes_no_workers() -> None:
     assert default_workers(lazy=False) == 0
     assert default_workers(lazy=True) >= 1
