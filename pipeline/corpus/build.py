@@ -159,9 +159,12 @@ def _write(
         if digest.identity() != identity["texts"]:
             raise DataError(f"{path}: the texts have changed while they were tokenised; run it again")
         if empty.count == digest.count:
-            raise DataError(
-                f"{path}: {'all documents are empty' if digest.count else 'there are no documents'}"
+            what = (
+                f"all documents are empty, the first is {empty.first}"
+                if digest.count
+                else "there are no documents"
             )
+            raise DataError(f"{path}: {what}")
 
     write_tokens(path, tokens(), count, identity, masked=masked)
     if empty.count:

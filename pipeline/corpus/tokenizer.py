@@ -9,6 +9,7 @@ from typing import Any
 
 from decant.cache.io.opening import require_file
 from decant.pipeline.errors import DataError
+from decant.pipeline.support.hub import hub_options
 from decant.pipeline.support.plugins import optional
 
 
@@ -19,10 +20,12 @@ def load_tokenizer(name: str, subject: str = "tokenizer") -> Any:
     """
     transformers = optional("transformers", "text", DataError)
     given = Path(name)
+    options: dict[str, Any]
     folder, options = (
         (str(given.parent), {"gguf_file": given.name}) if given.suffix == ".gguf" else (name, {})
     )
     try:
+        options |= hub_options(name, DataError)
         for path in sorted(given.iterdir()) if given.is_dir() else ():
             if not path.is_dir():
                 require_file(path)  # the library would wait for a pipe

@@ -12,6 +12,7 @@ from decant.cache.io.opening import require_file
 from decant.pipeline.corpus import load_tokenizer
 from decant.pipeline.errors import ModelError, WeightsError
 from decant.pipeline.networks.library_config import quiet
+from decant.pipeline.support.hub import hub_options
 from decant.pipeline.support.plugins import in_words, optional
 
 _GGUF = ".gguf"
@@ -46,6 +47,10 @@ def load_causal_network(name: str, dtype: str = "auto") -> nn.Module:
             require_file(file)  # the library would wait for a pipe
     options: dict[str, Any] = {_dtype_name(transformers): dtype, "use_safetensors": True}
     folder = name
+    try:
+        options |= hub_options(name, WeightsError)
+    except WeightsError as error:
+        raise WeightsError(f"{name}: {error}") from None
     if path.suffix == _GGUF:
         _require_gguf(name)
         folder, options = str(path.parent), {"gguf_file": path.name}

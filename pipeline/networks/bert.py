@@ -22,6 +22,7 @@ from decant.pipeline.networks.library_config import (
     require_not_deep,
     without_code,
 )
+from decant.pipeline.support.hub import hub_options
 from decant.pipeline.support.plugins import optional
 
 
@@ -95,8 +96,9 @@ def class_names(name: str) -> list[str]:
 
 def _configuration(name: str) -> Any:
     transformers = optional("transformers", "text", ModelError)
+    options = hub_options(name, ModelError)
     try:
-        return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"its configuration cannot be read: {one_line(error)}") from error
 
@@ -124,6 +126,7 @@ def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> tuple[nn.M
                 trust_remote_code=False,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                **hub_options(name, WeightsError),
             )
     except (OSError, ValueError, KeyError) as error:
         raise WeightsError(f"cannot fetch its weights: {one_line(error)}") from error

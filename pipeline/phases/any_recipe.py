@@ -13,6 +13,7 @@ from decant.cache import CheckInputs, LogitCache, Verify
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.compact import Sizes
 from decant.pipeline.phases.cost import Estimate
+from decant.pipeline.phases.given_caches import only, require_teacher
 from decant.pipeline.phases.kinds import RecipePlan
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.verify import Comparison
@@ -89,14 +90,19 @@ def survey(plan: RecipePlan, device: torch.device) -> Sizes:
 
 
 def compare_with_teacher(plan: RecipePlan, rows: int, device: torch.device) -> Comparison:
-    """Some rows of a cache, computed again: see `verify.compare_with_teacher`."""
+    """Some rows of a cache, computed again: see `verify.compare_with_teacher`. Of the file of `cache.from`, where a
+    recipe names one, if it is of the recipe's teacher. Raises MismatchError and RecipeError where it is not.
+    """
+    path = None
+    if plan.settings.cache.from_ is not None:
+        path = require_teacher(only(open_given_caches(plan)), plan.manifest)
     if isinstance(plan, LanguagePlan):
         from decant.pipeline.phases.language import looking as of_tokens
 
-        return of_tokens.compare_with_teacher(plan, rows, device)
+        return of_tokens.compare_with_teacher(plan, rows, device, path=path)
     from decant.pipeline.phases import verify
 
-    return verify.compare_with_teacher(plan, rows, device)
+    return verify.compare_with_teacher(plan, rows, device, path=path)
 
 
 def open_given_caches(plan: RecipePlan) -> list[LogitCache]:

@@ -27,6 +27,7 @@ from decant.pipeline.config.objectives import Custom
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.data.samples import ArrayData, num_outputs
 from decant.pipeline.errors import NotMadeError, RecipeError
+from decant.pipeline.phases.given_caches import say_other_encoding
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.training.loading import BatchedData
@@ -63,6 +64,7 @@ def open_given_caches(plan: Plan, verify: Verify) -> list[LogitCache]:
             sections=("data", "views"),
         )
         _require_outputs(cache, num_outputs(plan.data.student_data))
+        say_other_encoding(settings.cache, cache)
     return caches
 
 

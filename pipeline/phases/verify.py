@@ -38,13 +38,15 @@ class Comparison:
         return self.largest <= self.bound
 
 
-def compare_with_teacher(plan: Plan, rows: int, device: torch.device, seed: int = 0) -> Comparison:
-    """Runs the teacher on `rows` random (sample, view) pairs of its cache.
+def compare_with_teacher(
+    plan: Plan, rows: int, device: torch.device, seed: int = 0, path: Path | None = None
+) -> Comparison:
+    """Runs the teacher on `rows` random (sample, view) pairs of its cache, or of the file at `path`.
 
     The batches are other ones than in phase one, so even float32 logits may differ in their last digits. Raises
     NotMadeError if teacher or cache is missing, and CorruptError for damaged rows.
     """
-    path = plan.find_cache()
+    path = path or plan.find_cache()
     if path is None:
         raise plan.not_built()
     cache, viewed, settings = LogitCache.open(path), plan.data.student_train, plan.settings.cache

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -89,11 +90,13 @@ def survey(plan: LanguagePlan, device: torch.device, rows: int = ROWS) -> Sizes:
     return Sizes(sizes, count, time.perf_counter() - started)
 
 
-def compare_with_teacher(plan: LanguagePlan, rows: int, device: torch.device, seed: int = 0) -> Comparison:
-    """Runs the teacher on random samples with about so many positions, and compares its cache's rows of them. Raises
-    NotMadeError if teacher or cache is missing, and CorruptError for damaged rows.
+def compare_with_teacher(
+    plan: LanguagePlan, rows: int, device: torch.device, seed: int = 0, path: Path | None = None
+) -> Comparison:
+    """Runs the teacher on random samples with about so many positions, and compares its cache's rows of them, or those
+    of the file at `path`. Raises NotMadeError if teacher or cache is missing, and CorruptError for damaged rows.
     """
-    path = plan.find_cache()
+    path = path or plan.find_cache()
     if path is None:
         raise plan.not_built()
     cache, precision = LogitCache.open(path), plan.settings.cache.precision

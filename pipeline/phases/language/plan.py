@@ -28,6 +28,7 @@ from decant.pipeline.language.deciding import deciding_settings
 from decant.pipeline.language.served import served_manifest
 from decant.pipeline.networks.causal import config_of
 from decant.pipeline.networks.spec import CAUSAL
+from decant.pipeline.phases.given_caches import say_other_encoding
 from decant.pipeline.phases.language.networks import hidden_encoding
 from decant.pipeline.phases.language.served_teacher import read_note, served_teacher, teacher_digest
 from decant.pipeline.phases.language.sources import Part
@@ -219,6 +220,8 @@ class LanguagePlan(AnyPlan):
             lazy=settings.remote == "lazy",
         )
         require_same_samples(plan.samples, cache)
+        if part == "train" and given is not None:
+            say_other_encoding(settings, cache)
         return cache
 
     def held_out_cache(self, part: Part, verify: Verify = "lazy") -> LogitCache | None:

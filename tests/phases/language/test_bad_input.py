@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.kinds import plan_of
 from decant.pipeline.phases.language.networks import initial_weights, student_spec
 from tests.helpers import language
+from tests.helpers.commands import decant_here, succeed
 
 CPU = torch.device("cpu")
 
@@ -38,28 +40,53 @@ def brought(folder: Path) -> Path:
     texts("null.jsonl", None)
     (folder / "broken.jsonl").write_bytes(b'{"text": "\xff"}\n')
     (folder / "latin.jinja").write_bytes(b"\xe9")
+    import transformers
+
     language.llama(300).save_pretrained(folder / "few")
     language.llama(352).save_pretrained(folder / "bare")
     language.llama(352).model.save_pretrained(folder / "headless")
     language.llama(352).save_pretrained(folder / "plain")
+    for name in ("cut", "weightless", "pickled", "endless", "hollow"):
+        shutil.copytree(folder / "teacher", folder / name)
+    weights = folder / "cut/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    (folder / "weightless/model.safetensors").unlink()
+    (folder / "pickled/model.safetensors").rename(folder / "pickled/pytorch_model.bin")
+    tokenizer = language.tokenizer()
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(folder / "endless")
+    (folder / "hollow/tokenizer.json").write_text("{")
+    (folder / "bad.gguf").write_bytes(b"GGUF and then nothing")
+    (folder / "words.jsonl").write_text("hello\n")
+    (folder / "table.csv").write_text("text\nhello\n")
+    (folder / "void.jsonl").write_text('{"text": ""}\n' * 9)
+    (folder / "wide.txt").write_bytes("a text".encode("utf-16"))
+    (folder / "bert").mkdir()
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    masked = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=340, **sizes))
+    masked.save_pretrained(folder / "bert")
+    language.tokenizer().save_pretrained(folder / "bert")
+    overflowing = language.llama(340)
+    with torch.no_grad():
+        overflowing.model.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
+    overflowing.save_pretrained(folder / "nan")
+    language.tokenizer().save_pretrained(folder / "nan")
     for name, template in (("few", language.TEMPLATE), ("headless", language.TEMPLATE), ("plain", None)):
         language.tokenizer(template).save_pretrained(folder / name)
     return folder
 
 
-def says(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> str:
-    """What the first phase that minds says."""
-    monkeypatch.chdir(folder)
-
-    def phases() -> None:
-        plan = plan_of(load_recipe("lm.toml", overrides), Path("runs/bad"), Store("bad"))
-        make_teacher(plan, CPU)
-        cache_logits(plan, CPU, print)
-        student_spec(plan)  # type: ignore[arg-type]
-
-    with pytest.raises((PipelineError, CacheError)) as caught:
-        phases()
-    return str(caught.value)
+def says(folder: Path, *overrides: str) -> str:
+    """What the first command that minds says, in one line, and nothing else."""
+    settings = [word for setting in overrides for word in ("--set", setting)]
+    for command in ("teacher", "cache-logits", "student"):
+        done = decant_here(command, "--recipe", "lm.toml", "--store", "bad", *settings, cwd=folder)
+        if done.returncode:
+            (line,) = [line for line in done.stderr.splitlines() if line.startswith("decant: ")]
+            assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+            assert done.stderr.endswith(f"{line}\n"), done.stderr
+            return line
+    raise AssertionError("no command minds it")
 
 
 FRESH = ('teacher.network={ name = "llama", hidden_size = 16 }', "teacher.epochs=1")
@@ -116,6 +143,43 @@ BAD = [
         "student.network.layers: expected numbers of the teacher's layers",
     ),
     (("cache.encoding.views=2",), "views: are other draws; give draws too"),
+    (
+        ("teacher.network=transformers:teachr",),
+        "(did you mean teacher?), and if it is a model of the hub: that cannot",
+    ),
+    (("teacher.network=transformers:./teachr",), "there is no such file or folder (did you mean teacher?)"),
+    (("teacher.network=transformers:texts/teacher/1",), "there is no such file or folder"),
+    (("student.network=transformers:some/model",), "that cannot be reached (ConnectError: "),
+    (("data.tokenizer=tokens",), "data.tokenizer 'tokens': cannot be loaded (there is no such folder here"),
+    (
+        ("teacher.network=transformers:cut",),
+        "cut: cannot be loaded as a causal language model (SafetensorError",
+    ),
+    (("teacher.network=transformers:weightless",), "no file named model.safetensors"),
+    (("teacher.network=transformers:pickled",), "no file named model.safetensors"),
+    (
+        ("teacher.network=transformers:hollow",),
+        "teacher.network: the tokenizer of 'hollow': cannot be loaded",
+    ),
+    (
+        ("teacher.network=transformers:bad.gguf",),
+        "teacher.network: the tokenizer of 'bad.gguf': cannot be loaded",
+    ),
+    (("teacher.network=transformers:none.gguf",), "there is no such file or folder"),
+    (("teacher.network=transformers:bert",), "a masked one, as BERT, cannot say what comes next"),
+    (("teacher.network=transformers:nan",), "gives logits that are not finite for the first tokens"),
+    (("teacher.network=transformers:endless",), "the tokenizer has no end-of-text token"),
+    (("data.root=words.jsonl",), "words.jsonl: line 1: not JSON"),
+    (("data.root=table.csv",), "table.csv: expected a file that ends in .txt, .jsonl, .parquet, or a folder"),
+    (("data.root=void.jsonl",), "all documents are empty, the first is void.jsonl: line 1"),
+    (("data.root=wide.txt",), "wide.txt: byte 0 (0xff) is not UTF-8"),
+    (("data.column=body",), "texts.jsonl: line 1: has no body; it has text"),
+    (("data.targets=assistant",), "is a plain text, in which no assistant speaks"),
+    (("data.max_length=1",), "data.max_length: expected 2 or more"),
+    (("cache.from=nowhere.h5",), "nowhere.h5: no such cache"),
+    (("cache.from=texts.jsonl",), "texts.jsonl: not an HDF5 file, so not a cache"),
+    (("student.objective.temperature=2.0",), "student.objective.temperature 2: the cache has the mass"),
+    (("student.lr=1e30",), "the training has diverged"),
 ]
 
 
@@ -123,9 +187,55 @@ BAD = [
 def test_what_is_wrong_is_said_in_one_line(
     brought: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], line: str
 ) -> None:
-    said = says(brought, monkeypatch, *overrides)
-    assert line in said
-    assert "\n" not in said, said
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert line in says(brought, *overrides)
+
+
+def test_a_tokenizer_without_special_tokens_and_a_document_longer_than_all_positions_do(
+    brought: Path,
+) -> None:
+    texts = [" ".join(language.sentences(60)), *language.sentences(60)]
+    (brought / "long.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    words = ["--recipe", "lm.toml", "--store", "long", "--runs", "long-runs", "--set", "data.root=long.jsonl"]
+    words += [word for key in ("network=transformers:endless",) for word in ("--set", f"teacher.{key}")]
+    words += ["--set", "data.end_of_text=false"]
+    for command in ("teacher", "cache-logits", "student"):
+        done = decant_here(command, *words, cwd=brought)
+        succeed(done)
+        assert done.stderr.count("documents are longer than 64 tokens and cut") == 1, done.stderr
+
+
+def test_a_file_that_is_stored_otherwise_than_the_recipe_asks_is_said_and_compared_with_its_own_teacher(
+    brought: Path,
+) -> None:
+    words = ("--recipe", "lm.toml", "--store", "given")
+    succeed(decant_here("teacher", *words, cwd=brought))
+    succeed(decant_here("cache-logits", *words, cwd=brought))
+    shown = json.loads(succeed(decant_here("cache-logits", *words, "--json", cwd=brought)))
+    path = next(one["path"] for one in shown if one["split"] == "train")
+    given = ("--set", f"cache.from={path}")
+    same = decant_here("student", *words, *given, cwd=brought)
+    assert succeed(same)
+    assert "cache.encoding asks" not in same.stderr
+    other = decant_here("student", *words, *given, "--set", "cache.encoding.head=12", cwd=brought)
+    succeed(other)
+    assert (
+        other.stderr.count(
+            f"warning: {path}: cache.encoding asks for head = 12, and this file of cache.from has"
+        )
+        == 1
+    )
+    shutil.move(brought / path, brought / "theirs.h5")
+    given = ("--set", "cache.from=theirs.h5")
+    verify = ("cache", "verify", "--against-teacher", "40", *words, *given)
+    assert "theirs.h5: " in succeed(decant_here(*verify, cwd=brought))
+    language.llama(340, seed=9).save_pretrained(brought / "teacher9")
+    language.tokenizer().save_pretrained(brought / "teacher9")
+    another = ("--set", "teacher.network=transformers:teacher9")
+    succeed(decant_here("teacher", *words, *another, cwd=brought))
+    refused = decant_here(*verify, *another, cwd=brought)
+    assert (refused.returncode, "theirs.h5: is not of this recipe's teacher" in refused.stderr) == (1, True)
+    assert "teacher.weights_sha256" in refused.stderr
 
 
 def test_an_empty_document_is_left_out_and_that_is_said(

@@ -1,0 +1,86 @@
+"""Names that are a folder here or a model on the hub of Hugging Face: which of both, and whether that can be reached.
+
+The library transformers tries to reach the hub again and again, for most of a minute each time, also for the name of a
+folder with a letter wrong.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from decant.pipeline.errors import PipelineError
+
+_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
+_SECONDS = 5.0
+_FETCHED = ("config.json", "tokenizer_config.json", "tokenizer.json")
+
+
+def hub_options(name: str, error: type[PipelineError]) -> dict[str, Any]:
+    """What `from_pretrained` gets beside the name of a model or of a tokenizer: where the hub cannot be reached, that
+    it takes what was fetched before.
+
+    Raises `error` where there is no such folder or file here, and the name can be of nothing else, or the hub cannot be
+    asked; the message names both readings.
+
+    >>> hub_options("/no/folder", PipelineError)
+    Traceback (most recent call last):
+        ...
+    decant.pipeline.errors.PipelineError: there is no such file or folder
+    """
+    if Path(name).exists():
+        return {}
+    meant = _meant(name)
+    if _is_path(name):
+        raise error(f"there is no such file or folder{meant}")
+    reason = _unreachable()
+    if reason is None:
+        return {}
+    if not _was_fetched(name):
+        raise error(
+            f"there is no such folder here{meant}, and if it is a model of the hub: that cannot be reached ({reason}), "
+            "and nothing of that name was fetched before"
+        )
+    return {"local_files_only": True}
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name is of something on this disk, and of no model on the hub."""
+    path = Path(name)
+    beside = len(path.parts) > 1 and path.parent.is_dir()
+    return beside or name.startswith((".", "~")) or path.suffix == ".gguf" or _NAME.fullmatch(name) is None
+
+
+def _meant(name: str) -> str:
+    """The folder beside it whose name is nearly the same, as the end of a message."""
+    parent = Path(name).parent
+    try:
+        there = [entry.name for entry in os.scandir(parent) if entry.is_dir() or entry.name.endswith(".gguf")]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(Path(name).name, there, 1)
+    return f" (did you mean {parent / near[0]}?)" if near else ""
+
+
+@functools.cache
+def _unreachable() -> str | None:
+    """Why the hub cannot be reached; None where it can. Found out once."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_SECONDS)
+    except Exception as error:  # of whichever library it asks with
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return None
+
+
+def _was_fetched(name: str) -> bool:
+    """Whether something of a model was fetched before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(isinstance(try_to_load_from_cache(name, file), str) for file in _FETCHED)
