@@ -47,21 +47,19 @@ def load_causal_network(name: str, dtype: str = "auto") -> nn.Module:
             require_file(file)  # the library would wait for a pipe
     options: dict[str, Any] = {_dtype_name(transformers): dtype, "use_safetensors": True}
     folder = name
-    try:
-        options |= hub_options(name, WeightsError)
-    except WeightsError as error:
-        raise WeightsError(f"{name}: {error}") from None
     if path.suffix == _GGUF:
         _require_gguf(name)
         folder, options = str(path.parent), {"gguf_file": path.name}
     try:
+        options |= hub_options(name, WeightsError)
         with quiet(transformers):
             network, info = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, trust_remote_code=False, output_loading_info=True, **options
             )
     except Exception as error:  # a damaged folder ends in any error of the library
         raise WeightsError(
-            f"{name}: cannot be loaded as a causal language model ({in_words(error)})"
+            f"{name}: cannot be loaded as a causal language model "
+            f"({error if isinstance(error, WeightsError) else in_words(error)})"
         ) from error
     missing = sorted(info["missing_keys"])
     if missing or info["mismatched_keys"]:

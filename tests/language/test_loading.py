@@ -54,7 +54,12 @@ def test_a_folder_without_a_tokenizer_is_refused(saved: Path) -> None:
         load_causal(str(saved))
 
 
-def test_the_tokenizer_of_a_gguf_file_is_read_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tokenizer_of_a_gguf_file_is_read_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("models").mkdir()
+    Path("models/net.gguf").touch()
     asked: dict[str, Any] = {}
     monkeypatch.setattr(
         "transformers.AutoTokenizer.from_pretrained", lambda name, **options: asked.update(options, name=name)

@@ -80,7 +80,8 @@ def says(folder: Path, *overrides: str) -> str:
     """What the first command that minds says, in one line, and nothing else."""
     settings = [word for setting in overrides for word in ("--set", setting)]
     for command in ("teacher", "cache-logits", "student"):
-        done = decant_here(command, "--recipe", "lm.toml", "--store", "bad", *settings, cwd=folder)
+        words = ("--recipe", "lm.toml", "--store", "bad", "--runs", "bad-runs")
+        done = decant_here(command, *words, *settings, cwd=folder)
         if done.returncode:
             (line,) = [line for line in done.stderr.splitlines() if line.startswith("decant: ")]
             assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
@@ -208,7 +209,7 @@ def test_a_tokenizer_without_special_tokens_and_a_document_longer_than_all_posit
 def test_a_file_that_is_stored_otherwise_than_the_recipe_asks_is_said_and_compared_with_its_own_teacher(
     brought: Path,
 ) -> None:
-    words = ("--recipe", "lm.toml", "--store", "given")
+    words = ("--recipe", "lm.toml", "--store", "given", "--runs", "given-runs")
     succeed(decant_here("teacher", *words, cwd=brought))
     succeed(decant_here("cache-logits", *words, cwd=brought))
     shown = json.loads(succeed(decant_here("cache-logits", *words, "--json", cwd=brought)))
