@@ -16,6 +16,7 @@ from benchmarks import (
     epochs,
     files,
     gpu,
+    image_files,
     instructions,
     loading,
     machine,
@@ -65,6 +66,7 @@ ROWS: dict[int, Callable[[Conditions], Iterator[Measurement]]] = {
     25: writing.measure,
     26: verifying.whole_file,
     27: seeds.measure,
+    31: image_files.measure,
 }
 
 

@@ -33,6 +33,10 @@ class DataError(PipelineError):
     """A dataset that is missing, empty or unreadable."""
 
 
+class ChangedError(DataError):
+    """Files have changed while they were read."""
+
+
 class ModelError(PipelineError):
     """An unknown network, or arguments that it does not take."""
 

@@ -27,6 +27,7 @@ from decant.pipeline.ranks.launch import is_first, launched
 if TYPE_CHECKING:
     from decant.cache import Store
     from decant.pipeline.config.recipe import Recipe
+    from decant.pipeline.phases.datasets import Decode
     from decant.pipeline.phases.kinds import RecipePlan
     from decant.pipeline.runs.result import Result
 
@@ -104,10 +105,11 @@ def cache_logits(
         leave_to_rank_0("cache-logits --dry-run")
     table: list[dict[str, Any]] = []
     if max_error is not None or (dry_run and sizes.is_sparse(recipe)):
-        teachers = _plans_of_teachers(plan_of(recipe, base, store))
+        teachers = _plans_of_teachers(plan_of(recipe, base, store, decode="at once"))
         recipe, table = sizes.with_fitting_size(recipe, teachers, device, max_error, not as_json)
     divided = not dry_run and (part is not None or launched() is not None)
-    plan = plan_of(recipe, base, store, decode="as needed" if divided else "all")
+    decode: Decode = "at once" if dry_run else "as needed" if divided else "ahead"
+    plan = plan_of(recipe, base, store, decode=decode)
     plans = [each for of_teacher in _plans_of_teachers(plan) for each in of_teacher.by_cache]
     if part is not None:
         caches = [make_part(plan, device, part) for plan in plans]

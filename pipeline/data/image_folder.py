@@ -7,12 +7,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,10 @@ from decant.pipeline.config.tasks import Task
 from decant.pipeline.data import image_pack, pack_filling
 from decant.pipeline.data.image_decode import DECODING, alike, decode, decoder
 from decant.pipeline.data.image_files import list_part
+from decant.pipeline.data.pack_ahead import HeldAhead, find_or_fill_ahead
 from decant.pipeline.data.pack_room import fits_in_memory, require_room
-from decant.pipeline.data.samples import MAX_ARRAY_BYTES, ArrayData, LabelledData, Split
-from decant.pipeline.errors import DataError
+from decant.pipeline.data.samples import MAX_ARRAY_BYTES, ArrayData, LabelledData, Split, WhenDecoded
+from decant.pipeline.errors import ChangedError, DataError
 from decant.pipeline.ranks.launch import launched
 from decant.pipeline.support.notices import say, say_once
 from decant.pipeline.support.progress import track
@@ -34,24 +35,24 @@ WORTH_PACKING = 1_000  # images; fewer are decoded in the time that it takes to 
 
 
 def image_folder(
-    settings: DataSettings, views: ViewsSettings, split: Split, *, as_needed: bool = False
+    settings: DataSettings, views: ViewsSettings, split: Split, *, decode: WhenDecoded = "at once"
 ) -> LabelledData:
     """A user's own `root/train/CLASS/*` and `root/test`, `val`, `valid` or `validation`; files in the order of their
     paths.
 
-    as_needed: no image but the first is decoded before it is read, for who reads a share of them; what is decoded goes
-    into the pack all the same, where it is wanted.
+    decode: when files are decoded; wherever a pack is wanted, into the pack.
 
     The digest covers relative paths, sizes and labels; the CRC-32 of each input, which the cache holds,
     covers the pixels.
     """
     files = listed_images(settings, views, split)
-    packed = _packed(files, settings.pack, as_needed)
+    packed = _packed(files, settings.pack, decode)
     if packed is not None:
         return packed
-    if as_needed and views.num_views == 1:
+    layout = image_pack.Layout("", len(files), files.input_shape)
+    if (decode == "as needed" and views.num_views == 1) or layout.pixel_bytes > MAX_ARRAY_BYTES:
         return files
-    return _held(files) if len(files) * int(np.prod(files.input_shape)) <= MAX_ARRAY_BYTES else files
+    return files.read_from(HeldAhead(layout, files.raw), lazy=False) if decode == "ahead" else _held(files)
 
 
 def listed_images(settings: DataSettings, views: ViewsSettings, split: Split) -> FileData:
@@ -136,6 +137,10 @@ class FileData:
     def digest(self) -> str:
         return self.content
 
+    def read_from(self, images: Images, lazy: bool) -> PackedData:
+        """The same samples, their images from elsewhere."""
+        return PackedData(self.name, self.split, images, self.labels, self.classes, self.content, lazy)
+
     def pixels_key(self) -> str:
         """SHA-256 of all that decides the pixels: the files and when each was last changed, the size that they are
         brought to, and the decoder.
@@ -151,13 +156,25 @@ class FileData:
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
 
+class Images(Protocol):
+    """Decoded images, in a pack or in memory, or while they get there."""
+
+    layout: image_pack.Layout
+
+    def images(self, indices: NDArray[np.integer], /) -> NDArray[np.uint8]:
+        """(B, C, H, W): a copy."""
+
+    def check_unchanged(self, *, checksums: bool = False) -> None:
+        """Raises an error where what was read is no longer what is there."""
+
+
 @dataclass
 class PackedData:
-    """Image files that were decoded once, read from their pack."""
+    """Image files that are decoded once, read from their pack, or from memory."""
 
     name: str
     split: Split
-    images: image_pack.Pack | pack_filling.Filling
+    images: Images
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     content: str
@@ -178,20 +195,22 @@ class PackedData:
         return self.images.images(indices)
 
     def check_unchanged(self, *, checksums: bool = False) -> None:
-        """Raises CorruptError where the pack is no longer what was read from it."""
+        """Raises CorruptError where the pack is no longer what was read from it; with `checksums` waits for one that is
+        being filled, and raises DataError where files have changed meanwhile.
+        """
         self.images.check_unchanged(checksums=checksums)
 
     def digest(self) -> str:
         return self.content
 
 
-def _packed(files: FileData, wanted: str, as_needed: bool) -> PackedData | None:
-    """The files' pack, whole or, with `as_needed`, filled as it is read; None where it is not wanted, is too small to
+def _packed(files: FileData, wanted: str, when: WhenDecoded) -> PackedData | None:
+    """The files' pack, whole or filled as `when` says; None where it is not wanted, is too small to
     be worth it, or cannot be made, which is printed. Several processes that share the decoding need it however small.
 
     Where `wanted` is "always", the error that prevents it is raised.
     """
-    divided = as_needed or launched() is not None
+    divided = when == "as needed" or launched() is not None
     if wanted == "never" or (wanted == "auto" and len(files) < WORTH_PACKING and not divided):
         return None
     layout = image_pack.Layout(files.pixels_key(), len(files), files.input_shape)
@@ -201,26 +220,40 @@ def _packed(files: FileData, wanted: str, as_needed: bool) -> PackedData | None:
 
     def confirm() -> None:
         if files.pixels_key() != layout.key:
-            raise DataError(
+            raise ChangedError(
                 f"{files.name}: {files.split}: files changed while they were decoded; run the same command again"
             )
 
     try:
         if wanted == "auto" and not path.exists():
             require_room(path, layout.size)
-        images: image_pack.Pack | pack_filling.Filling
-        if as_needed:
-            images = pack_filling.find_or_fill(path, layout, files.raw)
-        else:
-            what = f"decoding {files.split} images"
-            images = pack_filling.find_or_build(path, layout, files.raw, confirm, what)
+        images, lazy = _fill(files, path, layout, confirm, when, wanted == "always")
     except (OSError, StorageError) as error:
         if wanted == "always":
             raise
         say(f"{error}; the images are decoded without a pack")
         return None
-    lazy = not fits_in_memory(layout.size) or isinstance(images, pack_filling.Filling)
-    return PackedData(files.name, files.split, images, files.labels, files.classes, files.content, lazy)
+    return files.read_from(images, lazy or not fits_in_memory(layout.size))
+
+
+def _fill(
+    files: FileData,
+    path: Path,
+    layout: image_pack.Layout,
+    confirm: Callable[[], None],
+    when: WhenDecoded,
+    required: bool,
+) -> tuple[Images, bool]:
+    """What reads a pack, and whether workers that read it are worth their start. Ranks fill one together before they
+    begin.
+    """
+    if when == "as needed":
+        found = pack_filling.find_or_fill(path, layout, files.raw)
+        return found, isinstance(found, pack_filling.Filling)
+    description = f"decoding {files.split} images"
+    if when == "at once" or launched() is not None:
+        return pack_filling.find_or_build(path, layout, files.raw, confirm, description), False
+    return find_or_fill_ahead(path, layout, files.raw, confirm, description, required), False
 
 
 def _held(files: FileData) -> ArrayData:

@@ -61,6 +61,11 @@ class Layout:
         return int(np.prod(self.image_shape))
 
     @property
+    def pixel_bytes(self) -> int:
+        """Of all images."""
+        return self.count * self.image_bytes
+
+    @property
     def per_block(self) -> int:
         """Images a block."""
         return max(1, _BLOCK_BYTES // self.image_bytes)

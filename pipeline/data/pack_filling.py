@@ -107,7 +107,7 @@ class Filling:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        give_up(self._file.fd)
+        self.give_up()
         os.close(self._file.fd)
         os.close(self._claims)
 
@@ -119,6 +119,32 @@ class Filling:
             chosen = blocks == block
             found[chosen] = self._read(block)[indices[chosen] - self.layout.bounds(block)[0]]
         return found
+
+    def store(self, block: int, *, check: bool = False) -> bool:
+        """Decodes and stores a block unless it is stored; with `check`, also where what is stored is damaged. False
+        where another process is about to. Threads of one process must not be at one block.
+        """
+        with self._claimed(block) as mine:
+            if mine and (not self._entry(block) or (check and self._is_damaged(block))):
+                self._file.write_block(block, self._images(block).data)
+            return mine
+
+    def missing(self) -> list[int]:
+        """The blocks that are not stored."""
+        return np.flatnonzero(self._file.read_entries() == 0).tolist()
+
+    def sync(self) -> None:
+        """Makes durable what is stored. Raises StorageError, and then the file is removed."""
+        self._file.sync()
+
+    def give_up(self) -> None:
+        """Ends this process's part in the file, which it may still read."""
+        give_up(self._file.fd)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the file still has the name of an unfinished one."""
+        return self._is_named(self._file.path)
 
     def fill(self, description: str, threads: int | None = None) -> None:
         """Decodes and stores every block that nobody has stored, on all cores, as the decoder of images lets go of the
@@ -134,7 +160,7 @@ class Filling:
                 others = []
                 for start in range(0, len(missing), _BLOCKS_AT_ONCE):  # a task for each would fill the memory
                     some = missing[start : start + _BLOCKS_AT_ONCE]
-                    for block, stored in zip(some, pool.map(self._store, some), strict=True):
+                    for block, stored in zip(some, pool.map(self.store, some), strict=True):
                         if stored:
                             advance(self._count(block))
                         else:
@@ -150,7 +176,7 @@ class Filling:
         with in_turn(self.path.parent):
             if self._is_named(self.path):
                 return True
-            if not self._is_named(self._file.path):
+            if not self.is_begun:
                 return False
             confirm()
             try:
@@ -175,7 +201,7 @@ class Filling:
                     return images
                 if mine or time.monotonic() > until:
                     images = self._images(block)
-                    if mine and self._is_named(self._file.path):
+                    if mine and self.is_begun:
                         self._file.write_block(block, images.data)
                     return images
             time.sleep(_SHORT_POLL_SECONDS)
@@ -190,12 +216,9 @@ class Filling:
                 return np.frombuffer(content, np.uint8).reshape(-1, *self.layout.image_shape)
         return None
 
-    def _store(self, block: int) -> bool:
-        """Decodes and stores a block unless it is stored; False where another process is about to."""
-        with self._claimed(block) as mine:
-            if mine and not self._entry(block):
-                self._file.write_block(block, self._images(block).data)
-            return mine
+    def _is_damaged(self, block: int) -> bool:
+        """Whether a block is to be written anew; what is published is never written again."""
+        return self._stored(block) is None and not self._is_named(self.path)
 
     def _images(self, block: int) -> NDArray[np.uint8]:
         return np.ascontiguousarray(self._decode(np.arange(*self.layout.bounds(block))))

@@ -14,7 +14,7 @@ from decant.pipeline.data.hugging_face import hugging_face, is_hugging_face
 from decant.pipeline.data.image_folder import image_folder, listed_images
 from decant.pipeline.data.labels import check_labels
 from decant.pipeline.data.parquet import parquet
-from decant.pipeline.data.samples import LabelledData, Split, decoding, has_sigmoids, task_of
+from decant.pipeline.data.samples import LabelledData, Split, WhenDecoded, decoding, has_sigmoids, task_of
 from decant.pipeline.data.sigmoid_labels import apply_task
 from decant.pipeline.data.tar_shards import tar_shards
 from decant.pipeline.data.text import text_folder
@@ -32,10 +32,10 @@ _SOURCES: dict[str, Source] = {
 
 
 def load_data(
-    settings: DataSettings, views: ViewsSettings, split: Split, *, as_needed: bool = False
+    settings: DataSettings, views: ViewsSettings, split: Split, *, decode: WhenDecoded = "at once"
 ) -> LabelledData:
-    """The `split` part of a dataset, every image brought to `views.size` where that is given. as_needed: no image file
-    but the first is decoded before it is read, for who reads a share of the samples.
+    """The `split` part of a dataset, every image brought to `views.size` where that is given. decode: when image
+    files are decoded.
 
     Names: digits; diabetes; cifar10, cifar100, mnist, fashion-mnist, svhn (downloaded to `root` when absent);
     imagefolder; text; webdataset; parquet; npy; hf, `hf:NAME`; `package.module:function`. Raises DataError.
@@ -51,7 +51,7 @@ def load_data(
     elif ":" in settings.name:
         data = from_function(settings, views, split)
     elif settings.name == "imagefolder":
-        data = image_folder(settings, views, split, as_needed=as_needed)
+        data = image_folder(settings, views, split, decode=decode)
     elif settings.name in _SOURCES:
         data = _SOURCES[settings.name](settings, views, split)
     else:

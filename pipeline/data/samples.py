@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,10 @@ Split = str
 """`train`, `test`, or the name that a transfer set has."""
 RawInputs = Any
 """(B, …) array of images or features; of texts a dictionary {name: (B, longest)}. Which one, `vocabulary` tells."""
+WhenDecoded: TypeAlias = Literal["at once", "packs ahead", "ahead", "as needed"]
+"""When image files are decoded: all before anything is read; in threads ahead of the reader, those that have a pack
+alone or all; each when it is read, for who reads a share of them.
+"""
 NO_LABEL = -1
 MAX_CLASSES = (
     1 << 24

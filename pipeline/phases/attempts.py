@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from decant.cache import CorruptError, RewrittenError
+from decant.pipeline.errors import ChangedError
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.result import Result
 from decant.pipeline.support.notices import say
@@ -54,12 +55,12 @@ def again_where_rewritten(train: Callable[[], Trained], count_epochs: Callable[[
 
 
 def require_unchanged(folder: Path, check_unchanged: Callable[[bool], None]) -> None:
-    """Raises CorruptError where what the network was trained on is not what it was. Where checksums alone show that, no
-    epoch can be relied on, and the checkpoint is removed.
+    """Raises CorruptError or ChangedError where what the network was trained on is not what it was. Where checksums
+    alone show that, no epoch can be relied on, and the checkpoint is removed.
     """
     check_unchanged(False)
     try:
         check_unchanged(True)
-    except CorruptError:
+    except (CorruptError, ChangedError):
         (folder / CHECKPOINT).unlink(missing_ok=True)
         raise

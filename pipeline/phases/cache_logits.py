@@ -25,6 +25,7 @@ from decant.cache import (
     summarize,
     take_over_views,
 )
+from decant.pipeline.errors import ChangedError
 from decant.pipeline.phases.kinds import RecipePlan
 from decant.pipeline.phases.passes import TeacherPass, identify_teacher, pass_of
 from decant.pipeline.runs.latency import device_name
@@ -78,7 +79,8 @@ def cache_logits(plan: RecipePlan, device: torch.device, waiting: Callable[[str]
                     target, plan.manifest, positions=run.positions, head=run.head
                 ) as writer:
                     taken_over = take_over_views(writer, plan.store)
-                    rows = run.fill(writer, device)
+                    with _dropping_changed(writer, ChangedError):
+                        rows = run.fill(writer, device)
                     return publish(plan, writer, run, device, started, rows, taken_over)
     return measure_published(path)
 
@@ -135,13 +137,11 @@ def publish(
     views_taken_over: int = 0,
 ) -> Cached:
     """Publishes a cache, and notes what it took since `started`, a time of `time.perf_counter`. Raises what the writer
-    raises, and CorruptError where the data have changed since the teacher saw them; what was written is then dropped.
+    raises, and CorruptError or ChangedError where the data have changed since the teacher saw them, or while they
+    were decoded; what was written is then dropped.
     """
-    try:
+    with _dropping_changed(writer, CorruptError, ChangedError):
         run.require_unchanged()
-    except CorruptError:
-        writer.partial.unlink(missing_ok=True)
-        raise
     with _silenced_doubts(plan):
         cache = LogitCache.open(writer.publish())
     seconds = time.perf_counter() - started
@@ -152,6 +152,16 @@ def publish(
 def measure_published(path: Path) -> Cached:
     """A cache that was built before, with the teacher's metrics on some of its rows."""
     return _measure(LogitCache.open(path), None, limit=_MEASURED_ROWS)
+
+
+@contextlib.contextmanager
+def _dropping_changed(writer: LogitCacheWriter, *changed: type[Exception]) -> Iterator[None]:
+    """Where one of these errors is raised, what was written is dropped: its rows are of data as nobody has them."""
+    try:
+        yield
+    except changed:
+        writer.partial.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from decant.pipeline.config.settings import Settings
 from decant.pipeline.data import describe_data, load_data
 from decant.pipeline.data.between_parts import check_between_parts, labels_of
 from decant.pipeline.data.held_out import divide
-from decant.pipeline.data.samples import LabelledData, has_sigmoids, task_of
+from decant.pipeline.data.samples import LabelledData, WhenDecoded, has_sigmoids, task_of
 from decant.pipeline.data.sigmoid_labels import warn_of_zeros_and_ones
 from decant.pipeline.data.validation import hold_out, require_labels
 from decant.pipeline.errors import RecipeError
@@ -43,9 +43,9 @@ class Splits:
         return RecipeData(settings).splits
 
 
-Decode: TypeAlias = Literal["all", "as needed", "none"]
-"""Which image files are decoded: all as the data are read; each when it is needed, for who reads a share of the
-samples; none but the first, for who needs labels, shapes and digests alone.
+Decode: TypeAlias = WhenDecoded | Literal["none"]
+"""When image files are decoded; those of parts that networks are measured on are at once, so that what is wrong with
+them is found before training. With "none" the first file alone is decoded, for who needs labels, shapes and digests.
 """
 
 
@@ -54,14 +54,12 @@ class RecipeData:
     """The data of a recipe, read when they are first needed, and once."""
 
     settings: Settings
-    decode: Decode = "all"
-    """Which image files are decoded, and when."""
+    decode: Decode = "packs ahead"
 
-    def _read(self, part: str) -> LabelledData:
+    def _read(self, part: str, decode: WhenDecoded | None = None) -> LabelledData:
         if self.decode == "none":
             return describe_data(self.settings.data, self.settings.views, part)
-        as_needed = self.decode == "as needed"
-        return load_data(self.settings.data, self.settings.views, part, as_needed=as_needed)
+        return load_data(self.settings.data, self.settings.views, part, decode=decode or self.decode)
 
     @cached_property
     def _held_out(self) -> tuple[LabelledData, LabelledData | None]:
@@ -82,7 +80,7 @@ class RecipeData:
             return None
         data = self._held_out[1]
         if data is None:
-            data = self._read(str(own.part))
+            data = self._read(str(own.part), "at once")
             check_between_parts(self._train, data, "validation")
         require_labels(data)
         return data

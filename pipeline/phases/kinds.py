@@ -18,10 +18,12 @@ from decant.pipeline.phases.plan import Plan
 RecipePlan: TypeAlias = Plan | LanguagePlan
 
 
-def plan_of(recipe: Recipe, base: Path, store: Store | None = None, *, decode: Decode = "all") -> RecipePlan:
+def plan_of(
+    recipe: Recipe, base: Path, store: Store | None = None, *, decode: Decode = "packs ahead"
+) -> RecipePlan:
     """The plan of a recipe, with runs in `base` and caches in `store`, by default the usual one.
 
-    decode: which images are decoded, for callers that look at no input, or at a share of them.
+    decode: when images are decoded, or which.
 
     >>> from decant.pipeline.config.recipe import load_recipe
     >>> plan_of(load_recipe("digits"), Path("runs/digits")).has_labels

@@ -207,10 +207,12 @@ class Plan(AnyPlan):
     data: RecipeData
 
     @classmethod
-    def of(cls, recipe: Recipe, base: Path, store: Store | None = None, *, decode: Decode = "all") -> Plan:
+    def of(
+        cls, recipe: Recipe, base: Path, store: Store | None = None, *, decode: Decode = "packs ahead"
+    ) -> Plan:
         """The plan of a recipe, with runs in `base` and caches in `store`, by default the usual one.
 
-        decode: which images are decoded, for callers that look at no input, or at a share of them.
+        decode: when images are decoded, or which.
         """
         return cls(recipe, base, store or Store(), RecipeData(recipe.settings, decode))
 

@@ -5,7 +5,6 @@ tensors.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from decant.cache import CacheError, SoftLabelDataset
+from decant.pipeline.data.decode_ahead import available_cores
 from decant.pipeline.errors import DataError, PipelineError
 from decant.pipeline.support import trust
 from decant.pipeline.training.group import ALONE, Group
@@ -270,6 +270,4 @@ def default_workers(lazy: bool) -> int:
     """
     if not lazy:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, min(cores // max(1, int(beside) if beside.isdecimal() else 1), 16))
+    return min(available_cores(), 16)

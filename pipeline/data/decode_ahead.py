@@ -1,0 +1,180 @@
+"""Threads that decode images before they are read: first those that somebody waits for, then all others in order.
+
+The decoder lets go of the interpreter's lock, so threads use all cores. What they make lies where everybody finds it,
+in a pack or in an array, so nothing bounds how far they are ahead.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from threading import Thread
+
+_POLL_SECONDS = 0.001
+_BETWEEN_SECONDS = 0.25
+_ENDING_SECONDS = 2.0
+
+
+def available_cores() -> int:
+    """Cores that this process may use; the processes that a launcher started on this machine share them.
+
+    >>> available_cores() >= 1
+    True
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, cores // max(1, int(beside) if beside.isdecimal() else 1))
+
+
+class DecodeAhead:
+    """Makes blocks in threads. Threads start with the first `want`; a process that was forked since has none, and makes
+    what it needs itself.
+
+    Between threads there are no locks but operations that the interpreter does not divide: a signal that raises in the
+    main thread would leave a lock taken.
+
+    >>> made = []
+    >>> ahead = DecodeAhead(3, lambda block: made.append(block) or True)
+    >>> ahead.want([2])
+    >>> ahead.finish(lambda blocks: None)
+    >>> sorted(made), list(ahead.done)
+    ([0, 1, 2], [1, 1, 1])
+    """
+
+    def __init__(
+        self,
+        num_blocks: int,
+        make: Callable[[int], bool],
+        close: Callable[[], object] = lambda: None,
+        between: Callable[[], object] = lambda: None,
+        threads: int | None = None,
+    ) -> None:
+        """make: makes a block; False where another process is about to, and it is tried again later. close: is called
+        in a thread when all blocks are made. between: is called now and then until then. threads: by default one a
+        core.
+        """
+        self._num_blocks, self._make, self._close, self._between = num_blocks, make, close, between
+        self._count = threads or available_cores()
+        self.done = bytearray(num_blocks)
+        """1 for each block that is made."""
+        self._wanted, self._later = deque[int](), deque[int]()
+        self._in_order, self._unbegun = iter(range(num_blocks)), [True]
+        self._making: dict[int, object] = {}
+        self._stopped, self._process, self._thread = False, os.getpid(), Thread(target=self._run, daemon=True)
+        self.error: BaseException | None = None
+        """What has ended the threads."""
+
+    def want(self, blocks: Iterable[int]) -> None:
+        """Has these made before all others; starts the threads."""
+        if self._is_forked():
+            return
+        self._wanted.extend(block for block in blocks if not self.done[block])
+        with contextlib.suppress(IndexError):  # somebody else has begun
+            self._unbegun.pop()
+            _running.add(self)
+            self._thread.start()
+
+    def require(self, blocks: Sequence[int]) -> None:
+        """Returns when blocks are made, by whichever thread; does not wait for other processes. This thread makes some
+        too, from the last one on, and so meets the others. Raises what `make` raises of those that it makes.
+        """
+        self._is_forked()
+        for block in reversed(blocks):
+            while not self.done[block]:
+                if self._try(block) is not None:
+                    break
+                time.sleep(_POLL_SECONDS)
+
+    def finish(self, show: Callable[[int], object]) -> None:
+        """Waits for the threads, where they have begun. show: is given the number of blocks that were made meanwhile,
+        now and then. What has gone wrong is in `error`.
+        """
+        shown = 0
+        while self._has_begun:
+            self._thread.join(_BETWEEN_SECONDS)
+            made = self.done.count(1)
+            show(made - shown)
+            shown = made
+            if not self._thread.is_alive():
+                return
+
+    def stop(self) -> None:
+        """Has the threads end when each has made its block, and waits for that, but not long."""
+        self._stopped = True
+        if self._has_begun and self._thread.is_alive():
+            self._thread.join(_ENDING_SECONDS)
+
+    @property
+    def _has_begun(self) -> bool:
+        return self._process == os.getpid() and self._thread.ident is not None
+
+    def _is_forked(self) -> bool:
+        """Whether this is another process than that of the threads; what these were making is then nobody's."""
+        if self._process == os.getpid():
+            return False
+        if self._unbegun != [False]:
+            self._making, self._unbegun = {}, [False]
+        return True
+
+    def _try(self, block: int) -> bool | None:
+        """Makes a block; None where another thread is making it, False where another process is."""
+        if self._making.setdefault(block, mine := object()) is not mine:
+            return None
+        try:
+            if not self.done[block] and self._make(block):
+                self.done[block] = 1
+            return bool(self.done[block])
+        finally:
+            del self._making[block]
+
+    def _run(self) -> None:
+        threads = [Thread(target=self._work, daemon=True) for _ in range(self._count)]
+        try:
+            for thread in threads:
+                thread.start()
+            while any(thread.is_alive() for thread in threads):
+                for thread in threads:
+                    thread.join(_BETWEEN_SECONDS / len(threads))
+                self._between()
+            if not self._stopped:
+                self._close()
+        except BaseException as error:  # raised by who reads
+            self._stop_for(error)
+
+    def _work(self) -> None:
+        try:
+            while not self._stopped and (block := self._next()) is not None:
+                if not self.done[block] and not self._try(block):
+                    self._later.append(block)
+        except BaseException as error:
+            self._stop_for(error)
+
+    def _next(self) -> int | None:
+        """A block to be made; None where there is none left."""
+        with contextlib.suppress(IndexError):
+            return self._wanted.popleft()
+        if (block := next(self._in_order, None)) is not None:
+            return block
+        with contextlib.suppress(IndexError):
+            block = self._later.popleft()
+            time.sleep(0 if self.done[block] else _POLL_SECONDS)  # others are making it
+            return block
+        return None
+
+    def _stop_for(self, error: BaseException) -> None:
+        self.error, self._stopped = self.error or error, True
+
+
+_running: weakref.WeakSet[DecodeAhead] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Threads that still decode while the interpreter is taken down would use what is no longer there."""
+    for ahead in list(_running):
+        ahead.stop()

@@ -1,0 +1,199 @@
+"""A pack that is filled while it is read: threads decode ahead of the reader, which begins at once, and the pack is
+published when they are done.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decant.cache import StorageError
+from decant.pipeline.data.decode_ahead import DecodeAhead, available_cores
+from decant.pipeline.data.image_pack import Decode, Layout, Pack, partial_path
+from decant.pipeline.data.pack_filling import Filling, find_or_fill
+from decant.pipeline.errors import DataError
+from decant.pipeline.support.notices import say_once
+from decant.pipeline.support.progress import progress
+
+_SYNC_BYTES = 64 << 20
+"""That are written before the disk is made to take them, so that little is left to wait for at the end."""
+_POLL_SECONDS = 0.05
+
+
+def find_or_fill_ahead(
+    path: Path,
+    layout: Layout,
+    decode: Decode,
+    confirm: Callable[[], None],
+    description: str,
+    required: bool = False,
+) -> Pack | FilledAhead:
+    """The pack at `path`, or where there is none, one that is filled while it is read. Takes and raises what
+    `pack_filling.find_or_build` does. required: a pack that cannot be written is an error; else it is said, and the
+    images are decoded without one.
+    """
+    known = _being_filled.get((os.getpid(), path))
+    if known is not None and not known.has_ended:
+        return known
+    found = find_or_fill(path, layout, decode)
+    if isinstance(found, Pack):
+        return found
+    filled = FilledAhead(found, decode, confirm, description, required)
+    _being_filled[os.getpid(), path] = filled
+    return filled
+
+
+class FilledAhead:
+    """The images of a pack while it is filled, and then of the pack. Several processes may fill one, as those of
+    `pack_filling` do. Pickled, it is its path.
+    """
+
+    def __init__(
+        self,
+        filling: Filling,
+        decode: Decode,
+        confirm: Callable[[], None],
+        description: str,
+        required: bool,
+    ) -> None:
+        self.layout, self.path = filling.layout, filling.path
+        self._filling, self._decode, self._confirm = filling, decode, confirm
+        self._description, self._required = description, required
+        self._ahead = DecodeAhead(self.layout.num_blocks, self._make, self._close, self._sync)
+        self._pack: Pack | None = None
+        self._unpackable, self._synced = False, 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._filling.__reduce__()
+
+    def images(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """(B, C, H, W): a copy. Waits until the blocks of these are decoded. Raises what has gone wrong with any image
+        until now.
+        """
+        if self._pack is not None:
+            return self._pack.images(indices)
+        self._raise_error()
+        if not self._unpackable:
+            blocks = np.unique(indices // self.layout.per_block).tolist()
+            try:
+                if len(indices) > 1:  # one alone is read for its shape
+                    self._ahead.want(blocks)
+                self._ahead.require(blocks)
+                return self._filling.images(indices)
+            except (OSError, StorageError) as error:
+                self._go_on_without(error)
+        cores = available_cores()
+        with ThreadPoolExecutor(cores) as pool:
+            parts = [part for part in np.array_split(indices, cores) if len(part)]
+            return np.concatenate(list(pool.map(self._decode, parts)))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is decoded here, as the pack is there or something has gone wrong."""
+        return self._pack is not None or self._unpackable or self._ahead.error is not None
+
+    def check_unchanged(self, *, checksums: bool = False) -> None:
+        """With `checksums` waits until the pack is published. Raises what has gone wrong, DataError where image files
+        have changed while they were decoded, and CorruptError where the pack is no longer what was read from it.
+        """
+        if checksums:
+            with progress(self._description, self.layout.count) as advance:
+                self._ahead.finish(lambda blocks: advance(blocks * self.layout.per_block))
+        self._raise_error()
+        if self._pack is not None:
+            self._pack.check_unchanged(checksums=checksums)
+
+    def _raise_error(self) -> None:
+        error = self._ahead.error
+        if isinstance(error, OSError | StorageError):
+            self._go_on_without(error)
+        elif error is not None:
+            raise error
+
+    def _go_on_without(self, error: OSError | StorageError) -> None:
+        """From here on images are decoded when they are read. Raises the error where a pack is required."""
+        if self._required:
+            raise error
+        self._unpackable = True
+        self._ahead.stop()
+        say_once(f"{error}; the images are decoded without a pack", f"without {self.path}")
+
+    def _make(self, block: int) -> bool:
+        """Decodes and stores a block, unless it is stored and sound; False where another process is about to."""
+        try:
+            return self._filling.store(block, check=True)
+        except DataError:
+            self._forget()
+            raise
+
+    def _sync(self) -> None:
+        written = self._ahead.done.count(1) * self.layout.per_block * self.layout.image_bytes
+        if written - self._synced >= _SYNC_BYTES:
+            self._synced = written
+            self._filling.sync()
+
+    def _close(self) -> None:
+        """Publishes the pack, unless another process has removed the file, as one does whose images are damaged."""
+        filling = self._filling
+        try:
+            while not filling.publish(self._confirm):
+                if not filling.is_begun:
+                    self._confirm()
+                    return
+                for block in filling.missing():  # another process has found them damaged
+                    while not filling.store(block):
+                        time.sleep(_POLL_SECONDS)
+        except DataError:
+            self._forget()
+            raise
+        filling.give_up()
+        self._pack = Pack(self.path, self.layout)
+
+    def _forget(self) -> None:
+        """Removes the unfinished file: once the images are corrected, the key is another."""
+        partial_path(self.path).unlink(missing_ok=True)
+
+
+_being_filled: weakref.WeakValueDictionary[tuple[int, Path], FilledAhead] = weakref.WeakValueDictionary()
+"""By process and path, as threads of one process are not held off each other by the locks of blocks."""
+
+
+class HeldAhead:
+    """Images in memory, decoded in threads while they are read. Of a process that is forked, or gets it pickled, each
+    decodes what it reads.
+    """
+
+    def __init__(self, layout: Layout, decode: Decode) -> None:
+        self.layout, self._decode = layout, decode
+        self._pixels = np.empty((layout.count, *layout.image_shape), np.uint8)
+        self._ahead = DecodeAhead(layout.num_blocks, self._make)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return HeldAhead, (self.layout, self._decode)
+
+    def images(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """(B, C, H, W): a copy. Waits until these are decoded. Raises what has gone wrong with any image until now."""
+        self.check_unchanged()
+        blocks = np.unique(indices // self.layout.per_block).tolist()
+        if len(indices) > 1:
+            self._ahead.want(blocks)
+        self._ahead.require(blocks)
+        return self._pixels[indices]
+
+    def check_unchanged(self, *, checksums: bool = False) -> None:
+        """Raises what has gone wrong with any image until now."""
+        if self._ahead.error is not None:
+            raise self._ahead.error
+
+    def _make(self, block: int) -> bool:
+        first, end = self.layout.bounds(block)
+        self._pixels[first:end] = self._decode(np.arange(first, end))
+        return True

@@ -1,0 +1,272 @@
+"""Images that are decoded in threads while they are read: the same pixels and the same pack as if all were decoded
+first, whatever happens meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from decant.cache import StorageError
+from decant.cache.io.blockfile import BlockFile
+from decant.pipeline.data.image_pack import Layout, Pack, partial_path
+from decant.pipeline.data.pack_ahead import FilledAhead, HeldAhead, find_or_fill_ahead
+from decant.pipeline.data.pack_filling import find_or_build
+from decant.pipeline.errors import DataError
+from tests.data.test_image_pack import IMAGES, LAYOUT, Decoder, build, flip, nothing
+from tests.helpers.processes import PATIENCE, finished, line, python, wait_until
+
+ORDERS = {
+    "in order": np.arange(400),
+    "shuffled": np.random.default_rng(0).permutation(400),
+    "some, more than once": np.repeat(np.arange(0, 400, 40), 2),
+}
+
+
+def ahead(path: Path, decode: Any = None, confirm: Any = nothing, *, required: bool = False) -> FilledAhead:
+    found = find_or_fill_ahead(path, LAYOUT, decode or Decoder(), confirm, "decoding", required)
+    assert isinstance(found, FilledAhead)
+    return found
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "packs" / "images.pack"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_images_and_the_pack_are_those_of_a_pack_that_was_built_first(order: str, path: Path) -> None:
+    decode, indices = Decoder(), ORDERS[order]
+    images = ahead(path, decode)
+    for some in np.array_split(indices, 5):
+        assert np.array_equal(images.images(some), IMAGES[some])
+    images.check_unchanged(checksums=True)
+    assert decode.decoded == 400, "each once"
+    assert path.read_bytes() == build(path.with_name("first.pack")).path.read_bytes()
+    assert not partial_path(path).exists()
+    assert np.array_equal(images.images(indices), IMAGES[indices]), "from the pack"
+    assert isinstance(find_or_fill_ahead(path, LAYOUT, decode, nothing, "decoding"), Pack)
+
+
+@pytest.mark.parametrize("where", ["pack", "memory"])
+def test_a_reader_begins_before_all_is_decoded(where: str, path: Path) -> None:
+    may_go_on = threading.Event()
+
+    def decode(indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        if indices[0] >= 105:
+            assert may_go_on.wait(PATIENCE)
+        return IMAGES[indices]
+
+    images = ahead(path, decode) if where == "pack" else HeldAhead(LAYOUT, decode)
+    first = np.arange(105)
+    assert np.array_equal(images.images(first), IMAGES[:105])
+    assert not path.exists()
+    may_go_on.set()
+    assert np.array_equal(images.images(np.arange(400)), IMAGES)
+
+
+def test_images_of_one_block_are_a_pack_too(path: Path) -> None:
+    layout = Layout("key", 15, LAYOUT.image_shape)
+    images = find_or_fill_ahead(path, layout, Decoder(), nothing, "decoding")
+    assert np.array_equal(images.images(np.arange(15)), IMAGES[:15])
+    images.check_unchanged(checksums=True)
+    assert path.stat().st_size == layout.size
+
+
+def test_one_image_alone_starts_nothing(path: Path) -> None:
+    """As it is read for the shape, by commands that then need no other."""
+    decode = Decoder()
+    images = ahead(path, decode)
+    assert np.array_equal(images.images(np.array([0])), IMAGES[:1])
+    images.check_unchanged(checksums=True)
+    assert (decode.decoded, images.has_ended) == (21, False)
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from pathlib import Path
+from tests.data.test_decode_ahead import ahead
+
+path, name, calls = Path(sys.argv[1]), sys.argv[2], [None] * int(sys.argv[3])
+real = getattr(os, name)
+
+def step(*arguments, **options):
+    calls.pop()
+    if not calls:
+        if name == "pwrite":
+            real(arguments[0], memoryview(arguments[1])[: len(arguments[1]) // 2], arguments[2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments, **options)
+
+images = ahead(path)
+setattr(os, name, step)
+for first in range(0, 400, 50):
+    images.images(np.arange(first, first + 50))
+images.check_unchanged(checksums=True)
+"""
+
+
+@pytest.mark.parametrize(("step", "call"), [("pwrite", 1), ("pwrite", 13), ("pwrite", 24), ("rename", 1)])
+def test_a_killed_reader_goes_on_where_it_was(step: str, call: int, path: Path) -> None:
+    child = python(KILLED, path, step, call)
+    out = child.communicate(timeout=PATIENCE)
+    assert child.returncode == -signal.SIGKILL, out
+    assert partial_path(path).exists()
+    decode = Decoder()
+    images = ahead(path, decode)
+    assert np.array_equal(images.images(np.arange(400)), IMAGES)
+    images.check_unchanged(checksums=True)
+    assert path.read_bytes() == build(path.with_name("never-killed.pack")).path.read_bytes()
+    assert decode.decoded <= 400 - (call // 2 - 2) * 21, "what was written is not decoded again"
+
+
+def test_blocks_of_an_unfinished_file_that_are_damaged_are_decoded_anew(path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        find_or_build(path, LAYOUT, Decoder(), interrupted, "decoding")
+    for index in (25, 399):
+        flip(partial_path(path), LAYOUT.offset(index))
+    decode = Decoder()
+    images = ahead(path, decode)
+    assert np.array_equal(images.images(np.arange(100)), IMAGES[:100])
+    images.check_unchanged(checksums=True)
+    assert decode.decoded == 21 + 1
+    assert np.array_equal(Pack(path, LAYOUT).images(np.arange(400)), IMAGES)
+
+
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["pack", "memory"])
+def test_an_image_that_cannot_be_decoded_is_named_before_it_is_read(where: str, path: Path) -> None:
+    def decode(indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        if 300 in indices:
+            raise DataError("image 300: not a readable image")
+        return IMAGES[indices]
+
+    images: Any = ahead(path, decode) if where == "pack" else HeldAhead(LAYOUT, decode)
+    with pytest.raises(DataError, match="image 300"):
+        wait_until(lambda: images.images(np.arange(50)) is None)
+    with pytest.raises(DataError, match="image 300"):
+        images.check_unchanged(checksums=True)
+    assert not path.exists()
+    assert not partial_path(path).exists(), "mended images have another key"
+
+
+def test_files_that_changed_while_they_were_decoded_are_said_at_the_end(path: Path) -> None:
+    def changed() -> None:
+        raise DataError("files changed")
+
+    images = ahead(path, confirm=changed)
+    images.images(np.arange(400))
+    with pytest.raises(DataError, match="files changed"):
+        images.check_unchanged(checksums=True)
+    assert not path.exists()
+    assert not partial_path(path).exists()
+
+
+@pytest.mark.parametrize("at", [3, 23])
+def test_a_disk_that_fails_midway_is_said_once_and_the_images_are_read_without_a_pack(
+    at: int, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left, write = list(range(at)), BlockFile.write
+
+    def failing(file: BlockFile, *given: Any) -> None:
+        if not left:
+            raise StorageError(f"{file.path}: writing: No space left on device")
+        left.pop()
+        write(file, *given)
+
+    monkeypatch.setattr(BlockFile, "write", failing)
+    images = ahead(path)
+    for some in np.array_split(ORDERS["shuffled"], 9):
+        assert np.array_equal(images.images(some), IMAGES[some])
+    images.check_unchanged(checksums=True)
+    said = capsys.readouterr().err
+    assert said.endswith("No space left on device; the images are decoded without a pack\n")
+    assert said.count("\n") == 1
+    left.append(0)
+    required = ahead(path, required=True)
+    with pytest.raises(StorageError, match="No space left"):
+        wait_until(lambda: required.images(np.arange(100)) is None)
+
+
+BESIDE = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from tests.data.test_image_pack import Decoder
+from tests.data.test_decode_ahead import ahead
+
+class Slow(Decoder):
+    def __call__(self, indices):
+        time.sleep(0.05)  # none is done before the others begin
+        return super().__call__(indices)
+
+decode, path = Slow(), Path(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+images = ahead(path, decode)
+assert images.images(np.arange(200)).shape == (200, 3, 32, 32)
+images.check_unchanged(checksums=True)
+print(decode.decoded)
+"""
+
+
+def test_two_processes_decode_ahead_together(path: Path) -> None:
+    children = [python(BESIDE, path) for _ in range(2)]
+    assert [line(child) for child in children] == ["ready\n"] * 2
+    for child in children:
+        child.stdin.write("go\n")  # type: ignore[union-attr]
+        child.stdin.flush()  # type: ignore[union-attr]
+    shares = [int(finished(child)) for child in children]
+    assert sum(shares) == 400, f"no image is decoded twice: {shares}"
+    assert min(shares) > 0
+    assert path.read_bytes() == build(path.with_name("alone.pack")).path.read_bytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("where", ["pack", "memory"])
+def test_a_process_that_is_forked_meanwhile_reads_the_same(where: str, path: Path) -> None:
+    """As workers of a DataLoader are; the threads are not theirs."""
+    halt, parent = threading.Event(), os.getpid()
+
+    def decode(indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        if os.getpid() == parent and indices[0] >= 42:
+            halt.wait(PATIENCE)
+        return IMAGES[indices]
+
+    images: Any = ahead(path, decode) if where == "pack" else HeldAhead(LAYOUT, decode)
+    images.images(np.arange(42))
+    child = os.fork()
+    if not child:
+        try:
+            same = np.array_equal(images.images(np.arange(399, -1, -1)), IMAGES[::-1])
+        finally:
+            os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    halt.set()
+    assert np.array_equal(images.images(np.arange(400)), IMAGES)
+    images.check_unchanged(checksums=True)
+
+
+def test_pickled_they_are_their_path(path: Path) -> None:
+    images = ahead(path, pickled_decoder)
+    images.images(np.arange(100))
+    again = pickle.loads(pickle.dumps(images))
+    assert np.array_equal(again.images(np.arange(400)), IMAGES)
+    held = pickle.loads(pickle.dumps(HeldAhead(Layout("", 400, (3, 32, 32)), pickled_decoder)))
+    assert np.array_equal(held.images(np.arange(400)), IMAGES)
+
+
+def pickled_decoder(indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+    return IMAGES[indices]
