@@ -45,6 +45,11 @@ if TYPE_CHECKING:
     type=click.Choice(["none", "hyperband"]),
     help="Whether trials that fall behind are stopped early.  [default: none]",
 )
+@click.option(
+    "--metric",
+    metavar="NAME",
+    help="Choose by this on the validation part, as kl or loss.  [default: the first shown]",
+)
 @click.option("--build", is_flag=True, help="Make teacher and cache first, where they are missing.")
 @click.option("--worker", is_flag=True, hidden=True, help="Run trials of a sweep that another process shows.")
 @as_json
@@ -59,6 +64,7 @@ def sweep(
     jobs: int,
     sampler: str | None,
     pruner: str | None,
+    metric: str | None,
     build: bool,
     worker: bool,
     as_json: bool,
@@ -70,7 +76,7 @@ def sweep(
     """
     from decant.pipeline.config.recipe import overridden
     from decant.pipeline.errors import ModelError
-    from decant.pipeline.phases.plan import Plan
+    from decant.pipeline.phases.kinds import plan_of
     from decant.pipeline.ranks.launch import is_first, launched
     from decant.pipeline.support.plugins import optional
     from decant.pipeline.sweeps.definition import Sweep
@@ -82,11 +88,12 @@ def sweep(
         "seeds": seeds,
         "sampler": sampler,
         "pruner": pruner,
+        "metric": metric,
     }
     changed = [f"sweep.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     if recipe.settings.sweep is not None or over:
         recipe = overridden(recipe, changed)
-    planned = Sweep.of(Plan.of(recipe, base, store))
+    planned = Sweep.of(plan_of(recipe, base, store))
     optional("optuna", "sweep", ModelError)
     if worker:
         _work(planned, device, worker_of=os.getppid())
@@ -111,13 +118,13 @@ def _work(planned: Sweep, device: str, worker_of: int | None = None) -> None:
     """Runs what no other process of the sweep does, and says nothing but on stderr. `worker_of` is the process that it
     ends with.
     """
+    from decant.pipeline.sweeps.kinds import students_of
     from decant.pipeline.sweeps.record import running
     from decant.pipeline.sweeps.stages import Stages
-    from decant.pipeline.sweeps.students import Students
     from decant.pipeline.sweeps.workers import end_with_parent, worker_name
     from decant.pipeline.training.device import pick_device
 
-    students = Students(planned.plan, pick_device(device))
+    students = students_of(planned, pick_device(device))
     stages = Stages(planned, students, worker=worker_name())
     if worker_of is not None:
         stages = replace(stages, command=worker_name(worker_of), alive=end_with_parent())
@@ -131,25 +138,27 @@ def _build(planned: Sweep, device: str) -> None:
     from decant.pipeline.cli.made_networks import make_teacher
     from decant.pipeline.tracking.log_to import LogTo
 
-    if planned.recipe.settings.cache.from_ is None:
-        for plan in planned.plan.by_teacher:
-            make_teacher(plan, device, LogTo())
-            make_cache(plan, device)
+    if planned.recipe.settings.cache.from_ is not None:
+        return
+    for plan in planned.plan.by_teacher:
+        make_teacher(plan, device, LogTo())
+    for one in planned.caches:
+        make_cache(one, device)
 
 
 def _run(planned: Sweep, words: Sequence[str], device: str, jobs: int) -> SweepRecord:
     """Runs the sweep to its end, here or in so many processes."""
     from decant.pipeline.sweeps.conclusion import conclude
+    from decant.pipeline.sweeps.kinds import students_of
     from decant.pipeline.sweeps.readiness import check
     from decant.pipeline.sweeps.record import running
     from decant.pipeline.sweeps.stages import Stages
-    from decant.pipeline.sweeps.students import Students
     from decant.pipeline.sweeps.workers import run_workers, worker_name
     from decant.pipeline.training.device import pick_device
 
-    students, told = Students(planned.plan, pick_device(device)), Trials()
+    students, told = students_of(planned, pick_device(device)), Trials()
     check(planned, students)
-    say(f"sweep of {planned.trials:,} trials in {planned.folder}")
+    say(f"sweep of {planned.trials:,} trials in {planned.folder}{students.budget}")
     stages = Stages(planned, students, jobs, worker=worker_name(), told=told)
     with running(planned.folder):
         if jobs > 1 and not stages.open():
@@ -193,7 +202,7 @@ def _line(record: SweepRecord, stage: StageRecord, trial: TrialRecord, ended: in
     """What is printed of a trial that has ended."""
     from decant.pipeline.sweeps.wording import settings_in_words
 
-    figure, best, left = record.figure, stage.best, record.seconds_left
+    figure, best, left = record.figure, record.best_of(stage), record.seconds_left
     line = f"{stage.name} {ended:,} of {stage.total:,}: {settings_in_words(trial)}: "
     if trial.state != "done":
         line += trial.state + ("" if trial.reason is None else f": {trial.reason}")
@@ -218,8 +227,9 @@ def _print_end(planned: Sweep, record: SweepRecord, as_json: bool) -> None:
     say(f"again: {record.conclusion.command}")
     say(f"next: {command_line('report', planned.folder)}")
     if as_json:
-        gain = record.conclusion.gain
-        best = {stage.name: None if stage.best is None else asdict(stage.best) for stage in record.stages}
+        gain = record.gain
+        each = {stage.name: record.best_of(stage) for stage in record.stages}
+        best = {name: None if one is None else asdict(one) for name, one in each.items()}
         print_json(
             {
                 "folder": planned.folder,

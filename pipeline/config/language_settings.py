@@ -70,8 +70,6 @@ def misfits(settings: Settings) -> Iterator[str]:
         yield f"views: {instead}"
     if settings.knowledge is not None:
         yield f"knowledge: {instead}"
-    if settings.sweep is not None:
-        yield f"sweep: {instead}"
     if settings.cache.weights is not None or isinstance(settings.cache.from_, tuple):
         yield "cache.weights: a language model has one teacher; leave it out, and name one file in cache.from"
     for name, section in sections.items():

@@ -22,5 +22,8 @@ class SweepSettings(Section):
     """How settings are drawn: by what did well before (Bergstra et al., 2011), at random, or every combination."""
     pruner: Literal["none", "hyperband"] = "none"
     """Whether trials that fall behind in the metric of their epochs are stopped early (Li et al., 2018)."""
+    metric: Annotated[str, Field(min_length=1)] | None = None
+    """What students are chosen by on the validation part, as it is called in `metrics.jsonl`: `"kl"`, `"loss"`; None is
+    what networks are compared by, as `"top1"`, of a language model `"perplexity"`."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Decides which settings are drawn."""

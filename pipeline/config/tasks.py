@@ -113,6 +113,10 @@ FORMATS: dict[Measured, tuple[MetricFormat, ...]] = {
 """The metrics of each task, first the one that networks are compared by."""
 
 
+OF_TEACHER = ("kl", "agreement")
+"""The metrics that compare a network with a teacher."""
+
+
 def formats(metrics: Mapping[str, Any]) -> tuple[MetricFormat, ...]:
     """The metrics of the task that these values are of."""
     only_of: tuple[tuple[str, Measured], ...] = (
@@ -122,6 +126,28 @@ def formats(metrics: Mapping[str, Any]) -> tuple[MetricFormat, ...]:
         ("exact_match", "multilabel"),
     )
     return FORMATS[next((task for key, task in only_of if key in metrics), "classification")]
+
+
+def chosen_by(measured: Measured, key: str | None) -> MetricFormat | None:
+    """The metric of that key by which networks of a task can be chosen, None for one that is none; without a key the
+    one that they are compared by.
+
+    >>> chosen_by("language", None).name, chosen_by("language", "kl").name, chosen_by("regression", "kl")
+    ('perplexity', 'KL to the teacher', None)
+    """
+    known = {one.key: one for one in FORMATS[measured]}
+    if measured != "language":
+        known.pop("agreement", None)  # with a teacher, whose answers on the test part alone are kept
+    return FORMATS[measured][0] if key is None else known.get(key)
+
+
+def any_format(key: str) -> MetricFormat | None:
+    """The metric of that key, of whatever task: where several tasks have one of that name, one that networks are
+    compared by.
+    """
+    every = [one for of_task in FORMATS.values() for one in of_task[:1]]
+    every += [one for of_task in FORMATS.values() for one in of_task[1:]]
+    return next((one for one in every if one.key == key), None)
 
 
 def headline(metrics: Mapping[str, Any]) -> MetricFormat:

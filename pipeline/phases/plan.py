@@ -14,8 +14,9 @@ from typing import Any, Protocol, Self
 from decant.cache import Manifest, Store
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings, Training
+from decant.pipeline.config.tasks import Measured
 from decant.pipeline.data.builtin import TORCHVISION
-from decant.pipeline.data.samples import has_labels
+from decant.pipeline.data.samples import has_labels, task_of
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.datasets import Decode, RecipeData, Splits
 from decant.pipeline.phases.fingerprints import cache_manifest
@@ -68,6 +69,11 @@ class AnyPlan(ABC):
     @abstractmethod
     def has_labels(self) -> bool:
         """Whether students can be trained on labels alone."""
+
+    @property
+    @abstractmethod
+    def measured_by(self) -> Measured:
+        """The task whose metrics its networks have."""
 
     @abstractmethod
     def manifest_of(self, teacher: Result) -> Manifest:
@@ -230,6 +236,11 @@ class Plan(AnyPlan):
     def has_labels(self) -> bool:
         """Whether students can be trained on labels alone."""
         return has_labels(self.data.student_data)
+
+    @property
+    def measured_by(self) -> Measured:
+        """The task of its labels."""
+        return task_of(self.data.student_data)
 
     @property
     def splits(self) -> Splits:

@@ -49,6 +49,11 @@ class SweepSubject:
         """The search over the settings of the sweep."""
         return self.record.stages[0]
 
+    @property
+    def best(self) -> TrialRecord | None:
+        """The trial that was chosen, or would be now."""
+        return self.record.best_of(self.students)
+
     @cached_property
     def paths(self) -> list[str]:
         """The settings that were varied."""

@@ -5,6 +5,8 @@ definition.py  what a sweep is: recipe, space and how it is searched; its folder
 searches.py    the trials of one search in Optuna's journal: drawn, claimed by one process, told
 sampling.py    which settings a trial gets: a function of the sweep's seed and the trial's number
 students.py    a trial as an ordinary student's run
+language_students.py  the same of a language model
+kinds.py       which of both a sweep has
 readiness.py   what a sweep needs before it begins
 stages.py      the searches of a sweep one after the other: students, baseline, fresh seeds
 workers.py     processes that share a sweep

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +14,15 @@ from typing import Any
 from decant.cache.io.redaction import without_secrets
 from decant.pipeline.config.recipe import Recipe, overridden, without_set
 from decant.pipeline.config.settings import SweepSettings
-from decant.pipeline.data.samples import has_labels
+from decant.pipeline.config.tasks import FORMATS, OF_TEACHER, MetricFormat, chosen_by
 from decant.pipeline.errors import RecipeError
-from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.kinds import RecipePlan
 from decant.pipeline.runs.saved_recipe import NOT_DECISIVE
-from decant.pipeline.sweeps.space import Choices, Range, Setting, grid, overrides_of, parse_space
+from decant.pipeline.sweeps.space import ENCODING, Choices, Range, Setting, grid, overrides_of, parse_space
 
 _TRIALS = 20
+TRAIN = "train"
+"""The part that students are trained on."""
 _AROUND = 10.0
 """The baseline's learning rate is searched from a tenth of the best student's to ten times it, where it is not varied.
 """
@@ -29,13 +32,13 @@ _AROUND = 10.0
 class Sweep:
     """A sweep of a recipe, whose trials share its data, teacher and cache."""
 
-    plan: Plan
+    plan: RecipePlan
     """Of the recipe without its section [sweep]: what a trial is a variation of."""
     settings: SweepSettings
     space: tuple[Setting, ...]
 
     @classmethod
-    def of(cls, plan: Plan) -> Sweep:
+    def of(cls, plan: RecipePlan) -> Sweep:
         """The sweep of a plan's recipe. Raises RecipeError, naming what is wrong: no section [sweep], no validation
         part, or a setting that cannot be varied so.
         """
@@ -58,12 +61,28 @@ class Sweep:
         space = parse_space(settings.over, alone)
         if settings.sampler == "grid":
             grid(space)
-        return cls(replace(plan, recipe=alone), settings, space)
+        sweep = cls(replace(plan, recipe=alone), settings, space)
+        if sweep.figure.key in OF_TEACHER and any(setting.path.startswith(ENCODING) for setting in space):
+            raise RecipeError(
+                f"sweep.metric: {sweep.figure.key!r} compares with a teacher's rows, and another cache.encoding has "
+                'others; choose by "perplexity"'
+            )
+        return sweep
 
     @property
     def recipe(self) -> Recipe:
         """What every trial is a variation of."""
         return self.plan.recipe
+
+    @cached_property
+    def figure(self) -> MetricFormat:
+        """What students are chosen by. Raises RecipeError for a metric that they have not."""
+        measured, key = self.plan.measured_by, self.settings.metric
+        found = chosen_by(measured, key)
+        if found is None:
+            known = ", ".join(one.key for one in FORMATS[measured] if chosen_by(measured, one.key))
+            raise RecipeError(f"sweep.metric: {key!r} is none of these networks; known: {known}")
+        return found
 
     @cached_property
     def folder(self) -> Path:
@@ -75,13 +94,25 @@ class Sweep:
     @cached_property
     def definition(self) -> dict[str, Any]:
         """What the sweep is of, with the data: a journal of anything else is another sweep's."""
-        data = self.plan.data
+        data = self.plan.fingerprints
         return {
-            **self.plan.data.student_fingerprints,
+            **data.student_fingerprints,
             "validation": data.validation_fingerprint,
             "student": self._sections["student"],
             "sweep": self._how,
         }
+
+    @property
+    def caches(self) -> Iterator[RecipePlan]:
+        """A plan of each cache that its students are trained from or measured with."""
+        varied = [setting for setting in self.space if setting.path.startswith(ENCODING)]
+        if not varied:
+            yield from self.plan.by_cache
+            return
+        yield from (one for one in self.plan.by_cache if one.of_cache != TRAIN)
+        for values in itertools.product(*(setting.ends for setting in varied)):
+            plan = replace(self.plan, recipe=overridden(self.recipe, overrides_of(varied, values)))
+            yield from (one for one in plan.by_cache if one.of_cache == TRAIN)
 
     @property
     def trials(self) -> int:
@@ -94,7 +125,7 @@ class Sweep:
     @property
     def has_baseline(self) -> bool:
         """Whether labels-only students are swept too."""
-        return self.plan.settings.student.baseline and has_labels(self.plan.data.student_data)
+        return self.plan.settings.student.baseline and self.plan.has_labels
 
     @property
     def fresh_seeds(self) -> range:
@@ -134,4 +165,5 @@ class Sweep:
             "sampler": self.settings.sampler,
             "pruner": self.settings.pruner,
             "seed": self.settings.seed,
+            **({} if self.settings.metric is None else {"metric": self.settings.metric}),
         }

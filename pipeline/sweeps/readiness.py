@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from decant.cache.io.redaction import redacted
 from decant.pipeline.errors import ModelError, NotMadeError, RecipeError
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.sweeps.definition import Sweep
-from decant.pipeline.sweeps.space import overrides_of
-from decant.pipeline.sweeps.students import Students
+from decant.pipeline.sweeps.space import ENCODING, overrides_of
+from decant.pipeline.sweeps.students import AnyStudents
 
 _MOST_COMBINATIONS = 256
 
 
-def check(sweep: Sweep, students: Students) -> None:
+def check(sweep: Sweep, students: AnyStudents[Any, Any]) -> None:
     """Opens every cache, builds every network and checks every objective that the sweep has, in its first 256
     combinations. Raises NotMadeError, with the command, where teacher or cache is missing, and whatever else is wrong,
     naming it.
@@ -28,8 +29,7 @@ def check(sweep: Sweep, students: Students) -> None:
     for values in itertools.islice(combinations, _MOST_COMBINATIONS):
         recipe = sweep.variation(values)
         try:
-            sweep.plan.data.check_losses(recipe.settings)
-            students.cache(recipe)
+            students.check(recipe)
             network = recipe.settings.student.network
             if network.model_dump_json() not in built:
                 build_network(students.spec(recipe))
@@ -40,7 +40,7 @@ def check(sweep: Sweep, students: Students) -> None:
 
 
 def _varies_cache(sweep: Sweep) -> bool:
-    return any(setting.path == "cache.from" for setting in sweep.space)
+    return any(setting.path == "cache.from" or setting.path.startswith(ENCODING) for setting in sweep.space)
 
 
 def _first(sweep: Sweep) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from decant.cache.io.locks import exclusive, shared, try_exclusive
-from decant.pipeline.config.tasks import FORMATS, MetricFormat
+from decant.pipeline.config.tasks import FORMATS, MetricFormat, any_format
 from decant.pipeline.runs.json_files import read_as, write_json
 from decant.pipeline.support.checked_json import FROM_TABLE, Amount, Finite, Whole
 
@@ -59,12 +59,6 @@ class StageRecord:
         """The trials that are over."""
         return [trial for trial in self.trials if trial.state != "running"]
 
-    @property
-    def best(self) -> TrialRecord | None:
-        """The finished trial with the highest metric, the first of several."""
-        done = [trial for trial in self.trials if trial.state == "done" and trial.value is not None]
-        return max(done, key=lambda trial: (trial.value, -trial.number), default=None)
-
 
 @dataclass(frozen=True)
 class Conclusion:
@@ -78,21 +72,6 @@ class Conclusion:
     """That repeats the students of the best settings."""
     baseline_command: str | None = None
     importances: dict[str, Finite] = field(default_factory=dict)
-
-    @property
-    def gains(self) -> list[float]:
-        """The gain of each seed that both kinds have."""
-        return [value - self.labels[seed] for seed, value in self.distilled.items() if seed in self.labels]
-
-    @property
-    def gain(self) -> tuple[float, float | None] | None:
-        """The mean gain, and its standard error where there are several seeds; None without a baseline."""
-        gains = self.gains
-        if not gains:
-            return None
-        return statistics.fmean(gains), statistics.stdev(gains) / len(gains) ** 0.5 if len(
-            gains
-        ) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -115,8 +94,28 @@ class SweepRecord:
     @property
     def figure(self) -> MetricFormat:
         """How the metric is printed."""
-        known = {one.key: one for formats in FORMATS.values() for one in formats}
-        return known.get(self.metric, FORMATS["classification"][0])
+        return any_format(self.metric) or FORMATS["classification"][0]
+
+    def best_of(self, stage: StageRecord) -> TrialRecord | None:
+        """The finished trial of a search with the best metric, the first of several."""
+        done = [trial for trial in stage.trials if trial.state == "done" and trial.value is not None]
+        better = self.figure.gain
+        return max(done, key=lambda trial: (better(trial.value or 0.0, 0.0), -trial.number), default=None)
+
+    @property
+    def gain(self) -> tuple[float, float | None] | None:
+        """The mean gain over the seeds that both kinds have, above 0 where distilled students are better, and its
+        standard error where there are several; None without a conclusion or a baseline.
+        """
+        if self.conclusion is None:
+            return None
+        labels = self.conclusion.labels
+        both = ((value, labels[seed]) for seed, value in self.conclusion.distilled.items() if seed in labels)
+        gains = [self.figure.gain(value, other) for value, other in both]
+        if not gains:
+            return None
+        error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else None
+        return statistics.fmean(gains), error
 
     @property
     def done(self) -> int:

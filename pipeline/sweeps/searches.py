@@ -43,6 +43,8 @@ class SearchPlan:
     name: str
     space: tuple[Setting, ...]
     trials: int
+    less_is_better: bool = False
+    """Whether the trial with the smallest metric is the best."""
     sampler: str = "tpe"
     seed: int = 0
     points: Points | None = None
@@ -84,7 +86,7 @@ class Search:
                 self._study = optuna.create_study(
                     storage=_storage(path),
                     study_name=plan.name,
-                    direction="maximize",
+                    direction="minimize" if plan.less_is_better else "maximize",
                     load_if_exists=True,
                     sampler=self._sampler(),
                     pruner=self._pruner(),
@@ -120,9 +122,10 @@ class Search:
 
     @property
     def best(self) -> FrozenTrial | None:
-        """The finished trial with the highest metric, the first of several; None where none is finished."""
+        """The finished trial with the best metric, the first of several; None where none is finished."""
         done = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
-        return max(done, key=lambda trial: (trial.value, -trial.number), default=None)
+        sign = -1 if self.plan.less_is_better else 1
+        return max(done, key=lambda trial: (sign * (trial.value or 0.0), -trial.number), default=None)
 
     def values(self, trial: FrozenTrial) -> tuple[str, ...]:
         """The settings of a trial, as --set takes them; of one that is being drawn those that it has."""

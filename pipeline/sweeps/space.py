@@ -20,6 +20,8 @@ _MOST_COMBINATIONS = 256
 _MOST_VALUES = 1_000
 _OF_THE_NETWORK = "student.network."
 """Begins the settings whose types no recipe knows: 8..64 are whole numbers there, 0.0..1.0 are not."""
+ENCODING = "cache.encoding"
+"""A table of settings that ask for another cache of the same teacher."""
 _OF_THE_CACHE = ("cache.from", "cache.ensemble")
 _BY_THE_SWEEP = {
     "student.seed": "every trial has the recipe's",
@@ -123,6 +125,9 @@ def parse_space(over: Sequence[str], recipe: Recipe) -> tuple[Setting, ...]:
     what is wrong, before anything runs.
     """
     settings = [parse_over(text) for text in over]
+    for setting in settings:
+        if setting.path.startswith(ENCODING) and not recipe.settings.data.of_tokens:
+            raise _other_cache(setting.path)
     paths = [setting.path for setting in settings]
     for path in paths:
         if paths.count(path) > 1:
@@ -160,17 +165,22 @@ def grid(space: Sequence[Setting]) -> list[tuple[str, ...]]:
 
 def _check_path(path: str) -> None:
     section, key = path.split(".")[0], path.split(".")[1]
-    if path in _OF_THE_CACHE:
+    if path in _OF_THE_CACHE or path == ENCODING or path.startswith(f"{ENCODING}."):
         return
     if section != "student":
-        raise RecipeError(
-            f"--over {path}: settings of [{section}] ask for another cache or change nothing that is learned, and the "
-            "trials of a sweep share one; give settings of [student], cache.from or cache.ensemble"
-        )
+        raise _other_cache(path)
     if path in _BY_THE_SWEEP:
         raise RecipeError(f"--over {path}: is not varied: {_BY_THE_SWEEP[path]}")
     if key in LOGGING_ONLY:
         raise RecipeError(f"--over {path}: changes nothing that is learned; give it with --set")
+
+
+def _other_cache(path: str) -> RecipeError:
+    section = path.split(".")[0]
+    return RecipeError(
+        f"--over {path}: settings of [{section}] ask for another cache or change nothing that is learned, and the "
+        "trials of a sweep share one; give settings of [student], cache.from or cache.ensemble"
+    )
 
 
 def _range(path: str, found: re.Match[str]) -> Range:

@@ -17,8 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from decant.cache import CacheError
 from decant.pipeline.config.recipe import Recipe, overridden
-from decant.pipeline.config.tasks import FORMATS, headline
-from decant.pipeline.data.samples import task_of
+from decant.pipeline.config.tasks import MetricFormat
 from decant.pipeline.errors import (
     DataError,
     DivergedError,
@@ -42,7 +41,7 @@ from decant.pipeline.sweeps.record import (
 from decant.pipeline.sweeps.sampling import shown, shuffled
 from decant.pipeline.sweeps.searches import Claim, Search, SearchPlan
 from decant.pipeline.sweeps.space import Choices, grid
-from decant.pipeline.sweeps.students import Students
+from decant.pipeline.sweeps.students import AnyStudents
 from decant.pipeline.training.epoch_log import Epoch, read_epochs
 
 _POLL_SECONDS = 0.2
@@ -75,7 +74,7 @@ class Stages:
     """
 
     sweep: Sweep
-    students: Students
+    students: AnyStudents[Any, Any]
     jobs: int = 1
     worker: str = ""
     """What a trial says of this process."""
@@ -84,7 +83,6 @@ class Stages:
     told: Callable[[SweepRecord], None] = lambda record: None
     alive: Callable[[], None] = lambda: None
     _begun: list[Stage] = field(default_factory=list)
-    _metric: str = ""
     _last: SweepRecord | None = None
 
     def run(self) -> tuple[Recipe, Recipe | None]:
@@ -128,6 +126,7 @@ class Stages:
             "students",
             sweep.space,
             sweep.trials,
+            sweep.figure.less_is_better,
             settings.sampler,
             settings.seed,
             points=shuffled(grid(sweep.space), settings.seed)[: sweep.trials]
@@ -156,6 +155,7 @@ class Stages:
             f"baseline-{_digest(best)}",
             (rate,),
             sweep.trials,
+            sweep.figure.less_is_better,
             "random" if sweep.settings.sampler == "random" else "tpe",
             sweep.settings.seed,
         )
@@ -176,7 +176,13 @@ class Stages:
             Choices("student.seed", tuple(map(str, self.sweep.fresh_seeds))),
         )
         names = "-".join(_digest(recipe) for recipe in recipes.values())
-        plan = SearchPlan(f"fresh-{len(self.sweep.fresh_seeds)}-{names}", space, len(points), points=points)
+        plan = SearchPlan(
+            f"fresh-{len(self.sweep.fresh_seeds)}-{names}",
+            space,
+            len(points),
+            self.sweep.figure.less_is_better,
+            points=points,
+        )
 
         def student(values: tuple[str, ...]) -> tuple[Recipe, Kind, int]:
             kind, seed = values
@@ -238,7 +244,7 @@ class Stages:
         job = self.students.job(recipe, kind, seed)
         claim.trial.set_user_attr("worker", self.worker)
         claim.trial.set_user_attr("folder", str(job.folder.relative_to(self.sweep.plan.base)))
-        watch = _Watch(claim, stage.prunes, self.alive)
+        watch = _Watch(claim, stage.prunes, self.alive, self.sweep.figure)
         watch.catch_up(read_epochs(job.folder), (job.folder / "result.json").exists())
         started = time.perf_counter()
         result, _ = self.students.train(job, recipe, watch, tested=stage.tested)
@@ -246,11 +252,10 @@ class Stages:
         return self._value(result)
 
     def _value(self, result: Result) -> float:
-        metric = headline(result.validation or {})
-        value = metric.value(result.validation or {})
+        figure = self.sweep.figure
+        value = figure.value(result.validation or {})
         if value is None:
-            raise DivergedError(f"{result.folder}: has no {metric.name} on the validation part")
-        self._metric = metric.key
+            raise DivergedError(f"{result.folder}: has no {figure.name} on the validation part")
         return value
 
     def _tell(self) -> None:
@@ -274,7 +279,7 @@ class Stages:
             over=[str(setting) for setting in self.sweep.space],
             sampler=settings.sampler,
             pruner=settings.pruner,
-            metric=self._metric or self._metric_of_data(),
+            metric=self.sweep.figure.key,
             jobs=self.jobs,
             stages=[
                 StageRecord(
@@ -286,15 +291,12 @@ class Stages:
             ],
         )
 
-    def _metric_of_data(self) -> str:
-        return FORMATS[task_of(self.sweep.plan.data.student_data)][0].key
-
 
 class _Watch:
     """Reports the metric of each epoch of a trial, and ends it where the pruner says so."""
 
-    def __init__(self, claim: Claim, prunes: bool, alive: Callable[[], None]) -> None:
-        self._trial, self._prunes, self._alive = claim.trial, prunes, alive
+    def __init__(self, claim: Claim, prunes: bool, alive: Callable[[], None], figure: MetricFormat) -> None:
+        self._trial, self._prunes, self._alive, self._figure = claim.trial, prunes, alive, figure
 
     def catch_up(self, lines: list[Epoch], finished: bool) -> None:
         """Reports epochs that were trained before; raises Pruned where they are enough to say so."""
@@ -310,8 +312,7 @@ class _Watch:
             self._decide()
 
     def _report(self, line: Epoch) -> None:
-        metrics = line.get("validation", {})
-        value = headline(metrics).value(metrics)
+        value = self._figure.value(line.get("validation", {}))
         known = self._trial.study.get_trials(deepcopy=False)[self._trial.number].intermediate_values
         if value is not None and line["epoch"] not in known:
             self._trial.report(value, line["epoch"])

@@ -7,10 +7,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,8 +23,9 @@ from decant.pipeline.errors import ModelError, RecipeError
 from decant.pipeline.networks.spec import NetworkSpec, specify_network
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.balance import warn_of_imbalance
+from decant.pipeline.phases.divided import StudentJob
 from decant.pipeline.phases.job import TrainingJob, train_network
-from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.plan import AnyPlan, Plan
 from decant.pipeline.phases.student import jobs_for_seed, teacher_logits_on_test
 from decant.pipeline.runs.result import Kind, Result
 from decant.pipeline.sweeps.definition import Sweep
@@ -34,14 +36,91 @@ Watch = Callable[[Epoch], None]
 """Gets the line of each epoch; what it raises ends the training, whose checkpoint is kept."""
 
 
-class Students:
+P = TypeVar("P", bound=AnyPlan)
+J = TypeVar("J", bound=StudentJob)
+
+
+class AnyStudents(ABC, Generic[P, J]):
     """Trains the students of variations of a plan's recipe, on one device."""
 
-    def __init__(self, plan: Plan, device: torch.device) -> None:
+    def __init__(self, plan: P, device: torch.device) -> None:
         self._plan, self._device = plan, device
         self._caches = dict[str, LogitSource]()
         self._specs = dict[str, NetworkSpec]()
         self._in_use = contextlib.ExitStack()
+
+    @abstractmethod
+    def job(self, recipe: Recipe, kind: Kind, seed: int) -> J:
+        """The training of one network of a recipe. Raises as `cache` does."""
+
+    @abstractmethod
+    def train(self, job: J, recipe: Recipe, watch: Watch, *, tested: bool = False) -> tuple[Result, bool]:
+        """Trains a network or finds it, as `train_network` does. Only with `tested` is the test part read."""
+
+    @abstractmethod
+    def check(self, recipe: Recipe) -> None:
+        """Raises RecipeError for an objective that data or cache do not suffice for; opens the cache."""
+
+    @abstractmethod
+    def spec(self, recipe: Recipe) -> NetworkSpec:
+        """The spec of a recipe's student."""
+
+    @abstractmethod
+    def _open(self, plan: P) -> LogitSource:
+        """The cache of a plan, or several."""
+
+    def cache(self, recipe: Recipe) -> LogitSource:
+        """What the distilled students of a recipe learn from, opened once. Raises NotMadeError where it is missing."""
+        settings = recipe.settings
+        temperature = getattr(settings.student.objective, "temperature", None)
+        key = json.dumps(
+            [settings.cache.model_dump(mode="json"), settings.separate_caches, str(temperature)],
+            sort_keys=True,
+        )
+        if key not in self._caches:
+            cache = self._open(self._of(recipe))
+            for member in cache.members:
+                self._in_use.enter_context(using(member.path))
+            self._caches[key] = cache
+        return self._caches[key]
+
+    def made_of(self, sweep: Sweep) -> dict[str, Any]:
+        """What the recipe only names and students are made of, as a sweep's journal keeps it: the keys of its caches,
+        and a digest of the folders' names of students with each value of each setting, which code and files of weights
+        are part of. Raises as `cache` does.
+        """
+        first = tuple(setting.ends[0] for setting in sweep.space)
+        varied = {
+            (*first[:place], end, *first[place + 1 :])
+            for place, setting in enumerate(sweep.space)
+            for end in setting.ends
+        }
+        caches, folders = set[str](), set[str]()
+        for values in sorted(varied):
+            with contextlib.suppress(RecipeError, ModelError):  # two values that do not go together
+                plan = self._of(sweep.variation(values))
+                key = self.cache(plan.recipe).manifest.key
+                caches.add(key)
+                folders |= {plan.student_folder("labels").name, plan.student_folder("distilled", key).name}
+        digest = hashlib.sha256(" ".join(sorted(folders)).encode()).hexdigest()[:16]
+        return {"caches": sorted(caches), "students": digest}
+
+    @property
+    def budget(self) -> str:
+        """What one student learns from, in words that go on a sentence; empty where epochs say it."""
+        return ""
+
+    def close(self) -> None:
+        """Lets the caches be removed again."""
+        self._in_use.close()
+
+    def _of(self, recipe: Recipe) -> P:
+        """The plan of a variation, which shares the data."""
+        return replace(self._plan, recipe=recipe)
+
+
+class Students(AnyStudents[Plan, TrainingJob]):
+    """Of a recipe whose samples each have a label."""
 
     def job(self, recipe: Recipe, kind: Kind, seed: int) -> TrainingJob:
         """The training of one network of a recipe. Raises as `soft_labels.open_cache` does."""
@@ -62,48 +141,16 @@ class Students:
             logits = teacher_logits_on_test(plan, self.cache(recipe))
         warn_of_imbalance(recipe.settings.student, plan.data.student_data, "student")
         return train_network(
-            job, recipe, test, self._device, logits, _Watched(watch), validation=plan.data.validation
+            job, recipe, test, self._device, logits, Watched(watch), validation=plan.data.validation
         )
 
-    def cache(self, recipe: Recipe) -> LogitSource:
-        """What the distilled students of a recipe learn from, opened once. Raises as `soft_labels.open_cache` does."""
-        settings = recipe.settings
-        temperature = getattr(settings.student.objective, "temperature", None)
-        key = json.dumps(
-            [settings.cache.model_dump(mode="json"), settings.separate_caches, str(temperature)],
-            sort_keys=True,
-        )
-        if key not in self._caches:
-            cache = soft_labels.open_cache(replace(self._plan, recipe=recipe))
-            for member in cache.members:
-                self._in_use.enter_context(using(member.path))
-            self._caches[key] = cache
-        return self._caches[key]
+    def check(self, recipe: Recipe) -> None:
+        """Raises RecipeError for an objective that the data do not suffice for."""
+        self._plan.data.check_losses(recipe.settings)
+        self.cache(recipe)
 
-    def made_of(self, sweep: Sweep) -> dict[str, Any]:
-        """What the recipe only names and students are made of, as a sweep's journal keeps it: the keys of its caches,
-        and a digest of the folders' names of students with each value of each setting, which code and files of weights
-        are part of. Raises as `soft_labels.open_cache` does.
-        """
-        first = tuple(setting.ends[0] for setting in sweep.space)
-        varied = {
-            (*first[:place], end, *first[place + 1 :])
-            for place, setting in enumerate(sweep.space)
-            for end in setting.ends
-        }
-        caches, folders = set[str](), set[str]()
-        for values in sorted(varied):
-            with contextlib.suppress(RecipeError, ModelError):  # two values that do not go together
-                plan = replace(self._plan, recipe=sweep.variation(values))
-                key = self.cache(plan.recipe).manifest.key
-                caches.add(key)
-                folders |= {plan.student_folder("labels").name, plan.student_folder("distilled", key).name}
-        digest = hashlib.sha256(" ".join(sorted(folders)).encode()).hexdigest()[:16]
-        return {"caches": sorted(caches), "students": digest}
-
-    def close(self) -> None:
-        """Lets the caches be removed again."""
-        self._in_use.close()
+    def _open(self, plan: Plan) -> LogitSource:
+        return soft_labels.open_cache(plan)
 
     def spec(self, recipe: Recipe) -> NetworkSpec:
         """The spec of a recipe's student; the statistics of the data are computed once."""
@@ -114,7 +161,7 @@ class Students:
         return self._specs[key]
 
 
-class _Watched(LogTo):
+class Watched(LogTo):
     """Hands each epoch to a function."""
 
     def __init__(self, watch: Watch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
+from decant.pipeline.config.tasks import MetricFormat
 from decant.pipeline.sweeps.record import SweepRecord, TrialRecord
 
 
@@ -12,7 +13,7 @@ def in_words(record: SweepRecord) -> Iterator[str]:
     """The result of a sweep, line by line: which part each figure is of, and which of them are optimistic."""
     figure, conclusion = record.figure, record.conclusion
     for stage in record.stages:
-        best = stage.best
+        best = record.best_of(stage)
         if best is not None and best.value is not None and stage.name != "fresh seeds":
             kind = "best" if stage.name == "students" else "baseline, labels only"
             yield (
@@ -30,12 +31,19 @@ def in_words(record: SweepRecord) -> Iterator[str]:
     line = f"test part, measured once, {_seeds(len(conclusion.distilled))}: distilled {_spread(record, 'distilled')}"
     if conclusion.labels:
         line += f", labels only {_spread(record, 'labels')}"
-    if conclusion.gain is not None:
-        mean, error = conclusion.gain
-        line += f": {figure.difference(mean)}" + (
+    if record.gain is not None:
+        mean, error = record.gain
+        line += f": {_difference(figure, mean)}" + (
             "" if error is None else f" (standard error {figure.plain(error)})"
         )
     yield line
+
+
+def _difference(figure: MetricFormat, gain: float) -> str:
+    """By how much distilled students are better, or worse."""
+    if not figure.less_is_better:
+        return figure.difference(gain)
+    return f"{figure.plain(abs(gain))} {figure.name} {'lower' if gain >= 0 else 'higher'}"
 
 
 def settings_in_words(trial: TrialRecord) -> str:

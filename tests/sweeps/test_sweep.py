@@ -58,7 +58,8 @@ def test_the_best_by_validation_is_chosen_and_fresh_seeds_are_measured_on_the_te
     assert all(not result.is_tested for result in results.values() if result is not None)
     values = {number: result.validation["top1"] for number, result in results.items()}  # type: ignore[union-attr,index]
     assert {trial.number: trial.value for trial in trials} == values
-    best = stage(record, "students").best
+    best = record.best_of(stage(record, "students"))
+    assert best is not None
     assert best.value == max(values.values())
     fresh = [load_result(sweep.plan.base / trial.folder) for trial in stage(record, "fresh seeds").trials]
     assert [(one.kind, one.seed, one.is_tested) for one in fresh if one is not None] == [
@@ -159,7 +160,7 @@ def test_a_trial_that_fails_is_recorded_and_the_sweep_goes_on(base: Path) -> Non
     assert "the training has diverged; likely causes: student.lr = 1e+30 is too high" in failed.reason
     assert any(re.match(r"1 of 3 trials failed; the first: ", line) for line in in_words(record))
     assert record.conclusion is not None
-    assert record.conclusion.gain is not None
+    assert record.gain is not None
 
 
 def test_where_every_trial_fails_the_first_reason_is_given(base: Path) -> None:
@@ -255,7 +256,7 @@ def test_without_a_baseline_there_is_no_gain(base: Path) -> None:
     record = run(sweep)
     assert [one.name for one in record.stages] == ["students", "fresh seeds"]
     assert record.conclusion is not None
-    assert record.conclusion.gain is None
+    assert record.gain is None
 
 
 def test_a_journal_of_students_with_other_weights_is_refused(base: Path, tmp_path: Path) -> None:

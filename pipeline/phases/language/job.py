@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,10 @@ class TokenJob:
     """Loads weights into the network before it is trained; None keeps those that are drawn from the seed."""
     held_out: Mapping[Part, LogitCache] = field(default_factory=dict)
     """Of parts that it is measured on, what its teacher says of them, where it is to be compared with that."""
+    measured_on: Collection[Part] = ("validation", "test")
+    """The parts that it is measured on, as far as there are. The result of one without the test part says nothing of
+    that until a later call has it.
+    """
     origin: Mapping[str, Any] = field(default_factory=dict)
     """Fields of a distilled student's result that name what it is trained from: objective, cache, teacher, baseline."""
 
@@ -89,15 +93,22 @@ class TokenJob:
 
 def find_result(job: TokenJob, plan: LanguagePlan, device: torch.device) -> Result | None:
     """The finished network of a job, with metrics on the parts as they are now; None if it is not finished. If its
-    metrics are of other texts, it is measured again.
+    metrics are of other texts, or were not compared with the teacher and now are to be, it is measured again.
     """
     result = load_result(job.folder)
     if result is None:
         return None
     with contextlib.suppress(OSError):  # another person's run
         (job.folder / CHECKPOINT).unlink(missing_ok=True)  # left by a kill just after the result was written
-    recorded = {"test": result.test_sha256, "validation": result.validation_sha256}
-    stale = {part for part in _measured(plan) if recorded[part] != plan.data.digest(part)}
+    recorded = {
+        "test": (result.test_sha256, result.metrics),
+        "validation": (result.validation_sha256, result.validation or {}),
+    }
+    stale: set[Part] = set()
+    for part in _measured(job, plan):
+        digest, metrics = recorded[part]
+        if digest != plan.data.digest(part) or (part in job.held_out and "kl" not in metrics):
+            stale.add(part)
     if not stale:
         return result
     network = load_network(result)
@@ -172,7 +183,7 @@ def _train(job: TokenJob, plan: LanguagePlan, device: torch.device, log_to: LogT
             log=log,
             group=group,
         )
-    measured = _on_parts(job, plan, network, device, _measured(plan), group)
+    measured = _on_parts(job, plan, network, device, _measured(job, plan), group)
     return group.of_first(lambda: _save(job, plan, network, measured, device, kept_epoch))
 
 
@@ -194,7 +205,12 @@ def _save(
     kept_epoch: int,
 ) -> Result:
     """Saves weights and then the result of a trained network, and removes its checkpoint."""
-    require_finite(measured["metrics"], job.settings.epochs, job.settings, job.folder)
+    require_finite(
+        next(measured[name] for name in ("metrics", "validation") if name in measured),
+        job.settings.epochs,
+        job.settings,
+        job.folder,
+    )
     size, digest = save_network(job.folder, network, job.spec)
     result = Result(
         kind=job.kind,
@@ -208,7 +224,7 @@ def _save(
         latency_on=device_name(device),
         kept_epoch=kept_epoch if job.settings.chooses else None,
         folder=job.folder,
-        **measured,
+        **{"metrics": Metrics(), "test_sha256": "", **measured},
         **job.origin,
     )
     require_unchanged(job.folder, job.check_unchanged)
@@ -217,9 +233,9 @@ def _save(
     return result
 
 
-def _measured(plan: LanguagePlan) -> set[Part]:
-    """The parts that networks are measured on."""
-    return {part for part in plan.data.parts if part != "train"}
+def _measured(job: TokenJob, plan: LanguagePlan) -> set[Part]:
+    """The parts that there are of those that a network is measured on."""
+    return {part for part in plan.data.parts if part in job.measured_on}
 
 
 def _on_parts(

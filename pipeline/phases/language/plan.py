@@ -20,6 +20,7 @@ from decant.cache import (
     Verify,
 )
 from decant.pipeline.config.recipe import Recipe
+from decant.pipeline.config.tasks import Measured
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import NotMadeError, RecipeError
 from decant.pipeline.language.alignment import require_same_samples
@@ -84,6 +85,11 @@ class LanguagePlan(AnyPlan):
     def has_labels(self) -> bool:
         """Whether students can be trained on labels alone: a token's label is the one that follows."""
         return True
+
+    @property
+    def measured_by(self) -> Measured:
+        """By what they say of the next tokens."""
+        return "language"
 
     @property
     def samples(self) -> TokenSamples:

@@ -26,7 +26,8 @@ def frontier(subject: SweepSubject) -> Section:
 
 
 def on_frontier(costs: Sequence[tuple[float, float]]) -> list[bool]:
-    """Of each (cost, metric) whether no other costs as little or less with a metric that is higher.
+    """Of each (cost, metric) whether no other costs as little or less with a metric that is better, which is
+    higher here.
 
     >>> on_frontier([(1.0, 0.5), (2.0, 0.4), (3.0, 0.9)])
     [True, False, True]
@@ -41,7 +42,7 @@ def _points(subject: SweepSubject, cost: Callable[[Result], float | None]) -> li
         x = None if result is None else cost(result)
         if result is not None and x and trial.value is not None:
             found.append((trial, str(result.network), x, subject.figure.scale * trial.value))
-    best = on_frontier([(x, y) for _, _, x, y in found])
+    best = on_frontier([(x, subject.figure.gain(y, 0.0)) for _, _, x, y in found])
     points = [
         {"trial": trial.number, "network": network, "x": x, "y": y, "frontier": on_it}
         for (trial, network, x, y), on_it in zip(found, best, strict=True)

@@ -13,7 +13,7 @@ _MAX_POINTS = 12_000
 
 def learning(subject: SweepSubject) -> Section:
     """One chart with a line for each trial, thinned where there are many epochs."""
-    figure, best = subject.figure, subject.students.best
+    figure, best = subject.figure, subject.best
     points = list[dict[str, Any]]()
     each = max(2, _MAX_POINTS // max(len(subject.students.trials), 1))
     for trial in subject.students.trials:

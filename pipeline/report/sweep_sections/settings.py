@@ -77,7 +77,7 @@ def _against(
         for trial in trials
         if trial.value is not None and path in trial.settings
     ]
-    best, fresh = subject.students.best, [scale * (trial.value or 0.0) for trial in subject.fresh]
+    best, fresh = subject.best, [scale * (trial.value or 0.0) for trial in subject.fresh]
     if best is not None and fresh and path in best.settings:
         x = float(best.settings[path]) if numbers else best.settings[path]
         spread = {"mean": statistics.fmean(fresh), "low": min(fresh), "high": max(fresh)}

@@ -12,7 +12,7 @@ from decant.pipeline.sweeps.wording import in_words
 
 def trials(subject: SweepSubject) -> Section:
     """The conclusion with the command that repeats it, what sharing the cache saved, and every trial of the search."""
-    record, best = subject.record, subject.students.best
+    record, best = subject.record, subject.best
     conclusion = record.conclusion
     return Section(
         "trials",
