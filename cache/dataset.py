@@ -336,6 +336,28 @@ class SoftLabelDataset(Dataset[Any]):
         """
         self._alignment.check_input(rows, views, inputs)
 
+    def batches(self, keys: Sequence[Keys]) -> list[tuple[torch.Tensor, ...]]:
+        """`batch` of each of several keys, made in one call, where the inputs of the dataset's own `batch` are tensors:
+        of the same bytes and compared with the same of the teacher's inputs, in less time where batches are small.
+        """
+        sizes, together = [len(each) for each in keys], np.concatenate(keys)
+        made = list(zip(*(torch.split(part, sizes) for part in self.batch(together)), strict=True))
+        if self.check_inputs == "sample":
+            indices, views, _ = self._split(together)
+            rows, start = indices if self._indices is None else self._indices[indices], sizes[0]
+            for (inputs, *_), size in zip(made[1:], sizes[1:], strict=True):  # of the first they have been
+                self._compare_inputs(rows[start : start + size], views[start : start + size], inputs)
+                start += size
+        return made
+
+    def _compare_inputs(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: torch.Tensor) -> None:
+        """The same as `check_input`, but raises CorruptError where it is the cache that has changed."""
+        try:
+            self._alignment.check_input(rows, views, inputs)
+        except MismatchError:
+            self.check_unchanged()
+            raise
+
     def _cannot_compare(self, topic: Topic, text: str) -> None:
         self._say_once(_SAID[topic], text)
 

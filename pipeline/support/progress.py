@@ -38,6 +38,10 @@ def progress(description: str, total: int, silent: bool = False) -> Iterator[Cal
     """Yields a function that adds a number of finished items to the bar; `silent` shows none on a terminal either. Of
     the ranks of a job the first alone shows one.
     """
+    # rich takes a pipe for a terminal where FORCE_COLOR is set, as it is in many a CI
+    if silent or not is_first() or not sys.stderr.isatty():
+        yield lambda count: None
+        return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -45,9 +49,7 @@ def progress(description: str, total: int, silent: bool = False) -> Iterator[Cal
         _Rate(),
         TimeRemainingColumn(),
     )
-    # rich takes a pipe for a terminal where FORCE_COLOR is set, as it is in many a CI
-    silent = silent or not is_first() or not sys.stderr.isatty()
-    with Progress(*columns, console=console(stderr=True), transient=True, disable=silent) as bar:
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda count: bar.advance(task, count)
 

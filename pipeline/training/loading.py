@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from decant.cache import CacheError, SoftLabelDataset
 from decant.pipeline.data.decode_ahead import available_cores
 from decant.pipeline.errors import DataError, PipelineError
 from decant.pipeline.support import trust
+from decant.pipeline.training.batch_runs import in_runs
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.sending import pack, unpack
 
@@ -33,6 +34,13 @@ class BatchedData(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, keys: Keys, /) -> tuple[Any, ...]: ...
+
+
+@runtime_checkable
+class MakesSeveral(Protocol):
+    """A dataset that makes several batches in one call, each of the same bytes as alone."""
+
+    def batches(self, keys: Sequence[Keys], /) -> Sequence[tuple[Any, ...]]: ...
 
 
 EpochViews = Callable[[NDArray[np.integer], int], NDArray[np.integer]]
@@ -215,16 +223,28 @@ def _with_permissions(_: trust.Permissions, data: BatchedData, by_value: bool) -
 
 
 class _Loader(DataLoader[tuple[Any, ...]]):
-    """Raises the errors that workers return, in this process."""
+    """Raises the errors that workers return, in this process. Without workers and pinned memory it makes the batches
+    itself: what PyTorch's own iterator does around each takes longer than to make a small one.
+    """
 
     by_value = False
 
     def __iter__(self) -> Any:
+        assert isinstance(self.dataset, _Batches)
+        alone = not self.num_workers and not self.pin_memory
         with _named_death():
-            for batch in super().__iter__():
+            for batch in _made_here(self.dataset.data, self.sampler) if alone else super().__iter__():
                 if isinstance(batch, Exception):
                     raise batch
                 yield unpack(batch) if self.by_value else batch
+
+
+def _made_here(data: BatchedData, keys: Iterable[Keys]) -> Iterator[tuple[Any, ...]]:
+    """The batches of `keys`, made in this process; small ones several in one call, where the data offer that."""
+    waits = isinstance(data, SoftLabelDataset) and data.is_lazy
+    if waits or not isinstance(data, MakesSeveral):
+        return map(data.batch, keys)
+    return in_runs(keys, data.batch, data.batches)
 
 
 @contextlib.contextmanager

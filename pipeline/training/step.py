@@ -47,6 +47,7 @@ class Step:
         self.setting = f"{section_of(settings)}.{setting}"
         """What is named where memory runs out."""
         self._device = self._parameters[0].device
+        self._autocast = autocast(self._device, settings.precision)
         self._recorded: Recorded[tuple[Terms, Gradients]] | None = None
         if record and settings.accumulate == 1 and stepper.scaler is None and not settings.compile:
             self._recorded = Recorded(self._differentiate, recorder)
@@ -82,7 +83,7 @@ class Step:
         """Forward and backward pass. Nothing that is returned holds the graph of the loss, whose nodes would tie a
         recording to the stream of the step before it.
         """
-        with autocast(self._device, self.settings.precision):
+        with self._autocast:
             outputs = self._call(self.network, inputs, self.setting)
         loss = self.criterion(outputs, *targets, progress=progress)
         terms = loss if isinstance(loss, Terms) else Terms(loss)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,15 @@ class ViewedData(Dataset[tuple[Any, Any]]):
         if isinstance(inputs, np.ndarray):
             inputs = torch.from_numpy(np.ascontiguousarray(inputs))
         return inputs.contiguous(), torch.from_numpy(labels)
+
+    def batches(self, keys: Sequence[Keys]) -> list[tuple[torch.Tensor, ...]]:
+        """`batch` of each of several keys, of the same bytes, made in one call; not of texts, of which a batch is as
+        long as its longest.
+        """
+        sizes = [len(each) for each in keys]
+        return list(
+            zip(*(torch.split(part, sizes) for part in self.batch(np.concatenate(keys))), strict=True)
+        )
 
     def on_device(self, data: LabelledData) -> ViewedData:
         """The same views of the same data, whose `raw` are tensors on a device."""

@@ -224,6 +224,31 @@ def test_one_input_a_batch_or_every_input_is_compared(cache: LogitCache) -> None
         SoftLabelDataset(OneMoved(), cache, check_inputs="all").batch([(4, 0), (6, 0)])
 
 
+@pytest.mark.parametrize("subset", [False, True])
+def test_batches_made_together_are_those_made_alone_and_one_input_of_each_is_compared(
+    cache: LogitCache, subset: bool
+) -> None:
+    class SomeMoved(Views):
+        def __getitem__(self, key: Any) -> tuple[torch.Tensor, int]:
+            return Views(shift=C)[key] if key[0] == 6 else super().__getitem__(key)
+
+    def train(data: Views) -> SoftLabelDataset:
+        return SoftLabelDataset(Subset(data, range(N)[::-1]) if subset else data, cache)
+
+    order = np.random.default_rng(3).permutation(N)
+    of_6 = N - 1 - 6 if subset else 6
+    order = order[order != of_6]
+    keys = [np.stack([part, part % 2], axis=1) for part in np.split(order, [20, 27, 34])]
+    expected, found = [train(Views()).batch(each) for each in keys], train(Views()).batches(keys)
+    for alone, together in zip(expected, found, strict=True):
+        assert all(torch.equal(*parts) for parts in zip(alone, together, strict=True))
+    keys[2][3], moved = (of_6, 0), train(SomeMoved())
+    moved.batches(keys)
+    keys[2][[0, 3]] = keys[2][[3, 0]]
+    with pytest.raises(MismatchError, match="sample 6, view 0"):
+        moved.batches(keys)
+
+
 def said_of(dataset: Any, cache: LogitCache) -> str:
     with pytest.raises(MismatchError) as raised:
         SoftLabelDataset(dataset, cache, check_inputs="all").batch([(index, 1) for index in range(10)])

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from decant.pipeline.errors import DataError
+from decant.pipeline.training import batch_runs
 from decant.pipeline.training.loading import (
     Keys,
     MissingKeys,
@@ -178,6 +179,40 @@ def test_workers_are_counted_by_the_cores_that_one_may_use() -> None:
         assert default_workers(lazy=True) == 1
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+class Counting(Echo):
+    """Counts calls, and makes several batches in one where it can."""
+
+    def __init__(self, length: int, together: bool) -> None:
+        super().__init__(length)
+        self.calls = list[int]()
+        if together:
+            self.batches = self._batches
+
+    def batch(self, keys: Any, /) -> tuple[torch.Tensor]:
+        self.calls.append(1)
+        return super().batch(keys)
+
+    def _batches(self, keys: Any, /) -> list[tuple[torch.Tensor]]:
+        self.calls.append(len(keys))
+        return [Echo.batch(self, each) for each in keys]
+
+
+def test_small_batches_are_made_several_in_a_call_and_large_ones_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = ShuffledKeys(500, 64, seed=1)
+    monkeypatch.setattr(batch_runs, "MOST_BYTES", 3 * 64 * 16)
+    alone, together = Counting(500, False), Counting(500, True)
+    for epoch in range(2):
+        keys.epoch, keys.first = epoch, 2 * epoch
+        expected, found = list(loader(alone, keys)), list(loader(together, keys))
+        assert [batch[0].tolist() for batch in found] == [batch[0].tolist() for batch in expected]
+    assert together.calls == [1, 3, 3, 1, 1, 3, 2]
+    monkeypatch.setattr(batch_runs, "MOST_BYTES", 2 * 64 * 16 - 1)
+    assert len(list(loader(together, keys))) == 6
+    assert together.calls[7:] == [1] * 6
 
 
 class Unreadable(Echo):

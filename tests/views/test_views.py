@@ -162,6 +162,9 @@ def test_any_operations_in_a_batch_are_those_alone(name: str) -> None:
             for place, key in enumerate(map(tuple, batch.tolist())):
                 assert torch.equal(inputs[place], alone[key][0]), key
                 assert torch.equal(labels[place], alone[key][1]), key
+    together = data.batches(np.array_split(keys, 9))
+    for found, batch in zip(together, np.array_split(keys, 9), strict=True):
+        assert all(torch.equal(*parts) for parts in zip(found, data.batch(batch), strict=True))
     assert inputs.shape[1:] == data.input_shape
     assert inputs.dtype == torch.uint8
     assert not torch.equal(inputs, through(LISTS[name], seed=1).batch(batch)[0])
