@@ -24,6 +24,7 @@ from decant.cache.io import joint, locks, partial
 from decant.cache.io.files import reserve
 from decant.cache.io.opening import NotAFileError, open_read
 from decant.cache.io.synced import SyncedBlocks, read_synced
+from decant.cache.io.system import start_writing_out
 from decant.cache.manifest import Manifest
 from decant.cache.positions import Positions
 
@@ -287,18 +288,16 @@ class PartialRows:
         self._finish_blocks(view, entries)
         if self._synced.are_due():
             self.sync()
+        elif self._synced.start_is_due():
+            start_writing_out(self.fd)
 
     def _entries_of(self, batch: Batch, runs: list[tuple[int, int]]) -> dict[int, int]:
         """The entries of blocks that are whole with one run of a batch: of them nothing is read back."""
         entries: dict[int, int] = {}
         for first, end in runs:
             if end - first > 1:
-                row, last = int(batch.samples[first]), int(batch.samples[end - 1])
-                begin, stop = self.blocks.of(np.array([row, last])).tolist()
-                for block in range(begin, stop + 1):
-                    start, after = self.blocks.bounds(block)
-                    if row <= start < after <= last + 1:
-                        entries[block] = self.stored.entry_of(batch, first + start - row, block)
+                blocks, found = self.stored.entries_of(batch, first, end)
+                entries |= zip(blocks.tolist(), found.tolist(), strict=True)
         return entries
 
     def _finish_blocks(self, view: int, entries: dict[int, int]) -> None:

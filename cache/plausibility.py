@@ -126,7 +126,7 @@ def doubts_of_rows(manifest: Manifest, logits: NDArray[np.floating]) -> list[str
             return ["every row is one-hot, which is a label and no logits"]
         advice = "give the outputs before softmax, or their logarithm"
         return [f"every row is 0 or more and sums to 1, as probabilities do: {advice}"]
-    if len(logits) < 8 or logits.min() < 0:
+    if len(logits) < 8 or _has_negative(logits):
         return []
     sums = logits.sum(axis=1, dtype=np.float64)
     if np.ptp(sums) <= _ROUNDING * sums.max() and np.ptp(logits) > 0:
@@ -139,13 +139,18 @@ def _are_shares(logits: NDArray[np.floating]) -> bool:
     return bool(len(logits) >= _ENOUGH and logits.min() >= 0 and logits.max() <= 1 and np.ptp(logits) > 0)
 
 
+def _has_negative(rows: NDArray[np.floating]) -> bool:
+    """Whether a value is below 0: of logits one of the first rows is, and no other is looked at."""
+    return bool(rows[:8].min() < 0 or rows.min() < 0)
+
+
 def are_probabilities(rows: NDArray[np.floating]) -> bool:
     """Whether every row (B, C) is 0 or more and sums to 1, within the rounding of float16. Never of one column.
 
     >>> are_probabilities(np.float16([[0.2, 0.8], [1, 0]])), are_probabilities(np.float32([[0.2, 0.9]]))
     (True, False)
     """
-    if rows.shape[-1] < 2 or not rows.size or rows.min() < 0:
+    if rows.shape[-1] < 2 or not rows.size or _has_negative(rows):
         return False
     return bool((np.abs(rows.sum(axis=-1, dtype=np.float64) - 1) <= _ROUNDING).all())
 

@@ -238,6 +238,8 @@ def check_indices(manifest: Manifest, indices: ArrayLike, view: int) -> NDArray[
         raise ValueRefusedError(
             f"sample {outside[0]}, view {view}: the cache has samples 0 to {manifest.num_samples - 1:,}"
         )
+    if (rows[1:] > rows[:-1]).all():  # all different, in the usual order
+        return rows.astype(np.int64)
     values, counts = np.unique(rows, return_counts=True)
     if len(values) != len(rows):
         raise ValueRefusedError(f"sample {values[counts > 1][0]}, view {view}: given twice in one write")

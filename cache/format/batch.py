@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,19 @@ class Batch:
         if lengths is None:
             return self.columns[table][first:end]
         return self.columns[table][lengths.start(first) : lengths.start(end)]
+
+    def bytes_of(self, table: str) -> tuple[memoryview, NDArray[np.int64]]:
+        r"""The bytes of a table, and (B + 1,) where those of each sample begin.
+
+        >>> content, starts = Batch(np.array([7, 2]), 0, {"ids": np.array([5, 6], "u1")}).bytes_of("ids")
+        >>> bytes(content), starts.tolist()
+        (b'\x05\x06', [0, 1, 2])
+        """
+        column = np.ascontiguousarray(self.columns[table])
+        places, lengths = np.arange(len(self.samples) + 1), self.lengths.get(table)
+        starts = places if lengths is None else lengths.starts(places)
+        content: memoryview = column.reshape(-1).view(np.uint8).data
+        return content, starts * (math.prod(column.shape[1:]) * column.itemsize)
 
 
 def batch_lengths(

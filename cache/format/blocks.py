@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from decant.cache.encodings import Column
 from decant.cache.format.batch import Batch
 from decant.cache.format.tables import Layout, columns, rows_per_block
-from decant.cache.io.block_layout import WRITTEN, expected_entry
+from decant.cache.io.block_checks import extend_checksums
+from decant.cache.io.block_layout import WRITTEN, ReadBytes, expected_entry
 from decant.cache.io.blockfile import BlockFile
-from decant.cache.io.checksum import crc32
 from decant.cache.lengths import Even, Lengths
 
 
@@ -77,7 +77,7 @@ class Blocks:
     def ranges_of(self, numbers: NDArray[np.integer]) -> NDArray[np.int64]:
         """(B, T, 2): the same of several blocks."""
         views, blocks = np.divmod(numbers.astype(np.int64), self.per_view)
-        bounds = self._bounds_of(blocks)
+        bounds = self.bounds_of(blocks)
         found = np.empty((len(blocks), len(self._checked_places), 2), np.int64)
         for place, (begin, lengths, row_bytes, view_bytes) in enumerate(self._checked_places):
             at = begin + views * view_bytes
@@ -85,7 +85,7 @@ class Blocks:
                 found[:, place, side] = at + lengths.starts(samples) * row_bytes
         return found
 
-    def _bounds_of(self, blocks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def bounds_of(self, blocks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """`bounds` of several blocks of one view: (B,) first samples and (B,) ends."""
         if self.one_each:
             first = blocks << self.shift
@@ -167,6 +167,10 @@ def _place(first: int, column: Column, lengths: Lengths) -> tuple[int, Lengths, 
     return first, lengths, row_bytes, lengths.total * row_bytes if column.per_view else 0
 
 
+def _bytes_in(content: memoryview) -> ReadBytes:
+    return lambda first, end: content[first:end]
+
+
 class StoredRows:
     """The rows in the file that `fd` has open, read and written; it neither opens nor closes the file."""
 
@@ -219,19 +223,25 @@ class StoredRows:
         """The entry that a block must have for the bytes that are in the file."""
         return expected_entry(self.blocks, self.file.read, view * self.blocks.per_view + block)
 
-    def entry_of(self, batch: Batch, place: int, block: int) -> int:
-        """The entry of a block whose samples are those of a batch from `place` on, in their order; tables that the
-        batch does not have are read from the file.
+    def entries_of(self, batch: Batch, first: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """The blocks of which all samples are in samples[first:end] of a batch, which go up by one, and their entries;
+        tables that the batch does not have are read from the file. Blocks without samples are left out.
         """
-        first, end = self.blocks.bounds(block)
-        crc = 0
-        for table in self.blocks.checked:
+        row, last = int(batch.samples[first]), int(batch.samples[end - 1])
+        begin, stop = self.blocks.of(np.array([row, last])).tolist()
+        blocks = np.arange(begin, stop + 1)
+        firsts, ends = self.blocks.bounds_of(blocks)
+        whole = (row <= firsts) & (firsts < ends) & (ends <= last + 1)
+        blocks, firsts, ends = blocks[whole], firsts[whole] - row + first, ends[whole] - row + first
+        crcs = [0] * len(blocks)
+        for number, table in enumerate(self.blocks.checked):
             if table in batch.columns:
-                rows = np.ascontiguousarray(batch.part(table, place, place + end - first))
-                crc = crc32(rows.data, crc)
-            else:
-                crc = crc32(self.read(table, batch.view, first, end), crc)
-        return WRITTEN + crc
+                content, starts = batch.bytes_of(table)
+                crcs = extend_checksums(crcs, _bytes_in(content), starts[firsts], starts[ends])
+            elif len(blocks):
+                ranges = self.blocks.ranges_of(batch.view * self.blocks.per_view + blocks)[:, number]
+                crcs = extend_checksums(crcs, self.file.read, ranges[:, 0], ranges[:, 1])
+        return blocks, np.array(crcs, np.uint64) + np.uint64(WRITTEN)
 
     def forget_damaged(
         self, entries: NDArray[np.uint64], trusted: NDArray[np.bool_] | None = None

@@ -10,7 +10,6 @@ when a file is gone on with or published, and are no part of what is published.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import secrets
 import sys
@@ -89,23 +88,13 @@ def row_crc32(blocks: Blocks, batch: Batch) -> NDArray[np.uint32]:
     """(B,): the CRC-32 of each sample's rows over all tables, in the order in which those of blocks run over them."""
     count = len(batch.samples)
     found = np.empty(count, np.uint32)
-    tables = [_bytes_of_samples(batch, table) for table in blocks.given]
+    tables = [(content, starts.tolist()) for content, starts in map(batch.bytes_of, blocks.given)]
     for place in range(count):
         crc = 0
-        for content, ends in tables:
-            crc = crc32(content[ends[place] : ends[place + 1]], crc)
+        for content, starts in tables:
+            crc = crc32(content[starts[place] : starts[place + 1]], crc)
         found[place] = crc
     return found
-
-
-def _bytes_of_samples(batch: Batch, table: str) -> tuple[memoryview, list[int]]:
-    """The bytes of a table, and (B + 1,) where those of each sample begin."""
-    column = np.ascontiguousarray(batch.columns[table])
-    places, lengths = np.arange(len(batch.samples) + 1), batch.lengths.get(table)
-    row_bytes = math.prod(column.shape[1:]) * column.itemsize
-    starts = places if lengths is None else lengths.starts(places)
-    content: memoryview = column.reshape(-1).view(np.uint8).data
-    return content, (starts * row_bytes).tolist()
 
 
 def marked_rows(stored: StoredRows, marks: NDArray[Any], wanted: NDArray[np.bool_]) -> Iterator[Batch]:

@@ -57,17 +57,34 @@ def expected_entries(layout: BlockLayout, read: ReadBytes, blocks: NDArray[np.in
         ranges = np.array([[*layout.ranges(block)] for block in blocks.tolist()], np.int64)
     crcs = [0] * len(blocks)
     for firsts, ends in ranges.transpose(1, 2, 0):
-        starts, stops = firsts.tolist(), ends.tolist()
-        for begin, after in _spans(firsts, ends):
-            at = starts[begin]
-            content = memoryview(read(at, stops[after - 1]))
-            for place in range(begin, after):
-                crcs[place] = crc32(content[starts[place] - at : stops[place] - at], crcs[place])
+        crcs = extend_checksums(crcs, read, firsts, ends)
     return np.array(crcs, np.uint64) + np.uint64(WRITTEN)
+
+
+def extend_checksums(
+    crcs: list[int], read: ReadBytes, firsts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> list[int]:
+    """(B,): the CRC-32 of what has each of `crcs`, and goes on with bytes firsts[i] to ends[i] − 1, both (B,). Ranges
+    that lie one after another are read together.
+
+    >>> read = lambda first, end: b"xb"[first:end]
+    >>> found = extend_checksums([0, crc32(b"a")], read, np.array([0, 1]), np.array([1, 2]))
+    >>> found == [crc32(b"x"), crc32(b"ab")]
+    True
+    """
+    found, starts, stops = list(crcs), firsts.tolist(), ends.tolist()
+    for begin, after in _spans(firsts, ends):
+        at = starts[begin]
+        content = memoryview(read(at, stops[after - 1]))
+        for place in range(begin, after):
+            found[place] = crc32(content[starts[place] - at : stops[place] - at], found[place])
+    return found
 
 
 def _spans(firsts: NDArray[np.int64], ends: NDArray[np.int64]) -> list[tuple[int, int]]:
     """Ranges (B,) as runs [begin, end) of those that lie one after another, of some 1 MiB each."""
+    if not len(firsts):
+        return []
     breaks = np.flatnonzero(firsts[1:] != ends[:-1]) + 1
     run = np.zeros(len(firsts), np.intp)
     run[breaks] = 1

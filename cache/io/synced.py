@@ -27,6 +27,8 @@ from decant.cache.io.partial import SYNCED, synced_of
 
 SYNC_BYTES = 64 << 20
 """What a process writes until it syncs: as much may have to be read back of what it wrote."""
+START_BYTES = 8 << 20
+"""What a process writes until the disk begins to take it."""
 
 _RECORD = np.dtype([("block", "<u8"), ("entry", "<u8")])
 
@@ -51,7 +53,7 @@ class SyncedBlocks:
         self._path = unfinished.with_name(f"{unfinished.name}.{secrets.token_hex(4)}{SYNCED}")
         self._fd, self._end, self._failed = -1, 0, False
         self._blocks: list[tuple[int, int]] = []
-        self._nbytes = 0
+        self._nbytes = self._started = 0
 
     def finished(self, block: int, entry: int, nbytes: int) -> None:
         """Takes note of a block of `nbytes` whose entry is written and that is not synced yet."""
@@ -62,12 +64,19 @@ class SyncedBlocks:
         """Whether so much was written that it is time to sync the file."""
         return self._nbytes >= SYNC_BYTES
 
+    def start_is_due(self) -> bool:
+        """Whether so much was written since this was last so that the disk may begin to take it."""
+        due = self._nbytes - self._started >= START_BYTES
+        if due:
+            self._started = self._nbytes
+        return due
+
     def append(self) -> None:
         """Records every block that is noted: the file was synced just now. Where the disk is full, nothing is recorded
         from then on, and more is read back.
         """
         records = np.array(self._blocks, _RECORD)
-        self._blocks, self._nbytes = [], 0
+        self._blocks, self._nbytes, self._started = [], 0, 0
         if self._failed or not len(records):
             return
         try:

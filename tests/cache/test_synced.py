@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decant.cache import LogitCacheWriter, StorageError, Store, leftovers, remove_leftover
+from decant.cache import LogitCacheWriter, StorageError, Store, leftovers, partial_rows, remove_leftover
 from decant.cache.io import synced
 from decant.cache.io.blockfile import BlockFile
 from decant.cache.io.partial import begun, synced_of
@@ -127,6 +127,21 @@ def test_every_process_has_a_log_of_its_own(path: Path, read_back: list[int]) ->
         assert write_missing(writer) == 32
         writer.publish()
     assert caches.leftovers(path.parent) == []
+
+
+def test_the_disk_begins_with_what_was_written_before_a_sync_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synced, "START_BYTES", 2 * 64_000)
+    monkeypatch.setattr(synced, "SYNC_BYTES", 5 * 64_000)
+    calls = list[str]()
+    monkeypatch.setattr(partial_rows, "start_writing_out", lambda fd: calls.append("start"))
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append("sync"))
+    with LogitCacheWriter(tmp_path / "c.h5", manifest(32 * 12, num_views=1)) as writer:
+        calls.clear()  # of the folder
+        for first in range(0, 32 * 12, 32):
+            write(writer, 0, np.arange(first, first + 32))
+    assert calls == ["start", "start", "sync"] * 2 + ["start"]
 
 
 def test_a_failed_sync_in_the_middle_drops_what_was_written(
