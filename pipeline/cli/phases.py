@@ -171,10 +171,6 @@ def student(
         raise click.UsageError(
             '--jobs: trains whole students side by side; leave out student.parallel = "batch" and batch_norm_ranks'
         )
-    if together and (jobs > 1 or launched() is not None):
-        raise click.UsageError(
-            "--together: is of one process, and ranks train students by themselves; leave one out"
-        )
     with ranks_beside(min(jobs, settings.seeds * (1 + settings.baseline))):
         _train_students(recipe, base, store, device, verify, check_views, together, log_to, as_json)
 

@@ -26,7 +26,7 @@ from decant.pipeline.phases.balance import (
     resolve_sampler,
     warn_of_imbalance,
 )
-from decant.pipeline.phases.divided import each_its_own
+from decant.pipeline.phases.divided import each_its_own, each_its_share
 from decant.pipeline.phases.initial_weights import load_initial_weights
 from decant.pipeline.phases.job import Measured, TrainingJob, load_result_on, train_network
 from decant.pipeline.phases.plan import Plan
@@ -74,10 +74,15 @@ def train_students(
         jobs = (job for seed in plan.seeds for job in jobs_for_seed(plan, cache, spec, data, seed))
         train = _Trainer(plan, device, teacher_logits_on_test(plan, cache), log_to or LogTo())
         if ranks is not None and by_seeds(plan.settings.student, _num_students(plan), ranks):
-            yield from each_its_own(ranks, jobs, train, train.find)
+            if together and len(plan.seeds) > ranks.size:
+                yield from each_its_share(ranks, list(jobs), _seed, train.together, train.find)
+            else:
+                yield from each_its_own(ranks, jobs, train, train.find)
         elif together and ranks is None:
             yield from train.together(list(jobs))
         else:
+            if together:
+                say_once("--together: students are trained one after the other: all ranks train each of them")
             group = stack.enter_context(training_group(ranks, device))
             for job in jobs:
                 yield train(job, group)
@@ -157,6 +162,10 @@ class _Trainer:
     def _compared_with(self, job: TrainingJob) -> Tensor | None:
         """Several teachers share a labels-only student, so its agreement with one of them is not recorded."""
         return self.teacher_logits if job.kind == "distilled" else None
+
+
+def _seed(job: TrainingJob) -> int:
+    return job.settings.seed
 
 
 def _num_students(plan: Plan) -> int:

@@ -2,8 +2,9 @@
 tests.helpers.killing_students FOLDER KILLS SEED`.
 
 Students are trained by seeds, or each by all ranks, in turn. Each start has two or three ranks, or is a process alone,
-whatever the start before had. Students that are finished, after whatever kills, must have the weights of one process's:
-by seeds bit for bit, by all ranks up to rounding.
+and has the seeds of a process in one loop or one after the other, whatever the start before had. Students that are
+finished, after whatever kills, must have the weights of one process's: by seeds bit for bit, by all ranks up to
+rounding.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from decant.pipeline.runs.saved_network import WEIGHTS
 
 SETTINGS = ("teacher.network.width=4", "teacher.epochs=1", "student.network=mlp", "student.batch_size=205")
 KINDS = {
-    "seeds": ('student.parallel="seeds"', "student.seeds=3", "student.epochs=6", "student.baseline=false"),
+    "seeds": ('student.parallel="seeds"', "student.seeds=4", "student.epochs=6", "student.baseline=false"),
     "batch": ('student.parallel="batch"', "student.seeds=1", "student.epochs=6", "student.lr=0.002"),
 }
 TOLERANCE = {"seeds": 0.0, "batch": 1e-5}
@@ -74,6 +75,8 @@ def main(folder: Path, kills: int, seed: int) -> None:
     while met < kills or finished < len(KINDS):
         kind, runs = list(KINDS)[finished % len(KINDS)], f"runs-{finished}"
         given = words("student", folder, runs, *KINDS[kind], f"cache.from={cache}")
+        if kind == "seeds" and chance.random() < 0.5:
+            given.append("--together")
         if chance.random() < 0.2:  # a process alone ends what ranks have begun
             done = ended({start(given, {}, out)}, PATIENCE) != {}
         else:

@@ -30,7 +30,7 @@ from decant.pipeline.tracking.log_to import LogTo
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import METRICS, read_epochs
 from decant.pipeline.training.learner import Learner
-from tests.helpers.commands import decant, decant_at_once, refused, succeed
+from tests.helpers.commands import decant, decant_at_once, succeed
 from tests.helpers.processes import wait_until
 from tests.helpers.small import CPU, VIEWS, build_cache, plan
 
@@ -175,8 +175,3 @@ def test_a_command_that_is_killed_goes_on_to_the_very_weights(tmp_path: Path, op
     )
     assert ours.keys() == theirs.keys() == {"seed-0", "seed-1", "seed-2"}
     assert all(torch.equal(ours[seed][name], theirs[seed][name]) for seed in ours for name in ours[seed])
-
-
-def test_one_loop_is_of_one_process(tmp_path: Path) -> None:
-    given = ["student", "--together", "--jobs", "2"]
-    assert "--together: is of one process" in refused(decant(*given, cwd=tmp_path), code=2)
