@@ -105,6 +105,7 @@ def _on_cpu(conditions: Conditions) -> Iterator[Measurement]:
         what = f"{_SEEDS} students, {network} on digits, {epochs} epochs, `decant student"
         one, ten = _students(1, *given), partial(_students, _SEEDS, *given)
         for option, against, other, target in (
+            (("--jobs", "2", "--together"), "one student", one, 5.2),
             (("--jobs", "2"), "one student", one, 5.2),
             (("--together",), "one after the other", ten(), None),
         ):

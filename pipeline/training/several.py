@@ -9,7 +9,7 @@ another, so batch normalisation, and any loss, is as ever.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,24 +41,31 @@ class Branches:
     """
 
     def __init__(self, count: int, device: torch.device) -> None:
-        self.count, self._on_gpu = count, device.type == "cuda"
-        self._streams = list[torch.cuda.Stream]()
+        self.count, self._device = count, device
 
     def __call__(self, call: Callable[[int], Found]) -> list[Found]:
         """`call(0)`, …, `call(count − 1)`: while a CUDA graph is recorded each is a branch of it, and otherwise they
         are made one after the other.
         """
-        if not (self._on_gpu and torch.cuda.is_current_stream_capturing()):
+        if self._device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
             return [call(place) for place in range(self.count)]
-        self._streams = self._streams or [torch.cuda.Stream() for _ in range(self.count)]
+        streams = [_stream(self._device, place) for place in range(self.count)]
         trunk, found = torch.cuda.current_stream(), list[Found]()
-        for place, stream in enumerate(self._streams):
+        for place, stream in enumerate(streams):
             stream.wait_stream(trunk)
             with torch.cuda.stream(stream):
                 found.append(call(place))
-        for stream in self._streams:
+        for stream in streams:
             trunk.wait_stream(stream)
         return found
+
+
+@cache
+def _stream(device: torch.device, place: int) -> torch.cuda.Stream:
+    """The stream of a branch, one for all recordings: PyTorch has few, and hands out the same ones again, also one on
+    which a thread makes views meanwhile, whose work would be recorded.
+    """
+    return torch.cuda.Stream(device)
 
 
 class SeveralNetworks(nn.Module):
