@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 RECIPE ?= digits
 ARGS   ?=
+JOBS   ?= 1
 
 READY  := $(VENV)/.ready
 EXTRAS := $(VENV)/.integrations
@@ -29,7 +30,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY) ## the main job on the embedded digits: teacher, cache, students, table
-	@$(MAKE) --no-print-directory report RECIPE=digits
+	@$(MAKE) --no-print-directory report RECIPE=digits JOBS=2
 
 test: $(READY) ## the whole suite
 	$(VENV)/bin/python -m pytest
@@ -86,8 +87,8 @@ teacher: $(READY) ## train the teacher
 cache-logits: teacher ## run the teacher once and store its logits
 	$(DECANT) cache-logits $(RUN)
 
-student: cache-logits ## train students from the cache, and on labels alone
-	$(DECANT) student $(RUN)
+student: cache-logits ## train students from the cache, and on labels alone; JOBS=2 trains two side by side
+	$(DECANT) student $(RUN) --jobs $(JOBS)
 
 evaluate: $(READY) ## measure every finished network again
 	$(DECANT) evaluate $(RUN)

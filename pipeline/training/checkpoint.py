@@ -1,7 +1,7 @@
 """The checkpoint that training writes after every epoch, and within long ones, and resumes from.
 
 The line of metrics.jsonl is written first, the checkpoint last: a line whose checkpoint was not written is dropped on
-resuming.
+resuming. Of short epochs two checkpoints a second are written, and the newest where training ends, unless it is killed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import math
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +28,10 @@ from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.partial_epoch import PartialEpoch, require_part
 
 CHECKPOINT = "checkpoint.pt"
+_SECONDS = 0.5  # between two checkpoints, which cost a tenth of training where epochs take less
+
+Write = Callable[[Path, memoryview], None]
+"""Writes a file of so much content."""
 
 
 class Resumed(NamedTuple):
@@ -35,6 +41,44 @@ class Resumed(NamedTuple):
     """Epochs that are done."""
     within: dict[str, Any] | None
     """What `PartialEpoch.state` returned of the next one; None where that begins anew."""
+
+
+class SparingWriter:
+    """Writes a file at most every so many seconds; what is newer waits until the next call, or until `flush`.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path, write = Path(folder.name, "file"), SparingWriter()
+    >>> for content in (b"first", b"second", b"third"):
+    ...     write(path, memoryview(content))
+    >>> path.read_bytes()
+    b'first'
+    >>> write.flush()
+    >>> path.read_bytes()
+    b'third'
+    >>> folder.cleanup()
+    """
+
+    def __init__(self, seconds: float = _SECONDS) -> None:
+        self._seconds, self._next = seconds, -math.inf
+        self._waiting: tuple[Path, memoryview] | None = None
+
+    def __call__(self, path: Path, content: memoryview) -> None:
+        """Writes the file, or keeps its content in memory if it is too early."""
+        self._waiting = (path, content)
+        if time.monotonic() >= self._next:
+            self.flush()
+
+    def at_once(self, path: Path, content: memoryview) -> None:
+        """Writes the file whenever it was written last."""
+        self._waiting = (path, content)
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes what is waiting, if anything is."""
+        if self._waiting is not None:
+            write_atomically(*self._waiting)
+            self._waiting, self._next = None, time.monotonic() + self._seconds
 
 
 def resume(
@@ -102,10 +146,11 @@ def save_epoch(
     scaler: torch.amp.GradScaler | None = None,
     average: Average | None = None,
     choice: Choice | None = None,
+    write: Write = write_atomically,
 ) -> None:
     """Writes the metrics of an epoch, then the checkpoint after it; `epoch` counts from 1."""
     append_epoch(folder, metrics)
-    save_checkpoint(folder, network, optimizer, epoch, scaler, average, choice)
+    save_checkpoint(folder, network, optimizer, epoch, scaler, average, choice, write=write)
 
 
 def save_checkpoint(
@@ -117,8 +162,9 @@ def save_checkpoint(
     average: Average | None = None,
     choice: Choice | None = None,
     within: PartialEpoch | None = None,
+    write: Write = write_atomically,
 ) -> None:
-    """Writes the checkpoint after `epoch` epochs and the part of the next one that is done."""
+    """Writes the checkpoint after `epoch` epochs and the part of the next one that is done, by `write`."""
     content = io.BytesIO()  # torch.save to a file would report a full disk with an error of its own
     saved: dict[str, Any] = {
         "network": network.state_dict(),
@@ -135,7 +181,7 @@ def save_checkpoint(
         saved["within"] = within.state()
     torch.save(saved, content)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / CHECKPOINT, content.getbuffer())
+    write(folder / CHECKPOINT, content.getbuffer())
 
 
 def _require_fits(network: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

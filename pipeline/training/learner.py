@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
 
 from decant.pipeline.config.settings import Training
 from decant.pipeline.training.averaging import Average
-from decant.pipeline.training.checkpoint import Resumed, resume, save_checkpoint, save_epoch
+from decant.pipeline.training.checkpoint import Resumed, SparingWriter, resume, save_checkpoint, save_epoch
 from decant.pipeline.training.choosing import Choice
 from decant.pipeline.training.device import make_scaler
 from decant.pipeline.training.divergence import require_finite, section_of
@@ -25,7 +27,8 @@ from decant.pipeline.training.partial_epoch import PartialEpoch
 
 class Learner:
     """A network that is trained as `settings` say, from the checkpoint in `folder` where there is one. What makes its
-    steps is elsewhere: in `loop` for one network, in `several` for many.
+    steps is elsewhere: in `loop` for one network, in `several` for many. That is done within it as a context: where it
+    is left, by an error too, the checkpoint of the last epoch that was ended is there.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Learner:
         self.network, self.settings, self.folder, self.group = network, settings, folder, group
         self._evaluate_on, self._measured_on = evaluate_on, measured_on
         self._check_unchanged, self._log = check_unchanged, log
+        self._write = SparingWriter()
         network.to(device)
         if settings.channels_last:
             network.to(memory_format=torch.channels_last)
@@ -75,6 +79,15 @@ class Learner:
         self.done, self.within = found
         return found
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError) if error is not None else contextlib.nullcontext():
+            self._write.flush()
+
     @property
     def is_over(self) -> bool:
         """Whether no epoch is left to be trained."""
@@ -94,6 +107,7 @@ class Learner:
             self.average,
             self._choice,
             part,
+            self._write.at_once,
         )
 
     def end_epoch(self, part: PartialEpoch, more: Mapping[str, Any] | None = None) -> None:
@@ -122,6 +136,7 @@ class Learner:
                 self.scaler,
                 self.average,
                 self._choice,
+                self._write,
             )
             self._log(metrics)
         self.done, self.within = epoch, None

@@ -103,7 +103,7 @@ def train(
     if first_epoch < settings.epochs and isinstance(keys, ShuffledKeys):
         require_batches(network, data, settings, device)
     batches = batches_of(data, keys, lazy, device)
-    with progress(description, settings.epochs * len(keys), silent=not group.is_first) as advance:
+    with learner, progress(description, settings.epochs * len(keys), silent=not group.is_first) as advance:
         advance(first_epoch * len(keys) + (0 if within is None else within["batches"]))
         while not learner.is_over:
             epoch = learner.done

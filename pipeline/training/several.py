@@ -8,6 +8,7 @@ another, so batch normalisation, and any loss, is as ever.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -234,7 +235,10 @@ def train_together(
     record = recorder is not None or (steps_alike and device.type == "cuda" and settings.cuda_graphs)
     loop: _Loop | None = None
     batches = len(ShuffledKeys(len(data), settings.batch_size, settings.seed, views))
-    with progress(description, settings.epochs * batches * len(learners)) as advance:
+    with contextlib.ExitStack() as stack:
+        for learner in learners:
+            stack.enter_context(learner)
+        advance = stack.enter_context(progress(description, settings.epochs * batches * len(learners)))
         advance(sum(learner.done * batches + _begun(learner) for learner in learners))
         while left := [one for one in learners if not one.is_over and one not in diverged]:
             place = min((one.done, _begun(one)) for one in left)

@@ -359,16 +359,16 @@ def _wait(child: int) -> tuple[int, Any]:
 
 
 def _stop_after_an_epoch(notes: Path) -> None:
-    from decant.pipeline.training import loop
+    from decant.pipeline.training import learner
 
-    save = loop.save_epoch
+    save = learner.save_epoch
 
     def save_and_end(*args: Any, **named: Any) -> None:
         save(*args, **named)
         notes.write_text("\n".join(sys.modules))
         os._exit(0)
 
-    loop.save_epoch = save_and_end  # type: ignore[attr-defined]
+    learner.save_epoch = save_and_end  # type: ignore[attr-defined]
 
 
 def _is_ours(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from decant.cache.io.files import write_atomically
 from decant.pipeline.config.settings import Training
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.networks.build import build_network
@@ -23,10 +25,10 @@ from decant.pipeline.objectives import cross_entropy
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
-from decant.pipeline.training import checkpoint
+from decant.pipeline.training import checkpoint, learner
 from decant.pipeline.training.balance import drawing_shares
 from decant.pipeline.training.checkpoint import CHECKPOINT
-from decant.pipeline.training.epoch_log import METRICS, trained_seconds
+from decant.pipeline.training.epoch_log import METRICS, read_epochs, trained_seconds
 from decant.pipeline.training.loop import RunningLoss, train
 from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.training.optimizer import make_optimizer
@@ -269,6 +271,32 @@ def test_the_line_of_an_epoch_is_written_before_its_checkpoint(
     with pytest.raises(OSError, match="no space left"):
         checkpoint.save_epoch(tmp_path, network, optimizer, 1, {"epoch": 1})
     assert not (tmp_path / CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_of_short_epochs_the_first_and_the_last_checkpoint_are_written(
+    splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """A run that is killed goes on from an earlier epoch, whose later lines are dropped, and ends as ever."""
+    written = list[int]()
+
+    def write(path: Path, content: memoryview) -> None:
+        written.append(torch.load(io.BytesIO(content), weights_only=True)["epoch"])
+        write_atomically(path, content)
+
+    whole = run(splits, tmp_path / "whole", network="linear")
+    monkeypatch.setattr(checkpoint, "write_atomically", write)
+    monkeypatch.setattr(learner, "SparingWriter", lambda: checkpoint.SparingWriter(1e6))
+    with monkeypatch.context() as killing:
+        if killed:
+            killing.setattr(learner.Learner, "__exit__", lambda *_: None)
+        with pytest.raises(Stopped):
+            run(splits, tmp_path / "stopped", stop_after=2, network="linear")
+    assert written == ([1] if killed else [1, 2])
+    assert len(read_epochs(tmp_path / "stopped")) == 2
+    assert same(whole, run(splits, tmp_path / "stopped", network="linear"))
+    assert written[-1] == 3
+    assert [line["epoch"] for line in read_epochs(tmp_path / "stopped")] == [1, 2, 3]
 
 
 def test_what_is_random_in_an_epoch_is_drawn_anew_in_each_and_by_the_seed(
