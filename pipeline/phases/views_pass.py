@@ -25,6 +25,9 @@ from decant.pipeline.training.steadiness import doubt_of_outputs
 from decant.pipeline.training.teacher_rows import units_of, written_rows
 from decant.pipeline.views import ViewedData
 
+_PROBES = 32
+"""Samples whose answers are looked at twice: enough for a mean, and no time of the pass."""
+
 
 class ViewsPass:
     """See `passes.TeacherPass`."""
@@ -75,8 +78,8 @@ class ViewsPass:
 
 
 def _say_doubt(network: nn.Module, viewed: ViewedData, settings: CacheSettings, device: torch.device) -> None:
-    """Says where the teacher's answers to the first batch are others each time, or in another batch."""
-    first = np.arange(min(settings.batch_size, len(viewed)))
+    """Says where the teacher's answers to the first samples are others each time, or in another batch."""
+    first = np.arange(min(settings.batch_size, len(viewed), _PROBES))
     inputs, _ = viewed.batch(np.stack([first, np.zeros_like(first)], axis=1))
     network.to(device).to(memory_format=torch.channels_last)
     doubt = doubt_of_outputs(lambda some: forward(network, some, device, settings.precision), inputs)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from decant.pipeline.training.steadiness import doubt_of_outputs
 
 torch.manual_seed(0)
-INPUTS, LAYER, NORM = torch.randn(64, 8), nn.Linear(8, 5), nn.BatchNorm1d(8)
+INPUTS, LAYER, NORM = torch.randn(32, 8), nn.Linear(8, 5), nn.BatchNorm1d(8)
 NORM(INPUTS)
 EACH_TIME, BATCH = (
     "its outputs for the same batch are others each time",
