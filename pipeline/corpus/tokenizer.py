@@ -9,7 +9,7 @@ from typing import Any
 
 from decant.cache.io.opening import require_file
 from decant.pipeline.errors import DataError
-from decant.pipeline.support.hub import hub_options
+from decant.pipeline.support.hub import find_model
 from decant.pipeline.support.plugins import optional
 
 
@@ -20,12 +20,10 @@ def load_tokenizer(name: str, subject: str = "tokenizer") -> Any:
     """
     transformers = optional("transformers", "text", DataError)
     given = Path(name)
-    options: dict[str, Any]
-    folder, options = (
-        (str(given.parent), {"gguf_file": given.name}) if given.suffix == ".gguf" else (name, {})
-    )
     try:
-        options |= hub_options(name, DataError)
+        folder, options = find_model(name, DataError), {}
+        if given.suffix == ".gguf":
+            folder, options = str(given.parent), {"gguf_file": given.name}
         for path in sorted(given.iterdir()) if given.is_dir() else ():
             if not path.is_dir():
                 require_file(path)  # the library would wait for a pipe

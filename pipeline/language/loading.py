@@ -12,7 +12,7 @@ from decant.cache.io.opening import require_file
 from decant.pipeline.corpus import load_tokenizer
 from decant.pipeline.errors import ModelError, WeightsError
 from decant.pipeline.networks.library_config import quiet
-from decant.pipeline.support.hub import hub_options
+from decant.pipeline.support.hub import find_model
 from decant.pipeline.support.plugins import in_words, optional
 
 _GGUF = ".gguf"
@@ -46,12 +46,12 @@ def load_causal_network(name: str, dtype: str = "auto") -> nn.Module:
         if not file.is_dir():
             require_file(file)  # the library would wait for a pipe
     options: dict[str, Any] = {_dtype_name(transformers): dtype, "use_safetensors": True}
-    folder = name
     if path.suffix == _GGUF:
         _require_gguf(name)
-        folder, options = str(path.parent), {"gguf_file": path.name}
     try:
-        options |= hub_options(name, WeightsError)
+        folder = find_model(name, WeightsError)
+        if path.suffix == _GGUF:
+            folder, options = str(path.parent), {"gguf_file": path.name}
         with quiet(transformers):
             network, info = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, trust_remote_code=False, output_loading_info=True, **options

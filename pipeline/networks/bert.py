@@ -22,7 +22,7 @@ from decant.pipeline.networks.library_config import (
     require_not_deep,
     without_code,
 )
-from decant.pipeline.support.hub import hub_options
+from decant.pipeline.support.hub import find_model
 from decant.pipeline.support.plugins import optional
 
 
@@ -96,9 +96,9 @@ def class_names(name: str) -> list[str]:
 
 def _configuration(name: str) -> Any:
     transformers = optional("transformers", "text", ModelError)
-    options = hub_options(name, ModelError)
+    folder = find_model(name, ModelError)
     try:
-        return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"its configuration cannot be read: {one_line(error)}") from error
 
@@ -120,13 +120,12 @@ def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> tuple[nn.M
     try:
         with quiet(transformers):
             body, info = kind.from_pretrained(
-                name,
+                find_model(name, WeightsError),
                 config=made,
                 use_safetensors=True,
                 trust_remote_code=False,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
-                **hub_options(name, WeightsError),
             )
     except (OSError, ValueError, KeyError) as error:
         raise WeightsError(f"cannot fetch its weights: {one_line(error)}") from error

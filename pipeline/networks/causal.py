@@ -20,7 +20,7 @@ from decant.pipeline.config.settings import Network
 from decant.pipeline.errors import ModelError, nearest
 from decant.pipeline.networks.library_config import UNTOLD, build, one_line, require_not_deep, without_code
 from decant.pipeline.networks.spec import CAUSAL, NetworkSpec
-from decant.pipeline.support.hub import hub_options
+from decant.pipeline.support.hub import find_model
 from decant.pipeline.support.plugins import in_words, optional
 
 ELSEWHERE = "transformers:"
@@ -77,7 +77,7 @@ def config_of(kept: Mapping[str, Any]) -> Any:
 def configuration(name: str) -> Any:
     """The configuration of a model in a folder, a .gguf file or on the hub. Raises ModelError."""
     transformers = optional("transformers", "text", ModelError)
-    path, options = Path(name), hub_options(name, ModelError)
+    path, name, options = Path(name), find_model(name, ModelError), {}
     if path.suffix == ".gguf":
         name, options = str(path.parent), {"gguf_file": path.name}
     try:

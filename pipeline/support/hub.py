@@ -11,41 +11,41 @@ import functools
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from decant.pipeline.errors import PipelineError
 
 _NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 _SECONDS = 5.0
-_FETCHED = ("config.json", "tokenizer_config.json", "tokenizer.json")
+_FILES = ("config.json", "tokenizer_config.json", "tokenizer.json")
 
 
-def hub_options(name: str, error: type[PipelineError]) -> dict[str, Any]:
-    """What `from_pretrained` gets beside the name of a model or of a tokenizer: where the hub cannot be reached, that
-    it takes what was fetched before.
+def find_model(name: str, error: type[PipelineError]) -> str:
+    """What `from_pretrained` is given for the name of a model or of a tokenizer: the name itself, or, where the hub
+    cannot be reached, the folder of what was fetched of it before.
 
     Raises `error` where there is no such folder or file here, and the name can be of nothing else, or the hub cannot be
     asked; the message names both readings.
 
-    >>> hub_options("/no/folder", PipelineError)
+    >>> find_model("/no/folder", PipelineError)
     Traceback (most recent call last):
         ...
     decant.pipeline.errors.PipelineError: there is no such file or folder
     """
     if Path(name).exists():
-        return {}
+        return name
     meant = _meant(name)
     if _is_path(name):
         raise error(f"there is no such file or folder{meant}")
     reason = _unreachable()
     if reason is None:
-        return {}
-    if not _was_fetched(name):
+        return name
+    fetched = _fetched(name)
+    if fetched is None:
         raise error(
             f"there is no such folder here{meant}, and if it is a model of the hub: that cannot be reached ({reason}), "
             "and nothing of that name was fetched before"
         )
-    return {"local_files_only": True}
+    return fetched
 
 
 def _is_path(name: str) -> bool:
@@ -79,8 +79,9 @@ def _unreachable() -> str | None:
     return None
 
 
-def _was_fetched(name: str) -> bool:
-    """Whether something of a model was fetched before."""
+def _fetched(name: str) -> str | None:
+    """The folder of what was fetched of a model before; None where nothing was."""
     from huggingface_hub import try_to_load_from_cache
 
-    return any(isinstance(try_to_load_from_cache(name, file), str) for file in _FETCHED)
+    found = (try_to_load_from_cache(name, file) for file in _FILES)
+    return next((str(Path(path).parent) for path in found if isinstance(path, str)), None)
