@@ -42,7 +42,7 @@ def words(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read(folder: Path, split: Any = "train", **settings: Any) -> TextData:
     found = load_data(
-        DataSettings(name="text", root=str(folder), tokenizer="any", **settings), ViewsSettings(), split
+        DataSettings(name="text", root=str(folder), tokenizer=str(folder), **settings), ViewsSettings(), split
     )
     assert isinstance(found, TextData)
     return found
@@ -202,7 +202,12 @@ def test_without_the_extra_the_command_that_installs_it_is_named(
 @pytest.mark.usefixtures("words")
 def test_texts_are_not_augmented(tmp_path: Path) -> None:
     write(write(tmp_path, "train", *ROWS), "test", *ROWS)
-    settings = [f"data.root={tmp_path}", 'views.augment=[{op="flip"}]', "views.count=2"]
+    settings = [
+        f"data.root={tmp_path}",
+        f"data.tokenizer={tmp_path}",
+        'views.augment=[{op="flip"}]',
+        "views.count=2",
+    ]
     with pytest.raises(DataError, match=r"views\.augment: flip: works on images, and text is texts"):
         Splits.load(load_recipe("text", settings).settings)
 
