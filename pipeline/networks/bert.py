@@ -96,9 +96,8 @@ def class_names(name: str) -> list[str]:
 
 def _configuration(name: str) -> Any:
     transformers = optional("transformers", "text", ModelError)
-    folder = find_model(name, ModelError)
     try:
-        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        return transformers.AutoConfig.from_pretrained(find_model(name, OSError), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"its configuration cannot be read: {one_line(error)}") from error
 
@@ -120,7 +119,7 @@ def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> tuple[nn.M
     try:
         with quiet(transformers):
             body, info = kind.from_pretrained(
-                find_model(name, WeightsError),
+                find_model(name, OSError),
                 config=made,
                 use_safetensors=True,
                 trust_remote_code=False,

@@ -12,24 +12,22 @@ import os
 import re
 from pathlib import Path
 
-from decant.pipeline.errors import PipelineError
-
 _NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 _SECONDS = 5.0
 _FILES = ("config.json", "tokenizer_config.json", "tokenizer.json")
 
 
-def find_model(name: str, error: type[PipelineError]) -> str:
+def find_model(name: str, error: type[Exception]) -> str:
     """What `from_pretrained` is given for the name of a model or of a tokenizer: the name itself, or, where the hub
     cannot be reached, the folder of what was fetched of it before.
 
     Raises `error` where there is no such folder or file here, and the name can be of nothing else, or the hub cannot be
     asked; the message names both readings.
 
-    >>> find_model("/no/folder", PipelineError)
+    >>> find_model("/no/folder", OSError)
     Traceback (most recent call last):
         ...
-    decant.pipeline.errors.PipelineError: there is no such file or folder
+    OSError: there is no such file or folder
     """
     if Path(name).exists():
         return name
