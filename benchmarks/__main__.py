@@ -18,6 +18,8 @@ from benchmarks import (
     gpu,
     image_files,
     instructions,
+    language_phase_one,
+    language_students,
     loading,
     machine,
     memory,
@@ -66,6 +68,9 @@ ROWS: dict[int, Callable[[Conditions], Iterator[Measurement]]] = {
     25: writing.measure,
     26: verifying.whole_file,
     27: seeds.measure,
+    28: language_phase_one.measure,
+    29: language_students.against_labels,
+    30: language_students.against_live,
     31: image_files.measure,
 }
 

@@ -15,6 +15,7 @@ class Unit(Enum):
     RATE = "× its rate"
     TIME = "× its time"
     SHARE = "of that"
+    PART = "of its time"
     MILLISECONDS = "ms"
     SECONDS = "s"
     MEGABYTES = "MB"

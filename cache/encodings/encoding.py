@@ -178,7 +178,10 @@ def require_finite(
     ...
     decant.cache.errors.ValueRefusedError: sample 7, view 0: logit nan is not finite...
     """
-    bad = ~(np.abs(logits) <= np.finfo("f4").max)
+    most = np.finfo("f4").max
+    if not logits.size or (-most <= logits.min() and logits.max() <= most):  # both are NaN where one is
+        return
+    bad = ~(np.abs(logits) <= most)
     if bad.any():
         row, output = np.argwhere(bad)[0]
         value = logits[row, output]

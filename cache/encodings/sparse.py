@@ -20,7 +20,7 @@ from decant.cache.encodings.temperatures import Bounds, interpolated, log_tail_b
 from decant.cache.errors import FormatError, MismatchError, ValueRefusedError, shorten
 
 _MOST_TEMPERATURES = 16
-_CHUNK = 1 << 22  # logits that are encoded at once, in some arrays of float64
+_CHUNK = 1 << 18  # logits that are encoded at once: arrays of float64 that stay in a processor's cache
 _ROUNDING = 2e-3  # of a mass, from log-probabilities in float16
 
 
@@ -186,24 +186,28 @@ class Sparse(Encoding):
         require_finite(logits, samples, view, positions)
         uniform = uniforms(self.seed, view, samples, positions)
         rows = max(1, _CHUNK // logits.shape[1])
+        room = np.empty((1 + len(self.temperatures), min(rows, len(logits)), logits.shape[1]))
         parts = [
-            self._encode(logits[first : first + rows], uniform[first : first + rows])
+            self._encode(logits[first : first + rows], uniform[first : first + rows], room)
             for first in range(0, max(1, len(logits)), rows)
         ]
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _encode(self, logits: NDArray[np.floating], uniform: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    def _encode(
+        self, logits: NDArray[np.floating], uniform: NDArray[np.float64], room: NDArray[np.float64]
+    ) -> dict[str, NDArray[Any]]:
+        """`room` (1 + m, B or more, C) is written over: the pages of a new array take as long as the sums."""
         ids = largest_places(logits, self.kept)
-        values = logits.astype("f8")
+        values, *exps = room[:, : len(logits)]
+        values[...] = logits
         largest = np.take_along_axis(values, ids, axis=1)
         order = np.argsort(-largest, axis=1, kind="stable")
         ids, largest = np.take_along_axis(ids, order, axis=1), np.take_along_axis(largest, order, axis=1)
         values -= largest[:, :1]
-        exps = [
-            np.exp(values / temperature if temperature != 1 else values) for temperature in self.temperatures
-        ]
+        for temperature, exp in zip(self.temperatures, exps, strict=True):
+            np.exp(values if temperature == 1 else np.divide(values, temperature, out=exp), out=exp)
         sums = [exp.sum(axis=1) for exp in exps]
         whole = np.log(sums[self.temperatures.index(1.0)]) + largest[:, 0]
         drawn, log_tau = {}, []

@@ -19,6 +19,7 @@ from decant.pipeline.language.building import Window, windows_of
 from decant.pipeline.language.head import CausalModel
 from decant.pipeline.language.memory import SETTING
 from decant.pipeline.language.shift import ShiftGuard
+from decant.pipeline.objectives.fused.chunks import rows_of_block
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import BackgroundWriter, prefetch
 from decant.pipeline.training.encoding import RowsOnHost, encode_views, encodes_on
@@ -127,7 +128,7 @@ class TeacherPass:
         of_views: list[Rows] = [partial(dict[str, NDArray[Any]], rows) for rows in made]
         if isinstance(encoding, Sparse):
             return of_views, torch.from_numpy(made[0]["stats"][:, 0]).to(logits.device)
-        return of_views, logits.logsumexp(1)
+        return of_views, _log_sum_exp(logits)
 
     def _look(self, logits: Tensor, next_ids: Tensor, current_ids: Tensor) -> None:
         """Counts whether rows are about the next token, until enough were seen."""
@@ -141,6 +142,13 @@ class TeacherPass:
         if doubt is not None and not self._said:
             self._said = True
             warnings.warn(f"{type(self._model.network).__name__}: {doubt}", CacheWarning, stacklevel=5)
+
+
+def _log_sum_exp(logits: Tensor) -> Tensor:
+    """(q,) of logits (q, C), of which a processor looks at some together: what is made of all of them it would write to
+    new pages.
+    """
+    return torch.cat([block.logsumexp(1) for block in logits.split(rows_of_block(logits))])
 
 
 def _write(
