@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -122,36 +123,39 @@ class _SeveralKeys(EpochKeys):
         return self._each[0].size_of(batch)
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What all networks have in common."""
+
+    data: BatchedData
+    criterion: Criterion
+    views: EpochViews
+    shares: NDArray[np.float64] | None
+    device: torch.device
+    lazy: bool
+    record: bool
+    recorder: Recorder[tuple[Terms, Gradients]] | None
+
+    def keys(self, settings: Training) -> ShuffledKeys:
+        """The batches of a network alone."""
+        return ShuffledKeys(len(self.data), settings.batch_size, settings.seed, self.views, self.shares)
+
+
 class _Loop:
     """The steps of networks that are at the same place of their trainings."""
 
-    def __init__(
-        self,
-        learners: Sequence[Learner],
-        data: BatchedData,
-        criterion: Criterion,
-        views: EpochViews,
-        shares: NDArray[np.float64] | None,
-        device: torch.device,
-        lazy: bool,
-        record: bool,
-        recorder: Recorder[tuple[Terms, Gradients]] | None,
-        advance: Callable[[int], None],
-    ) -> None:
-        self.learners, self._device, self._advance = learners, device, advance
+    def __init__(self, learners: Sequence[Learner], given: _Given, advance: Callable[[int], None]) -> None:
+        self.learners, self._device, self._advance = learners, given.device, advance
         self._settings: Training = learners[0].settings
-        network = SeveralNetworks([learner.network for learner in learners], device)
-        self._optimizer = make_optimizer(network, self._settings, device)
+        network = SeveralNetworks([learner.network for learner in learners], given.device)
+        self._optimizer = make_optimizer(network, self._settings, given.device)
         frozen = [module for learner in learners for module in learner.frozen]
         stepper = _SeveralSteps(network, self._optimizer, self._settings, None, frozen)
         stepper.after_step = self._average
-        loss = partial(_each_loss, criterion, network.branches)
-        self._step = Step(network, loss, stepper, self._settings, record, recorder)
-        settings = [learner.settings for learner in learners]
-        self._keys = _SeveralKeys(
-            [ShuffledKeys(len(data), each.batch_size, each.seed, views, shares) for each in settings]
-        )
-        self._batches = batches_of(data, self._keys, lazy, device)
+        loss = partial(_each_loss, given.criterion, network.branches)
+        self._step = Step(network, loss, stepper, self._settings, given.record, given.recorder)
+        self._keys = _SeveralKeys([given.keys(learner.settings) for learner in learners])
+        self._batches = batches_of(given.data, self._keys, given.lazy, given.device)
 
     def end_epoch(self) -> dict[Learner, DivergedError]:
         """Trains the rest of the epoch; returns the networks whose training ends with it, as they have diverged."""
@@ -227,14 +231,14 @@ def train_together(
     Returns those that have diverged, which end there while the others go on; call `finish` of the others.
     """
     settings = learners[0].settings
-    diverged = dict[Learner, DivergedError]()
+    record = recorder is not None or (steps_alike and device.type == "cuda" and settings.cuda_graphs)
+    given = _Given(data, criterion, views, shares, device, lazy, record, recorder)
     for learner in learners:
         learner.resume()
     if not all(learner.is_over for learner in learners):
         require_batches(learners[0].network, data, settings, device)
-    record = recorder is not None or (steps_alike and device.type == "cuda" and settings.cuda_graphs)
+    diverged, batches = dict[Learner, DivergedError](), len(given.keys(settings))
     loop: _Loop | None = None
-    batches = len(ShuffledKeys(len(data), settings.batch_size, settings.seed, views))
     with contextlib.ExitStack() as stack:
         for learner in learners:
             stack.enter_context(learner)
@@ -244,7 +248,7 @@ def train_together(
             place = min((one.done, _begun(one)) for one in left)
             now = [one for one in left if (one.done, _begun(one)) == place]
             if loop is None or loop.learners != now:
-                loop = _Loop(now, data, criterion, views, shares, device, lazy, record, recorder, advance)
+                loop = _Loop(now, given, advance)
             diverged |= loop.end_epoch()
     return diverged
 
