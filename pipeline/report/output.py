@@ -123,10 +123,11 @@ def _sections(subject: Subject) -> list[Section]:
     from decant.pipeline.report.sections.exported import exported
     from decant.pipeline.report.sections.inspector import inspector
     from decant.pipeline.report.sections.quality import quality
+    from decant.pipeline.report.sections.saved import saved
     from decant.pipeline.report.sections.tokens import tokens
 
     if subject.of_tokens:
-        return [section(subject) for section in (answer, curves, tokens)]
+        return [section(subject) for section in (answer, curves, tokens, saved)]
     return [section(subject) for section in (answer, curves, cached, inspector, quality, cost, exported)]
 
 

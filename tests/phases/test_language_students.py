@@ -255,6 +255,15 @@ def test_the_page_shows_both_side_by_side(plan: Any, made: list[Any], tmp_path: 
     page = (tmp_path / "report.html").read_text()
     for said in ("Next tokens, side by side", "mass left out", "Test sample 0", "further down is better"):
         assert said.lower() in page.lower()
+    stored, cache = "".join(page.split("What the cache saved")[-1].split()), plan.open_cache()
+    assert f"{cache.path.stat().st_size:,}bytes" in stored
+    assert f"{2 * cache.num_outputs:,}bytesaposition" in stored
+    assert "one,inplaceofoneforeachofthe2epochsof1student" in stored
+    assert '<span class="token mark">' in page, "the token that follows is in bold"
+    assert "ms a sample" in page
+    assert "multiply-adds" not in page.split("<script")[0]
+    teacher = np.exp(-plan.open_cache("test").next_log_prob(np.arange(len(plan.data.samples("test")))).mean())
+    assert f"{teacher:.4f}onall,fromthecache" in "".join(page.split())
     gain = next(gain for gain in report.gains if made[1] in gain.student.results)
     assert gain.mean == pytest.approx(made[0].metrics["perplexity"] - made[1].metrics["perplexity"])
     assert ("below labels only" in str(gain)) == (gain.mean >= 0)

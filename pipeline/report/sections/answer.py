@@ -26,6 +26,8 @@ def answer(subject: Subject) -> Section:
     all_gains = gains(subject.rows)
     own = next((gain for gain in all_gains if subject.focus.folder in _folders(gain.student)), None)
     machines = sorted({footprint.machine for footprint in footprints.values()})
+    if subject.of_tokens:
+        machines = sorted({result.latency_on for result in subject.results if result.latency_on})
     figure = subject.rows[0].figure
     return Section(
         "answer",
@@ -41,6 +43,7 @@ def answer(subject: Subject) -> Section:
                 for row, name in zip(subject.rows, subject.names, strict=True)
             ],
             "descriptions": descriptions(subject.rows),
+            "measures": not subject.of_tokens,
             "machines": machines,
             "unmeasured": unmeasured,
             "examined": f"{subject.focus.result.network.short}, {_learnt(subject)}, seed {subject.focus.result.seed}",

@@ -1,6 +1,4 @@
-"""What a language model's teacher and student say of test tokens: samples side by side, certainty by place, and what
-the cache saved.
-"""
+"""What a language model's teacher and student say of test tokens: samples side by side, and certainty by place."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from decant.cache import CacheError, Hidden, LogitCache
+from decant.cache import CacheError, Hidden, LogitCache, PositionSummary, summarize
 from decant.pipeline.errors import NotMadeError, PipelineError
 from decant.pipeline.language.batches import collate, probe
 from decant.pipeline.language.dataset import targets_of
@@ -20,11 +18,9 @@ from decant.pipeline.language.head import CausalModel
 from decant.pipeline.objectives import SparseTargets
 from decant.pipeline.phases.language.student import held_out_of_teacher
 from decant.pipeline.report import charts
-from decant.pipeline.report.page import Section, seconds
+from decant.pipeline.report.page import Section
 from decant.pipeline.report.subject import Subject
-from decant.pipeline.runs.notes import pass_of
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.training.epoch_log import read_epochs
 
 MAX_SAMPLES = 64
 """Test samples whose positions are looked at, at even distances."""
@@ -34,6 +30,7 @@ SHOWN_POSITIONS = 12
 _TOP = 5
 _AROUND = 8
 _PLACES = 12  # points of a curve
+_NO_LETTER = "\N{REPLACEMENT CHARACTER}"
 
 
 class Looked(NamedTuple):
@@ -60,10 +57,9 @@ def tokens(subject: Subject) -> Section:
     try:
         cache = _cache_of(subject)
         looked = list(look(subject, cache))
-        saved = _saved(subject)
     except (PipelineError, CacheError, OSError) as error:
         return Section(name, title, missing=str(error))
-    decode = subject.language_plan.data.tokenizer.decode
+    tokenizer = subject.language_plan.data.tokenizer
     own = "student" if subject.focus.result.kind == "distilled" else "network"
     entropies = [
         *_curve(looked, [one.teacher_entropy for one in looked], "teacher"),
@@ -73,8 +69,8 @@ def tokens(subject: Subject) -> Section:
         name,
         title,
         {
-            "facts": [*_facts(cache, looked), *saved],
-            "samples": [_shown(one, decode) for one in looked[:: max(1, len(looked) // SHOWN_SAMPLES)]][
+            "facts": list(_facts(cache, looked, own)),
+            "samples": [_shown(one, tokenizer) for one in looked[:: max(1, len(looked) // SHOWN_SAMPLES)]][
                 :SHOWN_SAMPLES
             ],
             "columns": ["text before", "next", "teacher", own],
@@ -175,60 +171,54 @@ def _curve(looked: list[Looked], values: list[NDArray[np.float64]], series: str)
     ]
 
 
-def _shown(one: Looked, decode: Any) -> dict[str, Any]:
+def _shown(one: Looked, tokenizer: Any) -> dict[str, Any]:
     chosen = np.unique(np.linspace(0, len(one.places) - 1, SHOWN_POSITIONS).astype(int)).tolist()
     rows = []
     for row in chosen:
         place = int(one.places[row])
-        before = decode(one.ids[max(0, place + 1 - _AROUND) : place + 1].tolist())
+        before = tokenizer.decode(one.ids[max(0, place + 1 - _AROUND) : place + 1].tolist())
         rows.append(
             (
                 f"{'…' if place >= _AROUND else ''}{before}",
-                _quoted(decode, int(one.ids[place + 1])),
-                _likely(decode, one.teacher_top, row),
-                _likely(decode, one.student_top, row),
+                _quoted(tokenizer, int(one.ids[place + 1])),
+                _likely(tokenizer, one.teacher_top, row, int(one.ids[place + 1])),
+                _likely(tokenizer, one.student_top, row, int(one.ids[place + 1])),
             )
         )
     return {"caption": f"Test sample {one.sample:,}, {len(one.places):,} positions", "rows": rows}
 
 
-def _likely(decode: Any, top: tuple[Tensor, Tensor], row: int) -> str:
+def _likely(
+    tokenizer: Any, top: tuple[Tensor, Tensor], row: int, following: int
+) -> list[tuple[str, str, bool]]:
+    """Tokens with their probabilities, and whether each is the one that follows."""
     ids, log_probs = (values[row].tolist() for values in top)
-    pairs = zip(ids, log_probs, strict=True)
-    return ", ".join(f"{_quoted(decode, id_)} {100 * np.exp(log_prob):.1f} %" for id_, log_prob in pairs)
+    return [
+        (_quoted(tokenizer, id_), f"{100 * np.exp(log_prob):.1f} %", id_ == following)
+        for id_, log_prob in zip(ids, log_probs, strict=True)
+    ]
 
 
-def _quoted(decode: Any, id_: int) -> str:
-    return f"“{decode([id_])}”"
+def _quoted(tokenizer: Any, id_: int) -> str:
+    """The text of a token; of one that is a part of a letter, or not to be seen, what the tokenizer calls it."""
+    text = tokenizer.decode([id_])
+    if _NO_LETTER in text or not text.isprintable():
+        return str(tokenizer.convert_ids_to_tokens(id_))
+    return f"“{text}”"
 
 
-def _facts(cache: LogitCache, looked: list[Looked]) -> Iterator[tuple[str, str]]:
+def _facts(cache: LogitCache, looked: list[Looked], own: str) -> Iterator[tuple[str, str]]:
     positions = sum(len(one.places) for one in looked)
     yield "looked at", f"{len(looked):,} test samples, {positions:,} positions"
     yield "the teacher's rows", f"{cache.path}: {cache.manifest.encoding.name}"
+    summary = summarize(cache)
+    if isinstance(summary, PositionSummary) and summary.next_log_prob is not None:
+        yield "perplexity, teacher", f"{np.exp(-summary.next_log_prob):.4f} on all, from the cache"
     tail = np.concatenate([one.tail for one in looked])
     yield (
         "mass left out",
         f"{100 * tail.mean():.2f} % on average, {100 * np.quantile(tail, 0.9):.2f} % at the 90th percentile",
     )
-    for name, which in (("teacher", 0), ("student", 1)):
+    for name, which in (("teacher", 0), (own, 1)):
         entropy = np.concatenate([(one.teacher_entropy, one.student_entropy)[which] for one in looked])
         yield f"entropy, {name}", f"{entropy.mean():.3f} nats"
-
-
-def _saved(subject: Subject) -> Iterator[tuple[str, str]]:
-    """What the teacher's pass took, and what a live teacher would have taken."""
-    key = subject.focus.result.cache
-    noted = None if key is None else pass_of(subject.base, key)
-    if key is None or noted is None or not noted.rows:
-        return
-    students = [result for result in subject.results if result.cache == key]
-    epochs = sum(len(read_epochs(student.folder)) for student in students)
-    rows = int(subject.language_plan.data.samples("train").num_positions.sum())
-    whole = noted.seconds / noted.rows * rows
-    yield "the teacher's pass", f"{seconds(whole)}, once"
-    verb = f"saved {seconds((epochs - 1) * whole)}" if epochs > 1 else "saved nothing yet"
-    yield (
-        "a live teacher",
-        f"{seconds(epochs * whole)} for the {epochs:,} epochs of these students: the cache {verb}",
-    )
