@@ -14,7 +14,10 @@ from transformers import Trainer, TrainerControl, TrainingArguments
 from decant.pipeline.errors import DataError, RecipeError
 from decant.pipeline.integrations.objective_trainer import ObjectiveMixin
 from decant.pipeline.language import TokenBatch, TokenDataset, measure
+from decant.pipeline.language.criteria import of_pending
+from decant.pipeline.language.without_head import WithoutHead, probe_of
 from decant.pipeline.objectives import SparseTargets, Terms, sparse_kd
+from decant.pipeline.support.notices import say_once
 
 TokenObjective = Callable[[Tensor, SparseTargets, Tensor], Terms | Tensor]
 """(student_logits (Q, C), targets, labels (Q,)) → the terms, or the loss alone, as `decant.objectives.SparseKD`."""
@@ -76,6 +79,7 @@ class TokenDistillationMixin(ObjectiveMixin):
         )
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.objective = objective
+        self._without_head: WithoutHead | None = None
 
     def _shown(self, dataset: Any) -> Any:
         """What the Trainer's own `__init__` is given in the place of a dataset, or of several by name."""
@@ -109,14 +113,51 @@ class TokenDistillationMixin(ObjectiveMixin):
         batch: TokenBatch = inputs.pop(SOFT_TOKENS).to(self.args.device)
         if self._takes_use_cache(model):
             inputs["use_cache"] = False  # with one, documents that share a row would see one another
-        logits = batch.logits(model(**inputs))
-        found = self.objective(logits, batch.targets, batch.labels)  # type: ignore[arg-type]
-        terms = Terms(found) if isinstance(found, Tensor) else found
+        logits: Tensor | None = None
+        terms = None if return_outputs else self._of_places(model, inputs, batch)
+        if terms is None:
+            logits = batch.logits(model(**inputs))
+            found = self.objective(logits, batch.targets, batch.labels)  # type: ignore[arg-type]
+            terms = Terms(found) if isinstance(found, Tensor) else found
         loss = terms.total
         if self.model.training:
-            loss = loss * self.share(len(logits))
-            self.remember(terms.hard, terms.soft, len(logits))
+            loss = loss * self.share(len(batch.labels))
+            self.remember(terms.hard, terms.soft, len(batch.labels))
         return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _of_places(self, model: nn.Module, inputs: dict[str, Any], batch: TokenBatch) -> Terms | None:
+        """The objective without logits of all places (B, L, C), which are made some at a time; None where that cannot
+        be, which is said once.
+        """
+        loss, why_not = of_pending(self.objective), self._why_whole(model)
+        if why_not is None and loss is None:
+            why_not = "the objective is a function of your own, which may be no mean over positions"
+        if why_not is None and self._without_head is None:
+            network = self.accelerator.unwrap_model(model)
+            self._without_head = WithoutHead(network, batch.num_outputs, probe_of(batch))
+        if why_not is None and self._without_head is not None:
+            why_not = self._without_head.why_not
+        if why_not is None and loss is not None and self._without_head is not None:
+            pending = self._without_head(model, inputs, batch)
+            if pending is not None:
+                return loss(pending, batch.targets, batch.labels)
+            why_not = self._without_head.why_not
+        if self.is_world_process_zero():
+            name = type(self.accelerator.unwrap_model(model)).__name__
+            say_once(f"{name}: logits of all places of a batch are held in each step, as {why_not}")
+        return None
+
+    def _why_whole(self, model: nn.Module) -> str | None:
+        """Why the weight of a head cannot be used outside a forward pass, or the head not be replaced in one."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return "the weights of its head are spread over processes"
+        if self.args.torch_compile or hasattr(model, "_orig_mod"):
+            return "it is compiled"
+        if isinstance(model, nn.DataParallel):
+            return "several GPUs of one process have a copy of its head each"
+        if self.args.fp16:
+            return "gradients of float16 are scaled before they are rounded"
+        return None
 
     def _takes_use_cache(self, model: nn.Module) -> bool:
         return hasattr(getattr(self.accelerator.unwrap_model(model), "config", None), "use_cache")

@@ -6,6 +6,7 @@ Outputs are `PendingLogits`, which exist for some positions at a time, or the lo
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -126,6 +127,42 @@ def from_cache(objective: Objective, cache: LogitCache) -> Criterion:
         return chunked(outputs, by_autograd(loss))
 
     return criterion
+
+
+def of_pending(
+    objective: Callable[..., Terms | Tensor],
+) -> Callable[[PendingLogits, SparseTargets | Tensor, Tensor], Terms] | None:
+    """An objective of logits that exist for some positions at a time; None for one that is not known to be a mean over
+    positions, as a function of one's own. objective: a function of `decant.objectives`, or one as a module.
+
+    >>> from decant.objectives import SparseKD, dist
+    >>> of_pending(SparseKD(alpha=0.5)) is None, of_pending(dist) is None
+    (False, True)
+    """
+    settings: dict[str, Any] = {}
+    function: Callable[..., Any] = objective
+    if isinstance(objective, objectives.Objective):
+        settings = {name: getattr(objective, name) for name in objective.signature.parameters}
+        function = type(objective).function
+    elif isinstance(objective, functools.partial) and not objective.args:
+        settings, function = dict(objective.keywords), objective.func
+    known = {objectives.FUNCTIONS[name]: name for name in _DENSE} | {_SPARSE[name]: name for name in _SPARSE}
+    if function not in known or "sample_weights" in settings or settings.get("class_weights") is not None:
+        return None
+    name = known[function]
+    fused = name in _FUSED and not any(settings.get(key) for key in (*_NOT_FUSED, "label_smoothing"))
+
+    def loss(pending: PendingLogits, rows: SparseTargets | Tensor, labels: Tensor) -> Terms:
+        if fused:
+            return _fused(name, pending, rows, labels, settings)
+
+        def compare(logits: Tensor, some: slice) -> Terms:
+            found: Terms = function(logits, rows[some], labels[some], **settings)
+            return found
+
+        return chunked(pending, by_autograd(compare))
+
+    return loss
 
 
 def _fused(

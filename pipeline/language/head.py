@@ -124,6 +124,7 @@ class CausalModel:
                     self._head, self._after = head, after
                     break
             if self._head is not None and self._agrees(ids, logits):
+                self._head = _inner(self._head, seen)
                 return
             self._head = None
         say_once(
@@ -233,6 +234,12 @@ class CausalModel:
         )
 
     @property
+    def linear_head(self) -> nn.Linear | None:
+        """The one linear layer that makes the logits, once it was found; None for another head, as an adapted one."""
+        adapted = {getattr(module, "base_layer", None) for module in self.network.modules()}
+        return self._head if isinstance(self._head, nn.Linear) and self._head not in adapted else None
+
+    @property
     def name(self) -> str:
         """Of the network's class."""
         return type(self.network).__name__
@@ -339,6 +346,12 @@ def _recorded(network: nn.Module, seen: dict[nn.Module, Tensor]) -> Iterator[Non
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _inner(head: nn.Module, seen: dict[nn.Module, Tensor]) -> nn.Module:
+    """The linear layer whose output a head that wraps one hands on as it is; the head itself where there is none."""
+    handed_on = (layer for layer, output in seen.items() if output is seen[head])
+    return next((layer for layer in handed_on if isinstance(layer, nn.Linear)), head)
 
 
 def _arguments(network: nn.Module) -> set[str]:

@@ -102,6 +102,48 @@ def test_samples_in_one_row_without_padding_give_the_same_loss(tmp_path: Path) -
         torch.testing.assert_close(losses[0], other, rtol=1e-3, atol=1e-5)
 
 
+def gemma(seed: int = 1) -> Any:
+    """A tied head and a soft cap, of more outputs than there are tokens."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 8}
+    more = {"num_attention_heads": 2, "num_key_value_heads": 1, "final_logit_softcapping": 3.0}
+    return Gemma2ForCausalLM(Gemma2Config(vocab_size=344, pad_token_id=0, **sizes, **more))
+
+
+def of_ones_own(*batch: Any) -> Any:
+    from decant.objectives import SparseJS
+
+    return SparseJS(alpha=0.7)(*batch)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("padded vocabulary", "sparse_kd"), ("soft cap", "SparseJS")])
+def test_without_logits_of_all_places_it_is_the_same_training(tmp_path: Path, kind: str, name: str) -> None:
+    """An objective that is wrapped is a function of one's own, whose logits are those of all places."""
+    from decant import objectives
+
+    train, runs = training_set(tmp_path), []
+    given: Any = objectives.sparse_kd if name == "sparse_kd" else objectives.SparseJS(alpha=0.7)
+    whole: Any = (lambda *batch: given(*batch)) if name == "sparse_kd" else of_ones_own
+    for objective in (given, whole):
+        student = gemma() if kind == "soft cap" else None
+        run = trainer(tmp_path, train, student, max_steps=3, gradient_accumulation_steps=2)
+        run.objective, widths = objective, set[int]()
+        run.model.get_output_embeddings().register_forward_hook(
+            lambda head, given, output, widths=widths: widths.add(output.shape[-1])
+        )
+        run.train()
+        runs.append((run, widths))
+    (narrow, one), (full, all_of_them) = runs
+    assert min(one) == 1, "and once all, to find the head"
+    assert all_of_them == {344}
+    for entry in ("loss", "grad_norm", "hard_loss", "soft_loss"):
+        torch.testing.assert_close(logged(narrow, entry), logged(full, entry), rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(*(run.model.state_dict().values() for run in (narrow, full)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
 def test_two_processes_give_the_loss_and_weights_of_one(tmp_path: Path) -> None:
     training_set(tmp_path)
     script = tmp_path / "two.py"

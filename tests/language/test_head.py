@@ -179,3 +179,33 @@ def test_memory_that_runs_out_names_the_batch() -> None:
         ModelError, match="ran out of memory on a batch of 2 × 16 tokens; set a smaller tokens_per_batch"
     ):
         CausalModel(Full(), 340).prepare(IDS)
+
+
+def test_a_network_without_one_linear_head_is_not_called_without_it() -> None:
+    from decant.pipeline.language.without_head import WithoutHead
+
+    class Twice(torch.nn.Module):
+        """Its head is adapted, by a layer that does nothing yet."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.base_layer = torch.nn.Embedding(350, 8), torch.nn.Linear(8, 350)
+            self.more = torch.nn.Parameter(torch.zeros(350))
+
+        def forward(self, input_ids: Tensor) -> Tensor:
+            return self.base_layer(self.table(input_ids)) + self.more
+
+    network = language.llama(350)
+    assert WithoutHead(network, 340, IDS).why_not is None
+    network.lm_head.forward = network.lm_head.forward
+    said = {
+        str(WithoutHead(network, 340, IDS).why_not),
+        str(WithoutHead(Twice(), 340, IDS).why_not),
+        str(WithoutHead(network, 400, IDS).why_not).partition(":")[2],
+    }
+    assert said == {
+        "something calls its head in a way of its own",
+        "its head is not one linear layer",
+        " knows 350 tokens, and the tokenizer 400; take the tokenizer of this network, or give the network a row for "
+        "each token (resize_token_embeddings)",
+    }
