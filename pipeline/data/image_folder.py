@@ -63,12 +63,12 @@ def listed_images(settings: DataSettings, views: ViewsSettings, split: Split) ->
     digest = hashlib.sha256()
     if split == "test" and settings.test is not None:
         digest.update(os.fsencode(f"{settings.test}\0"))  # files of two test parts may be called alike
-    empty, stamps = [], np.zeros((len(paths), 2), np.int64)
+    empty, stamps, beginning = [], np.zeros((len(paths), 2), np.int64), len(part.folder.as_posix()) + 1
     for index, (path, label) in enumerate(part.files):
         status = path.stat()
         size, stamps[index] = status.st_size, (status.st_size, status.st_mtime_ns)
         empty += [] if size else [path]
-        line = f"{path.relative_to(part.folder).as_posix()}\0{size}\0{label}\n"
+        line = f"{path.as_posix()[beginning:]}\0{size}\0{label}\n"
         digest.update(os.fsencode(line))  # a name need not be text
     if empty:
         more = f", as are {len(empty) - 1:,} more" if len(empty) > 1 else ""

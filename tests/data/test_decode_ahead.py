@@ -81,6 +81,15 @@ def test_images_of_one_block_are_a_pack_too(path: Path) -> None:
     assert path.stat().st_size == layout.size
 
 
+def test_who_asks_twice_gets_what_is_being_filled(path: Path) -> None:
+    """Threads of one process are not held off each other by locks."""
+    halt = threading.Event()
+    images = ahead(path, lambda indices: IMAGES[indices] if halt.wait(PATIENCE) else IMAGES[:0])
+    assert ahead(path) is images
+    halt.set()
+    assert np.array_equal(images.images(np.arange(400)), IMAGES)
+
+
 def test_one_image_alone_starts_nothing(path: Path) -> None:
     """As it is read for the shape, by commands that then need no other."""
     decode = Decoder()
@@ -174,6 +183,24 @@ def test_files_that_changed_while_they_were_decoded_are_said_at_the_end(path: Pa
     assert not partial_path(path).exists()
 
 
+def test_a_file_that_is_removed_meanwhile_is_read_to_its_end_and_no_pack(path: Path) -> None:
+    """As by another process that finds an image damaged."""
+    halt, confirmed = threading.Event(), list[int]()
+
+    def decode(indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        if indices[0] >= 42:
+            halt.wait(PATIENCE)
+        return IMAGES[indices]
+
+    images = ahead(path, decode, lambda: confirmed.append(0))
+    images.images(np.arange(42))
+    partial_path(path).unlink()
+    halt.set()
+    assert np.array_equal(images.images(np.arange(400)), IMAGES)
+    images.check_unchanged(checksums=True)
+    assert (path.exists(), confirmed) == (False, [0])
+
+
 @pytest.mark.parametrize("at", [3, 23])
 def test_a_disk_that_fails_midway_is_said_once_and_the_images_are_read_without_a_pack(
     at: int, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -238,15 +265,17 @@ def test_two_processes_decode_ahead_together(path: Path) -> None:
 @pytest.mark.parametrize("where", ["pack", "memory"])
 def test_a_process_that_is_forked_meanwhile_reads_the_same(where: str, path: Path) -> None:
     """As workers of a DataLoader are; the threads are not theirs."""
-    halt, parent = threading.Event(), os.getpid()
+    halt, halted, parent = threading.Event(), list[int](), os.getpid()
 
     def decode(indices: NDArray[np.integer]) -> NDArray[np.uint8]:
         if os.getpid() == parent and indices[0] >= 42:
+            halted.append(0)
             halt.wait(PATIENCE)
         return IMAGES[indices]
 
     images: Any = ahead(path, decode) if where == "pack" else HeldAhead(LAYOUT, decode)
     images.images(np.arange(42))
+    wait_until(lambda: halted)
     child = os.fork()
     if not child:
         try:
