@@ -99,7 +99,7 @@ def _on_cpu(conditions: Conditions) -> Iterator[Measurement]:
     for phase in ("teacher", "cache-logits"):
         _command(phase, "--set", "teacher.epochs=1", folder=folder)
     (cache,) = store.glob("*.h5")
-    epochs, repetitions = conditions.choose(60, 2), conditions.choose(5, 1)
+    epochs, repetitions = conditions.choose(60, 2), conditions.choose(3, 1)
     for network in ("mlp", "conv"):
         given = (network, epochs, str(cache), folder)
         what = f"{_SEEDS} students, {network} on digits, {epochs} epochs, `decant student"

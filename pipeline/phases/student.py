@@ -145,7 +145,7 @@ class _Trainer:
                     raise
                 why = f"{len(left):,} do not fit in memory"
         if len(left) > 1:
-            say_once(f"--together: {left[0].kind} students are trained one after the other: {why}")
+            say_once(f"--together: students are trained one after the other: {why}")
         for job in left:
             yield self(job)
 

@@ -125,10 +125,7 @@ def test_seeds_that_cannot_be_in_one_loop_are_trained_one_after_the_other(
     )
     forget_what_was_said()
     assert len(made(tmp_path / "class", *settings, 'student.class_weights="balanced"', together=True)) == 2
-    assert (
-        "--together: distilled students are trained one after the other: its network or"
-        in capsys.readouterr().err
-    )
+    assert "--together: students are trained one after the other: its network or" in capsys.readouterr().err
 
     def full(*_: object, **__: object) -> None:
         raise ModelError("network 'mlp': out of memory on a batch of 256") from MemoryError()
