@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from decant.cache.io.files import write_atomically
 from decant.pipeline.errors import ModelError
-from decant.pipeline.report import history
+from decant.pipeline.report import history, library
 from decant.pipeline.report.rows import Gain, Row, gains, markdown_table
 from decant.pipeline.report.subject import Subject
 from decant.pipeline.support.plugins import optional
@@ -81,7 +81,8 @@ def make_report(subject: Subject, folder: Path) -> Report:
     if reason is not None:
         picture, page, missing = None, None, [f"{PAGE} and {CURVES}: {reason}"]
     else:
-        picture, (page, missing) = _picture(subject), _page(subject)
+        with library.bundled_beside():
+            picture, (page, missing) = _picture(subject), _page(subject)
     for name, content in ((CURVES, picture), (PAGE, page)):
         if content is not None:
             write_atomically(folder / name, content)
@@ -153,5 +154,5 @@ def _picture(subject: Subject) -> bytes | None:
         ).properties(width=420)
         for quantity, curves_of_rows in drawn.items()
     ]
-    whole = alt.hconcat(*sides).to_dict()
+    whole = alt.hconcat(*sides).to_dict(validate=False)
     return bytes(vl_convert.vegalite_to_png(whole, scale=2, config=charts.THEMES["picture"]))

@@ -17,6 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from decant.cache.io.redaction import redacted
+from decant.pipeline.report import library
 from decant.pipeline.report.charts import THEMES
 from decant.pipeline.support.terminal import printable
 
@@ -54,7 +55,7 @@ def render(title: str, sections: Sequence[Section], networks: Sequence[str]) -> 
             charts=_json(charts),
             themes=_json(THEMES),
             data=_json({section.name: section.data for section in sections if section.data is not None}),
-            library=_script(_library()),
+            library=_script(library.script()),
             scripts=[_script(_source(name)) for name in ("page.js", "inspector.js", "trials.js")],
             style=Markup(_source("page.css")),
         )
@@ -64,15 +65,7 @@ def render(title: str, sections: Sequence[Section], networks: Sequence[str]) -> 
 
 def _specification(chart: Any) -> dict[str, Any]:
     """The specification of a chart, without Altair's version of Vega-Lite, which the page's own need not be."""
-    return {name: value for name, value in chart.to_dict().items() if name != "$schema"}
-
-
-@cache
-def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script, which defines `vegaEmbed`."""
-    import vl_convert
-
-    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    return {name: value for name, value in chart.to_dict(validate=False).items() if name != "$schema"}
 
 
 def _script(source: str) -> Markup:
