@@ -22,13 +22,20 @@ def viewed(conditions: Conditions, count: int) -> ViewedData:
     return ViewedData(data, ViewsSettings.model_validate({"augment": AUGMENT}))
 
 
+def digits(conditions: Conditions, count: int) -> ViewedData:
+    """`count` images as large as the digits', as they are."""
+    images, labels = _random(count, conditions.seed, (1, 8, 8))
+    data = ArrayData("bench", "train", images, labels, tuple(map(str, range(CLASSES))))
+    return ViewedData(data, ViewsSettings())
+
+
 def labelled(conditions: Conditions, data: ViewedData) -> SoftLabelDataset:
     """With a cache of random logits, and the checksums of the very views."""
     return SoftLabelDataset(data, _cache(conditions, data))
 
 
 def _cache(conditions: Conditions, data: ViewedData) -> LogitCache:
-    path = conditions.folder / f"images-{len(data)}.h5"
+    path = conditions.folder / f"images-{data.input_shape[-1]}-{len(data)}.h5"
     if not path.exists():
         manifest = Manifest.build(num_samples=len(data), num_outputs=CLASSES, data={"name": "bench"})
         indices = np.arange(len(data))
@@ -54,6 +61,6 @@ def dataset(root: str, split: str) -> _Samples:
     return _Samples(zip(images, labels.tolist(), strict=True))
 
 
-def _random(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _random(count: int, seed: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
-    return random.integers(0, 256, (count, *SHAPE), dtype=np.uint8), random.integers(0, CLASSES, count)
+    return random.integers(0, 256, (count, *shape), dtype=np.uint8), random.integers(0, CLASSES, count)
