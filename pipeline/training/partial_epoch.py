@@ -59,12 +59,19 @@ class PartialEpoch:
     """
     seconds: float = 0.0
     """That they took."""
+    _sums: Tensor | None = field(default=None, repr=False)
+    """The totals as one tensor, whose rows they are."""
 
     def add(self, terms: dict[str, Tensor | None], size: int) -> None:
         """Adds a batch that counts `size`. No step waits for the host."""
-        for name, term in terms.items():
-            if term is not None:
-                self.totals[name] = self.totals.get(name, 0) + term * size
+        found = {name: term for name, term in terms.items() if term is not None}
+        if self._sums is not None and found.keys() == self.totals.keys():
+            self._sums += torch.stack(list(found.values())) * size
+        else:
+            added = {name: self.totals.get(name, 0) + term * size for name, term in found.items()}
+            self.totals |= added
+            self._sums = torch.stack(list(self.totals.values()))
+            self.totals = dict(zip(self.totals, self._sums, strict=True))
         self.batches, self.count = self.batches + 1, self.count + size
 
     @property
@@ -100,7 +107,7 @@ class PartialEpoch:
         return {
             "batches": self.batches,
             "count": self.count,
-            "totals": {name: total.detach().cpu() for name, total in self.totals.items()},
+            "totals": {name: total.detach().cpu().clone() for name, total in self.totals.items()},
             "seconds": self.seconds,
             "running": self.running.state(),
             "generators": {"cpu": torch.get_rng_state(), **gpu},
@@ -110,6 +117,7 @@ class PartialEpoch:
         """Goes on from what `state` returned, which `require_part` has let through."""
         self.batches, self.count, self.seconds = state["batches"], state["count"], state["seconds"]
         self.totals = {name: total.to(device) for name, total in state["totals"].items()}
+        self._sums = None
         self.running.load(state["running"])
         torch.set_rng_state(state["generators"]["cpu"])
         if device.type == "cuda" and "cuda" in state["generators"]:
