@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks import caching
+from benchmarks import caching, gpu_photos
 from benchmarks.conditions import Conditions, LeftOut
 from benchmarks.epochs import BATCH, DISTIL, LABELS, Student
 from benchmarks.images import labelled
@@ -31,7 +31,7 @@ def steps(conditions: Conditions) -> Iterator[Measurement]:
 
 
 def phase_one(conditions: Conditions) -> Iterator[Measurement]:
-    """Row 15: a ratio for each precision, and the images a second behind it."""
+    """Row 15: a ratio for each precision, and the images a second behind it; then of photographs."""
     count = conditions.choose(_COUNT, 512)
     for found in caching.measure(conditions, row=15, device=_gpu(), count=_COUNT):
         yield found
@@ -40,6 +40,7 @@ def phase_one(conditions: Conditions) -> Iterator[Measurement]:
             (f"{found.against}: {found.what}", found.details["against_seconds"]),
         ):
             yield Measurement(15, what, "", count / seconds, Unit.IMAGES, details={"seconds": seconds})
+    yield from gpu_photos.measure(conditions, _gpu())
 
 
 def training(conditions: Conditions) -> Iterator[Measurement]:

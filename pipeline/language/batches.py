@@ -40,6 +40,22 @@ class TeacherBatch(NamedTuple):
     current_ids: Tensor
     """(Q,) int64, the token at each."""
 
+    def to(self, device: torch.device) -> TeacherBatch:
+        """What a network takes and is compared with on a device, to which it may still be copying: from page-locked
+        memory, so that nobody waits for a GPU.
+        """
+
+        def moved(tensor: Tensor) -> Tensor:
+            held = tensor.pin_memory() if device.type == "cuda" else tensor
+            return held.to(device, non_blocking=True)
+
+        return self._replace(
+            blocks=[Block(*map(moved, block)) for block in self.blocks],
+            places=moved(self.places),
+            next_ids=moved(self.next_ids),
+            current_ids=moved(self.current_ids),
+        )
+
     @property
     def token_ids(self) -> Tensor:
         """(T,) int64, the tokens of all samples without padding, as the blocks have them."""

@@ -81,9 +81,8 @@ class TokenBatch:
         )
 
     def pin_memory(self) -> TokenBatch:
-        """The same in page-locked memory, as a loader with `pin_memory` asks for; sparse rows stay where they are."""
-        pinned = self.targets.pin_memory() if isinstance(self.targets, Tensor) else self.targets
-        return self._each(Tensor.pin_memory, pinned)
+        """The same in page-locked memory, as a loader with `pin_memory` asks for."""
+        return self._each(Tensor.pin_memory, self.targets.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor], targets: SparseTargets | Tensor) -> TokenBatch:
         inputs = {

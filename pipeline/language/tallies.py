@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -23,6 +24,11 @@ from decant.pipeline.language.dataset import targets_of
 from decant.pipeline.language.head import CausalModel
 from decant.pipeline.language.memory import SETTING
 from decant.pipeline.objectives import SparseTargets, TeacherHead, kd, sparse_kd
+from decant.pipeline.training.background import prefetch
+from decant.pipeline.training.device import OnHost
+
+_BEHIND = 2
+"""Batches that a GPU computes before the sums of the first are waited for."""
 
 
 @dataclass
@@ -43,6 +49,20 @@ class Tally:
     """The probability of the most likely token, some positions after the others."""
     right: list[NDArray[np.bool_]] = field(default_factory=list)
     """Whether that is the token that follows."""
+
+    def add(self, said: Iterable[OnHost]) -> None:
+        """Adds what a network says of some positions, each time: `loss`, a sum, `right` and `confidence` (q,), and
+        where there is a teacher `kl`, a mean, and `agreed`.
+        """
+        for each in said:
+            found = each.wait()
+            count = len(found["right"])
+            self.count += count
+            self.loss += float(found["loss"])
+            self.right.append(found["right"].numpy())
+            self.confidence.append(found["confidence"].numpy())
+            self.kl += count * float(found.get("kl", 0.0))
+            self.agreed += int(found.get("agreed", 0))
 
     @property
     def perplexity(self) -> float:
@@ -85,43 +105,57 @@ def tally(
     head = TeacherHead(cache.head) if cache is not None and of_hidden else None
     model.prepare(probe(samples))
     planned = itertools.chain.from_iterable(plan_of(samples, tokens_per_batch))
-    for batch in batches(samples, planned):
+    made = (_compared(batch, cache, sums, model.device) for batch in batches(samples, planned))
+    said = deque[list[OnHost]]()
+    for batch, targets in prefetch(made) if model.device.type == "cuda" else made:
         with within():
-            _add(sums, model, batch, cache, head, setting)
+            said.append(_say(model, batch, targets, head, setting))
+        if len(said) > _BEHIND:
+            sums.add(said.popleft())
         advance(int(samples.lengths[batch.samples].sum()))
+    for each in said:
+        sums.add(each)
     return sums
 
 
+def _compared(
+    batch: TeacherBatch, cache: LogitCache | None, sums: Tally, device: torch.device
+) -> tuple[TeacherBatch, SparseTargets | Tensor | None]:
+    """A batch on the device, with the teacher's rows of it, whose part of the sums is added."""
+    if cache is None:
+        return batch.to(device), None
+    targets = targets_of(cache, batch.samples, batch.next_ids.numpy(), 0)
+    sums.teacher_loss -= float(cache.next_log_prob(batch.samples, 0).astype("f8").sum())
+    return batch.to(device), targets.to(device)
+
+
 @torch.inference_mode()
-def _add(
-    sums: Tally,
+def _say(
     model: CausalModel,
     batch: TeacherBatch,
-    cache: LogitCache | None,
+    targets: SparseTargets | Tensor | None,
     head: TeacherHead | None,
     setting: str,
-) -> None:
-    device = model.device
-    hidden = model.hidden_at(batch, setting)
-    labels, first = batch.next_ids.to(device), 0
-    targets = None
-    if cache is not None:
-        targets = targets_of(cache, batch.samples, batch.next_ids.numpy(), 0).to(device)
-        sums.teacher_loss -= float(cache.next_log_prob(batch.samples, 0).astype("f8").sum())
-    sums.count += len(labels)
-    for logits in model.logits(hidden):
+) -> list[OnHost]:
+    """What is said of some positions after others, on its way to the host: see `Tally.add`."""
+    said, first = list[OnHost](), 0
+    for logits in model.logits(model.hidden_at(batch, setting)):
         some = slice(first, first + len(logits))
-        likely = logits.argmax(1)
-        sums.loss += float(functional.cross_entropy(logits, labels[some], reduction="sum"))
-        sums.right.append((likely == labels[some]).cpu().numpy())
-        sums.confidence.append((logits.amax(1) - logits.logsumexp(1)).exp().clamp(max=1).cpu().numpy())
+        labels, likely = batch.next_ids[some], logits.argmax(1)
+        found = {
+            "loss": functional.cross_entropy(logits, labels, reduction="sum"),
+            "right": likely == labels,
+            "confidence": (logits.amax(1) - logits.logsumexp(1)).exp().clamp(max=1),
+        }
         if targets is not None:
             theirs = targets[some]
             if isinstance(theirs, Tensor):
                 theirs = theirs.float() if head is None else head.logits(theirs)
-            sums.kl += len(logits) * float(_kl(logits, theirs, labels[some]))
-            sums.agreed += int((likely == most_likely(theirs)).sum())
+            found["kl"] = _kl(logits, theirs, labels)
+            found["agreed"] = (likely == most_likely(theirs)).sum()
+        said.append(OnHost(found))
         first = some.stop
+    return said
 
 
 def _kl(logits: Tensor, targets: SparseTargets | Tensor, labels: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -22,6 +22,7 @@ from decant.pipeline.language.shift import ShiftGuard
 from decant.pipeline.objectives.fused.chunks import rows_of_block
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import BackgroundWriter, prefetch
+from decant.pipeline.training.device import OnHost
 from decant.pipeline.training.encoding import RowsOnHost, encode_views, encodes_on
 
 Rows: TypeAlias = Callable[[], Mapping[str, NDArray[Any]]]
@@ -71,7 +72,7 @@ class TeacherPass:
             BackgroundWriter() as write_later,
         ):
             show(int(lengths[written].sum()))
-            for batch in prefetch(batches(self._samples, missing)):
+            for batch in prefetch(self._batches(missing)):
                 for view, (rows, next_log_prob) in enumerate(self._encoded(batch)):
                     write_later(_write, writer, batch.samples, rows, next_log_prob, view)
                 new = batch.samples[~written[batch.samples]]
@@ -84,14 +85,17 @@ class TeacherPass:
 
     def encode(self, samples: NDArray[np.int64]) -> None:
         """Does all that the pass does for some samples, but writes nothing."""
-        for batch in batches(self._samples, [samples]):
+        for batch in self._batches([samples]):
             for parts, _ in self._encoded(batch):
                 for part in parts:
                     part()
 
-    def _encoded(self, batch: TeacherBatch) -> list[tuple[list[Rows], Tensor]]:
+    def _batches(self, planned: Iterable[NDArray[np.int64]]) -> Iterator[TeacherBatch]:
+        """On the teacher's device."""
+        return (batch.to(self._model.device) for batch in batches(self._samples, planned))
+
+    def _encoded(self, batch: TeacherBatch) -> list[tuple[list[Rows], OnHost]]:
         """For each view the rows of some positions after others, and log-probabilities (Q,) of the next tokens."""
-        device = self._model.device
         hidden = self._model.hidden_at(batch, self._setting)
         counts = self._samples.num_positions[batch.samples]
         of = np.repeat(batch.samples, counts)
@@ -100,14 +104,15 @@ class TeacherPass:
         log_probs, first = [], 0
         for logits in self._model.logits(hidden):
             some = slice(first, first + len(logits))
-            next_ids = batch.next_ids[some].to(device)
+            next_ids = batch.next_ids[some]
             self._look(logits, next_ids, batch.current_ids[some])
             of_views, log_sum_exp = self._encode(logits, hidden[some], of[some], within[some])
             for part, rows in zip(parts, of_views, strict=True):
                 part.append(rows)
             log_probs.append((logits.gather(1, next_ids[:, None])[:, 0] - log_sum_exp).clamp(max=0))
             first = some.stop
-        return [(part, torch.cat(log_probs)) for part in parts]
+        next_log_prob = OnHost(torch.cat(log_probs))
+        return [(part, next_log_prob) for part in parts]
 
     def _encode(
         self, logits: Tensor, hidden: Tensor, of: NDArray[np.int64], within: NDArray[np.int64]
@@ -116,6 +121,10 @@ class TeacherPass:
         the device; and the log-sum-exp of the logits.
         """
         encoding, views = self._encoding, range(self._views)
+        if isinstance(encoding, Hidden):
+            states = OnHost(hidden.float())
+            later = [partial(_encode_states, encoding, states, of, view, within) for view in views]
+            return list[Rows](later), logits.logsumexp(1)
         if isinstance(encoding, Sparse) and encodes_on(logits.device):
             encoded = encode_views(logits, encoding, of, views, within)
             on_their_way = [RowsOnHost(rows, encoding, logits.shape[1]) for rows in encoded]
@@ -123,8 +132,7 @@ class TeacherPass:
                 partial(rows.wait, of, view, within) for view, rows in zip(views, on_their_way, strict=True)
             ]
             return waits, encoded[0].stats[:, 0]
-        outputs = hidden.float() if isinstance(encoding, Hidden) else logits
-        made = [encoding.encode(outputs.cpu().numpy(), of, view, within) for view in views]
+        made = [encoding.encode(logits.cpu().numpy(), of, view, within) for view in views]
         of_views: list[Rows] = [partial(dict[str, NDArray[Any]], rows) for rows in made]
         if isinstance(encoding, Sparse):
             return of_views, torch.from_numpy(made[0]["stats"][:, 0]).to(logits.device)
@@ -133,7 +141,7 @@ class TeacherPass:
     def _look(self, logits: Tensor, next_ids: Tensor, current_ids: Tensor) -> None:
         """Counts whether rows are about the next token, until enough were seen."""
         if self._guard.wants_more:
-            self._guard.see(logits, next_ids, current_ids.to(logits.device))
+            self._guard.see(logits, next_ids, current_ids)
             if not self._guard.wants_more:
                 self._warn()
 
@@ -151,9 +159,15 @@ def _log_sum_exp(logits: Tensor) -> Tensor:
     return torch.cat([block.logsumexp(1) for block in logits.split(rows_of_block(logits))])
 
 
+def _encode_states(
+    encoding: Hidden, states: OnHost, of: NDArray[np.int64], view: int, within: NDArray[np.int64]
+) -> Mapping[str, NDArray[Any]]:
+    return encoding.encode(states.wait().numpy(), of, view, within)
+
+
 def _write(
-    writer: LogitCacheWriter, samples: NDArray[np.int64], parts: list[Rows], next_log_prob: Tensor, view: int
+    writer: LogitCacheWriter, samples: NDArray[np.int64], parts: list[Rows], next_log_prob: OnHost, view: int
 ) -> None:
     found = [part() for part in parts]
     rows = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-    writer.write_encoded(samples, rows, next_log_prob=next_log_prob.cpu().numpy(), view=view)
+    writer.write_encoded(samples, rows, next_log_prob=next_log_prob.wait().numpy(), view=view)

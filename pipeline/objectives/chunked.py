@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from decant.pipeline.objectives.fused.chunks import CHUNK, rows_of_block
+from decant.pipeline.objectives.fused.chunks import rows_at_once as usual_rows_at_once
+from decant.pipeline.objectives.fused.chunks import rows_of_block
 from decant.pipeline.objectives.fused.last_layer import LastLayer
 from decant.pipeline.objectives.fused.teachers import exponentials
 from decant.pipeline.objectives.terms import Terms
@@ -53,7 +54,7 @@ Compare: TypeAlias = Callable[[Tensor, slice], tuple[Terms, Tensor]]
 def chunked(pending: PendingLogits, compare: Compare, rows_at_once: int | None = None) -> Terms:
     """The terms of the mean over all rows; a gradient flows to hidden states, weight and bias.
 
-    rows_at_once: by default what makes 64 MiB of logits.
+    rows_at_once: by default what makes 64 MiB of logits, and 256 MiB on a GPU.
 
     >>> hidden, weight = torch.randn(6, 8, requires_grad=True), torch.randn(20, 8)
     >>> labels = torch.tensor([3, 1, 0, 5, 5, 19])
@@ -63,7 +64,7 @@ def chunked(pending: PendingLogits, compare: Compare, rows_at_once: int | None =
     True
     >>> loss.backward()
     """
-    rows = rows_at_once or max(1, CHUNK // max(1, len(pending.weight)))
+    rows = rows_at_once or usual_rows_at_once(pending.hidden, len(pending.weight))
     total, hard, soft = _Chunked.apply(pending.hidden, pending.weight, pending.bias, pending, compare, rows)
     return Terms(total, hard, soft)
 

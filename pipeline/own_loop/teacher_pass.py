@@ -24,7 +24,7 @@ from decant.pipeline.own_loop.labels import Labels
 from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.plugins import in_words
 from decant.pipeline.support.progress import progress
-from decant.pipeline.training.device import autocast
+from decant.pipeline.training.device import OnHost, autocast
 from decant.pipeline.training.handout import Run, Units, whole
 from decant.pipeline.training.loading import Keys, MissingKeys, loader
 from decant.pipeline.training.teacher_rows import Rows, units_of, write_missing_rows, written_rows
@@ -161,8 +161,8 @@ class TeacherPass:
 
         def answer(batch: Keys, made: tuple[Any, list[Any], NDArray[np.uint32]]) -> Callable[[], Rows]:
             inputs, given, crc32 = made
-            logits = self.logits(inputs, len(batch))
-            return lambda: Rows(logits.float().cpu().numpy(), labels.stored(given, num_outputs), crc32)
+            logits = OnHost(self.logits(inputs, len(batch)).float())
+            return lambda: Rows(logits.wait().numpy(), labels.stored(given, num_outputs), crc32)
 
         with progress("caching logits", sum(map(len, written)), silent=not self._show_progress) as advance:
             advance(int(sum(map(np.count_nonzero, written))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from decant.pipeline.support.source_code import is_users
 from decant.pipeline.training import handout
 from decant.pipeline.training.forward import name_of
 from decant.pipeline.training.handout import Run, Units
+from decant.pipeline.training.on_device import device_views
 from decant.pipeline.training.steadiness import doubt_of_outputs
 from decant.pipeline.training.teacher_rows import units_of, written_rows
 from decant.pipeline.views import ViewedData
@@ -58,19 +60,22 @@ class ViewsPass:
         if (units is not None and first is None) or all(map(np.all, written_rows(writer))):
             return 0
         teacher = plan.teacher
-        network = load_network(teacher)
-        if is_first():
-            _say_doubt(network, viewed, plan.settings.cache, device)
-        return fill(
-            writer,
-            viewed,
-            network,
-            plan.settings.cache,
-            device,
-            same_every_batch=plan.settings.teacher.cuda_graphs and not is_users(teacher.network.name),
-            runs=None if first is None else itertools.chain([first], left),
-            advance=advance,
-        )
+        with ThreadPoolExecutor(1) as thread:
+            held = thread.submit(device_views, viewed, device)  # a copy to a GPU, while the network is read
+            network = load_network(teacher)
+            if is_first():
+                _say_doubt(network, viewed, plan.settings.cache, device)
+            return fill(
+                writer,
+                viewed,
+                network,
+                plan.settings.cache,
+                device,
+                same_every_batch=plan.settings.teacher.cuda_graphs and not is_users(teacher.network.name),
+                runs=None if first is None else itertools.chain([first], left),
+                advance=advance,
+                held=held.result,
+            )
 
     def require_unchanged(self) -> None:
         """Raises CorruptError where the data have changed since the teacher saw them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -78,18 +79,44 @@ def to_device(inputs: Inputs, device: torch.device, channels_last: bool = False)
     return moved
 
 
+class CopiedAhead:
+    """`copied(inputs)` → the inputs on a device, arrived there. To a GPU they are copied beside what it computes, from
+    page-locked memory at best; the caller waits for them, as one may who makes the next batch.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __call__(self, inputs: Inputs) -> Inputs:
+        if self._stream is None:
+            return to_device(inputs, self._device)
+        others = torch.cuda.default_stream(self._device)
+        with torch.cuda.stream(self._stream):
+            moved = to_device(inputs, self._device)
+            for value in moved.values() if isinstance(moved, dict) else [moved]:
+                value.record_stream(others)
+        self._stream.synchronize()
+        return moved
+
+
 class OnHost:
     """A copy on the host of tensors of a device, on its way: what the device computes next does not wait for it."""
 
-    def __init__(self, values: Inputs) -> None:
-        """Starts the copy. What lies on the host already is not copied."""
+    def __init__(self, values: Inputs, computed: bool = False) -> None:
+        """Starts the copy. What lies on the host already is not copied. Of what is `computed`, nothing is waited for,
+        and the copy goes beside what the device computes.
+        """
         self._event: torch.cuda.Event | None = None
-        if isinstance(values, dict):
-            self._values: Inputs = {name: self._copy(value) for name, value in values.items()}
-        else:
-            self._values = self._copy(values)
-        if self._event is not None:
-            self._event.record()
+        first = next(iter(values.values())) if isinstance(values, dict) else values
+        stream = _copying(first.device) if computed and first.device.type == "cuda" else None
+        with torch.cuda.stream(stream):
+            if isinstance(values, dict):
+                self._values: Inputs = {name: self._copy(value, stream) for name, value in values.items()}
+            else:
+                self._values = self._copy(values, stream)
+            if self._event is not None:
+                self._event.record()
 
     def wait(self) -> Any:
         """The tensor, or dictionary of tensors, when the copy has arrived."""
@@ -97,11 +124,19 @@ class OnHost:
             self._event.synchronize()
         return self._values
 
-    def _copy(self, value: Tensor) -> Tensor:
+    def _copy(self, value: Tensor, stream: torch.cuda.Stream | None) -> Tensor:
         if value.device.type != "cuda":
             return value.cpu()
         self._event = self._event or torch.cuda.Event()
+        if stream is not None:
+            value.record_stream(stream)
         return torch.empty_like(value, device="cpu", pin_memory=True).copy_(value, non_blocking=True)
+
+
+@cache
+def _copying(device: torch.device) -> torch.cuda.Stream:
+    """The stream of copies from a device that wait for nothing."""
+    return torch.cuda.Stream(device)
 
 
 def _device(name: str) -> torch.device:

@@ -9,6 +9,7 @@ the number of processes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -115,7 +116,7 @@ def handed_out(units: Units | Sequence[Any], count: Callable[[], int]) -> Iterat
 
 
 class MissingBatch(NamedTuple):
-    """A batch in which rows are to be computed."""
+    """A batch in which rows are to be computed, or several of one view one after another."""
 
     keys: Keys
     wanted: NDArray[np.bool_]
@@ -127,7 +128,13 @@ MadeMeanwhile = Callable[[int, NDArray[np.integer]], NDArray[np.bool_]]
 
 
 class MissingOfRuns(Sampler[Keys]):
-    """The batches of runs in which a row is missing; each is noted in `taken`, in the same order, when it is drawn."""
+    """The batches of runs in which a row is missing, some of a run at once; each of these is noted in `taken`, in the
+    same order, when it is drawn.
+
+    >>> keys = MissingOfRuns([Run(0, 0, 7)], [np.arange(7) == 2], batch_size=2, at_once=2)
+    >>> [some[:, 0].tolist() for some in keys], [batch.wanted.tolist() for batch in keys.taken]
+    ([[0, 1, 2, 3], [4, 5, 6]], [[True, True, False, True], [True, True, True]])
+    """
 
     def __init__(
         self,
@@ -135,25 +142,35 @@ class MissingOfRuns(Sampler[Keys]):
         written: Sequence[NDArray[np.bool_]],
         batch_size: int,
         made_meanwhile: MadeMeanwhile | None = None,
+        at_once: int = 1,
     ) -> None:
-        """written: (N,) for each view, which rows are there. made_meanwhile: is asked of a batch when it is drawn."""
+        """written: (N,) for each view, which rows are there. made_meanwhile: is asked of a batch when it is drawn.
+        at_once: the most batches that are drawn together; all but the last of a view have `batch_size` keys.
+        """
         self.taken: deque[MissingBatch] = deque()
         self._runs, self._written, self._batch_size = runs, written, batch_size
-        self._made_meanwhile = made_meanwhile
+        self._made_meanwhile, self._at_once = made_meanwhile, at_once
 
     def __iter__(self) -> Iterator[Keys]:
-        size = self._batch_size
-        for view, first, end in self._runs:
-            missing = ~self._written[view][first:end]
-            if not missing.any():
-                continue
-            for batch in range(first // size, -(-end // size)):
-                keys = in_order(batch, size, len(self._written[view]), view)
-                rows = keys[:, 0]
-                wanted = (rows >= first) & (rows < end)
-                wanted[wanted] = missing[rows[wanted] - first]
-                if self._made_meanwhile is not None and wanted.any():
-                    wanted[wanted] = ~self._made_meanwhile(view, rows[wanted])
-                if wanted.any():
-                    self.taken.append(MissingBatch(keys, wanted))
-                    yield keys
+        for run in self._runs:
+            missing = self._missing(run)
+            while some := list(itertools.islice(missing, self._at_once)):
+                keys, wanted = map(np.concatenate, zip(*some, strict=True))
+                self.taken.append(MissingBatch(keys, wanted))
+                yield keys
+
+    def _missing(self, run: Run) -> Iterator[MissingBatch]:
+        """The batches of a run that have rows to be computed, each alone."""
+        view, first, end = run
+        size, missing = self._batch_size, ~self._written[view][first:end]
+        if not missing.any():
+            return
+        for batch in range(first // size, -(-end // size)):
+            keys = in_order(batch, size, len(self._written[view]), view)
+            rows = keys[:, 0]
+            wanted = (rows >= first) & (rows < end)
+            wanted[wanted] = missing[rows[wanted] - first]
+            if self._made_meanwhile is not None and wanted.any():
+                wanted[wanted] = ~self._made_meanwhile(view, rows[wanted])
+            if wanted.any():
+                yield MissingBatch(keys, wanted)

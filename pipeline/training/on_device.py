@@ -7,6 +7,7 @@ the dataset checks all) is copied back and compared with what the teacher saw.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class DeviceViews:
             raise TypeError(f"expected an array through its views, found {type(viewed).__name__}")
         self._length, self._device = len(viewed), device
         inputs = torch.from_numpy(viewed.data.inputs).to(device)
+        self.input_bytes = math.prod(viewed.input_shape) * inputs.element_size()
+        """Of one view."""
         self._viewed = viewed.on_device(_DeviceArray(viewed.data, inputs))
         probes = np.stack([spread(len(viewed), _PROBES)] * 2, axis=1)
         probes[:, 1] %= viewed.settings.num_views

@@ -103,7 +103,8 @@ class PartialEpoch:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, and of the generators of random numbers."""
-        gpu = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {}
+        device = next((total.device for total in self.totals.values()), torch.device("cpu"))
+        gpu = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
         return {
             "batches": self.batches,
             "count": self.count,

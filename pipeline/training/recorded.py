@@ -5,6 +5,7 @@ call, where a small network would otherwise wait for the processor.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 import torch
@@ -18,6 +19,7 @@ hold nothing before the first replay.
 """
 
 _EAGER_CALLS = 3
+_OTHERS_MAY_GO_ON = "thread_local"
 
 
 class Recorded(Generic[Result]):
@@ -46,7 +48,8 @@ class Recorded(Generic[Result]):
             if self._calls <= _EAGER_CALLS:
                 return self._function(*tensors)
             self._inputs = tuple(tensor.clone() for tensor in tensors)
-            self._result, self._replay = self._record(lambda: self._function(*self._inputs))
+            with _current(tensors[0].device):
+                self._result, self._replay = self._record(lambda: self._function(*self._inputs))
         for place, tensor in zip(self._inputs, tensors, strict=True):
             place.copy_(tensor, non_blocking=True)
         self._replay()
@@ -55,11 +58,29 @@ class Recorded(Generic[Result]):
 
 
 def record_cuda_graph(work: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
-    """Records what `work` starts on the device, without running it. Other threads may use the device meanwhile."""
+    """Records what `work` starts on the current device, without running it. Other threads may use it meanwhile.
+
+    `torch.cuda.graph` first frees what memory PyTorch holds for later, pinned memory of the host too, which everybody
+    then waits to get again; so does this where a device has little left.
+    """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        result = work()
+    if torch.cuda.mem_get_info()[0] < torch.cuda.memory_reserved():
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode=_OTHERS_MAY_GO_ON):
+            result = work()
+        return result, graph.replay
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        graph.capture_begin(capture_error_mode=_OTHERS_MAY_GO_ON)
+        try:
+            result = work()
+        finally:
+            graph.capture_end()
     return result, graph.replay
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Within it, a GPU is the one whose streams are recorded: work on another would be done once and never again."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _alike(tensors: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:

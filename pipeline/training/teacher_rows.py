@@ -56,13 +56,16 @@ def write_missing_rows(
     workers: int = 0,
     pin_memory: bool = False,
     ahead: bool = True,
+    at_once: int = 1,
+    prepare: Callable[[Any], Any] | None = None,
 ) -> int:
     """Computes and writes every missing row of the runs, and returns their number. Raises what the writer raises. What
     another job has written into the same file by the time that a batch is drawn is not computed again.
 
     advance: is called with the number of rows after each batch is written, in another thread, or found written.
     workers: processes that read the data; with none, the next batches are read in a thread where `ahead` says that the
-    data allow it.
+    data allow it. at_once: the most batches of a view that are read, answered and written together. prepare: what is
+    done to what the data made of a batch, in the thread that reads ahead.
     """
 
     def made_by_others(view: int, samples: NDArray[np.integer]) -> NDArray[np.bool_]:
@@ -71,7 +74,7 @@ def write_missing_rows(
             advance(int(made.sum()))
         return made
 
-    keys, computed = MissingOfRuns(runs, written_rows(writer), batch_size, made_by_others), 0
+    keys, computed = MissingOfRuns(runs, written_rows(writer), batch_size, made_by_others, at_once), 0
 
     def store(batch: MissingBatch, wait: Callable[[], Rows]) -> None:
         rows, wanted = wait(), batch.wanted
@@ -85,8 +88,10 @@ def write_missing_rows(
         advance(int(wanted.sum()))
 
     batches: Iterable[Any] = loader(data, keys, workers, pin_memory)
+    if prepare is not None:
+        batches = map(prepare, batches)
     with BackgroundWriter() as write_later:
-        for made in prefetch(batches) if ahead and not workers else batches:
+        for made in prefetch(batches) if ahead and not (workers and prepare is None) else batches:
             batch = keys.taken.popleft()
             write_later(store, batch, answer(batch.keys, made))
             computed += int(batch.wanted.sum())

@@ -60,14 +60,14 @@ def test_some_positions_at_a_time_are_all_at_once(
     from decant.pipeline.errors import RecipeError
     from decant.pipeline.language import criteria
     from decant.pipeline.language.dataset import targets_of
-    from decant.pipeline.objectives import chunked
+    from decant.pipeline.objectives.fused import chunks
 
     indices = np.array([0, 3, 4])
     cache = caches["dense" if encoding == "labels" else encoding]
     labels = np.concatenate([samples.tokens(one)[1:] for one in indices.tolist()])
     outputs = pending(len(labels), cache.num_outputs, **layer)
     rows = (targets_of(cache, indices, labels, 0),)
-    monkeypatch.setattr(chunked, "CHUNK", 7 * cache.num_outputs)
+    monkeypatch.setattr(chunks, "CHUNK", 7 * cache.num_outputs)
     tried = 0
     for kind in BUILTIN:
         if name_of(kind) not in NAMES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from torch import nn
 from decant.cache import LogitCache, LogitCacheWriter, Manifest, ValueRefusedError, input_crc32
 from decant.pipeline.config.settings import CacheSettings, ViewsSettings
 from decant.pipeline.data.samples import ArrayData
+from decant.pipeline.phases import teacher_pass
 from decant.pipeline.phases.teacher_pass import fill, teacher_logits
+from decant.pipeline.training import on_device
 from decant.pipeline.views import ViewedData
+from tests.helpers.recording import OnTheProcessor
 
 CPU = torch.device("cpu")
 N, V = 50, 3
@@ -83,6 +87,53 @@ def test_what_is_written_is_not_computed_again(tmp_path: Path) -> None:
     assert np.array_equal(cache.logits(few, 2), other)
     for view, rows in [(0, slice(None)), (1, slice(None)), (2, slice(20, None))]:
         assert np.array_equal(cache.logits(rows, view), whole.logits(rows, view))
+
+
+@pytest.mark.parametrize("at_once", [2, 100])
+def test_batches_made_at_once_as_on_a_gpu_end_in_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Also those of which rows are there: the network still has its batches, one after the other."""
+    data, seen = viewed(), list[list[int]]()
+    contents = []
+    for name in ("alone", "at once"):
+        if name == "at once":
+            monkeypatch.setattr(on_device, "_has_room", lambda *of: True)
+            monkeypatch.setattr(teacher_pass, "_batches_at_once", lambda *of: at_once)
+        network = Counting()
+        network.register_forward_pre_hook(lambda _, given: seen[-1].append(len(given[0])))
+        seen.append([])
+        with LogitCacheWriter(tmp_path / f"{name}.h5", manifest()) as writer:
+            inputs, _ = data.batch(np.stack([few := np.arange(18, 40), np.ones_like(few)], axis=1))
+            logits = teacher_logits(Counting(), inputs, CPU, "float32")
+            writer.write(few, logits, labels=data.data.labels[few], inputs=inputs, view=1)
+            assert fill(writer, data, network, SETTINGS, CPU) == N * V - len(few)
+            contents.append(writer.publish().read_bytes())
+    assert contents[0] == contents[1]
+    assert seen[0] == seen[1] == [16, 16, 16, 2] * V
+
+
+def test_several_batches_at_once_are_recorded_as_one_is() -> None:
+    recorder = OnTheProcessor()
+    recorded = teacher_pass._Teacher(Counting(), CPU, SETTINGS, True, recorder)
+    plain = teacher_pass._Teacher(Counting(), CPU, SETTINGS, False)
+    for seed in range(3):
+        images = torch.rand(16 * 5 + 3, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
+        with torch.inference_mode():  # as the stand-in writes into results
+            found = recorded(images)
+        assert torch.equal(found, plain(images))
+        assert torch.equal(found, torch.cat([plain(part) for part in images.split(16)]))
+    assert recorder.recordings == 1
+
+
+def test_blocks_are_whole_in_what_is_written_at_once_where_that_fits() -> None:
+    def at_once(batch_size: int, input_bytes: int, **of: Any) -> int:
+        return teacher_pass._batches_at_once(Manifest.build(num_samples=N, **of), batch_size, input_bytes)
+
+    assert at_once(256, 3 * 32 * 32, num_outputs=10) == 8, "a block has 2,048 rows"
+    assert at_once(256, 3 * 32 * 32, num_outputs=1000) == 4, "and 32"
+    assert at_once(256, 3 * 224 * 224, num_outputs=1000) == 1
+    assert at_once(300, 3 * 32 * 32, num_outputs=10) == 8, "no number of them that fits is of whole blocks"
 
 
 def test_what_the_writer_refuses_is_refused_here(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from decant.pipeline.objectives.fused.teachers import Teacher, exponentials
 
 CHUNK = 1 << 24
 """Logits that exist at once: 64 MiB in float32."""
+_ON_A_DEVICE = 4  # as many, since all weights are read, and their gradients added to, once a chunk
 _BLOCK = 1 << 22  # of these, what is looked at together on a processor: temporaries of that size exist
 
 
@@ -145,6 +146,12 @@ def _add(wanted: Gradients, rows: slice, gradients: Tensor, hidden: Tensor, weig
         wanted.weight.addmm_(narrow.t(), hidden)
     else:
         wanted.weight.add_(narrow.t() @ hidden)
+
+
+def rows_at_once(hidden: Tensor, outputs: int) -> int:
+    """How many rows are a chunk where nobody says it."""
+    chunk = CHUNK if hidden.device.type == "cpu" else _ON_A_DEVICE * CHUNK
+    return max(1, chunk // max(1, outputs))
 
 
 def rows_of_block(logits: Tensor) -> int:

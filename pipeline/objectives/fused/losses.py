@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from decant.pipeline.errors import RecipeError
-from decant.pipeline.objectives.fused.chunks import CHUNK, Batch, Fused
+from decant.pipeline.objectives.fused.chunks import Batch, Fused, rows_at_once
 from decant.pipeline.objectives.fused.hidden_targets import HiddenTargets
 from decant.pipeline.objectives.fused.last_layer import LastLayer
 from decant.pipeline.objectives.fused.teachers import DenseTeacher, HiddenTeacher, SparseTeacher, Teacher
@@ -49,7 +49,8 @@ def fused_kd(
     hidden: (Q, d), weight: (C, d), bias: (C,). The logits are z = logit_scale·(hidden·weightᵀ) + bias, and
     cap·tanh(z/cap) with a `soft_cap`. labels: (Q,) int64, negative for none. sample_weights: (Q,), 0 for positions that
     do not count. Gradients go to hidden, weight and bias; `hard` and `soft` of the terms are values without one. Under
-    autocast the products are in its dtype. chunk_rows: positions at a time, by default what makes 64 MiB of logits.
+    autocast the products are in its dtype. chunk_rows: positions at a time, by default what makes 64 MiB of logits,
+    and 256 MiB on a GPU.
     Raises what `sparse_kd` does, RecipeError for shapes that do not fit, and TypeError for other targets.
 
     >>> import torch
@@ -139,7 +140,7 @@ def _fused(
     chunk_rows: int | None,
 ) -> Terms:
     _require_shapes(hidden, weight, bias, targets, labels, sample_weights)
-    rows_at_once = _rows_at_once(chunk_rows, len(weight))
+    rows = _rows_at_once(chunk_rows, hidden, len(weight))
     dtype = torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
     teacher = _teacher(targets, temperature, tail, interpolate, dtype)
     counted = torch.ones(len(hidden), dtype=dtype, device=hidden.device)
@@ -153,7 +154,7 @@ def _fused(
         factors,
         temperature,
     )
-    return Terms(*Fused.apply(hidden, weight, bias, batch, layer, rows_at_once))
+    return Terms(*Fused.apply(hidden, weight, bias, batch, layer, rows))
 
 
 def _teacher(
@@ -207,11 +208,11 @@ def _require_shapes(
         raise RecipeError(f"labels: expected integers, negative for none, found {labels.dtype}")
 
 
-def _rows_at_once(given: int | None, outputs: int) -> int:
+def _rows_at_once(given: int | None, hidden: Tensor, outputs: int) -> int:
     """Raises ValueError for none."""
     if given is not None and given < 1:
         raise ValueError(f"chunk_rows: expected 1 or more, found {given}")
-    return given or max(1, CHUNK // max(1, outputs))
+    return given or rows_at_once(hidden, outputs)
 
 
 def _normalised(weights: Tensor) -> Tensor:

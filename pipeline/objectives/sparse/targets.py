@@ -179,6 +179,12 @@ class SparseTargets:
         """The same on a device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
+    def pin_memory(self) -> Self:
+        """The same in page-locked memory, from where copies to a GPU wait for nothing; a DataLoader that pins batches
+        calls it.
+        """
+        return self._each(Tensor.pin_memory)
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         names = ("ids", "log_probs", "log_tail", "log_sum_exp", "certain", "log_tau")
         fields: dict[str, Any] = {name: getattr(self, name) for name in names}

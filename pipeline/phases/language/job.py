@@ -144,6 +144,7 @@ def _train(job: TokenJob, plan: LanguagePlan, device: torch.device, log_to: LogT
     network = build_network(job.spec, settings.seed)
     if job.load_initial_weights is not None:
         job.load_initial_weights(network)
+    network.to(device)
     if group.is_first:
         save_recipe(job.folder, plan.recipe)
     each_epoch: Part = "validation" if "validation" in plan.data.parts else "test"
