@@ -1,4 +1,4 @@
-"""Phase one on a GPU over photographs, which worker processes decode meanwhile."""
+"""Phase one on a GPU over photographs, which threads decode meanwhile."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def measure(conditions: Conditions, device: torch.device) -> Iterator[Measuremen
     seconds, bare_seconds, decoding = phase(), bare(), decode()
     cores = len(os.sched_getaffinity(0))
     yield Measurement(
-        15, f"`decant cache-logits` on {device}, resnet50, {count:,} JPEGs of 224 × 224, bfloat16, decoded by {cores} "
-        "workers", "the teacher on the same batches, in memory already",
+        15, f"`decant cache-logits` on {device}, resnet50, {count:,} JPEGs of 224 × 224, bfloat16, decoded by "
+        f"{cores} threads", "the teacher on the same batches, in memory already",
         bare_seconds / seconds, Unit.RATE, 0.95,
         note=f"{count / seconds:,.0f} of {count / bare_seconds:,.0f} images/s; decoding alone {count / decoding:,.0f}",
         details={"seconds": seconds, "against_seconds": bare_seconds, "decoding_seconds": decoding},
@@ -76,7 +76,7 @@ def _timed(conditions: Conditions, root: Path, device: torch.device) -> tuple[Ti
 
     def phase() -> float:
         with tempfile.TemporaryDirectory(dir=folder) as store:
-            plan = Plan.of(recipe, folder, Store(Path(store)))
+            plan = Plan.of(recipe, folder, Store(Path(store)), decode="ahead")
             made = cache_logits(plan, device, lambda holder: None)
         assert made.seconds is not None
         assert made.rows == len(viewed)
