@@ -19,7 +19,7 @@ _COUNT = 390 * BATCH  # CIFAR's 50,000, in whole batches
 def steps(conditions: Conditions) -> Iterator[Measurement]:
     """Row 14."""
     student = Student.of(conditions, device=_gpu(), count=_COUNT)
-    data, repetitions = labelled(conditions, student.data), conditions.choose(9, 1)
+    data, repetitions = labelled(conditions, student.data), conditions.choose(5, 1)
     for what, arithmetic in (
         ("as many steps on one batch on the device", student.arithmetic()),
         ("the same, recorded and replayed", student.recorded_arithmetic()),
