@@ -107,7 +107,10 @@ def _write(conditions: Conditions, root: Path, count: int, drawn: int) -> None:
         for name in range(_CLASSES):
             (root / part / str(name)).mkdir(parents=True)
         for index in range(files):
-            os.link(root / "drawn" / f"{index % drawn}.jpg", root / part / str(index % _CLASSES) / f"{index:06d}.jpg")
+            os.link(
+                root / "drawn" / f"{index % drawn}.jpg",
+                root / part / str(index % _CLASSES) / f"{index:06d}.jpg",
+            )
 
 
 def _draw(root: Path, shapes: np.ndarray, noise: np.ndarray, index: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,12 +12,14 @@ from decant.pipeline.errors import ModelError, PipelineError, is_out_of_memory
 from decant.pipeline.networks import causal, registry
 from decant.pipeline.networks.spec import CAUSAL, KEPT_CLASSES, NetworkSpec
 from decant.pipeline.networks.text import build_text_network
+from decant.pipeline.networks.undrawn import Undrawn
 from decant.pipeline.support.plugins import in_words
-from decant.pipeline.support.source_code import warn_without_source
+from decant.pipeline.support.source_code import is_users, warn_without_source
 
 
-def build_network(spec: NetworkSpec, seed: int = 0, fetch: bool = True) -> nn.Module:
-    """Builds the network, with initial weights that depend on `seed` alone.
+def build_network(spec: NetworkSpec, seed: int = 0, fetch: bool = True, drawn: bool = True) -> nn.Module:
+    """Builds the network, with initial weights that depend on `seed` alone. With `drawn` false those of a network that
+    is not the user's are 0, for who loads others next.
 
     A network for texts downloads the pretrained weights that it starts from, unless `fetch` is false. Raises
     ModelError, and WeightsError when pretrained weights cannot be fetched.
@@ -27,7 +30,8 @@ def build_network(spec: NetworkSpec, seed: int = 0, fetch: bool = True) -> nn.Mo
     """
     torch.manual_seed(seed)
     try:
-        network = _built(spec, fetch)
+        with nullcontext() if drawn or is_users(spec.name) else Undrawn():
+            network = _built(spec, fetch)
     except (PipelineError, OSError):
         raise
     except Exception as error:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from decant.cache.io.system import available_memory
 from decant.pipeline.errors import ModelError
-
-_DRAWS: tuple[Any, ...] = (Tensor.normal_, nn.init.normal_)
+from decant.pipeline.networks.undrawn import Undrawn
 
 
 def weights_size(build: Callable[[], nn.Module]) -> int:
@@ -23,7 +20,7 @@ def weights_size(build: Callable[[], nn.Module]) -> int:
     4000004000000
     """
     try:
-        with torch.device("meta"), _Undrawn():
+        with torch.device("meta"), Undrawn():
             network = build()
     except (RuntimeError, OverflowError, TypeError) as error:
         raise ModelError(f"its weights take more memory than can be counted ({_first_line(error)})") from None
@@ -37,24 +34,6 @@ def require_room(build: Callable[[], nn.Module]) -> None:
         raise ModelError(
             f"its weights take {needed:,} bytes, and {free:,} bytes of memory are free; make it smaller"
         )
-
-
-class _Undrawn(TorchFunctionMode):
-    """Within it nothing is drawn: PyTorch draws normal numbers without memory by `torch._dynamo`, which takes a second
-    to import.
-    """
-
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        arguments: tuple[Any, ...] = (),
-        named: dict[str, Any] | None = None,
-    ) -> Any:
-        given = named or {}
-        if function in _DRAWS:
-            return arguments[0] if arguments else given["tensor"]
-        return function(*arguments, **given)
 
 
 def _first_line(error: Exception) -> str:

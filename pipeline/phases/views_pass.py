@@ -20,6 +20,7 @@ from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.source_code import is_users
 from decant.pipeline.training import handout
+from decant.pipeline.training.device import Inputs
 from decant.pipeline.training.forward import name_of
 from decant.pipeline.training.handout import Run, Units
 from decant.pipeline.training.on_device import device_views
@@ -61,10 +62,12 @@ class ViewsPass:
             return 0
         teacher = plan.teacher
         with ThreadPoolExecutor(1) as thread:
-            held = thread.submit(device_views, viewed, device)  # a copy to a GPU, while the network is read
+            # While the network is read, data are copied to a GPU, or files begin to be decoded.
+            held = thread.submit(device_views, viewed, device)
+            some = thread.submit(_first_inputs, viewed, plan.settings.cache) if is_first() else None
             network = load_network(teacher)
-            if is_first():
-                _say_doubt(network, viewed, plan.settings.cache, device)
+            if some is not None:
+                _say_doubt(network, some.result(), plan.settings.cache, device)
             return fill(
                 writer,
                 viewed,
@@ -82,10 +85,14 @@ class ViewsPass:
         check_unchanged(self._plan.data.student_data, checksums=True)
 
 
-def _say_doubt(network: nn.Module, viewed: ViewedData, settings: CacheSettings, device: torch.device) -> None:
-    """Says where the teacher's answers to the first samples are others each time, or in another batch."""
+def _first_inputs(viewed: ViewedData, settings: CacheSettings) -> Inputs:
     first = np.arange(min(settings.batch_size, len(viewed), _PROBES))
-    inputs, _ = viewed.batch(np.stack([first, np.zeros_like(first)], axis=1))
+    inputs: Inputs = viewed.batch(np.stack([first, np.zeros_like(first)], axis=1))[0]
+    return inputs
+
+
+def _say_doubt(network: nn.Module, inputs: Inputs, settings: CacheSettings, device: torch.device) -> None:
+    """Says where the teacher's answers to the first samples are others each time, or in another batch."""
     network.to(device).to(memory_format=torch.channels_last)
     doubt = doubt_of_outputs(lambda some: forward(network, some, device, settings.precision), inputs)
     if doubt is not None:

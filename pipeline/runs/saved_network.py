@@ -49,7 +49,7 @@ def load_network(result: Result) -> nn.Module:
         )
     path = result.folder / WEIGHTS
     _require_as_large(result, path)
-    network = build_network(result.network, fetch=False)
+    network = build_network(result.network, fetch=False, drawn=False)
     with naming(path):
         load_weights(network, path)
     if weights_sha256(network.state_dict()) != result.weights_sha256:
