@@ -124,7 +124,7 @@ class TeacherPass:
         if isinstance(encoding, Hidden):
             states = OnHost(hidden.float())
             later = [partial(_encode_states, encoding, states, of, view, within) for view in views]
-            return list[Rows](later), logits.logsumexp(1)
+            return list[Rows](later), _log_sum_exp(logits)
         if isinstance(encoding, Sparse) and encodes_on(logits.device):
             encoded = encode_views(logits, encoding, of, views, within)
             on_their_way = [RowsOnHost(rows, encoding, logits.shape[1]) for rows in encoded]
