@@ -70,10 +70,11 @@ def train(
     `settings.keep` and `patience` say. Returns the epoch, counted from 1, whose network is kept: averaged where
     `settings.average` says so.
 
-    After every epoch a checkpoint and a line of metrics.jsonl are written, and `log` gets the line; within an epoch
-    checkpoints are written as `settings.checkpoint_minutes` and `checkpoint_steps` say. Order, views and learning rate
-    are functions of (seed, epoch, step) alone, and so is the random state where an epoch begins, so that a run that was
-    killed ends with the same weights as one that was not (on a CPU, bit for bit).
+    After every epoch a line of metrics.jsonl and a checkpoint are written, of short epochs two checkpoints a second,
+    and `log` gets the line; within an epoch checkpoints are written as `settings.checkpoint_minutes` and
+    `checkpoint_steps` say. Order, views and learning rate are functions of (seed, epoch, step) alone, and so is the
+    random state where an epoch begins, so that a run that was killed ends with the same weights as one that was not (on
+    a CPU, bit for bit).
 
     Several ranks must all call it. Each computes its rows of every batch, and ends with the weights that one process
     would have, up to rounding; rank 0 alone writes.
