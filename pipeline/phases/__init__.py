@@ -10,5 +10,6 @@ cache_logits.py  teacher × data → cache;  teacher_pass.py  the teacher's pass
 cost.py          what a cache would cost;  verify.py  a cache compared with its teacher
 student.py       cache × data → students;  soft_labels.py  the cache, opened, checked and placed
 job.py           the training of one network, for teacher and students
+several_seeds.py the training of students of several seeds in one loop
 evaluate.py      finished networks, measured again
 """
