@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from decant.cache import LogitCache, MismatchError
+from decant.cache import LogitCache, MismatchError, SparseRows
 from decant.encodings import Dense, Sparse
 from decant.language import TokenBatch, TokenDataset, TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import DataError
@@ -268,3 +268,24 @@ def test_what_a_collator_gives_beside_tensors_stays(samples: TokenSamples, cache
     batch = train.collate([train[0], train[1]]).to("cpu")
     assert batch.inputs["max_length_q"] == max(samples.lengths[:2])
     assert batch.inputs["cu_seq_lens_q"].tolist() == [0, *samples.lengths[:2].cumsum()]
+
+
+def test_every_token_of_a_batch_is_compared_up_to_the_last(samples: TokenSamples, cache: LogitCache) -> None:
+    train = TokenDataset(samples, cache)
+    for place in range(len(train[4]["input_ids"])):
+        item = train[4]
+        item["input_ids"] = item["input_ids"].clone()
+        item["input_ids"][place] += 1
+        with pytest.raises(MismatchError, match=r"in the batch, and the teacher read"):
+            train.collate([train[1], item])
+
+
+def test_a_row_of_draws_alone_may_leave_out_a_token_that_is_likelier_than_those_drawn() -> None:
+    rows = SparseRows(
+        ids=np.array([[5, 7]], np.int32),
+        log_probs=np.array([[-8.0, -6.0]], np.float32),
+        log_tail=np.zeros((1, 1), np.float32),
+        log_sum_exp=np.zeros(1, np.float32),
+        certain=np.array([0], np.int32),
+    )
+    require_aligned(cast(LogitCache, None), np.array([0]), rows, np.array([3]), np.array([-2.0], np.float32))
