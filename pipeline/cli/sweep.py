@@ -140,7 +140,7 @@ def _build(planned: Sweep, device: str) -> None:
 
     if planned.recipe.settings.cache.from_ is not None:
         return
-    for plan in planned.plan.by_teacher:
+    for plan in planned.plan.by_teacher if planned.recipe.settings.teacher.server is None else ():
         make_teacher(plan, device, LogTo())
     for one in planned.caches:
         make_cache(one, device)

@@ -37,6 +37,8 @@ _FUSED: dict[str, Callable[..., Terms]] = {
     "kd": objectives.fused_kd,
     "ce+kl": objectives.fused_ce_plus_kl,
 }
+_FORWARDS = (objectives.Objective.forward, objectives.SparseObjective.forward)
+"""What an objective is computed by, unless a class of one's own computes something else."""
 _NOT_FUSED = ("standardize", "class_weights")
 _OF_DRAWS = ("kd", "ce+kl", "soft-ce", "mse")
 _DENSE = (
@@ -136,12 +138,12 @@ def of_pending(
     positions, as a function of one's own. objective: a function of `decant.objectives`, or one as a module.
 
     >>> from decant.objectives import SparseKD, dist
-    >>> of_pending(SparseKD(alpha=0.5)) is None, of_pending(dist) is None
-    (False, True)
+    >>> of_pending(SparseKD(alpha=0.5)) is None, of_pending(dist) is None, of_pending(lambda *batch: None) is None
+    (False, True, True)
     """
     settings: dict[str, Any] = {}
     function: Callable[..., Any] = objective
-    if isinstance(objective, objectives.Objective):
+    if isinstance(objective, objectives.Objective) and type(objective).forward in _FORWARDS:
         settings = {name: getattr(objective, name) for name in objective.signature.parameters}
         function = type(objective).function
     elif isinstance(objective, functools.partial) and not objective.args:

@@ -32,7 +32,8 @@ class WithoutHead:
         was_training = network.training
         network.eval()
         try:
-            self._model.prepare(ids)
+            with _in_own_precision(network):
+                self._model.prepare(ids)
         except ModelError as error:
             self.why_not = str(error)
         else:
@@ -69,6 +70,21 @@ class WithoutHead:
             yield
         finally:
             del head.forward
+
+
+@contextmanager
+def _in_own_precision(network: nn.Module) -> Iterator[None]:
+    """Without what Accelerate puts around a forward pass, which computes in another precision than a head by itself."""
+    own = vars(network)
+    if "forward" not in own or "_original_forward" not in own:
+        yield
+        return
+    wrapped = own["forward"]
+    own["forward"] = own["_original_forward"]
+    try:
+        yield
+    finally:
+        own["forward"] = wrapped
 
 
 def _obstacle(head: nn.Linear | None) -> str | None:

@@ -43,7 +43,8 @@ def _difference(figure: MetricFormat, gain: float) -> str:
     """By how much distilled students are better, or worse."""
     if not figure.less_is_better:
         return figure.difference(gain)
-    return f"{figure.plain(abs(gain))} {figure.name} {'lower' if gain >= 0 else 'higher'}"
+    unit = "points of " if figure.percent else ""
+    return f"{figure.plain(abs(gain))} {unit}{figure.name} {'lower' if gain >= 0 else 'higher'}"
 
 
 def settings_in_words(trial: TrialRecord) -> str:

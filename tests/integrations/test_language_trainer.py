@@ -118,7 +118,9 @@ def of_ones_own(*batch: Any) -> Any:
     return SparseJS(alpha=0.7)(*batch)
 
 
-@pytest.mark.parametrize(("kind", "name"), [("padded vocabulary", "sparse_kd"), ("soft cap", "SparseJS")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("padded vocabulary", "sparse_kd"), ("soft cap", "SparseJS")]
+)  # in bfloat16
 def test_without_logits_of_all_places_it_is_the_same_training(tmp_path: Path, kind: str, name: str) -> None:
     """An objective that is wrapped is a function of one's own, whose logits are those of all places."""
     from decant import objectives
@@ -128,7 +130,9 @@ def test_without_logits_of_all_places_it_is_the_same_training(tmp_path: Path, ki
     whole: Any = (lambda *batch: given(*batch)) if name == "sparse_kd" else of_ones_own
     for objective in (given, whole):
         student = gemma() if kind == "soft cap" else None
-        run = trainer(tmp_path, train, student, max_steps=3, gradient_accumulation_steps=2)
+        run = trainer(
+            tmp_path, train, student, max_steps=3, gradient_accumulation_steps=2, bf16=kind == "soft cap"
+        )
         run.objective, widths = objective, set[int]()
         run.model.get_output_embeddings().register_forward_hook(
             lambda head, given, output, widths=widths: widths.add(output.shape[-1])
@@ -136,12 +140,13 @@ def test_without_logits_of_all_places_it_is_the_same_training(tmp_path: Path, ki
         run.train()
         runs.append((run, widths))
     (narrow, one), (full, all_of_them) = runs
+    close = {"rtol": 2e-2, "atol": 1e-3} if kind == "soft cap" else {"rtol": 1e-4, "atol": 1e-5}
     assert min(one) == 1, "and once all, to find the head"
     assert all_of_them == {344}
     for entry in ("loss", "grad_norm", "hard_loss", "soft_loss"):
-        torch.testing.assert_close(logged(narrow, entry), logged(full, entry), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logged(narrow, entry), logged(full, entry), **close)
     for ours, theirs in zip(*(run.model.state_dict().values() for run in (narrow, full)), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(ours, theirs, **close)
 
 
 def test_two_processes_give_the_loss_and_weights_of_one(tmp_path: Path) -> None:
