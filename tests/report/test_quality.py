@@ -16,7 +16,7 @@ from decant.pipeline.phases import job
 from decant.pipeline.report.output import make_report
 from decant.pipeline.report.sections import confusion, quality
 from decant.pipeline.report.subject import Subject
-from decant.pipeline.training import loop
+from decant.pipeline.training import learner
 from tests.helpers.subjects import OWN, Samples, images, made, records
 
 
@@ -159,7 +159,7 @@ def test_a_network_that_diverged_is_shown_with_what_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its outputs are NaN, of which JSON and charts know nothing. Such a run is of a version that did not stop."""
-    monkeypatch.setattr(loop, "require_finite", lambda *of_an_epoch: None)
+    monkeypatch.setattr(learner, "require_finite", lambda *of_an_epoch: None)
     monkeypatch.setattr(job, "require_numbers", lambda *of_a_run: None)
     with np.errstate(invalid="ignore"):
         subject = made(tmp_path, *OWN, "student.lr=1e30", "student.optimizer=sgd", "student.baseline=false")

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from decant.pipeline.report.page import Section, _library, render
+from decant.pipeline.report.library import script
+from decant.pipeline.report.page import Section, render
 from decant.pipeline.report.rows import markdown_table, rows_of
 from decant.pipeline.report.sections.inspector import _csv_address
 from decant.pipeline.runs.json_files import escaped_json
@@ -234,7 +235,7 @@ def refused_with_traceback(done: subprocess.CompletedProcess[str]) -> str:
 def test_a_page_shows_names_as_text(text: str) -> None:
     named = Section("cost", text, missing=f"<{text}>", data={"names": [text]})
     page = render(text, [named], [text]).decode()
-    assert not obeyed(page.replace(_library().replace("</script", r"<\/script"), ""))
+    assert not obeyed(page.replace(script().replace("</script", r"<\/script"), ""))
 
 
 def test_markup_in_a_name_stays_text() -> None:
