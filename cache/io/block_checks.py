@@ -197,9 +197,14 @@ class BlockChecks:
     def _check(self, blocks: NDArray[np.integer]) -> list[int]:
         """Checks these blocks; those that do not agree with their entries."""
         damaged = self._repaired(self._different(blocks))
-        self._pending[blocks] = False
-        self._pending[damaged] = True  # so that whoever needs one finds it damaged
+        self._mark(blocks, damaged)
         return damaged
+
+    def _mark(self, blocks: NDArray[np.integer], damaged: list[int]) -> None:
+        """Marks blocks as checked but the damaged ones, so that whoever needs one finds it damaged. These are never
+        marked as checked for a moment: others may read just then.
+        """
+        self._pending[blocks] = np.isin(blocks, damaged) if damaged else False
 
     def _different(self, blocks: NDArray[np.integer]) -> list[int]:
         different = expected_entries(self._layout, self._read, blocks) != self.entries[blocks]
@@ -223,8 +228,7 @@ class BlockChecks:
         chosen = np.zeros_like(self.entries)
         chosen[run] = self.entries[run]
         damaged = self._repaired(damaged_blocks(self._layout, self._read, chosen))
-        self._pending[run] = False
-        self._pending[damaged] = True
+        self._mark(np.arange(blocks.start, blocks.stop), damaged)
         self.all_sound = not self._pending.any()
         return damaged
 

@@ -41,13 +41,15 @@ def pack(batch: Any) -> Any:
         return [pack(part) for part in batch]
     if type(batch) is dict:
         return {name: pack(part) for name, part in batch.items()}
-    if (
-        type(batch) is torch.Tensor
-        and batch.dtype in _OF_NUMPY
-        and batch.numel() * batch.element_size() <= _SMALL
-    ):
+    if type(batch) is torch.Tensor and _is_small(batch):
         return ByValue(batch.numpy())
     return batch
+
+
+def _is_small(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is its values and no more, and few of them."""
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.requires_grad
+    return plain and tensor.dtype in _OF_NUMPY and tensor.numel() * tensor.element_size() <= _SMALL
 
 
 def unpack(batch: Any) -> Any:

@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -319,6 +320,24 @@ def test_who_reads_much_has_blocks_checked_ahead(monkeypatch: pytest.MonkeyPatch
     content[6] ^= 1
     assert checks.first_damaged(np.array([6])) is None
     assert checks.all_sound
+
+
+def test_a_damaged_block_is_never_taken_for_a_checked_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for a moment: another thread, or a worker that was forked, may read just then."""
+
+    class Watched(np.ndarray[Any, Any]):
+        def __setitem__(self, *item: Any) -> None:
+            super().__setitem__(*item)
+            assert np.asarray(self)[3], "block 3 is damaged"
+
+    content = content_of(b"abcdefgh")
+    content[3] ^= 1
+    checks, _ = checks_of(content, ahead=True)
+    monkeypatch.setattr(checks, "_pending", checks._pending.view(Watched))
+    monkeypatch.setattr(block_checks, "_FEW", 0)
+    assert checks.first_damaged(np.array([1, 2, 5])) is None
+    assert checks.first_damaged(np.array([3, 4])) == 3
+    assert checks.check_all() == [3]
 
 
 @pytest.mark.parametrize("span", [2, 1 << 20], ids=["in spans", "together"])
