@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -21,9 +22,11 @@ from decant.pipeline.language.memory import SETTING
 from decant.pipeline.language.shift import ShiftGuard
 from decant.pipeline.objectives.fused.chunks import rows_of_block
 from decant.pipeline.support.progress import progress
-from decant.pipeline.training.background import BackgroundWriter, prefetch
+from decant.pipeline.training.background import BackgroundWriter, at_once, prefetch
 from decant.pipeline.training.device import OnHost
 from decant.pipeline.training.encoding import RowsOnHost, encode_views, encodes_on
+
+_FEWEST_ROWS = 16  # that a thread is started for
 
 Rows: TypeAlias = Callable[[], Mapping[str, NDArray[Any]]]
 """Gives the encoded rows (q, …) of some positions, by table; waits for a device if need be."""
@@ -132,7 +135,7 @@ class TeacherPass:
                 partial(rows.wait, of, view, within) for view, rows in zip(views, on_their_way, strict=True)
             ]
             return waits, encoded[0].stats[:, 0]
-        made = [encoding.encode(logits.cpu().numpy(), of, view, within) for view in views]
+        made = [_encode_at_once(encoding, logits.cpu().numpy(), of, view, within) for view in views]
         of_views: list[Rows] = [partial(dict[str, NDArray[Any]], rows) for rows in made]
         if isinstance(encoding, Sparse):
             return of_views, torch.from_numpy(made[0]["stats"][:, 0]).to(logits.device)
@@ -150,6 +153,23 @@ class TeacherPass:
         if doubt is not None and not self._said:
             self._said = True
             warnings.warn(f"{type(self._model.network).__name__}: {doubt}", CacheWarning, stacklevel=5)
+
+
+def _encode_at_once(
+    encoding: Encoding,
+    outputs: NDArray[np.floating],
+    of: NDArray[np.int64],
+    view: int,
+    within: NDArray[np.int64],
+) -> dict[str, NDArray[Any]]:
+    """The encoded rows of outputs (q, C), made by as many threads as the network is computed with."""
+    count = max(1, min(torch.get_num_threads(), len(outputs) // _FEWEST_ROWS))
+    bounds = np.linspace(0, len(outputs), count + 1).astype(int).tolist()
+    parts = [slice(first, end) for first, end in itertools.pairwise(bounds)]
+    made = at_once([partial(encoding.encode, outputs[part], of[part], view, within[part]) for part in parts])
+    if count == 1:
+        return made[0]
+    return {name: np.concatenate([rows[name] for rows in made]) for name in made[0]}
 
 
 def _log_sum_exp(logits: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ in the main thread, as Ctrl-C does, may hit Python code that has a lock in its h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
@@ -54,6 +55,31 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
         wanted.put(False)
         if thread.is_alive():  # a signal may hit while it starts
             thread.join()
+
+
+def at_once(calls: Sequence[Callable[[], Item]]) -> list[Item]:
+    """What some calls return, in their order. The first is made here, and each of the others in a thread of its own, so
+    they are to be few. Where some fail, the error of the first of these is raised when all have ended.
+
+    >>> at_once([lambda: "one", lambda: "two"])
+    ['one', 'two']
+    """
+    made = SimpleQueue[tuple[int, Any, BaseException | None]]()
+
+    def make(number: int) -> None:
+        try:
+            made.put((number, calls[number](), None))
+        except BaseException as error:  # raised by the thread that waits for all
+            made.put((number, None, error))
+
+    for number in range(1, len(calls)):
+        Thread(target=make, args=(number,), name="at-once", daemon=True).start()
+    make(0)
+    found = sorted((made.get() for _ in calls), key=operator.itemgetter(0))
+    for _, _, error in found:
+        if error is not None:
+            raise error
+    return [item for _, item, _ in found]
 
 
 class BackgroundWriter:

@@ -245,6 +245,17 @@ def test_a_killed_pass_goes_on_and_ends_in_the_same_bytes(
     assert (tmp_path / "whole.h5").read_bytes() == (tmp_path / "killed.h5").read_bytes()
 
 
+@pytest.mark.parametrize("encoding", [Sparse(head=2, draws=6), Dense("float16"), "hidden"], ids=str)
+def test_rows_that_several_threads_encode_are_those_of_one(
+    samples: TokenSamples, teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: Any
+) -> None:
+    monkeypatch.setattr(teacher_pass, "_FEWEST_ROWS", 5)
+    for count in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=count: count)
+        cache_logits(teacher, samples, tmp_path / f"{count}.h5", encoding=encoding, tokens_per_batch=50)
+    assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "3.h5").read_bytes()
+
+
 def test_draws_that_a_device_makes_are_those_of_the_host(
     samples: TokenSamples, teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

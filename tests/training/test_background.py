@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from decant.pipeline.training.background import BackgroundWriter, prefetch
+from decant.pipeline.training.background import BackgroundWriter, at_once, prefetch
 from tests.helpers.processes import PATIENCE, python, wait_until
 
 
@@ -53,6 +54,31 @@ def test_an_error_comes_in_the_place_of_its_item() -> None:
     assert [next(taken), next(taken)] == [1, 2]
     with pytest.raises(ValueError, match="the third"):
         next(taken)
+
+
+def test_calls_at_once_return_in_their_order_and_raise_the_first_error() -> None:
+    ended, last_began = list[str](), threading.Event()
+
+    def call(name: str) -> str:
+        if name == "last":
+            last_began.set()
+        assert last_began.wait(PATIENCE), "they are made at once"
+        ended.append(name)
+        if name.startswith("bad"):
+            raise ValueError(name)
+        return f"{name} by {threading.current_thread().name}"
+
+    def at_once_of(*names: str) -> list[str]:
+        last_began.clear()
+        return at_once([partial(call, name) for name in names])
+
+    here, *others = at_once_of("one", "two", "last")
+    assert here == f"one by {threading.current_thread().name}"
+    assert others == ["two by at-once", "last by at-once"]
+    ended.clear()
+    with pytest.raises(ValueError, match=r"^bad 1$"):
+        at_once_of("one", "bad 1", "bad 2", "last")
+    assert sorted(ended) == ["bad 1", "bad 2", "last", "one"]
 
 
 def test_calls_are_made_in_their_order_by_another_thread() -> None:
