@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -66,20 +67,8 @@ def fused_kd(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha: expected a number from 0 to 1, found {alpha}")
     layer = LastLayer(logit_scale, soft_cap)
-    return _fused(
-        hidden,
-        weight,
-        bias,
-        targets,
-        labels,
-        (1 - alpha, alpha),
-        temperature,
-        layer,
-        tail,
-        interpolate,
-        sample_weights,
-        chunk_rows,
-    )
+    rows = _Rows(targets, labels, temperature, tail, interpolate, sample_weights)
+    return rows.compare(hidden, weight, bias, layer, chunk_rows, (1 - alpha, alpha))
 
 
 def fused_ce_plus_kl(
@@ -109,52 +98,48 @@ def fused_ce_plus_kl(
     tensor(True)
     """
     layer = LastLayer(logit_scale, soft_cap)
-    return _fused(
-        hidden,
-        weight,
-        bias,
-        targets,
-        labels,
-        (1.0, kl_weight),
-        temperature,
-        layer,
-        tail,
-        interpolate,
-        sample_weights,
-        chunk_rows,
-    )
+    rows = _Rows(targets, labels, temperature, tail, interpolate, sample_weights)
+    return rows.compare(hidden, weight, bias, layer, chunk_rows, (1.0, kl_weight))
 
 
-def _fused(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    targets: FusedTargets,
-    labels: Tensor,
-    factors: tuple[float, float],
-    temperature: float,
-    layer: LastLayer,
-    tail: Tail | None,
-    interpolate: bool,
-    sample_weights: Tensor | None,
-    chunk_rows: int | None,
-) -> Terms:
-    _require_shapes(hidden, weight, bias, targets, labels, sample_weights)
-    rows = _rows_at_once(chunk_rows, hidden, len(weight))
-    dtype = torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
-    teacher = _teacher(targets, temperature, tail, interpolate, dtype)
-    counted = torch.ones(len(hidden), dtype=dtype, device=hidden.device)
-    if sample_weights is not None:
-        counted = sample_weights.to(counted)
-    batch = Batch(
-        teacher,
-        labels.clamp(min=0),
-        _normalised((labels >= 0) * counted),
-        temperature**2 * _normalised(counted),
-        factors,
-        temperature,
-    )
-    return Terms(*Fused.apply(hidden, weight, bias, batch, layer, rows))
+@dataclass(frozen=True)
+class _Rows:
+    """What a student's logits (Q, C) are compared with, and how."""
+
+    targets: FusedTargets
+    labels: Tensor
+    temperature: float
+    tail: Tail | None
+    interpolate: bool
+    sample_weights: Tensor | None
+
+    def compare(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        layer: LastLayer,
+        chunk_rows: int | None,
+        factors: tuple[float, float],
+    ) -> Terms:
+        """The terms of the logits that a last layer makes of hidden states; factors: of both means in the total."""
+        labels, weights = self.labels, self.sample_weights
+        _require_shapes(hidden, weight, bias, self.targets, labels, weights)
+        rows_at_once = _rows_at_once(chunk_rows, hidden, len(weight))
+        dtype = torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
+        teacher = _teacher(self.targets, self.temperature, self.tail, self.interpolate, dtype)
+        counted = torch.ones(len(hidden), dtype=dtype, device=hidden.device)
+        if weights is not None:
+            counted = weights.to(counted)
+        batch = Batch(
+            teacher,
+            labels.clamp(min=0),
+            _normalised((labels >= 0) * counted),
+            self.temperature**2 * _normalised(counted),
+            factors,
+            self.temperature,
+        )
+        return Terms(*Fused.apply(hidden, weight, bias, batch, layer, rows_at_once))
 
 
 def _teacher(
