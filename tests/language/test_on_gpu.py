@@ -62,12 +62,12 @@ def test_what_is_cached_and_measured_is_that_of_a_processor(
         for device, cache in zip(DEVICES, caches, strict=True)
     )
     for name in ("perplexity", "teacher_perplexity", "kl", "accuracy", "agreement"):
-        assert getattr(of_gpu, name) == pytest.approx(getattr(of_cpu, name), rel=2e-2), name
+        assert getattr(of_gpu, name) == pytest.approx(getattr(of_cpu, name), rel=2e-2, abs=1e-2), name
 
 
 def losses(samples: TokenSamples, cache: LogitCache, folder: Path, device: str) -> list[float]:
-    """Of each epoch of a student."""
-    settings = Training(network={"name": "llama"}, epochs=3, tokens_per_batch=100, optimizer="adamw", lr=2e-3)
+    """Of each epoch of a student. Adam would make steps of what rounding leaves of a gradient of 0."""
+    settings = Training(network={"name": "llama"}, epochs=3, tokens_per_batch=100, lr=0.05)
     network = language.llama(340, seed=3).to(device)
     train(
         network,
