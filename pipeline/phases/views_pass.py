@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from decant.cache import Head, LogitCacheWriter, Positions
 from decant.pipeline.config.settings import CacheSettings
+from decant.pipeline.data.image_folder import PackedData
 from decant.pipeline.data.samples import check_unchanged
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher_pass import fill, forward
@@ -20,7 +22,6 @@ from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.source_code import is_users
 from decant.pipeline.training import handout
-from decant.pipeline.training.device import Inputs
 from decant.pipeline.training.forward import name_of
 from decant.pipeline.training.handout import Run, Units
 from decant.pipeline.training.on_device import device_views
@@ -64,10 +65,11 @@ class ViewsPass:
         with ThreadPoolExecutor(1) as thread:
             # While the network is read, data are copied to a GPU, or files begin to be decoded.
             held = thread.submit(device_views, viewed, device)
-            some = thread.submit(_first_inputs, viewed, plan.settings.cache) if is_first() else None
+            if isinstance(viewed.data, PackedData):
+                thread.submit(viewed.data.raw, _first(viewed, plan.settings.cache))
             network = load_network(teacher)
-            if some is not None:
-                _say_doubt(network, some.result(), plan.settings.cache, device)
+            if is_first():
+                _say_doubt(network, viewed, plan.settings.cache, device)
             return fill(
                 writer,
                 viewed,
@@ -85,14 +87,15 @@ class ViewsPass:
         check_unchanged(self._plan.data.student_data, checksums=True)
 
 
-def _first_inputs(viewed: ViewedData, settings: CacheSettings) -> Inputs:
-    first = np.arange(min(settings.batch_size, len(viewed), _PROBES))
-    inputs: Inputs = viewed.batch(np.stack([first, np.zeros_like(first)], axis=1))[0]
-    return inputs
+def _first(viewed: ViewedData, settings: CacheSettings) -> NDArray[np.int64]:
+    """The samples whose answers are looked at twice."""
+    return np.arange(min(settings.batch_size, len(viewed), _PROBES))
 
 
-def _say_doubt(network: nn.Module, inputs: Inputs, settings: CacheSettings, device: torch.device) -> None:
+def _say_doubt(network: nn.Module, viewed: ViewedData, settings: CacheSettings, device: torch.device) -> None:
     """Says where the teacher's answers to the first samples are others each time, or in another batch."""
+    first = _first(viewed, settings)
+    inputs, _ = viewed.batch(np.stack([first, np.zeros_like(first)], axis=1))
     network.to(device).to(memory_format=torch.channels_last)
     doubt = doubt_of_outputs(lambda some: forward(network, some, device, settings.precision), inputs)
     if doubt is not None:
