@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -65,9 +66,36 @@ def _logits(conditions: Conditions) -> Call:
 
 
 def _batch(conditions: Conditions) -> Call:
-    data = labelled(conditions, viewed(conditions, _SAMPLES))
-    rows = conditions.random().integers(0, _SAMPLES, BATCH)
-    return lambda: data.batch(rows)
+    data, keys = labelled(conditions, viewed(conditions, _SAMPLES)), _keys(conditions)
+    return lambda: data.batch(keys)
+
+
+def _join(conditions: Conditions) -> Call:
+    """Of the same call what a change of it can be seen in: the inputs are made beforehand."""
+    data, keys = labelled(conditions, viewed(conditions, _SAMPLES)), _keys(conditions)
+    joined = decant.SoftLabelDataset(_Made(data.dataset.batch(keys)), data.cache)  # type: ignore[attr-defined]
+    return lambda: joined.batch(keys)
+
+
+def _keys(conditions: Conditions) -> np.ndarray:
+    """(B, 2): random samples in view 0, as a loader asks for them."""
+    return np.stack([conditions.random().integers(0, _SAMPLES, BATCH), np.zeros(BATCH, np.int64)], axis=1)
+
+
+class _Made:
+    """A dataset with one batch, which is there."""
+
+    def __init__(self, made: tuple[Any, Any]) -> None:
+        self.made = made
+
+    def __len__(self) -> int:
+        return _SAMPLES
+
+    def __getitem__(self, key: Any) -> tuple[Any, Any]:
+        raise NotImplementedError
+
+    def batch(self, keys: Any) -> tuple[Any, Any]:
+        return self.made
 
 
 def _write(conditions: Conditions) -> Call:
@@ -93,6 +121,7 @@ def _views(conditions: Conditions) -> Call:
 _CALLS_OF: dict[str, Callable[[Conditions], Call]] = {
     "LogitCache.logits": _logits,
     "SoftLabelDataset.batch": _batch,
+    "SoftLabelDataset.batch of inputs that are made": _join,
     "LogitCacheWriter.write": _write,
     "pad-crop-flip views": _views,
 }

@@ -85,8 +85,14 @@ def test_the_table_has_a_line_for_every_row(measured: tuple[dict[str, Any], str]
 
 
 def test_two_runs_are_compared_row_by_row(measured: tuple[dict[str, Any], str], tmp_path: Path) -> None:
-    old = measured[0] | {"quick": False}
+    calls = [
+        {"row": 21, "what": f"call {number}", "against": "", "found": 1000, "unit": "instructions"}
+        for number in range(2)
+    ]
+    old = measured[0] | {"quick": False, "rows": measured[0]["rows"] + calls}
     new = copy.deepcopy(old)
+    slower, same = new["rows"][-2:]
+    slower["found"], same["found"] = 1060, 1040  # counts: a twentieth more is a change of the code
     new["machine"]["cpu"] = "another"
     new["machine"]["versions"]["torch"] = "0.1"
     h5py, files, records, *_, views = [row for row in new["rows"] if row["row"] < 14]
@@ -110,6 +116,8 @@ def test_two_runs_are_compared_row_by_row(measured: tuple[dict[str, Any], str], 
         (files, "1.20", "**better**"),
         (records, "1.05", ""),
         (views, "1.20", "**worse**"),
+        (slower, "1.06", "**worse**"),
+        (same, "1.04", ""),
     ):
         cells = [
             cell.strip() for cell in changes[row["what"] + (row["against"] or "–")].strip("|").split("|")
