@@ -151,7 +151,8 @@ class ServedPass:
             for index, found in some:
                 tokens, places = self._samples.tokens(index), self._samples.positions(index)
                 self._guard.see_likely(found.ids, tokens[places + 1], tokens[places])
-            self._warn()
+            if not self._guard.wants_more:
+                self._warn()
         self._unnamed += heads.unnamed
         indices = np.array([index for index, _ in some])
         rows = heads.rows(self._num_outputs)
@@ -204,11 +205,12 @@ class ServedPass:
 
     def _warn(self) -> None:
         doubt = self._guard.doubt()
-        if doubt is not None and not self._said and not self._guard.wants_more:
+        if doubt is not None and not self._said:
             self._said = True
             warnings.warn(f"{self._server.connection.url}: {doubt}", CacheWarning, stacklevel=6)
 
     def _say_at_end(self) -> None:
+        self._warn()  # of few positions there was no word yet
         if self._unnamed:
             say_once(
                 f"{self._server.connection.url}: at {self._unnamed:,} places likely tokens are named by a text that "

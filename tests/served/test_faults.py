@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from decant.cache import LogitCache, MismatchError
+from decant.cache import CacheWarning, LogitCache, MismatchError
 from decant.encodings import Sparse
 from decant.language import ServedTeacher, TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import DataError, ModelError, ServerError
@@ -359,3 +361,53 @@ def test_another_tokenizer_is_found_by_the_tokens(
         cache_logits(
             ServedTeacher(server.url), TokenSamples(corpus, max_length=64), tmp_path / "c", encoding=Sparse(1)
         )
+
+
+def test_a_served_model_whose_outputs_are_about_the_token_itself_is_said(
+    samples: TokenSamples, tmp_path: Path
+) -> None:
+    """As where a server tells probabilities of another place than it should."""
+    table = language.bigram(samples, 340, shift=0)
+    with torch.no_grad():
+        table.table.weight += torch.rand(340, 340, generator=torch.Generator().manual_seed(0))  # no two alike
+    with (
+        serving(lambda input_ids: SimpleNamespace(logits=table(input_ids)), "vllm") as server,
+        pytest.warns(CacheWarning, match="outputs shifted by one"),
+    ):
+        cache_logits(ServedTeacher(server.url), samples, tmp_path / "c.h5", encoding=HEAD)
+
+
+def test_an_error_of_the_server_is_asked_again_five_times_and_as_late_as_it_says(
+    server: ModelServer, fill: Fill, whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("decant.pipeline.served.connection._FIRST_WAIT", 0.01)
+    server.fault = lambda handler, body: handler.send(500, {"error": "always"}) or True
+    with pytest.raises(ServerError, match=r"answers 500 \(always\), 5 times$"):
+        fill()
+    assert server.asked == 5
+    asked: list[float] = []
+
+    def busy_once(handler: Handler, body: dict[str, Any]) -> bool:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            handler.send(429, {"error": "later"}, Retry_After="1")
+        return len(asked) == 1
+
+    server.fault = busy_once
+    assert fill().path.read_bytes() == whole
+    assert asked[1] - asked[0] >= 1
+
+
+def test_a_llama_cpp_that_takes_no_bias_is_refused(
+    network: Any, samples: TokenSamples, tmp_path: Path
+) -> None:
+    """Its log-probability would be of the token that it drew, and not of the one that follows."""
+    with serving(network, "llama.cpp") as server:
+        server.change = lambda answer: {
+            **answer,
+            "completion_probabilities": [{**answer["completion_probabilities"][0], "id": 5}],
+        }
+        with pytest.raises(
+            ServerError, match="it drew the token 5, where .* was forced: it takes no logit_bias"
+        ):
+            cache_logits(ServedTeacher(server.url), samples, tmp_path / "c.h5", encoding=HEAD)

@@ -186,8 +186,11 @@ def test_the_key_is_read_from_the_variable_and_is_in_no_file_and_no_message(
     )
     wrong = decant_here(*words, cwd=made, TEACHER_KEY="wrong-" + SECRET)
     assert (wrong.returncode, "answers 401" in wrong.stderr) == (1, True), wrong.stderr
-    right = decant_here(*words, cwd=made, TEACHER_KEY=SECRET)
-    succeed(right)
+    right = decant_here(*words, "--json", cwd=made, TEACHER_KEY=SECRET)
+    shown = json.loads(succeed(right))
+    assert [one["rows"] for one in shown] == [
+        LogitCache.open(made / one["path"]).num_positions for one in shown
+    ]
     assert caches(made, "keyed") == caches(made)
     said = "".join(one.stdout + one.stderr for one in (missing, wrong, right))
     assert SECRET not in said
