@@ -20,6 +20,7 @@ from decant.encodings import Sparse
 from decant.language import ServedTeacher, TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import DataError, ModelError, ServerError
 from decant.pipeline.language.served_pass import ServedPass
+from decant.pipeline.served.server import Model, require_fitting
 from tests.helpers import language
 from tests.helpers.model_server import Handler, ModelServer, serving
 from tests.served.conftest import HEAD
@@ -408,6 +409,19 @@ def test_a_llama_cpp_that_takes_no_bias_is_refused(
             "completion_probabilities": [{**answer["completion_probabilities"][0], "id": 5}],
         }
         with pytest.raises(
-            ServerError, match="it drew the token 5, where .* was forced: it takes no logit_bias"
+            ServerError, match=r"it drew the token 5, where .* was forced: it takes no logit_bias"
         ):
             cache_logits(ServedTeacher(server.url), samples, tmp_path / "c.h5", encoding=HEAD)
+
+
+def test_a_model_that_reads_or_knows_one_token_too_few_is_refused() -> None:
+    def fits(max_length: int, known: int) -> None:
+        require_fitting(Model("m", {}, max_length, known, None), "http://h", longest=20, num_ids=340)
+
+    fits(21, 340)
+    with pytest.raises(
+        ModelError, match=r"set max_length = 19 of TokenSamples \(of a recipe data\.max_length\)"
+    ):
+        fits(20, 340)  # it generates one token more
+    with pytest.raises(ModelError, match=r"knows 339 tokens, and the tokenizer of the corpus 340"):
+        fits(21, 339)
