@@ -41,7 +41,7 @@ def measure(conditions: Conditions) -> Iterator[Measurement]:
     """Row 31: photographs with a teacher that costs nothing, into a pack and without one; then, by processor time, with
     one that costs more than decoding.
     """
-    count, repetitions = conditions.choose(1_200, 20), conditions.choose(9, 1)
+    count, repetitions = conditions.choose(2_000, 20), conditions.choose(7, 1)
     write_photos(conditions, conditions.folder / "photos", count)
     what = (
         f"`decant cache-logits` of {count:,} JPEGs of 500 × 375, read at {_SIZE} × {_SIZE} for the first time"
