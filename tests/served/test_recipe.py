@@ -17,6 +17,7 @@ import pytest
 from decant.cache import LogitCache
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.errors import RecipeError
+from decant.pipeline.phases.language.served_teacher import teacher_digest
 from tests.helpers import language
 from tests.helpers.commands import decant_at_once, decant_here, succeed
 from tests.helpers.forked_ranks import run_forked
@@ -132,8 +133,10 @@ def test_a_cache_is_found_at_another_address_and_without_the_server(made: Path, 
     assert "rows run again" in agreed
     server.shutdown()
     server.server_close()
+    began = time.monotonic()
     alone = decant_here("cache-logits", *WORDS, cwd=made)
     assert succeed(alone).count("nothing to do") == 2
+    assert time.monotonic() - began < 15, "a server that is not needed is waited for, 20 s for each cache"
     assert "is whole, and taken without asking" in alone.stderr
     assert caches(made) == before
 
@@ -162,8 +165,9 @@ def test_a_pass_that_broke_off_goes_on_and_parts_share_one(made: Path, server: M
     server.fault, server.asked = lambda handler, body: False, 0
     succeed(decant_here(*words, cwd=made))
     assert caches(made, "broken") == caches(made)
-    for part in ("2/2", "1/2"):
-        succeed(decant_here("cache-logits", *WORDS, "--store", "parts", "--part", part, cwd=made))
+    words = ["cache-logits", *WORDS, "--store", "parts", "--set", "cache.tokens_per_batch=128"]
+    said = [succeed(decant_here(*words, "--part", part, cwd=made)) for part in ("2/2", "1/2")]
+    assert "wrote part 2 of 2" in said[0], "the other part is not asked for"
     assert caches(made, "parts") == caches(made)
 
 
@@ -294,3 +298,11 @@ def test_a_pass_that_was_killed_goes_on_and_ranks_share_one(made: Path, server: 
     ranks = run_forked(2, lambda rank: ["cache-logits", *WORDS, "--store", "ranks"], made)
     assert [rank.returncode for rank in ranks] == [0, 0], ranks
     assert caches(made, "ranks") == caches(made)
+
+
+def test_models_of_servers_are_told_apart_by_what_these_say() -> None:
+    said = [{"network": {"name": name}, "served": {"root": root}} for name in "ab" for root in "cd"]
+    digests = [teacher_digest(one) for one in said]
+    assert len(set(digests)) == 4
+    assert teacher_digest({**said[0], "outputs": 340}) == digests[0]
+    assert None not in digests
