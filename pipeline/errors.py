@@ -3,6 +3,7 @@
 PipelineError
 ├── RecipeError     a recipe that cannot be read, or a value in it that cannot be right
 ├── DataError       a dataset that is missing, empty or unreadable
+│   └── ChangedError  files that have changed while they were read
 ├── ModelError      an unknown network, or arguments that it does not take
 ├── WeightsError    weights that are missing, unreadable or do not fit their network
 ├── ServerError     a server that has the teacher, and does not answer, or not as it must

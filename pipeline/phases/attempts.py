@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,9 +34,10 @@ def found_or_trained(
         result = group.of_first(find)
         if result is not None:
             return result, True
-        if group.count > 1:  # the others meet no error of one, and would not begin again
-            return train(), False
-        return again_where_rewritten(train, lambda: len(read_epochs(folder))), False
+        with dropping_changed([folder]):
+            if group.count > 1:  # the others meet no error of one, and would not begin again
+                return train(), False
+            return again_where_rewritten(train, lambda: len(read_epochs(folder))), False
 
 
 def again_where_rewritten(train: Callable[[], Trained], count_epochs: Callable[[], int]) -> Trained:
@@ -54,6 +56,24 @@ def again_where_rewritten(train: Callable[[], Trained], count_epochs: Callable[[
             say(f"warning: {error}; this epoch is trained again")
 
 
+@contextlib.contextmanager
+def dropping_changed(folders: Iterable[Path]) -> Iterator[None]:
+    """Where files have changed while they were decoded, removes the checkpoints in these folders: their epochs may be
+    of both, and the files as they are now lead to the same folders.
+    """
+    try:
+        yield
+    except ChangedError:
+        drop_checkpoints(folders)
+        raise
+
+
+def drop_checkpoints(folders: Iterable[Path]) -> None:
+    """Has networks begin anew that are not finished."""
+    for folder in folders:
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
 def require_unchanged(folder: Path, check_unchanged: Callable[[bool], None]) -> None:
     """Raises CorruptError or ChangedError where what the network was trained on is not what it was. Where checksums
     alone show that, no epoch can be relied on, and the checkpoint is removed.
@@ -62,5 +82,5 @@ def require_unchanged(folder: Path, check_unchanged: Callable[[bool], None]) -> 
     try:
         check_unchanged(True)
     except (CorruptError, ChangedError):
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        drop_checkpoints([folder])
         raise

@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decant.cache import CorruptError
 from decant.pipeline.config.recipe import Recipe
-from decant.pipeline.errors import DivergedError
+from decant.pipeline.errors import ChangedError, DivergedError
 from decant.pipeline.networks.build import build_network
-from decant.pipeline.phases.attempts import again_where_rewritten
+from decant.pipeline.phases.attempts import again_where_rewritten, drop_checkpoints, dropping_changed
 from decant.pipeline.phases.job import Measured, TrainingJob, begin, finish, load_result_on
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.result import Result, load_result
 from decant.pipeline.tracking.log_to import LogTo
+from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import read_epochs
 from decant.pipeline.training.learner import Learner
 from decant.pipeline.training.several import train_together
@@ -90,7 +92,8 @@ class SeveralSeeds:
             yield from ((result, True) for result in found)
             finished = {result.folder for result in found}
             left = [job for job in jobs if job.folder not in finished]
-            errors = again_where_rewritten(lambda: self._train(left), lambda: _num_epochs(left))
+            with dropping_changed(job.folder for job in left):
+                errors = again_where_rewritten(lambda: self._train(left), lambda: _num_epochs(left))
             made = (self._find(job) for job in left)
             yield from ((result, False) for result in made if result is not None)
             for error in errors:
@@ -121,10 +124,11 @@ class SeveralSeeds:
                 steps_alike=first.steps_alike,
                 description=f"{first.kind} {first.spec}, {len(jobs):,} seeds",
             )
-        for job, learner in zip(jobs, learners, strict=True):
-            if learner not in diverged:
-                kept = learner.finish()
-                finish(job, self.recipe, learner.network, self.measured, self.device, kept)
+        with _dropped_together(jobs):
+            for job, learner in zip(jobs, learners, strict=True):
+                if learner not in diverged:
+                    kept = learner.finish()
+                    finish(job, self.recipe, learner.network, self.measured, self.device, kept)
         return list(diverged.values())
 
     def _learner(self, job: TrainingJob, runs: contextlib.ExitStack) -> Learner:
@@ -138,6 +142,20 @@ class SeveralSeeds:
             check_unchanged=lambda: job.check_unchanged(False),
             log=runs.enter_context(self.log_to.run(job.description, self.recipe, job.folder)),
         )
+
+
+@contextlib.contextmanager
+def _dropped_together(jobs: Sequence[TrainingJob]) -> Iterator[None]:
+    """Where one network has lost its checkpoint, as its data are not what they were, so do the others: they have been
+    trained on the same.
+    """
+    try:
+        yield
+    except (CorruptError, ChangedError):
+        unfinished = [job.folder for job in jobs if load_result(job.folder) is None]
+        if not all((folder / CHECKPOINT).exists() for folder in unfinished):
+            drop_checkpoints(unfinished)
+        raise
 
 
 def _num_epochs(jobs: Sequence[TrainingJob]) -> int:

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from decant.cache import LogitCache
-from decant.pipeline.errors import DivergedError, ModelError
+from decant.cache import CorruptError, LogitCache
+from decant.pipeline.errors import ChangedError, DivergedError, ModelError
 from decant.pipeline.networks.spec import specify_network
-from decant.pipeline.phases import several_seeds
+from decant.pipeline.phases import several_seeds, student
 from decant.pipeline.phases.job import TrainingJob
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.several_seeds import why_apart
@@ -151,6 +151,33 @@ def test_the_others_are_finished_when_one_has_diverged(
             result.seed for result, _ in train_students(plan(tmp_path, *settings), CPU, together=True)
         )
     assert finished == [0, 2]
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(("error", "shown_by_checksums"), [(ChangedError, False), (CorruptError, True)])
+def test_nobody_goes_on_from_what_was_trained_on_changed_data(
+    together: bool,
+    error: type[Exception],
+    shown_by_checksums: bool,
+    tmp_path: Path,
+    opened: LogitCache,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where the end of decoding shows, after an epoch, that image files were written to meanwhile."""
+    settings = (*MLP, "student.epochs=3", "student.baseline=false", f"cache.from={opened.path}")
+    checkpoints = list[int]()
+
+    def check_unchanged(data: object, checksums: bool) -> None:
+        found = len(list(tmp_path.rglob(CHECKPOINT)))
+        if checksums is shown_by_checksums and found == (3 if together else 1):
+            checkpoints.append(found)
+            raise error("changed")
+
+    monkeypatch.setattr(student, "check_unchanged", check_unchanged)
+    with pytest.raises(error, match="changed"):
+        made(tmp_path, *settings, together=together)
+    assert checkpoints
+    assert not list(tmp_path.rglob(CHECKPOINT))
 
 
 def test_a_command_that_is_killed_goes_on_to_the_very_weights(tmp_path: Path, opened: LogitCache) -> None:
