@@ -86,7 +86,7 @@ class CopiedAhead:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = stream_for(device, "inputs") if device.type == "cuda" else None
 
     def __call__(self, inputs: Inputs) -> Inputs:
         if self._stream is None:
@@ -109,7 +109,7 @@ class OnHost:
         """
         self._event: torch.cuda.Event | None = None
         first = next(iter(values.values())) if isinstance(values, dict) else values
-        stream = _copying(first.device) if computed and first.device.type == "cuda" else None
+        stream = stream_for(first.device, "results") if computed and first.device.type == "cuda" else None
         with torch.cuda.stream(stream):
             if isinstance(values, dict):
                 self._values: Inputs = {name: self._copy(value, stream) for name, value in values.items()}
@@ -134,8 +134,10 @@ class OnHost:
 
 
 @cache
-def _copying(device: torch.device) -> torch.cuda.Stream:
-    """The stream of copies from a device that wait for nothing."""
+def stream_for(device: torch.device, purpose: str) -> torch.cuda.Stream:
+    """The stream of a GPU for a purpose, the same each time. PyTorch has 32, and then hands out the same ones again:
+    what a thread does on one that is being recorded meanwhile would be recorded.
+    """
     return torch.cuda.Stream(device)
 
 

@@ -22,6 +22,7 @@ from decant.cache import Keys, LogitSource, SoftLabelDataset, row_chunks, split_
 from decant.pipeline.config.augmentations import Transform
 from decant.pipeline.data.samples import ArrayData, spread
 from decant.pipeline.errors import DataError
+from decant.pipeline.training.device import stream_for
 from decant.pipeline.views import ViewedData
 
 _PROBES = 64
@@ -47,7 +48,7 @@ class DeviceViews:
         probes[:, 1] %= viewed.settings.num_views
         if not torch.equal(self._viewed.batch(probes)[0].cpu(), viewed.batch(probes)[0]):
             raise DataError(f'{device} makes other views than the processor; set cache.table = "mapped"')
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = stream_for(device, "views") if device.type == "cuda" else None
 
     def __len__(self) -> int:
         return self._length

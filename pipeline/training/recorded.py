@@ -11,6 +11,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from decant.pipeline.training.device import stream_for
+
 Result = TypeVar("Result")
 Function = Callable[..., Result]
 Recorder = Callable[[Callable[[], Result]], tuple[Result, Callable[[], None]]]
@@ -64,12 +66,13 @@ def record_cuda_graph(work: Callable[[], Result]) -> tuple[Result, Callable[[], 
     then waits to get again; so does this where a device has little left.
     """
     graph = torch.cuda.CUDAGraph()
+    stream = stream_for(torch.device("cuda", torch.cuda.current_device()), "recording")
     if torch.cuda.mem_get_info()[0] < torch.cuda.memory_reserved():
-        with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode=_OTHERS_MAY_GO_ON):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode=_OTHERS_MAY_GO_ON):
             result = work()
         return result, graph.replay
     torch.cuda.synchronize()
-    with torch.cuda.stream(torch.cuda.Stream()):
+    with torch.cuda.stream(stream):
         graph.capture_begin(capture_error_mode=_OTHERS_MAY_GO_ON)
         try:
             result = work()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from decant.pipeline.config.settings import Training
 from decant.pipeline.errors import DivergedError
 from decant.pipeline.objectives import Terms
 from decant.pipeline.support.progress import progress
+from decant.pipeline.training.device import stream_for
 from decant.pipeline.training.forward import Criterion, name_of
 from decant.pipeline.training.learner import Learner
 from decant.pipeline.training.loading import BatchedData, EpochKeys, EpochViews, Keys, ShuffledKeys
@@ -51,7 +52,7 @@ class Branches:
         """
         if self._device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
             return [call(place) for place in range(self.count)]
-        streams = [_stream(self._device, place) for place in range(self.count)]
+        streams = [stream_for(self._device, f"branch {place}") for place in range(self.count)]
         trunk, found = torch.cuda.current_stream(), list[Found]()
         for place, stream in enumerate(streams):
             stream.wait_stream(trunk)
@@ -60,14 +61,6 @@ class Branches:
         for stream in streams:
             trunk.wait_stream(stream)
         return found
-
-
-@cache
-def _stream(device: torch.device, place: int) -> torch.cuda.Stream:
-    """The stream of a branch, one for all recordings: PyTorch has few, and hands out the same ones again, also one on
-    which a thread makes views meanwhile, whose work would be recorded.
-    """
-    return torch.cuda.Stream(device)
 
 
 class SeveralNetworks(nn.Module):

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from decant import pipeline
 from decant.pipeline.config.settings import Training
 from decant.pipeline.objectives import Terms, cross_entropy, kd
+from decant.pipeline.training.device import stream_for
 from decant.pipeline.training.optimizer import Stepper, make_optimizer
 from decant.pipeline.training.recorded import Recorded
 from decant.pipeline.training.step import Batch, Step
 from tests.helpers.recording import OnTheProcessor
 from tests.helpers.small import CPU
+
+PIPELINE = Path(pipeline.__file__).parent
 
 
 def test_only_shapes_that_come_again_are_recorded_and_others_are_computed() -> None:
@@ -101,3 +106,18 @@ def test_mixed_labels_are_not_recorded() -> None:
     for _ in range(8):
         step((torch.randn(4, 5), torch.full((4, 3), 1 / 3)), 0.0)
     assert recorder.recordings == 0
+
+
+def test_every_stream_is_made_once_for_its_purpose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch hands out 32 and then the same again: what a thread does on one that is being recorded meanwhile would be
+    recorded.
+    """
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: [device])
+    stream_for.cache_clear()
+    device = torch.device("cuda", 7)
+    assert stream_for(device, "views") is stream_for(device, "views")
+    assert stream_for(device, "views") is not stream_for(device, "recording")
+    assert stream_for(device, "views") is not stream_for(torch.device("cuda", 8), "views")
+    stream_for.cache_clear()
+    made = [path.name for path in PIPELINE.rglob("*.py") if "cuda.Stream(" in path.read_text()]
+    assert made == ["device.py"]
