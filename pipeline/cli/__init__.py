@@ -2,7 +2,8 @@
 imported when it runs.
 
 main.py        the group `decant`, and how errors are shown
-phases.py      decant teacher, cache-logits, student, evaluate
+phases.py      decant teacher, cache-logits, student, evaluate; what they say of networks and caches:
+               made_networks.py, made_caches.py
 status.py      decant status
 report.py      decant report
 deploy.py      decant export, predict

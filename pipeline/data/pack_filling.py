@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -97,6 +98,8 @@ class Filling:
         except BaseException:
             os.close(self._claims)
             raise
+        self._close = weakref.finalize(self, _close, self._file.fd, self._claims)
+        self._close.atexit = False  # threads may decode to the very end
 
     def __reduce__(self) -> tuple[Any, ...]:
         return find_or_fill, (self.path, self.layout, self._decode)
@@ -108,8 +111,7 @@ class Filling:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.give_up()
-        os.close(self._file.fd)
-        os.close(self._claims)
+        self._close()
 
     def images(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
         """(B, C, H, W): a copy. Decodes and stores the blocks of these that nobody has stored."""
@@ -250,6 +252,11 @@ class Filling:
             return os.path.samestat(os.fstat(self._file.fd), os.lstat(path))
         except FileNotFoundError:
             return False
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def writable_folder(folder: Path) -> None:

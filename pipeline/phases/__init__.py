@@ -8,7 +8,8 @@ teacher.py       data → teacher;  given_weights.py  the weights that it begins
 initial_weights.py  files that teacher or students begin with;  balance.py  classes of different sizes
 cache_logits.py  teacher × data → cache;  teacher_pass.py  the teacher's pass over the data
 cost.py          what a cache would cost;  verify.py  a cache compared with its teacher
-student.py       cache × data → students;  soft_labels.py  the cache, opened, checked and placed
+student.py       cache × data → students;  soft_labels.py  the cache, opened, checked and placed;
+                 given_caches.py  files of `cache.from`
 job.py           the training of one network, for teacher and students
 several_seeds.py the training of students of several seeds in one loop
 evaluate.py      finished networks, measured again

@@ -4,6 +4,7 @@ first, whatever happens meanwhile.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -97,6 +98,27 @@ def test_one_image_alone_starts_nothing(path: Path) -> None:
     assert np.array_equal(images.images(np.array([0])), IMAGES[:1])
     images.check_unchanged(checksums=True)
     assert (decode.decoded, images.has_ended) == (21, False)
+
+
+def test_images_that_were_all_read_one_by_one_are_a_pack_too(path: Path) -> None:
+    confirmed = list[int]()
+    images = ahead(path, confirm=lambda: confirmed.append(0))
+    for index in range(400):
+        assert np.array_equal(images.images(np.array([index])), IMAGES[index : index + 1])
+    images.check_unchanged(checksums=True)
+    assert (path.exists(), confirmed) == (True, [0])
+
+
+def test_no_file_stays_open_when_nobody_reads_any_more(path: Path) -> None:
+    images = ahead(path)
+    images.images(np.arange(400))
+    images.check_unchanged(checksums=True)
+    descriptors = (images._filling._file.fd, images._filling._claims)
+    del images
+    gc.collect()
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 KILLED = """
