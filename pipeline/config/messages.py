@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from decant.cache.io.redaction import redacted
 from decant.pipeline.config.absent import where_it_is
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.errors import nearest
@@ -68,7 +69,7 @@ def _in_words(problem: ErrorDetails) -> str:
             # the largest count is in no schema
             return f"{path}: expected {_TYPES[schema['type']]} below {problem['ctx']['lt']:,}, found {problem['input']}"
         case _:
-            found = json.dumps(problem["input"], ensure_ascii=False)
+            found = redacted(json.dumps(problem["input"], ensure_ascii=False))
             return f"{path}: expected {expected(schema)}, found {textwrap.shorten(found, 80)}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, model_validator
@@ -47,14 +47,20 @@ class ServerSettings(Section):
     patience: Seconds = 600.0
     """Seconds for which a request is repeated while the server cannot be reached, or says that it is busy."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shows_no_key(cls, content: Any) -> Any:
+        """What is no text may hold the key too, and is not to be shown."""
+        problem = problem_of_variable(content.get("api_key_variable")) if isinstance(content, dict) else None
+        if problem is not None:
+            raise ValueError(f"api_key_variable: {problem}")
+        return content
+
     @model_validator(mode="after")
     def _names_a_server(self) -> ServerSettings:
-        for key, problem in (
-            ("url", problem_of_url(self.url)),
-            ("api_key_variable", problem_of_variable(self.api_key_variable)),
-        ):
-            if problem is not None:
-                raise ValueError(f"{key}: {problem}")
+        problem = problem_of_url(self.url)
+        if problem is not None:
+            raise ValueError(f"url: {problem}")
         return self
 
 
@@ -70,10 +76,11 @@ def problem_of_url(url: object) -> str | None:
     try:
         parts: SplitResult = urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        return str(error)
+    except ValueError:  # its words have a part of the address in them, which may be one of a password
+        return "expected http:// or https://, a host, and perhaps a port, which is a number up to 65535"
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        return f"expected http:// or https:// and a host, found {redacted(url)!r}"
+        found = "" if "@" in url else f", found {redacted(url)!r}"
+        return f"expected http:// or https:// and a host{found}"
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         return (
             "expected an address without a user, a password or a query, as these would be written into logs; "

@@ -94,9 +94,12 @@ class CausalModel:
                 return found
         return None
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def prepare(self, ids: Tensor) -> None:
         """Finds the head by a small batch of tokens (B, L), and checks that it gives the network's logits.
+
+        Nothing here is computed in inference mode: what a network keeps of a call, as angles of positions, is used by
+        calls that need a gradient.
 
         Raises ModelError where the network gives no logits (B, L, R), or has fewer outputs than there are tokens.
         """
@@ -132,7 +135,7 @@ class CausalModel:
             "positions of a batch exist at once; a smaller tokens_per_batch takes less memory"
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
         """What the head is applied to, (B, L, d); or the logits (B, L, R), where no head was found.
 
@@ -166,7 +169,7 @@ class CausalModel:
         each = [self.states(*block).flatten(0, 1) for block in blocks]
         return (each[0] if len(each) == 1 else torch.cat(each))[places]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def hidden_at(self, batch: TeacherBatch, setting: str = SETTING) -> Tensor:
         """(Q, d) what the head is applied to at the positions of a batch; or logits (Q, R), where no head was found.
 
@@ -183,7 +186,7 @@ class CausalModel:
             self.name, f"a batch of {batch.size} tokens, of samples {first:,} to {last:,}", setting
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def logits(self, hidden: Tensor) -> Iterator[Tensor]:
         """The logits (q, C) float32 of some positions after the other; hidden: (Q, d)."""
         size = _CHUNK_BYTES if hidden.device.type == "cpu" else _ON_A_DEVICE * _CHUNK_BYTES

@@ -129,7 +129,7 @@ def _compared(
     return batch.to(device), targets.to(device)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _say(
     model: CausalModel,
     batch: TeacherBatch,

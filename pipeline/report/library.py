@@ -23,7 +23,7 @@ def bundled_beside() -> Iterator[None]:
     """Within it the script is bundled beside this process, which `script` then waits for; once a process."""
     if not script.cache_info().currsize and not _begun:
         with contextlib.suppress(OSError):
-            command = [sys.executable, "-c", _BUNDLE]
+            command = [sys.executable, "-P", "-c", _BUNDLE]  # which imports nothing from the current folder
             pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
             _begun.append(subprocess.Popen(command, **pipes))  # type: ignore[call-overload]
     try:

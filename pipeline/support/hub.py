@@ -12,6 +12,8 @@ import os
 import re
 from pathlib import Path
 
+from decant.cache.io.redaction import redacted
+
 _NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 _SECONDS = 5.0
 _FILES = ("config.json", "tokenizer_config.json", "tokenizer.json")
@@ -47,10 +49,10 @@ def find_model(name: str, error: type[Exception]) -> str:
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name is of something on this disk, and of no model on the hub."""
-    path = Path(name)
-    beside = len(path.parts) > 1 and path.parent.is_dir()
-    return beside or name.startswith((".", "~")) or path.suffix == ".gguf" or _NAME.fullmatch(name) is None
+    """Whether a name is of something on this disk, and of no model on the hub, where a folder here may have the name of
+    a model's owner.
+    """
+    return name.startswith((".", "~")) or Path(name).suffix == ".gguf" or _NAME.fullmatch(name) is None
 
 
 def _meant(name: str) -> str:
@@ -73,7 +75,7 @@ def _unreachable() -> str | None:
     try:
         get_session().head(constants.ENDPOINT, timeout=_SECONDS)
     except Exception as error:  # of whichever library it asks with
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return redacted(" ".join(f"{type(error).__name__}: {error}".split()))
     return None
 
 

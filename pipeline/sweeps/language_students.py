@@ -16,7 +16,7 @@ from decant.pipeline.phases.language.measuring import TOKENS_PER_BATCH
 from decant.pipeline.phases.language.networks import student_spec
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.language.sources import Part
-from decant.pipeline.phases.language.student import jobs_for_seed
+from decant.pipeline.phases.language.student import digest_of, jobs_for_seed
 from decant.pipeline.phases.soft_labels import require_temperature
 from decant.pipeline.runs.result import Kind, Result
 from decant.pipeline.sweeps.students import AnyStudents, Watch, Watched
@@ -34,7 +34,7 @@ class LanguageStudents(AnyStudents[LanguagePlan, TokenJob]):
         """The training of one network of a recipe. Students on the tokens alone are compared with the teacher too where
         they are chosen by that. Raises as `LanguagePlan.open_cache` does.
         """
-        plan, held_out = self._of(recipe), self.held_out()
+        plan, held_out = self._of(recipe), self.held_out(recipe)
         jobs = jobs_for_seed(plan, self._cache(recipe), held_out, self.spec(recipe), seed)
         job = next(job for job in jobs if job.kind == kind)
         return replace(job, held_out=held_out) if self.metric in OF_TEACHER else job
@@ -53,10 +53,10 @@ class LanguageStudents(AnyStudents[LanguagePlan, TokenJob]):
         cache = self._cache(recipe)
         require_objective(recipe.settings.student.objective, cache)
         require_temperature(cache, recipe.settings)
-        if self.metric in OF_TEACHER and "validation" not in self.held_out():
+        if self.metric in OF_TEACHER and "validation" not in self.held_out(recipe):
             raise RecipeError(
                 f"sweep.metric: {self.metric!r} compares with the teacher on the validation part, and there is no "
-                'cache of that part; choose by "perplexity"'
+                f'cache of that part of the teacher of {cache.path}; choose by "perplexity"'
             )
 
     def spec(self, recipe: Recipe) -> NetworkSpec:
@@ -77,8 +77,15 @@ class LanguageStudents(AnyStudents[LanguagePlan, TokenJob]):
         steps = settings.epochs * -(-len(keys) // settings.accumulate)
         return f": a student of this recipe learns from {tokens:,} tokens in {steps:,} steps"
 
-    def held_out(self) -> dict[Part, LogitCache]:
-        """What the teacher says of validation and test part, as far as there are caches of them; opened once."""
+    def held_out(self, recipe: Recipe) -> dict[Part, LogitCache]:
+        """What the teacher that a recipe's students learn from says of validation and test part, as far as there are
+        caches of them.
+        """
+        teacher = digest_of(self._cache(recipe))
+        return {part: cache for part, cache in self._of_teacher().items() if digest_of(cache) == teacher}
+
+    def _of_teacher(self) -> dict[Part, LogitCache]:
+        """What the recipe's own teacher says of them; opened once."""
         if self._held_out is None:
             parts: tuple[Part, ...] = ("validation", "test")
             found = {part: self._plan.held_out_cache(part) for part in parts if part in self._plan.data.parts}

@@ -128,6 +128,10 @@ def parse_space(over: Sequence[str], recipe: Recipe) -> tuple[Setting, ...]:
     for setting in settings:
         if setting.path.startswith(ENCODING) and not recipe.settings.data.of_tokens:
             raise _other_cache(setting.path)
+        if setting.path.startswith(ENCODING) and isinstance(setting, Range):
+            raise RecipeError(
+                f"--over {setting}: each value is a cache of its own; give the values, as {setting.path}=a,b,c"
+            )
     paths = [setting.path for setting in settings]
     for path in paths:
         if paths.count(path) > 1:

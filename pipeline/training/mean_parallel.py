@@ -62,10 +62,17 @@ class MeanParallel(DataParallel):
 
     @staticmethod
     def _may_leave_out(network: nn.Module) -> bool:
-        """A mixture of experts may have one that no token of a batch comes to."""
-        config = getattr(network.network, "config", None)
-        config = getattr(config, "text_config", config)
-        return config is None or any("expert" in name and name[0] != "_" for name in vars(config))
+        """A mixture of experts may have one that no token of a batch comes to; a network of images too is given none;
+        and layers may be dropped at random.
+        """
+        whole = getattr(network.network, "config", None)
+        config = getattr(whole, "text_config", whole)
+        if config is None or config is not whole:
+            return True
+        return any(
+            ("expert" in name and name[0] != "_") or ("layerdrop" in name and value)
+            for name, value in vars(config).items()
+        )
 
     def _summed(self, own: Terms, share: float) -> Terms:
         """The sum over the ranks of terms times the share of each."""

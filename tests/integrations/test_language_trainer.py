@@ -188,3 +188,26 @@ def test_what_changes_the_loss_beside_the_objective_is_refused(tmp_path: Path) -
     for options, kind, said in cases:
         with pytest.raises(kind, match=said):
             TokenDistillationTrainer(student, **{"train_dataset": train, **options})
+
+
+def test_a_student_may_keep_what_it_computed_in_a_call_that_needs_no_gradient(tmp_path: Path) -> None:
+    """As angles of positions, which many models make in their first call, and again for a longer text."""
+
+    class Keeping(torch.nn.Module):
+        def __init__(self, network: Any) -> None:
+            super().__init__()
+            self.network, self.kept = network, torch.empty(0)
+            self.get_input_embeddings = network.get_input_embeddings
+            self.get_output_embeddings = network.get_output_embeddings
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            if len(self.kept) < input_ids.shape[1]:
+                self.kept = torch.arange(float(input_ids.shape[1]))[:, None].cos()
+            states = self.get_input_embeddings()(input_ids) * self.kept[: input_ids.shape[1]]
+            return self.network(inputs_embeds=states, attention_mask=attention_mask, use_cache=False)
+
+    student = Keeping(language.llama(344, seed=1, width=16))
+    run = trainer(tmp_path, training_set(tmp_path), student, eval_strategy="steps", eval_steps=1, max_steps=2)
+    run.train()
+    assert run._without_head.why_not is None
+    assert len(logged(run, "loss")) == 2

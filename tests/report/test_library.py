@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,3 +37,12 @@ def test_a_process_whose_script_nobody_needs_is_ended(monkeypatch: pytest.Monkey
         begun += library._begun
     assert begun[0].returncode
     assert not library._begun
+
+
+def test_no_file_of_the_current_folder_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vl_convert.py").write_text("open('ran', 'w')\njavascript_bundle = str\n")
+    monkeypatch.chdir(tmp_path)
+    library.script.cache_clear()
+    with library.bundled_beside():
+        assert "vegaEmbed=" in library.script().replace(" ", "")
+    assert not (tmp_path / "ran").exists()

@@ -171,3 +171,33 @@ def test_encodings_of_images_are_not_varied() -> None:
 
     with pytest.raises(RecipeError, match="ask for another cache"):
         parse_space(["cache.encoding.head=1,2"], load_recipe("digits"))
+
+
+def test_students_of_another_teacher_are_not_compared_with_the_recipe_s_own(made: Path) -> None:
+    from decant.cache import Store
+    from decant.pipeline.config.recipe import load_recipe
+    from decant.pipeline.phases.cache_logits import cache_logits
+    from decant.pipeline.phases.language.plan import LanguagePlan
+    from decant.pipeline.phases.language.teacher import make_teacher
+
+    store, paths = Store(made / "caches"), []
+    for seed in (0, 5):
+        recipe = load_recipe(str(made / "r.toml"), [f"teacher.seed={seed}"])
+        plan = LanguagePlan.of(recipe, made / "runs", store)
+        make_teacher(plan, CPU)
+        paths.append(json.dumps(str(cache_logits(plan, CPU, lambda holder: None).cache.path)))
+    over = f"cache.from={','.join(paths)}"
+    with pytest.raises(RecipeError, match=r"no cache of that part of the teacher of .*choose by"):
+        run(sweep_of(made, over, metric=json.dumps("kl")))
+    sweep = sweep_of(made, over)
+    record = run(sweep)
+    results = [load_result(sweep.plan.base / str(trial.folder)) for trial in trials(record, "students")]
+    compared = {result.teacher: "kl" in (result.validation or {}) for result in results if result is not None}
+    assert sorted(compared.values()) == [False, True]
+    assert compared[sweep.plan.teacher.weights_sha256]
+
+
+def test_a_range_of_encodings_is_refused(folder: Path) -> None:
+    """Each would need a cache of its own."""
+    with pytest.raises(RecipeError, match=r"cache\.encoding\.head=4\.\.16: .* give the values"):
+        sweep_of(folder, "cache.encoding.head=4..16", sampler=json.dumps("tpe"))

@@ -114,7 +114,7 @@ def jobs_for_seed(
         origin={
             "objective": settings.objective.model_dump(mode="json", by_alias=True),
             "cache": cache.manifest.key,
-            "teacher": _digest(cache),
+            "teacher": digest_of(cache),
             "baseline": labels_only.folder.parent.name,
         },
     )
@@ -127,17 +127,17 @@ def held_out_of_teacher(plan: LanguagePlan, part: Part, teacher: str | None) -> 
         found = plan.held_out_cache(part)
     except NotMadeError:
         return None
-    return found if found is not None and _digest(found) == teacher else None
+    return found if found is not None and digest_of(found) == teacher else None
 
 
 def _held_out(plan: LanguagePlan, cache: LogitCache) -> dict[Part, LogitCache]:
     """The caches of the parts that students are measured on, of the teacher that they learn from."""
     parts = (part for part in plan.data.parts if part != "train")
-    found = {part: held_out_of_teacher(plan, part, _digest(cache)) for part in parts}
+    found = {part: held_out_of_teacher(plan, part, digest_of(cache)) for part in parts}
     return {part: of_part for part, of_part in found.items() if of_part is not None}
 
 
-def _digest(cache: LogitCache) -> str | None:
+def digest_of(cache: LogitCache) -> str | None:
     """What results name the teacher of a cache by; None if it is not known."""
     return teacher_digest(cache.manifest.identity["teacher"])
 
