@@ -152,6 +152,9 @@ def of_pending(
     if function not in known or "sample_weights" in settings or settings.get("class_weights") is not None:
         return None
     name = known[function]
+    parameters = inspect.signature(function).parameters.values()
+    usual = {one.name: one.default for one in parameters if one.default is not one.empty}
+    settings = {**usual, **settings}  # that of another function of the same loss may have other defaults
     fused = name in _FUSED and not any(settings.get(key) for key in (*_NOT_FUSED, "label_smoothing"))
 
     def loss(pending: PendingLogits, rows: SparseTargets | Tensor, labels: Tensor) -> Terms:

@@ -96,3 +96,24 @@ def test_some_positions_at_a_time_are_all_at_once(
             torch.testing.assert_close(one, other, rtol=2e-4, atol=2e-5, msg=f"{name_of(kind)} {more}")
         tried += 1
     assert tried >= {"labels": 9, "sparse": 6, "draws": 4, "hidden": 10, "dense": 10}[encoding]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_function_as_it_is_has_its_own_defaults(name: str) -> None:
+    """The temperature of dense rows is another than that of sparse ones."""
+    from functools import partial
+
+    from decant import objectives
+    from decant.pipeline.language.criteria import of_pending
+
+    function, outputs = objectives.FUNCTIONS[name], pending(6, 20)
+    labels, rows = torch.tensor([3, 1, 0, 5, 5, 19]), 3 * torch.randn(6, 20)
+    given = {"kd": {"alpha": 0.5}, "ce+kl": {"weight": 3.0}}.get(name, {})
+    for objective in (function, partial(function, **given)):
+        loss = of_pending(objective)
+        assert loss is not None
+        found, whole = loss(outputs, rows, labels), objective(made(outputs), rows, labels)
+        torch.testing.assert_close(found.total, whole.total)
+        for one, other in ((found.hard, whole.hard), (found.soft, whole.soft)):
+            assert (one is None) == (other is None)
+            assert one is None or torch.allclose(one, other)
