@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -110,7 +111,8 @@ class OnHost:
         self._event: torch.cuda.Event | None = None
         first = next(iter(values.values())) if isinstance(values, dict) else values
         stream = stream_for(first.device, "results") if computed and first.device.type == "cuda" else None
-        with torch.cuda.stream(stream):
+        # Without a stream `torch.cuda.stream` fails where there is an MPS device.
+        with nullcontext() if stream is None else torch.cuda.stream(stream):
             if isinstance(values, dict):
                 self._values: Inputs = {name: self._copy(value, stream) for name, value in values.items()}
             else:

@@ -24,7 +24,7 @@ from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.errors import DataError, DeviceError
 from decant.pipeline.training import on_device
-from decant.pipeline.training.device import pick_device, to_device
+from decant.pipeline.training.device import OnHost, pick_device, to_device
 from decant.pipeline.training.on_device import DeviceData, device_views, fits_on_device
 from decant.pipeline.views import ViewedData, geometry
 
@@ -183,3 +183,12 @@ def test_a_device_can_be_named() -> None:
 def test_a_device_that_is_not_there_is_said(name: str) -> None:
     with pytest.raises(DeviceError, match=f"--device {name}: cannot be used here"):
         pick_device(name)
+
+
+def test_a_copy_to_the_host_needs_nothing_of_cuda_on_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where PyTorch looks for streams in `torch.mps`, which has none."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    values = torch.arange(3)
+    for computed in (False, True):
+        assert OnHost(values, computed).wait() is values
+        assert OnHost({"ids": values}, computed).wait() == {"ids": values}
