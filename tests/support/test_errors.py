@@ -18,9 +18,16 @@ FAMILY = [
 
 def test_every_error_is_a_pipeline_error_and_is_drawn_in_the_docstring() -> None:
     drawing = errors.__doc__ or ""
-    drawn = [line.split()[1] for line in drawing.splitlines() if line.startswith(("├── ", "└── "))]
-    assert sorted(drawn) == sorted(kind.__name__ for kind in FAMILY)
-    assert all(kind.__bases__ == (PipelineError,) for kind in FAMILY)
+    drawn, above = dict[str, str](), "PipelineError"
+    for line in drawing.splitlines():
+        nested, _, name = line.partition("── ")
+        if name and nested in ("├", "└"):
+            above = name.split()[0]
+            drawn[above] = "PipelineError"
+        elif name:
+            drawn[name.split()[0]] = above
+    assert drawn == {kind.__name__: kind.__base__.__name__ for kind in FAMILY if kind.__base__ is not None}
+    assert all(len(kind.__bases__) == 1 for kind in FAMILY)
     assert PipelineError.__bases__ == (Exception,)
 
 
