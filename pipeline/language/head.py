@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from decant.cache import Head
 from decant.pipeline.errors import ModelError, is_out_of_memory
@@ -65,6 +66,7 @@ class CausalModel:
         self.num_outputs, self.num_rows = num_outputs, 0
         self._takes = _arguments(network)
         self._head: nn.Module | None = None
+        self._linear: nn.Linear | None = None
         self._after = After()
 
     @property
@@ -120,7 +122,7 @@ class CausalModel:
                 "overflows in half precision"
             )
         self._require_causal(ids, logits)
-        self._head = None
+        self._head = self._linear = None
         for head in self._candidates(seen, logits):
             for after in self._afters():
                 if _are_close(after(seen[head]), logits):
@@ -128,6 +130,7 @@ class CausalModel:
                     break
             if self._head is not None and self._agrees(ids, logits):
                 self._head = _inner(self._head, seen)
+                self._linear = self._plain(self._head, ids, logits.dtype)
                 return
             self._head = None
         say_once(
@@ -202,8 +205,9 @@ class CausalModel:
         layer = self._head
         if layer is None:
             return states[:, : self.num_outputs]
-        if not isinstance(layer, nn.Linear):
+        if self._linear is None:
             return self._after(layer(states))[:, : self.num_outputs]
+        layer = self._linear
         own, scale = len(layer.weight) == self.num_outputs, self._after.scale
         weight = layer.weight if own else layer.weight[: self.num_outputs]
         bias = layer.bias if own or layer.bias is None else layer.bias[: self.num_outputs]
@@ -221,8 +225,8 @@ class CausalModel:
 
         Raises ModelError where no linear layer was found to be the head.
         """
-        layer = self._head
-        if not isinstance(layer, nn.Linear):
+        layer = self._linear
+        if layer is None:
             raise ModelError(
                 f"{self.name}: has no linear layer that makes its logits of hidden states, so these cannot be stored "
                 "in their place; store logits: encoding=decant.encodings.Sparse()"
@@ -240,7 +244,7 @@ class CausalModel:
     def linear_head(self) -> nn.Linear | None:
         """The one linear layer that makes the logits, once it was found; None for another head, as an adapted one."""
         adapted = {getattr(module, "base_layer", None) for module in self.network.modules()}
-        return self._head if isinstance(self._head, nn.Linear) and self._head not in adapted else None
+        return None if self._linear in adapted else self._linear
 
     @property
     def name(self) -> str:
@@ -319,6 +323,19 @@ class CausalModel:
         if isinstance(scale, int | float) and scale:
             yield After(f"times {scale:g}", float(scale))
         yield After()  # last: of small logits a soft cap leaves no trace
+
+    def _plain(self, head: nn.Module, ids: Tensor, dtype: torch.dtype) -> nn.Linear | None:
+        """The head, where its outputs are the product with its weight alone: a class of its own may scale them, as may
+        a hook, or keep the weight in another form.
+        """
+        if not isinstance(head, nn.Linear):
+            return None
+        states = self.states(ids, torch.ones_like(ids))
+        try:
+            found = functional.linear(states, head.weight, head.bias)
+        except RAISED:
+            return None
+        return head if _are_close(found, head(states), dtype) else None
 
     def _agrees(self, ids: Tensor, logits: Tensor) -> bool:
         """Whether both halves, one after the other, give the network's logits."""

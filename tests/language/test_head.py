@@ -209,3 +209,30 @@ def test_a_network_without_one_linear_head_is_not_called_without_it() -> None:
         " knows 350 tokens, and the tokenizer 400; take the tokenizer of this network, or give the network a row for "
         "each token (resize_token_embeddings)",
     }
+
+
+class Scaled(nn.Linear):
+    """A layer that does more than its weight says."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        return 3 * super().forward(states)
+
+
+@pytest.mark.parametrize("by", ["class", "hook"])
+def test_a_head_whose_outputs_are_not_those_of_its_weight_is_called(by: str) -> None:
+    from decant.pipeline.objectives.chunked import PendingLogits
+
+    torch.manual_seed(0)
+    network = Recurrent().eval()
+    if by == "class":
+        network.head = Scaled(16, 350)
+    else:
+        network.head.register_forward_hook(lambda layer, given, output: 3 * output)
+    model = CausalModel(network, 350)
+    model.prepare(IDS)
+    found = model.last_layer(model.states(IDS, MASK).flatten(0, 1))
+    assert not isinstance(found, PendingLogits)
+    torch.testing.assert_close(found, network(IDS).flatten(0, 1))
+    assert model.linear_head is None
+    with pytest.raises(ModelError, match="no linear layer that makes its logits"):
+        model.head()
