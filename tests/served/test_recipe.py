@@ -310,3 +310,29 @@ def test_models_of_servers_are_told_apart_by_what_these_say() -> None:
     assert len(set(digests)) == 4
     assert teacher_digest({**said[0], "outputs": 340}) == digests[0]
     assert None not in digests
+
+
+def test_a_server_that_gets_another_model_before_the_pass_is_refused(
+    folder: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while another process is waited for, which builds the same cache and fails."""
+    import torch
+
+    from decant.cache import MismatchError, Store
+    from decant.pipeline.phases.cache_logits import cache_logits
+    from decant.pipeline.phases.language.plan import LanguagePlan
+    from decant.pipeline.phases.language.served_pass import ServedTokensPass
+
+    (folder / "any.toml").write_text((folder / "r.toml").read_text().replace('model = "tiny"', ""))
+    monkeypatch.chdir(folder)
+    plan = LanguagePlan.of(load_recipe("any.toml"), folder / "any-runs", Store(folder / "any"))
+    fill = ServedTokensPass.fill
+
+    def later(self: ServedTokensPass, *given: Any) -> int:
+        server.model = "other"
+        return fill(self, *given)
+
+    monkeypatch.setattr(ServedTokensPass, "fill", later)
+    with pytest.raises(MismatchError, match="has another model now, other, than when it was asked"):
+        cache_logits(plan, torch.device("cpu"), lambda holder: None)
+    assert not list((folder / "any").glob("*.h5"))

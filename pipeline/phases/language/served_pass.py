@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from decant.cache import Head, LogitCache, LogitCacheWriter, expected_size
+from decant.cache import Head, LogitCache, LogitCacheWriter, MismatchError, expected_size
 from decant.pipeline.language.building import Window, windows_of
 from decant.pipeline.language.served_pass import ServedPass
 from decant.pipeline.phases.cost import Estimate
@@ -75,11 +75,19 @@ class ServedTokensPass:
         units: Iterable[Window] | None = None,
         advance: Callable[[int], object] | None = None,
     ) -> int:
-        """Asks for the rows of units that are missing, and returns how many positions they are of."""
+        """Asks for the rows of units that are missing, and returns how many positions they are of. Raises MismatchError
+        where the server says that it has another model than the file is of.
+        """
         if writer.is_written().all():
             return 0
         with _connected(self._plan) as connection:
-            run = _pass(self._plan, connection, _described(self._plan, connection))
+            model = _described(self._plan, connection)
+            if self._plan.served_manifest(model.identity).key != writer.manifest.key:
+                raise MismatchError(
+                    f"{connection.url}: has another model now, {connection.words(model.name)}, than when it was asked "
+                    "whose rows these are; run the same command again"
+                )
+            run = _pass(self._plan, connection, model)
             run.begin()
             return run.fill(writer, units, advance)
 
