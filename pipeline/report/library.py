@@ -15,6 +15,9 @@ _BUNDLE = (
     f"import sys, vl_convert; sys.stdout.buffer.write(vl_convert.javascript_bundle({_SNIPPET!r}).encode())"
 )
 
+COMMAND = [sys.executable, "-P", "-c", _BUNDLE]
+"""Writes the script to its output; -P, as a file of the current folder must not be imported."""
+
 _begun = list[subprocess.Popen[bytes]]()
 
 
@@ -23,9 +26,8 @@ def bundled_beside() -> Iterator[None]:
     """Within it the script is bundled beside this process, which `script` then waits for; once a process."""
     if not script.cache_info().currsize and not _begun:
         with contextlib.suppress(OSError):
-            command = [sys.executable, "-P", "-c", _BUNDLE]  # which imports nothing from the current folder
             pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-            _begun.append(subprocess.Popen(command, **pipes))  # type: ignore[call-overload]
+            _begun.append(subprocess.Popen(COMMAND, **pipes))  # type: ignore[call-overload]
     try:
         yield
     finally:

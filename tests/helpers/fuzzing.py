@@ -248,7 +248,10 @@ class Watch:
     """Notes what a process does that no command should: writes outside of the work folder, other programs."""
 
     def __init__(self, folder: Path) -> None:
+        from decant.pipeline.report import library
+
         self.folder, self.found, self.on = folder.resolve(), list[str](), False
+        self.own_program = library.COMMAND
 
     def audit(self, event: str, args: tuple[Any, ...]) -> None:
         """For `sys.addaudithook`."""
@@ -267,6 +270,8 @@ class Watch:
             paths = args[:1]
         elif event in ("os.rename", "os.link", "os.symlink"):
             paths = args[1:2] if event == "os.symlink" else args[:2]
+        elif event == "subprocess.Popen" and list(args[1]) == self.own_program:
+            return
         elif event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect"):
             self.found.append(f"{event} {args!r:.80}")
         for path in paths:
