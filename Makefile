@@ -30,7 +30,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY) ## the main job on the embedded digits: teacher, cache, students, table
-	@$(MAKE) --no-print-directory report RECIPE=digits JOBS=2
+	@$(MAKE) --no-print-directory report RECIPE=digits JOBS=2 TOGETHER=1
 
 test: $(READY) ## the whole suite
 	$(VENV)/bin/python -m pytest
@@ -87,8 +87,8 @@ teacher: $(READY) ## train the teacher
 cache-logits: teacher ## run the teacher once and store its logits
 	$(DECANT) cache-logits $(RUN)
 
-student: cache-logits ## train students from the cache, and on labels alone; JOBS=2 trains two side by side
-	$(DECANT) student $(RUN) --jobs $(JOBS)
+student: cache-logits ## train students from the cache, and on labels alone; JOBS=2 trains two side by side, TOGETHER=1 seeds in one loop
+	$(DECANT) student $(RUN) --jobs $(JOBS) $(if $(TOGETHER),--together)
 
 evaluate: $(READY) ## measure every finished network again
 	$(DECANT) evaluate $(RUN)
