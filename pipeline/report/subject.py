@@ -29,10 +29,11 @@ from decant.pipeline.runs.open import FinishedRun, class_names, open_run
 from decant.pipeline.runs.result import Result, find_results
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.runs.saved_recipe import changed_settings
+from decant.pipeline.runs.saved_recipe import changed_settings, what_differs
 from decant.pipeline.training.evaluation import predict
 
 _LONGEST_NAME = 300  # characters
+_FEW = 80  # characters of settings in a name
 _SECTIONS = ("data", "views", "teacher", "knowledge", "cache", "student")
 
 
@@ -51,15 +52,21 @@ class Subject:
         """One row for each kind of network."""
         return rows_of(self.results)
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
-        """The name of each row in charts; equal names get the digest of their folder."""
+        """The name of each row in charts. Equal names get those settings that are not the same in all of them, or the
+        digest of their folder where these are many or do not tell them apart.
+        """
         called = [_drawn(f"{row.name}, {row.kind}") for row in self.rows]
-        often = Counter(called)
-        return [
-            f"{name}, {row.first.seeds_folder.name.rpartition('-')[2]}" if often[name] > 1 else name
-            for name, row in zip(called, self.rows, strict=True)
-        ]
+        for name in [name for name, often in Counter(called).items() if often > 1]:
+            places = [place for place, other in enumerate(called) if other == name]
+            rows = [self.rows[place] for place in places]
+            differing = what_differs([row.first.folder for row in rows])
+            told = len(set(differing)) == len(rows) and all(0 < len(words) <= _FEW for words in differing)
+            for place, row, words in zip(places, rows, differing, strict=True):
+                digest = row.first.seeds_folder.name.rpartition("-")[2]
+                called[place] = f"{name}, {words if told else digest}"
+        return called
 
     @property
     def base(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from decant.cache.io.redaction import without_secrets
 from decant.pipeline.config.recipe import Recipe, expand_paths, read_toml
 from decant.pipeline.config.server_settings import DECISIVE
 from decant.pipeline.config.settings import Training
+from decant.pipeline.support.nested import by_path
 
 RECIPE = "recipe.toml"
 LOGGING_ONLY = frozenset({"evaluate_every", "log_every", "compile"})
@@ -64,6 +66,21 @@ def read_saved_recipe(folder: Path) -> dict[str, Any] | None:
         return None
     expand_paths(content, str(folder / RECIPE), lenient=True)  # with a variable where that holds a secret
     return dict(without_secrets(content))
+
+
+def what_differs(folders: Sequence[Path]) -> list[str]:
+    """Of each of some run folders, those decisive settings that are not the same in all, as words; "" where there are
+    none, or where a folder has no readable recipe.
+    """
+    saved = [read_saved_recipe(folder) for folder in folders]
+    if any(recipe is None for recipe in saved):
+        return ["" for _ in folders]
+    settings = [by_path(_decisive(recipe)) for recipe in saved if recipe is not None]
+    paths = dict.fromkeys(path for one in settings for path in one)
+    differing = [path for path in paths if any(one.get(path) != settings[0].get(path) for one in settings)]
+    short = Counter(path.rpartition(".")[2] for path in differing)
+    names = {path: path if short[last := path.rpartition(".")[2]] > 1 else last for path in differing}
+    return [", ".join(f"{names[path]} {one[path]}" for path in differing if path in one) for one in settings]
 
 
 def changed_settings(recipe: Recipe, folder: Path, sections: Sequence[str]) -> list[Difference] | None:

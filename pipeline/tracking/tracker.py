@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from decant.pipeline.support.nested import by_path
 from decant.pipeline.support.terminal import one_line
 from decant.pipeline.training.epoch_log import Epoch
 
@@ -33,7 +34,7 @@ class Run:
         >>> Run("student", "toy", Path("a"), Path(), settings).flat_settings()
         {'student.epochs': 3, 'student.network.name': 'mlp'}
         """
-        return _flat("", self.settings)
+        return by_path(self.settings)
 
 
 class Tracker(Protocol):
@@ -65,13 +66,3 @@ def scalars_of(line: Epoch) -> dict[str, float]:
         for name, value in line.get(part, {}).items()
     }
     return {name: float(value) for name, value in {**trained, **tested}.items() if value is not None}
-
-
-def _flat(path: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {path: value}
-    return {
-        name: inner
-        for key, below in value.items()
-        for name, inner in _flat(f"{path}.{key}" if path else str(key), below).items()
-    }
