@@ -46,8 +46,8 @@ def pwrite(fd: int, data: bytes | memoryview, offset: int) -> int:
 
 
 def start_writing_out(fd: int) -> None:
-    """Has the disk begin to take what was written to an open file, and does not wait: a sync then waits for less. What
-    fails is told by the sync. Does nothing where the system has no such call.
+    """Starts to write to the disk what an open file has in memory, and does not wait: a later sync takes less time.
+    Errors are left to that sync. Does nothing where the system has no such call.
 
     >>> import tempfile
     >>> with tempfile.TemporaryFile() as file:

@@ -144,7 +144,7 @@ class MissingOfRuns(Sampler[Keys]):
         made_meanwhile: MadeMeanwhile | None = None,
         at_once: int = 1,
     ) -> None:
-        """written: (N,) for each view, which rows are there. made_meanwhile: is asked of a batch when it is drawn.
+        """written: (N,) for each view, which rows are there. made_meanwhile: called with each batch that is drawn.
         at_once: the most batches that are drawn together; all but the last of a view have `batch_size` keys.
         """
         self.taken: deque[MissingBatch] = deque()

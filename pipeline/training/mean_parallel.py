@@ -49,9 +49,7 @@ class MeanParallel(DataParallel):
     ) -> tuple[Terms, Tensor]:
         """The terms of the whole batch, of `size` rows on all ranks, and what this rank differentiates."""
         rows = len(targets[0])
-        divided = (
-            rows < size
-        )  # each sample has a row or more; too few samples are computed whole by every rank
+        divided = rows < size  # too few samples are computed whole by every rank; each has a row or more
         self._draw(divided)
         before = self._random_state(targets[0].device)
         own = self.network(criterion, inputs, targets, progress, setting)

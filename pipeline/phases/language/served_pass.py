@@ -65,8 +65,7 @@ class ServedTokensPass:
 
     def part(self, writer: LogitCacheWriter, number: int, of: int) -> Sequence[Window]:
         """The units of a part, which follow each other."""
-        units = self.units(writer, of)
-        return units[number * len(units) // of : (number + 1) * len(units) // of]
+        return TokensPass.part_of(self.units(writer, of), number, of)
 
     def fill(
         self,

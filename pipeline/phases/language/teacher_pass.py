@@ -49,7 +49,11 @@ class TokensPass:
 
     def part(self, writer: LogitCacheWriter, number: int, of: int) -> Sequence[Window]:
         """The units of a part, which follow each other."""
-        units = self.units(writer, of)
+        return self.part_of(self.units(writer, of), number, of)
+
+    @staticmethod
+    def part_of(units: Sequence[Window], number: int, of: int) -> Sequence[Window]:
+        """Those of a part, of units that all parts divide among them."""
         return units[number * len(units) // of : (number + 1) * len(units) // of]
 
     def fill(
