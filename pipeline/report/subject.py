@@ -54,19 +54,8 @@ class Subject:
 
     @cached_property
     def names(self) -> list[str]:
-        """The name of each row in charts. Equal names get those settings that are not the same in all of them, or the
-        digest of their folder where these are many or do not tell them apart.
-        """
-        called = [_drawn(f"{row.name}, {row.kind}") for row in self.rows]
-        for name in [name for name, often in Counter(called).items() if often > 1]:
-            places = [place for place, other in enumerate(called) if other == name]
-            rows = [self.rows[place] for place in places]
-            differing = what_differs([row.first.folder for row in rows])
-            told = len(set(differing)) == len(rows) and all(0 < len(words) <= _FEW for words in differing)
-            for place, row, words in zip(places, rows, differing, strict=True):
-                digest = row.first.seeds_folder.name.rpartition("-")[2]
-                called[place] = f"{name}, {words if told else digest}"
-        return called
+        """The name of each row in charts."""
+        return names_of(self.rows)
 
     @property
     def base(self) -> Path:
@@ -186,6 +175,21 @@ class Subject:
         with contextlib.suppress(OSError, DamagedError):
             return load_test_logits(result.folder, len(self.splits.test), result.network.num_classes)
         return predict(load_network(result).to(self.device), self.splits.test, self.device).numpy()
+
+
+def names_of(rows: Sequence[Row]) -> list[str]:
+    """A name for each row, of bounded length. Equal names get those settings that are not the same in all of them, or
+    the digest of their folder where these are many or do not tell them apart.
+    """
+    names = [_drawn(f"{row.name}, {row.kind}") for row in rows]
+    for equal in [name for name, often in Counter(names).items() if often > 1]:
+        places = [place for place, name in enumerate(names) if name == equal]
+        differing = what_differs([rows[place].first.folder for place in places])
+        told = len(set(differing)) == len(places) and all(0 < len(words) <= _FEW for words in differing)
+        for place, words in zip(places, differing, strict=True):
+            digest = rows[place].first.seeds_folder.name.rpartition("-")[2]
+            names[place] = f"{equal}, {words if told else digest}"
+    return names
 
 
 def _drawn(name: str) -> str:

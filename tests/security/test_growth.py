@@ -21,7 +21,7 @@ from decant.pipeline.data.image_folder import listed_images
 from decant.pipeline.data.image_pack import IN_STORE, is_pack
 from decant.pipeline.data.kept_classes import kept_columns
 from decant.pipeline.data.labels import places_of
-from decant.pipeline.report.subject import Subject
+from decant.pipeline.report.subject import names_of
 from decant.pipeline.runs.result import find_results
 from decant.pipeline.status.live_progress import epoch_progress
 from decant.pipeline.training.epoch_log import METRICS, keep_epochs, read_epochs
@@ -150,10 +150,12 @@ def test_a_chart_draws_no_name_of_any_length() -> None:
         SimpleNamespace(
             name="linear",
             kind="A" * 100_000 + end,
-            first=SimpleNamespace(seeds_folder=Path(f"student-{end}")),
+            first=SimpleNamespace(
+                seeds_folder=Path(f"student-{end}"), folder=Path(f"student-{end}", "seed-0")
+            ),
         )
         for end in "xy"
     ]
-    names = Subject.names.fget(SimpleNamespace(rows=rows))  # type: ignore[attr-defined]
+    names = names_of(rows)  # type: ignore[arg-type]
     assert max(map(len, names)) < 400
     assert len(set(names)) == 2
