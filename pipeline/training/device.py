@@ -117,8 +117,8 @@ class OnHost:
                 self._values: Inputs = {name: self._copy(value, stream) for name, value in values.items()}
             else:
                 self._values = self._copy(values, stream)
-            if self._event is not None:
-                self._event.record()
+            if self._event is not None:  # where the copy is, which need not be the current device
+                self._event.record(torch.cuda.current_stream(first.device))
 
     def wait(self) -> Any:
         """The tensor, or dictionary of tensors, when the copy has arrived."""

@@ -4,7 +4,9 @@ call, where a small network would otherwise wait for the processor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
@@ -60,25 +62,42 @@ class Recorded(Generic[Result]):
 
 
 def record_cuda_graph(work: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
-    """Records what `work` starts on the current device, without running it. Other threads may use it meanwhile.
+    """Records what `work` starts on the current device, without running it. Other threads may use it meanwhile. Raises
+    what `work` raises.
 
-    `torch.cuda.graph` first frees what memory PyTorch holds for later, pinned memory of the host too, which everybody
-    then waits to get again; so does this where a device has little left.
+    Where a device has little left, what memory PyTorch holds for later is freed first. `torch.cuda.graph` always does
+    so, pinned memory of the host too, which everybody then waits to get again.
     """
     graph = torch.cuda.CUDAGraph()
     stream = stream_for(torch.device("cuda", torch.cuda.current_device()), "recording")
-    if torch.cuda.mem_get_info()[0] < torch.cuda.memory_reserved():
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode=_OTHERS_MAY_GO_ON):
-            result = work()
-        return result, graph.replay
     torch.cuda.synchronize()
-    with torch.cuda.stream(stream):
+    if torch.cuda.mem_get_info()[0] < torch.cuda.memory_reserved():
+        gc.collect()  # recordings of networks that are finished
+        torch.cuda.empty_cache()
+    with _uncollected(), torch.cuda.stream(stream):
         graph.capture_begin(capture_error_mode=_OTHERS_MAY_GO_ON)
         try:
             result = work()
-        finally:
-            graph.capture_end()
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # that the recording is cut short, which would hide why
+                graph.capture_end()
+            raise
+        graph.capture_end()
     return result, graph.replay
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Within it Python collects no garbage: CUDA refuses to destroy a recording, as of a network that is finished,
+    while the thread that does it makes another, which then fails.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _current(device: torch.device) -> AbstractContextManager[object]:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,12 @@ def _where_decant_is(folder: Path) -> str:
     return subprocess.run(
         [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True
     ).stdout
+
+
+def test_what_another_plugin_warns_of_ends_no_run_of_the_tests() -> None:
+    """As pytest-benchmark does before the first test begins, where it is installed and tests run side by side."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.warn_explicit("benchmarks are off", UserWarning, "logger.py", 1, "pytest_benchmark.logger")
+    assert len(said) == 1
+    with pytest.raises(UserWarning, match="deprecated"):
+        warnings.warn_explicit("deprecated", UserWarning, "reader.py", 1, "decant.cache.reader")
