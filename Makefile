@@ -16,7 +16,7 @@ RUN     = --recipe $(RECIPE) $(ARGS)
 .PHONY: help demo test test-integrations hosts docs browser check format bench bench-compare bench-encodings bench-losses bench-objectives study teacher cache-logits student evaluate report clean
 
 help: ## say what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-24s %s\n", $$1, $$2}'
 	@echo
 	@echo '  RECIPE=digits (default), cifar10, cifar100, imagefolder, imagenet, general, soft-transfer, transfer-set,'
 	@echo '         lenet-cifar10, regression, text, language-model, or a .toml file'

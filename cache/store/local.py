@@ -165,7 +165,9 @@ class Store:
         if len(found) > 1:
             raise MismatchError(f"{word}: fits {len(found)} caches of {self.name}: " + ", ".join(found))
         if not found:
-            raise FileNotFoundError(f"{word}: no such file, and no cache of {self.name} has that name or key")
+            raise FileNotFoundError(
+                f"{word}: no such file, and the store {self.name} has no cache of that name or key"
+            )
         return found[0]
 
     def prepare(self) -> None:

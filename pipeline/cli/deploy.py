@@ -81,9 +81,9 @@ def export(
     max_loss: float,
     as_json: bool,
 ) -> None:
-    """Export the network of a run to files that run without Decant, and check each in its own runtime.
+    """Export the network of a run to run without Decant.
 
-    RUN is the folder of a run. The files are written to RUN/export.
+    RUN is the folder of a run. The files are written to RUN/export, and each is checked in its own runtime before.
     """
     from decant.pipeline.deploy import export_run
     from decant.pipeline.runs.open import open_run
@@ -136,10 +136,10 @@ def export(
 @trust_option
 @as_json
 def predict(run: Path, images: tuple[Path, ...], top: int, threshold: float | None, as_json: bool) -> None:
-    """Print the most likely classes of image files, or of all images in folders.
+    """Print the most likely classes of images.
 
-    RUN is the folder of a run; its network predicts the classes. Exit code 1 if a file cannot be read; the others
-    are classified all the same.
+    RUN is the folder of a run; its network predicts the classes. IMAGE is a file, or a folder of which all images are
+    taken. Exit code 1 if a file cannot be read; the others are classified all the same.
     """
     from decant.pipeline.deploy.predict import Prediction, Predictor
     from decant.pipeline.runs.open import open_run

@@ -18,7 +18,10 @@ FILES = ("recipe.toml", "my_data.py", "my_network.py")
 @click.command()
 @click.argument("folder", default=".", shell_complete=completion.folders)
 def init(folder: str) -> None:
-    """Write a small project into FOLDER: a recipe, a dataset and a network of your own, which run at once."""
+    """Write a small project to begin with.
+
+    FOLDER gets a recipe, a dataset and a network of your own, which run at once.
+    """
     made = write_project(Path(folder))
     say(f"made {', '.join(map(str, made))}")
     there = "" if made[0].parent == Path() else f"cd {shlex.quote(str(made[0].parent))} && "
@@ -28,11 +31,13 @@ def init(folder: str) -> None:
 
 def write_project(folder: Path) -> list[Path]:
     """Writes the files of the project and returns their paths. Raises PipelineError, and writes nothing, where one of
-    them is there.
+    them is there, or a file where the folder would be.
     """
     from decant.cache.io.opening import create_new
     from decant.pipeline.errors import PipelineError
 
+    if folder.exists() and not folder.is_dir():
+        raise PipelineError(f"{folder}: is a file; name a folder: decant init FOLDER")
     found = [name for name in FILES if os.path.lexists(folder / name)]
     if found:
         raise PipelineError(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decant.pipeline.cli.options import say
+from decant.pipeline.cli.options import percent, say
 from decant.pipeline.config.tasks import headline
 
 if TYPE_CHECKING:
@@ -67,6 +68,18 @@ def estimate(plan: RecipePlan, device: str, ranks: int | None) -> dict[str, Any]
         **asdict(cost),
         "pays_after_epochs": cost.pays_after_epochs,
     }
+
+
+def print_accuracy(path: Path) -> None:
+    """The teacher's top-1 on the labels of a cache, where it has class labels."""
+    from decant.cache import LogitCache, accuracy_in
+
+    found = accuracy_in(LogitCache.open(path))
+    if found is not None:
+        say(
+            f"the teacher's top-1 is {percent(found.top1)} on {found.samples:,} samples; chance is "
+            f"{percent(found.chance)}"
+        )
 
 
 def _shown(cached: Cached, plan: RecipePlan) -> dict[str, Any]:

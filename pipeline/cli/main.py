@@ -18,6 +18,7 @@ import click
 
 from decant.pipeline.cli.cache import cache
 from decant.pipeline.cli.deploy import export, predict
+from decant.pipeline.cli.groups import InOrder
 from decant.pipeline.cli.init import init
 from decant.pipeline.cli.options import as_json, leave_to_rank_0, print_json, print_table, say
 from decant.pipeline.cli.phases import cache_logits, evaluate, student, teacher
@@ -262,7 +263,7 @@ _DIVIDED = frozenset({"teacher", "cache-logits", "student", "sweep", "evaluate"}
 """Commands that the ranks of a job carry out together."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="decant-kd")
 @click.option(
     DEBUG,

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 def teacher(
     recipe: Recipe, base: Path, store: Store, device: str, log_to: tuple[str, ...], as_json: bool
 ) -> None:
-    """Train the teacher, or take the weights that the recipe names."""
+    """Train the teacher, or take the weights of the recipe."""
     from decant.pipeline.phases.kinds import plan_of
     from decant.pipeline.tracking.log_to import LogTo
 
@@ -220,7 +220,10 @@ def _train_students(
 @recipe_options
 @as_json
 def evaluate(recipe: Recipe, base: Path, store: Store, device: str, as_json: bool) -> None:
-    """Measure every finished network again, from its weights, on the test part."""
+    """Measure every finished network again on the test part.
+
+    Each is read from its weights.
+    """
     from decant.pipeline.phases.any_recipe import evaluate_runs
     from decant.pipeline.phases.kinds import plan_of
     from decant.pipeline.training.device import pick_device

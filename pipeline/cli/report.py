@@ -43,7 +43,7 @@ def report(
     tensorboard: bool,
     as_json: bool,
 ) -> None:
-    """Compare networks: a table, curves, and one page that opens in any browser.
+    """Compare networks: a table, curves, a page for any browser.
 
     RUN is the folder of a run, a folder of runs, or that of a sweep; without RUN, all runs of the recipe are compared.
     Writes report.md, and with the extra `report` report.html and curves.png.

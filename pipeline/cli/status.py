@@ -41,10 +41,10 @@ _COLOURS = {"done": "green", "running": "cyan", "damaged": "red", "missing": ""}
 def status(
     recipe: Recipe, base: Path, store: Store, device: str, watch: bool, every: float, as_json: bool
 ) -> None:
-    """Show which phases are done, running, interrupted, stale or missing.
+    """Show how far the phases of a recipe are.
 
-    Makes nothing. A stale phase was made with other settings, which are listed. With --watch --json, each change is
-    one line of JSON.
+    Each is done, running, interrupted, stale or missing. Nothing is made. A stale phase was made with other settings,
+    which are listed. With --watch --json, each change is one line of JSON.
     """
     from decant.pipeline.phases.kinds import plan_of
     from decant.pipeline.status import Overview

@@ -69,10 +69,10 @@ def sweep(
     worker: bool,
     as_json: bool,
 ) -> None:
-    """Choose settings of the student: train many from one cache, and measure the best once.
+    """Train many students from one cache, and choose settings.
 
-    Settings are chosen by the validation part, data.validation. Killed, the same command goes on; run at once on
-    several machines that see the folder of runs, it is one sweep.
+    Settings are chosen by the validation part, data.validation, and the best are measured on the test part once.
+    Killed, the same command goes on; run at once on several machines that see the folder of runs, it is one sweep.
     """
     from decant.pipeline.config.recipe import overridden
     from decant.pipeline.errors import ModelError

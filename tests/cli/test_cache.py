@@ -241,7 +241,7 @@ def test_gc_tells_a_program_what_it_removed(made: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["info", "nothing.h5"], 1, "no such file, and no cache of caches has that name or key"),
+        (["info", "nothing.h5"], 1, "no such file, and the store caches has no cache of that name or key"),
         (["export", "nothing.h5", "out.npy"], 1, "no such file"),
         (["import", "gone.npy", "--teacher", "x", "--data", "y"], 1, "gone.npy: no such file"),
         (["import", "gone.npy", "--teacher", "x"], 2, "give either --data or --recipe"),

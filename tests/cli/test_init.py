@@ -57,3 +57,9 @@ def test_the_folder_is_made(tmp_path: Path) -> None:
     assert write_project(tmp_path / "a/b") == [tmp_path / "a/b" / name for name in FILES]
     with pytest.raises(PipelineError, match=r"has recipe.toml, my_data.py, my_network.py already"):
         write_project(tmp_path / "a/b")
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(PipelineError, match=r"notes\.txt: is a file; name a folder"):
+        write_project(tmp_path / "notes.txt")

@@ -1,24 +1,29 @@
 """`decant cache`: commands for cache files. None imports torch, except to read a .pt file or to run a teacher.
 
-show.py      ls, info, diff, path: what a store and a cache hold
-transfer.py  push, pull: caches into stores elsewhere, and copies of what lies there
-verify.py    verify: whether a cache is intact, and agrees with its teacher
-convert.py   import, export, convert, gc: caches from arrays, arrays from caches, smaller caches, unused files
-merge.py     merge: one cache from several, or from the parts of one
+show.py       ls, info, diff, path: what a store and a cache hold
+verify.py     verify: whether a cache is intact, and agrees with its teacher
+importing.py  import: a cache of another program's logits
+convert.py    export, convert: arrays, or a smaller cache, from a cache
+merge.py      merge: one cache from several, or from the parts of one
+gc.py         gc: unused files
+transfer.py   push, pull: caches into stores elsewhere, and copies of what lies there
 """
 
 from __future__ import annotations
 
 import click
 
-from decant.pipeline.cli.cache.convert import collect, convert, export, import_table
+from decant.pipeline.cli.cache.convert import convert, export
+from decant.pipeline.cli.cache.gc import collect
+from decant.pipeline.cli.cache.importing import import_table
 from decant.pipeline.cli.cache.merge import merge
 from decant.pipeline.cli.cache.show import diff, info, list_caches, path
 from decant.pipeline.cli.cache.transfer import pull, push
 from decant.pipeline.cli.cache.verify import verify
+from decant.pipeline.cli.groups import InOrder
 
 
-@click.group("cache")
+@click.group("cache", cls=InOrder)
 def cache() -> None:
     """Show, check, convert and remove cache files.
 

@@ -75,7 +75,10 @@ def list_caches(store: Store, as_json: bool) -> None:
 @store_option
 @as_json
 def info(name: str, sample: int | None, page: Path | None, store: Store, as_json: bool) -> None:
-    """Show what a cache holds and where it comes from, with the teacher's metrics computed from the file."""
+    """Show what a cache holds and where it comes from.
+
+    The teacher's metrics are computed from the file.
+    """
     from decant.cache import LogitCache, sample_rows, summarize
     from decant.pipeline.cli.cache.positions import show_positions, write_page
 
@@ -120,7 +123,10 @@ def info(name: str, sample: int | None, page: Path | None, store: Store, as_json
 @store_option
 @as_json
 def diff(one: str, other: str, store: Store, as_json: bool) -> None:
-    """Show every field in which two caches differ; exit code 1 if there is one."""
+    """Show every field in which two caches differ.
+
+    Exit code 1 if there is one.
+    """
     from decant.cache import LogitCache, differences
 
     opened = [LogitCache.open(store.resolve(name)) for name in (one, other)]
@@ -141,7 +147,10 @@ def diff(one: str, other: str, store: Store, as_json: bool) -> None:
 @click.command("path")
 @recipe_options
 def path(recipe: Recipe, base: Path, store: Store, device: str) -> None:
-    """Print the path of a recipe's cache, for scripts: the one that cache-logits last made or found."""
+    """Print the path of a recipe's cache, for scripts.
+
+    It is the one that cache-logits last made or found.
+    """
     from decant.pipeline.runs.notes import cache_path
 
     say(cache_path(recipe, base))

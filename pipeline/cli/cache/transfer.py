@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 @store_option
 @as_json
 def push(name: str, target: str, store: Store, as_json: bool) -> None:
-    """Publish CACHE in STORE: a folder, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, hf://datasets/OWNER/NAME.
+    """Publish a cache in a store elsewhere.
 
-    Every block is checked first. The file appears there in one step, and never in place of another. On the Hub, the
-    dataset's README.md says what the cache is.
+    STORE is a folder, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, hf://datasets/OWNER/NAME. Every block is checked
+    first. The file appears there in one step, and never in place of another. On the Hub, the dataset's README.md says
+    what the cache is.
     """
     from decant.cache import Store, push_cache
 
@@ -45,10 +46,10 @@ def push(name: str, target: str, store: Store, as_json: bool) -> None:
 @store_option
 @as_json
 def pull(name: str, store: Store, as_json: bool) -> None:
-    """Fetch a cache from a store elsewhere, by its address, or its key or name in the store; check every block of it.
+    """Fetch a cache from a store elsewhere.
 
-    A fetch that was cut off goes on. A copy that is here is compared with what is there, and only what is new or
-    damaged is fetched.
+    It is named by its address, or by its key or name in the store. Every block is checked. A fetch that was cut off
+    goes on. A copy that is here is compared with what is there, and only what is new or damaged is fetched.
     """
     path = store.pull(name)
     say(f"{path}: sound")

@@ -44,7 +44,10 @@ def verify(
     device: str,
     as_json: bool,
 ) -> None:
-    """Check every byte of caches, or of all caches in the store; exit code 1 if one is damaged."""
+    """Check every byte of caches; exit code 1 if one is damaged.
+
+    Without CACHE: of all caches in the store.
+    """
     if against_teacher is None:
         sound = _check_bytes(names, store, part or (0, 1), as_json)
     elif part is not None:
