@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -200,6 +202,15 @@ def test_a_resumed_run_has_one_line_of_metrics_an_epoch(splits: Splits, tmp_path
     assert trained_seconds(tmp_path) < 1e8
 
 
+def test_a_line_of_a_run_that_was_killed_before_its_first_checkpoint_is_dropped(
+    splits: Splits, tmp_path: Path
+) -> None:
+    (tmp_path / METRICS).write_text(json.dumps({"epoch": 1, "loss": 0.0, "seconds": 1e9}) + "\n")
+    run(splits, tmp_path, network="linear")
+    assert [line["epoch"] for line in read_epochs(tmp_path)] == [1, 2, 3]
+    assert trained_seconds(tmp_path) < 1e8
+
+
 def test_the_seed_decides_the_weights(splits: Splits, tmp_path: Path) -> None:
     first, again = run(splits, tmp_path / "a", seed=7), run(splits, tmp_path / "b", seed=7)
     other = run(splits, tmp_path / "c", seed=8)
@@ -297,6 +308,32 @@ def test_of_short_epochs_the_first_and_the_last_checkpoint_are_written(
     assert same(whole, run(splits, tmp_path / "stopped", network="linear"))
     assert written[-1] == 3
     assert [line["epoch"] for line in read_epochs(tmp_path / "stopped")] == [1, 2, 3]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_killed_process_is_gone_on_from_to_the_very_weights(splits: Splits, tmp_path: Path) -> None:
+    """By a signal that nothing can act on, in the third of three short epochs, or after a checkpoint within it."""
+    settings = {"optimizer": "adamw", "lr": 0.01, "average": "ema"}
+    whole = run(splits, tmp_path / "whole", **settings)
+    for within in (None, 5):
+        folder, steps = tmp_path / str(within), list[int]()
+
+        def kill(steps: list[int] = steps) -> None:
+            steps.append(0)
+            if len(steps) == 12 * 2 + 8:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        child = os.fork()
+        if not child:
+            try:
+                run(splits, folder, each_step=kill, checkpoint_steps=within, **settings)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        assert [line["epoch"] for line in read_epochs(folder)] == [1, 2]
+        assert ("within" in torch.load(folder / CHECKPOINT, weights_only=True)) is (within is not None)
+        assert same(whole, run(splits, folder, **settings))
+        assert [line["epoch"] for line in read_epochs(folder)] == [1, 2, 3]
 
 
 def test_what_is_random_in_an_epoch_is_drawn_anew_in_each_and_by_the_seed(

@@ -21,6 +21,7 @@ from decant.pipeline.training.epoch_log import Epoch, read_epochs
 from decant.pipeline.training.learner import Learner
 from decant.pipeline.training.loop import train
 from decant.pipeline.training.metrics import Metrics
+from decant.pipeline.training.partial_epoch import PartialEpoch, RunningLoss
 from decant.pipeline.training.several import train_together
 from tests.helpers.small import CPU, recipe
 from tests.training.test_recorded import OnTheProcessor
@@ -205,3 +206,20 @@ def test_each_ends_by_its_own_patience_and_keeps_its_own_best(splits: Splits, tm
     assert [len(log) for log in lines(tmp_path / "together")] == [2, 3, 4]
     assert same(alone(splits, tmp_path / "alone", best, "validation", **settings), at_once)
     assert lines(tmp_path / "alone") == lines(tmp_path / "together")
+
+
+def test_the_parts_of_an_epoch_are_joined_and_divided_network_by_network() -> None:
+    """A part that was divided stays what it is while the loop goes on."""
+    parts = list[PartialEpoch]()
+    for place in range(2):
+        parts.append(PartialEpoch(RunningLoss(1, None), seconds=1.0 + place))
+        parts[-1].add({"loss": torch.tensor(2.0 + place)}, 4)
+    joined = PartialEpoch.joined(parts)
+    joined.add({"loss": torch.tensor([2.0, 3.0])}, 4)
+    divided = joined.divided(2)
+    joined.add({"loss": torch.ones(2)}, 4)
+    assert [(part.means["loss"], part.batches, part.count, part.seconds) for part in divided] == [
+        (2.0, 2, 8, 1.5),
+        (3.0, 2, 8, 1.5),
+    ]
+    assert [part.means["loss"] for part in joined.divided(2)] == [(16 + 4) / 12, (24 + 4) / 12]
