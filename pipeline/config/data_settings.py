@@ -78,6 +78,7 @@ READ_BY_ITEM = ("hf", "webdataset", "parquet", "npy")
 TOKENS = "tokens"
 """The name of data that are texts of a language model."""
 _OF_TOKENS = (
+    "train",
     "test_share",
     "rows",
     "across",
@@ -139,6 +140,8 @@ class DataSettings(Section):
     `"classification"` and floats for `"regression"`.
     """
 
+    train: Annotated[str, Field(min_length=1)] | None = None
+    """Of `tokens`: the part of `root` that networks learn from, as "train_sft"; None is "train", where there is one."""
     test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Of `tokens` whose `root` is one corpus: the share of its documents that networks are measured on; None is 0.1."""
     rows: Literal["documents", "pieces", "packed"] | None = None
@@ -219,6 +222,8 @@ class DataSettings(Section):
         part = self.validation.part if self.validation else None
         if part is not None and part == (self.test or "test"):
             raise ValueError(f"validation.part: {part!r} is what networks are measured on; name another part")
+        if part is not None and part == self.train:
+            raise ValueError(f"validation.part: {part!r} is what networks are trained on; name another part")
         if part is not None and self.transfer is not None and part == self.transfer.part:
             raise ValueError(f"validation.part: {part!r} is what students are trained on; name another part")
         return self
@@ -236,7 +241,7 @@ class DataSettings(Section):
         own = ":" in self.name or self.name in READ_BY_ITEM
         if self.test is not None and self.name not in ("imagefolder", "text", TOKENS) and not own:
             raise ValueError(f"test: {self.name} has one test part; leave it out")
-        taken = ("train", self.transfer.part if self.transfer else None)
+        taken = (self.train or "train", self.transfer.part if self.transfer else None)
         if self.test is not None and self.test in taken:
             raise ValueError(f"test: {self.test!r} is what networks are trained on; name another part")
         for key, files in (("keys", ("hf", "parquet", "webdataset")), ("axes", ("hf", "npy"))):

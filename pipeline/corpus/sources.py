@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ Source: TypeAlias = str | os.PathLike[str] | Iterable[Any]
 
 ENDINGS = (".txt", ".jsonl", ".parquet")
 _LARGEST_TEXT = 8 << 30
+_TOGETHER = 1000  # rows of a dataset that are read in one call
 
 
 def read_documents(
@@ -52,6 +54,10 @@ def _rows(source: Source, separator: str | None) -> Iterator[tuple[str, Any]]:
         )
     elif isinstance(source, Mapping):
         raise DataError(f"texts: has the parts {', '.join(map(str, source))}; give one of them")
+    elif isinstance(source, StoredRows) or _is_stored(source):
+        stored = source if isinstance(source, StoredRows) else StoredRows(source, "texts")
+        for number, row in enumerate(stored, start=1):
+            yield f"{stored.name}: row {number:,}", row
     else:
         for number, row in enumerate(source, start=1):
             if isinstance(row, str) and row.endswith(ENDINGS) and "\n" not in row and os.path.exists(row):
@@ -59,6 +65,28 @@ def _rows(source: Source, separator: str | None) -> Iterator[tuple[str, Any]]:
                     f"texts: row {number:,}: {row!r} is the name of a file; give pathlib.Path({row!r})"
                 )
             yield f"texts: row {number:,}", row
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """The rows of a dataset of the library `datasets` as they are stored: no image or sound of another column is
+    decoded, and no format that was set is used.
+    """
+
+    dataset: Any
+    name: str
+    """What messages call it."""
+
+    def __iter__(self) -> Iterator[Any]:
+        rows = self.dataset.with_format("arrow")
+        for start in range(0, len(rows), _TOGETHER):
+            yield from rows[start : start + _TOGETHER].to_pylist()
+
+
+def _is_stored(source: Any) -> bool:
+    """Whether it is a dataset of the library `datasets` whose rows are not changed when they are read."""
+    form = getattr(source, "format", None)
+    return isinstance(form, Mapping) and "type" in form and form["type"] is None
 
 
 def _are_paths(source: Any) -> bool:
@@ -75,7 +103,8 @@ def _of_path(path: Path, separator: str | None) -> Iterator[tuple[str, Any]]:
     if path.is_dir():
         if (path / "dataset_dict.json").is_file():
             parts = sorted(found.parent.name for found in path.glob("*/state.json"))
-            raise DataError(f"{path}: has the parts {', '.join(parts)}; name one, as {path / 'train'}")
+            one = f"; name one, as {path / ('train' if 'train' in parts else parts[0])}" if parts else ""
+            raise DataError(f"{path}: has the parts {', '.join(parts) or 'none'}{one}")
         yield from _saved_dataset(path) if (path / "state.json").is_file() else _folder(path, separator)
         return
     if not path.exists():
@@ -93,7 +122,7 @@ def _of_path(path: Path, separator: str | None) -> Iterator[tuple[str, Any]]:
 
 def _folder(folder: Path, separator: str | None) -> Iterator[tuple[str, Any]]:
     names = [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
-    taken = [path for path in names if path.suffix in ENDINGS and not path.name.startswith(".")]
+    taken = [path for path in names if path.suffix in ENDINGS and not _is_hidden(path.relative_to(folder))]
     if not taken:
         raise DataError(f"{folder}: has no file that ends in {', '.join(ENDINGS)}")
     if len(taken) < len(names):
@@ -105,6 +134,11 @@ def _folder(folder: Path, separator: str | None) -> Iterator[tuple[str, Any]]:
         )
     for path in taken:
         yield from _of_path(path, separator)
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether a file, or a folder that it is in, is hidden, as what git and downloads keep."""
+    return any(name.startswith(".") for name in path.parts)
 
 
 def _text_file(path: Path, separator: str | None) -> Iterator[tuple[str, Any]]:
@@ -168,9 +202,7 @@ def _saved_dataset(folder: Path) -> Iterator[tuple[str, Any]]:
         if not path.is_dir():
             require_file(path)  # the library would wait for a pipe
     try:
-        rows = load_from_disk(str(folder)).with_format("arrow")
-        for start in range(0, len(rows), 1000):
-            for number, row in enumerate(rows[start : start + 1000].to_pylist(), start=start + 1):
-                yield f"{folder}: row {number:,}", row
+        for number, row in enumerate(StoredRows(load_from_disk(str(folder)), str(folder)), start=1):
+            yield f"{folder}: row {number:,}", row
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder}: cannot be loaded ({in_words(error)})") from error

@@ -7,6 +7,7 @@ image_folder.py  folders of images;  image_decode.py  image files → pixels of 
 image_pack.py    decoded once, for mapping;  pack_filling.py  by all who need it;  pack_room.py  where it fits
 decode_ahead.py  threads that decode ahead of a reader;  pack_ahead.py  into a pack or into memory
 text.py          texts, tokenised;  text_pack.py  once;  shared_items.py  items that ranks read together
+hub_parts.py     datasets of Hugging Face's hub, loaded by name
 hugging_face.py, tar_shards.py (webdataset), parquet.py, array_folder.py (NumPy)  files of other libraries;
 columns.py       which of their columns are input and label;  part_files.py  which files are a part
 labels.py        labels of any form → classes or targets;  array_files.py  .npy, .pt and HDF5 arrays

@@ -6,10 +6,7 @@ Their digest is of their content, as that of any dataset of the user's.
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import io
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +16,14 @@ from decant.cache.io.opening import open_read, require_file
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data.columns import pick_columns
 from decant.pipeline.data.external import from_dataset
+from decant.pipeline.data.hub_parts import NAME, load_parts, named
 from decant.pipeline.data.image_decode import open_image
 from decant.pipeline.data.image_files import listed, part_names, say_unused
 from decant.pipeline.data.samples import LabelledData, Split
 from decant.pipeline.errors import DataError
-from decant.pipeline.support.modules import RAISED
-from decant.pipeline.support.plugins import in_words, optional
+from decant.pipeline.support.plugins import optional
 
-NAME = "hf"
 _ARRAYS = ("Array2D", "Array3D", "Array4D", "Sequence", "List", "LargeList")
-
-
-def is_hugging_face(name: str) -> bool:
-    """Whether a recipe's `data.name` is `hf` or `hf:NAME`."""
-    return name == NAME or name.startswith(f"{NAME}:")
 
 
 def hugging_face(settings: DataSettings, views: ViewsSettings, split: Split) -> LabelledData:
@@ -110,15 +101,6 @@ def _dtype_of(feature: Any) -> str:
     return "uint8" if getattr(feature, "dtype", None) == "uint8" else "float32"
 
 
-@contextlib.contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Any error of the library as one of data."""
-    try:
-        yield
-    except RAISED as error:
-        raise DataError(f"{where}: cannot be loaded ({in_words(error)})") from error
-
-
 def _saved(settings: DataSettings, split: Split) -> Any:
     """The part that `save_to_disk` wrote into `root/PART`, as it does of a `DatasetDict`."""
     from datasets import load_from_disk
@@ -139,35 +121,11 @@ def _saved(settings: DataSettings, split: Split) -> Any:
             f"{root}: has no part {' or '.join(names)} that save_to_disk wrote; it has {listed(found) or 'none'}"
         )
     say_unused(root, there)
-    with _named(f"{root / there[0]}"):
+    with named(f"{root / there[0]}"):
         for path in sorted((root / there[0]).iterdir()):
             if not path.is_dir():
                 require_file(path)  # the library would wait for a pipe
         return load_from_disk(str(root / there[0]))
-
-
-def load_parts(name_of_data: str, setting: str = "data.name") -> Mapping[str, Any]:
-    """The parts of a dataset of the hub, `hf:NAME` or `hf:NAME:CONFIG`, or of a folder that `datasets` reads; no code
-    of it is run. setting: what messages call the name. Raises DataError.
-    """
-    optional("datasets", "datasets", DataError)
-    from datasets import load_dataset
-
-    _, name, *config = name_of_data.split(":")
-    if not name or len(config) > 1:
-        raise DataError(f"{setting} {name_of_data!r}: expected hf:NAME or hf:NAME:CONFIG")
-    if name == "pandas":
-        raise DataError(
-            f"{setting} {name_of_data!r}: reads pickles, which may hold code; write Parquet files, for {setting} = "
-            '"parquet"'
-        )
-    # Versions before 4 run a script of the dataset's, or ask on the terminal whether to.
-    can_run = "trust_remote_code" in inspect.signature(load_dataset).parameters
-    with _named(name_of_data):
-        parts: Mapping[str, Any] = load_dataset(
-            name, *config, **({"trust_remote_code": False} if can_run else {})
-        )
-    return parts
 
 
 def _of_hub(settings: DataSettings, split: Split) -> Any:

@@ -10,7 +10,8 @@ from decant.pipeline.data.array_folder import array_folder
 from decant.pipeline.data.builtin import DATASETS, Source
 from decant.pipeline.data.doubts import check_classes
 from decant.pipeline.data.external import from_function
-from decant.pipeline.data.hugging_face import hugging_face, is_hugging_face
+from decant.pipeline.data.hub_parts import is_hugging_face
+from decant.pipeline.data.hugging_face import hugging_face
 from decant.pipeline.data.image_folder import image_folder, listed_images
 from decant.pipeline.data.labels import check_labels
 from decant.pipeline.data.parquet import parquet

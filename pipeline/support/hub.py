@@ -1,7 +1,8 @@
-"""Names that are a folder here or a model on the hub of Hugging Face: which of both, and whether that can be reached.
+"""Names that are a folder here or a model or dataset on the hub of Hugging Face: which of both, and whether that can be
+reached.
 
-The library transformers tries to reach the hub again and again, for most of a minute each time, also for the name of a
-folder with a letter wrong.
+The libraries transformers and datasets try to reach the hub again and again, for most of a minute each time, also for
+the name of a folder with a letter wrong.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ def find_model(name: str, error: type[Exception]) -> str:
     if Path(name).exists():
         return name
     meant = _meant(name)
-    if _is_path(name):
+    if is_path(name):
         raise error(f"there is no such file or folder{meant}")
-    reason = _unreachable()
+    reason = unreachable()
     if reason is None:
         return name
     fetched = _fetched(name)
@@ -48,7 +49,7 @@ def find_model(name: str, error: type[Exception]) -> str:
     return fetched
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
     """Whether a name is of something on this disk, and of no model on the hub, where a folder here may have the name of
     a model's owner.
     """
@@ -67,7 +68,7 @@ def _meant(name: str) -> str:
 
 
 @functools.cache
-def _unreachable() -> str | None:
+def unreachable() -> str | None:
     """Why the hub cannot be reached; None where it can. Found out once."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session

@@ -17,9 +17,9 @@ def test_a_folder_of_the_name_of_an_owner_hides_no_model_of_the_hub(
 ) -> None:
     (tmp_path / "owner/model-small").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hub, "_unreachable", lambda: None)
+    monkeypatch.setattr(hub, "unreachable", lambda: None)
     assert hub.find_model("owner/model-large", OSError) == "owner/model-large"
-    monkeypatch.setattr(hub, "_unreachable", lambda: "no route")
+    monkeypatch.setattr(hub, "unreachable", lambda: "no route")
     monkeypatch.setattr(hub, "_fetched", lambda name: None)
     with pytest.raises(OSError, match=r"no such folder here \(did you mean owner/model-small\?\), and if"):
         hub.find_model("owner/model-large", OSError)

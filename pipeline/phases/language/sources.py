@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from decant.pipeline.config.settings import DataSettings
 from decant.pipeline.corpus.sources import ENDINGS, Source
-from decant.pipeline.data.hugging_face import is_hugging_face, load_parts
+from decant.pipeline.data.image_files import listed
 from decant.pipeline.errors import DataError
+from decant.pipeline.phases.language.named_parts import TRAIN, Named, named_parts
+from decant.pipeline.support.notices import say_once
 
 Part: TypeAlias = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -27,49 +28,74 @@ class Texts(NamedTuple):
 
 
 def texts_of(settings: DataSettings) -> Texts:
-    """The texts of each part. Where `root` has a part called train, what networks are measured on is a part too, `test`
-    unless `data.test` names another; else it is a share of the documents.
+    """The texts of each part. Where `root` has a part called train, or as `data.train` says, what networks are measured
+    on is a part too, `test` unless `data.test` names another; else it is a share of the documents. Parts that nothing
+    uses are said.
 
     Raises DataError, naming the setting, where there are none.
     """
-    named = _named_parts(settings)
-    own: dict[Part, Source] = {"train": named.get("train", settings.root)}
     if settings.root == PYTHON_TOPICS:
-        own["train"] = _python_topics()
-    test = settings.test or ("test" if "test" in named and settings.test_share is None else None)
-    validation = settings.validation
-    wanted: dict[Part, str | None] = {"test": test, "validation": validation.part if validation else None}
-    for part, name in wanted.items():
-        if name is None:
-            continue
-        if "train" not in named or name not in named:
-            there = ", ".join(sorted(named)) or "none"
-            raise DataError(
-                f"data.{part}: {settings.root}: has no parts train and {name}, which are files "
-                f"({', '.join(f'{name}{ending}' for ending in ENDINGS)}) or folders of it; it has {there}"
-            )
-        own[part] = named[name]
+        return Texts({"train": _python_topics()}, _shares(settings, {"train"}))
+    found = named_parts(settings.root, settings.train)
+    validation = settings.validation.part if settings.validation else None
+    test = settings.test
+    if test is None and settings.test_share is None and "test" in found.parts:
+        test = "test"
+    train = settings.train or (TRAIN if TRAIN in found.parts else None)
+    wanted: dict[Part, str | None] = {"train": train, "validation": validation, "test": test}
+    _require(settings.root, found, wanted)
+    own: dict[Part, Source] = {part: found.parts[name] for part, name in wanted.items() if name is not None}
+    own.setdefault("train", settings.root)
+    _say_unused(settings.root, found, wanted)
+    return Texts(own, _shares(settings, set(own)))
+
+
+def _shares(settings: DataSettings, own: set[Part]) -> dict[Part, float]:
     shares: dict[Part, float] = {}
     if "test" not in own:
         shares["test"] = settings.test_share or _TEST_SHARE
-    if validation is not None and validation.share is not None:
-        shares["validation"] = validation.share
-    return Texts(own, shares)
+    if settings.validation is not None and settings.validation.share is not None:
+        shares["validation"] = settings.validation.share
+    return shares
 
 
-def _named_parts(settings: DataSettings) -> Mapping[str, Source]:
-    """The parts that `root` has by name; none where it is one corpus."""
-    root = settings.root
-    if is_hugging_face(root) and not Path(root).exists():
-        return dict(load_parts(root, "data.root"))
-    folder = Path(root)
-    if not folder.is_dir():
-        return {}
-    found: dict[str, Source] = {}
-    for path in sorted(folder.iterdir()):
-        if not path.name.startswith(".") and (path.is_dir() or path.suffix in ENDINGS):
-            found.setdefault(path.stem if path.suffix in ENDINGS else path.name, path)
-    return found if "train" in found else {}
+def _require(root: str, found: Named, wanted: Mapping[Part, str | None]) -> None:
+    """Raises DataError for a part that is not there, and where one would have to be the training part."""
+    there = ", ".join(sorted(found.parts)) or "none"
+    train = wanted["train"]
+    if train is None and found.is_dataset:
+        raise DataError(
+            f"data.root: {root}: has the parts {there}, and none called {TRAIN}: name what networks learn from, as "
+            f"data.train = {min(found.parts, key=lambda name: (TRAIN not in name, name), default='NAME')!r}"
+        )
+    for part, name in wanted.items():
+        if name is None or (train in found.parts and name in found.parts):
+            continue
+        of_files = (
+            f", which are files ({', '.join(f'{name}{ending}' for ending in ENDINGS)}) or folders of it"
+        )
+        both = name if part == "train" else f"{train or TRAIN} and {name}"
+        raise DataError(
+            f"data.{part}: {root}: has no part{'s' if both != name else ''} {both}"
+            f"{'' if found.is_dataset else of_files}; it has {there}"
+        )
+
+
+def _say_unused(root: str, found: Named, wanted: Mapping[Part, str | None]) -> None:
+    unused = sorted({*found.parts} - {*wanted.values()})
+    if unused:
+        one = next((name for name in unused if name.startswith(("val", "dev"))), unused[0])
+        setting = "data.validation" if one.startswith(("val", "dev")) else "data.test"
+        measured = wanted["test"] or "a share of it"
+        say_once(
+            f"{root}: {listed(unused)} {'is' if len(unused) == 1 else 'are'} not used: networks learn from "
+            f"{wanted['train']} and are measured on {measured} ({setting} = {one!r} uses that)"
+        )
+    if found.left_out:
+        say_once(
+            f"{root}: {listed(found.left_out)} {'is' if len(found.left_out) == 1 else 'are'} left out: another file or "
+            "folder of the same name is that part"
+        )
 
 
 def _python_topics() -> list[str]:
