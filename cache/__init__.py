@@ -16,11 +16,10 @@ inputs.py      the checksums of its inputs; same_input.py, whether another layou
 alignment.py   whether labels and inputs are those of the cache's rows; same_views.py, whether views are its views
 dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys
                (sample_keys.py); sequences.py, for sequences whose positions have rows. These three import torch
-row_files.py   rows as arrays of a .npz file; imported_rows.py, a cache of such arrays; such arrays from
-               what others write: vllm_answers.py, distillkit.py (its packed rows: distillkit_compression.py)
-statistics.py  what the logits are like, sigmoid_statistics.py, those that have a sigmoid each;
-plausibility.py whether they can be a teacher's
-convert.py     import, export, merge; parts.py, one cache from the unfinished files of several machines
+exchange/      logits and rows of other programs: imported, exported
+statistics/    what the logits are like, and whether they can be a teacher's
+convert.py     a smaller cache of one, one of several (copied_views.py); parts.py, one from the unfinished files of
+               several machines
 remote/        caches that lie elsewhere: fetched, published, read while they are fetched
 store/         a directory of caches that experiments share, here or elsewhere
 unfinished.py  how far a cache is that is being written
@@ -40,15 +39,9 @@ if __name__ == "cache":  # found by its folder's name, inside the repository
     use_import_package("cache")
 
 if TYPE_CHECKING:
-    from decant.cache.convert import (
-        convert_cache,
-        export_logits,
-        import_logits,
-        merge_caches,
-        take_over_views,
-    )
+    from decant.cache.convert import convert_cache, merge_caches
+    from decant.cache.copied_views import take_over_views
     from decant.cache.dataset import SoftLabelDataset
-    from decant.cache.distillkit import read_distillkit
     from decant.cache.drawn_views import DrawnViews, is_third_pass
     from decant.cache.encodings import Dense, Encoding, Head, Hidden, Quantised, Sparse, SparseRows
     from decant.cache.encodings.draws import uniforms
@@ -72,8 +65,12 @@ if TYPE_CHECKING:
         StorageError,
         ValueRefusedError,
     )
+    from decant.cache.exchange.distillkit import read_distillkit
+    from decant.cache.exchange.imported_rows import import_rows
+    from decant.cache.exchange.logits import export_logits, import_logits
+    from decant.cache.exchange.row_files import export_rows
+    from decant.cache.exchange.vllm_answers import read_vllm, vllm_rows
     from decant.cache.format.tables import expected_size, rows_per_block
-    from decant.cache.imported_rows import import_rows
     from decant.cache.inputs import (
         CheckInputs,
         as_values,
@@ -87,24 +84,14 @@ if TYPE_CHECKING:
     from decant.cache.labels import NotComparableError, class_ids, targets
     from decant.cache.manifest import Manifest, class_list, differences, require_equal
     from decant.cache.parts import merge_parts
-    from decant.cache.plausibility import Accuracy, accuracy_in, accuracy_of, are_probabilities
-    from decant.cache.position_profile import (
-        PositionProfile,
-        ShownRow,
-        profile_positions,
-        sample_rows,
-    )
-    from decant.cache.position_statistics import PositionSummary
     from decant.cache.positions import Positions
     from decant.cache.reader import LogitCache
     from decant.cache.remote.progress import show_progress
     from decant.cache.remote.publishing import Published, push_cache
-    from decant.cache.row_files import export_rows
     from decant.cache.sequences import SequenceBatch, SequenceDataset
-    from decant.cache.sigmoid_statistics import SigmoidScores, average_precision, sigmoid_scores
     from decant.cache.soundness import Verify
     from decant.cache.source import LogitSource, row_chunks
-    from decant.cache.statistics import (
+    from decant.cache.statistics.outputs import (
         RegressionSummary,
         SigmoidSummary,
         Summary,
@@ -113,12 +100,20 @@ if TYPE_CHECKING:
         softmax,
         summarize,
     )
+    from decant.cache.statistics.plausibility import Accuracy, accuracy_in, accuracy_of, are_probabilities
+    from decant.cache.statistics.position_profile import (
+        PositionProfile,
+        ShownRow,
+        profile_positions,
+        sample_rows,
+    )
+    from decant.cache.statistics.positions import PositionSummary
+    from decant.cache.statistics.sigmoids import SigmoidScores, average_precision, sigmoid_scores
     from decant.cache.store.gc import Leftover, leftovers, remove_leftover
     from decant.cache.store.local import Store
     from decant.cache.store.remote import Listed
     from decant.cache.stream import SoftLabelStream, attach
     from decant.cache.unfinished import Unfinished, find_unfinished, has_writers
-    from decant.cache.vllm_answers import read_vllm, vllm_rows
     from decant.cache.writer import LogitCacheWriter
 
 __all__ = [
@@ -230,13 +225,8 @@ __all__ = [
 ]
 
 _NAMES = {
-    "convert": (
-        "convert_cache",
-        "export_logits",
-        "import_logits",
-        "merge_caches",
-        "take_over_views",
-    ),
+    "convert": ("convert_cache", "merge_caches"),
+    "copied_views": ("take_over_views",),
     "dataset": ("SoftLabelDataset",),
     "drawn_views": ("DrawnViews", "is_third_pass"),
     "encodings": (
@@ -301,22 +291,23 @@ _NAMES = {
         "require_equal",
     ),
     "parts": ("merge_parts",),
-    "plausibility": (
+    "statistics.plausibility": (
         "Accuracy",
         "accuracy_in",
         "accuracy_of",
         "are_probabilities",
     ),
-    "position_profile": ("PositionProfile", "ShownRow", "profile_positions", "sample_rows"),
-    "position_statistics": ("PositionSummary",),
+    "statistics.position_profile": ("PositionProfile", "ShownRow", "profile_positions", "sample_rows"),
+    "statistics.positions": ("PositionSummary",),
     "positions": ("Positions",),
     "reader": ("LogitCache",),
     "remote.progress": ("show_progress",),
     "remote.publishing": ("Published", "push_cache"),
-    "row_files": ("export_rows",),
-    "imported_rows": ("import_rows",),
+    "exchange.logits": ("export_logits", "import_logits"),
+    "exchange.row_files": ("export_rows",),
+    "exchange.imported_rows": ("import_rows",),
     "sequences": ("SequenceBatch", "SequenceDataset"),
-    "sigmoid_statistics": (
+    "statistics.sigmoids": (
         "SigmoidScores",
         "average_precision",
         "sigmoid_scores",
@@ -326,7 +317,7 @@ _NAMES = {
         "LogitSource",
         "row_chunks",
     ),
-    "statistics": (
+    "statistics.outputs": (
         "RegressionSummary",
         "SigmoidSummary",
         "Summary",
@@ -352,8 +343,8 @@ _NAMES = {
         "has_writers",
     ),
     "writer": ("LogitCacheWriter",),
-    "vllm_answers": ("read_vllm", "vllm_rows"),
-    "distillkit": ("read_distillkit",),
+    "exchange.vllm_answers": ("read_vllm", "vllm_rows"),
+    "exchange.distillkit": ("read_distillkit",),
 }
 """By module, what is imported when it is first used: whoever wants `decant.cache.io` alone loads neither NumPy nor
 h5py.

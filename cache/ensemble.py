@@ -15,7 +15,7 @@ from decant.cache.errors import MismatchError
 from decant.cache.manifest import Manifest, require_equal
 from decant.cache.reader import LogitCache
 from decant.cache.source import LogitSource
-from decant.cache.statistics import softmax
+from decant.cache.statistics.outputs import softmax
 
 Mean = Literal["logits", "probabilities", "separate"]
 """What is averaged; "separate" averages nothing."""

@@ -37,9 +37,9 @@ from decant.cache.io.files import storage_error, sync_folder
 from decant.cache.io.opening import open_write, require_file
 from decant.cache.manifest import Manifest
 from decant.cache.partial_rows import PartialRows
-from decant.cache.plausibility import doubts, doubts_of_rows
 from decant.cache.positions import Positions
 from decant.cache.reader import LogitCache
+from decant.cache.statistics.plausibility import doubts, doubts_of_rows
 
 _ENOUGH_ROWS = 8
 """Rows that are looked at before a teacher's outputs are doubted."""

@@ -19,8 +19,10 @@ from decant.cache import (
     Store,
     ValueRefusedError,
 )
-from decant.cache.convert import copy_view, export_logits, import_logits, merge_caches, take_over_views
-from decant.cache.statistics import softmax
+from decant.cache.convert import merge_caches
+from decant.cache.copied_views import copy_view, take_over_views
+from decant.cache.exchange.logits import export_logits, import_logits
+from decant.cache.statistics.outputs import softmax
 from tests.helpers.caches import answers, build, holds_the_answers, manifest, write_missing
 
 LOGITS = np.random.default_rng(0).normal(size=(3, 60, 5)).astype(np.float16)

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from decant.cache import CacheWarning, FormatError, LogitCache, Store, import_rows, read_distillkit
-from decant.cache.distillkit_compression import Compression
+from decant.cache.exchange.distillkit_compression import Compression
 from tests.cache.test_compact import softmax
 from tests.helpers.commands import decant, refused, succeed
 from tests.helpers.extras import needs

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from decant.cache import FormatError, LogitCache, LogitCacheWriter, Manifest, ValueRefusedError, encodings
-from decant.cache.convert import copy_view
+from decant.cache.copied_views import copy_view
 from decant.cache.encodings import Column, Dense, Encoding, Quantised, Sparse, encoding_of
 from decant.cache.format.tables import BLOCK_BYTES, rows_per_block
 from tests.helpers.caches import leftovers

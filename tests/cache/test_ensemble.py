@@ -18,7 +18,7 @@ from decant.cache import (
     Store,
     import_logits,
 )
-from decant.cache.statistics import softmax
+from decant.cache.statistics.outputs import softmax
 from tests.helpers.caches import build, manifest
 
 CLASSES = 6

@@ -21,8 +21,8 @@ from decant.cache import (
     import_logits,
     input_crc32,
 )
-from decant.cache.plausibility import doubts
-from decant.cache.statistics import softmax
+from decant.cache.statistics.outputs import softmax
+from decant.cache.statistics.plausibility import doubts
 from tests.helpers.caches import manifest
 
 N, C = 200, 5

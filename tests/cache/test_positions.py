@@ -31,7 +31,7 @@ from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.tables import Layout, Table, expected_tables
 from decant.cache.lengths import Ragged
-from decant.cache.statistics import softmax
+from decant.cache.statistics.outputs import softmax
 from tests.helpers.caches import leftovers
 from tests.helpers.positions import (
     ENCODINGS,

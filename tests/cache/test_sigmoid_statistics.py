@@ -22,8 +22,8 @@ from decant.cache import (
     sigmoid_scores,
     summarize,
 )
-from decant.cache.plausibility import doubts_of_rows
-from decant.cache.sigmoid_statistics import roc_auc
+from decant.cache.statistics.plausibility import doubts_of_rows
+from decant.cache.statistics.sigmoids import roc_auc
 
 
 def drawn(seed: int, classes: int = 4) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

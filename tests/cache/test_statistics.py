@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from decant.cache import LogitCache, Store
-from decant.cache.convert import import_logits
-from decant.cache.statistics import (
+from decant.cache.exchange.logits import import_logits
+from decant.cache.statistics.outputs import (
     RegressionSummary,
     Summary,
     calibration_error,

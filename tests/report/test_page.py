@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from decant.cache import LogitCache, Store
-from decant.cache.statistics import softmax
+from decant.cache.statistics.outputs import softmax
 from decant.pipeline.report.output import make_report
 from decant.pipeline.report.page import Section, render
 from decant.pipeline.report.subject import of_recipe

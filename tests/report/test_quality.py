@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, recall_score
 
-from decant.cache.statistics import calibration_error
+from decant.cache.statistics.outputs import calibration_error
 from decant.pipeline.phases import job
 from decant.pipeline.report.output import make_report
 from decant.pipeline.report.sections import confusion, quality

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from decant.cache import Store
-from decant.cache.convert import import_logits
+from decant.cache.exchange.logits import import_logits
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.result import RESULT, Result, find_results

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from decant.cache import Store
-from decant.cache.convert import import_logits
+from decant.cache.exchange.logits import import_logits
 from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.datasets import RecipeData

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.distillkit_compression import Compression
 from decant.cache.errors import CacheWarning, FormatError, StorageError
+from decant.cache.exchange.distillkit_compression import Compression
+from decant.cache.exchange.shifted_rows import SHIFTS, warn_of_shift
 from decant.cache.io.opening import require_file
-from decant.cache.shifted_rows import SHIFTS, warn_of_shift
 
 CONFIGURATION = "compression_config.yaml"
 _PLAIN = ("token_ids", "top_values")

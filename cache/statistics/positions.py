@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from decant.cache.encodings import Sparse
 from decant.cache.reader import LogitCache
-from decant.cache.row_facts import row_facts
+from decant.cache.statistics.row_facts import row_facts
 
 _LOGITS = 1 << 24  # that are decoded at once
 _ROWS = 4096  # positions that are looked at before a cache is doubted

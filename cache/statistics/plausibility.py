@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from decant.cache.encodings.half import as_float32
 from decant.cache.labels import is_one_hot
 from decant.cache.manifest import Manifest
-from decant.cache.position_statistics import doubts_of_positions
 from decant.cache.reader import LogitCache
+from decant.cache.statistics.positions import doubts_of_positions
 
 _ROWS, _BYTES = 4096, 1 << 26  # that are read of a cache at most
 _ENOUGH = 20  # samples, below which nothing is said about a teacher's answers

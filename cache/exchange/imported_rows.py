@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from decant.cache.encodings import Dense, Encoding, Sparse
 from decant.cache.encodings.ids import pack_ids
 from decant.cache.errors import CacheWarning, ValueRefusedError
+from decant.cache.exchange.shifted_rows import shares_at_shifts, warn_of_shift
 from decant.cache.manifest import Manifest
 from decant.cache.positions import Positions
-from decant.cache.shifted_rows import shares_at_shifts, warn_of_shift
 from decant.cache.source import ROWS, sample_chunks
 from decant.cache.store.local import Store
 from decant.cache.writer import LogitCacheWriter

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.position_statistics import PositionSummary, summarize_positions
 from decant.cache.reader import LogitCache
-from decant.cache.sigmoid_statistics import SigmoidScores, sigmoid_scores
 from decant.cache.source import row_chunks
+from decant.cache.statistics.positions import PositionSummary, summarize_positions
+from decant.cache.statistics.sigmoids import SigmoidScores, sigmoid_scores
 
 
 class Summary(NamedTuple):

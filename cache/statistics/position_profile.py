@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.encodings import Sparse
-from decant.cache.position_statistics import some_samples
 from decant.cache.reader import LogitCache
-from decant.cache.row_facts import RowFacts, row_facts
+from decant.cache.statistics.positions import some_samples
+from decant.cache.statistics.row_facts import RowFacts, row_facts
 
 _CERTAIN = 0.99
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.errors import ValueRefusedError
-from decant.cache.plausibility import are_probabilities
 from decant.cache.source import row_chunks
+from decant.cache.statistics.plausibility import are_probabilities
 
 _LEAST = 1e-12  # probability, whose logarithm is taken of anything smaller
 
