@@ -98,6 +98,7 @@ def take_over_views(writer: LogitCacheWriter, store: Store) -> int:
     alone. Returns how many views were copied; copying stops at the first damaged row of a cache.
 
     >>> import tempfile
+    >>> from decant.cache import Manifest
     >>> folder = tempfile.TemporaryDirectory()
     >>> store, one = Store(folder.name), Manifest.build(num_samples=2, num_outputs=2)
     >>> with LogitCacheWriter(store.path(one), one) as writer:
