@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +230,11 @@ def test_a_file_is_gone_on_with_only_where_its_size_and_header_are_right(tmp_pat
 
 
 def checks_of(
-    content: bytearray, *, trusted: bool = False, ahead: bool = False
+    content: bytearray,
+    *,
+    trusted: bool = False,
+    ahead: bool = False,
+    repair: Callable[[list[int]], None] | None = None,
 ) -> tuple[BlockChecks, list[int]]:
     """The checks, and the bytes that they read."""
     read = list[int]()
@@ -238,7 +243,7 @@ def checks_of(
         read.extend(range(first, end))
         return bytes(content[first:end])
 
-    checks = BlockChecks(Bytes(), note, trusted=trusted, ahead=ahead)
+    checks = BlockChecks(Bytes(), note, trusted=trusted, ahead=ahead, repair=repair)
     assert read == [*range(8, 72)], "the entries"
     read.clear()
     return checks, read
@@ -265,6 +270,9 @@ def test_a_damaged_block_is_found_each_time_and_others_are_read() -> None:
         assert checks.first_damaged(np.array([0, 1, 2, 4])) is None
     assert checks.check_all() == [3]
     assert not checks.all_sound
+    content[6] ^= 1
+    assert checks_of(content)[0].first_damaged(np.arange(7, -1, -1)) == 3, "the first in the file"
+    content[6] ^= 1
     content[3] ^= 1
     assert checks.check_all() == []
     assert checks.all_sound
@@ -320,6 +328,14 @@ def test_who_reads_much_has_blocks_checked_ahead(monkeypatch: pytest.MonkeyPatch
     content[6] ^= 1
     assert checks.first_damaged(np.array([6])) is None
     assert checks.all_sound
+
+
+def test_blocks_that_would_have_to_be_fetched_are_not_checked_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_checks, "_FEW", 0)
+    fetched = list[int]()
+    checks, read = checks_of(content_of(b"abcdefgh"), ahead=True, repair=fetched.extend)
+    assert checks.first_damaged(np.arange(4)) is None
+    assert (read, fetched, checks.all_sound) == ([0, 1, 2, 3], [], False)
 
 
 def test_a_damaged_block_is_never_taken_for_a_checked_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,21 +8,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from decant.cache import CorruptError, LogitCache
+from decant.cache import CorruptError, LogitCache, RewrittenError
 from decant.pipeline.errors import ChangedError, DivergedError, ModelError
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases import several_seeds, student
 from decant.pipeline.phases.job import TrainingJob
 from decant.pipeline.phases.plan import Plan
-from decant.pipeline.phases.several_seeds import why_apart
+from decant.pipeline.phases.several_seeds import SeveralSeeds, why_apart
 from decant.pipeline.phases.soft_labels import training_dataset
 from decant.pipeline.phases.student import jobs_for_seed, train_students
+from decant.pipeline.runs.locks import holder
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import WEIGHTS
 from decant.pipeline.support.notices import forget_what_was_said
@@ -111,6 +113,61 @@ def test_a_network_that_draws_numbers_and_a_tracker_of_one_run_stand_against_it(
         several_seeds, "build_network", lambda spec, seed: nn.Sequential(nn.Flatten(), nn.Dropout())
     )
     assert (why_apart(job, LogTo()) or "").startswith("its network draws random numbers, as dropout does")
+
+
+class Given:
+    """Data whose batches are what they are given."""
+
+    def __init__(self, *batch: Any) -> None:
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return 2
+
+    def batch(self, keys: Any) -> tuple[Any, ...]:
+        return self._batch
+
+
+def test_texts_and_mixed_labels_stand_against_it(tmp_path: Path, opened: LogitCache) -> None:
+    job, images = job_of(plan(tmp_path, *MLP), opened), torch.zeros(2, 1, 8, 8)
+    texts, mixed = (
+        Given({"input_ids": torch.ones(2, 3)}, torch.zeros(2)),
+        Given(images, torch.ones(2, 10) / 10),
+    )
+    assert why_apart(replace(job, data=texts), LogTo()) == "texts differ in length"
+    assert why_apart(replace(job, data=mixed), LogTo()) == "its labels are mixed"
+    assert why_apart(replace(job, data=Given(images, torch.zeros(2))), LogTo()) is None
+
+
+def test_every_run_is_locked_until_all_are_made_and_a_finished_one_is_left(
+    tmp_path: Path, opened: LogitCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, trained = job_of(plan(tmp_path, *MLP), opened), list[Path]()
+    jobs = [replace(job, folder=tmp_path / f"seed-{seed}") for seed in range(3)]
+    made = {jobs[0].folder: jobs[0]}
+
+    def begin(job: TrainingJob, recipe: object) -> nn.Module:
+        trained.append(job.folder)
+        assert [holder(each.folder) is None for each in jobs] == [False] * 3
+        return nn.Linear(1, 1)
+
+    def together(learners: Sequence[Learner], *_: object, **__: object) -> dict[Learner, DivergedError]:
+        made[jobs[1].folder] = jobs[1]
+        if len(trained) == 2:
+            raise RewrittenError(
+                "written to meanwhile"
+            )  # as when one of them is finished and the other is not
+        return {}
+
+    names = {"begin": begin, "train_together": together}
+    names |= {"finish": lambda job, *_: made.update({job.folder: job}), "load_result": made.get}
+    for name, stand_in in names.items():
+        monkeypatch.setattr(several_seeds, name, stand_in)
+    monkeypatch.setattr(SeveralSeeds, "_find", lambda _, job: made.get(job.folder))
+    phase: Any = SeveralSeeds(plan(tmp_path).recipe, CPU, MagicMock(measured_on="test"), LogTo())
+    assert [found for _, found in phase(jobs)] == [True, False, False]
+    assert [folder.name for folder in trained] == ["seed-1", "seed-2", "seed-2"]
+    assert [holder(each.folder) for each in jobs] == [None] * 3
 
 
 def test_seeds_that_cannot_be_in_one_loop_are_trained_one_after_the_other(
