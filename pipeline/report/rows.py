@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from decant.cache.io.redaction import redacted
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.tasks import MetricFormat, headline
+from decant.pipeline.report.told_apart import told_apart
 from decant.pipeline.runs.result import Result, find_results
 from decant.pipeline.support.terminal import one_line
 
@@ -28,6 +29,8 @@ class Row:
     """One for each seed."""
     figure: MetricFormat
     """The metric that networks of this task are compared by."""
+    told_by: str = ""
+    """What tells it from the other rows of its name and kind: settings, or the digest of its folder."""
 
     @property
     def first(self) -> Result:
@@ -42,6 +45,11 @@ class Row:
     def kind(self) -> str:
         """What it was trained on, in words."""
         return learnt(self.first)
+
+    @property
+    def whole_kind(self) -> str:
+        """The same, with what tells it from the other rows of its name and kind."""
+        return f"{self.kind}, {self.told_by}" if self.told_by else self.kind
 
     @property
     def by_seed(self) -> dict[int, float]:
@@ -141,7 +149,7 @@ class Gain:
 
     def __str__(self) -> str:
         figure = self.student.figure
-        line = f"{self.student.name}, {self.student.kind}: {self.amount}"
+        line = f"{self.student.name}, {self.student.whole_kind}: {self.amount}"
         if self.error is not None:
             line += f" (standard error {figure.plain(self.error)})"
         if self.passes_teacher:
@@ -166,11 +174,14 @@ def are_validated(rows: Sequence[Row]) -> bool:
 
 
 def rows_of(results: Iterable[Result]) -> tuple[Row, ...]:
-    """One row for each run folder's seeds, teachers first."""
+    """One row for each run folder's seeds, teachers first. Rows of one name and kind know what tells them apart."""
     order = {"teacher": 0, "labels": 1, "distilled": 2}
     in_order = sorted(results, key=lambda result: (order[result.kind], str(result.seeds_folder), result.seed))
     groups = [tuple(seeds) for _, seeds in groupby(in_order, key=lambda result: result.seeds_folder)]
-    return tuple(Row(seeds, headline(seeds[0].any_metrics)) for seeds in groups)
+    rows = [Row(seeds, headline(seeds[0].any_metrics)) for seeds in groups]
+    names = [f"{row.name}, {row.kind}" for row in rows]
+    told = told_apart(names, [(row.first.folder, row.first.seeds_folder) for row in rows])
+    return tuple(replace(row, told_by=words) for row, words in zip(rows, told, strict=True))
 
 
 def compare(recipe: Recipe, base: Path, students: Sequence[Result]) -> tuple[Row, ...]:
@@ -200,7 +211,7 @@ def format_cells(row: Row, validated: bool = False) -> tuple[str, ...]:
     """The cells of a row, in the order of `headings`; `validated` is what `are_validated` says of all rows."""
     return (
         row.name,
-        row.kind,
+        row.whole_kind,
         f"{row.first.parameters:,}",
         f"{row.first.weights_bytes:,} B",
         row.figure_text,

@@ -29,11 +29,10 @@ from decant.pipeline.runs.open import FinishedRun, class_names, open_run
 from decant.pipeline.runs.result import Result, find_results
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.runs.saved_recipe import changed_settings, what_differs
+from decant.pipeline.runs.saved_recipe import changed_settings
 from decant.pipeline.training.evaluation import predict
 
 _LONGEST_NAME = 300  # characters
-_FEW = 80  # characters of settings in a name
 _SECTIONS = ("data", "views", "teacher", "knowledge", "cache", "student")
 
 
@@ -178,18 +177,8 @@ class Subject:
 
 
 def names_of(rows: Sequence[Row]) -> list[str]:
-    """A name for each row, of bounded length. Equal names get those settings that are not the same in all of them, or
-    the digest of their folder where these are many or do not tell them apart.
-    """
-    names = [_drawn(f"{row.name}, {row.kind}") for row in rows]
-    for equal in [name for name, often in Counter(names).items() if often > 1]:
-        places = [place for place, name in enumerate(names) if name == equal]
-        differing = what_differs([rows[place].first.folder for place in places])
-        told = len(set(differing)) == len(places) and all(0 < len(words) <= _FEW for words in differing)
-        for place, words in zip(places, differing, strict=True):
-            digest = rows[place].first.seeds_folder.name.rpartition("-")[2]
-            names[place] = f"{equal}, {words if told else digest}"
-    return names
+    """A name for each row, of bounded length, which no other has."""
+    return [_drawn(f"{row.name}, {row.kind}") + (f", {row.told_by}" if row.told_by else "") for row in rows]
 
 
 def _drawn(name: str) -> str:

@@ -78,8 +78,9 @@ def what_differs(folders: Sequence[Path]) -> list[str]:
     settings = [by_path(_decisive(recipe)) for recipe in saved if recipe is not None]
     paths = dict.fromkeys(path for one in settings for path in one)
     differing = [path for path in paths if any(one.get(path) != settings[0].get(path) for one in settings)]
-    short = Counter(path.rpartition(".")[2] for path in differing)
-    names = {path: path if short[last := path.rpartition(".")[2]] > 1 else last for path in differing}
+    words = {path: path.removesuffix(".kind").rpartition(".")[2] for path in differing}
+    often = Counter(words.values())
+    names = {path: path if often[words[path]] > 1 else words[path] for path in differing}
     return [", ".join(f"{names[path]} {one[path]}" for path in differing if path in one) for one in settings]
 
 

@@ -38,10 +38,7 @@ def answer(subject: Subject) -> Section:
             "figure": figure.name,
             "better": "down" if figure.less_is_better else "up",
             "validated": are_validated(subject.rows),
-            "rows": [
-                (row, name.removeprefix(f"{row.name}, "), footprints.get(row.first.folder))
-                for row, name in zip(subject.rows, subject.names, strict=True)
-            ],
+            "rows": [(row, row.whole_kind, footprints.get(row.first.folder)) for row in subject.rows],
             "descriptions": descriptions(subject.rows),
             "measures": not subject.of_tokens,
             "machines": machines,
@@ -100,8 +97,9 @@ def _lead(gain: Gain, footprints: Footprints) -> str:
     error = "" if gain.error is None else f"; standard error of the gain {figure.plain(gain.error)}"
     seeds = "" if student.spread is None else f" (mean ± standard deviation of {len(student.values)} seeds)"
     reached = figure.with_spread(student.mean, student.spread)
+    told = f" ({student.told_by})" if student.told_by else ""
     lead = (
-        f"{student.name} reaches {reached} test {figure.name} from the cache{seeds}: "
+        f"{student.name}{told} reaches {reached} test {figure.name} from the cache{seeds}: "
         f"{gain.amount} ({figure.with_spread(alone.mean, alone.spread)}{error})."
     )
     if teacher is None or not teacher.values:
@@ -151,4 +149,4 @@ def _folders(row: Row) -> set[Path]:
 
 
 def _learnt(subject: Subject) -> str:
-    return next(row.kind for row in subject.rows if subject.focus.folder in _folders(row))
+    return next(row.whole_kind for row in subject.rows if subject.focus.folder in _folders(row))

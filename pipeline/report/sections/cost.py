@@ -67,7 +67,7 @@ def cost(subject: Subject) -> Section:
         teacher_cost, problem = None, str(error)
     phases: list[tuple[str, ...]] = [
         (
-            f"{row.name}, {row.kind}",
+            f"{row.name}, {row.whole_kind}",
             f"{len(row.results)}",
             seconds(statistics.fmean(result.seconds for result in row.results)),
             seconds(sum(result.seconds for result in row.results)),

@@ -1,0 +1,30 @@
+"""What tells networks of one name from each other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from decant.pipeline.runs.saved_recipe import what_differs
+
+_FEW = 80  # characters of settings in a name
+
+
+def told_apart(names: Sequence[str], folders: Sequence[tuple[Path, Path]]) -> list[str]:
+    """Of each network of several, what tells it from those of an equal name: the settings that are not the same in all
+    of them, or the digest of its folder where these are many or do not tell; "" where no other has its name.
+
+    folders: of each, that of a run and that of its seeds.
+
+    >>> told_apart(["lenet, labels", "lenet, kd"], [(Path("a/seed-0"), Path("a")), (Path("b/seed-0"), Path("b"))])
+    ['', '']
+    """
+    found = [""] * len(names)
+    for equal in [name for name, often in Counter(names).items() if often > 1]:
+        places = [place for place, name in enumerate(names) if name == equal]
+        differing = what_differs([folders[place][0] for place in places])
+        told = len(set(differing)) == len(places) and all(0 < len(words) <= _FEW for words in differing)
+        for place, words in zip(places, differing, strict=True):
+            found[place] = words if told else folders[place][1].name.rpartition("-")[2]
+    return found
