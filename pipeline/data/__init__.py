@@ -6,6 +6,7 @@ builtin.py       the ones that ship: digits, diabetes, torchvision's;  external.
 image_folder.py  folders of images;  image_decode.py  image files → pixels of one size
 image_pack.py    decoded once, for mapping;  pack_filling.py  by all who need it;  pack_room.py  where it fits
 decode_ahead.py  threads that decode ahead of a reader;  pack_ahead.py  into a pack or into memory
+openmp_teams.py  PyTorch's threads sleep meanwhile
 text.py          texts, tokenised;  text_pack.py  once;  shared_items.py  items that ranks read together
 hub_parts.py     datasets of Hugging Face's hub, loaded by name
 hugging_face.py, tar_shards.py (webdataset), parquet.py, array_folder.py (NumPy)  files of other libraries;

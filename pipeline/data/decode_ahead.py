@@ -1,7 +1,8 @@
 """Threads that decode images before they are read: first those that somebody waits for, then all others in order.
 
 The decoder lets go of the interpreter's lock, so threads use all cores. What they make lies where everybody finds it,
-in a pack or in an array, so nothing bounds how far they are ahead.
+in a pack or in an array, so nothing bounds how far they are ahead. While they run, PyTorch's threads sleep when they
+wait (`openmp_teams`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from threading import Thread
 
+from decant.pipeline.data.openmp_teams import hold_team
+
 _POLL_SECONDS = 0.001
 _BETWEEN_SECONDS = 0.25
 _ENDING_SECONDS = 2.0
@@ -26,9 +29,12 @@ def available_cores() -> int:
     >>> available_cores() >= 1
     True
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    cores, beside = _cores(), os.environ.get("LOCAL_WORLD_SIZE", "1")
     return max(1, cores // max(1, int(beside) if beside.isdecimal() else 1))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class DecodeAhead:
@@ -133,7 +139,7 @@ class DecodeAhead:
             del self._making[block]
 
     def _run(self) -> None:
-        threads = [Thread(target=self._work, daemon=True) for _ in range(self._count)]
+        threads = [Thread(target=self._work, args=(number,), daemon=True) for number in range(self._count)]
         try:
             for thread in threads:
                 thread.start()
@@ -146,8 +152,9 @@ class DecodeAhead:
         except BaseException as error:  # raised by who reads
             self._stop_for(error)
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         try:
+            hold_team(number, _cores())
             while not self._stopped and (block := self._next()) is not None:
                 if not self.done[block] and not self._try(block):
                     self._later.append(block)

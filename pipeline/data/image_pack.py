@@ -7,6 +7,7 @@ its name and is never written again. Who makes it: `decant.pipeline.data.pack_fi
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class Layout:
 
     @property
     def image_bytes(self) -> int:
-        return int(np.prod(self.image_shape))
+        return math.prod(self.image_shape)
 
     @property
     def pixel_bytes(self) -> int:

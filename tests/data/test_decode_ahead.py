@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from decant.cache import StorageError
 from decant.cache.io.blockfile import BlockFile
+from decant.pipeline.data.decode_ahead import available_cores
 from decant.pipeline.data.image_pack import Layout, Pack, partial_path
 from decant.pipeline.data.pack_ahead import FilledAhead, HeldAhead, find_or_fill_ahead
 from decant.pipeline.data.pack_filling import find_or_build
@@ -281,6 +282,45 @@ def test_two_processes_decode_ahead_together(path: Path) -> None:
     assert sum(shares) == 400, f"no image is decoded twice: {shares}"
     assert min(shares) > 0
     assert path.read_bytes() == build(path.with_name("alone.pack")).path.read_bytes()
+
+
+WAITING = """
+import threading, time, torch
+from decant.pipeline.data.decode_ahead import DecodeAhead
+
+numbers, rounds, halt = torch.arange(float(1 << 17)), 8, threading.Event()
+
+def spent():
+    (numbers + 1).sum()
+    started = time.process_time()
+    for _ in range(rounds):
+        found = (numbers / 3).sum()
+        time.sleep(0.02)
+    return time.process_time() - started, float(found)
+
+before, same = spent()
+ahead = DecodeAhead(4, lambda block: halt.wait(60), threads=2)
+ahead.want([0])
+while not ahead._making:  # the threads have their teams then
+    time.sleep(0.01)
+meanwhile, also_same = spent()
+halt.set()
+ahead.finish(lambda blocks: None)
+assert same == also_same
+print(before, meanwhile, spent()[0])
+"""
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
+def test_threads_of_pytorch_sleep_when_they_wait_while_files_are_decoded() -> None:
+    """Processor time, in the same process before, meanwhile and afterwards."""
+    before, meanwhile, afterwards = map(
+        float, finished(python(WAITING, OMP_NUM_THREADS=str(available_cores()))).split()
+    )
+    if before < 0.008:
+        pytest.skip(f"this OpenMP's threads sleep anyway: {before * 1000:.1f} ms of eight waits")
+    assert meanwhile < before / 4
+    assert afterwards > meanwhile * 2, "as quick as before once all is decoded"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
