@@ -79,10 +79,11 @@ if TYPE_CHECKING:
         input_crc32,
         one_input,
     )
-    from decant.cache.items import ItemKeys, is_pair, pick, recognise
+    from decant.cache.items import ItemKeys, is_pair, name_sample, pick, read_item, recognise
     from decant.cache.keys import Key, Keys, split_keys
     from decant.cache.labels import NotComparableError, class_ids, targets
     from decant.cache.manifest import Manifest, class_list, differences, require_equal
+    from decant.cache.map_style import require_map_style
     from decant.cache.parts import merge_parts
     from decant.cache.positions import Positions
     from decant.cache.reader import LogitCache
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from decant.cache.sequences import SequenceBatch, SequenceDataset
     from decant.cache.soundness import Verify
     from decant.cache.source import LogitSource, row_chunks
+    from decant.cache.statistics.class_order import doubt_class_order
     from decant.cache.statistics.outputs import (
         RegressionSummary,
         SigmoidSummary,
@@ -181,6 +183,7 @@ __all__ = [
     "class_list",
     "convert_cache",
     "differences",
+    "doubt_class_order",
     "each_input",
     "expected_size",
     "export_logits",
@@ -198,18 +201,21 @@ __all__ = [
     "log_tail_bounds",
     "merge_caches",
     "merge_parts",
+    "name_sample",
     "one_input",
     "pack_ids",
     "pick",
     "profile_positions",
     "push_cache",
     "read_distillkit",
+    "read_item",
     "read_vllm",
     "recognise",
     "regression_errors",
     "remove_leftover",
     "require_equal",
     "require_finite",
+    "require_map_style",
     "row_chunks",
     "rows_per_block",
     "sample_rows",
@@ -271,7 +277,9 @@ _NAMES = {
     "items": (
         "ItemKeys",
         "is_pair",
+        "name_sample",
         "pick",
+        "read_item",
         "recognise",
     ),
     "keys": (
@@ -290,7 +298,9 @@ _NAMES = {
         "differences",
         "require_equal",
     ),
+    "map_style": ("require_map_style",),
     "parts": ("merge_parts",),
+    "statistics.class_order": ("doubt_class_order",),
     "statistics.plausibility": (
         "Accuracy",
         "accuracy_in",

@@ -159,11 +159,32 @@ class Alignment:
             if found is None:
                 self._cannot_check(value)
             elif not self._is_same(value, cached):
-                cause = difference(value, cached) or self._likely_cause(rows, views, inputs)
+                cause = (
+                    self._another_row(found, row, view)
+                    or difference(value, cached)
+                    or self._likely_cause(rows, views, inputs)
+                )
                 raise MismatchError(
                     f"{self.cache.path}: sample {row}, view {view}: the input is not what the teacher saw "
                     f"(CRC-32 expected {cached:08x}, found {found:08x}): {cause}; build a cache of these inputs"
                 )
+
+    def _another_row(self, crc32: int, row: int, view: int) -> str | None:
+        """Of which other row of the cache an input is, in words, where the cache has one with its checksum."""
+        recorded = self.cache.input_crc32
+        for number in (view, *(each for each in range(self.cache.num_views) if each != view)):
+            same = np.flatnonzero(recorded[number] == np.uint32(crc32))
+            if number != view and row in same:
+                return (
+                    f"it is view {number} of that sample: the dataset gives another view than was asked for"
+                )
+            if len(same):
+                nearest = same[np.abs(same - row).argmin()]
+                return (
+                    f"it is what the teacher saw of sample {nearest}, view {number}: the data are in another order, or "
+                    "samples were added or left out"
+                )
+        return None
 
     def _is_same(self, value: Any, crc32: int) -> bool:
         """Whether an input holds the values that the teacher saw, in another layout or dtype."""

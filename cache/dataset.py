@@ -10,15 +10,16 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset, get_worker_info
+from torch.utils.data import Dataset, Subset, TensorDataset, get_worker_info
 
 from decant.cache.alignment import Alignment, Topic
 from decant.cache.drawn_views import DrawnViews, is_third_pass
 from decant.cache.ensemble import one_source
 from decant.cache.errors import CacheWarning, MismatchError
 from decant.cache.inputs import CheckInputs
-from decant.cache.items import ItemKeys, is_pair, pick, recognise
+from decant.cache.items import ItemKeys, is_pair, pick, read_item, recognise
 from decant.cache.keys import Key, Keys, split_keys
+from decant.cache.map_style import require_map_style
 from decant.cache.reader import LogitCache
 from decant.cache.same_views import ReadsViews, require_same_views
 from decant.cache.source import LogitSource
@@ -93,7 +94,7 @@ class SoftLabelDataset(Dataset[Any]):
         self._alignment = Alignment(
             source, check_inputs=check_inputs, compare_labels=compare_labels, say_once=self._cannot_compare
         )
-        _require_map_style(_root(dataset))
+        require_map_style(dataset, "logits belong to samples by their index")
         self.dataset, self.cache, self.item_keys = dataset, source, keys
         self._data = _cached_data(dataset, source.num_samples)
         self._indices = _cached_indices(dataset, self._data)
@@ -241,7 +242,7 @@ class SoftLabelDataset(Dataset[Any]):
         if isinstance(source, ReadsViews):
             return source.read_views(np.stack([places, views], axis=1))
         if self.cache.num_views == 1:
-            items = [self.dataset[index] for index in indices.tolist()]
+            items = [read_item(self.dataset, index) for index in indices.tolist()]
         else:
             items = self._read_views(source, places, views)
         pairs = [self._pair(item) for item in items]
@@ -374,16 +375,6 @@ class SoftLabelDataset(Dataset[Any]):
         if not self._shared[said]:
             self._shared[said] = 1
             warnings.warn(f"{self.cache.path}: {text}", CacheWarning, stacklevel=2)
-
-
-def _require_map_style(dataset: Any) -> None:
-    """Raises TypeError for what gives its samples in an order of its own, as an IterableDataset or a DataLoader."""
-    indexed = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
-    if not indexed or not hasattr(dataset, "__len__"):
-        raise TypeError(
-            f"expected a map-style dataset, with a length and an index, found {type(dataset).__name__}: logits belong "
-            "to samples by their index; a stream whose samples carry it is for decant.attach"
-        )
 
 
 def _takes_index(dataset: Any, index: int) -> bool:

@@ -69,13 +69,44 @@ def pick(item: Any, keys: ItemKeys | None) -> tuple[Any, Any]:
         if is_pair(item):
             return item[0], item[1]
         raise TypeError(
-            f"items of the dataset must be (input, label), found {kind_of_item(item)}; give "
-            f"decant.Views or SoftLabelDataset keys={_suggestion(item)}, where the input and the label are"
+            f"items of the dataset must be (input, label), found {kind_of_item(item)}; {_advice(item)}"
         )
     try:
         return _value(item, keys[0]), None if keys[1] is None else _value(item, keys[1])
     except (KeyError, IndexError, TypeError):
-        raise TypeError(f"keys: expected an item with {keys!r}, found {kind_of_item(item)}") from None
+        advice = f"; {_advice(item)}" if item is None else ""
+        raise TypeError(f"keys: expected an item with {keys!r}, found {kind_of_item(item)}{advice}") from None
+
+
+def read_item(dataset: Any, index: Any) -> Any:
+    """Sample `index` of a dataset, also of one that has `__getitems__` alone. An error of the dataset's own is raised
+    as it is, with a note that names the sample.
+
+    >>> read_item([("pixels", 3)], 0)
+    ('pixels', 3)
+    """
+    try:
+        try:
+            return dataset[index]
+        except NotImplementedError:
+            several = getattr(dataset, "__getitems__", None)
+            if several is None:
+                raise
+            return several([index])[0]
+    except Exception as error:
+        name_sample(error, dataset, index)
+        raise
+
+
+def name_sample(error: Exception, dataset: Any, index: Any) -> None:
+    """Adds a note to an error, by which its traceback names the sample that was read.
+
+    >>> error = OSError("image file is truncated")
+    >>> name_sample(error, [], 17)
+    >>> error.__notes__
+    ['while sample 17 of list was read']
+    """
+    error.add_note(f"while sample {index} of {type(dataset).__name__} was read")
 
 
 def _value(item: Any, key: ItemKey | Sequence[str]) -> Any:
@@ -88,7 +119,23 @@ def kind_of_item(item: object) -> str:
         return f"a dictionary of {', '.join(map(str, item))}"
     if isinstance(item, (tuple, list)):
         return f"a {type(item).__name__} of {len(item):,}"
-    return f"a {type(item).__name__}"
+    return "None" if item is None else f"a {type(item).__name__}"
+
+
+def _advice(item: object) -> str:
+    if item is None:
+        return (
+            "each sample has a row in the cache: leave those that cannot be read out of the dataset, as "
+            "torch.utils.data.Subset does"
+        )
+    if is_tensor(item) or hasattr(item, "__array_interface__"):
+        return (
+            "of an array of inputs and one of labels make a torch.utils.data.TensorDataset(inputs, labels); without "
+            "labels, give items (input, None)"
+        )
+    return (
+        f"give decant.Views or SoftLabelDataset keys={_suggestion(item)}, where the input and the label are"
+    )
 
 
 def _suggestion(item: object) -> str:

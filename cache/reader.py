@@ -26,6 +26,7 @@ from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.tables import Layout
 from decant.cache.io import bus_errors
+from decant.cache.io.files import user_path
 from decant.cache.io.opening import NotAFileError, open_read
 from decant.cache.io.partial import PARTIAL
 from decant.cache.manifest import POSITIONS, Manifest
@@ -124,7 +125,7 @@ class LogitCache:
             raise ValueError(f"table: expected auto, mapped or ram, found {table!r}")
         if is_url(path):
             return cls._open_elsewhere(os.fspath(path), verify, table, lazy)
-        path = Path(path)
+        path = user_path(path)
         if path.name.endswith(PARTIAL):
             raise IncompleteError(
                 f"{path}: a partial file; run the command that builds it again to finish it"

@@ -33,7 +33,7 @@ from decant.cache.format.known import (
 from decant.cache.format.tables import Layout
 from decant.cache.inputs import input_checksums
 from decant.cache.io import joint, locks, partial
-from decant.cache.io.files import storage_error, sync_folder
+from decant.cache.io.files import storage_error, sync_folder, user_path
 from decant.cache.io.opening import open_write, require_file
 from decant.cache.manifest import Manifest
 from decant.cache.partial_rows import PartialRows
@@ -95,7 +95,7 @@ class LogitCacheWriter:
         Raises StorageError where the disk lacks the space, MismatchError where the partial file has another identity,
         FormatError where it is damaged, CacheError where `path` is published already.
         """
-        self.path = Path(path)
+        self.path = user_path(path)
         known = require_positions(manifest, positions, lengths, tokens)
         require_head(manifest, head)
         try:
@@ -139,9 +139,9 @@ class LogitCacheWriter:
         >>> folder.cleanup()
         """
         if partial_file is not None:
-            return _joined(Path(path), partial_file, manifest)
+            return _joined(user_path(path), partial_file, manifest)
         writer = cls.__new__(cls)
-        writer.path = Path(path)
+        writer.path = user_path(path)
         known = require_positions(manifest, positions, None, None)
         require_head(manifest, head)
         try:

@@ -208,6 +208,20 @@ def sync_folder(folder: Path) -> None:
             raise storage_error(error, folder, "syncing the folder") from error
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path as a user writes it: `~` is the home folder, unless a file of that name is here.
+
+    >>> user_path("~/caches/digits.h5") == Path.home() / "caches" / "digits.h5"
+    True
+    """
+    given = Path(path)
+    if not given.parts[:1] or not given.parts[0].startswith("~") or os.path.lexists(given.parts[0]):
+        return given
+    with contextlib.suppress(RuntimeError):  # there is no such user
+        return given.expanduser()
+    return given
+
+
 def storage_error(error: OSError, path: Path, doing: str) -> StorageError:
     """An error of the disk as one that names the file, what was being done, and what to do about it.
 
@@ -232,6 +246,8 @@ def remedy(error: OSError, path: Path | None = None) -> str | None:
         errno.ENOSPC: f"free some space {again}",
         errno.EDQUOT: f"that is your quota: free some space {again}",
         errno.EFBIG: f"that is the limit of ulimit -f, or of the disk: raise it {again}",
+        errno.ENAMETOOLONG: "give it a shorter name, or a folder that is less deep: most systems take 255 bytes of a "
+        "name and 4,096 of a path, and a file has up to 60 more in its name while it is written",
         errno.EROFS: "name a folder that can be written, with --runs or --store",
         errno.EIO: f"the disk, or the connection to it, fails: see the system's log, {again}",
     }.get(error.errno or 0)

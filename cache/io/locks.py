@@ -41,7 +41,8 @@ def exclusive(lock: Path, waiting: Callable[[str], None]) -> Iterator[None]:
 
     Before it waits, it calls `waiting` once with the holder, as "process 4711 on gpu01". A `waiting` that raises
     refuses instead of waiting. Without locks in the file system it goes on at once. Raises StorageError where the lock
-    cannot be opened, or waiting for it fails.
+    cannot be opened, or waiting for it fails, and RuntimeError where this process is being started by another that may
+    be the holder, and would wait for ever.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -64,6 +65,7 @@ def exclusive(lock: Path, waiting: Callable[[str], None]) -> Iterator[None]:
         raise storage_error(error, lock, "opening the lock") from error
     try:
         if try_flock(fd, EXCLUSIVE) is False:
+            _require_started(lock)
             waiting("".join(filter(str.isprintable, _name_in(fd))) or "another process")
             _wait(fd, lock)
         with contextlib.suppress(OSError):  # the name is for who waits; the lock holds without it
@@ -226,6 +228,19 @@ def in_use(fd: int) -> bool:
     (True, True)
     """
     return try_flock(fd, EXCLUSIVE) is False
+
+
+def _require_started(lock: Path) -> None:
+    """Raises RuntimeError in a process that is being started anew and still imports the script of the one that starts
+    it, which waits for it: PyTorch's workers under the start methods spawn and forkserver.
+    """
+    from multiprocessing import process  # which most runs do not need
+
+    if getattr(process.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            f"{lock}: is held by the process that starts this one, which runs your script from its beginning: put what "
+            'the script does under if __name__ == "__main__":'
+        )
 
 
 def _wait(fd: int, lock: Path) -> None:

@@ -4,5 +4,6 @@ outputs.py           accuracy, calibration and entropy; errors of a regression
 sigmoids.py          scores of outputs that have a sigmoid each
 positions.py         the same of samples with several rows each; row_facts.py, what each row says
 position_profile.py  how rows change along their samples, and the rows of a sample
-plausibility.py      what makes a cache doubtful: chance, one class, probabilities, no spread
+plausibility.py      what makes a cache doubtful: chance, one class, probabilities, no spread;
+class_order.py       a teacher that has its classes in another order than the labels
 """

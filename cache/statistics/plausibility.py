@@ -16,6 +16,7 @@ from decant.cache.encodings.half import as_float32
 from decant.cache.labels import is_one_hot
 from decant.cache.manifest import Manifest
 from decant.cache.reader import LogitCache
+from decant.cache.statistics.class_order import doubt_class_order
 from decant.cache.statistics.positions import doubts_of_positions
 
 _ROWS, _BYTES = 4096, 1 << 26  # that are read of a cache at most
@@ -90,7 +91,12 @@ def doubts(cache: LogitCache) -> list[str]:
             f"labels go up to {labels.max()}, and there are {cache.num_outputs:,} classes: they count from 0",
         ]
     accuracy = accuracy_of(logits, labels)
-    if not found and accuracy is not None and accuracy.is_chance:
+    exchanged = (
+        None if found else doubt_class_order(logits, labels, cache.manifest.identity["data"].get("classes"))
+    )
+    if exchanged is not None:
+        found.append(exchanged)
+    elif not found and accuracy is not None and accuracy.is_chance:
         found.append(
             f"top-1 is {accuracy.top1:.2%} on {accuracy.samples:,} samples, and chance is {accuracy.chance:.2%}: "
             "likely causes are a shuffled loader (rows that belong to other samples), classes in another order, or a "

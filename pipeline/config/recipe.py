@@ -32,6 +32,10 @@ DEFAULT = "digits"
 _MOST_BYTES = 1 << 20  # of a file
 _DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){64}""")
 """A dotted key of so many parts that reading it takes long: each part is looked up from the first on."""
+_ESCAPE = re.compile("hex value|Unescaped|escape", re.IGNORECASE)
+_OF_BACKSLASH = (
+    "; in \"…\" a backslash begins an escape: write a path with / or between single quotes, as 'C:\\data'"
+)
 _PATHS = (
     ("data", "root"),
     ("data", "tokenizer"),
@@ -106,10 +110,13 @@ def load_recipe(
     name, path = _find(name_or_file)
     try:
         content = read_toml(path)
-    except UnicodeDecodeError:
-        raise RecipeError(f"{name_or_file}: cannot be read: not UTF-8 text") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(
+            f"{name_or_file}: cannot be read: not UTF-8 text{_which_text(error.object)}"
+        ) from None
     except ValueError as error:
-        raise RecipeError(f"{name_or_file}: not TOML: {error}") from None
+        hint = _OF_BACKSLASH if _ESCAPE.search(str(error)) else ""
+        raise RecipeError(f"{name_or_file}: not TOML: {error}{hint}") from None
     except OSError as error:
         raise RecipeError(f"{name_or_file}: cannot be read: {error.strerror}") from None
     for override in overrides:
@@ -183,6 +190,13 @@ def read_toml(path: Path | Traversable, *, follow: bool = True) -> dict[str, Any
         raise ValueError("it nests too deeply") from None
     require_shallow(table)
     return table
+
+
+def _which_text(content: bytes) -> str:
+    """Which text a file that is no UTF-8 is, where that can be told."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return ": it is UTF-16, as > of older PowerShells writes; save it as UTF-8"
+    return ": a byte of it belongs to another encoding, as those of Windows; save it as UTF-8"
 
 
 def _find(name_or_file: str) -> tuple[str, Path | Traversable]:

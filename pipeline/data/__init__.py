@@ -12,7 +12,7 @@ hub_parts.py     datasets of Hugging Face's hub, loaded by name
 hugging_face.py, tar_shards.py (webdataset), parquet.py, array_folder.py (NumPy)  files of other libraries;
 columns.py       which of their columns are input and label;  part_files.py  which files are a part
 labels.py        labels of any form → classes or targets;  array_files.py  .npy, .pt and HDF5 arrays
-held_out.py      samples that the teacher is not trained on
+held_out.py      samples that the teacher is not trained on;  spelling.py  class names that are nearly alike
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from decant.pipeline.data.samples import (
     num_classes,
     vocabulary,
 )
+from decant.pipeline.data.spelling import hint_of_spelling
 from decant.pipeline.errors import DataError
 
 
@@ -118,7 +119,8 @@ def require_same_classes(train: LabelledData, other: LabelledData, part: str, hi
     words = [f"{part} lacks {listed(missing)}"] if missing else []
     words += [f"train lacks {listed(more)}"] if more else []
     raise DataError(
-        f"{train.name}: the train and {part} parts have different classes: {'; '.join(words)}{hint}"
+        f"{train.name}: the train and {part} parts have different classes: {'; '.join(words)}"
+        f"{hint_of_spelling(missing, more)}{hint}"
     )
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from decant.pipeline.config.settings import DataSettings
 from decant.pipeline.data.samples import Split
+from decant.pipeline.data.spelling import hint_of_spelling
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.notices import say_once
 
@@ -320,6 +321,7 @@ def _require_the_same_classes(settings: DataSettings, folder: Path, classes: tup
     words = [f"{folder} has no folder for {listed(missing)}, which {train} has"] if missing else []
     words += [f"{train} has no folder for {listed(more)}, which {folder} has"] if more else []
     hint = "; an empty folder is a class of which nothing is measured" if missing and not more else ""
+    hint = hint or hint_of_spelling(missing, more)
     raise DataError(
         f"{settings.name}: the train and test parts have different classes: {'; '.join(words)}{hint}"
         f"{_deeper(folder, classes) if len(classes) == 1 else ''}"

@@ -21,7 +21,7 @@ from decant.cache import (
     expected_size,
     find_unfinished,
 )
-from decant.cache.io.files import storage_error
+from decant.cache.io.files import storage_error, user_path
 from decant.cache.io.locks import exclusive, lock_path
 from decant.pipeline.errors import DataError
 from decant.pipeline.own_loop import teacher as teachers
@@ -145,7 +145,7 @@ def cache_logits(
     True
     >>> folder.cleanup()
     """
-    place, seen = Path(path), views if isinstance(views, Views) else plain_views(_map_style(views))
+    place, seen = user_path(path), views if isinstance(views, Views) else plain_views(_map_style(views))
     _check(batch_size, precision, encoding, part, seen)
     question = Question(
         teacher, seen, precision, encoding or Dense(), name, data_name, batch_size, output, collate

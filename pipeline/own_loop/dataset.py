@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from decant.cache import (
     CacheWarning,
@@ -21,8 +21,11 @@ from decant.cache import (
     input_crc32,
     is_pair,
     is_third_pass,
+    name_sample,
     pick,
+    read_item,
     recognise,
+    require_map_style,
     split_keys,
 )
 from decant.pipeline.own_loop.description import codes, describe
@@ -80,12 +83,7 @@ class Views(Dataset[Any]):
         Raises TypeError for what is no map-style dataset or no transform, ValueError for a count below 1 or a seed
         outside of 0 to 2⁶³ − 1, and DataError for mixing where the number of classes is not known.
         """
-        indexed = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
-        if not indexed or not hasattr(dataset, "__len__"):
-            raise TypeError(
-                f"expected a map-style dataset, with a length and an index, found {type(dataset).__name__}: a view "
-                "belongs to a sample by its index"
-            )
+        require_map_style(dataset, "a view belongs to a sample by its index")
         self.count, self.seed = operator.index(count), operator.index(seed)
         if self.count < 1:
             raise ValueError(f"count: expected 1 or more, found {count}")
@@ -194,9 +192,17 @@ class Views(Dataset[Any]):
             return [], [], []
         where = self.item_keys_of(shared[0])
         as_it_is = where == (0, 1) and all(map(is_pair, shared))
-        pairs = shared if as_it_is else [pick(item, where) for item in shared]
+        pairs = shared if as_it_is else [self._pair(*each, where) for each in zip(shared, keys, strict=True)]
         inputs, labels = zip(*pairs, strict=True)
         return items, list(inputs), list(labels)
+
+    def _pair(self, item: Any, key: Any, where: ItemKeys) -> tuple[Any, Any]:
+        """(input, label) of an item. Raises TypeError, with a note of the sample, where it does not have them."""
+        try:
+            return pick(item, where)
+        except TypeError as error:
+            name_sample(error, self.dataset, key[0] if np.ndim(key) else key)
+            raise
 
     def _read(
         self, part: Stages, indices: NDArray[np.intp], views: NDArray[np.intp]
@@ -205,7 +211,7 @@ class Views(Dataset[Any]):
         if views.max(initial=0) >= self.count:
             raise IndexError(f"view {views.max()}: there are {self.count}")
         if self.is_plain:
-            items = [self.dataset[index] for index in indices.tolist()]
+            items = [read_item(self.dataset, index) for index in indices.tolist()]
             return items, items
         drawn = Drawn(indices, views, self._seeding)
 

@@ -64,7 +64,8 @@ def _checksums(views: Views, keys: list[tuple[int, int]]) -> tuple[list[int], li
     if wrong is not None:
         raise DataError(
             f"views: inputs must be tensors, arrays, images or dictionaries of them, found {type(wrong).__name__}: of "
-            "anything else there is no checksum to tell whether the student sees what the teacher saw"
+            "anything else there is no checksum to tell whether the student sees what the teacher saw; give several "
+            "inputs as a dictionary {name: tensor}"
         )
     return [int(crc or 0) for crc in found], labels
 
@@ -79,8 +80,9 @@ def _not_repeatable(views: Views, different: list[tuple[int, int]], count: int) 
         )
     return (
         f"views: {len(different)} of {count} views that were read twice are not the same, the first is view {view} of "
-        f"sample {index}: {_culprit(views)} draws from a generator of its own that is no attribute of it, or remembers "
-        "earlier calls; let it draw from torch, numpy.random or random, or keep its generator as an attribute"
+        f"sample {index}: {_culprit(views)} draws from a generator of its own that is no attribute of it, remembers "
+        "earlier calls, or changes in place what the dataset keeps; let it draw from torch, numpy.random or random, "
+        "keep its generator as an attribute, and work on a copy"
     )
 
 

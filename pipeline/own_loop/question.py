@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from decant.cache import Encoding, LogitCache, Manifest, require_equal
+from decant.cache.io.files import storage_error
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.own_loop.dataset import Views
 from decant.pipeline.own_loop.fingerprints import own_manifest
@@ -36,8 +37,11 @@ class Question:
 
     def find(self, path: Path) -> LogitCache | None:
         """The cache at `path`, if there is one. Raises MismatchError where it answers another question."""
-        if not path.exists():
-            return None
+        try:
+            if not path.exists():
+                return None
+        except OSError as error:  # as of a name that is too long
+            raise storage_error(error, path, "looking for it") from error
         cache = LogitCache.open(path)
         manifest, _ = self.manifest(cache.num_outputs)
         require_equal(

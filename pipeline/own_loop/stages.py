@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from decant.cache import ItemKeys, pick
+from decant.cache import ItemKeys, name_sample, pick, read_item
 from decant.pipeline.errors import DataError
 from decant.pipeline.own_loop import transforms
 from decant.pipeline.own_loop.operations import ViewOperation
@@ -71,11 +71,15 @@ class Stages:
         seeding = drawn.seeding
         for index, seed in zip(drawn.indices.tolist(), seeding.seeds(self._bits(drawn, 0)), strict=True):
             seeding.seed(seed)
-            item = self._dataset[index]
+            item = read_item(self._dataset, index)
             for place, (field, function, name) in enumerate(together):
                 if place:
                     seeding.seed(seed)
-                item = transforms.applied(function, item, field, name)
+                try:
+                    item = transforms.applied(function, item, field, name)
+                except DataError as error:
+                    name_sample(error, self._dataset, index)
+                    raise
             items.append(item)
         for number in range(count):
             self._apply(number, items, drawn, operations_only=number == 0)

@@ -86,7 +86,8 @@ def evaluating(teacher: Teacher, device: torch.device) -> Iterator[None]:
     modes = {module: module.training for module in teacher.modules()}
     places = {value.device for value in _tensors(teacher)}
     moves = len(places) == 1 and places != {device}
-    teacher.eval()
+    with contextlib.suppress(NotImplementedError):  # an exported program is in evaluation mode for good
+        teacher.eval()
     try:
         if moves:
             teacher.to(device)
@@ -124,11 +125,11 @@ def call(teacher: Teacher, inputs: Any) -> Any:
 def logits_of(teacher: Teacher, returned: Any, count: int, output: Output) -> Tensor:
     """Logits (B, C) among what the teacher returned for B inputs. Raises ModelError where they are not recognised."""
     if callable(output):
-        logits = output(returned)
+        logits = _as_tensors(output(returned))
     elif output is not None:
-        logits = _field(teacher, returned, output)
+        logits = _as_tensors(_field(teacher, returned, output))
     else:
-        logits = _recognised(teacher, returned, count)
+        logits = _recognised(teacher, _as_tensors(returned), count)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != count:
         raise ModelError(
             f"{class_name(teacher)}: logits must be a tensor ({count}, C), found {_kind(logits)}; say which part of "
@@ -137,6 +138,17 @@ def logits_of(teacher: Teacher, returned: Any, count: int, output: Output) -> Te
     if not logits.is_floating_point():
         raise ModelError(f"{class_name(teacher)}: logits must be floats, found {logits.dtype}")
     return logits.detach()
+
+
+def _as_tensors(returned: Any) -> Any:
+    """What a teacher returned, with arrays as tensors, as other runtimes (ONNX, TensorFlow) give them."""
+    if isinstance(returned, np.ndarray):
+        return torch.from_numpy(np.array(returned)) if returned.dtype.kind in "iufb" else returned
+    if type(returned) in (tuple, list):
+        return type(returned)(map(_as_tensors, returned))
+    if type(returned) is dict:
+        return {name: _as_tensors(value) for name, value in returned.items()}
+    return returned
 
 
 def _recognised(teacher: Teacher, returned: Any, count: int) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from decant.cache import accuracy_of
+from decant.cache import accuracy_of, doubt_class_order
 from decant.pipeline.config.settings import TeacherSettings
 from decant.pipeline.errors import WeightsError
 from decant.pipeline.networks.spec import NetworkSpec
@@ -32,13 +33,18 @@ def take_weights(network: nn.Module, spec: NetworkSpec, settings: TeacherSetting
     load_initial_weights(network, spec, settings, Path(settings.weights), "teacher")
 
 
-def warn_at_chance(logits: Tensor, labels: Tensor) -> None:
-    """Says on stderr that a teacher taken as it is, with logits (N, C) and labels (N,), does not know these classes.
+def warn_at_chance(logits: Tensor, labels: Tensor, classes: Sequence[str] = ()) -> None:
+    """Says on stderr that a teacher taken as it is, with logits (N, C) and labels (N,), does not know these classes, or
+    has them in another order.
 
     `decant.cache.Accuracy` says what chance is.
     """
     accuracy = accuracy_of(logits.numpy(), labels.numpy())
     if accuracy is None or accuracy.num_labels < 2:
+        return
+    exchanged = doubt_class_order(logits.numpy(), labels.numpy(), list(classes))
+    if exchanged is not None:
+        say(f'warning: {exchanged}; teacher.at_chance = "accept" says nothing')
         return
     if accuracy.top1 <= accuracy.chance + accuracy.margin:
         say(

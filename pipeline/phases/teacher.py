@@ -75,5 +75,5 @@ def _make_teacher(
     taken_as_it_is = group.is_first and not found and not settings.epochs and settings.at_chance == "warn"
     if taken_as_it_is and task_of(train.data) == "classification":
         logits = torch.from_numpy(load_test_logits(result.folder, len(test), result.network.num_classes))
-        warn_at_chance(logits, torch.from_numpy(test.data.labels))
+        warn_at_chance(logits, torch.from_numpy(test.data.labels), test.data.classes)
     return result, found

@@ -5,6 +5,7 @@ tensors.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -256,10 +257,21 @@ def _named_death() -> Iterator[None]:
         said = str(error).strip().partition("\n")[0]
         if "DataLoader worker" not in said or not ("killed" in said or "exited unexpectedly" in said):
             raise
-        raise DataError(
-            f"a process that reads the data was killed ({said.rstrip('. ')}), most often because memory ran out; run "
-            "the same command again, it goes on from what is saved"
-        ) from error
+        raise DataError(_words_of_death(said.rstrip(". "))) from error
+
+
+def _words_of_death(said: str) -> str:
+    again = "run the same command again, it goes on from what is saved"
+    if "exited unexpectedly" in said and multiprocessing.get_start_method(allow_none=True) in (
+        "spawn",
+        "forkserver",
+    ):
+        return (
+            f"a process that reads the data has ended ({said}), and what it said is above; it was started anew, so a "
+            'script must do its work under if __name__ == "__main__":, and a notebook must import the dataset from a '
+            f"module, or use num_workers=0; {again}"
+        )
+    return f"a process that reads the data was killed ({said}), most often because memory ran out; {again}"
 
 
 def loader(

@@ -59,7 +59,16 @@ def with_rows(rows: slice, value: float) -> np.ndarray:
     [
         (GOOD[ORDER], LABELS, r"top-1 is 2\d\.\d+% on 200 samples, and chance is 2\d.*shuffled loader"),
         (NOISE, LABELS, "likely causes"),
-        (np.roll(GOOD, 1, axis=1), LABELS, "classes in another order"),
+        (
+            np.roll(GOOD, 1, axis=1),
+            LABELS,
+            r"names 5 classes by those of others: 0 as 1, .*\[1, 2, 3, 4, 0\]",
+        ),
+        (
+            GOOD[:, [0, 1, 2, 4, 3]],
+            LABELS,
+            r"names 2 classes by those of others: 3 as 4, 4 as 3: .*another order",
+        ),
         (softmax(GOOD), LABELS, "sums to 1, as probabilities do"),
         (softmax(GOOD).astype("f2").astype("f4"), None, "sums to 1, as probabilities do"),
         (100 * softmax(GOOD), LABELS, "sums to 100, as scaled"),

@@ -118,12 +118,19 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     folder.mkdir()
     assert refusal(str(folder)) == f"{folder}: cannot be read: Is a directory"
     latin = write(tmp_path, SMALL.replace("conv", "cönv").encode("latin-1"))
-    assert refusal(latin) == f"{latin}: cannot be read: not UTF-8 text"
+    assert refusal(latin).startswith(
+        f"{latin}: cannot be read: not UTF-8 text: a byte of it belongs to another"
+    )
+    wide = write(tmp_path, SMALL.encode("utf-16"))
+    assert "it is UTF-16, as > of older PowerShells writes; save it as UTF-8" in refusal(wide)
 
 
 def test_what_is_not_toml_is_named_with_its_line(tmp_path: Path) -> None:
     path = write(tmp_path, "[data]\nname = digits\n")
     assert refusal(path) == f"{path}: not TOML: Invalid value (at line 2, column 8)"
+    for windows in (r"C:\Users\me", r"D:\data"):
+        path = write(tmp_path, f'[data]\nroot = "{windows}"\n')
+        assert "a backslash begins an escape: write a path with / or between single quotes" in refusal(path)
 
 
 def test_an_empty_file_lacks_its_sections(tmp_path: Path) -> None:

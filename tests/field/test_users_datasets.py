@@ -273,6 +273,17 @@ def fewer(split: str) -> Items:
     return items
 
 
+def spelt(name: str) -> Callable[[str], Items]:
+    """The test part has another spelling of `café`."""
+
+    def parts(split: str) -> Items:
+        items = Items(labelled(lambda index: index % 2)[: 12 if split == "train" else 9])
+        items.classes = ["café" if split == "train" else name, "dog"]  # type: ignore[attr-defined]
+        return items
+
+    return parts
+
+
 def splits(monkeypatch: pytest.MonkeyPatch, dataset: Callable[[str], Items], *words: str) -> Splits:
     forget_what_was_said()
     monkeypatch.setitem(DATASETS, "here", dataset)
@@ -294,6 +305,8 @@ def splits(monkeypatch: pytest.MonkeyPatch, dataset: Callable[[str], Items], *wo
             "train inputs are uint8, test inputs float32: uint8 images are scaled to 0 to 1, and floats",
         ),
         (fewer, "the train and test parts have different classes: test lacks fox"),
+        (spelt("Café "), "'café' and 'Café ' differ in capitals or spaces alone: give both folders one name"),
+        (spelt("cafe\N{COMBINING ACUTE ACCENT}"), "are one name in two forms of Unicode (NFC and NFD, which"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(dataset: Any, says: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,226 @@
+"""What people give in place of a dataset, and datasets that are nearly right: taken, or refused by name."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+import decant as package
+from decant.cache import LogitCache, MismatchError, SoftLabelDataset, StorageError
+from decant.pipeline.errors import DataError
+from decant.pipeline.training import loading
+from tests.helpers.processes import PATIENCE, ROOT
+
+N, C = 24, 3
+LABELS = torch.arange(N) % C
+IMAGES = 4 * torch.eye(C)[LABELS] + torch.rand(N, C, generator=torch.Generator().manual_seed(0))
+
+
+class Items(Dataset[Any]):
+    """Feature vectors and their classes."""
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, index: int) -> Any:
+        return IMAGES[index], int(LABELS[index])
+
+
+class OfBatches(Items):
+    """Is read in batches alone, as datasets of databases are."""
+
+    def __getitem__(self, index: int) -> Any:
+        raise NotImplementedError
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        return [(IMAGES[index], int(LABELS[index])) for index in indices]
+
+
+class WithoutSome(Items):
+    """Has no sample 17: None in its place, or an error."""
+
+    def __init__(self, raises: bool) -> None:
+        self.raises = raises
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 17 and self.raises:
+            raise OSError("image file is truncated")
+        return None if index == 17 else super().__getitem__(index)
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(Items())
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> LogitCache:
+    return package.cache_logits(
+        teacher(), Items(), tmp_path_factory.mktemp("own") / "teacher.h5", batch_size=8
+    )
+
+
+def teacher() -> torch.nn.Module:
+    layer = torch.nn.Linear(C, C)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(C))
+        layer.bias.zero_()
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (DataLoader(Items()), "found DataLoader.*give its dataset, loader.dataset"),
+        (Stream(), "found Stream.*list.*a stream whose samples carry that number is for decant.attach"),
+        ((item for item in Items()), "found generator.*list"),
+        (Subset(Stream(), [0]), "found Stream"),
+        ({"x": IMAGES, "y": LABELS}, "a dict of x, y: of columns make a .*TensorDataset"),
+        ({"train": Items()}, r"a dict of train: give one of its parts, as \['train'\]"),
+        (Subset(Items(), (LABELS == 0).numpy()), "truth values, .*numpy.flatnonzero"),
+        (Subset(Items(), (LABELS == 0).tolist()), "truth values"),
+        (Subset(Subset(Items(), LABELS == 0), [0]), "truth values"),
+    ],
+)
+def test_what_is_no_dataset_is_refused_with_what_to_give(data: Any, says: str, cache: LogitCache) -> None:
+    for take in (package.Views, lambda given: SoftLabelDataset(given, cache)):
+        with pytest.raises(TypeError, match=says):
+            take(data)
+
+
+@pytest.mark.parametrize("data", [IMAGES, IMAGES.numpy(), [IMAGES, LABELS]])
+def test_arrays_in_place_of_items_are_told_of_tensor_datasets(data: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"make a torch.utils.data.TensorDataset\(inputs, labels\)"):
+        package.cache_logits(teacher(), data, tmp_path / "x.h5")
+
+
+def test_a_dataset_of_batches_alone_is_read(cache: LogitCache, tmp_path: Path) -> None:
+    for views in (OfBatches(), package.Views(OfBatches(), count=1)):
+        made = package.cache_logits(teacher(), views, tmp_path / f"{type(views).__name__}.h5")
+        assert np.array_equal(made.logits(np.arange(N)), cache.logits(np.arange(N)))
+    batches = DataLoader(SoftLabelDataset(OfBatches(), cache, check_inputs="all"), batch_size=8)  # type: ignore[arg-type]
+    assert sum(len(labels) for _, labels, _ in batches) == N
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_the_sample_that_cannot_be_read_is_named(raises: bool, tmp_path: Path) -> None:
+    found: Any = pytest.raises(OSError if raises else TypeError)
+    for workers, transform in ((0, None), (1, None), (0, lambda value: value)):
+        views = package.Views(WithoutSome(raises), transform, count=1)
+        with found as error:
+            package.cache_logits(
+                teacher(), views, tmp_path / f"{workers}{transform is None}.h5", num_workers=workers
+            )
+        if raises:
+            assert error.value.__notes__ == ["while sample 17 of WithoutSome was read"]
+
+
+def test_none_in_place_of_a_sample_is_told_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(
+        TypeError, match="found None; each sample has a row in the cache: leave those"
+    ) as error:
+        package.cache_logits(teacher(), WithoutSome(raises=False), tmp_path / "x.h5")
+    assert error.value.__notes__ == ["while sample 17 of WithoutSome was read"]
+
+
+def test_an_input_of_another_sample_is_told_whose_it_is(cache: LogitCache) -> None:
+    """As after samples were added before it; its values are no pixels, and were none for the teacher."""
+    shifted = TensorDataset(IMAGES.roll(-C, 0), LABELS)
+    with pytest.raises(
+        MismatchError, match=r"sample 5, view 0: .* it is what the teacher saw of sample 8, view 0"
+    ):
+        SoftLabelDataset(shifted, cache)[5]
+
+
+def test_a_teacher_of_another_runtime_returns_arrays(cache: LogitCache, tmp_path: Path) -> None:
+    layer = teacher()
+
+    def session(batch: torch.Tensor) -> list[np.ndarray[Any, Any]]:
+        return [layer(batch).detach().numpy()]
+
+    made = package.cache_logits(session, Items(), tmp_path / "session.h5", name="onnx")
+    assert np.array_equal(made.logits(np.arange(N)), cache.logits(np.arange(N)))
+
+
+class Exported(torch.nn.Linear):
+    """Refuses evaluation mode, as the modules of `torch.export` do, which are in it for good."""
+
+    def eval(self) -> Any:
+        raise NotImplementedError("Calling eval() is not supported yet.")
+
+
+def test_an_exported_program_is_a_teacher(cache: LogitCache, tmp_path: Path) -> None:
+    program = Exported(C, C)
+    program.load_state_dict(teacher().state_dict())
+    made = package.cache_logits(program, Items(), tmp_path / "program.h5", batch_size=8)
+    assert np.array_equal(made.logits(np.arange(N)), cache.logits(np.arange(N)))
+
+
+def test_names_that_are_too_long_are_told_so(tmp_path: Path) -> None:
+    for path in (tmp_path / ("x" * 240 + ".h5"), tmp_path.joinpath(*["d" * 200] * 25, "x.h5")):
+        with pytest.raises(StorageError, match="name too long; give it a shorter name"):
+            package.cache_logits(teacher(), Items(), path)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    made = package.cache_logits(teacher(), Items(), "~/caches/x.h5")
+    assert made.path == tmp_path / "home/caches/x.h5"
+    assert LogitCache.open("~/caches/x.h5").num_samples == N
+    assert sorted(os.listdir(tmp_path)) == ["home"]
+
+
+LOCKED = """
+import multiprocessing
+from pathlib import Path
+from decant.cache.io.locks import exclusive
+with exclusive(Path("x.lock"), waiting=print):
+    started = multiprocessing.get_context("spawn").Process(target=print)
+    started.start()
+    started.join()
+"""
+WHOLE = """
+import multiprocessing, sys
+multiprocessing.set_start_method("spawn", force=True)
+import decant, torch
+data = torch.utils.data.TensorDataset(torch.eye(3), torch.arange(3))
+decant.cache_logits(torch.nn.Linear(3, 3), data, "x.h5", num_workers=1, show_progress=False)
+"""
+
+
+@pytest.mark.parametrize("script", [LOCKED, pytest.param(WHOLE, marks=pytest.mark.slow)])
+def test_a_script_without_a_guard_does_not_wait_for_itself(script: str, tmp_path: Path) -> None:
+    """A process that is started anew runs the script, which comes to the lock that its parent holds."""
+    (tmp_path / "mine.py").write_text(script)
+    ended = subprocess.run(
+        [sys.executable, "mine.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert re.search(
+        r"RuntimeError: .*lock: is held by the process that starts this one, .* if __name__", ended.stderr
+    )
+    assert script == LOCKED or 'under if __name__ == "__main__":, and a notebook must import' in ended.stderr
+
+
+def test_a_process_that_ends_while_it_is_started_is_told_of_the_guard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "DataLoader worker (pid(s) 7) exited unexpectedly"
+    for method, words in (("spawn", "under if __name__"), ("fork", "most often because memory ran out")):
+        monkeypatch.setattr("multiprocessing.get_start_method", lambda method=method, **_: method)
+        with pytest.raises(DataError, match=words), loading._named_death():
+            raise RuntimeError(said)
