@@ -36,9 +36,9 @@ def doubt_class_order(
     columns = [exchanged.get(number, number) for number in range(logits.shape[1])]
     given = f", {columns}," if len(columns) <= 20 else ""
     return (
-        f"the teacher names {len(shown):,} classes by those of others: {', '.join(shown[:_SHOWN])}{more}: its classes "
-        f"are in another order than those of the labels, and its columns are to be taken in the labels' order{given} "
-        "as teacher.classes and --classes do; or the rows are of samples in another order"
+        f"the teacher names {len(shown):,} classes by those of others: {', '.join(shown[:_SHOWN])}{more}: a sign of "
+        f"classes in another order than those of the labels: take its columns in that order{given} as teacher.classes "
+        "and --classes do; or of rows that belong to other samples"
     )
 
 

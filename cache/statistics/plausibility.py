@@ -91,16 +91,15 @@ def doubts(cache: LogitCache) -> list[str]:
             f"labels go up to {labels.max()}, and there are {cache.num_outputs:,} classes: they count from 0",
         ]
     accuracy = accuracy_of(logits, labels)
-    exchanged = (
-        None if found else doubt_class_order(logits, labels, cache.manifest.identity["data"].get("classes"))
-    )
-    if exchanged is not None:
-        found.append(exchanged)
-    elif not found and accuracy is not None and accuracy.is_chance:
+    exchanged = doubt_class_order(logits, labels, cache.manifest.identity["data"].get("classes"))
+    if not found and accuracy is not None and (accuracy.is_chance or exchanged):
         found.append(
             f"top-1 is {accuracy.top1:.2%} on {accuracy.samples:,} samples, and chance is {accuracy.chance:.2%}: "
-            "likely causes are a shuffled loader (rows that belong to other samples), classes in another order, or a "
-            "teacher that was never trained"
+            + (
+                exchanged
+                or "likely causes are a shuffled loader (rows that belong to other samples), classes in another order, "
+                "or a teacher that was never trained"
+            )
         )
     elif (
         not found

@@ -34,7 +34,7 @@ from decant.pipeline.training.metrics import Metrics, score_metrics
 
 _AT_CHANCE = (
     r".*: likely not a trained teacher's logits: "
-    r"(top-1 is |the teacher names |class \d+ is the teacher's answer |the mean log-probability of the next token is )"
+    r"(top-1 is |class \d+ is the teacher's answer |the mean log-probability of the next token is )"
 )
 """The warnings of `decant.cache` that say so."""
 _MEASURED_ROWS = 100_000  # of a cache that was built before, for the teacher's metrics

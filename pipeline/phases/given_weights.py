@@ -43,13 +43,12 @@ def warn_at_chance(logits: Tensor, labels: Tensor, classes: Sequence[str] = ()) 
     if accuracy is None or accuracy.num_labels < 2:
         return
     exchanged = doubt_class_order(logits.numpy(), labels.numpy(), list(classes))
-    if exchanged is not None:
-        say(f'warning: {exchanged}; teacher.at_chance = "accept" says nothing')
-        return
-    if accuracy.top1 <= accuracy.chance + accuracy.margin:
+    if accuracy.top1 <= accuracy.chance + accuracy.margin or exchanged:
+        causes = exchanged or (
+            "likely causes are classes in another order than the data's, inputs normalised otherwise than it was "
+            "trained with (teacher.network.mean and std), or a last layer that was never trained (teacher.epochs)"
+        )
         say(
             f"warning: the teacher's top-1 is {accuracy.top1:.2%} on {accuracy.samples:,} samples, and chance is "
-            f"{accuracy.chance:.2%}: likely causes are classes in another order than the data's, inputs normalised "
-            "otherwise than it was trained with (teacher.network.mean and std), or a last layer that was never trained "
-            '(teacher.epochs); teacher.at_chance = "accept" says nothing',
+            f'{accuracy.chance:.2%}: {causes}; teacher.at_chance = "accept" says nothing'
         )

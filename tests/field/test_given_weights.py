@@ -308,7 +308,11 @@ def test_a_teacher_that_is_no_better_than_chance_is_said_to_be(learnt: Learnt, t
     assert "made " in succeed(done)
     (said,) = done.stderr.splitlines()
     assert said.startswith("warning: the teacher's top-1 is 0.00% on 36 samples, and chance is 33.33%")
-    assert "classes in another order" in said
+    assert "the teacher names 3 classes by those of others: 0 (ash) as 2 (oak), " in said
+    assert (
+        "classes in another order than those of the labels: take its columns in that order, [2, 0, 1], as"
+        in said
+    )
     assert 'teacher.at_chance = "accept" says nothing' in said
     quiet = ("--recipe", "mine.toml", "--set", "teacher.at_chance=accept")
     done = decant("cache-logits", *quiet[:2], cwd=tmp_path)
