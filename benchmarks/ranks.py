@@ -25,10 +25,10 @@ from decant.pipeline.config.settings import Training
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases.cache_logits import cache_logits
+from decant.pipeline.phases.joined_ranks import training_group
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
-from decant.pipeline.phases.together import training_group
 from decant.pipeline.ranks import leaving
 from decant.pipeline.ranks.job import Job, join
 from decant.pipeline.training.epoch_log import trained_seconds

@@ -7,8 +7,8 @@ encodings/     how the logits of a row are stored
 format/        the file: HDF5 header, tables, blocks and checksums
 io/            atomic writes, locks, unfinished files
 writer.py      rows in, and validation.py, what may be stored; beginning.py and partial_rows.py, the unfinished file
-reader.py      rows out (encoded_rows.py), and placement.py, where they are read from; soundness.py, whether blocks
-               are as they were written; verification.py, whether what is in them can be
+reader.py      rows out (row_numbers.py, encoded_rows.py), and placement.py, where they are read from;
+               soundness.py, whether blocks are as they were written; verification.py, whether what is in them can be
 source.py      what soft labels are read from; ensemble.py, several teachers as one
 keys.py        the keys of a dataset; items.py and labels.py, what it returns for one
 drawn_views.py which view is read for a key without one

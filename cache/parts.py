@@ -66,7 +66,7 @@ def merge_parts(store: Store, files: Sequence[Path], name_missing: NameMissing |
                 for begun in partial.begun(path)
                 if os.path.realpath(begun) not in given
             ]
-            _require_one_question(sources)
+            _require_same_identity(sources)
             found = store.find(manifest)
             if found is not None:
                 return found
@@ -135,7 +135,7 @@ class _Source:
         return read_batch(self._stored, view, first, end) if first < end else None
 
 
-def _require_one_question(sources: Sequence[_Source]) -> None:
+def _require_same_identity(sources: Sequence[_Source]) -> None:
     """Raises MismatchError; warns where only what is not part of the identity differs."""
     first = sources[0]
     for other in sources[1:]:

@@ -1,5 +1,11 @@
 """How a teacher's outputs are stored: one module an encoding, all behind the interface of `Encoding`.
 
+encoding.py      the interface;  log_sums.py, half.py, ids.py  arithmetic that encodings share
+dense.py         every logit;  quantised.py  every logit as a byte
+sparse.py        the largest logits, or draws (draws.py), and the mass of the others;  sparse_rows.py  its rows
+temperatures.py  what a sparse row proves at another temperature;  survey.py  how many outputs a row needs
+hidden.py        hidden states, and the weights of the last layer
+
 >>> import decant
 >>> decant.encodings.Dense("float32").identity
 {'dtype': 'float32'}

@@ -9,6 +9,7 @@ mapped.py     mapped files, and what may happen to them; unchanged.py, whether t
 system.py     what only POSIX has, and what stands in for it elsewhere
 blockfile.py  files of checksummed blocks: filled in place, resumed; block_layout.py, where their blocks lie;
               block_checks.py, whether these are as they were written
+redaction.py  passwords and tokens left out of what is written
 checksum.py   CRC-32, and what a SHA-256 looks like
 partial.py    the unfinished file of a cache: its name, who may write into it, how it is published
 joint.py      an unfinished file that several processes write at the same time

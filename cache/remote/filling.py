@@ -194,7 +194,7 @@ class Filling:
                     mirror.mark_unpushed(target, False)
                     warnings.warn(
                         f"{target}: was built here, and {self.head.shown}, which another process has published, has "
-                        "other logits of the same question; that file has taken its place",
+                        "other logits of the same key; that file has taken its place",
                         CacheWarning,
                         stacklevel=3,
                     )

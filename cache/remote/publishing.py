@@ -36,8 +36,8 @@ class Published(NamedTuple):
     made: bool
     """False where it was there before."""
     same: bool
-    """Whether what is there has the very bytes of the file; else another teacher's pass over the same question was
-    first, and its file stays."""
+    """Whether what is there has the very bytes of the file; else another teacher's pass with the same key was first,
+    and its file stays."""
     note: str | None = None
     """What is to be said besides."""
 

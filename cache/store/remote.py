@@ -168,7 +168,7 @@ class RemotePart:
     def _push_built(self, path: Path) -> None:
         if not self.push(path):
             warnings.warn(
-                f"{self.folder.file_shown(path.name)}: another process has published a cache of the same question, "
+                f"{self.folder.file_shown(path.name)}: another process has published a cache of the same key, "
                 f"with other logits; it stays there, and takes the place of {path} when that is next looked for",
                 CacheWarning,
                 stacklevel=3,

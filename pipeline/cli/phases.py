@@ -21,8 +21,8 @@ from decant.pipeline.cli.options import (
     say,
 )
 from decant.pipeline.config.tasks import formats
-from decant.pipeline.ranks.beside import ranks_beside
 from decant.pipeline.ranks.launch import is_first, launched
+from decant.pipeline.ranks.local_ranks import ranks_beside
 
 if TYPE_CHECKING:
     from decant.cache import Store

@@ -1,5 +1,16 @@
 """Language models: texts as token samples, a causal teacher's pass over them, and batches with its rows for a student.
 
+caching.py     `cache_logits`;  building.py  the cache at a path: found, or built;  network_identity.py  what of a
+               configuration is part of its key
+loading.py     a causal network of transformers;  head.py  it in two halves, hidden states and logits
+batches.py     batches of token samples;  blocks.py  rows of about one length
+teacher_pass.py  the pass of a network;  served_pass.py  of a server, for served.py;  shift.py  whether outputs are
+               shifted;  memory.py  what is said where memory runs out
+dataset.py     `TokenDataset`: samples joined with rows;  alignment.py  whether they belong together
+students.py    students cut from their teacher;  training.py  students in the training loop of recipes;  criteria.py
+               their losses;  without_head.py  a network called without logits
+measures.py    what a student says of held-out tokens;  tallies.py  added up over all positions
+
 >>> from decant import language
 >>> sorted(language.__all__)[:3]
 ['Corpus', 'Measures', 'ServedTeacher']

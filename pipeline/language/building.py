@@ -12,11 +12,12 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache import Head, LogitCache, LogitCacheWriter, Manifest, Positions, require_equal
+from decant.cache import Head, LogitCache, LogitCacheWriter, Manifest, Positions
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import exclusive, lock_path
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.language.batches import plan_of
+from decant.pipeline.own_loop.cache_identity import require_logits_of
 from decant.pipeline.own_loop.joint_pass import build_with_ranks, join_and_fill
 from decant.pipeline.ranks.script import ranks_of_script
 from decant.pipeline.support.notices import say_once
@@ -80,12 +81,7 @@ def find(path: Path, manifest: Manifest) -> LogitCache | None:
     if not path.exists():
         return None
     cache = LogitCache.open(path)
-    require_equal(
-        manifest.identity,
-        cache.manifest.identity,
-        subject=f"{path}: holds other logits than are asked for",
-        hint="Give another path, or delete the file.",
-    )
+    require_logits_of(manifest, cache)
     return cache
 
 

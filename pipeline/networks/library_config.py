@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from decant.pipeline.errors import ModelError
-from decant.pipeline.networks.room import require_room
+from decant.pipeline.networks.weight_memory import require_room
 
 MOST_LAYERS = 1_000
 UNTOLD = {

@@ -14,7 +14,7 @@ from decant.pipeline.networks import cifar_resnet, external, lenet, mobilenet, s
 from decant.pipeline.networks.builders import Builder, Shape
 from decant.pipeline.networks.preprocess import Network, Preprocess
 from decant.pipeline.networks.resizing import Resize, split_resize
-from decant.pipeline.networks.room import require_room, weights_size
+from decant.pipeline.networks.weight_memory import require_room, weights_size
 
 _NETWORKS: dict[str, Builder] = {
     **small.NETWORKS,

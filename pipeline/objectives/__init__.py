@@ -1,6 +1,12 @@
 """Distillation losses: pure functions of (student_logits, teacher_logits, labels) that return `Terms`, and the same as
 modules, `KD(alpha=0.9, temperature=4.0)`, that are called with these three. `sparse_kd` and its kin compare with
 `SparseTargets`, sparse rows of a cache, and `fused_kd` with any rows without ever holding all student logits.
+
+registry.py   from a recipe's `[student.objective]` to its loss;  external.py  a loss of the user's
+terms.py      arguments and results;  hard_labels.py  the cross-entropy with labels
+divergences.py, decoupled.py, relational.py, squared.py, transfer.py, two_teachers.py, sigmoid.py    the losses
+modules.py    the same as modules
+sparse/       losses of sparse rows;  fused/  losses of hidden states;  chunked.py  a last layer and its loss in one
 """
 
 from decant.pipeline.data.samples import NO_LABEL

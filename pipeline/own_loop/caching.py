@@ -25,10 +25,10 @@ from decant.cache.io.files import storage_error, user_path
 from decant.cache.io.locks import exclusive, lock_path
 from decant.pipeline.errors import DataError
 from decant.pipeline.own_loop import teacher as teachers
+from decant.pipeline.own_loop.cache_identity import CacheIdentity
 from decant.pipeline.own_loop.dataset import Views, plain_views
 from decant.pipeline.own_loop.estimate import Estimate
 from decant.pipeline.own_loop.joint_pass import POLL_SECONDS, build_with_ranks, join_and_fill
-from decant.pipeline.own_loop.question import Question
 from decant.pipeline.own_loop.teacher_pass import Collate, TeacherPass
 from decant.pipeline.ranks.script import ScriptRanks, ranks_of_script
 from decant.pipeline.support.notices import say_once
@@ -147,64 +147,66 @@ def cache_logits(
     """
     place, seen = user_path(path), views if isinstance(views, Views) else plain_views(_map_style(views))
     _check(batch_size, precision, encoding, part, seen)
-    question = Question(
+    identity = CacheIdentity(
         teacher, seen, precision, encoding or Dense(), name, data_name, batch_size, output, collate
     )
-    found = question.find(place)
+    found = identity.find(place)
     if found is not None and not dry_run:
         return found
-    question.probe()  # before the teacher is asked, which would be blamed for what views do
+    identity.probe()  # before the teacher is asked, which would be blamed for what views do
     on = teachers.device_of(teacher, device)
     run = TeacherPass(teacher, seen, on, precision, batch_size, num_workers, output, collate, show_progress)
     if dry_run:
-        return _estimate(question, run, place, found)
+        return _estimate(identity, run, place, found)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, place, "making its folder") from error
     if part is not None:
-        return _build_part(question, run, place, part, wait)
+        return _build_part(identity, run, place, part, wait)
     ranks = ranks_of_script()
     if ranks is not None:
-        return _build_with_ranks(question, run, place, ranks)
+        return _build_with_ranks(identity, run, place, ranks)
     with exclusive(lock_path(place), waiting=lambda holder: say_once(f"{place}: waits for {holder}")):
-        found = question.find(place)  # another process may have built it while this one waited
-        return found if found is not None else _build(question, run, place)
+        found = identity.find(place)  # another process may have built it while this one waited
+        return found if found is not None else _build(identity, run, place)
 
 
-def _build(question: Question, run: TeacherPass, path: Path) -> LogitCache:
+def _build(identity: CacheIdentity, run: TeacherPass, path: Path) -> LogitCache:
     """Computes every missing row, and publishes."""
     with run:
-        manifest, labels = question.manifest(run.num_outputs)
+        manifest, labels = identity.manifest(run.num_outputs)
         with LogitCacheWriter(path, manifest) as writer:
             run.fill(writer, labels)
             return LogitCache.open(writer.publish())
 
 
 def _build_part(
-    question: Question, run: TeacherPass, path: Path, part: tuple[int, int], wait: bool
+    identity: CacheIdentity, run: TeacherPass, path: Path, part: tuple[int, int], wait: bool
 ) -> LogitCache | None:
     """Builds a part; whoever comes last publishes the whole."""
     with run:
-        found = _join_and_fill(question, run, path, part[1], lambda units: handout.part(units, *part))
+        found = _join_and_fill(identity, run, path, part[1], lambda units: handout.part(units, *part))
     if found is not None or not wait:
         return found
     say_once(f"{path}: part {part[0]} of {part[1]} is written; waits for the others")
-    while (found := question.find(path)) is None:
+    while (found := identity.find(path)) is None:
         time.sleep(POLL_SECONDS)
     return found
 
 
-def _build_with_ranks(question: Question, run: TeacherPass, path: Path, ranks: ScriptRanks) -> LogitCache:
+def _build_with_ranks(
+    identity: CacheIdentity, run: TeacherPass, path: Path, ranks: ScriptRanks
+) -> LogitCache:
     def take(count: Callable[[], int]) -> LogitCache | None:
-        return _join_and_fill(question, run, path, ranks.size, partial(handout.handed_out, count=count))
+        return _join_and_fill(identity, run, path, ranks.size, partial(handout.handed_out, count=count))
 
     with run:
-        return build_with_ranks(path, ranks, take, partial(question.find, path))
+        return build_with_ranks(path, ranks, take, partial(identity.find, path))
 
 
 def _join_and_fill(
-    question: Question,
+    identity: CacheIdentity,
     run: TeacherPass,
     path: Path,
     processes: int,
@@ -213,18 +215,18 @@ def _join_and_fill(
     """Computes chosen rows into the file that others write too, and publishes it where nothing is missing; None where
     something is.
     """
-    manifest, labels = question.manifest(run.num_outputs)
+    manifest, labels = identity.manifest(run.num_outputs)
 
     def fill(writer: LogitCacheWriter) -> None:
         run.fill(writer, labels, choose(run.units(manifest, processes)))
 
-    return join_and_fill(path, manifest, fill, partial(question.find, path))
+    return join_and_fill(path, manifest, fill, partial(identity.find, path))
 
 
-def _estimate(question: Question, run: TeacherPass, path: Path, found: LogitCache | None) -> Estimate:
+def _estimate(identity: CacheIdentity, run: TeacherPass, path: Path, found: LogitCache | None) -> Estimate:
     """What a pass would take; nothing, where its cache is there."""
     with run:
-        manifest, _ = question.manifest(run.num_outputs)
+        manifest, _ = identity.manifest(run.num_outputs)
         total = manifest.num_views * manifest.num_samples
         begun = find_unfinished(path) if path.parent.is_dir() else None
         rows = 0 if found is not None else total - (begun.rows if begun else 0)

@@ -9,8 +9,8 @@ import torch
 
 from decant.pipeline.data.samples import num_outputs, task_of
 from decant.pipeline.errors import NotMadeError
+from decant.pipeline.phases.joined_ranks import compare_data, join_ranks, training_group
 from decant.pipeline.phases.plan import Plan
-from decant.pipeline.phases.together import compare_data, join_ranks, training_group
 from decant.pipeline.runs.result import Result, find_results
 from decant.pipeline.runs.saved_network import has_other_code, load_network
 from decant.pipeline.support import trust

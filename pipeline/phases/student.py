@@ -26,12 +26,12 @@ from decant.pipeline.phases.balance import (
     resolve_sampler,
     warn_of_imbalance,
 )
-from decant.pipeline.phases.divided import each_its_own, each_its_share
 from decant.pipeline.phases.initial_weights import load_initial_weights
 from decant.pipeline.phases.job import Measured, TrainingJob, load_result_on, train_network
+from decant.pipeline.phases.joined_ranks import by_seeds, compare_data, join_ranks, training_group
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.several_seeds import MOST, SeveralSeeds, why_apart
-from decant.pipeline.phases.together import by_seeds, compare_data, join_ranks, training_group
+from decant.pipeline.phases.students_by_rank import each_its_own, each_its_share
 from decant.pipeline.ranks.launch import is_first
 from decant.pipeline.runs.folders import seed_folder
 from decant.pipeline.runs.result import Result

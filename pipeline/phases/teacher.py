@@ -12,9 +12,9 @@ from decant.pipeline.objectives import from_labels
 from decant.pipeline.phases.balance import resolve_class_weights, resolve_sampler, warn_of_imbalance
 from decant.pipeline.phases.given_weights import take_weights, warn_at_chance
 from decant.pipeline.phases.job import TrainingJob, load_result_on, train_network
+from decant.pipeline.phases.joined_ranks import compare_data, join_ranks, training_group
 from decant.pipeline.phases.kept_classes import specify_teacher
 from decant.pipeline.phases.plan import Plan
-from decant.pipeline.phases.together import compare_data, join_ranks, training_group
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.support.source_code import is_users

@@ -1,4 +1,4 @@
-"""What ranks compare before they begin, so that none works on another question than the others."""
+"""What ranks compare before they begin, so that none works on something else than the others."""
 
 from __future__ import annotations
 

@@ -7,8 +7,10 @@ charts.py       how every chart looks
 position_words.py  rows of positions in words, for the page and for `decant cache info`
 page.py         renders sections into one HTML file that fetches nothing
 tensorboard.py  metrics.jsonl as TensorBoard event files
+library.py      the script of the plotting library
 output.py       writes report.md, report.html and curves.png
 sections/       one module for each section of the page; its template is in templates/
+sweep_output.py, sweep_subject.py, sweep_charts.py, sweep_sections/    the page of a sweep
 
 Only `rows` is imported with the package: page and charts need the libraries of the extra `report`.
 """

@@ -23,10 +23,10 @@ from decant.pipeline.errors import ModelError, RecipeError
 from decant.pipeline.networks.spec import NetworkSpec, specify_network
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.balance import warn_of_imbalance
-from decant.pipeline.phases.divided import StudentJob
 from decant.pipeline.phases.job import TrainingJob, train_network
 from decant.pipeline.phases.plan import AnyPlan, Plan
 from decant.pipeline.phases.student import jobs_for_seed, teacher_logits_on_test
+from decant.pipeline.phases.students_by_rank import StudentJob
 from decant.pipeline.runs.result import Kind, Result
 from decant.pipeline.sweeps.definition import Sweep
 from decant.pipeline.tracking.log_to import LogTo

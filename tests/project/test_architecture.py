@@ -4,6 +4,8 @@ two modules of cache only, and no way from phase two to code that builds or runs
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 
@@ -146,3 +148,15 @@ def test_the_names_of_the_folders_are_other_names_of_the_same_modules() -> None:
         "assert LogitCache is deep is decant.LogitCache, 'class'\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+def test_a_room_of_several_modules_says_what_each_is_for() -> None:
+    """In the docstring of its package: by this list a reader, and a new line of code, finds the module."""
+    packages = [path for path in sources().values() if path.name == "__init__.py"]
+    missing = {}
+    for package in packages:
+        modules = {path.stem for path in package.parent.glob("*.py")} - {"__init__", "__main__"}
+        listed = set(re.findall(r"\w+", ast.get_docstring(ast.parse(package.read_text("utf-8"))) or ""))
+        if len(modules) > 4 and (unsaid := modules - listed):
+            missing[package.parent.name] = sorted(unsaid)
+    assert missing == {}

@@ -15,9 +15,9 @@ from decant.pipeline.config.settings import Training
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases.evaluate import evaluate_runs
+from decant.pipeline.phases.joined_ranks import join_ranks, training_group
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
-from decant.pipeline.phases.together import join_ranks, training_group
 from decant.pipeline.training.data_parallel import DataParallel
 from decant.pipeline.training.group import Group
 from tests.helpers.small import CPU, VIEWS, recipe

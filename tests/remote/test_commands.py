@@ -68,7 +68,7 @@ class TestS3:
             said = succeed(decant("cache", "pull", name, "--store", store, **machine(tmp_path, "there")))
             assert "sound" in said
         said = succeed(decant("cache", "diff", f"{store}/{cache.name}", cache, **here))
-        assert "the same question" in said
+        assert "no field differs" in said
 
     def test_one_clear_line_for_each_mistake(self, tmp_path: Path, bucket: str) -> None:
         here = machine(tmp_path, "here")

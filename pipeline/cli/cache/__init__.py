@@ -1,6 +1,6 @@
 """`decant cache`: commands for cache files. None imports torch, except to read a .pt file or to run a teacher.
 
-show.py       ls, info, diff, path: what a store and a cache hold
+show.py       ls, info, diff, path: what a store and a cache hold;  positions.py  info of samples with several rows each
 verify.py     verify: whether a cache is intact, and agrees with its teacher
 importing.py  import: a cache of another program's logits
 convert.py    export, convert: arrays, or a smaller cache, from a cache

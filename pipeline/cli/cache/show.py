@@ -137,7 +137,7 @@ def diff(one: str, other: str, store: Store, as_json: bool) -> None:
     else:
         for difference in differing:
             say(f"{difference.field}: {_short(difference.expected)} | {_short(difference.found)}")
-        say(f"{len(differing):,} fields differ" if differing else "the same question")
+        say(f"{len(differing):,} fields differ" if differing else "no field differs")
     if _of_two_teachers(differing) and not any(_has_no_mean(cache) for cache in opened):
         say(f"next: {command_line('cache', 'merge', first.path, second.path, store=store)}")
     if differing:

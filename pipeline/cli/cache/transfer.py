@@ -33,7 +33,7 @@ def push(name: str, target: str, store: Store, as_json: bool) -> None:
     elif done.same:
         say(f"found {done.shown}: the same bytes")
     else:
-        say(f"found {done.shown}: of the same question, with other logits; it stays as it is")
+        say(f"found {done.shown}: of the same key, with other logits; it stays as it is")
     if done.note:
         say(f"warning: {done.note}", err=True)
     if as_json:

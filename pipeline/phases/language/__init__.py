@@ -3,8 +3,9 @@
 sources.py       where the texts of each part come from;  named_parts.py  parts by name
 texts.py         the tokens of a recipe, and the samples of each part
 plan.py          folders and caches
-teacher.py       phase zero
-cache_logits.py  phase one
-student.py       phase two
+networks.py      the networks, and the weights that they begin with
+teacher.py       phase zero;  served_teacher.py  one behind a server
+teacher_pass.py  phase one;  served_pass.py  the same of a server;  looking.py  what a few of the teacher's answers say
+student.py       phase two;  job.py  the training of one network;  measuring.py  its metrics
 evaluate.py      finished networks, measured again
 """

@@ -25,7 +25,7 @@ from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import NotMadeError, RecipeError
 from decant.pipeline.language.alignment import require_same_samples
 from decant.pipeline.language.building import positions_of
-from decant.pipeline.language.deciding import deciding_settings
+from decant.pipeline.language.network_identity import deciding_settings
 from decant.pipeline.language.served import served_manifest
 from decant.pipeline.networks.causal import config_of
 from decant.pipeline.networks.spec import CAUSAL

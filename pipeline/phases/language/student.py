@@ -16,14 +16,14 @@ from decant.cache.io.usage import using
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.language.criteria import require_objective
 from decant.pipeline.networks.spec import NetworkSpec
-from decant.pipeline.phases.divided import each_its_own
+from decant.pipeline.phases.joined_ranks import by_seeds, compare_data, join_ranks, training_group
 from decant.pipeline.phases.language.job import TokenJob, find_result, train_network
 from decant.pipeline.phases.language.networks import initial_weights, student_spec
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.language.served_teacher import teacher_digest
 from decant.pipeline.phases.language.sources import Part
 from decant.pipeline.phases.soft_labels import require_temperature
-from decant.pipeline.phases.together import by_seeds, compare_data, join_ranks, training_group
+from decant.pipeline.phases.students_by_rank import each_its_own
 from decant.pipeline.ranks.launch import is_first
 from decant.pipeline.runs.folders import seed_folder
 from decant.pipeline.runs.result import Result

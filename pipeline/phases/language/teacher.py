@@ -12,11 +12,11 @@ from decant.pipeline.language.loading import load_causal_network
 from decant.pipeline.networks.build import num_parameters
 from decant.pipeline.networks.causal import ELSEWHERE
 from decant.pipeline.networks.weights import weights_sha256
+from decant.pipeline.phases.joined_ranks import compare_data, join_ranks, training_group
 from decant.pipeline.phases.language.job import TokenJob, train_network
 from decant.pipeline.phases.language.measuring import metrics_of
 from decant.pipeline.phases.language.networks import initial_weights, teacher_spec
 from decant.pipeline.phases.language.plan import LanguagePlan
-from decant.pipeline.phases.together import compare_data, join_ranks, training_group
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_recipe import save_recipe

@@ -9,5 +9,8 @@ sample_display.py    a sample as image, text or numbers
 quality.py         accuracy, calibration and confusion on the test part; errors of a regression
 confusion.py         confusion matrices, and which classes of many they show
 cost.py            how long each phase took, and after how many students the cache has paid for itself
+decisions.py       the same where each output has a sigmoid
+tokens.py          a language model's test tokens, teacher and student side by side
+positions.py       what a cache holds whose samples have several rows each;  saved.py  what it saved
 exported.py        the files of `decant export`
 """

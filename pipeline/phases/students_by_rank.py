@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from decant.pipeline.errors import RankError
-from decant.pipeline.ranks.beside import require_alive
 from decant.pipeline.ranks.job import Job
+from decant.pipeline.ranks.local_ranks import require_alive
 from decant.pipeline.runs.result import Result
 
 

@@ -12,9 +12,9 @@ from decant.cache import LogitSource
 from decant.cache.io.redaction import without_secrets
 from decant.pipeline.config.settings import StudentSettings
 from decant.pipeline.phases.plan import AnyPlan
-from decant.pipeline.ranks.beside import is_beside
 from decant.pipeline.ranks.facts import program_facts, require_equal_ranks
 from decant.pipeline.ranks.job import Job, join
+from decant.pipeline.ranks.local_ranks import is_beside
 from decant.pipeline.ranks.process_group import process_group
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.source_code import code_sha256

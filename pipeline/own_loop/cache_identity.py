@@ -1,4 +1,4 @@
-"""Which logits are asked for: what identifies teacher, data and views, and whether a file holds them."""
+"""What identifies the logits that are asked for: teacher, data and views; and whether a file holds them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from decant.pipeline.own_loop.labels import Labels
 from decant.pipeline.own_loop.probe import Probe, probe
 
 
-class Question:
+class CacheIdentity:
     """Which logits are wanted: everything that identifies them but the number of outputs."""
 
     def __init__(
@@ -36,7 +36,7 @@ class Question:
         self._probed: Probe | None = None
 
     def find(self, path: Path) -> LogitCache | None:
-        """The cache at `path`, if there is one. Raises MismatchError where it answers another question."""
+        """The cache at `path`, if there is one. Raises MismatchError where it holds other logits."""
         try:
             if not path.exists():
                 return None
@@ -44,12 +44,7 @@ class Question:
             raise storage_error(error, path, "looking for it") from error
         cache = LogitCache.open(path)
         manifest, _ = self.manifest(cache.num_outputs)
-        require_equal(
-            manifest.identity,
-            cache.manifest.identity,
-            subject=f"{path}: holds other logits than are asked for",
-            hint="Give another path, or delete the file.",
-        )
+        require_logits_of(manifest, cache)
         return cache
 
     def probe(self) -> Probe:
@@ -75,6 +70,18 @@ class Question:
             info={"batch_size": self._batch_size, "item_keys": _as_json(views.item_keys)},
         )
         return manifest, labels
+
+
+def require_logits_of(manifest: Manifest, cache: LogitCache) -> None:
+    """Raises MismatchError, which names every field that differs, where a cache that was found at a path of the user's
+    holds other logits than those that the manifest identifies.
+    """
+    require_equal(
+        manifest.identity,
+        cache.manifest.identity,
+        subject=f"{cache.path}: holds other logits than are asked for",
+        hint="Give another path, or delete the file.",
+    )
 
 
 def _as_json(keys: Any) -> Any:
