@@ -1,6 +1,7 @@
 """Compares finished networks: `decant report`.
 
 rows.py         one row for each kind of network, over its seeds; the table as cells and as Markdown
+told_apart.py   which of several networks of one name each is
 subject.py      which runs a report is about, the student that it looks into, its data and its cache
 history.py      the curves over epochs and seeds
 charts.py       how every chart looks
