@@ -11,6 +11,7 @@ reader.py      rows out (row_numbers.py, encoded_rows.py), and placement.py, whe
                soundness.py, whether blocks are as they were written; verification.py, whether what is in them can be
 source.py      what soft labels are read from; ensemble.py, several teachers as one
 keys.py        the keys of a dataset; items.py and labels.py, what it returns for one
+map_style.py   whether what is given is a dataset at all
 drawn_views.py which view is read for a key without one
 inputs.py      the checksums of its inputs; same_input.py, whether another layout or dtype holds the same input
 alignment.py   whether labels and inputs are those of the cache's rows; same_views.py, whether views are its views

@@ -17,7 +17,7 @@ from decant.cache.io.files import storage_error
 from decant.cache.io.locks import exclusive, lock_path
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.language.batches import plan_of
-from decant.pipeline.own_loop.cache_identity import require_logits_of
+from decant.pipeline.own_loop.cache_identity import found_at, require_logits_of
 from decant.pipeline.own_loop.joint_pass import build_with_ranks, join_and_fill
 from decant.pipeline.ranks.script import ranks_of_script
 from decant.pipeline.support.notices import say_once
@@ -78,10 +78,9 @@ def build(
 
 def find(path: Path, manifest: Manifest) -> LogitCache | None:
     """The cache at `path`, if there is one. Raises MismatchError where it is of something else."""
-    if not path.exists():
-        return None
-    cache = LogitCache.open(path)
-    require_logits_of(manifest, cache)
+    cache = found_at(path)
+    if cache is not None:
+        require_logits_of(manifest, cache)
     return cache
 
 

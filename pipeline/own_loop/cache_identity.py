@@ -37,12 +37,9 @@ class CacheIdentity:
 
     def find(self, path: Path) -> LogitCache | None:
         """The cache at `path`, if there is one. Raises MismatchError where it holds other logits."""
-        try:
-            if not path.exists():
-                return None
-        except OSError as error:  # as of a name that is too long
-            raise storage_error(error, path, "looking for it") from error
-        cache = LogitCache.open(path)
+        cache = found_at(path)
+        if cache is None:
+            return None
         manifest, _ = self.manifest(cache.num_outputs)
         require_logits_of(manifest, cache)
         return cache
@@ -70,6 +67,18 @@ class CacheIdentity:
             info={"batch_size": self._batch_size, "item_keys": _as_json(views.item_keys)},
         )
         return manifest, labels
+
+
+def found_at(path: Path) -> LogitCache | None:
+    """The cache at a path of the user's, whatever it is of, if there is one. Raises StorageError where that cannot be
+    told, and what `LogitCache.open` does.
+    """
+    try:
+        if not path.exists():
+            return None
+    except OSError as error:  # as of a name that is too long
+        raise storage_error(error, path, "looking for it") from error
+    return LogitCache.open(path)
 
 
 def require_logits_of(manifest: Manifest, cache: LogitCache) -> None:

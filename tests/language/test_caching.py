@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from decant.cache import CacheWarning, LogitCache, MismatchError, Store, convert_cache
+from decant.cache import CacheWarning, LogitCache, MismatchError, StorageError, Store, convert_cache
 from decant.encodings import Dense, Sparse
 from decant.language import TokenDataset, TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import DataError, ModelError
@@ -315,3 +315,8 @@ def test_a_sparse_cache_made_of_hidden_states_of_bfloat16_is_about_the_next_toke
     made = LogitCache.open(convert_cache(Store(tmp_path / "store"), hidden, Sparse(head=64)))
     train = TokenDataset(samples, made)
     assert len(train.collate([train[index] for index in range(len(train))]).labels) == made.num_positions
+
+
+def test_a_name_that_is_too_long_is_said_so(samples: TokenSamples, teacher: Any, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="name too long; give it a shorter name"):
+        cache_logits(teacher, samples, tmp_path.joinpath(*["d" * 200] * 25, "x.h5"))
