@@ -12,6 +12,9 @@ import pytest
 # Before torch is imported; the commands that tests run inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["NO_COLOR"] = "1"
+# Or each of some hundred processes would compile the package again, and each worker every test.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ.pop("DECANT_STORE", None)
 
 # A machine may be slow or busy: what is tested is what comes out, not when. No test changes its folder's fixture. The

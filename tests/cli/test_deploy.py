@@ -18,7 +18,7 @@ from decant.pipeline.deploy.check import Checked
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.json_files import read_json
-from tests.helpers.shells import shell
+from tests.helpers.shells import typed
 from tests.helpers.small import CPU, teach
 
 needs_onnx = pytest.mark.skipif(
@@ -78,7 +78,7 @@ def test_an_exported_network_can_be_asked_as_the_last_line_says(run: Path, tmp_p
     *_, last = invoke("export", run, "--formats", "pt2").stdout.splitlines()
     assert last == f"next: decant predict {run} IMAGE"
     Image.new("L", (8, 8), 90).save(tmp_path / "IMAGE", "PNG")
-    assert shell(last.removeprefix("next: "), tmp_path).startswith("IMAGE: ")
+    assert typed(last.removeprefix("next: "), tmp_path).startswith("IMAGE: ")
 
 
 def test_an_exported_regression_is_not_asked_about_images(tmp_path: Path) -> None:

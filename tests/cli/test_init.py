@@ -1,10 +1,7 @@
-"""`decant init`: a project that runs as it is written, in a real shell."""
+"""`decant init`: a project that runs as it is written, by lines that a real shell reads."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ import pytest
 from decant.pipeline.cli.init import FILES, write_project
 from decant.pipeline.errors import PipelineError
 from tests.helpers.commands import decant
+from tests.helpers.shells import as_a_shell_reads
 
 SMALL = (
     " -r recipe.toml --set teacher.epochs=1 --set student.epochs=1 --set student.seeds=1 --set views.count=2"
@@ -24,19 +22,16 @@ def test_the_project_runs_by_the_commands_that_are_printed(tmp_path: Path) -> No
     assert printed[1].startswith(
         "next: cd 'first project' && decant teacher -r recipe.toml && decant cache-logits"
     )
-    shell = (
-        f"decant() {{ '{sys.executable}' -m decant \"$@\"; }}; set -e; {printed[1].removeprefix('next: ')}"
-    )
-    done = subprocess.run(
-        ["bash", "-c", shell.replace(" -r recipe.toml", SMALL)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={name: value for name, value in os.environ.items() if not name.startswith("DECANT")},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("made runs/recipe/student-my_network-small-") == 2, "on labels, and distilled"
-    assert {line.split(" from ")[0] for line in done.stderr.splitlines()} <= {
+    line = printed[1].removeprefix("next: ").replace(" -r recipe.toml", SMALL)
+    out, err = "", ""
+    read = as_a_shell_reads(line, tmp_path)
+    assert [words[0] for _, words in read] == ["teacher", "cache-logits", "student"]
+    for folder, words in read:
+        done = decant(*words, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        out, err = out + done.stdout, err + done.stderr
+    assert out.count("made runs/recipe/student-my_network-small-") == 2, "on labels, and distilled"
+    assert {said.split(" from ")[0] for said in err.splitlines()} == {
         "runs my_data:shapes",
         "runs my_network:small",
     }

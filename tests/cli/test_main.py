@@ -17,7 +17,7 @@ from PIL import Image
 
 from decant.pipeline.cli import main
 from decant.pipeline.cli.main import decant as command_line
-from tests.helpers.commands import TINY, decant, only, refused, start, succeed, tiny
+from tests.helpers.commands import TINY, decant, only, refused, start_anew, succeed, tiny
 from tests.helpers.processes import PATIENCE, wait_until
 
 COMMANDS = ["teacher", "cache-logits", "student", "evaluate", "report"]
@@ -249,7 +249,7 @@ def test_no_space_left_is_said_before_the_teacher_runs(made: Path, tmp_path: Pat
 
 def test_ctrl_c_keeps_what_was_made_and_prints_the_line_to_go_on(tmp_path: Path) -> None:
     words = ["teacher", *TINY, "--set", "teacher.epochs=5000"]
-    running = start(*words, cwd=tmp_path)
+    running = start_anew(*words, cwd=tmp_path)
     wait_until(lambda: list(tmp_path.glob("runs/digits/*/checkpoint.pt")), running)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=PATIENCE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from click.testing import CliRunner
 from decant.cache import LogitCache, Sparse
 from decant.pipeline.cli.main import decant
 from tests.helpers.commands import TINY, follow, only, refused, tiny
-from tests.helpers.shells import colours, shell, terminal
+from tests.helpers.shells import Terminal, colours, typed
 
 Document = Callable[..., tuple[Any, str]]
 
@@ -26,7 +25,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     line = f"decant teacher {' '.join(TINY)} --set student.seeds=2"
     for phase in ("teacher", "cache-logits", "student"):
         assert line.startswith(f"decant {phase} ")
-        line = following(shell(line, folder))
+        line = following(typed(line, folder))
     assert line.startswith("decant report ")
     return folder
 
@@ -157,7 +156,7 @@ def test_networks_that_are_measured_again_are_told_with_all_metrics(made: Path, 
     assert {one["folder"] for one in told} == kept.keys()
     for one in told:
         assert one["metrics"] == pytest.approx(kept[one["folder"]]["metrics"])
-    assert "report.html" in shell(following(said), made)
+    assert "report.html" in typed(following(said), made)
 
 
 def test_a_given_cache_leaves_nothing_to_tell_of_teachers(made: Path, document: Document) -> None:
@@ -169,13 +168,18 @@ def test_a_given_cache_leaves_nothing_to_tell_of_teachers(made: Path, document: 
         assert following(said).startswith("decant student ")
 
 
+def on_terminal(*words: str, cwd: Path, NO_COLOR: str) -> str:
+    """What a terminal of 120 columns is sent by a command that must work."""
+    given = {"TERM": "xterm-256color", "COLUMNS": "120", "NO_COLOR": NO_COLOR}
+    return Terminal(*words, cwd=cwd, **given).all_said()
+
+
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_a_terminal_sees_colours_unless_they_are_unwanted(no_color: str, made: Path) -> None:
-    command = (sys.executable, "-m", "decant")
     new = ("--set", f"student.weight_decay=1e-{5 + len(no_color)}")  # so that there is something to train
-    seen = terminal(*command, "student", *TINY, *new, cwd=made, NO_COLOR=no_color)
+    seen = on_terminal("student", *TINY, *new, cwd=made, NO_COLOR=no_color)
     assert "\x1b[2K" in seen, "a bar was drawn"
     assert "weight file" in seen
     assert bool(colours(seen)) is not bool(no_color)
     for words in (["objectives"], ["cache", "ls"], ["--help"], ["student", "--help"]):
-        assert not (no_color and colours(terminal(*command, *words, cwd=made, NO_COLOR=no_color)))
+        assert not (no_color and colours(on_terminal(*words, cwd=made, NO_COLOR=no_color)))

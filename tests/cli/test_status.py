@@ -5,14 +5,9 @@ from __future__ import annotations
 import fcntl
 import itertools
 import json
-import os
-import pty
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +25,7 @@ from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.result import RESULT
 from tests.helpers.commands import decant, only, refused, start
 from tests.helpers.processes import PATIENCE, line
+from tests.helpers.shells import Terminal
 from tests.helpers.small import CPU, SETTINGS, recipe
 
 LONGER = "student.epochs=30"
@@ -70,43 +66,6 @@ def status(folder: Path, *options: str) -> str:
     done = CliRunner().invoke(commands, ["status", *words(), *where, *options], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
-
-
-def on_terminal(
-    *given: str, cwd: Path, **env: str
-) -> tuple[subprocess.Popen[bytes], list[bytes], threading.Thread]:
-    """`decant GIVEN` in a process whose output is a terminal; what it prints is gathered by a thread."""
-    ours, theirs = pty.openpty()
-    usual = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "decant", *given],
-        cwd=cwd,
-        env={**usual, **env},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    said: list[bytes] = []
-
-    def gather() -> None:
-        try:
-            while part := os.read(ours, 65536):
-                said.append(part)
-        except OSError:  # how Linux says that nobody has the other side any more
-            pass
-        os.close(ours)
-
-    thread = threading.Thread(target=gather)
-    thread.start()
-    return process, said, thread
-
-
-def ended(process: subprocess.Popen[bytes], said: list[bytes], thread: threading.Thread) -> str:
-    """All that it printed, once it has ended well."""
-    thread.join(timeout=PATIENCE)
-    assert process.wait(timeout=PATIENCE) == 0, b"".join(said)
-    return b"".join(said).decode()
 
 
 def test_each_phase_is_a_line_and_the_next_command_ends_it(taught: Path) -> None:
@@ -219,7 +178,7 @@ def watched(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """What is said on a terminal, in a pipe and to a program while a real process makes the students."""
     folder = shutil.copytree(taught, tmp_path_factory.mktemp("watched") / "here")
     follow = ["status", "--watch", "--every", "0.1", *words(LONGER)]
-    terminal = on_terminal(*follow, cwd=folder, **PLAIN)
+    terminal = Terminal(*follow, cwd=folder, **PLAIN)
     program = start(*follow, "--json", cwd=folder)
     first = line(program, 60)
     working = start("student", *words(LONGER), cwd=folder)
@@ -228,7 +187,7 @@ def watched(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     assert working.returncode == 0, errors
     rest, errors = program.communicate(timeout=PATIENCE)
     assert program.returncode == 0, errors
-    return {"terminal": ended(*terminal), "pipe": said, "program": [*(first + rest).splitlines()]}
+    return {"terminal": terminal.all_said(), "pipe": said, "program": [*(first + rest).splitlines()]}
 
 
 def test_watching_ends_by_itself_when_others_have_done_the_work(watched: dict[str, Any]) -> None:
@@ -265,7 +224,7 @@ def test_a_terminal_is_redrawn_in_place_and_without_colours_where_none_are_wante
 
 
 def test_a_terminal_has_colours_otherwise(finished: Path) -> None:
-    said = ended(*on_terminal("status", *words(), cwd=finished, TERM="xterm-256color"))
+    said = Terminal("status", *words(), cwd=finished, TERM="xterm-256color").all_said()
     assert COLOURS.findall(said)
     assert re.search(r"teacher +\x1b\[32mdone\x1b\[0m", said)
 

@@ -18,14 +18,15 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tests.helpers.forked_commands import ForkedCommand
 from tests.helpers.processes import PATIENCE
 
 TINY = ("--set", "teacher.network.width=4", "--set", "teacher.epochs=2", "--set", "student.epochs=2")
 """The digits recipe, small enough for a test; one seed."""
 
 # Importing torch takes longer than most commands do: each process of the suite imports it once, and forks.
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
     [
         "tests.helpers.commands",
         "decant.cache.dataset",
@@ -34,7 +35,10 @@ _FORKS.set_forkserver_preload(
         "decant.pipeline.phases.student",
         "decant.pipeline.phases.verify",
         "decant.pipeline.report.output",
+        "decant.pipeline.report.page",
         "decant.pipeline.status",
+        "altair",
+        "jinja2",
         "sklearn.datasets",  # which the diabetes come from
         "torchvision.models",
     ]
@@ -90,7 +94,7 @@ def decant_at_once(
         for number, (words, env) in enumerate(commands):
             out, err = Path(name, f"{number}.out"), Path(name, f"{number}.err")
             given = ([*map(str, words)], cwd, {**os.environ, **env}, out, err)
-            children.append((_FORKS.Process(target=_run, args=given), given))
+            children.append((FORKS.Process(target=_run, args=given), given))
         for child, _ in children:
             child.start()
         meanwhile([child.pid or 0 for child, _ in children])
@@ -109,16 +113,21 @@ def decant_at_once(
 
 def _run(words: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path) -> None:
     """In the forked process: what `python -m decant` does in a new one."""
+    for path, descriptor in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+    be_the_command(words, cwd, env)
+
+
+def be_the_command(words: list[str], cwd: Path, env: dict[str, str]) -> None:
+    """In the forked process: the command line, or a script."""
     from decant.pipeline.cli.main import main
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as in the foreground, see `_hears_interrupts`
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
-    for path, descriptor in ((out, 1), (err, 2)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
-    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
     if words and words[0].endswith(".py"):
         sys.argv = words
         runpy.run_path(words[0], run_name="__main__")
@@ -173,7 +182,12 @@ def doubts(done: subprocess.CompletedProcess[str]) -> str:
 _RUNS = re.compile(r"runs \S+:\S+ from .*\n?")
 
 
-def start(*words: str | Path, cwd: Path, **env: str) -> subprocess.Popen[str]:
+def start(*words: str | Path, cwd: Path, **env: str) -> ForkedCommand:
+    """`decant WORDS` in the background, in a process group of its own, forked as by `decant`."""
+    return ForkedCommand(FORKS, be_the_command, [*map(str, words)], cwd, {**os.environ, **env})
+
+
+def start_anew(*words: str | Path, cwd: Path, **env: str) -> subprocess.Popen[str]:
     """`python -m decant WORDS` in the background, in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "decant", *map(str, words)],

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Protocol
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 600
@@ -30,7 +31,17 @@ def python(
     )
 
 
-def line(process: subprocess.Popen[str], timeout: float = PATIENCE) -> str:
+class Process(Protocol):
+    """One with output to read: a new program, or a `ForkedCommand`."""
+
+    @property
+    def stdout(self) -> IO[str] | None: ...
+    def poll(self) -> int | None: ...
+    def kill(self) -> None: ...
+    def communicate(self) -> tuple[str, str]: ...
+
+
+def line(process: Process, timeout: float = PATIENCE) -> str:
     """The next line that a script prints; a script that says nothing is killed."""
     assert process.stdout is not None
     if not select.select([process.stdout], [], [], timeout)[0]:
@@ -49,9 +60,7 @@ def finished(process: subprocess.Popen[str], timeout: float = PATIENCE) -> str:
     return out
 
 
-def wait_until(
-    condition: Callable[[], object], process: subprocess.Popen[str] | None = None, every: float = 0.01
-) -> None:
+def wait_until(condition: Callable[[], object], process: Process | None = None, every: float = 0.01) -> None:
     """Returns once `condition()` is true, which a process that must not end before may bring about."""
     deadline = time.monotonic() + PATIENCE
     while not condition():

@@ -7,22 +7,24 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+from tests.helpers.commands import FORKS, be_the_command, decant, succeed
+from tests.helpers.forked_commands import forked
 from tests.helpers.processes import PATIENCE
 
 
 def terminal(*command: str | Path, cwd: Path, **env: str) -> str:
     """What a terminal of 120 columns is sent by a command that must work: its stdout and stderr together."""
     ours, theirs = pty.openpty()
-    plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     with subprocess.Popen(
         list(map(str, command)),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=theirs,
         stderr=theirs,
-        env={**plain, "TERM": "xterm-256color", "COLUMNS": "120", **env},
+        env={**_plain(), "TERM": "xterm-256color", "COLUMNS": "120", **env},
     ) as process:
         os.close(theirs)
         seen = b""
@@ -31,6 +33,50 @@ def terminal(*command: str | Path, cwd: Path, **env: str) -> str:
     os.close(ours)
     assert process.returncode == 0, seen.decode()
     return seen.decode()
+
+
+class Terminal:
+    """`decant WORDS` in a process of its own whose output is a terminal: forked, see `tests.helpers.commands`."""
+
+    def __init__(self, *words: str | Path, cwd: Path, **env: str):
+        self._ours, theirs = pty.openpty()
+        given = ([*map(str, words)], cwd, {**_plain(), **env})
+        self._process = forked(FORKS, (theirs, theirs), be_the_command, *given)
+        self._said = b""
+        self._thread = threading.Thread(target=self._gather)
+        self._thread.start()
+
+    def _gather(self) -> None:
+        while part := _read(self._ours):
+            self._said += part
+        os.close(self._ours)
+
+    def all_said(self) -> str:
+        """What it was sent, once the command has ended well."""
+        self._thread.join(PATIENCE)
+        self._process.join(PATIENCE)
+        assert self._process.exitcode == 0, self._said
+        return self._said.decode()
+
+
+def _plain() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+
+
+def typed(line: str, cwd: Path, **env: str) -> str:
+    """The output of a line of commands that must work. A real shell makes words of it; the commands are forked."""
+    return "".join(
+        succeed(decant(*words, cwd=folder, **env)) for folder, words in as_a_shell_reads(line, cwd)
+    )
+
+
+def as_a_shell_reads(line: str, cwd: Path) -> list[tuple[Path, list[str]]]:
+    """The folder and the words of each `decant` that a shell would start, were each to work."""
+    script = f"decant() {{ printf '%s\\0' \"$PWD\" \"$@\" ''; }}; set -e; {line}"
+    read = subprocess.run(["sh", "-c", script], cwd=cwd, capture_output=True, text=True, check=False)
+    assert read.returncode == 0, read.stderr
+    commands = [command.split("\0") for command in read.stdout.removesuffix("\0\0").split("\0\0")]
+    return [(Path(folder), words) for folder, *words in commands]
 
 
 def colours(seen: str) -> list[str]:

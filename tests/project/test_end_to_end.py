@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -44,12 +45,12 @@ def epochs_done(folder: Path) -> int:
 
 
 def test_a_teacher_killed_twice_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
-    words = ("teacher", *TINY, "--set", "teacher.epochs=80")
+    words = ("teacher", *TINY, "--set", "teacher.epochs=40")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
     succeed(decant(*words, cwd=whole))
-    for epochs in (3, 17):
+    for epochs in (3, 10):
         assert kill_when(lambda epochs=epochs: epochs_done(killed) >= epochs, *words, cwd=killed)
     succeed(decant(*words, cwd=killed))
     weights = "runs/digits/teacher-*/weights.safetensors"
@@ -97,7 +98,7 @@ def test_kills_of_cache_logits_at_random_moments_lose_nothing(kills: int, tmp_pa
 def test_of_two_builders_one_builds_and_the_other_waits_and_says_for_whom(tmp_path: Path) -> None:
     views = (
         "--set",
-        "views.count=100",
+        "views.count=50",
         "--set",
         'views.augment=[{op="flip"}]',
         "--set",
@@ -125,18 +126,30 @@ def test_make_student_makes_what_it_needs_in_order(tmp_path: Path) -> None:
     arguments = " ".join(
         [*TINY, "--set student.seeds=1", f"--runs={tmp_path / 'runs'} --store={tmp_path / 'store'}"]
     )
+    noted = tmp_path / "decant"
+    noted.write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" '' >>{shlex.quote(str(tmp_path / 'commands'))}\n")
+    noted.chmod(0o755)
     made = subprocess.run(
         # -o: the environment that the tests run in is not set up again, whatever its age
-        ["make", "-o", f"{environment}/.ready", "student", f"VENV={environment}", f"ARGS={arguments}"],
+        [
+            "make",
+            "-o",
+            f"{environment}/.ready",
+            "student",
+            f"VENV={environment}",
+            f"ARGS={arguments}",
+            f"DECANT={noted}",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert made.returncode == 0, made.stderr
-    lines = [line.split() for line in made.stdout.splitlines() if line.strip()]
-    phases = [words[1] for words in lines if words[0].endswith("/decant")]
-    assert phases == ["teacher", "cache-logits", "student"]
+    commands = (tmp_path / "commands").read_text().removesuffix("\0\0").split("\0\0")
+    assert [command.partition("\0")[0] for command in commands] == ["teacher", "cache-logits", "student"]
+    for command in commands:
+        succeed(decant(*command.split("\0"), cwd=ROOT))
     assert len(list(tmp_path.glob("runs/digits/student-*/seed-0/result.json"))) == 2
 
 

@@ -19,7 +19,7 @@ def run_forked(ranks: int, function: Callable[..., object], *arguments: object, 
         port = free.getsockname()[1]
     files = [folder / f"stderr-{ranks}-{rank}" for rank in range(ranks)]
     jobs = [
-        commands._FORKS.Process(target=_be_rank, args=(rank, ranks, port, files[rank], function, arguments))
+        commands.FORKS.Process(target=_be_rank, args=(rank, ranks, port, files[rank], function, arguments))
         for rank in range(ranks)
     ]
     for job in jobs:

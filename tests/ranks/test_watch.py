@@ -39,7 +39,7 @@ def hold_store(port_file: Path) -> None:
 def test_a_rank_whose_store_is_stopped_ends_and_one_of_its_machine_says_so(tmp_path: Path) -> None:
     script, port = tmp_path / "script.py", tmp_path / "port"
     script.write_text(WAITING)
-    launcher = commands._FORKS.Process(target=hold_store, args=(port,))
+    launcher = commands.FORKS.Process(target=hold_store, args=(port,))
     launcher.start()
     wait_until(port.exists)
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from decant.pipeline.runs.result import RESULT
 from decant.pipeline.status import Overview, next_command
 from decant.pipeline.status.phase_state import Phase
 from tests.helpers.commands import only, start
+from tests.helpers.forked_commands import ForkedCommand
 from tests.helpers.processes import wait_until
 from tests.helpers.small import CPU, recipe
 
@@ -369,7 +369,7 @@ def look_at(folder: Path, one: Recipe, name: str) -> Phase:
     return next(phase for phase in overview(folder, one).phases() if phase.name == name)
 
 
-def far_enough(process: subprocess.Popen[str], folder: Path, one: Recipe, name: str) -> Phase:
+def far_enough(process: ForkedCommand, folder: Path, one: Recipe, name: str) -> Phase:
     """A phase once it is well under way."""
     seen: list[Phase] = []
 

@@ -1,0 +1,97 @@
+"""Commands in the background, each a process of its own that is forked where torch has been imported."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+
+class ForkedCommand:
+    """What `subprocess.Popen` is for a new program, for a function that the fork server calls in a process of its own.
+
+    It leads a group of its own, its output comes by pipes, and its signals are real. What it lacks is the start of the
+    interpreter and its imports.
+    """
+
+    def __init__(self, forks: ForkServerContext, run: Callable[..., object], *given: Any):
+        (out, to_out), (err, to_err) = os.pipe(), os.pipe()
+        self._process = forked(forks, (to_out, to_err), run, *given)
+        self.stdout, self.stderr = (open(end, encoding="utf-8") for end in (out, err))  # noqa: SIM115
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """As of a process that has ended; minus the signal that ended it."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """The same."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, once it has ended. Raises subprocess.TimeoutExpired."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(str(self._process), timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """To a process that has not ended."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """The rest of what it says, until it has ended; what does not end is killed, and raises
+        subprocess.TimeoutExpired.
+        """
+        with ThreadPoolExecutor(2) as pool:
+            said = [pool.submit(stream.read) for stream in (self.stdout, self.stderr)]
+            try:
+                self.wait(timeout)
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
+                raise
+        self.stdout.close()
+        self.stderr.close()
+        return said[0].result(), said[1].result()
+
+
+def forked(
+    forks: ForkServerContext, descriptors: tuple[int, int], run: Callable[..., object], *given: Any
+) -> BaseProcess:
+    """A process, as the leader of a group, that calls `run` with these as stdout and stderr; they are closed here."""
+    theirs = [Connection(os.dup(number), readable=False) for number in descriptors]
+    process = forks.Process(target=_lead, args=(*theirs, run, given))
+    process.start()
+    for pipe in theirs:
+        pipe.close()
+    for number in {*descriptors}:
+        os.close(number)
+    return process
+
+
+def _lead(out: Connection, err: Connection, run: Callable[..., object], given: tuple[Any, ...]) -> None:
+    """In the process: calls `run` with these as stdout and stderr."""
+    os.setsid()
+    for number, pipe in ((1, out), (2, err)):
+        os.dup2(pipe.fileno(), number)
+        pipe.close()
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+    run(*given)
