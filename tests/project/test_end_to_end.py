@@ -129,17 +129,10 @@ def test_make_student_makes_what_it_needs_in_order(tmp_path: Path) -> None:
     noted = tmp_path / "decant"
     noted.write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" '' >>{shlex.quote(str(tmp_path / 'commands'))}\n")
     noted.chmod(0o755)
+    variables = [f"VENV={environment}", f"ARGS={arguments}", f"DECANT={noted}"]
     made = subprocess.run(
         # -o: the environment that the tests run in is not set up again, whatever its age
-        [
-            "make",
-            "-o",
-            f"{environment}/.ready",
-            "student",
-            f"VENV={environment}",
-            f"ARGS={arguments}",
-            f"DECANT={noted}",
-        ],
+        ["make", "-o", f"{environment}/.ready", "student", *variables],
         cwd=ROOT,
         capture_output=True,
         text=True,
