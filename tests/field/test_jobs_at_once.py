@@ -63,9 +63,12 @@ def test_eight_different_commands_at_once_on_one_run_folder_all_work(tmp_path: P
         succeed(job.result())
     run = str(only(tmp_path, "runs/digits/student-*-kd-*/seed-0/result.json").parent)
     with ThreadPoolExecutor(JOBS) as pool:
-        jobs = [pool.submit(tiny, *words, cwd=tmp_path) for words in [("report",)] * 3 + [("evaluate",)] * 2]
+        jobs = [pool.submit(tiny, *words, cwd=tmp_path) for words in [("report",)] * 2 + [("evaluate",)] * 2]
         jobs += [pool.submit(decant, "report", run, cwd=tmp_path) for _ in range(2)]
-        jobs.append(pool.submit(decant, "cache", "gc", "--unused-days", "1", cwd=tmp_path))
+        jobs += [
+            pool.submit(decant, "cache", *words, cwd=tmp_path)
+            for words in (("gc", "--unused-days", "1"), ("ls",))
+        ]
     for job in jobs:
         succeed(job.result())
     assert "<html" in only(tmp_path, "runs/digits/report.html").read_text("utf-8")
