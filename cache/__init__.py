@@ -14,7 +14,8 @@ keys.py        the keys of a dataset; items.py and labels.py, what it returns fo
 map_style.py   whether what is given is a dataset at all
 drawn_views.py which view is read for a key without one
 inputs.py      the checksums of its inputs; same_input.py, whether another layout or dtype holds the same input
-alignment.py   whether labels and inputs are those of the cache's rows; same_views.py, whether views are its views
+alignment.py   whether labels and inputs are those of the cache's rows (expected_batches.py, of several batches at
+               once); same_views.py, whether views are its views
 dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys
                (sample_keys.py); sequences.py, for sequences whose positions have rows. These three import torch
 exchange/      logits and rows of other programs: imported, exported

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from decant.cache import labels as kinds_of_labels
 from decant.cache.errors import MismatchError
+from decant.cache.expected_batches import ExpectedBatches
 from decant.cache.inputs import CheckInputs, each_input, input_crc32, input_crc32_at, one_input
 from decant.cache.same_input import difference, matching_form
 from decant.cache.source import LogitSource
@@ -86,6 +87,20 @@ class Alignment:
             for member in self.cache.members:
                 member.check_unchanged()
             raise
+
+    def is_expected(self, expected: ExpectedBatches, number: int, inputs: Any, labels: Any) -> bool:
+        """Whether `check` would find nothing in batch `number`, as its labels and its first input are byte by byte what
+        the cache has. Where this is False, nothing is said yet: `check` has to tell.
+        """
+        if self.compare_labels and not expected.has_labels(number, labels):
+            return False
+        if self.check_inputs == "off":
+            return True
+        return (
+            self.check_inputs == "sample"
+            and not self._first_inputs
+            and expected.has_first_input(number, inputs)
+        )
 
     def check_labels(self, rows: NDArray[np.intp], labels: Any) -> None:
         """Raises MismatchError where labels differ from those that the cache has of these samples `rows` (B,)."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, islice, pairwise
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ from decant.cache.alignment import Alignment, Topic
 from decant.cache.drawn_views import DrawnViews, is_third_pass
 from decant.cache.ensemble import one_source
 from decant.cache.errors import CacheWarning, MismatchError
+from decant.cache.expected_batches import ExpectedBatches
 from decant.cache.inputs import CheckInputs
 from decant.cache.items import ItemKeys, is_pair, pick, read_item, recognise
 from decant.cache.keys import Key, Keys, split_keys
@@ -28,6 +30,8 @@ _EPOCH, _EPOCHS_SET, _VIEW_SAID, _LABELS_SAID, _INPUTS_SAID, _PASSES, _SHARED = 
 """Places of the integers that a dataset shares with its workers: the epoch, −1 until it is set; how often it was set;
 what was said; and four integers of `is_third_pass`.
 """
+_BYTES_AHEAD, _MOST_AHEAD = 1 << 20, 64
+"""Of the logits that are read before the batches are made that they belong to, and of these batches."""
 _INTP = np.dtype(np.intp)
 _SAID: Mapping[Topic, int] = {"labels": _LABELS_SAID, "inputs": _INPUTS_SAID}
 
@@ -177,7 +181,7 @@ class SoftLabelDataset(Dataset[Any]):
     def prefetch(self, keys: Keys) -> None:
         """Has the logits of keys that are read soon fetched in the background, where a cache is read lazily."""
         indices, views, _ = self._split(keys)
-        rows = indices if self._indices is None else self._indices[indices]
+        rows = self._rows(indices)
         for member in self.cache.members:
             member.prefetch(rows, views)
 
@@ -313,10 +317,19 @@ class SoftLabelDataset(Dataset[Any]):
         self, indices: NDArray[np.intp], views: NDArray[np.intp], inputs: Any, labels: Any
     ) -> torch.Tensor:
         """(B, C) float32, or (B, K, C) of an ensemble that averages nothing, once labels and inputs are checked."""
-        rows = indices if self._indices is None else self._indices[indices]
-        logits = self.cache.logits(rows, views if self.cache.num_views > 1 or np.count_nonzero(views) else 0)
+        rows = self._rows(indices)
+        logits = self._read_logits(rows, views)
         # That has checked the blocks of these rows, and so their labels and input checksums.
         self._alignment.check(rows, views, inputs, labels)
+        return logits
+
+    def _rows(self, indices: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The samples of the cache that samples of this dataset are."""
+        return indices if self._indices is None else self._indices[indices]
+
+    def _read_logits(self, rows: NDArray[np.intp], views: NDArray[np.intp]) -> torch.Tensor:
+        """(B, C) float32, or (B, K, C)."""
+        logits = self.cache.logits(rows, views if self.cache.num_views > 1 or np.count_nonzero(views) else 0)
         return torch.from_numpy(logits).float()  # which torch does 20 times as fast as numpy
 
     def _source(self, indices: NDArray[np.intp]) -> tuple[Any, NDArray[np.intp]]:
@@ -345,11 +358,60 @@ class SoftLabelDataset(Dataset[Any]):
         made = list(zip(*(torch.split(part, sizes) for part in self.batch(together)), strict=True))
         if self.check_inputs == "sample":
             indices, views, _ = self._split(together)
-            rows, start = indices if self._indices is None else self._indices[indices], sizes[0]
+            rows, start = self._rows(indices), sizes[0]
             for (inputs, *_), size in zip(made[1:], sizes[1:], strict=True):  # of the first they have been
                 self._compare_inputs(rows[start : start + size], views[start : start + size], inputs)
                 start += size
         return made
+
+    def each_batch(
+        self, keys: Iterable[Keys], given: Iterable[Any] | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """`batch` of each of `keys`, arrays (B, 2) of index and view, one after another: of the same bytes and compared
+        with the same, in less time where batches are small. Logits and labels of several batches, about 1 MiB, are
+        read in one call before these are made; their logits are parts of one tensor.
+
+        given: what the dataset's own `batch` makes of each, where that is made elsewhere, as in worker processes.
+        Raises what `batch` does, of a batch when its turn comes, but IndexError before.
+
+        >>> import tempfile
+        >>> from decant.cache import Store, import_logits
+        >>> folder, labels = tempfile.TemporaryDirectory(), np.array([0, 1, 1])
+        >>> logits = np.float32([[1, -1], [-2, 2], [-3, 3]])
+        >>> path = import_logits(Store(folder.name), logits, labels, teacher={}, data={"name": "toy"})
+        >>> class Batches:
+        ...     __len__ = lambda self: 3
+        ...     __getitem__ = lambda self, key: (torch.zeros(4), labels[key])
+        ...     def batch(self, keys):
+        ...         return torch.zeros(len(keys), 4), torch.from_numpy(labels[keys[:, 0]])
+        >>> train = SoftLabelDataset(Batches(), LogitCache.open(path), check_inputs="off")
+        >>> keys = [np.array([[2, 0], [0, 0]]), np.array([[1, 0]])]
+        >>> [(labels.tolist(), logits.tolist()) for _, labels, logits in train.each_batch(keys)]
+        [([1, 0], [[-3.0, 3.0], [1.0, -1.0]]), ([1], [[-2.0, 2.0]])]
+        >>> folder.cleanup()
+        """
+        left, made, count = iter(keys), None if given is None else iter(given), 1
+        while run := list(islice(left, count)):
+            bounds, together = [0, *accumulate(map(len, run))], np.concatenate(run)
+            indices, views, _ = self._split(together)
+            rows = self._rows(indices)
+            logits = self._read_logits(rows, views).numpy()
+            expected = ExpectedBatches(self.cache, rows, views, bounds)
+            here = self._made(indices, views, bounds) if made is None else islice(made, len(run))
+            for number, (found, first, end) in enumerate(zip(here, bounds[:-1], bounds[1:], strict=True)):
+                inputs, labels = found if is_pair(found) else pick(found, self.item_keys)
+                if not self._alignment.is_expected(expected, number, inputs, labels):
+                    self._alignment.check(rows[first:end], views[first:end], inputs, labels)
+                yield inputs, labels, torch.from_numpy(logits[first:end])
+            count = min(_MOST_AHEAD, max(1, _BYTES_AHEAD * len(run) // max(1, logits.nbytes)))
+
+    def _made(
+        self, indices: NDArray[np.intp], views: NDArray[np.intp], bounds: Sequence[int]
+    ) -> Iterator[Any]:
+        """What the dataset's own `batch` makes of several batches of keys, one after another."""
+        source, places = self._source(indices)
+        keys = np.stack([places, views], axis=1)
+        return (source.batch(keys[first:end]) for first, end in pairwise(bounds))
 
     def _compare_inputs(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: torch.Tensor) -> None:
         """The same as `check_input`, but raises CorruptError where it is the cache that has changed."""

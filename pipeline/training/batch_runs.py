@@ -22,11 +22,14 @@ Keys = NDArray[np.int64]
 
 
 def in_runs(
-    keys: Iterable[Keys], one: Callable[[Keys], Made], several: Callable[[Sequence[Keys]], Sequence[Made]]
+    keys: Iterable[Keys],
+    one: Callable[[Keys], Made],
+    several: Callable[[Sequence[Keys]], Sequence[Made]],
+    each: Callable[[Iterable[Keys]], Iterable[Made]] | None = None,
 ) -> Iterator[Made]:
     """`one` of each of `keys`, in order: of the first as it is, and of all others from `several`, which is given as
-    many of them as make about 1 MiB. Batches of anything but tensors, as of texts, which are as long as the longest in
-    a batch, are made one by one.
+    many of them as make about 1 MiB. Batches larger than that, and of anything but tensors, as of texts, which are as
+    long as the longest in a batch, are made one by one: by `each`, where that is given.
 
     >>> import torch
     >>> def several(runs):
@@ -43,7 +46,7 @@ def in_runs(
         yield made
         count = _how_many(made)
         if count < 2:
-            yield from map(one, left)
+            yield from map(one, left) if each is None else each(left)
         while run := list(islice(left, count)):
             yield from several(run)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zlib
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,7 @@ from decant.cache import (
     SoftLabelDataset,
     split_keys,
 )
+from decant.cache import dataset as dataset_module
 from decant.cache.format.hdf5 import check
 from tests.helpers.caches import manifest
 
@@ -247,6 +249,117 @@ def test_batches_made_together_are_those_made_alone_and_one_input_of_each_is_com
     keys[2][[0, 3]] = keys[2][[3, 0]]
     with pytest.raises(MismatchError, match="sample 6, view 0"):
         moved.batches(keys)
+
+
+@pytest.mark.parametrize("subset", [False, True])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_batches_whose_logits_are_read_ahead_are_those_made_alone_and_each_is_compared(
+    cache: LogitCache, monkeypatch: pytest.MonkeyPatch, subset: bool, elsewhere: bool
+) -> None:
+    monkeypatch.setattr(dataset_module, "_BYTES_AHEAD", 3 * 4 * C * 4)
+
+    def train(data: Views) -> SoftLabelDataset:
+        return SoftLabelDataset(Subset(data, range(N)[::-1]) if subset else data, cache)
+
+    def of(data: Views) -> Any:
+        """Reads each batch of `keys`, whose inputs and labels are made by it or somewhere else."""
+        own = keys if not subset else [np.stack([N - 1 - each[:, 0], each[:, 1]], axis=1) for each in keys]
+        return train(data).each_batch(keys, map(data.batch, own) if elsewhere else None)
+
+    order = np.random.default_rng(3).permutation(N)
+    keys = [np.stack([part, part % 2], axis=1) for part in np.array_split(order, 10)]
+    keys.insert(2, keys[0][:0])
+    monkeypatch.setattr(Views, "batch", _also_of_none(Views.batch))
+    found = list(of(Views()))
+    assert len(found) == len(keys)
+    for each, together in zip(keys, found, strict=True):
+        alone = train(Views()).batch(each)
+        assert [part.dtype for part in together] == [part.dtype for part in alone]
+        assert all(torch.equal(*parts) for parts in zip(alone, together, strict=True))
+    for wrong, said in (({"shift": C}, "view"), ({"label_shift": 1}, "its label is")):
+        bad, got = _From(keys[7], N if subset else 0, **wrong), []  # the seventh is in the third run
+        with pytest.raises(MismatchError, match=said):
+            got.extend(_counted(of(bad), got))
+        assert len(got) == 7
+
+
+def _also_of_none(batch: Any) -> Any:
+    nothing = torch.zeros((0, 1, 4, 4), dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
+    return lambda self, keys: batch(self, keys) if len(keys) else nothing
+
+
+def _counted(batches: Any, got: list[Any]) -> Any:
+    for batch in batches:
+        got.append(batch)
+    return ()
+
+
+class _From(Views):
+    """Views that are others for the first sample of some keys."""
+
+    def __init__(self, keys: Any, reversed_from: int, **wrong: int) -> None:
+        super().__init__()
+        first = int(keys[0, 0])
+        self.sample = reversed_from - 1 - first if reversed_from else first
+        self.other = Views(**wrong)
+
+    def __getitem__(self, key: Any) -> tuple[torch.Tensor, int]:
+        return self.other[key] if key[0] == self.sample else super().__getitem__(key)
+
+
+def _one_hot(labels: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.one_hot(labels, C)
+
+
+ODD_BATCHES: dict[str, Any] = {
+    "int32 labels": lambda inputs, labels: (inputs, labels.int()),
+    "labels in a column": lambda inputs, labels: (inputs, labels[:, None]),
+    "labels in a row": lambda inputs, labels: (inputs, labels[None]),
+    "whole floats": lambda inputs, labels: (inputs, labels.double()),
+    "other floats": lambda inputs, labels: (inputs, labels + 0.5),
+    "bytes of the labels as floats": lambda inputs, labels: (inputs, labels.view(torch.float64)),
+    "one-hot labels": lambda inputs, labels: (inputs, _one_hot(labels)),
+    "labels with gaps": lambda inputs, labels: (inputs, labels.repeat_interleave(2)[::2]),
+    "a list of labels": lambda inputs, labels: (inputs, labels.tolist()),
+    "labels the other way round": lambda inputs, labels: (inputs, labels.flip(0)),
+    "too few labels": lambda inputs, labels: (inputs, labels[:-1]),
+    "shares of pixels": lambda inputs, labels: (inputs / 255, labels),
+    "channels last": lambda inputs, labels: (inputs.permute(0, 2, 3, 1), labels),
+    "rows with gaps": lambda inputs, labels: (inputs.repeat(1, 1, 1, 2)[..., :4], labels),
+    "bfloat16": lambda inputs, labels: (inputs.bfloat16(), labels),
+    "with a gradient": lambda inputs, labels: (inputs.float().requires_grad_(), labels),
+    "an array": lambda inputs, labels: (inputs.numpy(), labels),
+    "moved inputs": lambda inputs, labels: (inputs + 1, labels),
+    "all but the first moved": lambda inputs, labels: (torch.cat([inputs[:1], inputs[1:] + 1]), labels),
+    "inputs without bytes": lambda inputs, labels: ([str(value) for value in inputs], labels),
+}
+
+
+@pytest.mark.parametrize("what", ODD_BATCHES)
+@pytest.mark.parametrize("start", [0, 24])  # the first 16 inputs are all compared
+def test_odd_batches_are_taken_or_refused_alike_whether_logits_are_read_ahead_or_not(
+    cache: LogitCache, what: str, start: int
+) -> None:
+    class Odd(Views):
+        def batch(self, keys: Any) -> Any:
+            made = super().batch(keys)
+            return ODD_BATCHES[what](*made) if keys[0, 0] >= start else made
+
+    keys = [np.stack([np.arange(first, first + 4), [0] * 4], axis=1) for first in range(0, N, 4)]
+
+    def outcome(batches: Any) -> tuple[list[Any], list[str]]:
+        made, said = [], []
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            try:
+                for _, _, logits in batches:
+                    made.append(logits.tolist())
+            except MismatchError as error:
+                said.append(str(error))
+        return made, said + [str(each.message) for each in warned]
+
+    one, other = SoftLabelDataset(Odd(), cache), SoftLabelDataset(Odd(), cache)
+    assert outcome(other.each_batch(keys)) == outcome(map(one.batch, keys))
 
 
 def said_of(dataset: Any, cache: LogitCache) -> str:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from decant.cache import LogitCache, LogitCacheWriter, Manifest, MismatchError, SoftLabelDataset
 from decant.pipeline.errors import DataError
 from decant.pipeline.training import batch_runs
 from decant.pipeline.training.loading import (
@@ -226,3 +227,53 @@ def test_what_is_wrong_is_worded_alike_from_a_worker(workers: int) -> None:
     with pytest.raises(DataError) as raised:
         list(loader(Unreadable(100), OrderedKeys(100, 16), workers))
     assert str(raised.value) == "a.jpg: not a readable image"
+
+
+class Pictures(Echo):
+    """Inputs (B, 3, 16, 16) that say which sample and view they are; of the samples from `wrong` on other labels."""
+
+    wrong = 1_000
+
+    def __getitem__(self, key: Any) -> tuple[Any, ...]:
+        raise NotImplementedError
+
+    def batch(self, keys: Any, /) -> tuple[Any, ...]:
+        pairs = torch.from_numpy(np.array(keys))
+        inputs = (pairs[:, :1] + 100 * pairs[:, 1:]).to(torch.uint8).repeat(1, 768).reshape(-1, 3, 16, 16)
+        return inputs, (pairs[:, 0] + (pairs[:, 0] >= self.wrong)) % 5
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> SoftLabelDataset:
+    path, data = tmp_path_factory.mktemp("loading") / "cache.h5", Pictures(100)
+    with LogitCacheWriter(path, Manifest.build(num_samples=100, num_outputs=5, num_views=2)) as writer:
+        for view in range(2):
+            keys = np.stack([np.arange(100), np.full(100, view)], axis=1)
+            inputs, labels = data.batch(keys)
+            logits = 4 * np.eye(5)[labels.numpy()] + np.sin(keys @ [[1], [1_000]])
+            writer.write(keys[:, 0], logits, labels=labels.numpy(), inputs=inputs, view=view)
+        writer.publish()
+    return SoftLabelDataset(data, LogitCache.open(path))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_with_logits_are_those_of_the_dataset_also_from_workers(
+    labelled: SoftLabelDataset, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Epoch after epoch, also when one was left before its end, and when one begins in its middle."""
+    monkeypatch.setattr(batch_runs, "MOST_BYTES", 1)  # so that each batch is a large one
+    keys = ShuffledKeys(100, 8, seed=2, views=lambda indices, epoch: (indices + epoch) % 2)
+    batches = loader(labelled, keys, workers)
+    next(iter(batches))
+    for keys.epoch, keys.first in ((0, 0), (1, 3)):
+        for found, each in zip(batches, list(keys), strict=True):
+            for one, other in zip(found, labelled.batch(each), strict=True):
+                assert one.dtype == other.dtype
+                assert torch.equal(one, other)
+    moved = Pictures(100)
+    moved.wrong = 43
+    batches = iter(loader(SoftLabelDataset(moved, labelled.cache), OrderedKeys(100, 8), workers))
+    for _ in range(5):
+        next(batches)
+    with pytest.raises(MismatchError, match="sample 43: its label is 4, and was 3"):
+        next(batches)
