@@ -409,6 +409,21 @@ def test_damage_is_named_as_damage_and_not_as_other_data(tmp_path: Path) -> None
             SoftLabelDataset(Views(), LogitCache.open(tmp_path / "damaged.h5"))[0, 0]
 
 
+def test_a_cache_that_has_changed_since_is_named_for_batches_made_together_too(tmp_path: Path) -> None:
+    path = make(tmp_path / "cache.h5")
+    train = SoftLabelDataset(Views(), LogitCache.open(path))
+    keys = [np.stack([part, np.zeros_like(part)], axis=1) for part in np.split(np.arange(12), 2)]
+    train.batches(keys)
+    with open(path, "rb") as file:
+        of_6 = check(file, str(path)).tables["input_crc32"].offset + 4 * 6
+    path.chmod(0o600)
+    with open(path, "r+b") as file:
+        file.seek(of_6)
+        file.write(bytes([1, 2, 3, 4]))
+    with pytest.raises(CorruptError, match="has changed since it was read"):
+        train.batches(keys)
+
+
 class Epoch:
     """Batches of (index, view): every sample once, shuffled, in the views in turn."""
 

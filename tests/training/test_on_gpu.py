@@ -16,16 +16,18 @@ from torchvision.transforms import v2 as transforms
 import decant
 from decant.cache import LogitCache, LogitCacheWriter, Manifest, SoftLabelDataset
 from decant.pipeline import objectives
-from decant.pipeline.config.objectives import BUILTIN, name_of
+from decant.pipeline.config.objectives import BUILTIN, KD, name_of
 from decant.pipeline.config.settings import CacheSettings, Training, ViewsSettings
 from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases.teacher_pass import fill
 from decant.pipeline.training import recorded
+from decant.pipeline.training.learner import Learner
 from decant.pipeline.training.loop import train
 from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.training.on_device import DeviceData, DeviceViews, device_views, fits_on_device
+from decant.pipeline.training.several import train_together
 from decant.pipeline.views import ViewedData
 from tests.helpers.small import CPU
 
@@ -81,16 +83,16 @@ def test_views_are_the_same_bytes(viewed: ViewedData, cache: LogitCache) -> None
         assert torch.equal(ours.cpu(), theirs)
 
 
+def evaluate_on(network: nn.Module) -> Metrics:
+    network.eval()
+    return Metrics()
+
+
 def student(
     data: Any, viewed: ViewedData, folder: Path, criterion: Callable[..., Any], record: bool, **settings: Any
 ) -> dict[str, Tensor]:
     chosen = Training(**{"network": "conv", "epochs": 3, "batch_size": BATCH, "lr": 0.02, **settings})
-    network = build_network(specify_network(chosen.network, viewed), 0)
-
-    def evaluate_on(network: nn.Module) -> Metrics:
-        network.eval()
-        return Metrics()
-
+    network = build_network(specify_network(chosen.network, viewed), chosen.seed)
     train(
         network, data, criterion, chosen, folder,
         views=viewed.cached_views, evaluate_on=evaluate_on, device=GPU, steps_alike=record,
@@ -110,6 +112,17 @@ def count_recordings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return made
 
 
+def require_close(found: dict[str, Tensor], plain: dict[str, Tensor], again: dict[str, Tensor]) -> None:
+    """As near to `plain` as `again` is, which was trained the same way; and of as many batches."""
+    for name, value in plain.items():
+        if value.is_floating_point():
+            noise = float((again[name] - value).abs().max())
+            scale = float(value.abs().max())
+            assert float((found[name] - value).abs().max()) <= 10 * noise + 1e-3 * scale, name
+        else:
+            assert torch.equal(found[name], value), name
+
+
 def compare(
     data: Any, viewed: ViewedData, folder: Path, criterion: Callable[..., Any], **settings: Any
 ) -> None:
@@ -118,13 +131,7 @@ def compare(
         student(data, viewed, folder / name, criterion, name == "recorded", **settings)
         for name in ("plain", "again", "recorded")
     )
-    for name, value in plain.items():
-        if value.is_floating_point():
-            noise = float((again[name] - value).abs().max())
-            scale = float(value.abs().max())
-            assert float((found[name] - value).abs().max()) <= 10 * noise + 1e-3 * scale, name
-        else:
-            assert torch.equal(found[name], value), name
+    require_close(found, plain, again)
 
 
 @pytest.mark.parametrize("name", ONE_TEACHER)
@@ -160,6 +167,64 @@ def test_a_recorded_student_is_the_same_however_it_is_trained(
     data = DeviceData(SoftLabelDataset(viewed, cache), GPU).views
     compare(data, viewed, tmp_path, objectives.from_labels(), **settings)
     assert len(count_recordings) == 1
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_students_in_one_loop_are_those_that_are_trained_alone(
+    viewed: ViewedData, cache: LogitCache, tmp_path: Path, network: str, count_recordings: list[int]
+) -> None:
+    """Their running statistics too, which a step that was made twice would change twice."""
+    data, criterion = DeviceData(SoftLabelDataset(viewed, cache), GPU), objectives.from_cache(KD(name="kd"))
+    given: dict[str, Any] = {"network": network, "epochs": 3, "batch_size": BATCH, "lr": 0.02}
+    learners = [
+        Learner(
+            build_network(specify_network(chosen.network, viewed), seed), chosen, tmp_path / f"together-{seed}",
+            evaluate_on=evaluate_on, device=GPU,
+        )
+        for seed in range(3)
+        for chosen in [Training(**given, seed=seed)]
+    ]  # fmt: skip
+    assert not train_together(
+        learners, data, criterion, views=viewed.cached_views, device=GPU, steps_alike=True
+    )
+    assert len(count_recordings) == 1
+    for seed, learner in enumerate(learners):
+        learner.finish()
+        plain, again = (
+            student(data, viewed, tmp_path / f"{name}-{seed}", criterion, True, **given, seed=seed)
+            for name in ("plain", "again")
+        )
+        require_close(
+            {name: value.cpu() for name, value in learner.network.state_dict().items()}, plain, again
+        )
+
+
+def test_a_recording_is_made_whatever_becomes_garbage_meanwhile() -> None:
+    """As the recording of a network that is finished."""
+    left: list[Any] = [recorded.record_cuda_graph(lambda: torch.ones(2, device=GPU))]
+    left.append(left)
+    del left
+
+    def work() -> Tensor:
+        for _ in range(100_000):
+            cycle: list[Any] = []
+            cycle.append(cycle)
+        return torch.full((2,), 3.0, device=GPU)
+
+    result, replay = recorded.record_cuda_graph(work)
+    replay()
+    assert result.tolist() == [3.0, 3.0]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device here")
+def test_a_pass_on_another_gpu_than_the_current_one_waits_for_that(
+    viewed: ViewedData, tmp_path: Path
+) -> None:
+    on_cpu, on_gpu = (cached(viewed, tmp_path, "conv", device) for device in (CPU, torch.device("cuda", 1)))
+    for view in range(V):
+        expected = on_cpu.logits(slice(None), view)
+        close = 2e-3 * np.abs(expected).max()
+        np.testing.assert_allclose(on_gpu.logits(slice(None), view), expected, atol=close)
 
 
 def test_a_recorded_student_goes_on_from_a_checkpoint(
