@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from decant import pipeline
 from decant.pipeline.config.settings import Training
+from decant.pipeline.errors import DeviceError
 from decant.pipeline.objectives import Terms, cross_entropy, kd
-from decant.pipeline.training.device import stream_for
+from decant.pipeline.training.device import make_scaler, stream_for
 from decant.pipeline.training.optimizer import Stepper, make_optimizer
 from decant.pipeline.training.recorded import Recorded
 from decant.pipeline.training.step import Batch, Step
@@ -50,7 +51,8 @@ def steps(
     network[4].weight.requires_grad_(False)
     given = {"network": {"name": "linear"}, "epochs": 1, "lr": 0.1, "batch_size": 8, "clip_norm": 0.5}
     chosen = Training(**{**given, **settings})
-    stepper = Stepper(network, make_optimizer(network, chosen, CPU), chosen)
+    scaler = make_scaler(CPU, chosen.precision, "student.precision")
+    stepper = Stepper(network, make_optimizer(network, chosen, CPU), chosen, scaler)
     recorder = OnTheProcessor()
 
     def criterion(outputs: Tensor, labels: Tensor, teacher_logits: Tensor, progress: float) -> Terms:
@@ -86,9 +88,17 @@ def test_replayed_steps_end_in_the_same_weights(settings: dict[str, Any]) -> Non
             assert torch.equal(found[name], expected[name]), name
 
 
-def test_added_up_gradients_are_not_recorded() -> None:
-    expected, losses, _ = steps(False, (8,) * 8, accumulate=2)
-    found, others, recordings = steps(True, (8,) * 8, accumulate=2)
+@pytest.mark.parametrize(
+    "settings", [{"accumulate": 2}, {"precision": "float16"}, {"compile": True}], ids=str
+)
+def test_gradients_that_are_added_up_or_scaled_and_compiled_steps_are_not_recorded(
+    settings: dict[str, Any],
+) -> None:
+    try:
+        expected, losses, _ = steps(False, (8,) * 8, **settings)
+    except DeviceError:
+        pytest.skip("this processor has no float16")
+    found, others, recordings = steps(True, (8,) * 8, **settings)
     assert recordings == 0
     assert others == losses
     assert all(torch.equal(found[name], expected[name]) for name in expected)
