@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from decant.cache import StorageError
 from decant.cache.io.blockfile import BlockFile
-from decant.pipeline.data.decode_ahead import available_cores
+from decant.cache.io.locks import in_use
+from decant.pipeline.data.decode_ahead import DecodeAhead, available_cores
 from decant.pipeline.data.image_pack import Layout, Pack, partial_path
 from decant.pipeline.data.pack_ahead import FilledAhead, HeldAhead, find_or_fill_ahead
 from decant.pipeline.data.pack_filling import find_or_build
@@ -56,6 +57,23 @@ def test_the_images_and_the_pack_are_those_of_a_pack_that_was_built_first(order:
     assert not partial_path(path).exists()
     assert np.array_equal(images.images(indices), IMAGES[indices]), "from the pack"
     assert isinstance(find_or_fill_ahead(path, LAYOUT, decode, nothing, "decoding"), Pack)
+
+
+def test_a_block_that_another_process_finds_damaged_in_the_end_is_decoded_again(path: Path) -> None:
+    """And nobody holds the file that is published."""
+    decode, damaged = Decoder(), [3]
+
+    def confirm() -> None:
+        if damaged:
+            images._filling._file.write_entry(damaged.pop(), 0)
+
+    images = ahead(path, decode, confirm)
+    assert np.array_equal(images.images(np.arange(400)), IMAGES)
+    images.check_unchanged(checksums=True)
+    assert decode.decoded == 400 + 21
+    assert path.read_bytes() == build(path.with_name("first.pack")).path.read_bytes()
+    with open(path, "rb") as file:
+        assert not in_use(file.fileno())
 
 
 @pytest.mark.parametrize("where", ["pack", "memory"])
@@ -361,3 +379,80 @@ def test_pickled_they_are_their_path(path: Path) -> None:
 
 def pickled_decoder(indices: NDArray[np.integer]) -> NDArray[np.uint8]:
     return IMAGES[indices]
+
+
+class Blocks:
+    """Blocks that threads make, noted in the order in which they are begun; block 1 waits for `may_go_on`."""
+
+    def __init__(self, refused: tuple[int, ...] = (), threads: int = 1) -> None:
+        """refused: those that another process is about to make, and then has not."""
+        self.begun, self.closed, self.refused = list[int](), list[list[int]](), list(refused)
+        self.broken = False
+        self.may_go_on = threading.Event()
+        self.ahead = DecodeAhead(
+            6, self.make, lambda: self.closed.append(list(self.ahead.done)), threads=threads
+        )
+
+    def make(self, block: int) -> bool:
+        self.begun.append(block)
+        if block == 1:
+            assert self.may_go_on.wait(PATIENCE)
+            if self.broken:
+                raise DataError("block 1")
+        if block in self.refused:
+            self.refused.remove(block)
+            return False
+        return True
+
+    def wait(self) -> None:
+        """Until threads are at block 1."""
+        wait_until(lambda: 1 in self.begun)
+
+
+def test_blocks_that_are_wanted_are_made_first_and_what_others_leave_last() -> None:
+    blocks = Blocks(refused=(3, 2))
+    blocks.may_go_on.set()
+    shown = list[int]()
+    blocks.ahead.want([5, 3])
+    blocks.ahead.finish(shown.append)
+    assert blocks.begun == [5, 3, 0, 1, 2, 3, 4, 2]
+    assert blocks.closed == [[1] * 6], "once, when all are made"
+    assert sum(shown) == 6
+
+
+def test_stopped_threads_make_no_other_block_and_close_nothing() -> None:
+    blocks = Blocks()
+    blocks.ahead.want(())
+    blocks.wait()
+    threading.Timer(0.02, blocks.may_go_on.set).start()
+    blocks.ahead.stop()
+    assert (blocks.begun, blocks.closed) == ([0, 1], [])
+
+
+def test_a_block_that_a_thread_makes_is_waited_for_and_not_made_again() -> None:
+    blocks = Blocks()
+    blocks.ahead.want(())
+    blocks.wait()
+    reader = threading.Thread(target=blocks.ahead.require, args=([0, 1],))
+    reader.start()
+    reader.join(0.02)
+    assert reader.is_alive()
+    blocks.may_go_on.set()
+    reader.join(PATIENCE)
+    blocks.ahead.finish(lambda made: None)
+    assert blocks.begun == [*range(6)]
+
+
+def test_an_error_ends_all_threads_and_is_met_by_who_needs_the_block() -> None:
+    blocks = Blocks(threads=2)
+    blocks.broken = True
+    blocks.may_go_on.set()
+    blocks.ahead.want(())
+    blocks.ahead.finish(lambda made: None)
+    assert isinstance(blocks.ahead.error, DataError)
+    assert blocks.closed == []
+    with pytest.raises(DataError, match="block 1"):
+        blocks.ahead.require([1])
+    blocks.broken = False
+    blocks.ahead.require([1])
+    assert blocks.ahead.done[1]
