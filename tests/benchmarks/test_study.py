@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.helpers.processes import PATIENCE, ROOT
+from tests.helpers.commands import decant
+from tests.helpers.processes import ROOT
 
 SMALL = {
     "teacher.epochs": 4,
@@ -20,27 +20,8 @@ SMALL = {
 
 def study(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     settings = [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.study",
-            *settings,
-            "--views",
-            "1",
-            "all",
-            "--patience",
-            "2",
-            "--out",
-            folder,
-            *words,
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    words = (*settings, "--views", "1", "all", "--patience", "2", "--out", folder, *words)
+    return decant(ROOT / "benchmarks/study/__main__.py", *words, cwd=ROOT)
 
 
 def test_every_way_is_taught_with_every_seed_and_schedule_and_found_again(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ FORKS.set_forkserver_preload(
         "jinja2",
         "sklearn.datasets",  # which the diabetes come from
         "torchvision.models",
+        "transformers.models.auto.modeling_auto",
+        "transformers.models.llama.modeling_llama",  # which the tests' language models are
     ]
 )
 

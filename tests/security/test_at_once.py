@@ -16,23 +16,16 @@ from decant.pipeline.report.subject import of_recipe
 from decant.pipeline.report.tensorboard import write_events
 from tests.helpers import small
 from tests.helpers.caches import build, manifest
-from tests.helpers.processes import PATIENCE, python
-
-GC = """
-import sys
-from decant.pipeline.cli import main
-sys.argv = ["decant", "cache", "gc", "--delete", "--store", sys.argv[1]]
-main.main()
-"""
+from tests.helpers.commands import decant_at_once
+from tests.helpers.processes import PATIENCE
 
 
 def test_two_collections_remove_all_and_say_no_error(tmp_path: Path) -> None:
     for number in range(60):
         os.utime(build(tmp_path / f"a-{number:016x}.h5", manifest(3, 5, 1)), (0, 0))
-    running = [python(GC, tmp_path) for _ in range(3)]
-    for process in running:
-        out, err = process.communicate(timeout=PATIENCE)
-        assert (process.returncode, err) == (0, ""), (out, err)
+    collect = ("cache", "gc", "--delete", "--store", tmp_path)
+    for done in decant_at_once([(collect, {})] * 3, tmp_path):
+        assert (done.returncode, done.stderr) == (0, ""), done
     assert Store(tmp_path).paths() == []
     assert {path.suffix for path in tmp_path.iterdir()} <= {".lock"}
 
