@@ -283,6 +283,9 @@ def test_trusted_blocks_are_not_read_until_all_are_checked() -> None:
     content[3] ^= 1
     checks, read = checks_of(content, trusted=True)
     assert checks.all_sound
+    assert (checks.changed(), read) == ([], [])
+    assert checks.changed(trusted=True) == [3], "once the file is known to have changed"
+    read.clear()
     assert checks.first_damaged(np.arange(8)) is None
     assert read == []
     assert checks.check_all() == [3]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from decant.cache import LogitCache, LogitCacheWriter, Manifest, ValueRefusedError, input_crc32
+from decant.cache import LogitCache, LogitCacheWriter, Manifest, Sparse, ValueRefusedError, input_crc32
 from decant.pipeline.config.settings import CacheSettings, ViewsSettings
 from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.phases import teacher_pass
@@ -36,6 +36,18 @@ class Counting(nn.Module):
         self.batches += 1
         sums = images.float().flatten(1).sum(1, keepdim=True) / 10 * self.weight
         return torch.cat([sums, -sums * (float("nan") if self.spoil and self.batches == 2 else 1)], 1)
+
+
+class Wide(nn.Module):
+    """Twenty sums of an image's pixels, none of which is much larger than the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(36, 20, generator=random) / 1000)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float().flatten(1) @ self.weight
 
 
 def viewed(lazy: bool = False) -> ViewedData:
@@ -111,6 +123,23 @@ def test_batches_made_at_once_as_on_a_gpu_end_in_the_same_file(
             contents.append(writer.publish().read_bytes())
     assert contents[0] == contents[1]
     assert seen[0] == seen[1] == [16, 16, 16, 2] * V
+
+
+def test_rows_that_are_encoded_where_they_are_computed_are_of_their_own_samples_and_views(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU does; what is drawn differs from view to view."""
+    encoding = Sparse(head=2, draws=6)
+    of = Manifest.build(num_samples=N, num_outputs=20, num_views=V, encoding=encoding)
+    teacher, found = Wide(), list[list[bytes]]()
+    for there in (False, True):
+        monkeypatch.setattr(teacher_pass, "encodes_on", lambda device, there=there: there)
+        with LogitCacheWriter(tmp_path / f"{there}.h5", of) as writer:
+            fill(writer, viewed(), teacher, SETTINGS, CPU)
+            cache = LogitCache.open(writer.publish())
+        found.append([cache.encoded(slice(None), view)["ids"].tobytes() for view in range(V)])
+    assert found[0] == found[1]
+    assert len(set(found[0])) == V
 
 
 def test_several_batches_at_once_are_recorded_as_one_is() -> None:

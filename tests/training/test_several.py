@@ -181,6 +181,28 @@ def test_a_checkpoint_within_an_epoch_is_gone_on_from_together_and_alone(
     assert lines(tmp_path / "whole") == lines(tmp_path / "alone") == lines(tmp_path / "together")
 
 
+def test_a_stop_between_the_checkpoints_of_two_networks_within_an_epoch_changes_nothing(
+    splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is a batch further then; they meet where the epoch ends."""
+    settings, keep_part = {**ALL_OF_IT, "checkpoint_steps": 1}, Learner.keep_part
+
+    def stopped(learner: Learner, part: PartialEpoch) -> None:
+        if learner.folder.name == "1" and part.batches == 2:
+            raise Stopped
+        keep_part(learner, part)
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(Learner, "keep_part", stopped)
+        with pytest.raises(Stopped):
+            together(splits, tmp_path / "together", **settings)
+    at_once, _ = together(splits, tmp_path / "together", **settings)
+    assert same(alone(splits, tmp_path / "alone", **ALL_OF_IT), at_once)
+    assert lines(tmp_path / "alone") == lines(tmp_path / "together")
+    logs = [read_epochs(tmp_path / "together" / str(seed)) for seed in range(SEEDS)]
+    assert [[line["together"] for line in log] for log in logs] == [[1, 3, 3], [2, 3, 3], [2, 3, 3]]
+
+
 def test_a_network_that_diverges_ends_and_the_others_go_on(splits: Splits, tmp_path: Path) -> None:
     def diverging(path: Path, network: nn.Module) -> Metrics:
         found = measured(path, network)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from decant.cache import LogitCache, LogitCacheWriter
+import numpy as np
+
+from decant.cache import LogitCache, LogitCacheWriter, Manifest, Sparse
 from decant.pipeline.training.handout import Run
 from decant.pipeline.training.loading import Keys
 from decant.pipeline.training.teacher_rows import Rows, write_missing_rows
@@ -47,3 +49,25 @@ def test_what_another_job_has_finished_meanwhile_is_not_computed_again(tmp_path:
     assert found == 100 - 32, "of a batch that both have, what is missing"
     assert sum(counted) == 100, "what the other has made counts for the bar"
     assert holds_the_answers(LogitCache.open(path))
+
+
+def test_of_rows_that_a_gpu_has_encoded_those_are_written_that_are_missing(tmp_path: Path) -> None:
+    logits, encoding = np.random.default_rng(0).normal(size=(20, 5)).astype("f4"), Sparse(head=2)
+    of = Manifest.build(num_samples=20, num_outputs=5, encoding=encoding)
+    crc32 = np.arange(1, 21, dtype=np.uint32)
+
+    def answer(keys: Keys, made: Any) -> Callable[[], Rows]:
+        rows = keys[:, 0]
+        return lambda: Rows(encoding.encode(logits[rows], rows, 0), rows % 5, crc32[rows])
+
+    contents = []
+    for there in ([], [3, 4, 5, 12]):
+        with LogitCacheWriter(tmp_path / f"{len(there)}.h5", of) as writer:
+            rows = np.array(there, np.int64)
+            writer.write(rows, logits[rows], labels=rows % 5, input_crc32=crc32[rows])
+            found = write_missing_rows(
+                writer, [Run(0, 0, 20)], Echo(), answer, batch_size=10, advance=lambda rows: None
+            )
+            assert found == 20 - len(there)
+            contents.append(writer.publish().read_bytes())
+    assert contents[0] == contents[1]
