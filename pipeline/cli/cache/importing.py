@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from decant.cache import Store
+    from decant.pipeline.data.samples import LabelledData
 
 
 @click.command("import")
@@ -118,8 +119,8 @@ def import_table(
     """Make a cache from logits of another program.
 
     LOGITS is a table (N, C) or (V, N, C): FILE.npy, FILE.npz:NAME, FILE.pt or FILE.h5:DATASET. If there are labels,
-    the teacher's top-1 on them is printed. With --outputs it is a .npz file of the largest log-probabilities alone,
-    as `decant cache export` writes.
+    the teacher's top-1 on them is printed. With --outputs it is rows of the likeliest outputs: a .npz file as `decant
+    cache export` writes, answers of vLLM, or files of DistillKit.
     """
     from decant.cache import import_logits
     from decant.pipeline.data.array_files import read_table
@@ -138,20 +139,11 @@ def import_table(
         raise click.UsageError("give either --data or --recipe: which data the logits are of")
     if task is not None and recipe is not None:
         raise click.UsageError("--task: the recipe says it, as data.task; leave it out")
-    about: dict[str, Any] = {
-        "data": {"name": data, **({} if task is None else {"task": task})},
-        "views": None,
-    }
     answers = None if labels is None else read_table(labels)
-    table, of_data = read_table(logits), None
-    if recipe is not None:
-        from decant.pipeline.phases.datasets import RecipeData
-
-        find_modules_beside(recipe)
-        of_recipe = RecipeData(load_given_recipe(recipe, overrides).settings)
-        about = of_recipe.student_fingerprints
-        of_data = of_recipe.student_data
-        answers = of_data.labels if answers is None else answers
+    table = read_table(logits)
+    about, of_data = _what_it_is_of(data, task, recipe, overrides)
+    if of_data is not None and answers is None:
+        answers = of_data.labels
     if answers is not None and about["data"].get("task") is not None:
         answers = as_sigmoid_labels(answers, table.shape[-1], labels or data or "")
     _, kept = choose_columns(table, classes, class_names, of_data)
@@ -168,6 +160,22 @@ def import_table(
     say(f"made {made}")
     print_accuracy(made)
     say(f"next: {_after_importing(made, recipe, overrides, store)}")
+
+
+def _what_it_is_of(
+    data: str | None,
+    task: Literal["binary", "multilabel"] | None,
+    recipe: str | None,
+    overrides: Sequence[str],
+) -> tuple[dict[str, Any], LabelledData | None]:
+    """What a table of logits is of, by the name that is given or by a recipe, whose training data come with it."""
+    if recipe is None:
+        return {"data": {"name": data, **({} if task is None else {"task": task})}, "views": None}, None
+    from decant.pipeline.phases.datasets import RecipeData
+
+    find_modules_beside(recipe)
+    of_recipe = RecipeData(load_given_recipe(recipe, overrides).settings)
+    return of_recipe.student_fingerprints, of_recipe.student_data
 
 
 def _read_rows(path: Path, head: int | None, compression: Path | None) -> dict[str, NDArray[Any]]:
