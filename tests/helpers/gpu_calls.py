@@ -73,10 +73,11 @@ class GpuCalls:
             "Event": lambda: Event(self),
             "CUDAGraph": lambda: self.graph(self),
             "stream": self._within,
+            "device": self._on,
             "current_stream": self._current,
             "default_stream": self._usual,
             "synchronize": lambda device=None: None,
-            "current_device": lambda: 0,
+            "current_device": lambda: self.current.device.index,
             "mem_get_info": lambda device=None: (1 << 30, 1 << 31),
             "memory_reserved": lambda device=None: 0,
             "empty_cache": lambda: self.log.append("memory freed"),
@@ -96,6 +97,9 @@ class GpuCalls:
         self._made += 1
         return Stream(self, device, f"stream {self._made}")
 
+    def _on(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
+        return self._within(self._usual(device))
+
     @contextlib.contextmanager
     def _within(self, stream: Stream) -> Iterator[None]:
         before, self.current = self.current, stream
@@ -106,10 +110,18 @@ class GpuCalls:
 
 
 class OnGpu:
-    """A tensor of a GPU, of which only copies are asked for."""
+    """A tensor (2,) of a GPU, of which only copies are asked for."""
+
+    shape, dtype = torch.Size([2]), torch.float32
 
     def __init__(self, gpu: GpuCalls, device: str) -> None:
         self.gpu, self.device = gpu, torch.device(device)
+
+    def stride(self) -> tuple[int]:
+        return (1,)
+
+    def clone(self) -> OnGpu:
+        return self
 
     def record_stream(self, stream: Stream) -> None:
         self.gpu.log.append(f"used in {stream.name}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import pytest
 import torch
 
 from decant.pipeline.training.device import CopiedAhead, OnHost, stream_for
-from decant.pipeline.training.recorded import record_cuda_graph
+from decant.pipeline.training.on_device import DeviceViews
+from decant.pipeline.training.recorded import Recorded, record_cuda_graph
 from decant.pipeline.training.several import Branches
 from tests.helpers.gpu_calls import GpuCalls, OnGpu
 
@@ -61,6 +62,35 @@ def test_inputs_that_are_copied_ahead_have_arrived(gpu: GpuCalls) -> None:
         "used in the usual stream of cuda:1",
         f"the host waits for {beside}",
     ]
+
+
+def test_views_are_made_beside_what_is_computed_and_waited_for(gpu: GpuCalls) -> None:
+    views, made = object.__new__(DeviceViews), OnGpu(gpu, "cuda:1")
+    views._device, views._stream = SECOND, stream_for(SECOND, "views")
+    with views.apart() as ready:
+        gpu.log.append(f"work in {gpu.current.name}")
+        given: Any = made
+        assert ready(given) is made
+    beside = "stream 1 of cuda:1"
+    assert gpu.log == [
+        f"work in {beside}",
+        "used in the usual stream of cuda:1",
+        f"the host waits for {beside}",
+    ]
+
+
+def test_work_is_recorded_on_the_gpu_where_its_inputs_are(gpu: GpuCalls) -> None:
+    """That on another would be done once, and never again."""
+    devices, value = list[int](), OnGpu(gpu, "cuda:1")
+
+    def record(work: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        devices.append(torch.cuda.current_device())
+        return work(), lambda: None
+
+    recorded, given = Recorded(lambda value: value, record), cast("torch.Tensor", value)
+    for _ in range(5):
+        assert recorded(given) is given
+    assert devices == [1]
 
 
 def test_each_branch_of_a_recording_waits_for_what_was_before_and_all_are_waited_for(gpu: GpuCalls) -> None:
