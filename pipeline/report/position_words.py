@@ -59,7 +59,7 @@ def by_place(profile: PositionProfile) -> list[list[str]]:
 def row_cells(row: ShownRow, decode: Decode | None = None) -> list[str]:
     """A row as text: token, what it is, what follows, how likely that was, the likeliest, what is not stored."""
     probability = "–" if row.next_log_prob is None else f"{np.exp(row.next_log_prob):.4f}"
-    likeliest = "  ".join(f"{_text(output, decode)} {share:.3f}" for output, share in row.likeliest)
+    likeliest = ", ".join(f"{_text(output, decode)} ({share:.3f})" for output, share in row.likeliest)
     return [
         f"{row.place:,}",
         _text(row.token, decode),

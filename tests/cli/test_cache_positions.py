@@ -108,7 +108,7 @@ def test_info_shows_lengths_places_and_a_sample(folder: Path) -> None:
     ):
         assert said in done.output
     best = sample_rows(LogitCache.open(folder / "sparse.h5"), 3)[0].likeliest[0]
-    assert f"{best[0]} {best[1]:.3f}" in done.output
+    assert f"{best[0]} ({best[1]:.3f})" in done.output
     document = json.loads(shown("info", folder / "sparse.h5", "--sample", "3", "--json").stdout)
     assert [row["place"] for row in document["sample"]] == list(range(40))
     for wrong, says in (("16", "expected 0 to 15, found 16"), ("-1", "-1")):
@@ -124,6 +124,7 @@ def test_the_page_of_a_cache(folder: Path, tmp_path: Path) -> None:
     for said in (
         "What the rows say",
         "sample 3, 40 rows",
+        "sample 10, the first 60 of 64 rows",
         "499 of 16 samples",
         "positions-entropy",
         "positions-tail",

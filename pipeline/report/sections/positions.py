@@ -49,12 +49,22 @@ def positions(cache: LogitCache, decode: Decode | None = None) -> Section:
         "facts": [*facts(cache), ("verification", verification(cache)), *_about(cache, profile)],
         "columns": PLACE_COLUMNS,
         "by_place": by_place(profile),
-        "note": f"Of {len(tail):,} of {cache.num_views * cache.num_positions:,} rows, of samples at even distances.",
+        "note": _rows_in_words(len(tail), cache.num_views * cache.num_positions),
         "tail": "tail" in drawn,
         "sample_columns": ROW_COLUMNS,
         "samples": _samples(cache, decode),
     }
     return Section(NAME, TITLE, content, drawn)
+
+
+def _rows_in_words(looked_at: int, there: int) -> str:
+    if looked_at == there:
+        return f"Of all {there:,} rows."
+    return f"Of {looked_at:,} of {there:,} rows, of samples at even distances."
+
+
+def _first_in_words(rows: int) -> str:
+    return f"{rows:,} rows" if rows <= MAX_SHOWN else f"the first {MAX_SHOWN} of {rows:,} rows"
 
 
 def _about(cache: LogitCache, profile: PositionProfile) -> list[tuple[str, str]]:
@@ -74,7 +84,7 @@ def _samples(cache: LogitCache, decode: Decode | None) -> list[dict[str, Any]]:
     chosen = np.unique(having[np.linspace(0, len(having) - 1, min(MAX_SAMPLES, len(having))).astype(np.intp)])
     return [
         {
-            "title": f"sample {index:,}, {cache.lengths[index]:,} rows",
+            "title": f"sample {index:,}, {_first_in_words(int(cache.lengths[index]))}",
             "rows": [
                 row_cells(row, decode)
                 for row in sample_rows(cache, index, likeliest=_LIKELIEST, limit=MAX_SHOWN)
