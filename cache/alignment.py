@@ -174,15 +174,28 @@ class Alignment:
             if found is None:
                 self._cannot_check(value)
             elif not self._is_same(value, cached):
-                cause = (
-                    self._another_row(found, row, view)
-                    or difference(value, cached)
-                    or self._likely_cause(rows, views, inputs)
-                )
+                cause = self._cause(value, found, rows, views, inputs, place)
                 raise MismatchError(
                     f"{self.cache.path}: sample {row}, view {view}: the input is not what the teacher saw "
                     f"(CRC-32 expected {cached:08x}, found {found:08x}): {cause}; build a cache of these inputs"
                 )
+
+    def _cause(
+        self,
+        value: Any,
+        found: int,
+        rows: NDArray[np.intp],
+        views: NDArray[np.intp],
+        inputs: Any,
+        place: int,
+    ) -> str:
+        """Why the input at a place of a batch is not what the teacher saw, in words."""
+        row, view = int(rows[place]), int(views[place])
+        another = self._another_row(found, row, view)
+        if another is not None:
+            return f"{another}; {self._likely_cause(rows, views, inputs)}"
+        recorded = int(self.cache.input_crc32[view, row])
+        return difference(value, recorded) or self._likely_cause(rows, views, inputs)
 
     def _another_row(self, crc32: int, row: int, view: int) -> str | None:
         """Of which other row of the cache an input is, in words, where the cache has one with its checksum."""
@@ -196,8 +209,8 @@ class Alignment:
             if len(same):
                 nearest = same[np.abs(same - row).argmin()]
                 return (
-                    f"it is what the teacher saw of sample {nearest}, view {number}: the data are in another order, or "
-                    "samples were added or left out"
+                    f"it is what the teacher saw of sample {nearest}, view {number}, as where data are in another "
+                    "order, or samples were added or left out"
                 )
         return None
 

@@ -124,6 +124,7 @@ class SoftLabelDataset(Dataset[Any]):
             require_same_views(views, source)
             self._alignment.compare_labels = compare_labels and not views.mixes_labels
         self._alignment.require_checksums()
+        self._doubt_class_names(getattr(self._data, "classes", None))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -423,6 +424,19 @@ class SoftLabelDataset(Dataset[Any]):
 
     def _cannot_compare(self, topic: Topic, text: str) -> None:
         self._say_once(_SAID[topic], text)
+
+    def _doubt_class_names(self, given: object) -> None:
+        """Says that the classes of the dataset have the same names as those of the cache, in another order."""
+        known = self.cache.manifest.identity["data"].get("classes")
+        names = [str(name) for name in given] if isinstance(given, list | tuple) else []
+        if isinstance(known, list) and names != known and sorted(names) == sorted(map(str, known)):
+            first = next(number for number, name in enumerate(names) if name != known[number])
+            warnings.warn(
+                f"{self.cache.path}: the classes of the dataset are those of the cache in another order: class {first} "
+                f"is {names[first]}, and its logits are of {known[first]}; number the labels as the cache does",
+                CacheWarning,
+                stacklevel=3,
+            )
 
     def _takes_no_view(self) -> MismatchError:
         return MismatchError(

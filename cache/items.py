@@ -130,8 +130,8 @@ def _advice(item: object) -> str:
         )
     if is_tensor(item) or hasattr(item, "__array_interface__"):
         return (
-            "of an array of inputs and one of labels make a torch.utils.data.TensorDataset(inputs, labels); without "
-            "labels, give items (input, None)"
+            "of an array of inputs and one of labels make a torch.utils.data.TensorDataset(inputs, labels); a sample "
+            "without a label has −1"
         )
     return (
         f"give decant.Views or SoftLabelDataset keys={_suggestion(item)}, where the input and the label are"

@@ -219,9 +219,13 @@ class PartialRows:
             self.take_over_others(published)
         missing = np.argwhere(self._entries == 0)
         if len(missing):
+            rows = np.argwhere(~self.filled)
+            first = (
+                f"; {len(rows):,} rows are missing, the first is view {rows[0][0]} of sample {rows[0][1]:,}"
+            )
             raise IncompleteError(
                 f"{self.path}: {len(missing):,} of {self._entries.size:,} blocks are not written, "
-                f"the first is {self.blocks.name(*missing[0].tolist())}"
+                f"the first is {self.blocks.name(*missing[0].tolist())}{first if len(rows) else ''}"
             )
 
     def forget_damaged(self, trusted: NDArray[np.bool_] | None = None) -> list[tuple[int, int]]:

@@ -76,7 +76,7 @@ def _not_repeatable(views: Views, different: list[tuple[int, int]], count: int) 
         return (
             f"views: {len(different)} of {count} samples that were read twice are not the same, the first is sample "
             f"{index}: {type(views.dataset).__name__} draws random numbers; make it decant.Views(dataset, count=…), "
-            "which repeats them"
+            "which repeats them; or it gives one piece of memory for every sample, of which it must give copies"
         )
     return (
         f"views: {len(different)} of {count} views that were read twice are not the same, the first is view {view} of "

@@ -15,7 +15,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 import decant as package
-from decant.cache import LogitCache, MismatchError, SoftLabelDataset, StorageError
+from decant.cache import (
+    CacheWarning,
+    IncompleteError,
+    LogitCache,
+    LogitCacheWriter,
+    Manifest,
+    MismatchError,
+    SoftLabelDataset,
+    StorageError,
+)
 from decant.pipeline.errors import DataError
 from decant.pipeline.training import loading
 from tests.helpers.processes import PATIENCE, ROOT
@@ -139,6 +148,47 @@ def test_an_input_of_another_sample_is_told_whose_it_is(cache: LogitCache) -> No
         MismatchError, match=r"sample 5, view 0: .* it is what the teacher saw of sample 8, view 0"
     ):
         SoftLabelDataset(shifted, cache)[5]
+
+
+class Named(Items):
+    def __init__(self, classes: list[str]) -> None:
+        self.classes = classes
+
+
+def test_classes_of_the_same_names_in_another_order_are_doubted(tmp_path: Path) -> None:
+    """As of folders that another system lists in another order: the numbers of labels may mean others."""
+    made = package.cache_logits(teacher(), Named(["ash", "elm", "oak"]), tmp_path / "x.h5")
+    with pytest.warns(
+        CacheWarning, match="in another order: class 0 is oak, and its logits are of ash"
+    ) as said:
+        SoftLabelDataset(Named(["oak", "elm", "ash"]), made)  # type: ignore[arg-type]
+    assert said[0].filename == __file__
+    for names in (["ash", "elm", "oak"], ["frêne", "orme", "chêne"]):
+        SoftLabelDataset(Named(names), made)  # type: ignore[arg-type]
+
+
+class OneBuffer(Items):
+    """Fills the same memory for every sample."""
+
+    buffer = torch.zeros(C)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.buffer.copy_(IMAGES[index]), int(LABELS[index])
+
+
+def test_one_piece_of_memory_for_all_samples_is_noticed(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match="gives one piece of memory for every sample, of which it must give copies"
+    ):
+        package.cache_logits(teacher(), OneBuffer(), tmp_path / "x.h5")
+
+
+def test_rows_that_a_loader_has_dropped_are_counted(tmp_path: Path) -> None:
+    with LogitCacheWriter(tmp_path / "x.h5", Manifest.build(num_samples=N, num_outputs=C)) as writer:
+        for number, (inputs, labels) in enumerate(DataLoader(Items(), batch_size=10, drop_last=True)):
+            writer.write(np.arange(10) + 10 * number, inputs, labels=labels)
+        with pytest.raises(IncompleteError, match="4 rows are missing, the first is view 0 of sample 20"):
+            writer.publish()
 
 
 def test_a_teacher_of_another_runtime_returns_arrays(cache: LogitCache, tmp_path: Path) -> None:
