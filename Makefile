@@ -6,6 +6,7 @@ VENV   ?= .venv
 RECIPE ?= digits
 ARGS   ?=
 JOBS   ?= 1
+SITE   ?= site
 
 READY  := $(VENV)/.ready
 EXTRAS := $(VENV)/.integrations
@@ -39,14 +40,14 @@ $(EXTRAS): $(READY)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[integrations]'
 	@touch $@
 
-test-integrations: $(EXTRAS) ## the examples, the notebook and every test with Lightning, transformers, timm, …
+test-integrations: $(EXTRAS) ## the examples, the notebook and every test with Lightning, accelerate, timm, …
 	$(VENV)/bin/python -m pytest -m 'integrations and not slow' $(ARGS)
 
 hosts: $(READY) ## both phases on two hosts, as network namespaces, of which one is cut off; needs root (3 minutes)
 	$(VENV)/bin/python -m tests.systems.hosts
 
 docs: $(READY) ## the documentation as a site: site/index.html
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet --site-dir $(abspath $(SITE))
 
 browser: $(READY) ## a Chromium for the tests of the report's page, where there is none
 	@for name in chromium chromium-browser google-chrome chrome; do \

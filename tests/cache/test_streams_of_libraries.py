@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 
 from decant.cache import LogitCache, LogitCacheWriter, MismatchError, attach
 from tests.helpers.caches import manifest
-
-pytestmark = pytest.mark.integrations  # make test-integrations runs these too, with the libraries
+from tests.helpers.extras import needs
 
 pytestmark = [  # webdataset leaves its files open
+    *needs("webdataset", "datasets"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -68,7 +68,8 @@ def require_all(found: list[dict[str, Any]], key: str) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_webdataset(cache: LogitCache, shards: str, workers: int) -> None:
-    wds = pytest.importorskip("webdataset", reason="webdataset is not installed")
+    import webdataset as wds
+
     data = wds.WebDataset(shards, shardshuffle=4, seed=1).shuffle(10).decode("pil")
     stream = attach(data, cache, key=index_of, keys=("png", "cls"), check_inputs="all")
     for _ in range(2):
@@ -76,7 +77,8 @@ def test_webdataset(cache: LogitCache, shards: str, workers: int) -> None:
 
 
 def test_shards_of_other_data_are_refused_at_the_first_sample(cache: LogitCache, shards: str) -> None:
-    wds = pytest.importorskip("webdataset", reason="webdataset is not installed")
+    import webdataset as wds
+
     data = wds.WebDataset(shards, shardshuffle=False).decode("pil")
     other = attach(data, cache, key=lambda sample: (index_of(sample) + C) % N, keys=("png", "cls"))
     with pytest.raises(MismatchError, match="sample 4, view 0: the input is not what the teacher saw"):
@@ -88,7 +90,8 @@ def test_shards_of_other_data_are_refused_at_the_first_sample(cache: LogitCache,
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_streaming_dataset_of_datasets(cache: LogitCache, workers: int) -> None:
-    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    import datasets
+
     columns = {"image": [Image.fromarray(image) for image in IMAGES], "label": LABELS, "index": np.arange(N)}
     features = datasets.Features(
         image=datasets.Image(), label=datasets.Value("int64"), index=datasets.Value("int64")

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from decant.pipeline.errors import WeightsError
 from decant.pipeline.networks import Network, Preprocess
 from decant.pipeline.networks.foreign_weights import load_foreign_weights
+from tests.helpers.extras import needing
 from tests.networks.test_checkpoint_layouts import STATE, Tiny, differing, loaded, ours, tiny
 from tests.networks.test_foreign_weights import refusal
 
@@ -65,6 +66,7 @@ def fitted(folder: Path, network: Tiny, **trainer: Any) -> tuple[Any, Any]:
     return made, trainer_of
 
 
+@needing("lightning")
 @pytest.mark.parametrize("weights_only", [False, True])
 def test_a_checkpoint_of_lightning_loads(weights_only: bool, tmp_path: Path) -> None:
     network = tiny(1)
@@ -73,6 +75,7 @@ def test_a_checkpoint_of_lightning_loads(weights_only: bool, tmp_path: Path) -> 
     assert loaded(tmp_path / "last.ckpt", state_of(network)).notes == ()
 
 
+@needing("lightning")
 def test_averages_of_lightning_are_preferred_to_what_was_trained(tmp_path: Path) -> None:
     callbacks = library("lightning.pytorch.callbacks")
     if not hasattr(callbacks, "EMAWeightAveraging"):
@@ -93,6 +96,7 @@ def test_averages_of_lightning_are_preferred_to_what_was_trained(tmp_path: Path)
 # Accelerate
 
 
+@needing("accelerate")
 @pytest.mark.parametrize("form", ["state", "model", "model in shards", "without safetensors"])
 def test_what_accelerate_saves_loads(form: str, tmp_path: Path) -> None:
     accelerate = library("accelerate")
@@ -114,6 +118,7 @@ def test_what_accelerate_saves_loads(form: str, tmp_path: Path) -> None:
 # timm
 
 
+@needing("timm")
 def test_what_timms_saver_writes_loads_and_its_average_is_preferred(tmp_path: Path) -> None:
     timm, helpers = library("timm"), library("timm.utils")
     given = timm.create_model("resnet10t", num_classes=3)
@@ -138,6 +143,7 @@ def test_what_timms_saver_writes_loads_and_its_average_is_preferred(tmp_path: Pa
     assert differing(body, state_of(given)) == []
 
 
+@needing("timm")
 def test_a_network_of_timms_in_a_folder_of_the_hub_loads_and_gets_a_new_last_layer(tmp_path: Path) -> None:
     timm, hub = library("timm"), library("timm.models")
     given = timm.create_model("vit_tiny_patch16_224", num_classes=7, img_size=32, depth=2)

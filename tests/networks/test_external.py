@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from decant.pipeline.errors import WeightsError
 from decant.pipeline.support import trust
+from tests.helpers.extras import needing
 from tests.helpers.networks import build_for, pixels, refusal
 
 # torchvision
@@ -110,7 +110,7 @@ def test_timm_is_asked_for_when_it_is_not_installed(monkeypatch: pytest.MonkeyPa
     assert "pip install 'decant-kd[timm]'" in refusal("timm:resnet18")
 
 
-needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
+needs_timm = needing("timm")
 
 
 @needs_timm

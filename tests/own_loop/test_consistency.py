@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import random
 import warnings
 from pathlib import Path
@@ -19,9 +18,8 @@ from torchvision.transforms import v2
 import decant
 from decant.cache import CacheWarning, MismatchError
 from decant.pipeline.errors import DataError
+from tests.helpers.extras import needs
 from tests.own_loop.conftest import CLASSES, N, Named, Pictures, Teacher
-
-pytestmark = pytest.mark.integrations  # make test-integrations runs these too, with the libraries
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*likely not a trained teacher")
 
@@ -86,12 +84,6 @@ SPAWNED = ("torchvision v2", "timm", "albumentations")
 """Whose workers are spawned as well, which takes seconds."""
 
 
-def made(name: str) -> Any:
-    if importlib.util.find_spec(name) is None and name in ("timm", "albumentations"):
-        pytest.skip(f"{name} is not installed")
-    return TRANSFORMS[name]()
-
-
 @functools.cache
 def live(teacher: Teacher, views: decant.Views, index: int, view: int) -> torch.Tensor:
     teacher.eval()
@@ -99,10 +91,16 @@ def live(teacher: Teacher, views: decant.Views, index: int, view: int) -> torch.
         return teacher(views[index, view][0][None])[0]
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=needs(name) if name in ("timm", "albumentations") else [])
+        for name in TRANSFORMS
+    ],
+)
 def test_cached_logits_are_those_of_a_live_teacher(name: str, teacher: Teacher, tmp_path: Path) -> None:
     """1,000 random views, read in one process, in forked workers and in spawned ones."""
-    views = decant.Views(Pictures(), made(name), count=20, seed=3)
+    views = decant.Views(Pictures(), TRANSFORMS[name](), count=20, seed=3)
     cache = decant.cache_logits(teacher, views, tmp_path / "teacher.h5", batch_size=16)
     drawn = np.random.default_rng(4).integers(0, (N, 20), (1000, 2))
     train = decant.SoftLabelDataset(views, cache, check_inputs="all")
@@ -116,7 +114,7 @@ def test_cached_logits_are_those_of_a_live_teacher(name: str, teacher: Teacher, 
         with torch.no_grad():
             worst = max(float((teacher(images) - logits).abs().max()) for images, _, logits in loader)
         assert worst < 2**-11 * 16, f"{name} in {context or 'one process'}: {worst}"
-    other = decant.Views(Pictures(), made(name), count=20, seed=3)
+    other = decant.Views(Pictures(), TRANSFORMS[name](), count=20, seed=3)
     assert torch.equal(other[7, 5][0], views[7, 5][0])
     assert float((live(teacher, views, 7, 5) - cache_row(cache, 7, 5)).abs().max()) < 2**-7
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from decant.pipeline.runs.result import RESULT
 from decant.pipeline.runs.saved_network import WEIGHTS
 from decant.pipeline.training.epoch_log import METRICS
-from tests.helpers.commands import decant_anew, only, refused, succeed
+from tests.helpers.commands import decant, decant_anew, only, refused, succeed
 from tests.helpers.processes import PATIENCE, ROOT, wait_until
 from tests.helpers.small import VIEWS, build_cache
 from tests.ranks.torchrun import environment, run_ranks, said, start_ranks
@@ -50,7 +50,7 @@ def test_students_are_trained_side_by_side_as_one_process_trains_them(tmp_path: 
     both = decant_anew(*given, "--jobs", "2", cwd=tmp_path)
     assert succeed(both).count("made runs/digits/") == 4
     assert both.stderr == ""
-    succeed(decant_anew(*given, "--runs", "alone", cwd=tmp_path))
+    succeed(decant(*given, "--runs", "alone", cwd=tmp_path))
     one, other = weights(tmp_path / "runs" / "digits"), weights(tmp_path / "alone" / "digits")
     assert one.keys() == other.keys()
     assert len(one) == 4
