@@ -10,7 +10,7 @@ import pickle
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -418,6 +418,23 @@ def test_blocks_that_are_wanted_are_made_first_and_what_others_leave_last() -> N
     assert blocks.begun == [5, 3, 0, 1, 2, 3, 4, 2]
     assert blocks.closed == [[1] * 6], "once, when all are made"
     assert sum(shown) == 6
+
+
+def test_blocks_that_are_made_in_the_last_moment_are_shown_too() -> None:
+    class Ending:
+        ident = 1
+
+        def join(self, seconds: float) -> None:
+            pass
+
+        def is_alive(self) -> bool:
+            blocks.ahead.done[:] = bytes([1] * 6)
+            return False
+
+    blocks, shown = Blocks(), list[int]()
+    blocks.ahead._thread = cast("threading.Thread", Ending())
+    blocks.ahead.finish(shown.append)
+    assert shown == [6]
 
 
 def test_stopped_threads_make_no_other_block_and_close_nothing() -> None:

@@ -311,6 +311,8 @@ def test_of_short_epochs_the_first_and_the_last_checkpoint_are_written(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="PyTorch's threads for GPUs do not survive a fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_killed_process_is_gone_on_from_to_the_very_weights(splits: Splits, tmp_path: Path) -> None:
     """By a signal that nothing can act on, in the third of three short epochs, or after a checkpoint within it."""
     settings = {"optimizer": "adamw", "lr": 0.01, "average": "ema"}
