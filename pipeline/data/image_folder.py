@@ -244,14 +244,12 @@ def _fill(
     when: WhenDecoded,
     required: bool,
 ) -> tuple[Images, bool]:
-    """What reads a pack, and whether workers that read it are worth their start. Ranks fill one together before they
-    begin.
-    """
+    """What reads a pack, and whether workers that read it are worth their start. Ranks fill one together."""
     if when == "as needed":
         found = pack_filling.find_or_fill(path, layout, files.raw)
         return found, isinstance(found, pack_filling.Filling)
     description = f"decoding {files.split} images"
-    if when == "at once" or launched() is not None:
+    if when == "at once":
         return pack_filling.find_or_build(path, layout, files.raw, confirm, description), False
     return find_or_fill_ahead(path, layout, files.raw, confirm, description, required), False
 

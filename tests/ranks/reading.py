@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from decant.cache import Store
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data import image_folder, load_data, text, text_pack
+from decant.pipeline.data.samples import check_unchanged
 from decant.pipeline.errors import DataError
 from decant.pipeline.phases import teacher_pass
 from decant.pipeline.phases.cache_logits import cache_part
@@ -27,6 +29,8 @@ from tests.helpers.small import CPU
 
 COUNT = 120
 SIZE = 64  # of images, five of which are a block of a pack
+_MOST_SECONDS = 60.0
+"""Until a rank begins."""
 SETTINGS = (
     "data.name=imagefolder",
     "teacher.network=linear",
@@ -139,6 +143,31 @@ def read(folder: Path, store: str) -> None:
     (folder / f"read-{store}-{rank}.json").write_text(json.dumps(found))
     if job is not None:
         job.gather("end", "", "its end")  # rank 0 has the store, which others may still need
+
+
+def begin(folder: Path, store: str) -> None:
+    """Reads the first of the images while most can't be decoded yet, and then all; writes into FOLDER/begun-STORE-RANK
+    the sum of all.
+    """
+    os.environ["DECANT_STORE"] = str(folder / store)
+    job, decode, may_go_on = join(), image_folder.decode, threading.Event()
+
+    def halting(path: Path, *given: Any) -> Any:
+        if int(path.stem) >= COUNT // 2 and not list((folder / store).glob("packs/*.pack")):
+            assert may_go_on.wait(_MOST_SECONDS)
+        return decode(path, *given)
+
+    image_folder.decode = halting
+    settings = DataSettings(name="imagefolder", root=str(folder / "images"), pack="always")
+    data = load_data(settings, ViewsSettings(), "train", decode="packs ahead")
+    data.raw(np.arange(20))
+    may_go_on.set()
+    content = data.raw(np.arange(COUNT))
+    check_unchanged(data, checksums=True)
+    rank = 0 if job is None else job.rank
+    (folder / f"begun-{store}-{rank}").write_text(str(content.astype(np.float64).sum()))
+    if job is not None:
+        job.gather("end", "", "its end")
 
 
 def read_other(folder: Path, other: str) -> None:

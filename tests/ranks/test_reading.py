@@ -38,6 +38,16 @@ def test_ranks_read_each_sample_once_between_them(folder: Path) -> None:
     assert [path.name for path in (folder / "together" / "packs").glob("items*")] == [], "removed at the end"
 
 
+def test_ranks_begin_before_all_images_are_decoded(folder: Path) -> None:
+    """As one process does; they fill one pack together, which is that of one."""
+    for ranks, store in ((1, "one begins"), (2, "two begin")):
+        run_forked(ranks, reading.begin, folder, store, folder=folder)
+    assert len({path.read_text() for path in folder.glob("begun-*")}) == 1
+    assert len(list(folder.glob("begun-*"))) == 3
+    packs = [only(folder / store, "packs/*.pack").read_bytes() for store in ("one begins", "two begin")]
+    assert packs[0] == packs[1]
+
+
 @pytest.mark.parametrize(
     ("other", "says"),
     [
