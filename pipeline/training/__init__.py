@@ -6,7 +6,8 @@ learner.py      one network on its way: optimizer.py, lr_schedule.py, averaging.
 loading.py      batches;  token_keys.py  of token samples;  batch_runs.py  several small ones in one call;
                 sending.py  from workers;  background.py  prefetched;  on_device.py  data that lie on the device
 forward.py      calls a network;  device.py  which device and precision;  recorded.py  CUDA graphs
-checkpoint.py   written and resumed;  partial_epoch.py  within an epoch;  epoch_log.py  metrics.jsonl
+checkpoint.py   written and resumed;  partial_epoch.py  within an epoch;  loss_totals.py  what it has added up;
+                epoch_log.py  metrics.jsonl
 evaluation.py   logits and metrics on a dataset;  metrics.py  the metrics;  divergence.py  losses that are no numbers;
                 steadiness.py  whether a network gives the same outputs again
 group.py        the ranks of one network;  data_parallel.py  each computes its rows;  whole_batch.py  what looks at

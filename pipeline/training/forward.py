@@ -34,8 +34,11 @@ def forward(network: nn.Module, inputs: Inputs, batch_size_setting: str | None =
     `batch_size_setting` is named where memory runs out. Raises ModelError, naming the network, where it fails, or gives
     anything but a float tensor (B, C). The check compares two shapes, and waits for no device.
     """
-    with named_errors(network, inputs, "failed", batch_size_setting):
+    try:
         outputs = network(inputs)
+    except RAISED as error:
+        name_error(error, network, inputs, "failed", batch_size_setting)
+        raise
     count, expected = _count(inputs), getattr(network, "num_outputs", None)
     if not isinstance(outputs, Tensor):
         raise ModelError(
@@ -59,27 +62,39 @@ def named_errors(
     batch_size_setting: str | None = None,
     which: str | None = None,
 ) -> Iterator[None]:
-    """Turns an error of the body into a ModelError that names the network, the batch and the line of the user's code,
-    where the network is one from elsewhere or memory has run out. Other errors are ours, and stay what they are.
-    `which` batch it is, is said where memory runs out.
-    """
+    """Raises errors of the body as `name_error` says."""
     try:
         yield
-    except (PipelineError, CacheError):
-        raise
     except RAISED as error:
-        count = _count(inputs)
-        if is_out_of_memory(error):
-            hint = f"; set {batch_size_setting} lower" if batch_size_setting and count > 1 else ""
-            size = str(getattr(inputs, "described", "")) or f"{count:,}"
-            if batch_size_setting == "cache.batch_size":
-                hint += ", rows that are written stay"  # it is no part of the key
-            raise ModelError(
-                f"{name_of(network)}: out of memory on a batch of {size}{f', {which}' if which else ''} "
-                f"({in_words(error)}){hint}"
-            ) from error
-        if ":" not in name_of(network):
-            raise
+        name_error(error, network, inputs, what, batch_size_setting, which)
+        raise
+
+
+def name_error(
+    error: BaseException,
+    network: nn.Module,
+    inputs: Inputs,
+    what: str,
+    batch_size_setting: str | None = None,
+    which: str | None = None,
+) -> None:
+    """Turns an error of a network into a ModelError that names the network, the batch and the line of the user's code,
+    where the network is one from elsewhere or memory has run out. Returns for others, which are ours, and stay what
+    they are. `which` batch it is, is said where memory runs out.
+    """
+    if isinstance(error, PipelineError | CacheError):
+        return
+    count = _count(inputs)
+    if is_out_of_memory(error):
+        hint = f"; set {batch_size_setting} lower" if batch_size_setting and count > 1 else ""
+        size = str(getattr(inputs, "described", "")) or f"{count:,}"
+        if batch_size_setting == "cache.batch_size":
+            hint += ", rows that are written stay"  # it is no part of the key
+        raise ModelError(
+            f"{name_of(network)}: out of memory on a batch of {size}{f', {which}' if which else ''} "
+            f"({in_words(error)}){hint}"
+        ) from error
+    if ":" in name_of(network):
         raise ModelError(
             f"{name_of(network)}: {what} on a batch of {count:,} in {_mode(network)} ({in_words(error)})"
         ) from error

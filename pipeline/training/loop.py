@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from decant.pipeline.config.settings import Training
+from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import prefetch
 from decant.pipeline.training.data_parallel import divided
 from decant.pipeline.training.device import to_device
 from decant.pipeline.training.divergence import section_of
 from decant.pipeline.training.epoch_log import Epoch
-from decant.pipeline.training.forward import Call, Criterion, forward, named_errors, require_batch_of_one
+from decant.pipeline.training.forward import Call, Criterion, forward, name_error, require_batch_of_one
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.learner import Learner
 from decant.pipeline.training.loading import (
@@ -144,17 +145,20 @@ def train_epoch(
         for parameters in stepper.optimizer.param_groups:
             parameters["lr"] = learning_rate(step, steps, settings)
         place = step - epoch * steps
-        which = f"batch {place + 1:,} of epoch {epoch + 1:,}"
-        with named_errors(network, batch[0], "failed in a step", one_step.setting, which):
-            share = step / (settings.epochs * steps)
+        share = step / (settings.epochs * steps)
+        try:
             terms, size = one_step(batch, share, keys.size_of(place), last=place + 1 == steps, number=step)
+        except RAISED as error:
+            which = f"batch {place + 1:,} of epoch {epoch + 1:,}"
+            name_error(error, network, batch[0], "failed in a step", one_step.setting, which)
+            raise
         if settings.compile and one_step.parallel is None and step == 0:
             waited = time.perf_counter() - started
             print(
                 f"torch.compile: the first step took {waited:,.1f} s, which later ones have to make up for",
                 flush=True,
             )
-        part.add(dict(zip(("loss", "hard", "soft"), terms, strict=True)), size)
+        part.add({"loss": terms.total, "hard": terms.hard, "soft": terms.soft}, size)
         part.running.add(terms.total)
         part.seconds = before + time.perf_counter() - started
         if regularly is not None and stepper.is_between_steps and place + 1 < steps:

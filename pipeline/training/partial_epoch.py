@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from decant.pipeline.config.settings import Training
+from decant.pipeline.training.loss_totals import LossTotals
 
 
 class RunningLoss:
@@ -53,31 +54,20 @@ class PartialEpoch:
     batches: int = 0
     count: int = 0
     """What these batches count in means."""
-    totals: dict[str, Tensor] = field(default_factory=dict)
-    """Of each term of the loss, the sum of its means times what each batch counts: scalars on the device, or (S,) of
-    several networks.
-    """
+    totals: LossTotals = field(default_factory=LossTotals)
+    """Of each term of the loss."""
     seconds: float = 0.0
     """That they took."""
-    _sums: Tensor | None = field(default=None, repr=False)
-    """The totals as one tensor, whose rows they are."""
 
     def add(self, terms: dict[str, Tensor | None], size: int) -> None:
         """Adds a batch that counts `size`. No step waits for the host."""
-        found = {name: term for name, term in terms.items() if term is not None}
-        if self._sums is not None and found.keys() == self.totals.keys():
-            self._sums += torch.stack(list(found.values())) * size
-        else:
-            added = {name: self.totals.get(name, 0) + term * size for name, term in found.items()}
-            self.totals |= added
-            self._sums = torch.stack(list(self.totals.values()))
-            self.totals = dict(zip(self.totals, self._sums, strict=True))
+        self.totals.add(terms, size)
         self.batches, self.count = self.batches + 1, self.count + size
 
     @property
     def means(self) -> dict[str, float]:
         """The mean of each term so far, over all networks. Waits for the device."""
-        return {name: float(total.mean()) / self.count for name, total in self.totals.items()}
+        return {name: float(total.mean()) / self.count for name, total in self.totals.sums.items()}
 
     @classmethod
     def joined(cls, parts: Sequence[PartialEpoch]) -> PartialEpoch:
@@ -85,30 +75,27 @@ class PartialEpoch:
         together.
         """
         first = parts[0]
-        totals = {name: torch.stack([part.totals[name] for part in parts]) for name in first.totals}
+        totals = LossTotals.joined([part.totals for part in parts])
         return cls(first.running, first.batches, first.count, totals, sum(part.seconds for part in parts))
 
     def divided(self, count: int) -> list[PartialEpoch]:
         """The part of each of so many networks, which have an equal share of the seconds."""
         return [
             PartialEpoch(
-                RunningLoss(self.running.epoch, None),
-                self.batches,
-                self.count,
-                {name: total[place].clone() for name, total in self.totals.items()},
-                self.seconds / count,
+                RunningLoss(self.running.epoch, None), self.batches, self.count, totals, self.seconds / count
             )
-            for place in range(count)
+            for totals in self.totals.divided(count)
         ]
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, and of the generators of random numbers."""
-        device = next((total.device for total in self.totals.values()), torch.device("cpu"))
+        totals = self.totals.sums
+        device = next((total.device for total in totals.values()), torch.device("cpu"))
         gpu = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
         return {
             "batches": self.batches,
             "count": self.count,
-            "totals": {name: total.detach().cpu().clone() for name, total in self.totals.items()},
+            "totals": {name: total.detach().cpu().clone() for name, total in totals.items()},
             "seconds": self.seconds,
             "running": self.running.state(),
             "generators": {"cpu": torch.get_rng_state(), **gpu},
@@ -117,8 +104,7 @@ class PartialEpoch:
     def load(self, state: dict[str, Any], device: torch.device) -> None:
         """Goes on from what `state` returned, which `require_part` has let through."""
         self.batches, self.count, self.seconds = state["batches"], state["count"], state["seconds"]
-        self.totals = {name: total.to(device) for name, total in state["totals"].items()}
-        self._sums = None
+        self.totals = LossTotals({name: total.to(device) for name, total in state["totals"].items()})
         self.running.load(state["running"])
         torch.set_rng_state(state["generators"]["cpu"])
         if device.type == "cuda" and "cuda" in state["generators"]:

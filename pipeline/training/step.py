@@ -69,7 +69,8 @@ class Step:
         elif self._recorded is None or isinstance(inputs, dict) or targets[0].ndim != 1:
             terms, _ = self._differentiate(inputs, *targets, progress=progress)
         else:
-            terms, gradients = self._recorded(inputs, *targets)
+            replayed, gradients = self._recorded(inputs, *targets)
+            terms = _copied(replayed)  # the next replay writes over what this one returned
             for parameter, gradient in zip(self._parameters, gradients, strict=True):
                 parameter.grad = gradient
         self.stepper.count(size)
@@ -102,3 +103,8 @@ class Step:
 def _detached(terms: Terms) -> Terms:
     hard, soft = (None if term is None else term.detach() for term in (terms.hard, terms.soft))
     return Terms(terms.total.detach(), hard, soft)
+
+
+def _copied(terms: Terms) -> Terms:
+    hard, soft = (None if term is None else term.clone() for term in (terms.hard, terms.soft))
+    return Terms(terms.total.clone(), hard, soft)

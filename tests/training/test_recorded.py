@@ -58,7 +58,7 @@ def steps(
     def criterion(outputs: Tensor, labels: Tensor, teacher_logits: Tensor, progress: float) -> Terms:
         return kd(outputs, teacher_logits, labels)
 
-    step, losses = Step(network, criterion, stepper, chosen, record, recorder), []
+    step, losses = Step(network, criterion, stepper, chosen, record, recorder), list[Tensor]()
     random = torch.Generator().manual_seed(1)
     for size in sizes:
         batch: Batch = (
@@ -70,9 +70,9 @@ def steps(
         assert counted == size
         assert terms.hard is not None
         assert not terms.total.requires_grad
-        losses += [float(terms.total), float(terms.hard)]
+        losses += [terms.total, terms.hard]
     stepper.finish()
-    return network.state_dict(), losses, recorder.recordings
+    return network.state_dict(), list(map(float, losses)), recorder.recordings  # no step wrote over another's
 
 
 @pytest.mark.parametrize("settings", [{}, {"optimizer": "adamw"}, {"precision": "bfloat16"}], ids=str)
