@@ -166,6 +166,21 @@ def test_images_alone_have_their_channels_last_and_only_if_asked() -> None:
     assert to_device(images[0], CPU, channels_last=True).is_contiguous()
 
 
+@pytest.mark.parametrize(
+    "shape", [(5, 3, 8, 6), (1, 3, 8, 6), (2, 3, 1, 1), (2, 3, 1, 6), (5, 1, 8, 6), (0, 3, 8, 6)]
+)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
+def test_images_are_those_that_pytorch_makes_channels_last(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    images = (255 * torch.rand(shape, generator=torch.Generator().manual_seed(0))).to(dtype)
+    for given in (images, images.contiguous(memory_format=torch.channels_last), images[::2]):
+        found = to_device(given, CPU, channels_last=True)
+        expected = given.contiguous(memory_format=torch.channels_last)
+        assert torch.equal(found, expected)
+        assert found.stride() == expected.stride()
+
+
 def test_a_dictionary_is_moved_name_by_name() -> None:
     inputs = {"input_ids": torch.arange(6).view(2, 3), "attention_mask": torch.ones(2, 3)}
     moved = to_device(inputs, torch.device("meta"), channels_last=True)
