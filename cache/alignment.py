@@ -5,7 +5,7 @@ One check for everything that joins samples with cached logits, by index or in a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, Literal
 
@@ -213,6 +213,18 @@ class Alignment:
                     "order, or samples were added or left out"
                 )
         return None
+
+    def have_recorded_bytes(
+        self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any, places: Sequence[int]
+    ) -> bool:
+        """Whether the inputs at some places of a batch have the bytes that the teacher saw, where these are recorded.
+        Others may still hold the same values, as `check_input` finds.
+        """
+        recorded = self.cache.input_crc32[views[places], rows[places]].tolist()
+        return all(
+            not cached or input_crc32_at(inputs, place) == cached
+            for place, cached in zip(places, recorded, strict=True)
+        )
 
     def _is_same(self, value: Any, crc32: int) -> bool:
         """Whether an input holds the values that the teacher saw, in another layout or dtype."""

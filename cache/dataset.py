@@ -356,14 +356,10 @@ class SoftLabelDataset(Dataset[Any]):
         of the same bytes and compared with the same of the teacher's inputs, in less time where batches are small.
         """
         sizes, together = [len(each) for each in keys], np.concatenate(keys)
-        made = list(zip(*(torch.split(part, sizes) for part in self.batch(together)), strict=True))
+        made = self.batch(together)
         if self.check_inputs == "sample":
-            indices, views, _ = self._split(together)
-            rows, start = self._rows(indices), sizes[0]
-            for (inputs, *_), size in zip(made[1:], sizes[1:], strict=True):  # of the first they have been
-                self._compare_inputs(rows[start : start + size], views[start : start + size], inputs)
-                start += size
-        return made
+            self._compare_first_inputs(together, sizes, made[0])
+        return list(zip(*(torch.split(part, sizes) for part in made), strict=True))
 
     def each_batch(
         self, keys: Iterable[Keys], given: Iterable[Any] | None = None
@@ -414,10 +410,19 @@ class SoftLabelDataset(Dataset[Any]):
         keys = np.stack([places, views], axis=1)
         return (source.batch(keys[first:end]) for first, end in pairwise(bounds))
 
-    def _compare_inputs(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: torch.Tensor) -> None:
-        """The same as `check_input`, but raises CorruptError where it is the cache that has changed."""
+    def _compare_first_inputs(self, keys: Keys, sizes: Sequence[int], inputs: torch.Tensor) -> None:
+        """The same as `check_input` of each of several batches but the first. Raises CorruptError where it is the cache
+        that has changed.
+        """
+        indices, views, _ = self._split(keys)
+        rows = self._rows(indices)
+        starts = np.cumsum(sizes[:-1]).tolist()
+        if self._alignment.have_recorded_bytes(rows, views, inputs, starts):
+            return
         try:
-            self._alignment.check_input(rows, views, inputs)
+            for start, size in zip(starts, sizes[1:], strict=True):
+                batch = slice(start, start + size)
+                self._alignment.check_input(rows[batch], views[batch], inputs[batch])
         except MismatchError:
             self.check_unchanged()
             raise

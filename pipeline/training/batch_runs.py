@@ -7,48 +7,63 @@ this in the processor's caches. Made in a row, all but the first cost 20 µs at 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-MOST_BYTES = 1 << 20
+MOST_BYTES = 4 << 20
 """Of what is made in one call."""
 
 Made = TypeVar("Made")
 Keys = NDArray[np.int64]
 
 
-def in_runs(
-    keys: Iterable[Keys],
-    one: Callable[[Keys], Made],
-    several: Callable[[Sequence[Keys]], Sequence[Made]],
-    each: Callable[[Iterable[Keys]], Iterable[Made]] | None = None,
-) -> Iterator[Made]:
-    """`one` of each of `keys`, in order: of the first as it is, and of all others from `several`, which is given as
-    many of them as make about 1 MiB. Batches larger than that, and of anything but tensors, as of texts, which are as
-    long as the longest in a batch, are made one by one: by `each`, where that is given.
+class InRuns(Generic[Made]):
+    """`in_runs(keys)` → `one` of each of `keys`, in order: of the very first as it is, and of all others, those of
+    later calls too, from `several`, which is given as many of them as make about 4 MiB. Batches larger than
+    that, and of anything but tensors, as of texts, which are as long as the longest in a batch, are made one by one: by
+    `each`, where that is given.
 
     >>> import torch
     >>> def several(runs):
     ...     print(len(runs))
     ...     return [(torch.tensor(keys),) for keys in runs]
     >>> keys = [np.arange(2) + place for place in range(3)]
-    >>> [batch[0].tolist() for batch in in_runs(keys, lambda keys: (torch.tensor(keys),), several)]
+    >>> in_runs = InRuns(lambda keys: (torch.tensor(keys),), several)
+    >>> [batch[0].tolist() for batch in in_runs(keys)]
     2
     [[0, 1], [1, 2], [2, 3]]
+    >>> [batch[0].tolist() for batch in in_runs(keys)]
+    3
+    [[0, 1], [1, 2], [2, 3]]
     """
-    left = iter(keys)
-    for first in islice(left, 1):
-        made = one(first)
-        yield made
-        count = _how_many(made)
-        if count < 2:
-            yield from map(one, left) if each is None else each(left)
-        while run := list(islice(left, count)):
-            yield from several(run)
+
+    def __init__(
+        self,
+        one: Callable[[Keys], Made],
+        several: Callable[[Sequence[Keys]], Sequence[Made]],
+        each: Callable[[Iterable[Keys]], Iterable[Made]] | None = None,
+    ) -> None:
+        self._one, self._several, self._each = one, several, each or partial(map, one)
+        self._count: int | None = None
+        """Batches that are made in one call; None until the size of one is known."""
+
+    def __call__(self, keys: Iterable[Keys]) -> Iterator[Made]:
+        left = iter(keys)
+        if self._count is None:
+            for first in islice(left, 1):
+                made = self._one(first)
+                self._count = _how_many(made)
+                yield made
+        if self._count is None or self._count < 2:
+            yield from self._each(left)
+            return
+        while run := list(islice(left, self._count)):
+            yield from self._several(run)
 
 
 def _how_many(batch: Any) -> int:

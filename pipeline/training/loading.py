@@ -20,7 +20,7 @@ from decant.cache import CacheError, Dense, LogitCache, SoftLabelDataset
 from decant.pipeline.data.decode_ahead import available_cores
 from decant.pipeline.errors import DataError, PipelineError
 from decant.pipeline.support import trust
-from decant.pipeline.training.batch_runs import in_runs
+from decant.pipeline.training.batch_runs import InRuns
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.sending import pack, unpack
 
@@ -230,15 +230,16 @@ class _Loader(DataLoader[tuple[Any, ...]]):
     """
 
     by_value = False
+    makes: Callable[[Iterable[Keys]], Iterator[tuple[Any, ...]]]
+    """Makes batches in this process."""
     joins: SoftLabelDataset | None = None
     """What the batches of workers are joined with here: a worker would do it batch by batch, and send more."""
 
     def __iter__(self) -> Any:
-        assert isinstance(self.dataset, _Batches)
         alone = not self.num_workers and not self.pin_memory
         with _named_death():
             if alone:
-                yield from _made_here(self.dataset.data, self.sampler)
+                yield from self.makes(self.sampler)
             elif self.joins is None:
                 yield from self._sent()
             else:
@@ -278,15 +279,16 @@ class _Drawn(Sampler[Keys]):
         return self._other
 
 
-def _made_here(data: BatchedData, keys: Iterable[Keys]) -> Iterator[tuple[Any, ...]]:
-    """The batches of `keys`, made in this process; small ones several in one call, where the data offer that."""
+def _maker(data: BatchedData) -> Callable[[Iterable[Keys]], Iterator[tuple[Any, ...]]]:
+    """What makes batches in this process; small ones several in one call, where the data offer that."""
+
+    def one_by_one(keys: Iterable[Keys]) -> Iterator[tuple[Any, ...]]:
+        return map(data.batch, keys)
+
     if isinstance(data, SoftLabelDataset):
-        if data.is_lazy:
-            return map(data.batch, keys)
-        return in_runs(keys, data.batch, data.batches, data.each_batch)
-    return (
-        in_runs(keys, data.batch, data.batches) if isinstance(data, MakesSeveral) else map(data.batch, keys)
-    )
+        in_runs = InRuns[tuple[Any, ...]](data.batch, data.batches, data.each_batch)
+        return lambda keys: one_by_one(keys) if data.is_lazy else in_runs(keys)
+    return InRuns(data.batch, data.batches) if isinstance(data, MakesSeveral) else one_by_one
 
 
 @contextlib.contextmanager
@@ -336,7 +338,7 @@ def loader(
         pin_memory=pin_memory,
         generator=torch.Generator(),
     )
-    batches.by_value, batches.joins = by_value, joins
+    batches.by_value, batches.joins, batches.makes = by_value, joins, _maker(data)
     return batches
 
 

@@ -251,6 +251,17 @@ def test_batches_made_together_are_those_made_alone_and_one_input_of_each_is_com
         moved.batches(keys)
 
 
+def test_batches_made_together_may_hold_the_same_values_in_another_dtype(cache: LogitCache) -> None:
+    class InFloat64(Views):
+        def batch(self, keys: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            inputs, labels = super().batch(keys)
+            return inputs.double(), labels
+
+    keys = [np.stack([part, np.zeros_like(part)], axis=1) for part in np.split(np.arange(N), 4)]
+    inputs = [batch[0] for batch in SoftLabelDataset(InFloat64(), cache).batches(keys)]
+    assert torch.equal(torch.cat(inputs), Views().batch(np.concatenate(keys))[0].double())
+
+
 @pytest.mark.parametrize("subset", [False, True])
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_batches_whose_logits_are_read_ahead_are_those_made_alone_and_each_is_compared(
