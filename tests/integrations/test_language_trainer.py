@@ -4,6 +4,7 @@ batches; evaluation is `measure`; two processes; what is refused.
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,24 @@ def test_evaluation_measures_the_student(tmp_path: Path) -> None:
     run = trainer(tmp_path, train, eval_strategy="epoch")
     run.train()
     found = measure(run.model, train.samples, train.cache, show_progress=False)
+    names = ("perplexity", "kl", "accuracy", "agreement", "calibration_error")
+    expected = {"loss": math.log(found.perplexity), **{name: getattr(found, name) for name in names}}
+    assert len({f"{value:.4f}" for value in expected.values()}) == len(expected)
     entry = next(entry for entry in run.state.log_history if "eval_loss" in entry)
-    assert entry["eval_kl"] == pytest.approx(found.kl, rel=1e-3)
-    assert entry["eval_perplexity"] == pytest.approx(found.perplexity, rel=1e-3)
-    assert entry["eval_agreement"] == found.agreement
+    of_one = run.evaluate({"one": train})
+    for name, value in expected.items():
+        assert entry[f"eval_{name}"] == of_one[f"eval_one_{name}"] == pytest.approx(value, rel=1e-3), name
+
+
+def test_the_terms_are_those_that_evaluation_finds_of_the_same_weights(tmp_path: Path) -> None:
+    """Which makes its batches, places and logits in a way of its own."""
+    train = training_set(tmp_path)
+    run = trainer(tmp_path, train, learning_rate=0.0, logging_strategy="epoch", eval_strategy="epoch")
+    run.train()
+    terms = next(entry for entry in run.state.log_history if "hard_loss" in entry)
+    entry = next(entry for entry in run.state.log_history if "eval_loss" in entry)
+    assert terms["hard_loss"] == pytest.approx(entry["eval_loss"], rel=1e-4)
+    assert terms["soft_loss"] == pytest.approx(entry["eval_kl"], rel=1e-4)
 
 
 def test_samples_in_one_row_without_padding_give_the_same_loss(tmp_path: Path) -> None:
@@ -96,6 +111,7 @@ def test_samples_in_one_row_without_padding_give_the_same_loss(tmp_path: Path) -
     losses = []
     for options in ({}, {"collator": DataCollatorWithFlattening()}, {"padding_side": "left"}):
         run = trainer(tmp_path, training_set(tmp_path, **options))
+        run.model.config.use_cache = True  # with one, networks see all samples of a row as one
         run.train()
         losses.append(logged(run, "loss"))
     for other in losses[1:]:
@@ -138,6 +154,7 @@ def test_without_logits_of_all_places_it_is_the_same_training(tmp_path: Path, ki
             lambda head, given, output, widths=widths: widths.add(output.shape[-1])
         )
         run.train()
+        assert run.model.training, "also after the first tokens, by which the head was found"
         runs.append((run, widths))
     (narrow, one), (full, all_of_them) = runs
     close = {"rtol": 2e-2, "atol": 1e-3} if kind == "soft cap" else {"rtol": 1e-4, "atol": 1e-5}
@@ -160,12 +177,14 @@ def test_two_processes_give_the_loss_and_weights_of_one(tmp_path: Path) -> None:
         "run = trainer(folder, training_set(folder), per_device_train_batch_size=int(sys.argv[2]), max_steps=2)\n"
         "run.train()\n"
         "if run.accelerator.is_main_process:\n"
-        "    torch.save(run.model.state_dict(), sys.argv[3])\n"
+        "    said = [(entry['loss'], entry['hard_loss']) for entry in run.state.log_history if 'loss' in entry]\n"
+        "    torch.save({**run.model.state_dict(), 'said': torch.tensor(said)}, sys.argv[3])\n"
     )
     one, two = tmp_path / "one.pt", tmp_path / "both.pt"
     launch(sys.executable, str(script), str(tmp_path), "8", str(one), cwd=tmp_path)
     launch(*TORCHRUN, str(script), str(tmp_path), "4", str(two), cwd=tmp_path)
     ours, theirs = torch.load(one), torch.load(two)
+    torch.testing.assert_close(ours.pop("said"), theirs.pop("said"), rtol=1e-3, atol=1e-3)
     start = language.llama(344, seed=1, width=16).state_dict()
     moved = max(float((ours[name] - start[name]).abs().max()) for name in ours)
     apart = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)

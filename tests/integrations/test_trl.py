@@ -41,7 +41,10 @@ def trainer(folder: Path, train: Any, student: Any = None, **options: Any) -> An
     given = {name: options.pop(name) for name in ("peft_config", "eval_dataset") if name in options}
     args = SFTConfig(str(folder / "out"), **{**usual, "num_train_epochs": 1, **options})
     student = language.llama(344, seed=1, width=16) if student is None else student
-    return SFTDistillationTrainer(student, args, train_dataset=train, **given)
+    before = args.to_dict()
+    made = SFTDistillationTrainer(student, args, train_dataset=train, **given)
+    assert args.to_dict() == before, "the user's own are left as they are"
+    return made
 
 
 def test_it_trains_as_the_trainer_of_transformers_does_whatever_the_batches(tmp_path: Path) -> None:
@@ -120,10 +123,21 @@ def test_what_would_change_the_tokens_or_the_loss_is_refused(tmp_path: Path) -> 
     from decant.pipeline.errors import DataError, RecipeError
 
     train = training_set(tmp_path)
+    longest = int(train.samples.lengths.max())
+    assert trainer(tmp_path, train, max_length=longest).args.max_length == longest
     options: list[tuple[dict[str, Any], str]] = [
         ({"packing": True}, r"SFTConfig\.packing: .* TokenSamples\(…, rows=\"packed\"\)"),
         ({"padding_free": True, "max_length": None}, r"SFTConfig\.padding_free: .*collator=DataCollatorWith"),
-        ({"max_length": 8}, r"SFTConfig\.max_length: is 8, and samples have up to"),
+        ({"eval_packing": True}, r"SFTConfig\.eval_packing: .* TokenSamples\(…, rows=\"packed\"\)"),
+        ({"pad_to_multiple_of": 8}, r"SFTConfig\.pad_to_multiple_of: .*collator=…"),
+        (
+            {"chat_template_path": "a.jinja"},
+            r"SFTConfig\.chat_template_path: .* before decant.language.tokenise",
+        ),
+        (
+            {"max_length": longest - 1},
+            rf"SFTConfig\.max_length: is {longest - 1}, and samples have up to {longest}",
+        ),
         ({"completion_only_loss": True}, r"completion_only_loss: every token .* targets=\"assistant\""),
         ({"assistant_only_loss": True}, r"assistant_only_loss: every token .* targets=\"assistant\""),
         ({"loss_type": "dft"}, r"SFTConfig\.loss_type: is 'dft', and the loss is the objective"),
@@ -134,9 +148,21 @@ def test_what_would_change_the_tokens_or_the_loss_is_refused(tmp_path: Path) -> 
         with pytest.raises(RecipeError, match=said):
             trainer(tmp_path, train, **settings)
     table = Dataset.from_dict({"input_ids": [[1, 2]]})
+    few = training_set(tmp_path / "few", {"max_length": 12})
+    few_tokens = int(few.samples.lengths.max())
+    here = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False}
     wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"train_dataset": table}, DataError, "expected decant.language.TokenDataset, found Dataset"),
         ({"train_dataset": None}, DataError, "expected decant.language.TokenDataset, found NoneType"),
+        (
+            {
+                "train_dataset": few,
+                "args": SFTConfig(max_length=few_tokens, **here),
+                "eval_dataset": {"all": train},
+            },
+            RecipeError,
+            f"max_length: is {few_tokens}, and samples have up to {longest} tokens",
+        ),
         ({"eval_dataset": {"one": table}}, DataError, "expected decant.language.TokenDataset, found Dataset"),
         ({"data_collator": list}, RecipeError, "data_collator: belongs to the dataset"),
         ({"compute_metrics": len}, RecipeError, "compute_metrics: is not used"),
@@ -152,7 +178,7 @@ def test_what_would_change_the_tokens_or_the_loss_is_refused(tmp_path: Path) -> 
             "processing_class: is another tokenizer",
         ),
     ]
-    args = SFTConfig(str(tmp_path), use_cpu=True, bf16=False)
+    args = SFTConfig(**here)
     for given, kind, said in wrong:
         with pytest.raises(kind, match=said):
             SFTDistillationTrainer(
