@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decant.cache import read_item, require_map_style
 from decant.cache.io.redaction import HIDDEN
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.config.tasks import SIGMOID, Task
@@ -186,7 +187,7 @@ class SampleData:
     def _read(self, index: int) -> tuple[NDArray[Any], Label]:
         where = f"{self.name}: {self.split}: sample {index}"
         try:
-            item = self.dataset[index]
+            item = read_item(self.dataset, index)
         except DataError:  # of a source of ours, which names the row
             raise
         except RAISED as error:  # reading a sample runs the user's code, which may raise anything
@@ -244,12 +245,14 @@ def _call(settings: DataSettings, split: Split) -> Any:
     part = settings.test or split if split == "test" else split
     try:
         dataset = function(root=settings.root, split=part)
-        if isinstance(dataset, Iterable) and not hasattr(dataset, "__getitem__"):
+        of_loader = hasattr(dataset, "dataset")  # which is told of its dataset
+        if isinstance(dataset, Iterable) and not hasattr(dataset, "__getitem__") and not of_loader:
             raise TypeError(
                 f"a {type(dataset).__name__} has an order of its own and no index, and a recipe needs both; "
                 "decant.attach joins such a stream with cached logits in a loop of your own"
             )
-        len(dataset), dataset.__getitem__
+        require_map_style(dataset, "a recipe reads samples by their index")
+        len(dataset)
     except RAISED as error:  # the function may raise anything
         raise plugin.refusal(
             "called with root and split, it must return a dataset with a length and items "

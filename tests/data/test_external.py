@@ -200,9 +200,30 @@ def mixed_types(root: str, split: str) -> list[Any]:
     return [(IMAGES[0], 0), (IMAGES[1] / 255, 1)]
 
 
+def a_loader(root: str, split: str) -> Any:
+    return torch.utils.data.DataLoader(Samples(list(IMAGES), [0] * 300))
+
+
+def columns(root: str, split: str) -> dict[str, Any]:
+    return {"image": IMAGES, "label": np.arange(300) % 3}
+
+
+def a_mask(root: str, split: str) -> Any:
+    return torch.utils.data.Subset(Samples(list(IMAGES), [0] * 300), np.arange(300) < 9)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
+        (f"{__name__}:a_loader", "found DataLoader: a recipe reads samples by their index; of a loader give"),
+        (
+            f"{__name__}:columns",
+            "found a dict of image, label: of columns make a torch.utils.data.TensorDataset",
+        ),
+        (
+            f"{__name__}:a_mask",
+            "Subset: its indices are truth values, which torch takes for the samples 0 and 1",
+        ),
         ("no_such_module:f", "cannot be imported (ModuleNotFoundError: No module named 'no_such_module')"),
         (f"{__name__}:missing", " has no 'missing'"),
         (":f", "cannot be imported (ValueError: "),
