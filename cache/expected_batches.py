@@ -24,7 +24,7 @@ class ExpectedBatches:
     >>> import tempfile
     >>> from decant.cache import LogitCache, Store, import_logits
     >>> folder = tempfile.TemporaryDirectory()
-    >>> path = import_logits(Store(folder.name), np.eye(3), np.array([0, 1, 2]), teacher={}, data={"name": "toy"})
+    >>> path = import_logits(Store(folder.name), 5 * np.eye(3), np.arange(3), teacher={}, data={"name": "toy"})
     >>> rows, views = np.array([2, 0, 1]), np.zeros(3, np.intp)
     >>> expected = ExpectedBatches(LogitCache.open(path), rows, views, [0, 2, 3])  # two batches
     >>> import torch
