@@ -278,6 +278,13 @@ def test_a_damaged_block_is_found_each_time_and_others_are_read() -> None:
     assert checks.all_sound
 
 
+def test_who_changes_the_file_does_not_change_what_blocks_are_compared_with() -> None:
+    content = content_of(b"abcdefgh")
+    checks = BlockChecks(Bytes(), lambda first, end: memoryview(content)[first:end])
+    content[:8], content[8:72] = b"ijklmnop", content_of(b"ijklmnop")[8:72]
+    assert checks.check_all() == [*range(8)]
+
+
 def test_trusted_blocks_are_not_read_until_all_are_checked() -> None:
     content = content_of(b"abcdefgh")
     content[3] ^= 1

@@ -446,6 +446,23 @@ def test_stopped_threads_make_no_other_block_and_close_nothing() -> None:
     assert (blocks.begun, blocks.closed) == ([0, 1], [])
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_that_is_forked_before_has_no_threads() -> None:
+    """Or each worker of a DataLoader would make all blocks."""
+    blocks = Blocks()
+    child = os.fork()
+    if not child:
+        try:
+            blocks.ahead.want([5])
+            blocks.ahead.require([5])
+            only_that = blocks.begun == [5] and threading.active_count() == 1
+        finally:
+            os._exit(0 if only_that else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert blocks.begun == []
+
+
 def test_a_block_that_a_thread_makes_is_waited_for_and_not_made_again() -> None:
     blocks = Blocks()
     blocks.ahead.want(())

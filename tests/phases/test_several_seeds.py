@@ -235,6 +235,8 @@ def test_nobody_goes_on_from_what_was_trained_on_changed_data(
         made(tmp_path, *settings, together=together)
     assert checkpoints
     assert not list(tmp_path.rglob(CHECKPOINT))
+    logged = {len(read_epochs(path.parent)) for path in tmp_path.rglob(METRICS)}
+    assert logged == {3 if shown_by_checksums else 1}, "it is asked before each epoch is kept"
 
 
 def test_a_command_that_is_killed_goes_on_to_the_very_weights(tmp_path: Path, opened: LogitCache) -> None:
