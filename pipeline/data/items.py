@@ -51,7 +51,11 @@ def _hint(item: Any) -> str:
         return '; set data.keys = ["INPUT", "LABEL"] to the names of the two'
     if isinstance(item, tuple | list) and len(item) > 2:
         return "; set data.keys = [0, 1] to the places of the two"
-    return ""
+    if hasattr(item, "shape"):
+        return (
+            "; of an array of inputs and one of labels make a torch.utils.data.TensorDataset(inputs, labels)"
+        )
+    return "; leave samples that cannot be read out of the dataset" if item is None else ""
 
 
 _INPUTS = ("image", "img", "pixel_values", "input", "inputs", "x", "data", "features", "pixels", "jpg", "png")

@@ -109,7 +109,7 @@ class _Shards:
             what, example = ("image", '["jpg", "cls"]') if place == 0 else ("label", '["jpg", "cls"]')
             raise DataError(
                 f"{shard}: sample {sample.key}: which member is the {what}? it has {listed(sample.members)}; "
-                f"set data.keys = {example} or the like"
+                f"set data.keys = {example} or the like{_of_dots(sample, usual) if not found else ''}"
             )
         return found[0]
 
@@ -184,3 +184,10 @@ def _require_end(path: Path, file: Any, offset: int) -> None:
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
+
+
+def _of_dots(sample: Sample, usual: tuple[str, ...]) -> str:
+    """A hint for names as img.v0.png, of which the key is img."""
+    dotted = any("." in ending and ending.lower().rpartition(".")[2] in usual for ending in sample.members)
+    hint = f"; a key ends at the first dot of a name, as in webdataset, which leaves {sample.key} here"
+    return hint if dotted else ""

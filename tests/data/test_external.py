@@ -238,7 +238,8 @@ def a_mask(root: str, split: str) -> Any:
         (f"{__name__}:empty", "no samples"),
         (
             f"{__name__}:no_pairs",
-            "train: sample 1: items must be (input, label), found ndarray of shape (3, 4, 5)",
+            "train: sample 1: items must be (input, label), found ndarray of shape (3, 4, 5); of an array of inputs "
+            "and one of labels make a torch.utils.data.TensorDataset(inputs, labels)",
         ),
         (f"{__name__}:text_labels", "train: sample 1: label 'cat': a text needs class names"),
         (

@@ -125,6 +125,10 @@ class TestShards:
                 [*sample("a"), *sample("b", ending="jpg")[:1], *sample("b")],
                 "which member is the image? it has jpg, png",
             ),
+            (
+                sample("a.v0") + sample("a.v1"),
+                "a key ends at the first dot of a name, as in webdataset, which leaves a here",
+            ),
             (sample("a", ""), "a: its label is empty"),
             (sample("a", "x" * 2000), "a label of 2,000 bytes is no class id"),
             ([sample("a")[0], ("a.cls", b"\xff\xfe")], "a: its label is no text"),
