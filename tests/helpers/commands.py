@@ -29,6 +29,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
         "tests.helpers.commands",
+        "tests.helpers.plotting_script",
         "decant.cache.dataset",
         "decant.pipeline.cli.main",
         "decant.pipeline.phases.evaluate",
@@ -132,6 +133,7 @@ def be_the_command(words: list[str], cwd: Path, env: dict[str, str]) -> None:
     os.chdir(cwd)
     if words and words[0].endswith(".py"):
         sys.argv = words
+        sys.path.insert(0, str(Path(words[0]).parent.absolute()))
         runpy.run_path(words[0], run_name="__main__")
         return
     sys.argv = ["decant", *words]

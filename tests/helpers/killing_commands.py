@@ -263,11 +263,18 @@ STEPS_OF_A_COMMAND = 40
 """Among so many first calls of the system that change files, one is chosen; a command with fewer is not killed."""
 
 
-IMPORTED = (
+TRAINING = (
     *("decant.cache.dataset", "decant.pipeline.phases.student", "decant.pipeline.phases.teacher"),
-    *("decant.pipeline.phases.cache_logits", "decant.pipeline.report.output", "decant.pipeline.report.page"),
-    *("decant.pipeline.deploy.export", "altair", "jinja2", "onnx", "onnxruntime", "onnxscript", "vl_convert"),
-    *("rich.progress", "sklearn.datasets"),
+    *("decant.pipeline.phases.cache_logits", "rich.progress", "sklearn.datasets"),
+)
+IMPORTED = (
+    *(
+        *TRAINING,
+        "decant.pipeline.report.output",
+        "decant.pipeline.report.page",
+        "decant.pipeline.deploy.export",
+    ),
+    *("altair", "jinja2", "onnx", "onnxruntime", "onnxscript", "vl_convert"),
 )
 """What commands import, once for every fork."""
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.killing_commands import IMPORTED, start, wait
+from tests.helpers.killing_commands import TRAINING, start, wait
 
 _SETTINGS = (
     *("data.validation=0.2", "teacher.network.width=4", "teacher.epochs=2", "teacher.batch_size=256"),
@@ -47,7 +47,7 @@ def finished(folder: Path) -> dict[Path, int]:
 
 def main(root: Path, kills: int, seed: int) -> None:
     """Kills so often, beginning anew where a sweep ended before; prints how often one ended."""
-    for name in (*IMPORTED, "decant.pipeline.cli.sweep", "decant.pipeline.sweeps.conclusion", "optuna"):
+    for name in (*TRAINING, "decant.pipeline.cli.sweep", "decant.pipeline.sweeps.conclusion", "optuna"):
         importlib.import_module(name)
     base, work, chance = root / "base", root / "work", random.Random(seed)
     base.mkdir(parents=True)
