@@ -394,7 +394,7 @@ class SoftLabelDataset(Dataset[Any]):
             rows = self._rows(indices)
             logits = self._read_logits(rows, views).numpy()
             expected = ExpectedBatches(self.cache, rows, views, bounds)
-            here = self._made(indices, views, bounds) if made is None else islice(made, len(run))
+            here = self._made(together, bounds) if made is None else islice(made, len(run))
             for number, (found, first, end) in enumerate(zip(here, bounds[:-1], bounds[1:], strict=True)):
                 inputs, labels = found if is_pair(found) else pick(found, self.item_keys)
                 if not self._alignment.is_expected(expected, number, inputs, labels):
@@ -402,12 +402,13 @@ class SoftLabelDataset(Dataset[Any]):
                 yield inputs, labels, torch.from_numpy(logits[first:end])
             count = min(_MOST_AHEAD, max(1, _BYTES_AHEAD * len(run) // max(1, logits.nbytes)))
 
-    def _made(
-        self, indices: NDArray[np.intp], views: NDArray[np.intp], bounds: Sequence[int]
-    ) -> Iterator[Any]:
+    def _made(self, keys: Keys, bounds: Sequence[int]) -> Iterator[Any]:
         """What the dataset's own `batch` makes of several batches of keys, one after another."""
-        source, places = self._source(indices)
-        keys = np.stack([places, views], axis=1)
+        source: Any = self.dataset
+        if self._indices is not None:
+            indices, views, _ = self._split(keys)
+            source, places = self._source(indices)
+            keys = np.stack([places, views], axis=1)
         return (source.batch(keys[first:end]) for first, end in pairwise(bounds))
 
     def _compare_first_inputs(self, keys: Keys, sizes: Sequence[int], inputs: torch.Tensor) -> None:
