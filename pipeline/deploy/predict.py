@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +149,8 @@ def _images(given: Path) -> tuple[list[Path], list[str]]:
     """The images below a folder, of which those that are left out are said, and a message for each of what cannot be
     read; any other path itself.
     """
+    if not os.path.lexists(given):
+        return [], [f"{given}: no such file"]
     if not given.is_dir():
         return [given], []
     found = images_below(given)

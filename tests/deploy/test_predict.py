@@ -131,7 +131,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_done(
     bad, gone, good = Predictor.of(run).predict(files)
     assert bad.problem is not None
     assert bad.problem.startswith(f"{tmp_path / 'bad.png'}: not a readable image")
-    assert gone.problem is not None
+    assert gone.problem == f"{tmp_path / 'gone.png'}: no such file"
     assert bad.classes == gone.classes == ()
     assert good.problem is None
     assert len(good.classes) == 5
