@@ -52,8 +52,9 @@ class ForkedCommand:
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL."""
-        self.send_signal(signal.SIGKILL)
+        """SIGKILL to the whole group, if there still is one."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """The rest of what it says, until it has ended; what does not end is killed, and raises
@@ -64,8 +65,7 @@ class ForkedCommand:
             try:
                 self.wait(timeout)
             except subprocess.TimeoutExpired:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self.pid, signal.SIGKILL)
+                self.kill()
                 raise
         self.stdout.close()
         self.stderr.close()

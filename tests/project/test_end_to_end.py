@@ -33,11 +33,9 @@ def kill_when(ready: Callable[[], bool], *words: str | Path, cwd: Path) -> bool:
     running = start(*words, cwd=cwd)
     while running.poll() is None and not ready():
         time.sleep(0.005)
-    alive = running.poll() is None
-    if alive:
-        os.killpg(running.pid, signal.SIGKILL)
+    running.kill()
     running.communicate()
-    return alive
+    return running.returncode == -signal.SIGKILL
 
 
 def epochs_done(folder: Path) -> int:

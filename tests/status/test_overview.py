@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -360,7 +358,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Phase, P
         }
     finally:
         for process, _ in running.values():
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.communicate()
     return {name: (during[name], look_at(folder / name, one, name)) for name, (_, one) in running.items()}
 
