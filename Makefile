@@ -47,7 +47,8 @@ hosts: $(READY) ## both phases on two hosts, as network namespaces, of which one
 	$(VENV)/bin/python -m tests.systems.hosts
 
 docs: $(READY) ## the documentation as a site: site/index.html
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet --site-dir $(abspath $(SITE))
+	@# not --quiet: what it does not say, --strict does not count
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --site-dir $(abspath $(SITE))
 
 browser: $(READY) ## a Chromium for the tests of the report's page, where there is none
 	@for name in chromium chromium-browser google-chrome chrome; do \
