@@ -35,10 +35,12 @@ def ranks_beside(count: int) -> Iterator[None]:
     Raises RankError where a launcher has started ranks already.
     """
     if is_beside():
-        threading.Thread(target=_end_with_rank_0, daemon=True).start()
-    elif count > 1 and launched() is not None:
+        with _ended_with_rank_0():
+            yield
+        return
+    if count > 1 and launched() is not None:
         raise RankError("--jobs: a launcher has started the ranks of this job already; leave it out")
-    if is_beside() or count == 1:
+    if count == 1:
         yield
         return
     before = dict(os.environ)
@@ -100,8 +102,21 @@ def _end_others() -> None:
     _started.clear()
 
 
-def _end_with_rank_0() -> None:
-    """Waits until rank 0 ends, however it does, and ends this rank as a launcher would."""
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdin.buffer.read()
-    os.kill(os.getpid(), signal.SIGTERM)
+@contextlib.contextmanager
+def _ended_with_rank_0() -> Iterator[None]:
+    """Ends this rank, as a launcher would, where rank 0 ends first, however it does. A rank whose work is done ends by
+    itself, where a signal would find nobody to tell it in words.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdin.buffer.read()
+        if not done.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()

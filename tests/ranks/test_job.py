@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +111,28 @@ def test_a_command_with_nothing_to_divide_is_run_by_rank_0_alone(words: str, tmp
 )
 def test_a_process_by_itself_is_no_rank(environment: dict[str, str]) -> None:
     assert launched(environment) is None
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_rank_beside_another_ends_with_it_unless_its_work_is_done(done: bool) -> None:
+    """A signal to one that is about to leave was a traceback on stderr, after everything had gone well."""
+    script = (
+        "import os, time\n"
+        "from decant.pipeline.ranks.local_ranks import ranks_beside\n"
+        "with ranks_beside(2):\n"
+        f"    {'pass' if done else 'print(flush=True); time.sleep(60)'}\n"
+        "print(flush=True)\n"
+        "time.sleep(0.3)\n"
+    )
+    rank = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "DECANT_RANKS_BESIDE": "2"},
+    )
+    assert rank.stdin is not None
+    assert rank.stdout is not None
+    rank.stdout.readline()
+    rank.stdin.close()
+    assert rank.wait() == (0 if done else -signal.SIGTERM)
+    rank.stdout.close()
