@@ -67,15 +67,6 @@ def watch_for_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[Path]
     return others
 
 
-def assert_a_process_that_fails_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one beside this finds the settings of another study."""
-    path = folder / "settings.json"
-    other = path.read_text().replace("0.001", "0.5")
-    monkeypatch.setattr(command, "_measure_untrained", lambda *_: path.write_text(other))
-    with pytest.raises(SystemExit, match=r"1 of 1 processes failed: the same command goes on"):
-        study(folder, "--jobs 2")
-
-
 class TestStudy:
     pytestmark = needs("transformers")
 
@@ -120,7 +111,18 @@ class TestStudy:
         for process in (beside := multiprocessing.active_children()):
             process.join(PATIENCE)
         assert {process.exitcode for process in beside} <= {-signal.SIGTERM}, "the one beside it was ended"
-        assert_a_process_that_fails_is_said(folder, monkeypatch)
+
+    @pytest.mark.slow  # seconds of imports, of a second process
+    def test_a_process_that_fails_is_said(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The one beside this finds the settings of another study."""
+        path = folder / "settings.json"
+
+        def spoil(*_: object) -> None:
+            path.write_text(path.read_text().replace("0.001", "0.5"))
+
+        monkeypatch.setattr(command, "_measure_untrained", spoil)
+        with pytest.raises(SystemExit, match=r"1 of 1 processes failed: the same command goes on"):
+            study(folder, "--jobs 2 --arms none")
 
     def test_rows_that_a_device_encodes_are_those_of_the_host(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
