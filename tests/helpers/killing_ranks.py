@@ -29,7 +29,7 @@ from decant.pipeline.runs import notes  # noqa: F401
 from tests.helpers.forked_ranks import launching_apart
 
 SETTINGS = ["teacher.network.width=4", "teacher.epochs=1", "views.count=40", 'views.augment=[{op="flip"}]']
-LONGEST = 2.5  # seconds until a kill
+LONGEST = 2.5  # seconds until a kill, or as long as a job takes
 PATIENCE = 60.0
 
 
@@ -114,11 +114,14 @@ def main(folder: Path, kills: int, seed: int) -> None:
     expected = published(folder / "expected")
     assert expected is not None
     chance, met, finished, out = random.Random(seed), 0, 0, folder / "said"
+    started = time.monotonic()
+    assert one_start(words("cache-logits", folder, folder / "timed"), 3, None, chance, out)
+    longest = min(LONGEST, time.monotonic() - started)  # later kills would meet nobody
     while True:
         store = folder / f"store-{finished}"
         given, done = words("cache-logits", folder, store), False
         if met < kills:
-            done = bool(one_start(given, chance.randint(2, 4), chance.uniform(0.0, LONGEST), chance, out))
+            done = bool(one_start(given, chance.randint(2, 4), chance.uniform(0.0, longest), chance, out))
             met += not done
         elif finished % 3 == 2:
             done = ended({start(given, {}, out)}, PATIENCE) != {}
