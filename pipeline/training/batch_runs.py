@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -26,7 +26,8 @@ Keys = NDArray[np.int64]
 
 class InRuns(Generic[Made]):
     """`in_runs(keys)` → `one` of each of `keys`, in order: of the very first as it is, and of all others, those of
-    later calls too, from `several`, which is given as many of them as make about 1 MiB. Batches larger than
+    later calls too, from `several`, which is given as many of them as make about 1 MiB, whatever the size of the first
+    was: that of an epoch that is resumed may be its last, with one sample. Batches larger than
     that, and of anything but tensors, as of texts, which are as long as the longest in a batch, are made one by one: by
     `each`, where that is given.
 
@@ -51,24 +52,33 @@ class InRuns(Generic[Made]):
         each: Callable[[Iterable[Keys]], Iterable[Made]] | None = None,
     ) -> None:
         self._one, self._several, self._each = one, several, each or partial(map, one)
-        self._count: int | None = None
-        """Batches that are made in one call; None until the size of one is known."""
+        self._samples: int | None = None
+        """Samples that are made in one call; None until the size of one is known."""
 
     def __call__(self, keys: Iterable[Keys]) -> Iterator[Made]:
         left = iter(keys)
-        if self._count is None:
-            for first in islice(left, 1):
+        for first in left:
+            if self._samples is None:
                 made = self._one(first)
-                self._count = _how_many(made)
+                self._samples = _how_many(made, len(first))
                 yield made
-        if self._count is None or self._count < 2:
-            yield from self._each(left)
-            return
-        while run := list(islice(left, self._count)):
-            yield from self._several(run)
+            elif self._samples < 2 * max(1, len(first)):
+                yield from self._each(chain([first], left))
+            else:
+                yield from self._several(_run(first, left, self._samples))
 
 
-def _how_many(batch: Any) -> int:
+def _run(first: Keys, left: Iterator[Keys], samples: int) -> list[Keys]:
+    """The first and those after it, of about so many samples together."""
+    run, count = [first], len(first)
+    while count + len(run[-1]) <= samples and (following := next(left, None)) is not None:
+        run.append(following)
+        count += len(following)
+    return run
+
+
+def _how_many(batch: Any, size: int) -> int | None:
+    """Samples like those of a batch of `size` that are made in one call; None where that cannot be told of none."""
     if not isinstance(batch, tuple | list) or not all(isinstance(part, Tensor) for part in batch):
-        return 1
-    return int(MOST_BYTES // max(1, sum(part.nbytes for part in batch)))
+        return 0
+    return MOST_BYTES * size // max(1, sum(part.nbytes for part in batch)) if size else None

@@ -221,6 +221,19 @@ def test_small_batches_are_made_several_in_a_call_and_large_ones_alone(
     assert together.calls == [1] * 6
 
 
+def test_a_small_last_batch_that_is_made_first_leads_to_no_larger_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a kill before the last batch of an epoch, whose size is another."""
+    monkeypatch.setattr(batch_runs, "MOST_BYTES", 3 * 64 * 16)
+    keys, data = ShuffledKeys(450, 64, seed=1), Counting(450, True)
+    again, keys.first = loader(data, keys), 7
+    assert [len(batch[0]) for batch in again] == [2]
+    keys.first = 0
+    assert len(list(again)) == 8
+    assert data.calls == [1, 3, 3, 2]
+
+
 class Unreadable(Echo):
     def batch(self, keys: Any) -> tuple[Any, ...]:
         raise DataError("a.jpg: not a readable image")
