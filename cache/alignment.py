@@ -200,6 +200,8 @@ class Alignment:
     def _another_row(self, crc32: int, row: int, view: int) -> str | None:
         """Of which other row of the cache an input is, in words, where the cache has one with its checksum."""
         recorded = self.cache.input_crc32
+        if not crc32:  # of an input without bytes; in the cache 0 says that there is no checksum
+            return None
         for number in (view, *(each for each in range(self.cache.num_views) if each != view)):
             same = np.flatnonzero(recorded[number] == np.uint32(crc32))
             if number != view and row in same:

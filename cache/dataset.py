@@ -369,7 +369,8 @@ class SoftLabelDataset(Dataset[Any]):
         read in one call before these are made; their logits are parts of one tensor.
 
         given: what the dataset's own `batch` makes of each, where that is made elsewhere, as in worker processes.
-        Raises what `batch` does, of a batch when its turn comes, but IndexError before.
+        Raises what `batch` does, of a batch when its turn comes, but what is wrong with keys or with the rows of the
+        cache, IndexError and CorruptError, when these are read.
 
         >>> import tempfile
         >>> from decant.cache import Store, import_logits
@@ -417,12 +418,13 @@ class SoftLabelDataset(Dataset[Any]):
         """
         indices, views, _ = self._split(keys)
         rows = self._rows(indices)
-        starts = np.cumsum(sizes[:-1]).tolist()
-        if self._alignment.have_recorded_bytes(rows, views, inputs, starts):
+        starts = [0, *accumulate(sizes)]
+        others = [batch for batch in pairwise(starts[1:]) if batch[0] < batch[1]]
+        if self._alignment.have_recorded_bytes(rows, views, inputs, [start for start, _ in others]):
             return
         try:
-            for start, size in zip(starts, sizes[1:], strict=True):
-                batch = slice(start, start + size)
+            for start, end in others:
+                batch = slice(start, end)
                 self._alignment.check_input(rows[batch], views[batch], inputs[batch])
         except MismatchError:
             self.check_unchanged()
@@ -433,9 +435,10 @@ class SoftLabelDataset(Dataset[Any]):
 
     def _doubt_class_names(self, given: object) -> None:
         """Says that the classes of the dataset have the same names as those of the cache, in another order."""
-        known = self.cache.manifest.identity["data"].get("classes")
+        recorded = self.cache.manifest.identity["data"].get("classes")
+        known = [str(name) for name in recorded] if isinstance(recorded, list) else []
         names = [str(name) for name in given] if isinstance(given, list | tuple) else []
-        if isinstance(known, list) and names != known and sorted(names) == sorted(map(str, known)):
+        if names != known and sorted(names) == sorted(known):
             first = next(number for number, name in enumerate(names) if name != known[number])
             warnings.warn(
                 f"{self.cache.path}: the classes of the dataset are those of the cache in another order: class {first} "

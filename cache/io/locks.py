@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -232,11 +233,14 @@ def in_use(fd: int) -> bool:
 
 def _require_started(lock: Path) -> None:
     """Raises RuntimeError in a process that is being started anew and still imports the script of the one that starts
-    it, which waits for it: PyTorch's workers under the start methods spawn and forkserver.
+    it, which waits for it: PyTorch's workers under the start methods spawn and forkserver. One that gets its dataset
+    next may wait, as for a worker beside it that opens the same.
     """
     from multiprocessing import process  # which most runs do not need
 
-    if getattr(process.current_process(), "_inheriting", False):
+    script = sys.modules.get("__mp_main__")  # becomes __main__ once it has run
+    runs_script = script is not None and script is not sys.modules.get("__main__")
+    if runs_script and getattr(process.current_process(), "_inheriting", False):
         raise RuntimeError(
             f"{lock}: is held by the process that starts this one, which runs your script from its beginning: put what "
             'the script does under if __name__ == "__main__":'

@@ -150,8 +150,18 @@ def test_an_input_of_another_sample_is_told_whose_it_is(cache: LogitCache) -> No
         SoftLabelDataset(shifted, cache)[5]
 
 
+def test_an_input_without_bytes_is_told_to_be_of_no_other_sample(tmp_path: Path) -> None:
+    """Its CRC-32 is 0, by which the cache says that it has none of a sample."""
+    with LogitCacheWriter(tmp_path / "x.h5", Manifest.build(num_samples=N, num_outputs=C)) as writer:
+        writer.write(range(N // 2), 5 * np.eye(C)[LABELS[: N // 2]], inputs=IMAGES[: N // 2])
+        writer.write(range(N // 2, N), 5 * np.eye(C)[LABELS[N // 2 :]])
+        made = LogitCache.open(writer.publish())
+    with pytest.raises(MismatchError, match=r"found 00000000\): 1 of these 1 inputs differ"):
+        SoftLabelDataset(TensorDataset(torch.empty(N, 0), LABELS), made)[5]
+
+
 class Named(Items):
-    def __init__(self, classes: list[str]) -> None:
+    def __init__(self, classes: list[Any]) -> None:
         self.classes = classes
 
 
@@ -165,6 +175,16 @@ def test_classes_of_the_same_names_in_another_order_are_doubted(tmp_path: Path) 
     assert said[0].filename == __file__
     for names in (["ash", "elm", "oak"], ["frêne", "orme", "chêne"]):
         SoftLabelDataset(Named(names), made)  # type: ignore[arg-type]
+
+
+def test_classes_that_are_numbers_are_the_same_in_the_same_order(tmp_path: Path) -> None:
+    manifest = Manifest.build(num_samples=N, num_outputs=C, data={"name": "toy", "classes": list(range(C))})
+    with LogitCacheWriter(tmp_path / "x.h5", manifest) as writer:
+        writer.write(range(N), 5 * np.eye(C)[LABELS], labels=LABELS)
+        made = LogitCache.open(writer.publish())
+    SoftLabelDataset(Named(list(range(C))), made, check_inputs="off")  # type: ignore[arg-type]
+    with pytest.warns(CacheWarning, match=f"in another order: class 0 is {C - 1}, and its logits are of 0"):
+        SoftLabelDataset(Named(list(range(C))[::-1]), made, check_inputs="off")  # type: ignore[arg-type]
 
 
 class OneBuffer(Items):
@@ -264,6 +284,44 @@ def test_a_script_without_a_guard_does_not_wait_for_itself(script: str, tmp_path
         r"RuntimeError: .*lock: is held by the process that starts this one, .* if __name__", ended.stderr
     )
     assert script == LOCKED or 'under if __name__ == "__main__":, and a notebook must import' in ended.stderr
+
+
+WAITING = """
+import multiprocessing, time
+from pathlib import Path
+from decant.cache.io.locks import exclusive
+
+class Opened:
+    def __reduce__(self):
+        return opened, ()
+
+def opened():
+    with exclusive(Path("x.lock"), waiting=lambda holder: Path("waits").touch()):
+        return Opened()
+
+if __name__ == "__main__":
+    with exclusive(Path("x.lock"), waiting=print):
+        started = multiprocessing.get_context("spawn").Process(target=print, args=(Opened(),))
+        started.start()
+        while started.is_alive() and not Path("waits").exists():
+            time.sleep(0.01)
+    started.join()
+    raise SystemExit(started.exitcode)
+"""
+
+
+def test_a_worker_that_opens_what_another_opens_waits_for_it(tmp_path: Path) -> None:
+    """It is being started too, but no longer runs the script."""
+    (tmp_path / "mine.py").write_text(WAITING)
+    ended = subprocess.run(
+        [sys.executable, "mine.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_process_that_ends_while_it_is_started_is_told_of_the_guard(
