@@ -10,14 +10,10 @@ writer.py      rows in, and validation.py, what may be stored; beginning.py and 
 reader.py      rows out (row_numbers.py, encoded_rows.py), and placement.py, where they are read from;
                soundness.py, whether blocks are as they were written; verification.py, whether what is in them can be
 source.py      what soft labels are read from; ensemble.py, several teachers as one
-keys.py        the keys of a dataset; items.py and labels.py, what it returns for one
-map_style.py   whether what is given is a dataset at all
-drawn_views.py which view is read for a key without one
-inputs.py      the checksums of its inputs; same_input.py, whether another layout or dtype holds the same input
-alignment.py   whether labels and inputs are those of the cache's rows (expected_batches.py, of several batches at
-               once); same_views.py, whether views are its views
-dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys
-               (sample_keys.py); sequences.py, for sequences whose positions have rows. These three import torch
+labels.py      what a label is; inputs.py, the checksums of inputs
+alignment/     which row a sample of a dataset has, and whether it is the sample that the teacher saw
+dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys;
+               sequences.py, for sequences whose positions have rows. These three import torch
 exchange/      logits and rows of other programs: imported, exported
 statistics/    what the logits are like, and whether they can be a teacher's
 convert.py     a smaller cache of one, one of several (copied_views.py); parts.py, one from the unfinished files of
@@ -41,10 +37,13 @@ if __name__ == "cache":  # found by its folder's name, inside the repository
     use_import_package("cache")
 
 if TYPE_CHECKING:
+    from decant.cache.alignment.drawn_views import DrawnViews, is_third_pass
+    from decant.cache.alignment.items import ItemKeys, is_pair, name_sample, pick, read_item, recognise
+    from decant.cache.alignment.keys import Key, Keys, split_keys
+    from decant.cache.alignment.map_style import require_map_style
     from decant.cache.convert import convert_cache, merge_caches
     from decant.cache.copied_views import take_over_views
     from decant.cache.dataset import SoftLabelDataset
-    from decant.cache.drawn_views import DrawnViews, is_third_pass
     from decant.cache.encodings import Dense, Encoding, Head, Hidden, Quantised, Sparse, SparseRows
     from decant.cache.encodings.draws import uniforms
     from decant.cache.encodings.encoding import require_finite
@@ -81,11 +80,8 @@ if TYPE_CHECKING:
         input_crc32,
         one_input,
     )
-    from decant.cache.items import ItemKeys, is_pair, name_sample, pick, read_item, recognise
-    from decant.cache.keys import Key, Keys, split_keys
     from decant.cache.labels import NotComparableError, class_ids, targets
     from decant.cache.manifest import Manifest, class_list, differences, require_equal
-    from decant.cache.map_style import require_map_style
     from decant.cache.parts import merge_parts
     from decant.cache.positions import Positions
     from decant.cache.reader import LogitCache
@@ -236,7 +232,7 @@ _NAMES = {
     "convert": ("convert_cache", "merge_caches"),
     "copied_views": ("take_over_views",),
     "dataset": ("SoftLabelDataset",),
-    "drawn_views": ("DrawnViews", "is_third_pass"),
+    "alignment.drawn_views": ("DrawnViews", "is_third_pass"),
     "encodings": (
         "Dense",
         "Encoding",
@@ -276,7 +272,7 @@ _NAMES = {
         "input_crc32",
         "one_input",
     ),
-    "items": (
+    "alignment.items": (
         "ItemKeys",
         "is_pair",
         "name_sample",
@@ -284,7 +280,7 @@ _NAMES = {
         "read_item",
         "recognise",
     ),
-    "keys": (
+    "alignment.keys": (
         "Key",
         "Keys",
         "split_keys",
@@ -300,7 +296,7 @@ _NAMES = {
         "differences",
         "require_equal",
     ),
-    "map_style": ("require_map_style",),
+    "alignment.map_style": ("require_map_style",),
     "parts": ("merge_parts",),
     "statistics.class_order": ("doubt_class_order",),
     "statistics.plausibility": (

@@ -13,17 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Subset, TensorDataset, get_worker_info
 
-from decant.cache.alignment import Alignment, Topic
-from decant.cache.drawn_views import DrawnViews, is_third_pass
+from decant.cache.alignment.checks import Alignment, Topic
+from decant.cache.alignment.drawn_views import DrawnViews, is_third_pass
+from decant.cache.alignment.expected_batches import ExpectedBatches
+from decant.cache.alignment.items import ItemKeys, is_pair, pick, read_item, recognise
+from decant.cache.alignment.keys import Key, Keys, split_keys
+from decant.cache.alignment.map_style import require_map_style
+from decant.cache.alignment.same_views import ReadsViews, require_same_views
 from decant.cache.ensemble import one_source
 from decant.cache.errors import CacheWarning, MismatchError
-from decant.cache.expected_batches import ExpectedBatches
 from decant.cache.inputs import CheckInputs
-from decant.cache.items import ItemKeys, is_pair, pick, read_item, recognise
-from decant.cache.keys import Key, Keys, split_keys
-from decant.cache.map_style import require_map_style
 from decant.cache.reader import LogitCache
-from decant.cache.same_views import ReadsViews, require_same_views
 from decant.cache.source import LogitSource
 
 _EPOCH, _EPOCHS_SET, _VIEW_SAID, _LABELS_SAID, _INPUTS_SAID, _PASSES, _SHARED = (*range(6), 9)

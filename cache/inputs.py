@@ -16,7 +16,7 @@ from decant.cache.io.checksum import crc32
 
 CheckInputs = Literal["sample", "all", "off"]
 """Whose CRC-32 is compared with what the teacher saw: one input of a batch, every input, or none. The same values in
-another layout or dtype are the same input: `decant.cache.same_input` says which.
+another layout or dtype are the same input: `decant.cache.alignment.same_input` says which.
 """
 
 _SAME_SIZE = {1: "byte", 2: "short", 4: "int"}  # methods of a tensor that give integers of so many bytes

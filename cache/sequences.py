@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from decant.cache.alignment import Alignment, Topic
+from decant.cache.alignment.checks import Alignment, Topic
+from decant.cache.alignment.items import ItemKeys, pick, recognise
 from decant.cache.encodings import Sparse, SparseRows
 from decant.cache.errors import CacheWarning, MismatchError
 from decant.cache.inputs import CheckInputs
-from decant.cache.items import ItemKeys, pick, recognise
 from decant.cache.reader import LogitCache
 
 _AROUND = 3  # tokens shown on each side of one that differs

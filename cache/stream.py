@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from decant.cache.alignment import Alignment, Topic
+from decant.cache.alignment.checks import Alignment, Topic
+from decant.cache.alignment.items import ItemKeys, kind_of_item, pick, recognise
+from decant.cache.alignment.sample_keys import SampleKey, read_key, require_row, without_key
 from decant.cache.ensemble import one_source
 from decant.cache.errors import CacheWarning, MismatchError
 from decant.cache.inputs import CheckInputs
 from decant.cache.io.checksum import crc32
-from decant.cache.items import ItemKeys, kind_of_item, pick, recognise
 from decant.cache.reader import LogitCache
-from decant.cache.sample_keys import SampleKey, read_key, require_row, without_key
 from decant.cache.source import LogitSource
 
 FIELD = "teacher_logits"

@@ -23,7 +23,7 @@ from decant.cache import (
     SoftLabelDataset,
     input_crc32,
 )
-from decant.cache.same_input import difference, matching_form
+from decant.cache.alignment.same_input import difference, matching_form
 from tests.helpers.caches import manifest
 
 N, C, V = 24, 4, 3

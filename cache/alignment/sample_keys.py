@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from decant.cache.alignment.items import ItemKey, kind_of_item
 from decant.cache.errors import MismatchError, shorten
 from decant.cache.inputs import as_values
-from decant.cache.items import ItemKey, kind_of_item
 from decant.cache.source import LogitSource
 
 SampleKey = ItemKey | Callable[[Any], Any]

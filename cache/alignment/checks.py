@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache import labels as kinds_of_labels
+from decant.cache.alignment.expected_batches import ExpectedBatches
+from decant.cache.alignment.same_input import difference, matching_form
 from decant.cache.errors import MismatchError
-from decant.cache.expected_batches import ExpectedBatches
 from decant.cache.inputs import CheckInputs, each_input, input_crc32, input_crc32_at, one_input
-from decant.cache.same_input import difference, matching_form
 from decant.cache.source import LogitSource
 
 _PROBES = 256

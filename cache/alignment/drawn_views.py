@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.keys import Keys, split_keys
+from decant.cache.alignment.keys import Keys, split_keys
 
 
 class DrawnViews:
