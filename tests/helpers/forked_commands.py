@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,7 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
+
+from tests.helpers.processes import PATIENCE
 
 
 class ForkedCommand:
@@ -38,11 +42,11 @@ class ForkedCommand:
         """The same."""
         return self._process.exitcode
 
-    def wait(self, timeout: float | None = None) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """The exit code, once it has ended. Raises subprocess.TimeoutExpired."""
         self._process.join(timeout)
         if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired(str(self._process), timeout or 0)
+            raise subprocess.TimeoutExpired(str(self._process), timeout)
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
@@ -53,10 +57,9 @@ class ForkedCommand:
 
     def kill(self) -> None:
         """SIGKILL to the whole group, if there still is one."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        _kill(self._process)
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+    def communicate(self, timeout: float = PATIENCE) -> tuple[str, str]:
         """The rest of what it says, until it has ended; what does not end is killed, and raises
         subprocess.TimeoutExpired.
         """
@@ -95,3 +98,22 @@ def _lead(out: Connection, err: Connection, run: Callable[..., object], given: t
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
     run(*given)
+
+
+def _kill(process: BaseProcess) -> None:
+    """SIGKILL to the group of a process, or to it alone where it leads none, as just after its start."""
+    assert process.pid is not None
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        if process.exitcode is None:
+            process.kill()
+
+
+def _kill_those_left() -> None:
+    """A test that failed may leave a command that never ends, and multiprocessing waits for it at exit."""
+    for process in multiprocessing.active_children():
+        _kill(process)
+
+
+Finalize(None, _kill_those_left, exitpriority=0)  # before multiprocessing waits

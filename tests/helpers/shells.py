@@ -43,7 +43,7 @@ class Terminal:
         given = ([*map(str, words)], cwd, {**_plain(), **env})
         self._process = forked(FORKS, (theirs, theirs), be_the_command, *given)
         self._said = b""
-        self._thread = threading.Thread(target=self._gather)
+        self._thread = threading.Thread(target=self._gather, daemon=True)
         self._thread.start()
 
     def _gather(self) -> None:
