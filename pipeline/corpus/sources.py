@@ -84,9 +84,12 @@ class StoredRows:
 
 
 def _is_stored(source: Any) -> bool:
-    """Whether it is a dataset of the library `datasets` whose rows are not changed when they are read."""
+    """Whether it is a dataset of the library `datasets` whose rows are neither changed nor cut when
+    they are read."""
     form = getattr(source, "format", None)
-    return isinstance(form, Mapping) and "type" in form and form["type"] is None
+    if not isinstance(form, Mapping) or "type" not in form or form["type"] is not None:
+        return False
+    return form.get("columns") == getattr(source, "column_names", None)
 
 
 def _are_paths(source: Any) -> bool:

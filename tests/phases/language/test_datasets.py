@@ -74,6 +74,14 @@ def test_columns_beside_the_text_are_not_decoded() -> None:
     assert [each for _, each in read_documents(shouted)] == texts("ONE", "TWO")
 
 
+def test_of_columns_that_a_user_chose_the_others_are_not_read() -> None:
+    import datasets
+
+    rows = {"text": ["raw"], "prompt": ["ask"], "completion": ["answer"]}
+    chosen = datasets.Dataset.from_dict(rows).with_format(columns=["prompt", "completion"])
+    assert [each for _, each in read_documents(chosen)] == [Completion("ask", "answer")]
+
+
 def test_without_a_network_what_was_fetched_before_is_read_and_nothing_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
