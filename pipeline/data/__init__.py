@@ -3,7 +3,8 @@
 registry.py      a dataset by its name, checked;  spelling.py  class names that are nearly alike
 samples.py       the interface that every dataset has
 doubts.py        what is likely not meant;  between_parts.py  the training part against the test part
-builtin.py       the ones that ship: digits, diabetes, torchvision's;  external.py  one's own function
+builtin.py       the ones that ship: digits, diabetes, torchvision's
+external.py      one's own function;  items.py  where input and label lie in an item of it
 image_folder.py  folders of images;  image_files.py  which files are read;  image_decode.py  their pixels
 image_pack.py    decoded once, for mapping;  pack_filling.py  by all who need it;  pack_room.py  where it fits
 decode_ahead.py  threads that decode ahead of a reader;  pack_ahead.py  into a pack or into memory
