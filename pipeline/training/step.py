@@ -101,8 +101,15 @@ class Step:
 
 
 def _detached(terms: Terms) -> Terms:
-    hard, soft = (None if term is None else term.detach() for term in (terms.hard, terms.soft))
-    return Terms(terms.total.detach(), hard, soft)
+    """Without their graph, to be kept. A term that had none may be a buffer of the criterion's, which its next call
+    writes over, and is copied.
+    """
+    hard, soft = (None if term is None else _kept(term) for term in (terms.hard, terms.soft))
+    return Terms(_kept(terms.total), hard, soft)
+
+
+def _kept(term: Tensor) -> Tensor:
+    return term.clone() if term.grad_fn is None else term.detach()
 
 
 def _copied(terms: Terms) -> Terms:

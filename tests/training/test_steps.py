@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from decant.pipeline.config.settings import Training
 from decant.pipeline.errors import DeviceError, ModelError
-from decant.pipeline.objectives import cross_entropy
+from decant.pipeline.objectives import Terms, cross_entropy
 from decant.pipeline.training import device as devices
 from decant.pipeline.training.checkpoint import resume, save_epoch
 from decant.pipeline.training.device import make_scaler
 from decant.pipeline.training.frozen import freeze
 from decant.pipeline.training.optimizer import Stepper, make_optimizer
+from decant.pipeline.training.partial_epoch import PartialEpoch, RunningLoss
+from decant.pipeline.training.step import Step
 from tests.helpers.small import CPU
 
 GIVEN: dict[str, Any] = {"network": {"name": "linear"}, "epochs": 1, "lr": 0.1, "batch_size": 4}
@@ -62,6 +64,21 @@ def test_batches_one_by_one_are_steps_one_by_one() -> None:
             stepped([4, 4, 2]).values(), stepped([4, 4, 2], accumulate=1).values(), strict=True
         )
     )
+
+
+def test_a_term_that_a_criterion_writes_over_keeps_its_value() -> None:
+    """As a mean over the last batches in a buffer does; terms are added up many batches later."""
+    network, kept, chosen = nn.Linear(5, 3), torch.zeros(()), Training(**GIVEN)
+
+    def criterion(outputs: Tensor, labels: Tensor, progress: float) -> Terms:
+        return Terms(cross_entropy(outputs, labels), soft=kept.add_(1))
+
+    step = Step(network, criterion, Stepper(network, make_optimizer(network, chosen, CPU), chosen), chosen)
+    batch, part = (torch.ones(4, 5), torch.arange(4) % 3), PartialEpoch(RunningLoss(1, None))
+    for _ in range(3):
+        terms, size = step(batch, 0.0)
+        part.add({"loss": terms.total, "soft": terms.soft}, size)
+    assert part.means["soft"] == 2, "that of 1, 2 and 3"
 
 
 def network() -> nn.Sequential:
