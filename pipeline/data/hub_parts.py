@@ -42,6 +42,8 @@ def load_parts(name_of_data: str, setting: str = "data.name") -> Mapping[str, An
     if any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json")):
         kind = f'{setting} = "hf", data.root' if setting == "data.name" else setting
         raise DataError(f'{setting} {name_of_data!r}: was written by save_to_disk; set {kind} = "{name}"')
+    if is_path(name) and not Path(name).exists():
+        raise DataError(f"{setting} {name_of_data!r}: there is no such folder")
     # Versions before 4 run a script of the dataset's, or ask on the terminal whether to.
     can_run = "trust_remote_code" in inspect.signature(load_dataset).parameters
     with _without_waiting(name, name_of_data), _quiet(), named(name_of_data):
@@ -59,8 +61,8 @@ def _without_waiting(name: str, where: str) -> Iterator[None]:
     from datasets import config
 
     was_offline = config.HF_HUB_OFFLINE
-    reason = "it is told to be offline" if was_offline else None
-    if not was_offline and not is_path(name) and not Path(name).exists():
+    reason = "HF_HUB_OFFLINE is set" if was_offline else None
+    if not was_offline and not Path(name).exists():
         reason = unreachable()
     config.HF_HUB_OFFLINE = reason is not None
     try:

@@ -404,8 +404,9 @@ class TestHuggingFace:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        assert refusal("hf:./nowhere").startswith("hf:./nowhere: cannot be loaded (")
+        assert refusal("hf:./nowhere") == "data.name 'hf:./nowhere': there is no such folder"
+        (tmp_path / "empty").mkdir()
+        assert refusal("hf:./empty").startswith("hf:./empty: cannot be loaded (")
         assert refusal("hf:") == "data.name 'hf:': expected hf:NAME or hf:NAME:CONFIG"
 
 

@@ -76,7 +76,10 @@ def _say_parts_below(folder: Path, train: str) -> None:
     """Says where a folder in it has parts, as `data` of what was downloaded from the hub."""
     for inner in sorted(folder.iterdir()):
         if inner.is_dir() and not inner.name.startswith("."):
-            found, _ = _of_folder(inner)
+            try:
+                found, _ = _of_folder(inner)
+            except OSError:  # it may not be read
+                continue
             if train in found and len(found) > 1:
                 say_once(
                     f"{folder}: is one corpus, of which a share is measured on; {inner} has the parts "

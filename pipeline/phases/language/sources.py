@@ -39,7 +39,7 @@ def texts_of(settings: DataSettings) -> Texts:
     found = named_parts(settings.root, settings.train)
     validation = settings.validation.part if settings.validation else None
     test = settings.test
-    if test is None and settings.test_share is None and "test" in found.parts:
+    if test is None and settings.test_share is None and "test" in found.parts and settings.train != "test":
         test = "test"
     train = settings.train or (TRAIN if TRAIN in found.parts else None)
     wanted: dict[Part, str | None] = {"train": train, "validation": validation, "test": test}
@@ -71,13 +71,11 @@ def _require(root: str, found: Named, wanted: Mapping[Part, str | None]) -> None
     for part, name in wanted.items():
         if name is None or (train in found.parts and name in found.parts):
             continue
-        of_files = (
-            f", which are files ({', '.join(f'{name}{ending}' for ending in ENDINGS)}) or folders of it"
-        )
         both = name if part == "train" else f"{train or TRAIN} and {name}"
+        files = ", ".join(f"{name}{ending}" for ending in ENDINGS)
+        of_files = "" if found.is_dataset else f". A part is a file ({files}) or a folder in it"
         raise DataError(
-            f"data.{part}: {root}: has no part{'s' if both != name else ''} {both}"
-            f"{'' if found.is_dataset else of_files}; it has {there}"
+            f"data.{part}: {root}: has no part{'s' if both != name else ''} {both}; it has {there}{of_files}"
         )
 
 

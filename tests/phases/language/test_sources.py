@@ -79,9 +79,29 @@ def test_the_training_part_may_have_another_name() -> None:
         "test": texts("a/test_sft.jsonl"),
     }
     assert refusal("a", train="train_gen") == (
-        "data.train: a: has no part train_gen, which are files (train_gen.txt, train_gen.jsonl, train_gen.parquet) or "
-        "folders of it; it has none"
+        "data.train: a: has no part train_gen; it has none. A part is a file (train_gen.txt, train_gen.jsonl, "
+        "train_gen.parquet) or a folder in it"
     )
     for setting in ("test", "validation"):
         with pytest.raises(ValueError, match=r"'train_sft' is what networks are trained on"):
             DataSettings(name="tokens", train="train_sft", **{setting: "train_sft"})  # type: ignore[arg-type]
+
+
+def test_a_training_part_called_test_is_not_measured_on_too() -> None:
+    write("a/test.jsonl", "a/validation.jsonl")
+    found = texts_of(DataSettings(name="tokens", root="a", train="test"))
+    assert set(found.own) == {"train"}
+    assert found.shares == {"test": 0.1}
+
+
+def test_a_folder_in_it_that_may_not_be_read_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("a/one.jsonl", "a/locked/two.jsonl")
+    entries = Path.iterdir
+
+    def denied(path: Path) -> Any:
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return entries(path)
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    assert set(texts_of(DataSettings(name="tokens", root="a")).own) == {"train"}
