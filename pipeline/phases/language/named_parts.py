@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +28,10 @@ class Named:
     """Files and folders that have the name of a part, and are none of it."""
 
 
-def named_parts(root: str, train: str | None = None) -> Named:
+def named_parts(root: str, train: str | None = None, others: Collection[str | None] = ()) -> Named:
     """The parts of `data.root`: of a dataset of Hugging Face's hub, of what `save_to_disk` wrote of several splits, or
-    of a folder that has texts called train, or `train` if it is given. Raises DataError for a dataset that cannot be
+    of a folder that has texts called train, or `train` if it is given. A file that `train` or one of `others` names
+    whole, as test_2 does test_2.jsonl, is a part, and no shard of one. Raises DataError for a dataset that cannot be
     loaded.
 
     >>> import tempfile
@@ -51,21 +52,23 @@ def named_parts(root: str, train: str | None = None) -> Named:
         return Named({})
     if (folder / "dataset_dict.json").is_file():
         return Named({path.parent.name: path.parent for path in sorted(folder.glob("*/state.json"))}, True)
-    found, left_out = _of_folder(folder)
+    found, left_out = _of_folder(folder, {train, *others})
     if (train or TRAIN) in found:
         return Named(found, left_out=left_out)
     _say_parts_below(folder, train or TRAIN)
     return Named({})
 
 
-def _of_folder(folder: Path) -> tuple[dict[str, Source], list[str]]:
-    """The parts by name, and what of them is left out: NAME.jsonl is the part alone, before files NAME-….jsonl."""
+def _of_folder(folder: Path, named: Collection[str | None] = ()) -> tuple[dict[str, Source], list[str]]:
+    """The parts by name, and what of them is left out: NAME.jsonl is the part alone, before files NAME-….jsonl. Files
+    of the names in `named` are no shards.
+    """
     whole, shards = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not (path.is_dir() or path.suffix in ENDINGS):
             continue
         name = path.stem if path.suffix in ENDINGS else path.name
-        shard = None if path.is_dir() else _SHARD.fullmatch(name)
+        shard = None if path.is_dir() or name in named else _SHARD.fullmatch(name)
         (shards[shard[1]] if shard else whole[name]).append(path)
     left_out = [path.name for name, paths in whole.items() for path in [*paths[1:], *shards.get(name, [])]]
     found: dict[str, Source] = {**shards, **{name: paths[0] for name, paths in whole.items()}}

@@ -36,9 +36,9 @@ def texts_of(settings: DataSettings) -> Texts:
     """
     if settings.root == PYTHON_TOPICS:
         return Texts({"train": _python_topics()}, _shares(settings, {"train"}))
-    found = named_parts(settings.root, settings.train)
     validation = settings.validation.part if settings.validation else None
     test = settings.test
+    found = named_parts(settings.root, settings.train, (validation, test))
     if test is None and settings.test_share is None and "test" in found.parts and settings.train != "test":
         test = "test"
     train = settings.train or (TRAIN if TRAIN in found.parts else None)

@@ -56,6 +56,16 @@ def test_shards_are_the_part_that_they_are_named_for(capsys: pytest.CaptureFixtu
     )
 
 
+def test_a_file_that_a_setting_names_whole_is_that_part() -> None:
+    write("a/train.jsonl", "a/wiki_2023.jsonl", "a/test-1.jsonl", "a/test-2.jsonl")
+    assert documents("a", validation="wiki_2023", test="test-2") == {
+        "train": texts("a/train.jsonl"),
+        "validation": texts("a/wiki_2023.jsonl"),
+        "test": texts("a/test-2.jsonl"),
+    }
+    assert documents("a", train="test-1")["train"] == texts("a/test-1.jsonl")
+
+
 def test_what_no_part_takes_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     write("a/train.jsonl", "a/train-1.jsonl", "a/validation.jsonl", "a/extra/one.jsonl")
     assert documents("a") == {"train": texts("a/train.jsonl")}
