@@ -24,7 +24,7 @@ from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.result import RESULT
 from tests.helpers.commands import decant, only, refused, start
-from tests.helpers.processes import PATIENCE, line
+from tests.helpers.processes import PATIENCE, line, wait_until
 from tests.helpers.shells import Terminal
 from tests.helpers.small import CPU, SETTINGS, recipe
 
@@ -137,7 +137,7 @@ def test_with_everything_done_there_is_nothing_to_watch(finished: Path) -> None:
 
 def test_ctrl_c_ends_watching_quietly(taught: Path) -> None:
     watching = start("status", "--watch", *words(), cwd=taught)
-    assert line(watching, 60).startswith("teacher")
+    assert line(watching).startswith("teacher")
     watching.send_signal(signal.SIGINT)
     _, said = watching.communicate(timeout=PATIENCE)
     assert (watching.returncode, said) == (0, "")
@@ -179,15 +179,17 @@ def watched(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     folder = shutil.copytree(taught, tmp_path_factory.mktemp("watched") / "here")
     follow = ["status", "--watch", "--every", "0.1", *words(LONGER)]
     terminal = Terminal(*follow, cwd=folder, **PLAIN)
-    program = start(*follow, "--json", cwd=folder)
-    first = line(program, 60)
+    pipe, program = start(*follow, cwd=folder), start(*follow, "--json", cwd=folder)
+    first = [line(process) for process in (pipe, program)]
+    wait_until(lambda: terminal.said)  # so that each has seen that there are no students
     working = start("student", *words(LONGER), cwd=folder)
-    said = status(folder, "--watch", "--every", "0.1", "--set", LONGER)
-    _, errors = working.communicate(timeout=PATIENCE)
-    assert working.returncode == 0, errors
-    rest, errors = program.communicate(timeout=PATIENCE)
-    assert program.returncode == 0, errors
-    return {"terminal": terminal.all_said(), "pipe": said, "program": [*(first + rest).splitlines()]}
+    said = []
+    for process in (working, pipe, program):
+        rest, errors = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, errors
+        said.append(rest)
+    of_pipe, of_program = (begun + rest for begun, rest in zip(first, said[1:], strict=True))
+    return {"terminal": terminal.all_said(), "pipe": of_pipe, "program": of_program.splitlines()}
 
 
 def test_watching_ends_by_itself_when_others_have_done_the_work(watched: dict[str, Any]) -> None:

@@ -42,21 +42,21 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         given = ([*map(str, words)], cwd, {**_plain(), **env})
         self._process = forked(FORKS, (theirs, theirs), be_the_command, *given)
-        self._said = b""
+        self.said = b""  # so far
         self._thread = threading.Thread(target=self._gather, daemon=True)
         self._thread.start()
 
     def _gather(self) -> None:
         while part := _read(self._ours):
-            self._said += part
+            self.said += part
         os.close(self._ours)
 
     def all_said(self) -> str:
         """What it was sent, once the command has ended well."""
         self._thread.join(PATIENCE)
         self._process.join(PATIENCE)
-        assert self._process.exitcode == 0, self._said
-        return self._said.decode()
+        assert self._process.exitcode == 0, self.said
+        return self.said.decode()
 
 
 def _plain() -> dict[str, str]:
