@@ -79,6 +79,8 @@ class Alignment:
         """Raises MismatchError where labels (B,) or inputs (B, …) are not those of rows (B,) in their views (B,), and
         CorruptError where it is the cache that has changed since it was opened.
         """
+        if self.check_inputs != "off":
+            self._require_each(rows, inputs)
         try:
             if self.compare_labels:
                 self.check_labels(rows, labels)
@@ -87,6 +89,16 @@ class Alignment:
             for member in self.cache.members:
                 member.check_unchanged()
             raise
+
+    def _require_each(self, rows: NDArray[np.intp], inputs: Any) -> None:
+        """Raises MismatchError where a batch of inputs has fewer than there are rows."""
+        shape = getattr(inputs, "shape", None)
+        if isinstance(shape, tuple) and shape and shape[0] < len(rows):
+            raise MismatchError(
+                f"{self.cache.path}: the dataset gives {shape[0]:,} inputs of {len(rows):,} samples, so it is not "
+                "known whose they are: leave samples that cannot be read out of the dataset, as "
+                "torch.utils.data.Subset does"
+            )
 
     def is_expected(self, expected: ExpectedBatches, number: int, inputs: Any, labels: Any) -> bool:
         """Whether `check` would find nothing in batch `number`, as its labels and its first input are byte by byte what

@@ -342,6 +342,8 @@ ODD_BATCHES: dict[str, Any] = {
     "bfloat16": lambda inputs, labels: (inputs.bfloat16(), labels),
     "with a gradient": lambda inputs, labels: (inputs.float().requires_grad_(), labels),
     "an array": lambda inputs, labels: (inputs.numpy(), labels),
+    "too few inputs": lambda inputs, labels: (inputs[:-1], labels),
+    "too few of both": lambda inputs, labels: (inputs[:-1], labels[:-1]),
     "moved inputs": lambda inputs, labels: (inputs + 1, labels),
     "all but the first moved": lambda inputs, labels: (torch.cat([inputs[:1], inputs[1:] + 1]), labels),
     "inputs without bytes": lambda inputs, labels: ([str(value) for value in inputs], labels),
@@ -373,6 +375,24 @@ def test_odd_batches_are_taken_or_refused_alike_whether_logits_are_read_ahead_or
 
     one, other = SoftLabelDataset(Odd(), cache), SoftLabelDataset(Odd(), cache)
     assert outcome(other.each_batch(keys)) == outcome(map(one.batch, keys))
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_fewer_inputs_than_samples_are_refused(cache: LogitCache, labels: bool) -> None:
+    """As where a dataset leaves out what it cannot read: whose the others are is not known."""
+
+    class Fewer(Views):
+        def batch(self, keys: Any) -> Any:
+            return tuple(part[1 - labels :][: len(keys) - 1] for part in super().batch(keys))
+
+    fewer, keys = SoftLabelDataset(Fewer(), cache, compare_labels=labels), np.array([[3, 0], [4, 0]])
+    for read in (
+        lambda: fewer.batch(keys),
+        lambda: list(fewer.each_batch([keys])),
+        lambda: fewer.batches([keys]),
+    ):
+        with pytest.raises(MismatchError, match=r"gives 1 inputs of 2 samples, .* leave samples that cannot"):
+            read()
 
 
 def said_of(dataset: Any, cache: LogitCache) -> str:
