@@ -25,6 +25,7 @@ from decant.pipeline.phases.job import load_result_on
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.report.rows import Row, rows_of
+from decant.pipeline.report.told_apart import shortened
 from decant.pipeline.runs.open import FinishedRun, class_names, open_run
 from decant.pipeline.runs.result import Result, find_results
 from decant.pipeline.runs.saved_logits import load_test_logits
@@ -32,7 +33,6 @@ from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.runs.saved_recipe import changed_settings
 from decant.pipeline.training.evaluation import predict
 
-_LONGEST_NAME = 300  # characters
 _SECTIONS = ("data", "views", "teacher", "knowledge", "cache", "student")
 
 
@@ -163,7 +163,7 @@ class Subject:
     def classes(self) -> tuple[str, ...]:
         """A name for each class; equal names get their class numbers."""
         count = 2 if self.focus.sigmoids == "binary" else self.focus.result.network.num_classes
-        names = tuple(map(_drawn, class_names(self.splits.student_train.data.classes, count)))
+        names = tuple(map(shortened, class_names(self.splits.student_train.data.classes, count)))
         often = Counter(names)
         return tuple(f"{name} ({label})" if often[name] > 1 else name for label, name in enumerate(names))
 
@@ -178,12 +178,9 @@ class Subject:
 
 def names_of(rows: Sequence[Row]) -> list[str]:
     """A name for each row, of bounded length, which no other has."""
-    return [_drawn(f"{row.name}, {row.kind}") + (f", {row.told_by}" if row.told_by else "") for row in rows]
-
-
-def _drawn(name: str) -> str:
-    """A name as charts have it: the time to draw one grows as the square of its length."""
-    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+    return [
+        shortened(f"{row.name}, {row.kind}") + (f", {row.told_by}" if row.told_by else "") for row in rows
+    ]
 
 
 def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) -> Subject:

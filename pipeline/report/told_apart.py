@@ -9,20 +9,31 @@ from pathlib import Path
 from decant.pipeline.runs.saved_recipe import what_differs
 
 _FEW = 80  # characters of settings in a name
+_LONGEST_NAME = 300  # characters
+
+
+def shortened(name: str) -> str:
+    """A name as charts have it: the time to draw one grows as the square of its length.
+
+    >>> len(shortened("a" * 1_000))
+    301
+    """
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
 
 
 def told_apart(names: Sequence[str], folders: Sequence[tuple[Path, Path]]) -> list[str]:
-    """Of each network of several, what tells it from those of an equal name: the settings that are not the same in all
-    of them, or the digest of its folder where these are many or do not tell; "" where no other has its name.
+    """Of each network of several, what tells it from those that charts would call the same: the settings that are not
+    the same in all of them, or the digest of its folder where these are many or do not tell; "" where no other has its
+    name.
 
     folders: of each, that of a run and that of its seeds.
 
     >>> told_apart(["lenet, labels", "lenet, kd"], [(Path("a/seed-0"), Path("a")), (Path("b/seed-0"), Path("b"))])
     ['', '']
     """
-    found = [""] * len(names)
-    for equal in [name for name, often in Counter(names).items() if often > 1]:
-        places = [place for place, name in enumerate(names) if name == equal]
+    found, drawn = [""] * len(names), [shortened(name) for name in names]
+    for equal in [name for name, often in Counter(drawn).items() if often > 1]:
+        places = [place for place, name in enumerate(drawn) if name == equal]
         differing = what_differs([folders[place][0] for place in places])
         told = len(set(differing)) == len(places) and all(0 < len(words) <= _FEW for words in differing)
         for place, words in zip(places, differing, strict=True):

@@ -22,6 +22,7 @@ from decant.pipeline.data.image_pack import IN_STORE, is_pack
 from decant.pipeline.data.kept_classes import kept_columns
 from decant.pipeline.data.labels import places_of
 from decant.pipeline.report.subject import names_of
+from decant.pipeline.report.told_apart import told_apart
 from decant.pipeline.runs.result import find_results
 from decant.pipeline.status.live_progress import epoch_progress
 from decant.pipeline.training.epoch_log import METRICS, keep_epochs, read_epochs
@@ -146,15 +147,12 @@ def test_twice_as_many_take_twice_as_many_steps(
 
 def test_a_chart_draws_no_name_of_any_length() -> None:
     """Vega takes the square of its length for it; names that differ behind what is drawn get a mark of their own."""
+    kinds = ["A" * 100_000 + end for end in "xy"]
+    folders = [(Path(f"student-{end}", "seed-0"), Path(f"student-{end}")) for end in "xy"]
+    told = told_apart([f"linear, {kind}" for kind in kinds], folders)
     rows = [
-        SimpleNamespace(
-            name="linear",
-            kind="A" * 100_000 + end,
-            first=SimpleNamespace(
-                seeds_folder=Path(f"student-{end}"), folder=Path(f"student-{end}", "seed-0")
-            ),
-        )
-        for end in "xy"
+        SimpleNamespace(name="linear", kind=kind, told_by=words)
+        for kind, words in zip(kinds, told, strict=True)
     ]
     names = names_of(rows)  # type: ignore[arg-type]
     assert max(map(len, names)) < 400
