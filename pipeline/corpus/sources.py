@@ -124,7 +124,7 @@ def _of_path(path: Path, separator: str | None) -> Iterator[tuple[str, Any]]:
 
 
 def _folder(folder: Path, separator: str | None) -> Iterator[tuple[str, Any]]:
-    names = [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
+    names = _files_below(folder)
     taken = [path for path in names if path.suffix in ENDINGS and not _is_hidden(path.relative_to(folder))]
     if not taken:
         raise DataError(f"{folder}: has no file that ends in {', '.join(ENDINGS)}")
@@ -137,6 +137,16 @@ def _folder(folder: Path, separator: str | None) -> Iterator[tuple[str, Any]]:
         )
     for path in taken:
         yield from _of_path(path, separator)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """All files, in order. Raises DataError for a folder that may not be read, whose texts would be missing unsaid."""
+
+    def refuse(error: OSError) -> None:
+        if not _is_hidden(Path(error.filename).relative_to(folder)):
+            raise DataError(f"{error.filename}: cannot be read: {error.strerror or error}")
+
+    return sorted(Path(where, name) for where, _, names in os.walk(folder, onerror=refuse) for name in names)
 
 
 def _is_hidden(path: Path) -> bool:

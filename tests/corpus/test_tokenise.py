@@ -247,6 +247,28 @@ def test_empty_documents_and_other_files_are_counted(
     assert "1 file is left out, as picture.png" in said
 
 
+@pytest.mark.parametrize(("name", "refused"), [("locked", True), (".locked", False)])
+def test_a_folder_in_it_that_may_not_be_read_is_refused_unless_it_is_hidden(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, refused: bool
+) -> None:
+    """Its texts would be missing, and nobody told. Root may read everything, so that the denial is made here."""
+    (tmp_path / "texts" / name).mkdir(parents=True)
+    (tmp_path / "texts" / "a.txt").write_text("a")
+    entries = os.scandir
+
+    def denied(path: Any) -> Any:
+        if Path(path).name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return entries(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    if refused:
+        with pytest.raises(DataError, match=f"{name}: cannot be read: Permission denied$"):
+            tokenise(tmp_path / "texts", tokenizer, tmp_path / "c")
+    else:
+        assert len(tokenise(tmp_path / "texts", tokenizer, tmp_path / "c")) == 1
+
+
 def test_damage_is_found_when_the_block_is_read(tokenizer: Any, tmp_path: Path) -> None:
     path = tmp_path / "c"
     corpus = tokenise(TEXTS, tokenizer, path)
