@@ -56,14 +56,18 @@ class FsspecFolder:
         require_library(address)
         self.address, self.shown = address, address.shown
         self.promises = self.promises._replace(conditional=address.scheme in ("memory", "gs", "s3"))
-        self._made: tuple[int, Any] | None = None
+        self._made: dict[int, Any] = {}
 
     @property
     def fs(self) -> Any:
-        """The file system of fsspec, of this process: what was connected before a fork cannot be used after it."""
-        if self._made is None or self._made[0] != os.getpid():
-            self._made = os.getpid(), attempt(self.shown, self._connect)
-        return self._made[1]
+        """The file system of fsspec, of this process: what was connected before a fork cannot be used after it, nor
+        let go, which would close connections of the parent. Threads that ask first at once get the same one: who drops
+        another closes its session, in the middle of a request.
+        """
+        process = os.getpid()
+        if process not in self._made:
+            self._made.setdefault(process, attempt(self.shown, self._connect))
+        return self._made[process]
 
     def _connect(self) -> Any:
         import fsspec

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from decant.cache import CorruptError, LogitCache, SoftLabelDataset
+from decant.cache.remote.addresses import Address
+from decant.cache.remote.fsspec_folder import FsspecFolder
 from decant.cache.remote.opening import open_folder
 from decant.cache.remote.publishing import publish
 from decant.pipeline.training import loading
@@ -50,6 +54,22 @@ def test_workers_fetch_what_they_read_and_the_copy_is_whole_after_an_epoch(web: 
     train.check_unchanged(checksums=True)
     assert cache.path.name == "x.h5"
     assert cache.path.read_bytes() == whole.path.read_bytes()
+
+
+def test_threads_that_ask_first_at_once_share_a_connection() -> None:
+    """Who drops one closes its session, in the middle of a request of another thread: seen in one epoch of eight."""
+    together = threading.Barrier(4, timeout=60)
+
+    class Folder(FsspecFolder):
+        def _connect(self) -> object:
+            together.wait()
+            return object()
+
+    folder = Folder(Address.of("memory://caches"))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: folder.fs, range(4)))
+    assert len(set(map(id, found))) == 1
+    assert folder.fs is found[0]
 
 
 def stored(tmp_path: Path) -> str:
