@@ -5,7 +5,6 @@ tensors.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from decant.cache import CacheError, Dense, LogitCache, SoftLabelDataset
+from decant.cache import CacheError, SoftLabelDataset
 from decant.pipeline.data.decode_ahead import available_cores
 from decant.pipeline.errors import DataError, PipelineError
 from decant.pipeline.support import trust
@@ -232,51 +231,14 @@ class _Loader(DataLoader[tuple[Any, ...]]):
     by_value = False
     makes: Callable[[Iterable[Keys]], Iterator[tuple[Any, ...]]]
     """Makes batches in this process."""
-    joins: SoftLabelDataset | None = None
-    """What the batches of workers are joined with here: a worker would do it batch by batch, and send more."""
 
     def __iter__(self) -> Any:
         alone = not self.num_workers and not self.pin_memory
         with _named_death():
-            if alone:
-                yield from self.makes(self.sampler)
-            elif self.joins is None:
-                yield from self._sent()
-            else:
-                assert isinstance(self.sampler, _Drawn)
-                yield from self.joins.each_batch(self.sampler.draw(), self._sent())
-
-    def _sent(self) -> Iterator[tuple[Any, ...]]:
-        """The batches as workers, or PyTorch's own iterator, give them."""
-        for batch in super().__iter__():
-            if isinstance(batch, Exception):
-                raise batch
-            yield unpack(batch) if self.by_value else batch
-
-
-class _Drawn(Sampler[Keys]):
-    """The same batches of keys for two readers: each is drawn once.
-
-    >>> keys = _Drawn(OrderedKeys(2, 1))
-    >>> first, second = keys.draw(), iter(keys)
-    >>> next(first).tolist(), next(second).tolist()
-    ([[0, 0]], [[0, 0]])
-    """
-
-    def __init__(self, keys: Sampler[Keys]) -> None:
-        self.keys = keys
-        self._other: Iterator[Keys] = iter(())
-
-    def __len__(self) -> int:
-        return len(self.keys)  # type: ignore[arg-type]
-
-    def draw(self) -> Iterator[Keys]:
-        """Begins to draw; what is iterated over next has the same."""
-        one, self._other = itertools.tee(self.keys)
-        return one
-
-    def __iter__(self) -> Iterator[Keys]:
-        return self._other
+            for batch in self.makes(self.sampler) if alone else super().__iter__():
+                if isinstance(batch, Exception):
+                    raise batch
+                yield unpack(batch) if self.by_value else batch
 
 
 def _maker(data: BatchedData) -> Callable[[Iterable[Keys]], Iterator[tuple[Any, ...]]]:
@@ -326,9 +288,6 @@ def loader(
     if isinstance(data, SoftLabelDataset) and data.is_lazy:
         keys = AnnouncedKeys(keys, data)
     by_value = workers > 0 and not pin_memory  # what is sent by value is not pinned
-    joins = data if by_value and isinstance(data, SoftLabelDataset) and _is_joined_here(data) else None
-    if joins is not None:
-        data, keys = joins.dataset, _Drawn(keys)  # type: ignore[assignment]
     batches = _Loader(
         _Batches(data, by_value),
         batch_size=None,
@@ -338,16 +297,8 @@ def loader(
         pin_memory=pin_memory,
         generator=torch.Generator(),
     )
-    batches.by_value, batches.joins, batches.makes = by_value, joins, _maker(data)
+    batches.by_value, batches.makes = by_value, _maker(data)
     return batches
-
-
-def _is_joined_here(data: SoftLabelDataset) -> bool:
-    """Whether the batches of workers are joined with their logits in this process: where that takes microseconds. Not
-    where every input is checked, blocks are fetched, or logits are computed from what is stored.
-    """
-    plain = isinstance(data.cache, LogitCache) and isinstance(data.cache.manifest.encoding, Dense)
-    return plain and not data.is_lazy and data.check_inputs != "all" and hasattr(data.dataset, "batch")
 
 
 def default_workers(lazy: bool) -> int:
