@@ -45,10 +45,12 @@ class ModelServer(ThreadingHTTPServer):
                 self._known[key] = logits.double().log_softmax(1)
             return self._known[key]
 
-    def top(self, ids: list[int], count: int) -> list[list[tuple[int, float]]]:
-        """The likeliest tokens after each of the tokens."""
-        values, places = self.log_probs(ids).topk(count)
-        return [list(zip(*pair, strict=True)) for pair in zip(places.tolist(), values.tolist(), strict=True)]
+    def both(self, ids: list[int], count: int) -> tuple[Any, list[list[tuple[int, float]]]]:
+        """The same, and the likeliest tokens after each of the tokens, by one network, which a test may exchange."""
+        own = self.log_probs(ids)
+        values, places = own.topk(count)
+        pairs = zip(places.tolist(), values.tolist(), strict=True)
+        return own, [list(zip(*pair, strict=True)) for pair in pairs]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Whoever asks may have gone."""
@@ -163,8 +165,8 @@ class Handler(BaseHTTPRequestHandler):
     def _vllm(self, body: dict[str, Any], ids: list[int], count: int) -> Any:
         if "prompt_logprobs" not in body:
             return {"choices": [{"text": "", "prompt_logprobs": None}]}
-        own, rows = self.server.log_probs(ids), list[Any]([None])
-        for place, row in enumerate(self.server.top(ids, count)[:-1]):
+        (own, top), rows = self.server.both(ids, count), list[Any]([None])
+        for place, row in enumerate(top[:-1]):
             following = ids[place + 1]
             listed = {**{following: own[place, following].item()}, **dict(row)}
             rows.append({str(one): {"logprob": value, "rank": 1} for one, value in listed.items()})
@@ -172,7 +174,7 @@ class Handler(BaseHTTPRequestHandler):
         return self._openai(choice, ids)
 
     def _sglang(self, body: dict[str, Any], ids: list[int], count: int) -> Any:
-        own, top = self.server.log_probs(ids), self.server.top(ids, count)
+        own, top = self.server.both(ids, count)
         about = {
             "prompt_tokens": len(ids),
             "weight_version": "default",
@@ -186,16 +188,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def _llama_cpp(self, body: dict[str, Any], ids: list[int], count: int) -> Any:
         drawn = body["logit_bias"][0][0]
-        top = [{"id": one, "logprob": value} for one, value in self.server.top(ids, count)[-1]]
+        own, top = self.server.both(ids, count)
         place = {
             "id": drawn,
-            "logprob": self.server.log_probs(ids)[-1, drawn].item(),
-            "top_logprobs": top,
+            "logprob": own[-1, drawn].item(),
+            "top_logprobs": [{"id": one, "logprob": value} for one, value in top[-1]],
         }
         return {"completion_probabilities": [place], "tokens_evaluated": len(ids), "truncated": False}
 
     def _echo(self, body: dict[str, Any], ids: list[int], count: int) -> Any:
-        own, top = self.server.log_probs(ids), self.server.top(ids, count)
+        own, top = self.server.both(ids, count)
         by_id = body.get("return_tokens_as_token_ids") and self.server.dialect == "openai"
 
         def name(one: int) -> str:
