@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.conditions import Conditions
 from benchmarks.images import AUGMENT
 from benchmarks.measurement import Measurement, Unit
-from benchmarks.timing import Timed, compare, medians
+from benchmarks.timing import Timed, compare
 from decant.cache import Store
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings
@@ -30,8 +30,6 @@ from decant.pipeline.training.device import autocast
 from decant.pipeline.training.loading import OrderedKeys
 
 CPU = torch.device("cpu")
-_MEASURED, _FEW = 6_144, 512
-"""Images that are measured for those that a row speaks of, and so few that what is done once weighs most."""
 
 
 def measure(
@@ -42,44 +40,18 @@ def measure(
     """
     count = conditions.choose(count, 512)
     for precision in ("float32", "bfloat16"):
-        what = f"`decant cache-logits` on {device}, resnet20, {count:,} CIFAR-sized images, {precision}"
-        against = "the teacher on the same batches, in memory already"
-        if device.type == "cuda":
-            phase, bare = phase_one(conditions, device, count, precision)
-            yield compare(
-                row, what, phase, against, bare,
-                unit=Unit.TIME, target=1.05, repetitions=conditions.choose(5, 1),
-            )  # fmt: skip
-        else:
-            found, details = _scaled(conditions, device, count, precision)
-            note = f"from {_MEASURED:,} and {_FEW:,} images"
-            yield Measurement(row, what, against, found, Unit.TIME, 1.05, note, details)
-
-
-def _scaled(
-    conditions: Conditions, device: torch.device, count: int, precision: str
-) -> tuple[float, dict[str, float]]:
-    """The ratio for `count` images, in a third of the time that these would take: of fewer images, and of very few,
-    which tell what is done once, as the network is loaded, its answers are looked at twice and a file is published.
-    """
-    sizes = conditions.choose((_MEASURED, _FEW), (512, 256))
-    things = [timed for size in sizes for timed in phase_one(conditions, device, size, precision)]
-    repetitions = conditions.choose(11, 1)
-    phase, bare, few, bare_few = medians(*things, repetitions=repetitions)
-    each = (phase - few) / (sizes[0] - sizes[1])
-    seconds, against = few + each * (count - sizes[1]), bare * count / sizes[0]
-    return seconds / against, {
-        "seconds": seconds,
-        "against_seconds": against,
-        "once_seconds": few - bare_few,
-        "repetitions": repetitions,
-    }
+        phase, bare = phase_one(conditions, device, count, precision)
+        yield compare(
+            row, f"`decant cache-logits` on {device}, resnet20, {count:,} CIFAR-sized images, {precision}",
+            phase, "the teacher on the same batches, in memory already", bare,
+            unit=Unit.TIME, target=1.05, repetitions=conditions.choose(5, 1),
+        )  # fmt: skip
 
 
 def phase_one(
     conditions: Conditions, device: torch.device, count: int, precision: str
 ) -> tuple[Timed, Timed]:
-    base = conditions.folder / f"caching-{device.type}-{count}"
+    base = conditions.folder / f"caching-{device.type}"
     recipe = random_images(conditions, base, count, precision)
     splits, result = taught(conditions, recipe, base, device)
     network = load_network(result).to(device).to(memory_format=torch.channels_last).eval()
