@@ -65,7 +65,7 @@ def test_any_changed_byte_changes_the_entry() -> None:
     assert damaged_blocks(blocks, read, np.array([sound], "u8")) == []
 
 
-def test_every_byte_of_every_row_is_in_a_block_and_rows_of_views_in_one(tmp_path: Path) -> None:
+def test_every_byte_of_every_row_is_in_a_block_and_rows_of_views_in_one() -> None:
     blocks = blocks_of(70, 1000, 3)
     counts = np.zeros(blocks.size, int)
     for number in range(blocks.num_blocks):

@@ -328,9 +328,7 @@ class TestHuggingFace:
             "hf:mine: train: row 0: has no bytes of an image, and names no file on this disk; nothing is fetched"
         )
 
-    def test_no_script_and_no_pickle_of_a_dataset_is_run(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_no_script_and_no_pickle_of_a_dataset_is_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """As versions of the library before 4 do, or ask on the terminal whether to."""
         import datasets
 

@@ -281,7 +281,7 @@ def test_a_folder_is_made_grey_for_a_network_of_one_channel(images: Path, tmp_pa
     succeed(decant("predict", run, "images/val/oak", cwd=tmp_path))
 
 
-def test_digits_are_made_rgb_for_a_network_of_three_channels(tmp_path: Path) -> None:
+def test_digits_are_made_rgb_for_a_network_of_three_channels() -> None:
     plain = load_data(DataSettings(name="digits"), ViewsSettings(), "test")
     rgb = load_data(DataSettings(name="digits"), ViewsSettings(channels=3), "test")
     assert rgb.input_shape == (3, 8, 8)

@@ -119,7 +119,7 @@ def test_an_mlp_has_the_hidden_layers_that_it_is_asked_for() -> None:
     assert widths == [7, 7, 7, 10]
 
 
-def test_nothing_is_drawn_to_know_the_size_of_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_drawn_to_know_the_size_of_weights() -> None:
     """PyTorch imports its compiler to draw where there is no memory: a second for each command."""
     drawn = list[str]()
 

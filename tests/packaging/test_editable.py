@@ -64,7 +64,7 @@ def test_an_editable_install_runs_the_tree(editable: Environment, tmp_path: Path
     assert version == f"decant, version {PROJECT['version']}\n"
 
 
-def test_inside_the_tree_the_folders_have_their_names(editable: Environment, tmp_path: Path) -> None:
+def test_inside_the_tree_the_folders_have_their_names(editable: Environment) -> None:
     tree = editable.site.parents[3] / "tree"
     script = "import decant; from cache import LogitCache; print(LogitCache is decant.LogitCache)"
     assert editable.run("-c", script, cwd=tree).stdout == "True\n"

@@ -79,9 +79,7 @@ def test_each_is_a_cache_of_its_own_and_near_the_dense_one(folder: Path) -> None
 
 
 @pytest.mark.parametrize("encoding", ["cache.encoding=dense-u8", SPARSE, DRAWS])
-def test_the_teacher_agrees_with_its_compact_cache_and_with_no_other(
-    folder: Path, tmp_path: Path, encoding: str
-) -> None:
+def test_the_teacher_agrees_with_its_compact_cache_and_with_no_other(folder: Path, encoding: str) -> None:
     found = compare_with_teacher(plan(folder, encoding), 100, CPU)
     assert found.agrees
     assert found.bound < 0.5, "and so rows of other samples are noticed"

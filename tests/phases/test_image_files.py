@@ -111,7 +111,7 @@ def test_several_views_are_of_images_that_are_decoded_once(
 
 @pytest.mark.parametrize("pack", ["always", "never"])
 def test_a_file_that_is_no_image_ends_the_phase_by_its_name(
-    pack: str, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pack: str, taught: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = image_folder.decode
 

@@ -97,7 +97,7 @@ class TestS3:
             assert SECRET not in said
 
     def test_a_build_that_could_not_publish_does_so_the_next_time(
-        self, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+        self, bucket: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         store = Store(f"s3://{bucket}/caches")
         monkeypatch.setattr(store.remote, "push", lambda path: None)  # as if it were killed before

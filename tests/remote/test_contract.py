@@ -151,7 +151,7 @@ def test_a_file_that_was_replaced_is_not_read_on(store: Kind) -> None:
         store.folder.read("x.h5", 2, 6, stat.tag)
 
 
-def test_a_store_is_searched_by_key_and_built_into(store: Kind, cache: Path, tmp_path: Path) -> None:
+def test_a_store_is_searched_by_key_and_built_into(store: Kind, cache: Path) -> None:
     if store.url.startswith("/"):
         return
     here = Store(store.url)

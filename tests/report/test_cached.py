@@ -89,7 +89,7 @@ def test_of_teachers_that_are_kept_apart_the_mean_is_described(tmp_path: Path) -
     np.testing.assert_allclose(found.confidence, mean.amax(1), rtol=1e-5)
 
 
-def test_the_bins_of_a_chart_hold_every_row_once(tmp_path: Path) -> None:
+def test_the_bins_of_a_chart_hold_every_row_once() -> None:
     values = np.float32([0, 0.5, 0.5, 1 / 30, 1.0, 1.0000001])
     records = cached.bins([values], ["T = 1"], 1.0)
     assert sum(record["share"] for record in records[:-1]) == pytest.approx(100)

@@ -393,9 +393,7 @@ def in_a_new_process(data: Any, results: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_started_anew_finds_what_its_parent_may_run(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_is_started_anew_finds_what_its_parent_may_run(here: Path) -> None:
     script = f"""
 import multiprocessing, sys
 import numpy as np
@@ -437,7 +435,7 @@ if __name__ == "__main__":
     assert ours == theirs
 
 
-def test_pictures_are_opened_in_the_listed_formats_alone(tmp_path: Path) -> None:
+def test_pictures_are_opened_in_the_listed_formats_alone() -> None:
     """PostScript would be run by an interpreter; a file is what its content says, not its ending."""
     from decant.pipeline.data.image_files import readable_formats
 

@@ -262,9 +262,7 @@ def test_a_cache_is_published_where_no_other_thing_has_its_name(tmp_path: Path) 
             LogitCacheWriter(folder / "a.h5", manifest(3, 5, 1))
 
 
-def test_predict_names_each_and_classifies_the_others(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_predict_names_each_and_classifies_the_others(tmp_path: Path) -> None:
     write_folder(tmp_path / "images", (8, 8))
     (tmp_path / "mine.toml").write_text(
         '[data]\nname = "imagefolder"\nroot = "images"\n[teacher]\nnetwork = "linear"\nepochs = 1\n'

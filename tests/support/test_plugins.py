@@ -107,9 +107,7 @@ def test_what_is_missing_is_named_with_the_command(error: type[DataError]) -> No
         optional("no_such_library", "text", error)
 
 
-def test_a_library_that_is_there_but_broken_is_not_called_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_library_that_is_there_but_broken_is_not_called_missing(tmp_path: Path) -> None:
     (tmp_path / "half_a_library.py").write_text("import no_such_library\n")
     with pytest.raises(ModuleNotFoundError, match="no_such_library"):
         optional("half_a_library", "text", DataError)

@@ -85,7 +85,7 @@ def test_every_outcome_and_several_teachers_are_the_same_too(tmp_path: Path) -> 
             assert torch.equal(ours, theirs)
 
 
-def test_what_the_teacher_did_not_see_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_teacher_did_not_see_is_noticed(tmp_path: Path) -> None:
     data = viewed(PLAIN)
     cache = cached(tmp_path, data)
     resident = DeviceData(SoftLabelDataset(data, cache), CPU)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -71,7 +70,7 @@ def load_teacher(teacher: Result) -> nn.Module:
     return network
 
 
-def hidden_encoding(base: Path, teacher: Result, num_outputs: int, precision: str) -> Hidden:
+def hidden_encoding(teacher: Result, num_outputs: int, precision: str) -> Hidden:
     """The encoding of a teacher's hidden states; without its head, which is read from the teacher's weights once and
     noted in its folder by its digest.
     """

@@ -169,7 +169,7 @@ class LanguagePlan(AnyPlan):
             return Sparse(min(_HEAD, outputs))
         if given.kind == "hidden":
             assert teacher is not None, "no server tells hidden states"
-            return hidden_encoding(self.base, teacher, outputs, settings.precision)
+            return hidden_encoding(teacher, outputs, settings.precision)
         if given.kind == "dense":
             return Dense(settings.dtype)
         if given.kind == "dense-u8":

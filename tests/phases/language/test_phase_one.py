@@ -147,9 +147,7 @@ def test_a_teacher_in_another_folder_finds_the_cache(taught: Path, monkeypatch: 
     assert there.manifest.key == here.manifest.key, "what a teacher is, not where it lies, is its identity"
 
 
-def test_weights_that_have_changed_since_they_were_taken_are_refused(
-    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_have_changed_since_they_were_taken_are_refused(taught: Path, tmp_path: Path) -> None:
     import shutil
 
     from tests.helpers import language
