@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from decant.pipeline.config.data_settings import TOKENS
+from decant.pipeline.config.cache_settings import CacheSettings
+from decant.pipeline.config.data_settings import TOKENS, DataSettings
 from decant.pipeline.config.objectives import BUILTIN, name_of
 from decant.pipeline.config.sections import Section
-from decant.pipeline.config.server_settings import SERVED, misfits_of_served
-
-if TYPE_CHECKING:
-    from decant.pipeline.config.settings import Settings
+from decant.pipeline.config.server_settings import SERVED
+from decant.pipeline.config.training_settings import StudentSettings, TeacherSettings
+from decant.pipeline.config.views_settings import ViewsSettings
 
 CUT = "cut"
 """The name of a student that is made of some layers of its teacher."""
@@ -24,6 +24,28 @@ _OF_SAMPLES = {
 }
 _TEMPERED = {name_of(kind) for kind in BUILTIN if "temperature" in kind.model_fields}
 _OF_FILES = ("weights", "weights_key")
+
+
+class Sections(Protocol):
+    """The sections of a whole recipe, as `Settings` has them."""
+
+    @property
+    def data(self) -> DataSettings: ...
+
+    @property
+    def views(self) -> ViewsSettings: ...
+
+    @property
+    def teacher(self) -> TeacherSettings: ...
+
+    @property
+    def knowledge(self) -> TeacherSettings | None: ...
+
+    @property
+    def cache(self) -> CacheSettings: ...
+
+    @property
+    def student(self) -> StudentSettings: ...
 
 
 def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +69,7 @@ def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "student": {**student, "objective": objective}}
 
 
-def misfits(settings: Settings) -> Iterator[str]:
+def misfits(settings: Sections) -> Iterator[str]:
     """What a recipe says that is not for language models, or, of any other, is for them alone."""
     of_tokens = settings.data.of_tokens
     encoding = settings.cache.encoding
@@ -86,8 +108,35 @@ def misfits(settings: Settings) -> Iterator[str]:
     yield from _in_samples("cache", settings.cache)
     if settings.teacher.classes is not None:
         yield f"teacher.classes: {instead}"
-    yield from misfits_of_served(settings)
+    yield from _misfits_of_served(settings)
     yield from _misfits_of_networks(settings)
+
+
+def _misfits_of_served(settings: Sections) -> Iterator[str]:
+    """What does not fit a teacher behind a server."""
+    teacher, encoding = settings.teacher, settings.cache.encoding
+    if teacher.server is None:
+        if teacher.network.name == SERVED:
+            yield f'teacher.network: "{SERVED}" is a model of teacher.server, which is missing'
+        return
+    if teacher.network.name != SERVED or teacher.network.args:
+        yield "teacher.network: the teacher is the model of teacher.server; leave one of both out"
+    if teacher.epochs:
+        yield "teacher.epochs: the teacher is behind a server, and cannot be trained here; leave it out"
+    if settings.data.tokenizer is None:
+        yield "data.tokenizer: missing, and a server gives none; give the folder of the served model's, or its name"
+    if settings.cache.precision != "float32":
+        yield "cache.precision: a teacher behind a server computes in what its server does; leave it out"
+    known = "of a teacher behind a server the likeliest tokens are known, and no others"
+    if encoding is not None and encoding.kind != "sparse":
+        yield f'cache.encoding.kind: {known}; set "sparse", or leave it out'
+    if encoding is not None and encoding.draws is not None:
+        yield f"cache.encoding.draws: {known}; leave it out"
+    if encoding is not None and encoding.temperatures not in (None, (1.0,)):
+        yield (
+            "cache.encoding.temperatures: a server tells probabilities at T = 1, from which those of all other tokens "
+            "together at another temperature do not follow; leave it out"
+        )
 
 
 def _in_samples(name: str, section: Section | None) -> Iterator[str]:
@@ -97,7 +146,7 @@ def _in_samples(name: str, section: Section | None) -> Iterator[str]:
         yield f"{name}.batch_size: counts samples, and a batch of a language model is tokens_per_batch; leave it out"
 
 
-def _misfits_of_networks(settings: Settings) -> Iterator[str]:
+def _misfits_of_networks(settings: Sections) -> Iterator[str]:
     teacher, student = settings.teacher.network, settings.student.network
     for name, network in (("teacher", teacher), ("student", student)):
         if ":" in network.name and not network.name.startswith("transformers:"):

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, model_validator
 
 from decant.cache.io.redaction import redacted
 from decant.pipeline.config.sections import Section
-
-if TYPE_CHECKING:
-    from decant.pipeline.config.settings import Settings
 
 DialectName: TypeAlias = Literal["vllm", "sglang", "llama.cpp", "openai"]
 """The ways in which servers are asked for the log-probabilities of a prompt's tokens."""
@@ -99,30 +95,3 @@ def problem_of_variable(name: object) -> str | None:
     if name is None or (isinstance(name, str) and re.fullmatch(r"[A-Za-z_]\w{0,63}", name)):
         return None
     return "expected the name of an environment variable, as OPENAI_API_KEY, and not the key"
-
-
-def misfits_of_served(settings: Settings) -> Iterator[str]:
-    """What a recipe of a language model says that does not fit a teacher behind a server."""
-    teacher, encoding = settings.teacher, settings.cache.encoding
-    if teacher.server is None:
-        if teacher.network.name == SERVED:
-            yield f'teacher.network: "{SERVED}" is a model of teacher.server, which is missing'
-        return
-    if teacher.network.name != SERVED or teacher.network.args:
-        yield "teacher.network: the teacher is the model of teacher.server; leave one of both out"
-    if teacher.epochs:
-        yield "teacher.epochs: the teacher is behind a server, and cannot be trained here; leave it out"
-    if settings.data.tokenizer is None:
-        yield "data.tokenizer: missing, and a server gives none; give the folder of the served model's, or its name"
-    if settings.cache.precision != "float32":
-        yield "cache.precision: a teacher behind a server computes in what its server does; leave it out"
-    known = "of a teacher behind a server the likeliest tokens are known, and no others"
-    if encoding is not None and encoding.kind != "sparse":
-        yield f'cache.encoding.kind: {known}; set "sparse", or leave it out'
-    if encoding is not None and encoding.draws is not None:
-        yield f"cache.encoding.draws: {known}; leave it out"
-    if encoding is not None and encoding.temperatures not in (None, (1.0,)):
-        yield (
-            "cache.encoding.temperatures: a server tells probabilities at T = 1, from which those of all other tokens "
-            "together at another temperature do not follow; leave it out"
-        )

@@ -19,7 +19,7 @@ from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.corpus.tokenizer import tokenizer_identity
 from decant.pipeline.errors import ModelError
 from decant.pipeline.language.loading import load_causal
-from decant.pipeline.phases.language.networks import load_teacher
+from decant.pipeline.phases.language.finished_teacher import load_teacher
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.open import FinishedRun

@@ -52,13 +52,13 @@ def imports(path: Path, known: set[str], typing: bool = False) -> set[str]:
 
 
 @cache
-def graph() -> dict[str, set[str]]:
-    """Module name → the modules that it imports."""
-    return {name: imports(path, set(sources())) for name, path in sources().items()}
+def graph(typing: bool = False) -> dict[str, set[str]]:
+    """Module name → the modules that it imports; with `typing` also for type checkers only."""
+    return {name: imports(path, set(sources()), typing) for name, path in sources().items()}
 
 
-def reachable(start: str) -> set[str]:
-    edges, seen, todo = graph(), set[str](), [start]
+def reachable(start: str, typing: bool = False) -> set[str]:
+    edges, seen, todo = graph(typing), set[str](), [start]
     while todo:
         name = todo.pop()
         if name in edges and name not in seen:
@@ -68,13 +68,13 @@ def reachable(start: str) -> set[str]:
 
 
 def circles() -> list[tuple[str, str]]:
-    """Every import that leads back to where it stands: (module, what it imports)."""
+    """Every import that leads back to where it stands, be it for types alone: (module, what it imports)."""
     return [
         (name, other)
-        for name, imported in graph().items()
+        for name, imported in graph(typing=True).items()
         for other in imported & set(sources())
         # A module of a package may come from the package's own file.
-        if not name.startswith(f"{other}.") and name in reachable(other)
+        if not name.startswith(f"{other}.") and name in reachable(other, typing=True)
     ]
 
 

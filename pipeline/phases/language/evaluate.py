@@ -9,8 +9,8 @@ import torch
 
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.joined_ranks import compare_data, join_ranks
+from decant.pipeline.phases.language.finished_teacher import load_teacher
 from decant.pipeline.phases.language.measuring import metrics_of
-from decant.pipeline.phases.language.networks import load_teacher
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.language.student import held_out_of_teacher
 from decant.pipeline.runs.result import Result, find_results

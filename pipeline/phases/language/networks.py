@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import nn
 
-from decant.cache import Hidden
 from decant.pipeline.config.language_settings import CUT
 from decant.pipeline.errors import WeightsError
-from decant.pipeline.language.head import CausalModel
 from decant.pipeline.language.loading import load_causal_network
 from decant.pipeline.language.students import take_layers
 from decant.pipeline.networks.causal import ELSEWHERE, specify_causal
 from decant.pipeline.networks.spec import NetworkSpec
-from decant.pipeline.networks.weights import weights_sha256
-from decant.pipeline.runs.json_files import write_json
-from decant.pipeline.runs.result import Result
-from decant.pipeline.runs.saved_network import WEIGHTS, load_network
-
-if TYPE_CHECKING:
-    from decant.pipeline.phases.language.plan import LanguagePlan
-
-_HEAD = "head.json"
-_PROBE = torch.tensor([[0, 1], [1, 0]])
+from decant.pipeline.phases.language.finished_teacher import load_teacher
+from decant.pipeline.phases.language.plan import LanguagePlan
 
 
 def teacher_spec(plan: LanguagePlan) -> NetworkSpec:
@@ -51,43 +39,6 @@ def initial_weights(plan: LanguagePlan, spec: NetworkSpec) -> Callable[[nn.Modul
         name = spec.name.removeprefix(ELSEWHERE)
         return lambda network: _take(network, load_causal_network(name, "float32"), name)
     return None
-
-
-def load_teacher(teacher: Result) -> nn.Module:
-    """A finished teacher, from its run folder; one that was taken as it is, from where it was taken.
-
-    Raises WeightsError where its weights are not those that `result.json` speaks of.
-    """
-    if (teacher.folder / WEIGHTS).exists() or not teacher.network.name.startswith(ELSEWHERE):
-        return load_network(teacher)
-    name = teacher.network.name.removeprefix(ELSEWHERE)
-    network = load_causal_network(name)
-    if weights_sha256(network.state_dict()) != teacher.weights_sha256:
-        raise WeightsError(
-            f"{name}: has other weights than when it was taken for {teacher.folder}: delete that folder and run the "
-            "teacher again, or put them back"
-        )
-    return network
-
-
-def hidden_encoding(teacher: Result, num_outputs: int, precision: str) -> Hidden:
-    """The encoding of a teacher's hidden states; without its head, which is read from the teacher's weights once and
-    noted in its folder by its digest.
-    """
-    note = teacher.folder / _HEAD
-    about = {"weights": teacher.weights_sha256, "outputs": num_outputs, "precision": precision}
-    try:
-        noted = json.loads(note.read_bytes())
-        if noted["of"] == about:
-            return Hidden.from_identity(noted["encoding"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    network = load_teacher(teacher).to(getattr(torch, precision))
-    model = CausalModel(network, num_outputs)
-    model.prepare(_PROBE)
-    encoding = Hidden.of(model.head())
-    write_json(note, {"of": about, "encoding": encoding.identity})
-    return encoding
 
 
 def _spec(plan: LanguagePlan, network: Any, teacher: NetworkSpec | None) -> NetworkSpec:

@@ -30,7 +30,7 @@ from decant.pipeline.language.served import served_manifest
 from decant.pipeline.networks.causal import config_of
 from decant.pipeline.networks.spec import CAUSAL
 from decant.pipeline.phases.given_caches import say_other_encoding
-from decant.pipeline.phases.language.networks import hidden_encoding
+from decant.pipeline.phases.language.finished_teacher import hidden_encoding
 from decant.pipeline.phases.language.served_teacher import read_note, served_teacher, teacher_digest
 from decant.pipeline.phases.language.sources import Part
 from decant.pipeline.phases.language.texts import LanguageData

@@ -13,7 +13,7 @@ from decant.cache import Head, Hidden, LogitCacheWriter
 from decant.pipeline.language.batches import probe
 from decant.pipeline.language.head import CausalModel
 from decant.pipeline.language.teacher_pass import TeacherPass, Window
-from decant.pipeline.phases.language.networks import load_teacher
+from decant.pipeline.phases.language.finished_teacher import load_teacher
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.runs.result import load_result
 
