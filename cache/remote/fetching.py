@@ -120,13 +120,13 @@ def _fetch_blocks(
             filling = Filling(folder, name, head, entries, path)
             try:
                 everything = range(filling.blocks.num_blocks)
-                missing = filling.missing(everything) if existed else everything
+                missing = filling.copy.missing(everything) if existed else everything
                 total = sum(end - first for number in missing for first, end in filling.blocks.ranges(number))
                 with transfer(f"fetching {name}", total) as advance:
                     filling.fetch_most(missing, advance)
-                filling.publish(target)
+                filling.copy.publish(target)
             finally:
-                filling.close()
+                filling.copy.close()
         mirror.remember_source(target, head.shown, stat.size, stat.tag)
     with contextlib.suppress(OSError):
         lock_path(path.with_name(f"{path.name}.pull")).unlink()

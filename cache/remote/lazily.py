@@ -35,7 +35,7 @@ class LazyCopy:
     """The copy of a file elsewhere, of which a reader has the missing blocks fetched."""
 
     def __init__(self, url: str, filling: Filling, target: Path) -> None:
-        self.url, self.path = url, filling.path
+        self.url, self.path = url, filling.copy.path
         self._filling, self._target = filling, target
         self._owner = os.getpid()
         self._wanted: deque[int] = deque()
@@ -76,10 +76,10 @@ class LazyCopy:
         if self._published or self._owner != os.getpid():
             return None
         if self.path.exists():
-            if not self._filling.is_whole():
+            if not self._filling.copy.is_whole():
                 return None
             self._hold()
-            self._filling.publish(self._target)
+            self._filling.copy.publish(self._target)
             head = self._filling.head
             mirror.remember_source(self._target, head.shown, head.stat.size, head.stat.tag)
         elif not is_file(self._target, follow=False):
@@ -144,7 +144,7 @@ def folder_and_name(url: str) -> tuple[RemoteFolder, str]:
 
 def _let_go(filling: Filling, held: contextlib.ExitStack, owner: int) -> None:
     """Closes a copy whose reader is gone; in a process that was forked, without the lock of the one that opened it."""
-    filling.close()
+    filling.copy.close()
     if os.getpid() == owner:
         held.close()
 
@@ -161,7 +161,7 @@ def _fetch_ahead(filling: Filling, wanted: deque[int], asked: Sequence[None]) ->
                     time.sleep(_PAUSE)
                     continue
                 next_blocks = {wanted.popleft() for _ in range(min(len(wanted), _AHEAD))}
-                filling.fetch(filling.missing(sorted(next_blocks)), workers=4)
-            if filling.closed:
+                filling.fetch(filling.copy.missing(sorted(next_blocks)), workers=4)
+            if filling.copy.closed:
                 return
-            filling.fetch(filling.missing(everything[start : start + _AHEAD]), workers=2)
+            filling.fetch(filling.copy.missing(everything[start : start + _AHEAD]), workers=2)

@@ -89,11 +89,11 @@ def test_a_copy_by_pickle_is_the_same_cache(tmp_path: Path) -> None:
 def test_a_process_that_is_forked_while_a_thread_writes_goes_on(tmp_path: Path) -> None:
     cache = LogitCache.open(stored(tmp_path), lazy=True)
     filling = cache._lazy._filling  # type: ignore[union-attr]
-    with filling._lock:
+    with filling.copy._lock:
         child = os.fork()
         if child == 0:
             filling.fetch([3])
-            os._exit(0 if filling.missing([3]) == [] else 1)
+            os._exit(0 if filling.copy.missing([3]) == [] else 1)
     deadline = time.monotonic() + 60
     while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -109,7 +109,7 @@ def test_what_is_prefetched_is_here_when_it_is_read(tmp_path: Path) -> None:
     filling = cache._lazy._filling  # type: ignore[union-attr]
     wanted = range(1900 >> 5, 2000 >> 5)
     deadline = time.monotonic() + 60
-    while filling.missing(wanted):
+    while filling.copy.missing(wanted):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     with pytest.raises(IndexError):

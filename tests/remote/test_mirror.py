@@ -70,7 +70,7 @@ def test_a_copy_that_is_being_fetched_never_goes(tmp_path: Path, monkeypatch: py
     fetch_most, gone = Filling.fetch_most, list[bool]()
 
     def meanwhile(self: Filling, *given: Any) -> None:
-        gone.append(mirror.evict(self.path))  # as another process does that needs its room
+        gone.append(mirror.evict(self.copy.path))  # as another process does that needs its room
         gone.append(any(map(remove_leftover, leftovers(Store(url), 0))))
         fetch_most(self, *given)
 
@@ -80,7 +80,7 @@ def test_a_copy_that_is_being_fetched_never_goes(tmp_path: Path, monkeypatch: py
     assert sorted(left.name for left in path.parent.iterdir()) == ["a.h5", "a.h5.source"]
 
     def by_hand(self: Filling, *given: Any) -> None:
-        self.path.unlink()
+        self.copy.path.unlink()
         fetch_most(self, *given)
 
     monkeypatch.setattr(Filling, "fetch_most", by_hand)
