@@ -20,7 +20,7 @@ from decant.encodings import Hidden, Sparse
 from decant.pipeline.language.batches import batches, plan_of, probe
 from decant.pipeline.language.blocks import Block
 from decant.pipeline.language.building import positions_of
-from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.teacher_pass import TeacherPass
 
 

@@ -21,7 +21,7 @@ from decant.pipeline.config.settings import Training
 from decant.pipeline.language import criteria
 from decant.pipeline.language.batches import collate, probe
 from decant.pipeline.language.blocks import computed_tokens
-from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.training import CausalCall, TokenBatches, TokenInputs
 from decant.pipeline.training.loading import BatchedData, Keys
 from decant.pipeline.training.loop import batches_of, train_epoch

@@ -2,7 +2,8 @@
 
 caching.py     `cache_logits`;  building.py  the cache at a path: found, or built;  network_identity.py  what of a
                configuration is part of its key
-loading.py     a causal network of transformers;  head.py  it in two halves, hidden states and logits
+loading.py     a causal network of transformers;  causal_model.py  it in two halves, hidden states and logits;
+               head.py  which layer makes the logits
 batches.py     batches of token samples;  blocks.py  rows of about one length
 teacher_pass.py  the pass of a network;  served_pass.py  of a server, for served.py;  shift.py  whether outputs are
                shifted;  memory.py  what is said where memory runs out

@@ -25,7 +25,7 @@ from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.language.batches import probe
 from decant.pipeline.language.building import Fill, build, positions_of
-from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.network_identity import deciding_settings
 from decant.pipeline.language.served import cache_served
 from decant.pipeline.language.teacher_pass import TeacherPass

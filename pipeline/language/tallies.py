@@ -20,8 +20,8 @@ from decant.cache import Hidden, LogitCache, calibration_error
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.language.alignment import require_same_samples
 from decant.pipeline.language.batches import TeacherBatch, batches, plan_of, probe
+from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.dataset import targets_of
-from decant.pipeline.language.head import CausalModel
 from decant.pipeline.language.memory import SETTING
 from decant.pipeline.objectives import SparseTargets, TeacherHead, kd, sparse_kd
 from decant.pipeline.training.background import prefetch

@@ -17,7 +17,7 @@ from decant.cache import CacheWarning, Encoding, Hidden, LogitCacheWriter, Spars
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.language.batches import TeacherBatch, batches
 from decant.pipeline.language.building import Window, windows_of
-from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.memory import SETTING
 from decant.pipeline.language.shift import ShiftGuard
 from decant.pipeline.objectives.fused.chunks import rows_of_block

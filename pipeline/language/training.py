@@ -14,8 +14,8 @@ from decant.pipeline.corpus.difference import decoder_of
 from decant.pipeline.language.alignment import require_same_samples, require_same_tokens
 from decant.pipeline.language.batches import TeacherBatch, collate, probe
 from decant.pipeline.language.blocks import Block
+from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.dataset import targets_of
-from decant.pipeline.language.head import CausalModel
 from decant.pipeline.objectives.chunked import PendingLogits
 from decant.pipeline.training.loading import Keys
 

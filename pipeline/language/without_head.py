@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from decant.pipeline.errors import ModelError
+from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.dataset import TokenBatch
-from decant.pipeline.language.head import CausalModel
 from decant.pipeline.objectives.chunked import PendingLogits
 
 

@@ -19,7 +19,7 @@ from decant.language import TokenDataset, TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.language import teacher_pass
 from decant.pipeline.language.batches import collate, plan, plan_of
-from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.training import CausalCall, TokenBatches
 from decant.pipeline.objectives.fused import chunks
 from tests.helpers import language

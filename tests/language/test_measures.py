@@ -21,7 +21,9 @@ from tests.helpers import language
 def test_measures_are_those_by_hand(
     encoding: Any, samples: TokenSamples, teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decant.pipeline.language.head._CHUNK_BYTES", 4 * 352 * 50)  # 50 positions at a time
+    monkeypatch.setattr(
+        "decant.pipeline.language.causal_model._CHUNK_BYTES", 4 * 352 * 50
+    )  # 50 positions at a time
     cache = cache_logits(teacher, samples, tmp_path / "c.h5", encoding=encoding)
     student = language.llama(340, seed=3).train()
     found = measure(student, samples, cache, tokens_per_batch=100, show_progress=False)

@@ -12,7 +12,7 @@ from torch import nn
 from decant.language import cut_layers
 from decant.pipeline.errors import ModelError
 from tests.helpers import language
-from tests.language.test_head import IDS, of_library
+from tests.language.test_causal_model import IDS, of_library
 
 
 def gpt2() -> Any:

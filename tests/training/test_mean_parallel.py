@@ -44,7 +44,7 @@ def train(kind: str, folder: Path) -> None:
     from decant.pipeline.config.settings import StudentSettings
     from decant.pipeline.language import criteria
     from decant.pipeline.language.blocks import Block
-    from decant.pipeline.language.head import CausalModel
+    from decant.pipeline.language.causal_model import CausalModel
     from decant.pipeline.training.group import Group
     from decant.pipeline.training.mean_parallel import MeanParallel
 

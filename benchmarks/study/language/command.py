@@ -29,7 +29,7 @@ from benchmarks.study.language.training import Settings, Study, run
 from decant import language
 from decant.cache.io.files import write_atomically
 from decant.objectives import TeacherHead
-from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.causal_model import CausalModel
 
 SHARES = {"train": 0.85, "validation": 0.05, "test": 0.1}
 """Of the documents. What is chosen by hand, as the learning rate, was chosen by the validation part."""

@@ -17,7 +17,7 @@ from benchmarks.study.language.arms import EPOCHS, HEAD_16, Arm, Rows, Schedule
 from benchmarks.study.language.phase_one import Part
 from decant import LogitCache, language
 from decant.objectives import TeacherHead, fused_kd
-from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.causal_model import CausalModel
 
 _ROWS = {"cpu": 512, "cuda": 2048}
 """Positions whose logits exist at once; on a GPU all of a batch, as each kernel takes time to be started."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from decant.cache import Hidden
 from decant.pipeline.errors import WeightsError
-from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.loading import load_causal_network
 from decant.pipeline.networks.causal import ELSEWHERE
 from decant.pipeline.networks.weights import weights_sha256

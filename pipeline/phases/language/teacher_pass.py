@@ -11,7 +11,7 @@ import torch
 
 from decant.cache import Head, Hidden, LogitCacheWriter
 from decant.pipeline.language.batches import probe
-from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.teacher_pass import TeacherPass, Window
 from decant.pipeline.phases.language.finished_teacher import load_teacher
 from decant.pipeline.phases.language.plan import LanguagePlan

@@ -13,8 +13,8 @@ from torch import Tensor
 from decant.cache import CacheError, Hidden, LogitCache, PositionSummary, summarize
 from decant.pipeline.errors import NotMadeError, PipelineError
 from decant.pipeline.language.batches import collate, probe
+from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.dataset import targets_of
-from decant.pipeline.language.head import CausalModel
 from decant.pipeline.objectives import SparseTargets
 from decant.pipeline.phases.language.student import held_out_of_teacher
 from decant.pipeline.report import charts

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from decant.objectives import TeacherHead
 from decant.pipeline.errors import ModelError
-from decant.pipeline.language.head import CausalModel
+from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.support.notices import forget_what_was_said
 from tests.helpers import language
 
@@ -122,7 +122,7 @@ def test_the_head_is_applied_to_a_few_positions_at_a_time(monkeypatch: pytest.Mo
     model.prepare(IDS)
     hidden = model.hidden(IDS, MASK).flatten(0, 1)
     whole = torch.cat(list(model.logits(hidden)))
-    monkeypatch.setattr("decant.pipeline.language.head._CHUNK_BYTES", 4 * 350 * 5)
+    monkeypatch.setattr("decant.pipeline.language.causal_model._CHUNK_BYTES", 4 * 350 * 5)
     parts = list(model.logits(hidden))
     assert [len(part) for part in parts] == [5] * 6 + [2]
     assert torch.allclose(torch.cat(parts), whole, atol=1e-5)
