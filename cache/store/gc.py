@@ -31,6 +31,8 @@ _PARTIAL_NAME = re.compile(rf".+{re.escape(SUFFIX)}\.[\w-]+{re.escape(PARTIAL)}"
 
 IsOurs = Callable[[Path], bool]
 """Whether a file, finished or not, is one that this program wrote, by what is in it. Raises OSError."""
+Kept = Callable[[Path, str], None]
+"""Is told of a path that stays, and why."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def leftovers(
     store: Store,
     unused_days: float,
     also: Mapping[str, IsOurs] | None = None,
-    kept: Callable[[Path, str], None] = lambda path, reason: None,
+    kept: Kept = lambda path, reason: None,
     passing: str | None = None,
 ) -> Iterator[Leftover]:
     """What `remove_leftover` would remove: never a file that a process is known to use or to write, and none that was
@@ -67,49 +69,9 @@ def leftovers(
     []
     >>> folder.cleanup()
     """
-    now, also = time.time(), also or {}
-    published: dict[str, IsOurs] = {f"*{SUFFIX}": _is_cache, **also}
-    for path, is_ours in _matching(store.root, published):
-        try:
-            idle = (now - usage.last(path)) / DAY
-            if is_unpushed(path):
-                kept(path, "not published in its store yet")
-                continue
-            of_a_job = passing is not None and path.relative_to(store.root).match(passing)
-            if idle >= (min(1.0, unused_days) if of_a_job else unused_days) and _proved(path, is_ours, kept):
-                with usage.unused(path) as free:
-                    found = free
-                if found:
-                    yield Leftover(path, _allocated(path), f"not used for {idle:,.0f} days")
-                elif not is_file(lock_path(path), follow=False):  # and so it can never be locked
-                    _say_odd(lock_path(path), kept)
-        except (
-            FileNotFoundError
-        ):  # another process has removed it just now, or it is a link that leads nowhere
-            _say_odd(path, kept)
-        except OSError as error:
-            kept(path, error.strerror or str(error))
-    unfinished: dict[str, IsOurs] = {
-        f"*{PARTIAL}": _is_unfinished_cache,
-        f"*{DRAFT}": lambda path: _DRAFT_NAME.fullmatch(path.name) is not None,
-        **{
-            f"*{ending}": lambda path: _LOG_NAME.fullmatch(path.name) is not None
-            for ending in (MARKS, SYNCED, JOINED)
-        },
-        f"*{FETCHING}": lambda path: FETCHING_NAME.fullmatch(path.name) is not None and _is_cache(path),
-        **{f"{pattern}{PARTIAL}": is_ours for pattern, is_ours in also.items()},
-    }
-    for path, is_ours in _matching(store.root, unfinished):
-        try:
-            idle = (now - path.lstat().st_mtime) / DAY
-            if _has_its_file(path):  # with which it goes
-                continue
-            if idle >= min(1.0, unused_days) and _proved(path, is_ours, kept) and not _written(path):
-                yield Leftover(path, _allocated(path), f"unfinished, and left alone for {idle:,.1f} days")
-        except FileNotFoundError:  # published or removed just now
-            continue
-        except OSError as error:
-            kept(path, error.strerror or str(error))
+    also = also or {}
+    yield from _unused(store.root, unused_days, {f"*{SUFFIX}": _is_cache, **also}, kept, passing)
+    yield from _unfinished(store.root, min(1.0, unused_days), {**_UNFINISHED, **_partial(also)}, kept)
 
 
 def remove_leftover(leftover: Leftover) -> bool:
@@ -143,12 +105,53 @@ def remove_leftover(leftover: Leftover) -> bool:
         raise storage_error(error, leftover.path, "removing") from error
 
 
+def _unused(
+    root: Path, unused_days: float, published: Mapping[str, IsOurs], kept: Kept, passing: str | None
+) -> Iterator[Leftover]:
+    """Published files that nobody has used for so many days; those that `passing` finds after a day."""
+    now = time.time()
+    for path, is_ours in _matching(root, published):
+        try:
+            idle = (now - usage.last(path)) / DAY
+            if is_unpushed(path):
+                kept(path, "not published in its store yet")
+                continue
+            of_a_job = passing is not None and path.relative_to(root).match(passing)
+            if idle >= (min(1.0, unused_days) if of_a_job else unused_days) and _proved(path, is_ours, kept):
+                with usage.unused(path) as free:
+                    found = free
+                if found:
+                    yield Leftover(path, _allocated(path), f"not used for {idle:,.0f} days")
+                elif not is_file(lock_path(path), follow=False):  # and so it can never be locked
+                    _say_odd(lock_path(path), kept)
+        except FileNotFoundError:  # removed by another process just now, or a link that leads nowhere
+            _say_odd(path, kept)
+        except OSError as error:
+            kept(path, error.strerror or str(error))
+
+
+def _unfinished(root: Path, days: float, unfinished: Mapping[str, IsOurs], kept: Kept) -> Iterator[Leftover]:
+    """Unfinished files that nobody writes, and nobody has written for so many days."""
+    now = time.time()
+    for path, is_ours in _matching(root, unfinished):
+        try:
+            idle = (now - path.lstat().st_mtime) / DAY
+            if _has_its_file(path):  # with which it goes
+                continue
+            if idle >= days and _proved(path, is_ours, kept) and not _written(path):
+                yield Leftover(path, _allocated(path), f"unfinished, and left alone for {idle:,.1f} days")
+        except FileNotFoundError:  # published or removed just now
+            continue
+        except OSError as error:
+            kept(path, error.strerror or str(error))
+
+
 def _matching(root: Path, patterns: Mapping[str, IsOurs]) -> list[tuple[Path, IsOurs]]:
     """What has a name that one of the patterns finds, by name."""
     return [(path, is_ours) for pattern, is_ours in patterns.items() for path in sorted(root.glob(pattern))]
 
 
-def _proved(path: Path, is_ours: IsOurs, kept: Callable[[Path, str], None]) -> bool:
+def _proved(path: Path, is_ours: IsOurs, kept: Kept) -> bool:
     """Whether a file is one that this program wrote; says what it is instead. Raises OSError."""
     if not stat.S_ISREG(path.lstat().st_mode):
         _say_odd(path, kept)
@@ -159,7 +162,7 @@ def _proved(path: Path, is_ours: IsOurs, kept: Callable[[Path, str], None]) -> b
     return True
 
 
-def _say_odd(path: Path, kept: Callable[[Path, str], None]) -> None:
+def _say_odd(path: Path, kept: Kept) -> None:
     if os.path.lexists(path):
         kept(path, f"{kind(path)}, where a file is expected")
 
@@ -183,6 +186,23 @@ def _has_its_file(path: Path) -> bool:
 
 def _is_unfinished_cache(path: Path) -> bool:
     return _PARTIAL_NAME.fullmatch(path.name) is not None and _is_cache(path)
+
+
+_UNFINISHED: dict[str, IsOurs] = {
+    f"*{PARTIAL}": _is_unfinished_cache,
+    f"*{DRAFT}": lambda path: _DRAFT_NAME.fullmatch(path.name) is not None,
+    **{
+        f"*{ending}": lambda path: _LOG_NAME.fullmatch(path.name) is not None
+        for ending in (MARKS, SYNCED, JOINED)
+    },
+    f"*{FETCHING}": lambda path: FETCHING_NAME.fullmatch(path.name) is not None and _is_cache(path),
+}
+"""By pattern: what proves that a file is an unfinished one of a cache."""
+
+
+def _partial(also: Mapping[str, IsOurs]) -> dict[str, IsOurs]:
+    """The same of other files that are built as caches are."""
+    return {f"{pattern}{PARTIAL}": is_ours for pattern, is_ours in also.items()}
 
 
 def _unlink(path: Path) -> None:
