@@ -7,8 +7,9 @@ encodings/     how the logits of a row are stored
 format/        the file: HDF5 header, tables, blocks and checksums
 io/            atomic writes, locks, unfinished files
 writer.py      rows in, and validation.py, what may be stored; beginning.py and partial_rows.py, the unfinished file
-reader.py      rows out (row_numbers.py, encoded_rows.py), and placement.py, where they are read from;
-               soundness.py, whether blocks are as they were written; verification.py, whether what is in them can be
+reader.py      rows out (row_numbers.py, encoded_rows.py); opening.py, the file, found and mapped; placement.py, where
+               it is read from; soundness.py, whether blocks are as they were written; verification.py, whether what
+               is in them can be
 source.py      what soft labels are read from; ensemble.py, several teachers as one
 labels.py      what a label is; inputs.py, the checksums of inputs
 alignment/     which row a sample of a dataset has, and whether it is the sample that the teacher saw

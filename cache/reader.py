@@ -19,21 +19,16 @@ from decant.cache.encodings.temperatures import Bounds, bounds_in_words
 from decant.cache.errors import (
     CorruptError,
     FormatError,
-    IncompleteError,
     MismatchError,
 )
-from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.tables import Layout
 from decant.cache.io import bus_errors
-from decant.cache.io.files import user_path
-from decant.cache.io.opening import NotAFileError, open_read
-from decant.cache.io.partial import PARTIAL
 from decant.cache.manifest import POSITIONS, Manifest
+from decant.cache.opening import open_file
 from decant.cache.placement import Content, Placement
 from decant.cache.positions import Positions
-from decant.cache.remote.addresses import is_url
-from decant.cache.remote.lazily import LazyCopy, fetch_url, open_lazily
+from decant.cache.remote.lazily import LazyCopy
 from decant.cache.row_numbers import as_rows, from_start, one_by_one
 from decant.cache.soundness import Soundness, Verify
 from decant.cache.verification import problems_of_tables, problems_of_values
@@ -64,16 +59,15 @@ class LogitCache:
     """
 
     def __init__(
-        self, path: Path, layout: Layout, content: Content, verify: Verify, lazy: LazyCopy | None = None
+        self, layout: Layout, content: Content, verify: Verify, lazy: LazyCopy | None = None
     ) -> None:
-        """For `open`: takes the checked layout of the file and its bytes, and where missing blocks are fetched from."""
+        """For `open`: takes the checked layout of a file, its bytes, and where missing blocks are fetched from."""
         self._lazy = lazy
         self.manifest: Manifest = layout.manifest
         self.verify_mode = verify
         self._layout, self._axes = layout, layout.axes
         self._tables = {name: content.array(table) for name, table in layout.tables.items()}
         self._blocks = Blocks(layout)
-        self._require_complete(path)
         encoding, outputs = layout.manifest.encoding, layout.manifest.num_outputs
         once = {name: self._tables[name] for name in encoding.once(outputs)}
         self._encoding = encoding.bind(once) if once else encoding
@@ -84,16 +78,6 @@ class LogitCache:
         self._rows = EncodedRows({name: self._tables[name] for name in layout.encoded}, self._soundness)
         self._lengths = layout.axes.get("position")
         self._soundness.require_opened()
-
-    def _require_complete(self, path: Path) -> None:
-        """Raises IncompleteError for a file with blocks that are not written."""
-        entries = self._tables["blocks"]
-        if not entries.all():
-            missing = np.argwhere(entries == 0)
-            raise IncompleteError(
-                f"{path}: {len(missing):,} of {entries.size:,} blocks are not written, "
-                f"the first is {self._blocks.name(*missing[0].tolist())}; it was never published"
-            )
 
     @classmethod
     def open(
@@ -123,34 +107,7 @@ class LogitCache:
             raise ValueError(f"verify: expected open, lazy or off, found {verify!r}")
         if table not in get_args(Placement):
             raise ValueError(f"table: expected auto, mapped or ram, found {table!r}")
-        if is_url(path):
-            return cls._open_elsewhere(os.fspath(path), verify, table, lazy)
-        path = user_path(path)
-        if path.name.endswith(PARTIAL):
-            raise IncompleteError(
-                f"{path}: a partial file; run the command that builds it again to finish it"
-            )
-        try:
-            file = open_read(path)
-        except (NotAFileError, IsADirectoryError):
-            raise FormatError(f"{path}: not a file") from None
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{path}: no such cache") from None
-        with file:
-            layout = hdf5.check(file, str(path))
-            return cls(path, layout, Content(file, layout, path, table), verify)
-
-    @classmethod
-    def _open_elsewhere(cls, url: str, verify: Verify, table: Placement, lazy: bool) -> LogitCache:
-        """The file at an address, by its copy in the mirror."""
-        if not lazy or verify == "open" or table == "ram":
-            return cls.open(fetch_url(url), verify=verify, table=table)
-        found = open_lazily(url)
-        if isinstance(found, Path):
-            return cls.open(found, verify=verify, table=table)
-        with found.open() as file:
-            layout = hdf5.check(file, found.shown)
-            return cls(found.path, layout, Content(file, layout, found.path, "mapped"), "lazy", found)
+        return cls(*open_file(path, verify, table, lazy))
 
     @property
     def path(self) -> Path:
