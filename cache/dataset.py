@@ -11,15 +11,17 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, Subset, TensorDataset, get_worker_info
+from torch.utils.data import Dataset, TensorDataset, get_worker_info
 
 from decant.cache.alignment.checks import Alignment, Topic
+from decant.cache.alignment.class_names import doubt_class_names
 from decant.cache.alignment.drawn_views import DrawnViews, is_third_pass
 from decant.cache.alignment.expected_batches import ExpectedBatches
 from decant.cache.alignment.items import ItemKeys, is_pair, pick, read_item, recognise
 from decant.cache.alignment.keys import Key, Keys, split_keys
 from decant.cache.alignment.map_style import require_map_style
-from decant.cache.alignment.same_views import ReadsViews, require_same_views
+from decant.cache.alignment.same_views import ReadsViews, require_same_views, takes_index, takes_no_view
+from decant.cache.alignment.subsets import cached_data, cached_indices, require_cached_length
 from decant.cache.ensemble import one_source
 from decant.cache.errors import CacheWarning, MismatchError
 from decant.cache.inputs import CheckInputs
@@ -100,31 +102,23 @@ class SoftLabelDataset(Dataset[Any]):
         )
         require_map_style(dataset, "logits belong to samples by their index")
         self.dataset, self.cache, self.item_keys = dataset, source, keys
-        self._data = _cached_data(dataset, source.num_samples)
-        self._indices = _cached_indices(dataset, self._data)
+        self._data = cached_data(dataset, source.num_samples)
+        self._indices = cached_indices(dataset, self._data)
         self._shared = torch.zeros(_SHARED, dtype=torch.int64)
         self._shared.share_memory_()  # type: ignore[no-untyped-call]
         self._shared[_EPOCH] = -1
         self._reads_views = False
         self._drawn = DrawnViews(len(dataset))
-        length = len(self._data)
-        if length != source.num_samples:
-            raise MismatchError(
-                f"{source.path}: data.length: the dataset has {length:,}, the cache {source.num_samples:,}"
-                + (
-                    "; of a part of the data give a torch.utils.data.Subset"
-                    if length < source.num_samples
-                    else ""
-                )
-            )
+        require_cached_length(self._data, source)
+        # A TensorDataset would take the view for a second index into its tensors.
         if source.num_views > 1 and isinstance(self._data, TensorDataset):
-            raise self._takes_no_view()  # it would take the view for a second index into its tensors
+            raise takes_no_view(source, self._data)
         views = self._data
         if isinstance(views, ReadsViews):
             require_same_views(views, source)
             self._alignment.compare_labels = compare_labels and not views.mixes_labels
         self._alignment.require_checksums()
-        self._doubt_class_names(getattr(self._data, "classes", None))
+        doubt_class_names(source, getattr(self._data, "classes", None))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -308,9 +302,9 @@ class SoftLabelDataset(Dataset[Any]):
         try:
             items = [source[key] for key in keys]
         except (TypeError, IndexError, KeyError, ValueError) as error:
-            if self._reads_views or not _takes_index(source, keys[0][0]):
+            if self._reads_views or not takes_index(source, keys[0][0]):
                 raise
-            raise self._takes_no_view() from error
+            raise takes_no_view(self.cache, self._data) from error
         self._reads_views = True
         return items
 
@@ -433,63 +427,8 @@ class SoftLabelDataset(Dataset[Any]):
     def _cannot_compare(self, topic: Topic, text: str) -> None:
         self._say_once(_SAID[topic], text)
 
-    def _doubt_class_names(self, given: object) -> None:
-        """Says that the classes of the dataset have the same names as those of the cache, in another order."""
-        recorded = self.cache.manifest.identity["data"].get("classes")
-        known = [str(name) for name in recorded] if isinstance(recorded, list) else []
-        names = [str(name) for name in given] if isinstance(given, list | tuple) else []
-        if names != known and sorted(names) == sorted(known):
-            first = next(number for number, name in enumerate(names) if name != known[number])
-            warnings.warn(
-                f"{self.cache.path}: the classes of the dataset are those of the cache in another order: class {first} "
-                f"is {names[first]}, and its logits are of {known[first]}; number the labels as the cache does",
-                CacheWarning,
-                stacklevel=3,
-            )
-
-    def _takes_no_view(self) -> MismatchError:
-        return MismatchError(
-            f"{self.cache.path}: has {self.cache.num_views} views, and {type(self._data).__name__} takes an "
-            "index alone: dataset[index, view] must be (input, label) of that view, with the pixels that the teacher "
-            "saw. decant.Views is such a dataset of any data and transform, decant.pipeline.views.ViewedData of a "
-            "recipe's; in a class of your own, let __getitem__ take (index, view)"
-        )
-
     def _say_once(self, said: int, text: str) -> None:
         """Warns once a dataset, whichever process is the first to notice."""
         if not self._shared[said]:
             self._shared[said] = 1
             warnings.warn(f"{self.cache.path}: {text}", CacheWarning, stacklevel=2)
-
-
-def _takes_index(dataset: Any, index: int) -> bool:
-    try:
-        dataset[index]
-    except Exception:  # whatever it raises, it does not take an index
-        return False
-    return True
-
-
-def _cached_data(dataset: Any, num_samples: int) -> Any:
-    """What a cache of so many samples is of: the root of a Subset (of a Subset …); else a Subset of that length, as
-    half of a `random_split` is; else the root, whose length is then refused.
-    """
-    root = part = _root(dataset)
-    if len(root) != num_samples:
-        part = dataset
-        while isinstance(part, Subset) and len(part) != num_samples:
-            part = part.dataset
-    return part
-
-
-def _cached_indices(dataset: Any, data: Any) -> NDArray[np.intp] | None:
-    """For a Subset (of a Subset …) of the cached data: which sample of these each sample is; None for the data."""
-    if dataset is data or not isinstance(dataset, Subset):
-        return None
-    here = np.asarray(dataset.indices, dtype=np.intp)
-    outer = _cached_indices(dataset.dataset, data)
-    return here if outer is None else outer[here]
-
-
-def _root(dataset: Any) -> Any:
-    return _root(dataset.dataset) if isinstance(dataset, Subset) else dataset

@@ -22,7 +22,7 @@ def require_map_style(dataset: Any, reason: str) -> None:
     ...
     TypeError: expected a map-style dataset, with a length and an index, found list_iterator: rows belong to ...
     """
-    while _is_a(dataset, "Subset"):
+    while is_subset(dataset):
         if _is_mask(dataset.indices):
             raise TypeError(
                 "Subset: its indices are truth values, which torch takes for the samples 0 and 1: give the places of "
@@ -41,6 +41,11 @@ def require_map_style(dataset: Any, reason: str) -> None:
             f"expected a map-style dataset, with a length and an index, found {type(dataset).__name__}: {reason}; "
             + _instead(dataset)
         )
+
+
+def is_subset(dataset: object) -> bool:
+    """Whether it is a `torch.utils.data.Subset`."""
+    return _is_a(dataset, "Subset")
 
 
 def _instead(dataset: Any) -> str:

@@ -70,6 +70,25 @@ def require_same_views(views: ReadsViews, source: LogitSource) -> None:
         )
 
 
+def takes_index(dataset: Any, index: int) -> bool:
+    """Whether a dataset can be read by an index without a view."""
+    try:
+        dataset[index]
+    except Exception:  # whatever it raises, it does not take an index
+        return False
+    return True
+
+
+def takes_no_view(source: LogitSource, data: object) -> MismatchError:
+    """The error of data that take an index alone, where a cache has several views."""
+    return MismatchError(
+        f"{source.path}: has {source.num_views} views, and {type(data).__name__} takes an "
+        "index alone: dataset[index, view] must be (input, label) of that view, with the pixels that the teacher "
+        "saw. decant.Views is such a dataset of any data and transform, decant.pipeline.views.ViewedData of a "
+        "recipe's; in a class of your own, let __getitem__ take (index, view)"
+    )
+
+
 def _is_in_words(difference: Difference) -> bool:
     return difference.field.removeprefix("views.").partition("[")[0].partition(".")[0] in _IN_WORDS
 
