@@ -37,7 +37,7 @@ from benchmarks import (
     writing,
 )
 from benchmarks.conditions import Conditions, LeftOut
-from benchmarks.measurement import Measurement, table
+from benchmarks.measurement import Measurement, line, table
 from decant.cache.io.files import write_atomically
 
 ROWS: dict[int, Callable[[Conditions], Iterator[Measurement]]] = {
@@ -85,17 +85,19 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("runs/bench.json"), help="where figures are kept")
     parser.add_argument("--seed", type=int, default=0, help="of data, batches and weights")
     options = parser.parse_args()
-    described = machine.describe()
-    with tempfile.TemporaryDirectory(prefix="decant-bench-") as folder:
-        found, left_out = run(Conditions(Path(folder), options.quick, options.seed), options.only)
-    made = {
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
-        "quick": options.quick,
-        "machine": described,
-        "rows": [row.as_dict() for row in found],
-        "left_out": left_out,
-    }
-    write_atomically(options.json, (json.dumps(made, indent=2, ensure_ascii=False) + "\n").encode())
+    found, left_out, described = list[Measurement](), dict[int, str](), machine.describe()
+    try:
+        with tempfile.TemporaryDirectory(prefix="decant-bench-") as folder:
+            run(Conditions(Path(folder), options.quick, options.seed), options.only, found, left_out)
+    finally:  # an error or Ctrl-C in the last row does not lose what took minutes before
+        made = {
+            "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+            "quick": options.quick,
+            "machine": described,
+            "rows": [row.as_dict() for row in found],
+            "left_out": left_out,
+        }
+        write_atomically(options.json, (json.dumps(made, indent=2, ensure_ascii=False) + "\n").encode())
     print(table(found))
     for row, reason in left_out.items():
         print(f"row {row} left out: {reason}")
@@ -104,17 +106,15 @@ def main() -> None:
     print(f"made {options.json}")
 
 
-def run(conditions: Conditions, rows: list[int]) -> tuple[list[Measurement], dict[int, str]]:
-    """What was found, and why what is missing is."""
-    found, left_out = list[Measurement](), dict[int, str]()
+def run(conditions: Conditions, rows: list[int], found: list[Measurement], left_out: dict[int, str]) -> None:
+    """Adds what is found, and says it at once; and why what is missing is."""
     for row in sorted(set(rows)):
-        if sys.stderr.isatty():
-            print(f"row {row} …", file=sys.stderr)
         try:
-            found += ROWS[row](conditions)
+            for measurement in ROWS[row](conditions):
+                found.append(measurement)
+                print(line(measurement), file=sys.stderr, flush=True)
         except LeftOut as reason:
             left_out[row] = str(reason)
-    return found, left_out
 
 
 main()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -18,12 +17,11 @@ from benchmarks.timing import medians
 from decant import LogitCache, language
 from decant.pipeline.config.objectives import KD
 from decant.pipeline.config.settings import Training
-from decant.pipeline.language import criteria
-from decant.pipeline.language.batches import collate, probe
+from decant.pipeline.language.batches import probe
 from decant.pipeline.language.blocks import computed_tokens
 from decant.pipeline.language.causal_model import CausalModel
-from decant.pipeline.language.training import CausalCall, TokenBatches, TokenInputs
-from decant.pipeline.training.loading import BatchedData, Keys
+from decant.pipeline.language.training import CausalCall, TokenBatches, TokenInputs, blocks_of
+from decant.pipeline.training.loading import BatchedData
 from decant.pipeline.training.loop import batches_of, train_epoch
 from decant.pipeline.training.optimizer import Stepper, make_optimizer
 from decant.pipeline.training.step import Batch, Criterion, Step
@@ -33,6 +31,9 @@ _OUTPUTS = 32_768
 _STUDENT = Shape(width=256, layers=4, heads=4, groups=2, outputs=_OUTPUTS)
 _TEACHER = Shape(width=512, layers=8, heads=8, groups=4, outputs=_OUTPUTS)
 _KD = KD(name="kd", temperature=1.0)
+Changed = Callable[[Iterable[Batch]], Iterator[Batch]]
+"""What becomes of the batches of an epoch before they are learnt from."""
+
 _WAITED = 0.01
 """Of an epoch: what is not noticed."""
 
@@ -66,10 +67,10 @@ def against_live(conditions: Conditions) -> Iterator[Measurement]:
     distil = criteria.from_cache(_KD, cache)
     repetitions = conditions.choose(3, 1)
     live, cached, forwards, steps = medians(
-        student.epoch(_LiveTeacher(student.samples, reader), criteria.from_cache(_KD, hidden)),
+        student.epoch(TokenBatches(student.samples), criteria.from_cache(_KD, hidden), _Live(reader)),
         student.epoch(TokenBatches(student.samples, cache), distil),
         forward(reader, student.samples, student.budget),
-        student.epoch(_InMemory(TokenBatches(student.samples, cache), student.device), distil),
+        student.epoch(TokenBatches(student.samples, cache), distil, _InMemory(student.device)),
         repetitions=repetitions,
     )
     gain, possible = live / cached, (forwards + steps) / steps
@@ -138,14 +139,14 @@ class Student:
                 show_progress=False,
             )
 
-    def epoch(self, data: BatchedData, criterion: Criterion) -> Epoch:
-        """The product's own epoch, with its order of batches and its loader."""
+    def epoch(self, data: BatchedData, criterion: Criterion, changed: Changed | None = None) -> Epoch:
+        """The product's own epoch, with its order of batches and its loader; what that gives may be `changed`."""
         network = llama(self.conditions, self.shape).to(self.device)
         call = CausalCall(network, self.samples, self.shape.outputs)
         stepper = Stepper(network, make_optimizer(network, self.settings, self.device), self.settings)
         step = Step(network, criterion, stepper, self.settings, call=call, setting="tokens_per_batch")
         keys = TokenKeys(computed_tokens(self.samples), self.samples.num_positions, self.budget, 0)
-        return Epoch(step, data, keys, self.device)
+        return Epoch(step, data, keys, self.device, changed)
 
 
 @dataclass
@@ -156,13 +157,15 @@ class Epoch:
     data: BatchedData
     keys: TokenKeys
     device: torch.device
+    changed: Changed | None = None
     taken: list[float] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
     """Seconds of each epoch, and those of them in which the next batch was not there yet."""
 
     def __call__(self) -> float:
         """Its seconds."""
-        batches = _Waited(batches_of(self.data, self.keys, lazy=False, device=self.device)())
+        loaded = batches_of(self.data, self.keys, lazy=False, device=self.device)()
+        batches = _Waited(loaded if self.changed is None else self.changed(loaded))
         synchronize(self.device)
         started = time.perf_counter()
         train_epoch(self.step, iter(batches), self.step.settings, 0, self.keys)
@@ -189,37 +192,38 @@ class _Waited:
             yield found
 
 
-class _LiveTeacher:
+class _Live:
     """The teacher runs on every batch: its hidden states stand for those that a cache has."""
 
-    def __init__(self, samples: language.TokenSamples, reader: CausalModel) -> None:
-        self._samples, self._reader = samples, reader
+    def __init__(self, reader: CausalModel) -> None:
+        self._reader = reader
 
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def batch(self, keys: Keys) -> tuple[Any, ...]:
-        """(inputs, labels (Q,), hidden states (Q, d))."""
-        made = collate(self._samples, keys[:, 0])
-        return TokenInputs.of(made), made.next_ids, self._reader.hidden_at(made).clone()
+    def __call__(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """(inputs, labels (Q,)) → (inputs, labels (Q,), hidden states (Q, d)), on the teacher's device."""
+        for inputs, labels in batches:
+            moved = _moved(inputs, self._reader.device)
+            with torch.no_grad():
+                states = self._reader.states_at(blocks_of(moved), moved["places"])
+            yield moved, labels, states
 
 
 class _InMemory:
-    """Batches that were made before, and lie on a device."""
+    """The batches of the first epoch, again and again: they lie on a device from then on."""
 
-    def __init__(self, data: TokenBatches, device: torch.device) -> None:
-        self._data, self._device = data, device
-        self._held: dict[bytes, tuple[Any, ...]] = {}
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._held = device, list[Batch]()
 
-    def __len__(self) -> int:
-        return len(self._data)
+    def __call__(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Those of the first call; of later ones none is made."""
+        if self._held:
+            yield from self._held
+            return
+        for inputs, *targets in batches:
+            self._held.append((_moved(inputs, self._device), *(value.to(self._device) for value in targets)))
+            yield self._held[-1]
 
-    def batch(self, keys: Keys) -> tuple[Any, ...]:
-        """As the data makes it the first time, in the repetition that warms up."""
-        name = keys.tobytes()
-        if name not in self._held:
-            inputs, *targets = self._data.batch(keys)
-            for key, value in inputs.items():
-                inputs[key] = value.to(self._device)
-            self._held[name] = (inputs, *(value.to(self._device) for value in targets))
-        return self._held[name]
+
+def _moved(inputs: TokenInputs, device: torch.device) -> TokenInputs:
+    for name, value in inputs.items():
+        inputs[name] = value.to(device, non_blocking=True)
+    return inputs

@@ -71,13 +71,16 @@ class Measurement:
 def table(rows: list[Measurement]) -> str:
     """All of them in Markdown."""
     lines = ["| # | what | against | found | target | met |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        sign = "≥" if row.unit.more_is_better else "≤"
-        target = "–" if row.target is None else f"{sign} {row.target:g}"
-        met = {True: "yes", False: "no", None: "–"}[row.met]
-        found = f"{number(row.found)} {row.unit.value}" + (f" ({row.note})" if row.note else "")
-        lines.append(f"| {row.row} | {row.what} | {row.against or '–'} | {found} | {target} | {met} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(line, rows)])
+
+
+def line(row: Measurement) -> str:
+    """One of them, as a line of the table."""
+    sign = "≥" if row.unit.more_is_better else "≤"
+    target = "–" if row.target is None else f"{sign} {row.target:g}"
+    met = {True: "yes", False: "no", None: "–"}[row.met]
+    found = f"{number(row.found)} {row.unit.value}" + (f" ({row.note})" if row.note else "")
+    return f"| {row.row} | {row.what} | {row.against or '–'} | {found} | {target} | {met} |"
 
 
 def number(value: float) -> str:

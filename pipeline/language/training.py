@@ -83,7 +83,7 @@ class CausalCall:
 
     def __call__(self, network: nn.Module, inputs: dict[str, Tensor], setting: str) -> PendingLogits | Tensor:
         """Raises ModelError where the network fails."""
-        return self._model.last_layer(self._model.states_at(_blocks(inputs), inputs["places"]))
+        return self._model.last_layer(self._model.states_at(blocks_of(inputs), inputs["places"]))
 
 
 class TokenInputs(dict[str, Tensor]):
@@ -102,7 +102,7 @@ class TokenInputs(dict[str, Tensor]):
         return found
 
 
-def _blocks(inputs: dict[str, Tensor]) -> list[Block]:
+def blocks_of(inputs: dict[str, Tensor]) -> list[Block]:
     """The blocks in `TokenInputs`."""
     return [
         Block(inputs[f"input_ids {number}"], inputs[f"attention_mask {number}"])

@@ -26,10 +26,10 @@ Keys = NDArray[np.int64]
 
 class InRuns(Generic[Made]):
     """`in_runs(keys)` → `one` of each of `keys`, in order: of the very first as it is, and of all others, those of
-    later calls too, from `several`, which is given as many of them as make about 1 MiB, whatever the size of the first
-    was: that of an epoch that is resumed may be its last, with one sample. Batches larger than
-    that, and of anything but tensors, as of texts, which are as long as the longest in a batch, are made one by one: by
-    `each`, where that is given.
+    later calls too, from `several`, which is given as many of them as make about `most_bytes`, whatever the size of the
+    first was: that of an epoch that is resumed may be its last, with one sample. Batches larger than that, and of
+    anything but tensors, as of texts, which are as long as the longest in a batch, are made one by one: by `each`,
+    where that is given.
 
     >>> import torch
     >>> def several(runs):
@@ -50,8 +50,11 @@ class InRuns(Generic[Made]):
         one: Callable[[Keys], Made],
         several: Callable[[Sequence[Keys]], Sequence[Made]],
         each: Callable[[Iterable[Keys]], Iterable[Made]] | None = None,
+        most_bytes: int | None = None,
     ) -> None:
+        """most_bytes: 1 MiB where it is None."""
         self._one, self._several, self._each = one, several, each or partial(map, one)
+        self._most_bytes = MOST_BYTES if most_bytes is None else most_bytes
         self._samples: int | None = None
         """Samples that are made in one call; None until the size of one is known."""
 
@@ -60,7 +63,7 @@ class InRuns(Generic[Made]):
         for first in left:
             if self._samples is None:
                 made = self._one(first)
-                self._samples = _how_many(made, len(first))
+                self._samples = _how_many(made, len(first), self._most_bytes)
                 yield made
             elif self._samples < 2 * max(1, len(first)):
                 yield from self._each(chain([first], left))
@@ -77,8 +80,8 @@ def _run(first: Keys, left: Iterator[Keys], samples: int) -> list[Keys]:
     return run
 
 
-def _how_many(batch: Any, size: int) -> int | None:
+def _how_many(batch: Any, size: int, most_bytes: int) -> int | None:
     """Samples like those of a batch of `size` that are made in one call; None where that cannot be told of none."""
     if not isinstance(batch, tuple | list) or not all(isinstance(part, Tensor) for part in batch):
         return 0
-    return MOST_BYTES * size // max(1, sum(part.nbytes for part in batch)) if size else None
+    return most_bytes * size // max(1, sum(part.nbytes for part in batch)) if size else None

@@ -21,6 +21,7 @@ from decant.pipeline.errors import DataError, PipelineError
 from decant.pipeline.support import trust
 from decant.pipeline.training.batch_runs import InRuns
 from decant.pipeline.training.group import ALONE, Group
+from decant.pipeline.training.on_device import BYTES_AT_ONCE, DeviceData, DeviceViews
 from decant.pipeline.training.sending import pack, unpack
 
 _AHEAD = 4  # batches whose keys a dataset gets before they are read, to prefetch them
@@ -250,7 +251,10 @@ def _maker(data: BatchedData) -> Callable[[Iterable[Keys]], Iterator[tuple[Any, 
     if isinstance(data, SoftLabelDataset):
         in_runs = InRuns[tuple[Any, ...]](data.batch, data.batches, data.each_batch)
         return lambda keys: one_by_one(keys) if data.is_lazy else in_runs(keys)
-    return InRuns(data.batch, data.batches) if isinstance(data, MakesSeveral) else one_by_one
+    if not isinstance(data, MakesSeveral):
+        return one_by_one
+    at_once = BYTES_AT_ONCE if isinstance(data, DeviceViews | DeviceData) else None
+    return InRuns(data.batch, data.batches, most_bytes=at_once)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ the dataset checks all) is copied back and compared with what the teacher saw.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,9 @@ from decant.pipeline.data.samples import ArrayData, spread
 from decant.pipeline.errors import DataError
 from decant.pipeline.training.device import stream_for
 from decant.pipeline.views import ViewedData
+
+BYTES_AT_ONCE = 8 << 20
+"""Of what is made in one call: each of its operations takes a GPU's host about as long for one batch as for several."""
 
 _PROBES = 64
 _SHARE = 4  # of a GPU's free memory, one part in so many may be taken
@@ -58,6 +61,10 @@ class DeviceViews:
         with self.apart() as ready:
             inputs, labels = self._viewed.batch(keys)
             return ready(inputs), ready(labels.to(self._device, non_blocking=True))
+
+    def batches(self, keys: Sequence[Keys]) -> list[tuple[Tensor, ...]]:
+        """`batch` of each of several keys, made in one call."""
+        return _divided(self.batch(np.concatenate(keys)), keys)
 
     @contextmanager
     def apart(self) -> Iterator[Callable[[Tensor], Tensor]]:
@@ -103,13 +110,38 @@ class DeviceData:
 
     def batch(self, keys: Keys) -> tuple[Tensor, Tensor, Tensor]:
         """(inputs (B, …), labels, teacher_logits (B, C) float32) on the device, the values of the dataset."""
+        return self._made(keys, [0])
+
+    def batches(self, keys: Sequence[Keys]) -> list[tuple[Tensor, ...]]:
+        """`batch` of each of several keys, made in one call and compared with the same of the teacher's inputs."""
+        starts = np.cumsum([0, *map(len, keys[:-1])])
+        return _divided(self._made(np.concatenate(keys), starts.tolist()), keys)
+
+    def _made(self, keys: Keys, starts: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Of batches that begin at `starts`, the first input of each is compared, where not all are."""
         indices, views = split_keys(keys, len(self))
-        checked = slice(None) if self._labelled.check_inputs == "all" else slice(1)
         with self.views.apart() as ready:
             inputs, labels = self.views.batch(keys)
-            self._labelled.check_input(indices[checked], views[checked], inputs[checked])
+            self._check(indices, views, inputs, starts)
             rows = torch.from_numpy(views * len(self) + indices).to(self._device, non_blocking=True)
             return inputs, labels, ready(self._logits[rows].float())
+
+    def _check(
+        self, indices: NDArray[np.intp], views: NDArray[np.intp], inputs: Tensor, starts: list[int]
+    ) -> None:
+        if self._labelled.check_inputs == "all":
+            self._labelled.check_input(indices, views, inputs)
+            return
+        firsts = inputs[starts].cpu()
+        for place, start in enumerate(starts):
+            one = slice(start, start + 1)
+            self._labelled.check_input(indices[one], views[one], firsts[place : place + 1])
+
+
+def _divided(made: tuple[Tensor, ...], keys: Sequence[Keys]) -> list[tuple[Tensor, ...]]:
+    """The batch of each of several keys, of what was made of all of them together."""
+    sizes = [len(each) for each in keys]
+    return list(zip(*(torch.split(part, sizes) for part in made), strict=True))
 
 
 def device_views(viewed: ViewedData, device: torch.device) -> ViewedData | DeviceViews:

@@ -75,6 +75,23 @@ def test_a_batch_is_the_same_bytes(tmp_path: Path, augment: list[dict[str, Any]]
     assert resident.batch(keys())[0].is_contiguous()
 
 
+def test_several_batches_are_the_same_bytes_and_compared_by_the_same_inputs(tmp_path: Path) -> None:
+    data = viewed(PLAIN)
+    cache = cached(tmp_path, data)
+    resident = DeviceData(SoftLabelDataset(data, cache), CPU)
+    runs = [keys()[:40], keys()[40:41], keys()[41:]]
+    for each, made, inputs in zip(runs, resident.batches(runs), resident.views.batches(runs), strict=True):
+        for ours, theirs in zip(resident.batch(each), made, strict=True):
+            assert torch.equal(ours, theirs)
+        assert all(map(torch.equal, inputs, made[:2]))
+    (changed,) = keys()[40, :1]
+    data.data.inputs[changed] ^= 1  # type: ignore[attr-defined]
+    others = [run[run[:, 0] != changed] for run in runs]
+    resident.batches([others[0], np.concatenate([others[2][:1], keys()[40:41]])])  # not the first of a batch
+    with pytest.raises(MismatchError, match=f"sample {changed}, view"):
+        resident.batches([others[0], runs[1], others[2]])
+
+
 def test_every_outcome_and_several_teachers_are_the_same_too(tmp_path: Path) -> None:
     data = viewed(PLAIN, "all")
     caches = [cached(tmp_path, data, teacher=name) for name in ("one", "three")]
