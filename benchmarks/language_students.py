@@ -17,6 +17,7 @@ from benchmarks.timing import medians
 from decant import LogitCache, language
 from decant.pipeline.config.objectives import KD
 from decant.pipeline.config.settings import Training
+from decant.pipeline.language import criteria
 from decant.pipeline.language.batches import probe
 from decant.pipeline.language.blocks import computed_tokens
 from decant.pipeline.language.causal_model import CausalModel
