@@ -8,7 +8,7 @@ mapped.py     mapped files, and what may happen to them; unchanged.py, whether t
               bus_errors.py, reading what can no longer be read
 system.py     what only POSIX has, and what stands in for it elsewhere
 blockfile.py  files of checksummed blocks: filled in place, resumed; block_layout.py, where their blocks lie;
-              block_checks.py, whether these are as they were written
+              block_checks.py, whether these are as they were written; span_checks.py, many of them together
 redaction.py  passwords and tokens left out of what is written
 checksum.py   CRC-32, and what a SHA-256 looks like
 partial.py    the unfinished file of a cache: its name, who may write into it, how it is published

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from decant.cache.io.block_layout import WRITTEN, BlockLayout, ReadBytes
 from decant.cache.io.checksum import crc32
+from decant.cache.io.span_checks import sound_in_spans
 
 _SPAN = 1 << 20
 """Bytes that are read at once, where blocks lie one after another."""
-_THREADS, _PIECE = 2, 4 << 20
-"""Threads that check blocks, and bytes that are worth a piece of work; less is checked by the caller alone."""
+_THREADS, _PIECE = 2, 16 << 20
+"""Threads that check blocks, and bytes that are worth one of them; less is checked by the caller alone."""
+_ENOUGH, _MOST = 8, 16
+"""So many such pieces are worth to be one, as each costs 0.4 ms beside its checksums; and pieces of a file."""
 _AHEAD = 64 << 20
 """Bytes that are checked ahead of a reader at a time: some milliseconds, from memory."""
 _FEW, _SHARE = 16, 32
@@ -49,16 +52,44 @@ def expected_entries(layout: BlockLayout, read: ReadBytes, blocks: NDArray[np.in
     >>> asked
     [(0, 2), (2, 4)]
     """
-    if not len(blocks):
-        return np.empty(0, np.uint64)
+    return _entries_of(read, _ranges_of(layout, blocks)) if len(blocks) else np.empty(0, np.uint64)
+
+
+def _ranges_of(layout: BlockLayout, blocks: NDArray[np.integer]) -> NDArray[np.int64]:
+    """(B, T, 2): first byte and end of the ranges of these blocks, one at least."""
     if isinstance(layout, FindsRangesAtOnce):
-        ranges = layout.ranges_of(blocks)
-    else:
-        ranges = np.array([[*layout.ranges(block)] for block in blocks.tolist()], np.int64)
-    crcs = [0] * len(blocks)
+        return layout.ranges_of(blocks)
+    return np.array([[*layout.ranges(block)] for block in blocks.tolist()], np.int64)
+
+
+def _entries_of(read: ReadBytes, ranges: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """(B,): the entry that a block must have of which ranges (B, T, 2) are."""
+    crcs = [0] * len(ranges)
     for firsts, ends in ranges.transpose(1, 2, 0):
         crcs = extend_checksums(crcs, read, firsts, ends)
     return np.array(crcs, np.uint64) + np.uint64(WRITTEN)
+
+
+def different_blocks(
+    layout: BlockLayout, read: ReadBytes, blocks: NDArray[np.integer], entries: NDArray[np.uint64]
+) -> list[int]:
+    """Those of these blocks whose bytes do not agree with their entries (B,): the same ones as by `expected_entries`,
+    in less time where blocks lie one after another.
+
+    >>> class OneByte:
+    ...     size, num_blocks, entries_offset = 27, 3, 3
+    ...     def ranges(self, block):
+    ...         return ((block, block + 1),)
+    >>> blocks, entries = np.arange(3), np.array([WRITTEN + crc32(bytes([value])) for value in b"abc"], np.uint64)
+    >>> different_blocks(OneByte(), lambda first, end: b"abd"[first:end], blocks, entries)
+    [2]
+    """
+    if not len(blocks):
+        return []
+    ranges = _ranges_of(layout, blocks)
+    left = np.flatnonzero(~sound_in_spans(read, ranges, entries))
+    found: list[int] = blocks[left[_entries_of(read, ranges[left]) != entries[left]]].tolist()
+    return found
 
 
 def extend_checksums(
@@ -108,15 +139,14 @@ def damaged_blocks(layout: BlockLayout, read: ReadBytes, entries: NDArray[np.uin
     blocks = np.flatnonzero(entries)
 
     def damaged(some: NDArray[np.intp]) -> list[int]:
-        different = expected_entries(layout, read, some) != entries[some]
-        found: list[int] = some[different].tolist()
-        return found
+        return different_blocks(layout, read, some, entries[some])
 
     share = layout.size * len(blocks) // (_PIECE * max(layout.num_blocks, 1))
     if share < _THREADS:
         return damaged(blocks)
     with ThreadPoolExecutor(_THREADS) as threads:  # reading and summing up let other threads run
-        pieces = np.array_split(blocks, min(share, 8 * _THREADS, len(blocks)))
+        count = min(max(_THREADS, share // _ENOUGH), _MOST, len(blocks))
+        pieces = np.array_split(blocks, count)
         return list(itertools.chain.from_iterable(threads.map(damaged, pieces)))
 
 
@@ -207,9 +237,7 @@ class BlockChecks:
         self._pending[blocks] = np.isin(blocks, damaged) if damaged else False
 
     def _different(self, blocks: NDArray[np.integer]) -> list[int]:
-        different = expected_entries(self._layout, self._read, blocks) != self.entries[blocks]
-        found: list[int] = blocks[different].tolist()
-        return found
+        return different_blocks(self._layout, self._read, blocks, self.entries[blocks])
 
     def _repaired(self, damaged: list[int]) -> list[int]:
         """Those of these blocks that still do not agree with their entries when they were written anew."""

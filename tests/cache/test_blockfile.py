@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from decant.cache import CacheError, IncompleteError, StorageError
-from decant.cache.io import block_checks
+from decant.cache.io import block_checks, span_checks
 from decant.cache.io.block_checks import BlockChecks
 from decant.cache.io.block_layout import WRITTEN, expected_entry
 from decant.cache.io.blockfile import BlockFile
@@ -318,6 +318,7 @@ def test_blocks_together_have_the_entries_that_they_have_one_by_one(kind: Kind, 
 
 def test_who_reads_much_has_blocks_checked_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the file, from where the reader is; a damaged one is refused when it is read, and not before."""
+    monkeypatch.setattr(span_checks, "_SPAN", 1)  # no two blocks together, or what is read would not tell
     monkeypatch.setattr(block_checks, "_AHEAD", 18)  # two of its blocks, with their entries
     monkeypatch.setattr(block_checks, "_FEW", 1)
     monkeypatch.setattr(block_checks, "_SHARE", 4)
@@ -376,6 +377,7 @@ def test_damage_is_found_however_blocks_are_read(
     """In the order of the blocks, and not in those that were never written."""
     monkeypatch.setattr(block_checks, "_PIECE", piece)
     monkeypatch.setattr(block_checks, "_SPAN", span)
+    monkeypatch.setattr(span_checks, "_SPAN", span)
     content = content_of(b"abcdefgh")
     entries = np.frombuffer(bytes(content[8:]), "<u8").copy()
     for block in (0, 3, 5, 7):
