@@ -18,6 +18,8 @@ from decant.cache.errors import StorageError
 from decant.cache.io.drafts import DRAFT, create_draft, draft_name, remove_dead_drafts
 from decant.cache.io.system import allocated_bytes, pread, pwrite
 
+_ELSEWHERE = "name a folder that can be written, with --runs or --store"
+
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Writes a file of `content`, in place of the one that is there: a reader finds the old content or the new.
@@ -242,22 +244,35 @@ def remedy(error: OSError, path: Path | None = None) -> str | None:
     again = "and run the same command again, it goes on from here"
     if error.errno == errno.ENOSPC and path is not None and not _has_inodes(path):
         return f"the disk has room for no more files: remove some {again}"
+    if error.errno in (errno.EACCES, errno.EPERM) and path is not None and not _takes_files(path):
+        return _ELSEWHERE
     return {
         errno.ENOSPC: f"free some space {again}",
         errno.EDQUOT: f"that is your quota: free some space {again}",
         errno.EFBIG: f"that is the limit of ulimit -f, or of the disk: raise it {again}",
         errno.ENAMETOOLONG: "give it a shorter name, or a folder that is less deep: most systems take 255 bytes of a "
         "name and 4,096 of a path, and a file has up to 60 more in its name while it is written",
-        errno.EROFS: "name a folder that can be written, with --runs or --store",
+        errno.EROFS: _ELSEWHERE,
+        errno.ENOTDIR: f"a file has the name of a folder that is needed: {_ELSEWHERE}",
+        errno.EEXIST: f"a file has the name of a folder that is needed: {_ELSEWHERE}",
         errno.EIO: f"the disk, or the connection to it, fails: see the system's log, {again}",
     }.get(error.errno or 0)
 
 
+def _folder_of(path: Path) -> Path:
+    """The nearest folder above `path` that is there."""
+    return next((folder for folder in path.absolute().parents if folder.is_dir()), Path("/"))
+
+
+def _takes_files(path: Path) -> bool:
+    """Whether this user may write to the folder of `path`."""
+    return os.access(_folder_of(path), os.W_OK)
+
+
 def _has_inodes(path: Path) -> bool:
     """Whether the disk of `path` takes another file; True where that is not known."""
-    there = next((folder for folder in path.absolute().parents if folder.is_dir()), Path("/"))
     try:
-        found = os.statvfs(there)
+        found = os.statvfs(_folder_of(path))
     except (OSError, AttributeError):
         return True
     return not found.f_files or found.f_favail > 0

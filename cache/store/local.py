@@ -164,6 +164,8 @@ class Store:
         """The one name that fits. Raises FileNotFoundError, MismatchError."""
         if len(found) > 1:
             raise MismatchError(f"{word}: fits {len(found)} caches of {self.name}: " + ", ".join(found))
+        if not found and os.path.isdir(word):
+            raise FileNotFoundError(f"{word}: is a folder; name a cache in it, or give the folder as --store")
         if not found:
             raise FileNotFoundError(
                 f"{word}: no such file, and the store {self.name} has no cache of that name or key"

@@ -1,7 +1,7 @@
 """The command line. A command parses its options, calls one function and prints the result; torch, NumPy and h5py are
 imported when it runs.
 
-main.py        the group `decant`, decant objectives, and how errors are shown; signals.py
+main.py        the group `decant`, decant objectives, and how errors are shown; error_words.py; signals.py
 init.py        decant init, which writes the files of project/
 phases.py      decant teacher, cache-logits, student, evaluate; what they say of networks and caches:
                made_networks.py, made_caches.py, sizes.py

@@ -11,13 +11,13 @@ import sys
 import threading
 import traceback
 import warnings
-from pathlib import Path
 from typing import NoReturn, TextIO
 
 import click
 
 from decant.pipeline.cli.cache import cache
 from decant.pipeline.cli.deploy import export, predict
+from decant.pipeline.cli.error_words import DEBUG, of_error, of_usage
 from decant.pipeline.cli.groups import InOrder
 from decant.pipeline.cli.init import init
 from decant.pipeline.cli.options import as_json, leave_to_rank_0, print_json, print_table, say
@@ -30,7 +30,6 @@ from decant.pipeline.ranks.launch import is_first, launched
 from decant.pipeline.support import modules, trust
 from decant.pipeline.support.terminal import guard, one_line
 
-DEBUG = "--debug"
 _WRITE = ("click.", "rich.", guard.__module__)
 """Modules that write the output."""
 
@@ -59,7 +58,7 @@ def main() -> None:
     except (click.exceptions.Abort, KeyboardInterrupt):
         _interrupted()
     except click.ClickException as error:
-        said = one_line(error.format_message())  # which may repeat a word, such as a file's name
+        said = one_line(of_usage(error))  # which may repeat a word, such as a file's name
         error.format_message = lambda: said  # type: ignore[method-assign]
         _leave_to_others(error)
         _record(said)
@@ -89,7 +88,7 @@ def _fail(error: BaseException, debug: bool) -> NoReturn:
         error.filename = error.filename or "the output"
     _leave_to_others(error)
     if not _is_of_closed_pipe(error):
-        first, *more = f"{_rank()}{_message(error)}".split("\n")
+        first, *more = f"{_rank()}{of_error(error)}".split("\n")
         _record(first)
         say(f"decant: {first}", err=True)
         for line in more:  # as the fields that differ; whatever names they hold, none begins a line
@@ -171,25 +170,6 @@ def _print_traceback(error: BaseException) -> None:
         say(f"    {line}", err=True)
 
 
-def _message(error: BaseException) -> str:
-    """An error in words: its own where they are written for users, else with how to see where it comes from."""
-    from decant.cache import CacheError
-    from decant.pipeline.errors import PipelineError, is_out_of_memory
-
-    if isinstance(error, OSError):
-        from decant.cache.io.files import remedy
-
-        hint = remedy(error, None if error.filename is None else Path(os.fsdecode(error.filename)))
-        return f"{error}" if hint is None else f"{error}; {hint}"
-    if isinstance(error, (PipelineError, CacheError)):
-        return str(error)
-    said = str(error).strip().partition("\n")[0]
-    named = f"{type(error).__name__}: {said}".removesuffix(": ")
-    if is_out_of_memory(error):
-        return f"out of memory ({named}); what is finished is kept"
-    return f"unexpected error ({named}): this should not happen; see where with {DEBUG}, and please report it"
-
-
 def _show_warning(
     message: Warning | str,
     category: type[Warning],
@@ -263,7 +243,11 @@ _DIVIDED = frozenset({"teacher", "cache-logits", "student", "sweep", "evaluate"}
 """Commands that the ranks of a job carry out together."""
 
 
-@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=InOrder,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Begin with init, or in an empty folder with teacher: each command prints the next one.",
+)
 @click.version_option(package_name="decant-kd")
 @click.option(
     DEBUG,

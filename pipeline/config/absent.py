@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from decant.pipeline.config.sections import Section
+from decant.pipeline.config.settings import Settings
+
 _AVERAGE = 'it is average = "ema" or "swa" of teacher or student here'
 _VALIDATION = "it is data.validation here: a share of the training part, or the name of a part of its own"
 _STOPPING = "it is called patience here, of teacher or student"
@@ -39,6 +42,23 @@ _OF_TRAINING = {
     "pos_weight": "positive answers are not weighed apart from negative ones; leave it out",
 }
 _TRAINED = ("teacher", "knowledge", "student")
+
+
+def sections_with(key: str) -> list[str]:
+    """The sections of a recipe that have a key, for who names the key alone.
+
+    >>> sections_with("epochs"), sections_with("temperature")
+    (['teacher', 'student'], ['student.objective'])
+    """
+    tables = {name: field.annotation for name, field in Settings.model_fields.items()}
+    found = [
+        name
+        for name, table in tables.items()
+        if isinstance(table, type)  # a section that may be missing is no type
+        and issubclass(table, Section)
+        and key in {field.alias or own for own, field in table.model_fields.items()}
+    ]
+    return found or (["student.objective"] if key in ("temperature", "alpha") else [])
 
 
 def where_it_is(parents: Sequence[str | int], key: str) -> str | None:

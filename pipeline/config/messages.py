@@ -70,7 +70,13 @@ def _in_words(problem: ErrorDetails) -> str:
             return f"{path}: expected {_TYPES[schema['type']]} below {problem['ctx']['lt']:,}, found {problem['input']}"
         case _:
             found = redacted(json.dumps(problem["input"], ensure_ascii=False))
-            return f"{path}: expected {expected(schema)}, found {textwrap.shorten(found, 80)}"
+            quoted = "" if schema.get("type") != "string" else _in_quotes(problem["input"])
+            return f"{path}: expected {expected(schema)}, found {textwrap.shorten(found, 80)}{quoted}"
+
+
+def _in_quotes(value: object) -> str:
+    """How a number that was to be text is written, as the name of a folder may be one; nothing for other values."""
+    return f"""; in quotes it is text: '"{value}"'""" if isinstance(value, int | float) else ""
 
 
 def _locate(loc: Sequence[str | int], table: bool = False) -> tuple[str, Schema]:

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from decant.cache.io.opening import open_read
 from decant.cache.io.redaction import without_secrets
 from decant.pipeline.config import language_settings
+from decant.pipeline.config.absent import sections_with
 from decant.pipeline.config.data_settings import share_or_part
 from decant.pipeline.config.messages import problems_in_words
 from decant.pipeline.config.settings import Settings, StudentSettings
@@ -117,6 +118,8 @@ def load_recipe(
     except ValueError as error:
         hint = _OF_BACKSLASH if _ESCAPE.search(str(error)) else ""
         raise RecipeError(f"{name_or_file}: not TOML: {error}{hint}") from None
+    except IsADirectoryError:
+        raise RecipeError(f"{name_or_file}: is a folder; name the recipe in it, a .toml file") from None
     except OSError as error:
         raise RecipeError(f"{name_or_file}: cannot be read: {error.strerror}") from None
     for override in overrides:
@@ -205,6 +208,10 @@ def _find(name_or_file: str) -> tuple[str, Path | Traversable]:
     if path.suffix == ".toml" or path.name != name_or_file:
         return path.stem, path
     if name_or_file not in shipped():
+        if path.is_dir():
+            raise RecipeError(
+                f"{name_or_file}: is a folder; name the recipe in it, as {path / 'recipe.toml'}"
+            )
         raise RecipeError(
             f"unknown recipe {name_or_file!r}; {nearest(name_or_file, shipped())} (or a .toml file)"
         )
@@ -231,7 +238,9 @@ def _override(content: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or len(keys) < 2 or not all(keys):
-        raise RecipeError(f"--set {override}: expected section.key=value, as in student.epochs=5")
+        known = sections_with(path.strip()) if equals else []
+        as_in = " or ".join(f"{section}.{override.strip()}" for section in known) or "student.epochs=5"
+        raise RecipeError(f"--set {override}: expected section.key=value, as in {as_in}")
     table = content
     for depth, key in enumerate(keys[:-1], start=1):
         inner = table.setdefault(key, _implied(keys[:depth]))

@@ -21,12 +21,13 @@ def choose_columns(
     own class names, and their numbers; the whole table and None where all are kept.
 
     `names_file` has the name of each column. Raises DataError where columns are not there, or the table has another
-    number of them than the data have outputs.
+    number of them than the data have outputs, or another number of rows than samples.
 
     >>> import numpy as np
     >>> choose_columns(np.array([[0.0, 1.0, 2.0]]), "2,0", None, None)
     (array([[2., 0.]]), [2, 0])
     """
+    _check_rows(table, data)
     outputs, names = (
         table.shape[-1] if table.ndim else 0,
         None if names_file is None else _read_names(names_file),
@@ -50,6 +51,12 @@ def choose_columns(
         "--classes",
     )
     return table[..., columns], columns
+
+
+def _check_rows(table: NDArray[Any], data: LabelledData | None) -> None:
+    """Raises DataError where the table has another number of rows than the data have samples."""
+    if data is not None and table.ndim in (2, 3) and table.shape[-2] != len(data):
+        raise DataError(f"logits: {table.shape[-2]:,} rows, and the data have {len(data):,} samples")
 
 
 def _parse(text: str) -> list[int | str]:

@@ -14,6 +14,9 @@ from decant.pipeline.config.tasks import Task
 from decant.pipeline.errors import DivergedError
 from decant.pipeline.support.notices import say
 
+_ENOUGH = 40
+"""Outputs of which some are outside 0..1 unless a sigmoid keeps them there; of fewer, logits may be there by chance."""
+
 
 def require_numbers(folder: Path, logits: Tensor, metrics: Mapping[str, Any]) -> None:
     """Raises DivergedError where outputs on the test split, or metrics of them, are no numbers."""
@@ -46,7 +49,7 @@ def warn_of_probabilities(folder: Path, logits: Tensor, task: Task) -> None:
         return
     if are_probabilities(rows):
         found = "every row is 0 or more and sums to 1, so it ends in a softmax"
-    elif rows.min() >= 0 and rows.max() <= 1 and (rows != rows[0]).any():
+    elif rows.size >= _ENOUGH and rows.min() >= 0 and rows.max() <= 1 and (rows != rows[0]).any():
         found = "every output is between 0 and 1, so it ends in a sigmoid"
     else:
         return

@@ -159,5 +159,7 @@ def _device(name: str) -> torch.device:
         torch.empty(1, device=device).add_(1).cpu()  # a name alone does not show that the device works
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
+        if "device string" in reason:  # and every kind of device that PyTorch has a name for
+            reason = "PyTorch knows no such device; a GPU is cuda, or mps on a Mac"
         raise DeviceError(f"--device {name}: cannot be used here ({reason}); try auto or cpu") from None
     return device

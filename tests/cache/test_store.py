@@ -144,6 +144,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_in_place_of_a_cache_is_said_to_be_one(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match="is a folder; name a cache in it, or give the folder as --store"
+    ):
+        Store(tmp_path / "store").resolve(str(tmp_path))
+
+
 def test_a_holder_that_would_upset_a_terminal_is_printed_plainly(tmp_path: Path) -> None:
     store = Store(tmp_path)
     lock = Path(f"{store.path(manifest())}.lock")

@@ -116,7 +116,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     assert refusal(missing) == f"{missing}: cannot be read: No such file or directory"
     folder = tmp_path / "folder.toml"
     folder.mkdir()
-    assert refusal(str(folder)) == f"{folder}: cannot be read: Is a directory"
+    assert refusal(str(folder)) == f"{folder}: is a folder; name the recipe in it, a .toml file"
     latin = write(tmp_path, SMALL.replace("conv", "cönv").encode("latin-1"))
     assert refusal(latin).startswith(
         f"{latin}: cannot be read: not UTF-8 text: a byte of it belongs to another"
@@ -165,7 +165,8 @@ WRONG = [
     ("student.network={width=5}", "student.network.name: missing"),
     ("student.milestones=5", "student.milestones: expected a list, found 5"),
     ("student.milestones=[5, 0]", "student.milestones[1]: expected a whole number at least 1, found 0"),
-    ("data.name=5", "data.name: expected text, found 5"),
+    ("data.name=5", """data.name: expected text, found 5; in quotes it is text: '"5"'"""),
+    ("data.root=[5]", "data.root: expected text, found [5]"),
     (
         "student.objective=kdd",
         "student.objective.name: unknown objective 'kdd'; did you mean kd or nkd or dkd? (or package.module:function)",
@@ -270,13 +271,34 @@ def test_overrides_are_taken_in_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["", "student", "student.epochs", "epochs=5", "=5", ".epochs=5", "student.=5"]
+    "override", ["", "student", "student.epochs", "epoch=5", "=5", ".epochs=5", "student.=5"]
 )
 def test_a_malformed_override_is_shown_how_it_is_written(override: str) -> None:
     assert (
         refusal(overrides=[override])
         == f"--set {override}: expected section.key=value, as in student.epochs=5"
     )
+
+
+@pytest.mark.parametrize(
+    ("override", "as_in"),
+    [
+        ("epochs=5", "teacher.epochs=5 or student.epochs=5"),
+        ("alpha=0.5", "student.objective.alpha=0.5"),
+        ("from=a.h5", "cache.from=a.h5"),
+    ],
+)
+def test_an_override_of_a_key_alone_is_shown_with_its_sections(override: str, as_in: str) -> None:
+    assert refusal(overrides=[override]).endswith(f": expected section.key=value, as in {as_in}")
+
+
+def test_a_folder_is_no_recipe_and_the_file_in_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert refusal("mine") == "mine: is a folder; name the recipe in it, as mine/recipe.toml"
+    assert refusal("./mine") == "./mine: is a folder; name the recipe in it, a .toml file"
 
 
 def test_an_override_into_what_is_no_table_is_refused() -> None:

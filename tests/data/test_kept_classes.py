@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from decant.pipeline.config.settings import DataSettings, ViewsSettings
+from decant.pipeline.data import load_data
 from decant.pipeline.data.imported_columns import choose_columns
 from decant.pipeline.data.kept_classes import kept_columns
 from decant.pipeline.errors import DataError
@@ -53,6 +55,13 @@ def test_columns_of_a_table_of_several_views(text: str) -> None:
     kept, columns = choose_columns(table, text, None, None)
     assert columns == [2, 0]
     assert (kept == table[..., [2, 0]]).all()
+
+
+@pytest.mark.parametrize("chosen", [None, "2,0"])
+def test_a_table_of_other_samples_is_refused_by_its_rows(chosen: str | None) -> None:
+    data = load_data(DataSettings(name="digits"), ViewsSettings(), "test")
+    with pytest.raises(DataError, match="logits: 359 rows, and the data have 360 samples"):
+        choose_columns(np.zeros((359, 10), np.float32), chosen, None, data)
 
 
 @pytest.mark.parametrize("text", ["", "1,,2", "[1.5]", "[true]", "[", "[]"])

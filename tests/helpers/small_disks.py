@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from decant.cache import CacheError, LogitCache, Store, export_logits
-from decant.pipeline.cli.main import _message
+from decant.pipeline.cli.error_words import of_error
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.plan import Plan
@@ -55,7 +55,7 @@ def until_it_works(work: Callable[[Path], None], disk: Path, kind: str) -> list[
             work(disk)
             return messages
         except (OSError, CacheError) as error:
-            messages.append(_message(error))
+            messages.append(of_error(error))
             print(size, messages[-1], file=sys.stderr, flush=True)
         again = len(messages) > 1 and messages[-1] == messages[-2]
         size += {"bytes": 16384 if again else 4096, "inodes": 1}[kind]  # a large file needs many pages

@@ -114,5 +114,5 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
             check=False,
         )
     assert done.returncode == 1
-    assert done.stderr.startswith("decant: [Errno 28] No space left on device: 'the output'; free some space")
+    assert done.stderr.startswith("decant: the output: No space left on device; free some space")
     assert len(done.stderr.splitlines()) == 1

@@ -79,6 +79,8 @@ def test_every_write_is_once_the_one_that_the_disk_does_not_take(words: list[str
         (errno.EDQUOT, "quota"),
         (errno.EFBIG, "ulimit -f"),
         (errno.EROFS, "--runs or --store"),
+        (errno.ENOTDIR, "a file has the name of a folder that is needed"),
+        (errno.EEXIST, "a file has the name of a folder that is needed"),
         (errno.EIO, "system's log"),
     ],
 )
@@ -94,7 +96,7 @@ import resource, sys
 from pathlib import Path
 from decant.cache import LogitCache, export_logits
 from decant.cache.io.files import write_atomically
-from decant.pipeline.cli.main import _message
+from decant.pipeline.cli.error_words import of_error
 from decant.pipeline.training.epoch_log import append_epoch
 from tests.helpers.caches import build, manifest
 folder = Path(sys.argv[1])
@@ -109,7 +111,7 @@ for work in (
     try:
         work()
     except Exception as error:
-        print(_message(error))
+        print(of_error(error))
 """
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     said = finished(python(script, tmp_path)).splitlines()

@@ -217,6 +217,13 @@ def test_a_device_that_is_not_there_is_said(name: str) -> None:
         pick_device(name)
 
 
+def test_a_device_that_pytorch_does_not_know_is_said_in_few_words() -> None:
+    with pytest.raises(
+        DeviceError, match=r"\(PyTorch knows no such device; a GPU is cuda, or mps on a Mac\)"
+    ):
+        pick_device("gpu")
+
+
 def test_a_copy_to_the_host_needs_nothing_of_cuda_on_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where PyTorch looks for streams in `torch.mps`, which has none."""
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)

@@ -1,0 +1,57 @@
+"""An error in words for users: what went wrong, with which file or option, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+DEBUG = "--debug"
+
+
+def of_error(error: BaseException) -> str:
+    """An error in words: its own where they are written for users, else with how to see where it comes from.
+
+    >>> print(of_error(FileNotFoundError(2, "No such file or directory", "teacher.pth")))
+    teacher.pth: No such file or directory
+    """
+    from decant.cache import CacheError
+    from decant.pipeline.errors import PipelineError, is_out_of_memory
+
+    if isinstance(error, OSError):
+        return _of_a_file(error)
+    if isinstance(error, (PipelineError, CacheError)):
+        return str(error)
+    said = str(error).strip().partition("\n")[0]
+    named = f"{type(error).__name__}: {said}".removesuffix(": ")
+    if is_out_of_memory(error):
+        return f"out of memory ({named}); what is finished is kept"
+    return f"unexpected error ({named}): this should not happen; see where with {DEBUG}, and please report it"
+
+
+def of_usage(error: click.ClickException) -> str:
+    """What is wrong with the words of a command; of a setting that was given as an option, how it is given.
+
+    >>> command = click.Command("student", params=[click.Option(["--set"])])
+    >>> print(of_usage(click.NoSuchOption("--alpha", ctx=click.Context(command))))
+    No such option '--alpha'; it is a setting: --set student.objective.alpha=…
+    """
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        from decant.pipeline.config.absent import sections_with
+
+        options = {option for parameter in error.ctx.command.params for option in parameter.opts}
+        key = error.option_name.lstrip("-").replace("-", "_")
+        if "--set" in options and (sections := sections_with(key)):
+            settings = " or ".join(f"--set {section}.{key}=…" for section in sections)
+            return f"No such option {error.option_name!r}; it is a setting: {settings}"
+    return error.format_message()
+
+
+def _of_a_file(error: OSError) -> str:
+    """An error of the system with the file first, as other messages have it."""
+    from decant.cache.io.files import remedy
+
+    path = None if error.filename is None else Path(os.fsdecode(error.filename))
+    said = str(error) if path is None or error.strerror is None else f"{path}: {error.strerror}"
+    return "; ".join(filter(None, [said, remedy(error, path)]))
