@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import signal
 from pathlib import Path
@@ -15,6 +13,7 @@ from decant.cache import CacheError, IncompleteError, LogitCache, LogitCacheWrit
 from decant.cache.io import joint, partial
 from tests.helpers.caches import build, holds_the_answers, leftovers, manifest, write, write_missing
 from tests.helpers.processes import finished, line, python
+from tests.helpers.weak_locks import WEAK, weaken
 
 OF = manifest(100)
 PART = """
@@ -38,17 +37,10 @@ with LogitCacheWriter.join(sys.argv[1], manifest(100)) as writer:
 """
 
 
-@pytest.fixture(params=["locks", "no locks", "locks that end at the machine"])
+@pytest.fixture(params=["locks", *WEAK])
 def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What the file system's locks are worth between two writers."""
-    if request.param == "no locks":
-
-        def refuse(*_: object) -> None:
-            raise OSError(errno.ENOLCK, "No locks available")
-
-        monkeypatch.setattr(fcntl, "flock", refuse)
-    elif request.param == "locks that end at the machine":
-        monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    weaken(request.param, monkeypatch)
     return str(request.param)
 
 

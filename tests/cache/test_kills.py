@@ -5,13 +5,11 @@ One contract for every kind of file that is filled block by block.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import ROOT, finished, python
+from tests.helpers.processes import finished, python, run_helper
 
 
 @pytest.mark.parametrize(("kind", "least"), [("cache", 60), ("ragged", 40), ("pack", 30)])
@@ -71,7 +69,4 @@ killing.at_random_moments(KINDS[sys.argv[2]](int(sys.argv[4])), Path(sys.argv[1]
 
 def test_kills_by_hand_are_counted(tmp_path: Path) -> None:
     """The command of docs/results.md, with fewer kills."""
-    command = [sys.executable, "-m", "tests.helpers.killing", "random", str(tmp_path / "by-hand"), "3", "7"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert int(run.stdout) >= 3
+    assert int(run_helper("killing", "random", tmp_path / "by-hand", 3, 7)) >= 3

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import stat
 from pathlib import Path
@@ -14,19 +12,14 @@ from decant.cache import CacheError, FormatError, LogitCache, LogitCacheWriter, 
 from decant.cache.io import partial
 from tests.helpers.caches import build, holds_the_answers, leftovers, manifest, write, write_missing
 from tests.helpers.processes import finished, python
+from tests.helpers.weak_locks import WEAK, weaken
 
 
-@pytest.fixture(params=["shared locks", "no locks", "locks that end at the machine"])
+@pytest.fixture(params=["shared locks", *WEAK])
 def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What the file system's locks are worth between two writers."""
-    if request.param == "no locks":
-
-        def refuse(*_: object) -> None:
-            raise OSError(errno.ENOLCK, "No locks available")
-
-        monkeypatch.setattr(fcntl, "flock", refuse)
-    elif request.param == "locks that end at the machine":
-        monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    weaken(request.param, monkeypatch)
+    if request.param == "locks that end at the machine":
         machines = iter(f"host{number}" for number in range(1000))
         monkeypatch.setattr(partial, "machine", lambda: next(machines))
     return str(request.param)

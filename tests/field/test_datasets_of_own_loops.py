@@ -268,18 +268,23 @@ decant.cache_logits(torch.nn.Linear(3, 3), data, "x.h5", num_workers=1, show_pro
 """
 
 
-@pytest.mark.parametrize("script", [LOCKED, pytest.param(WHOLE, marks=pytest.mark.slow)])
-def test_a_script_without_a_guard_does_not_wait_for_itself(script: str, tmp_path: Path) -> None:
-    """A process that is started anew runs the script, which comes to the lock that its parent holds."""
-    (tmp_path / "mine.py").write_text(script)
-    ended = subprocess.run(
+def ran(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A script that was run from a file, as one that starts processes anew must be."""
+    (folder / "mine.py").write_text(script)
+    return subprocess.run(
         [sys.executable, "mine.py"],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
+
+@pytest.mark.parametrize("script", [LOCKED, pytest.param(WHOLE, marks=pytest.mark.slow)])
+def test_a_script_without_a_guard_does_not_wait_for_itself(script: str, tmp_path: Path) -> None:
+    """A process that is started anew runs the script, which comes to the lock that its parent holds."""
+    ended = ran(script, tmp_path)
     assert re.search(
         r"RuntimeError: .*lock: is held by the process that starts this one, .* if __name__", ended.stderr
     )
@@ -312,15 +317,7 @@ if __name__ == "__main__":
 
 def test_a_worker_that_opens_what_another_opens_waits_for_it(tmp_path: Path) -> None:
     """It is being started too, but no longer runs the script."""
-    (tmp_path / "mine.py").write_text(WAITING)
-    ended = subprocess.run(
-        [sys.executable, "mine.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    ended = ran(WAITING, tmp_path)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 

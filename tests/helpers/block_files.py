@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,8 +43,26 @@ class Kind(Protocol):
         """Reads all of a published file; whether it is what was written. Raises what its readers meet."""
 
 
+class InStore(ABC):
+    """The cache of a manifest, where a store has it."""
+
+    @property
+    @abstractmethod
+    def manifest(self) -> Manifest: ...
+
+    def path(self, root: Path) -> Path:
+        return Store(root).path(self.manifest)
+
+    def unfinished(self, root: Path) -> list[Path]:
+        return partial.begun(self.path(root))
+
+    def layout(self, path: Path) -> Blocks:
+        with open(path, "rb") as file:
+            return Blocks(hdf5.check(file, str(path)))
+
+
 @dataclass
-class CacheFile:
+class CacheFile(InStore):
     """A cache of two views, filled in batches that do not end where blocks do."""
 
     num_samples: int = 50
@@ -65,16 +84,6 @@ class CacheFile:
                     for start in range(0, len(missing), 20):
                         write(writer, view, missing[start : start + 20])
                 return writer.publish()
-
-    def path(self, root: Path) -> Path:
-        return Store(root).path(self.manifest)
-
-    def unfinished(self, root: Path) -> list[Path]:
-        return partial.begun(self.path(root))
-
-    def layout(self, path: Path) -> Blocks:
-        with open(path, "rb") as file:
-            return Blocks(hdf5.check(file, str(path)))
 
     def is_sound(self, path: Path) -> bool:
         return holds_the_answers(LogitCache.open(path))
@@ -118,7 +127,7 @@ class ImagePack:
 
 
 @dataclass
-class RaggedCacheFile:
+class RaggedCacheFile(InStore):
     """A cache of samples with 0 to 300 positions each, in blocks of 128."""
 
     num_samples: int = 16
@@ -127,7 +136,7 @@ class RaggedCacheFile:
     def positions(self) -> Positions:
         return positions_of(tuple(np.resize(LENGTHS, self.num_samples).tolist()), extra=1)
 
-    @property
+    @cached_property
     def manifest(self) -> Manifest:
         return manifest_of(self.positions, views=1)
 
@@ -140,16 +149,6 @@ class RaggedCacheFile:
             with LogitCacheWriter(path, self.manifest, positions=self.positions) as writer:
                 write_positions(writer, self.positions, batch=11)
                 return writer.publish()
-
-    def path(self, root: Path) -> Path:
-        return Store(root).path(self.manifest)
-
-    def unfinished(self, root: Path) -> list[Path]:
-        return partial.begun(self.path(root))
-
-    def layout(self, path: Path) -> Blocks:
-        with open(path, "rb") as file:
-            return Blocks(hdf5.check(file, str(path)))
 
     def is_sound(self, path: Path) -> bool:
         return holds_positions(LogitCache.open(path), self.positions, ENCODINGS[0])

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.helpers.servers import in_thread
+
 TOKEN = "hf_PlantedPlantedPlantedPlanted"
 
 
@@ -180,10 +182,5 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving_hub(repository: str = "me/labels") -> Iterator[Hub]:
     """The fake, until the end."""
-    server = Hub(repository)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    try:
+    with in_thread(Hub(repository)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.helpers.servers import in_thread
+
 Fault = Callable[["Handler", dict[str, Any]], bool]
 """Is asked before a request is answered; True where it has dealt with the connection itself."""
 
@@ -59,15 +61,8 @@ class ModelServer(ThreadingHTTPServer):
 @contextlib.contextmanager
 def serving(network: Any, dialect: str, tokenizer: Any = None) -> Iterator[ModelServer]:
     """A server that runs until the block is left."""
-    server = ModelServer(network, dialect, tokenizer)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with in_thread(ModelServer(network, dialect, tokenizer)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class Handler(BaseHTTPRequestHandler):

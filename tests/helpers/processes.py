@@ -31,6 +31,21 @@ def python(
     )
 
 
+def run_helper(name: str, *arguments: object) -> str:
+    """What a module of `tests.helpers` prints that is run as a program, as by hand; it must end well."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.helpers.{name}", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 class Process(Protocol):
     """One with output to read: a new program, or a `ForkedCommand`."""
 

@@ -1,14 +1,19 @@
-"""Servers in processes of their own, over loopback."""
+"""Servers over loopback: in processes of their own, or in a thread of the test's."""
 
 from __future__ import annotations
 
 import os
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeVar
+
+Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
 
 def free_port() -> int:
@@ -47,3 +52,16 @@ def server(command: Sequence[str | Path], port: int, log: Path) -> Iterator[None
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def in_thread(served: Server) -> Iterator[Server]:
+    """A server that answers until the block is left."""
+    thread = threading.Thread(target=served.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield served
+    finally:
+        served.shutdown()
+        served.server_close()
+        thread.join()

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.helpers.servers import in_thread
+
 Trick = Callable[["Handler"], bool]
 """Answers a request; False where the request is to be answered well."""
 
@@ -139,15 +141,8 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(folder: Path, ranges: bool = True) -> Iterator[Web]:
     """A server of a folder, until the end."""
-    server = Web(folder, ranges)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with in_thread(Web(folder, ranges)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def each_nth(number: int, trick: Trick) -> Trick:

@@ -15,6 +15,7 @@ import torch
 from tests.helpers import language
 from tests.helpers.extras import needs
 from tests.integrations.launching import TORCHRUN, launch
+from tests.integrations.trainer_arguments import PLAIN
 
 pytestmark = needs("transformers", "accelerate")
 
@@ -35,15 +36,7 @@ def trainer(folder: Path, train: Any, student: Any = None, **options: Any) -> An
 
     from decant.integrations.transformers import TokenDistillationTrainer
 
-    usual = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 8, "learning_rate": 0.05}
-    usual |= {
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "num_train_epochs": 1,
-    }
-    usual |= {"logging_steps": 1, "optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
+    usual = {**PLAIN, "learning_rate": 0.05, "num_train_epochs": 1}
     args = TrainingArguments(str(folder / "out"), **{**usual, **options})
     student = language.llama(344, seed=1, width=16) if student is None else student
     return TokenDistillationTrainer(student, args, train_dataset=train, eval_dataset=train)

@@ -18,6 +18,7 @@ from decant.pipeline.errors import DataError, RecipeError
 from tests.helpers.extras import needs
 from tests.integrations import watched
 from tests.integrations.launching import TORCHRUN, launch
+from tests.integrations.trainer_arguments import PLAIN
 
 pytestmark = needs("transformers", "accelerate")
 
@@ -25,9 +26,7 @@ pytestmark = needs("transformers", "accelerate")
 def arguments(folder: Path, epochs: float = 1, **options: Any) -> Any:
     from transformers import TrainingArguments
 
-    usual = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 8, "learning_rate": 0.1}
-    usual |= {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": True}
-    usual |= {"logging_steps": 1, "optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
+    usual = {**PLAIN, "learning_rate": 0.1}
     return TrainingArguments(str(folder / "out"), num_train_epochs=epochs, **{**usual, **options})
 
 

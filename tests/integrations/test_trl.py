@@ -15,6 +15,7 @@ from tests.helpers.extras import needs
 from tests.integrations import test_language_trainer as of_transformers
 from tests.integrations.launching import TORCHRUN, launch
 from tests.integrations.test_language_trainer import logged, training_set
+from tests.integrations.trainer_arguments import PLAIN
 
 pytestmark = needs("transformers", "accelerate", "datasets", "trl", "peft")
 
@@ -29,17 +30,9 @@ def trainer(folder: Path, train: Any, student: Any = None, **options: Any) -> An
 
     from decant.integrations.trl import SFTDistillationTrainer
 
-    usual = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 8, "learning_rate": 0.05}
-    usual |= {
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "bf16": False,
-    }
-    usual |= {"logging_steps": 1, "optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
+    usual = {**PLAIN, "learning_rate": 0.05, "num_train_epochs": 1, "bf16": False}
     given = {name: options.pop(name) for name in ("peft_config", "eval_dataset") if name in options}
-    args = SFTConfig(str(folder / "out"), **{**usual, "num_train_epochs": 1, **options})
+    args = SFTConfig(str(folder / "out"), **{**usual, **options})
     student = language.llama(344, seed=1, width=16) if student is None else student
     before = args.to_dict()
     made = SFTDistillationTrainer(student, args, train_dataset=train, **given)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.helpers.imports import ROOT
+from tests.helpers.processes import run_helper
 
 COMMANDS = 120  # 10,000 by hand: python -m tests.helpers.fuzzing FOLDER SEED 10000
 
@@ -16,14 +14,7 @@ def test_changed_folders_are_read_or_refused(tmp_path: Path) -> None:
     """No traceback, no five seconds, no gigabyte, nothing written elsewhere, no module and no program that the folder
     as it was did not need.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.helpers.fuzzing", str(tmp_path / "bench"), "suite", str(COMMANDS)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    wrong = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    printed = run_helper("fuzzing", tmp_path / "bench", "suite", COMMANDS)
+    wrong = [line for line in printed.splitlines() if line.startswith("{")]
     assert not wrong, "\n".join(json.dumps(json.loads(line), indent=1) for line in wrong[:3])
-    assert f"# {COMMANDS} commands" in done.stdout
+    assert f"# {COMMANDS} commands" in printed

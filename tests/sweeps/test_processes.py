@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from click.testing import CliRunner
 
 from decant.pipeline.cli.main import decant as commands
 from tests.helpers.commands import decant, follow, only, refused, succeed
-from tests.helpers.processes import PATIENCE, ROOT
+from tests.helpers.processes import run_helper
 
 pytest.importorskip("optuna", reason="optuna is not installed; run: pip install 'decant-kd[sweep]'")
 
@@ -110,27 +108,13 @@ def test_the_test_part_is_read_by_the_final_measurement_alone_and_chance_stays_c
     assert f"validation top-1 {100 * best:.2f} %, which is optimistic, as it was chosen by that" in said
 
 
-def kill(folder: Path, kills: int, seed: int) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.helpers.killing_sweeps", str(folder), str(kills), str(seed)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=2 * PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_a_killed_sweep_has_the_same_trials_and_the_same_best(tmp_path: Path) -> None:
-    assert kill(tmp_path, 3, 1).startswith("3 kills, ")
+    assert run_helper("killing_sweeps", tmp_path, 3, 1).startswith("3 kills, ")
 
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_twenty_times(tmp_path: Path) -> None:
-    assert kill(tmp_path, 20, 2).startswith("20 kills, ")
+    assert run_helper("killing_sweeps", tmp_path, 20, 2).startswith("20 kills, ")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import count
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -164,19 +166,23 @@ def test_a_token_that_has_changed_is_found(folder: Path) -> None:
         dataset.batch([5, 6, 7])
 
 
+def stop_at_third_call(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:
+    """As Ctrl-C does, when a function of a module is called for the third time."""
+    function, calls = getattr(module, name), count(1)
+
+    def stopping(*given: Any) -> Any:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return function(*given)
+
+    monkeypatch.setattr(module, name, stopping)
+
+
 def test_a_pass_that_was_stopped_ends_in_the_same_file(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = build_cache(folder).path
-    forward, calls = teacher_pass.forward, []
-
-    def stopping(*given: Any) -> Any:
-        calls.append(given)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return forward(*given)
-
-    monkeypatch.setattr(teacher_pass, "forward", stopping)
+    stop_at_third_call(monkeypatch, teacher_pass, "forward")
     with pytest.raises(KeyboardInterrupt):
         cache_logits(Plan.of(recipe(folder), folder / "runs", Store(tmp_path)), CPU, print)
     monkeypatch.undo()
@@ -191,15 +197,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(
     """Dropout and all: what is random in an epoch is a function of the seed and the epoch."""
     from decant.pipeline.phases import job
 
-    evaluate, calls = job.evaluate, []
-
-    def stopping(*given: Any) -> Any:
-        calls.append(given)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return evaluate(*given)
-
-    monkeypatch.setattr(job, "evaluate", stopping)
+    stop_at_third_call(monkeypatch, job, "evaluate")
     with pytest.raises(KeyboardInterrupt):
         teach(folder, runs=tmp_path)
     monkeypatch.undo()
