@@ -140,6 +140,7 @@ class TensorLike(Protocol):
 
 
 def is_tensor(value: object) -> TypeGuard[TensorLike]:
+    """Whether a value is a tensor, without an import of torch."""
     # No loop over the names: this runs several times for each batch.
     return (
         hasattr(value, "detach")

@@ -300,6 +300,7 @@ def _column(
 
 
 def as_array(name: str, given: Any) -> NDArray[Any]:
+    """What is given under a name, as an array. Raises ValueRefusedError for what cannot be one."""
     try:
         return np.asarray(as_values(given))
     except (TypeError, ValueError, RuntimeError) as error:  # ragged, or a tensor that NumPy cannot hold

@@ -54,6 +54,7 @@ def positions_in(
 
 
 def temperatures_in(arrays: Mapping[str, ArrayLike]) -> tuple[float, ...]:
+    """T (m,) of which the arrays know the others' mass; 1 alone where they do not say. Raises ValueRefusedError."""
     given = np.asarray(arrays.get("temperatures", [1.0]))
     if given.ndim != 1 or given.dtype.kind not in "iuf":
         raise ValueRefusedError(f"temperatures: expected (m,) numbers, found {given.shape} {given.dtype}")
@@ -110,6 +111,7 @@ def require_log_probs(log_probs: NDArray[np.floating]) -> None:
 
 
 def require_outputs(ids: NDArray[np.integer], num_outputs: int, rows: NDArray[np.int64]) -> None:
+    """Raises ValueRefusedError for ids (B, k) beyond C; rows (B,): their numbers, for messages."""
     bad = np.flatnonzero(((ids < 0) | (ids >= num_outputs)).any(axis=1))
     if len(bad):
         raise ValueRefusedError(f"ids: row {rows[bad[0]]:,}: one is no output, of {num_outputs:,}")

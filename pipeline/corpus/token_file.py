@@ -48,10 +48,12 @@ class Layout:
 
     @property
     def offsets_at(self) -> int:
+        """Where the table with the first token of each document begins."""
         return _PAGE + -(-self.num_tokens * self.id_bytes // 8) * 8
 
     @property
     def mask_at(self) -> int:
+        """Where the bits begin that say which tokens are targets."""
         return self.offsets_at + 8 * (self.num_documents + 1)
 
     @property
@@ -61,6 +63,7 @@ class Layout:
 
     @property
     def num_blocks(self) -> int:
+        """Blocks of everything between the header and the entries."""
         return -(-(self.entries_offset - _PAGE) // _BLOCK_BYTES)
 
     @property
@@ -75,6 +78,7 @@ class Layout:
 
     @property
     def id_dtype(self) -> np.dtype[Any]:
+        """Of a token as it is stored."""
         return np.dtype(f"<u{self.id_bytes}")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ def read_table(source: str) -> NDArray[Any]:
         path = Path(name or source)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    try:
+    with _named(source, "a table", "save it as FILE.npy, which is not read whole"):
         require_file(path)
         if path.suffix == ".npy" and not inner:
             table = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -47,13 +48,6 @@ def read_table(source: str) -> NDArray[Any]:
         if path.suffix in (".h5", ".hdf5"):
             with h5py.File(path, "r") as file:
                 return _dataset(file, _only(path, inner, _datasets(file)))
-    except DataError:
-        raise
-    except MemoryError:
-        raise DataError(f"{source}: out of memory; save it as FILE.npy, which is not read whole") from None
-    except Exception as error:  # a damaged file ends in any error of what reads it
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{source}: cannot be read as a table ({reason})") from None
     raise DataError(f"{source}: expected FILE.npy, FILE.npz:NAME, FILE.pt or FILE.h5:DATASET")
 
 
@@ -63,7 +57,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    try:
+    with _named(path, "a .npz file", "import it in parts"):
         with open_read(path) as file:
             require_fair(file)
         with np.load(path, allow_pickle=False) as tables:
@@ -73,13 +67,20 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             return {
                 name: mapped[name] if name in mapped else np.asarray(tables[name]) for name in tables.files
             }
+
+
+@contextmanager
+def _named(source: str | Path, kind: str, instead: str) -> Iterator[None]:
+    """Raises DataError, naming the file, for whatever ends its reading. instead: what to do where memory is short."""
+    try:
+        yield
     except DataError:
         raise
     except MemoryError:
-        raise DataError(f"{path}: out of memory; import it in parts") from None
+        raise DataError(f"{source}: out of memory; {instead}") from None
     except Exception as error:  # a damaged file ends in any error of what reads it
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: cannot be read as a .npz file ({reason})") from None
+        raise DataError(f"{source}: cannot be read as {kind} ({reason})") from None
 
 
 def _mapped(path: Path, table: np.memmap[Any, Any]) -> NDArray[Any]:

@@ -59,6 +59,7 @@ class Layout:
 
     @property
     def image_bytes(self) -> int:
+        """Of one image."""
         return math.prod(self.image_shape)
 
     @property
@@ -73,6 +74,7 @@ class Layout:
 
     @property
     def num_blocks(self) -> int:
+        """Blocks of all images."""
         return -(-self.count // self.per_block)
 
     @property

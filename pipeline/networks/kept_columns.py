@@ -29,6 +29,12 @@ class KeepsColumns(nn.Module):
     """
 
     columns: Tensor | None
+    described = ""
+    """How messages speak of it: by its name in the recipe."""
+    num_outputs: int | None = None
+    """C of its outputs (B, C), which each batch is checked for; None where it was not built from a spec."""
+    untrained_head = ""
+    """Why the last layer of pretrained weights was replaced; empty where it was not."""
 
     def __init__(self) -> None:
         super().__init__()

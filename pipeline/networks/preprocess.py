@@ -72,13 +72,6 @@ class Preprocess(nn.Module):
 class Network(KeepsColumns):
     """`body(preprocess(inputs))`: (B, C, H, W) uint8 or (B, F) float → logits (B, num_classes)."""
 
-    described = ""
-    """How messages speak of it: by its name in the recipe."""
-    num_outputs: int | None = None
-    """C of its outputs (B, C), which each batch is checked for; None where it was not built from a spec."""
-    untrained_head = ""
-    """Why the last layer of pretrained weights was replaced; empty where it was not."""
-
     def __init__(self, preprocess: Preprocess, body: nn.Module) -> None:
         super().__init__()
         self.preprocess = preprocess

@@ -21,13 +21,6 @@ _REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, Ke
 class TextNetwork(KeepsColumns):
     """`body(input_ids=…, attention_mask=…)`, both (B, L) int64 → logits (B, num_classes)."""
 
-    described = ""
-    """How messages speak of it: by its name in the recipe."""
-    num_outputs: int | None = None
-    """C of its outputs (B, C), which each batch is checked for; None where it was not built from a spec."""
-    untrained_head = ""
-    """Why the last layer of pretrained weights was replaced; empty where it was not."""
-
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
