@@ -115,8 +115,8 @@ def _join(conditions: Conditions) -> Call:
 def _each(conditions: Conditions) -> Call:
     """The same where logits are read ahead, of several batches."""
     data, keys = labelled(conditions, viewed(conditions, _SAMPLES)), _keys(conditions)
-    made = data.dataset.batch(keys)  # type: ignore[attr-defined]
-    return lambda: deque(data.each_batch([keys] * _BATCHES, [made] * _BATCHES), maxlen=0)
+    joined = decant.SoftLabelDataset(_Made(data.dataset.batch(keys)), data.cache)  # type: ignore[attr-defined]
+    return lambda: deque(joined.each_batch([keys] * _BATCHES), maxlen=0)
 
 
 def _keys(conditions: Conditions) -> np.ndarray:

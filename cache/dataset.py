@@ -355,14 +355,11 @@ class SoftLabelDataset(Dataset[Any]):
             self._compare_first_inputs(together, sizes, made[0])
         return list(zip(*(torch.split(part, sizes) for part in made), strict=True))
 
-    def each_batch(
-        self, keys: Iterable[Keys], given: Iterable[Any] | None = None
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    def each_batch(self, keys: Iterable[Keys]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """`batch` of each of `keys`, arrays (B, 2) of index and view, one after another: of the same bytes and compared
         with the same, in less time where batches are small. Logits and labels of several batches, about 1 MiB, are
         read in one call before these are made; their logits are parts of one tensor.
 
-        given: what the dataset's own `batch` makes of each, where that is made elsewhere, as in worker processes.
         Raises what `batch` does, of a batch when its turn comes, but what is wrong with keys or with the rows of the
         cache, IndexError and CorruptError, when these are read.
 
@@ -382,15 +379,15 @@ class SoftLabelDataset(Dataset[Any]):
         [([1, 0], [[-3.0, 3.0], [1.0, -1.0]]), ([1], [[-2.0, 2.0]])]
         >>> folder.cleanup()
         """
-        left, made, count = iter(keys), None if given is None else iter(given), 1
+        left, count = iter(keys), 1
         while run := list(islice(left, count)):
             bounds, together = [0, *accumulate(map(len, run))], np.concatenate(run)
             indices, views, _ = self._split(together)
             rows = self._rows(indices)
             logits = self._read_logits(rows, views).numpy()
             expected = ExpectedBatches(self.cache, rows, views, bounds)
-            here = self._made(together, bounds) if made is None else islice(made, len(run))
-            for number, (found, first, end) in enumerate(zip(here, bounds[:-1], bounds[1:], strict=True)):
+            made = self._made(together, bounds)
+            for number, (found, first, end) in enumerate(zip(made, bounds[:-1], bounds[1:], strict=True)):
                 inputs, labels = found if is_pair(found) else pick(found, self.item_keys)
                 if not self._alignment.is_expected(expected, number, inputs, labels):
                     self._alignment.check(rows[first:end], views[first:end], inputs, labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 
 from decant.pipeline.config.settings import Training
 from decant.pipeline.objectives import Terms
@@ -101,15 +102,23 @@ class Step:
 
 
 def _detached(terms: Terms) -> Terms:
-    """Without their graph, to be kept. A term that had none may be a buffer of the criterion's, which its next call
-    writes over, and is copied.
-    """
+    """Without their graph, to be kept. A term whose memory the next call of the criterion may write over is copied."""
     hard, soft = (None if term is None else _kept(term) for term in (terms.hard, terms.soft))
     return Terms(_kept(terms.total), hard, soft)
 
 
 def _kept(term: Tensor) -> Tensor:
-    return term.clone() if term.grad_fn is None else term.detach()
+    return term.detach() if _has_memory_of_its_own(term) else term.clone().detach()
+
+
+def _has_memory_of_its_own(term: Tensor) -> bool:
+    """Whether an operator of PyTorch has just made it. Without a graph it may be a buffer of the criterion's; a function
+    of Python, as what `torch.compile(mode="reduce-overhead")` makes of a criterion, may fill the same memory each time.
+    """
+    made_by = term.grad_fn
+    return not (
+        made_by is None or isinstance(made_by, BackwardCFunction) or term._is_view() or term._version
+    )
 
 
 def _copied(terms: Terms) -> Terms:

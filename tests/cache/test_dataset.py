@@ -265,25 +265,19 @@ def test_batches_made_together_may_hold_the_same_values_in_another_dtype(cache: 
 
 
 @pytest.mark.parametrize("subset", [False, True])
-@pytest.mark.parametrize("elsewhere", [False, True])
 def test_batches_whose_logits_are_read_ahead_are_those_made_alone_and_each_is_compared(
-    cache: LogitCache, monkeypatch: pytest.MonkeyPatch, subset: bool, elsewhere: bool
+    cache: LogitCache, monkeypatch: pytest.MonkeyPatch, subset: bool
 ) -> None:
     monkeypatch.setattr(dataset_module, "_BYTES_AHEAD", 3 * 4 * C * 4)
 
     def train(data: Views) -> SoftLabelDataset:
         return SoftLabelDataset(Subset(data, range(N)[::-1]) if subset else data, cache)
 
-    def of(data: Views) -> Any:
-        """Reads each batch of `keys`, whose inputs and labels are made by it or somewhere else."""
-        own = keys if not subset else [np.stack([N - 1 - each[:, 0], each[:, 1]], axis=1) for each in keys]
-        return train(data).each_batch(keys, map(data.batch, own) if elsewhere else None)
-
     order = np.random.default_rng(3).permutation(N)
     keys = [np.stack([part, part % 2], axis=1) for part in np.array_split(order, 10)]
     keys.insert(2, keys[0][:0])
     monkeypatch.setattr(Views, "batch", _also_of_none(Views.batch))
-    found = list(of(Views()))
+    found = list(train(Views()).each_batch(keys))
     assert len(found) == len(keys)
     for each, together in zip(keys, found, strict=True):
         alone = train(Views()).batch(each)
@@ -292,7 +286,7 @@ def test_batches_whose_logits_are_read_ahead_are_those_made_alone_and_each_is_co
     for wrong, said in (({"shift": C}, "view"), ({"label_shift": 1}, "its label is")):
         bad, got = _From(keys[7], N if subset else 0, **wrong), []  # the seventh is in the third run
         with pytest.raises(MismatchError, match=said):
-            got.extend(_counted(of(bad), got))
+            got.extend(_counted(train(bad).each_batch(keys), got))
         assert len(got) == 7
 
 

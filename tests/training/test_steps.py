@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -66,12 +67,41 @@ def test_batches_one_by_one_are_steps_one_by_one() -> None:
     )
 
 
-def test_a_term_that_a_criterion_writes_over_keeps_its_value() -> None:
+class Refilled(torch.autograd.Function):
+    """Returns the same memory at each call, as a criterion that is recorded as a CUDA graph does: one of
+    `torch.compile(mode="reduce-overhead")`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, memory: Tensor) -> Tensor:
+        return memory.detach().copy_(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+def counted(outputs: Tensor, memory: Tensor) -> Tensor:
+    return memory.add_(1)
+
+
+def refilled(outputs: Tensor, memory: Tensor) -> Tensor:
+    """1, then 2, then 3, with a graph."""
+    return cast("Tensor", Refilled.apply(0 * outputs.sum() + memory + 1, memory))
+
+
+def changed(outputs: Tensor, memory: Tensor) -> Tensor:
+    """The same, whose last operators are of PyTorch and make no memory."""
+    return refilled(outputs, memory).mul_(1).view(1)[0]
+
+
+@pytest.mark.parametrize("soft", [counted, refilled, changed])
+def test_a_term_that_a_criterion_writes_over_keeps_its_value(soft: Callable[[Tensor, Tensor], Tensor]) -> None:
     """As a mean over the last batches in a buffer does; terms are added up many batches later."""
-    network, kept, chosen = nn.Linear(5, 3), torch.zeros(()), Training(**GIVEN)
+    network, memory, chosen = nn.Linear(5, 3), torch.zeros(()), Training(**GIVEN)
 
     def criterion(outputs: Tensor, labels: Tensor, progress: float) -> Terms:
-        return Terms(cross_entropy(outputs, labels), soft=kept.add_(1))
+        return Terms(cross_entropy(outputs, labels), soft=soft(outputs, memory))
 
     step = Step(network, criterion, Stepper(network, make_optimizer(network, chosen, CPU), chosen), chosen)
     batch, part = (torch.ones(4, 5), torch.arange(4) % 3), PartialEpoch(RunningLoss(1, None))
