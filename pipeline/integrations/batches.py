@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from decant.pipeline.errors import DataError, RecipeError
-from decant.pipeline.objectives import Terms
+from decant.pipeline.objectives import (
+    Terms,
+    binary_cross_entropy,
+    cross_entropy,
+    regression,
+    sigmoid_kd,
+    sigmoid_mse,
+    squared_error,
+)
+from decant.pipeline.objectives.hard_labels import labelled, likeliest_label, require_shares
 
 Objective = Callable[[Tensor, Tensor, Tensor], Terms | Tensor]
 """(student_logits (B, C), teacher_logits (B, C), labels) → the terms, or the loss alone, as of `decant.objectives`."""
@@ -64,6 +74,78 @@ def terms_of(objective: Objective, student_logits: Tensor, teacher_logits: Tenso
         )
     found = objective(student_logits, teacher_logits, labels)
     return Terms(found) if isinstance(found, Tensor) else found
+
+
+def loss_of_labels(objective: Objective, logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of labels alone, by which samples without the teacher's logits are evaluated: the cross-entropy; of an
+    objective of sigmoids the binary one, and of a regression the mean squared error.
+
+    Raises DataError for labels that it is not of, as several classes a sample where the objective is one of the user's.
+
+    >>> import torch
+    >>> from decant.pipeline.objectives import Regression
+    >>> loss_of_labels(Regression(), torch.tensor([[3.0]]), torch.tensor([[1.0]]))
+    tensor(4.)
+    """
+    if is_of(objective, sigmoid_kd, sigmoid_mse):
+        return binary_cross_entropy(logits, labels)
+    if is_of(objective, regression):
+        return squared_error(logits, labels)
+    if labels.is_floating_point():
+        require_shares(labels, logits)
+    return cross_entropy(logits, labels)
+
+
+def known_labels(objective: Objective, labels: Tensor) -> Tensor:
+    """Which labels are known: of class ids and shares (B,), of labels of sigmoids and of a regression one by one.
+
+    >>> import torch
+    >>> from decant.pipeline.objectives import kd
+    >>> known_labels(kd, torch.tensor([0, -1])), known_labels(regression, torch.tensor([[0.5, float("nan")]]))
+    (tensor([ True, False]), tensor([[ True, False]]))
+    """
+    return labelled(labels) if is_of_classes(objective) else ~labels.isnan()
+
+
+def right_answers(objective: Objective, logits: Tensor, labels: Tensor) -> Tensor | None:
+    """Of each label that is known whether the logits answer so, (K,): the likeliest class, or, of sigmoids, yes or no.
+    None of a regression, which has no such answers.
+
+    >>> import torch
+    >>> from decant.pipeline.objectives import kd
+    >>> right_answers(kd, torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1, -1]))
+    tensor([ True, False])
+    """
+    if is_of(objective, regression):
+        return None
+    if is_of(objective, sigmoid_kd, sigmoid_mse):
+        right = (logits > 0) == (labels > 0.5)
+    else:
+        right = logits.argmax(dim=1) == likeliest_label(labels)
+    return right[known_labels(objective, labels)]
+
+
+def is_of_classes(objective: Objective) -> bool:
+    """Whether labels are classes, or shares of them, as of every objective but those of sigmoids and of a regression.
+
+    >>> is_of_classes(sigmoid_kd), is_of_classes(lambda student, teacher, labels: student.sum())
+    (False, True)
+    """
+    return not is_of(objective, regression, sigmoid_kd, sigmoid_mse)
+
+
+def is_of(objective: Objective, *functions: Callable[..., Terms]) -> bool:
+    """Whether an objective is one of these functions: itself, as a module, or with settings by `functools.partial`.
+
+    >>> from functools import partial
+    >>> from decant.pipeline.objectives import SigmoidKD
+    >>> is_of(partial(sigmoid_kd, alpha=0.5), sigmoid_kd), is_of(SigmoidKD(), sigmoid_kd), is_of(regression, sigmoid_kd)
+    (True, True, False)
+    """
+    inner: Any = objective
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    return getattr(inner, "function", inner) in functions
 
 
 def logits_of(outputs: Any) -> Tensor:

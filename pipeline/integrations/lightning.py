@@ -12,9 +12,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
-from decant.pipeline.integrations.batches import Objective, logits_of, split_batch, terms_of
+from decant.pipeline.integrations.batches import (
+    Objective,
+    known_labels,
+    logits_of,
+    loss_of_labels,
+    right_answers,
+    split_batch,
+    terms_of,
+)
 from decant.pipeline.integrations.epochs import set_epoch
-from decant.pipeline.objectives import cross_entropy, kd
+from decant.pipeline.integrations.mixed_labels import Unmixed
+from decant.pipeline.objectives import kd
 
 
 class SetEpoch(Callback):
@@ -65,7 +74,8 @@ class DistillationDataModule(LightningDataModule):
     ) -> None:
         """train: a `SoftLabelDataset`, or a Subset or concatenation of such. validation: a dataset of (input, label) or
         of what `collate_fn` takes. batch_size: of each process. sampler: in place of the shuffled order, as a
-        WeightedRandomSampler; it is resumed at the start of an epoch.
+        WeightedRandomSampler; it is resumed at the start of an epoch. collate_fn: may not mix samples, which the
+        views do.
         """
         super().__init__()
         self.train_set, self.validation_set = train, validation
@@ -74,7 +84,7 @@ class DistillationDataModule(LightningDataModule):
             "batch_size": batch_size,
             "num_workers": num_workers,
             "persistent_workers": num_workers > 0,
-            "collate_fn": collate_fn,
+            "collate_fn": None if collate_fn is None else Unmixed(collate_fn),
             "pin_memory": pin_memory,
         }
         self.drop_last = drop_last
@@ -165,7 +175,8 @@ class DistillationModule(LightningModule):
     """A student that learns from (input, label, teacher_logits) of a `SoftLabelDataset`.
 
     Logs `train_loss`, `train_hard` (the term of the labels) and `train_soft` (that of the teacher), and over the
-    validation set `val_loss` and `val_accuracy`.
+    labels of the validation set that are known `val_loss` and `val_accuracy`: the cross-entropy, of an objective of
+    sigmoids the binary one and the share of right entries, of a regression the mean squared error alone.
 
     >>> from functools import partial
     >>> from decant.objectives import KD
@@ -209,11 +220,12 @@ class DistillationModule(LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         inputs, labels = (batch[key] for key in self.keys) if isinstance(batch, Mapping) else batch[:2]
         logits = self(inputs)
-        found = {
-            "val_loss": cross_entropy(logits, labels),
-            "val_accuracy": (logits.argmax(dim=1) == labels).float().mean(),
-        }
-        self.log_dict(found, prog_bar=True, sync_dist=True, batch_size=len(labels))
+        found = {"val_loss": loss_of_labels(self.objective, logits, labels)}
+        right = right_answers(self.objective, logits, labels)
+        if right is not None:
+            found["val_accuracy"] = right.float().sum() / max(1, len(right))
+        known = int(known_labels(self.objective, labels).sum())
+        self.log_dict(found, prog_bar=True, sync_dist=True, batch_size=known)
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer(self.student.parameters())

@@ -11,6 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.integrations.epochs import set_epoch
+from decant.pipeline.integrations.resumed_weights import load_by_other_names, not_loaded
 
 _AnyTrainer: Any = object  # a Trainer of transformers, or what others make of it, is the next parent
 
@@ -35,6 +36,21 @@ class ObjectiveMixin(_AnyTrainer):
         self._update_size = self._update_batches = 0
         self._logged: list[Tensor] = []
         self.add_callback(_SetEpoch(self))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *others: Any, **named: Any) -> None:
+        self._weights_from = resume_from_checkpoint
+        super()._load_from_checkpoint(resume_from_checkpoint, *others, **named)
+
+    def _load_best_model(self) -> None:
+        self._weights_from = str(self.state.best_model_checkpoint)
+        super()._load_best_model()
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Loads the rest of a checkpoint, where transformers would only say that names are missing."""
+        if lacking := not_loaded(self.model, load_result.missing_keys):
+            load_by_other_names(self.model, self._weights_from, lacking)
+        else:
+            super()._issue_warnings_after_load(load_result)
 
     def rows_of(self, batch: Mapping[str, Any]) -> int:
         """How many rows of a batch count."""

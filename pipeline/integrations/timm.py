@@ -9,7 +9,7 @@ from timm.task import TrainingTask
 from torch import Tensor, nn
 
 from decant.pipeline.errors import DataError
-from decant.pipeline.integrations.batches import Objective, logits_of, terms_of
+from decant.pipeline.integrations.batches import Objective, is_of_classes, logits_of, terms_of
 from decant.pipeline.objectives import kd
 
 
@@ -53,7 +53,7 @@ class CachedDistillationTask(TrainingTask):
                 "the batch has no teacher logits: a loader of timm drops them; use torch.utils.data.DataLoader over "
                 "decant.SoftLabelDataset, and call task(input, target, teacher_logits)"
             )
-        if target.is_floating_point() and not self.mixed_labels:
+        if target.is_floating_point() and not self.mixed_labels and is_of_classes(self.objective):
             raise DataError(
                 "labels are shares of classes: timm's Mixup mixes a batch that the teacher never saw so, and every "
                 "row of teacher logits is of another image; mix in the views, or leave Mixup out (mixed_labels=True "

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
-from torch.nn import functional
 from torch.utils.data import default_collate
 from transformers import (
     DataCollatorWithPadding,
@@ -17,13 +16,18 @@ from transformers import (
 )
 
 from decant.pipeline.errors import DataError
-from decant.pipeline.integrations.batches import SOFT_LABELS, Objective, logits_of, terms_of
+from decant.pipeline.integrations.batches import (
+    SOFT_LABELS,
+    Objective,
+    logits_of,
+    loss_of_labels,
+    terms_of,
+)
+from decant.pipeline.integrations.mixed_labels import LABELS, labels_in, require_unmixed
 from decant.pipeline.integrations.objective_trainer import ObjectiveTrainer
-from decant.pipeline.objectives import NO_LABEL, kd
+from decant.pipeline.objectives import kd
 
 Collator = Callable[[list[Any]], Mapping[str, Any]]
-
-_LABELS = ("label", "labels", "label_ids")
 
 
 class DistillationCollator:
@@ -45,13 +49,17 @@ class DistillationCollator:
         self.inner, self.input_name = inner, input_name
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
-        """Raises DataError where some samples have the teacher's logits, and others have not."""
+        """Raises DataError where some samples have the teacher's logits, and others have not, and where `inner` has
+        mixed their labels.
+        """
         named = [self._named(sample) for sample in samples]
         logits = [sample.pop(SOFT_LABELS) for sample in named if SOFT_LABELS in sample]
         if logits and len(logits) < len(named):
             raise DataError(f"{len(logits):,} of {len(named):,} samples of a batch have teacher_logits")
+        given = [labels_in(sample) for sample in named]
         batch = dict(self.inner(named))
         if logits:
+            require_unmixed(given, labels_in(batch))
             batch[SOFT_LABELS] = default_collate(logits)
         return batch
 
@@ -67,7 +75,8 @@ class DistillationTrainer(ObjectiveTrainer):
     """A Trainer whose loss is an objective of student logits, cached teacher logits and labels.
 
     `train_dataset` is a `SoftLabelDataset`. An evaluation set may be one, or a dataset without the teacher's logits,
-    where the loss is the cross-entropy of its labels. Both terms are logged beside the loss, as `hard_loss` and
+    where the loss is that of its labels: the cross-entropy, of an objective of sigmoids the binary one, of a regression
+    the mean squared error. Both terms are logged beside the loss, as `hard_loss` and
     `soft_loss`. Accumulating gradients over several batches gives the loss and the gradient of one batch of all their
     samples. The model is called without labels, and needs no loss of its own.
     """
@@ -122,7 +131,7 @@ class DistillationTrainer(ObjectiveTrainer):
         """
         inputs = dict(inputs)
         teacher_logits = inputs.pop(SOFT_LABELS, None)
-        labels = next((inputs.pop(name) for name in _LABELS if name in inputs), None)
+        labels = next((inputs.pop(name) for name in LABELS if name in inputs), None)
         training = self.model.training
         if labels is None or (training and teacher_logits is None):
             missing = "labels" if labels is None else SOFT_LABELS
@@ -132,7 +141,7 @@ class DistillationTrainer(ObjectiveTrainer):
             )
         logits = logits_of(model(**inputs))
         if teacher_logits is None:
-            loss = functional.cross_entropy(logits.float(), labels, ignore_index=NO_LABEL)
+            loss = loss_of_labels(self.objective, logits, labels)
         else:
             terms = terms_of(self.objective, logits, teacher_logits.to(logits.device), labels)
             loss = terms.total

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives.hard_labels import cross_entropy, mean_of_rows, weigh_samples
-from decant.pipeline.objectives.terms import Terms, at_least_float32, between, prepare_logits, tempered
+from decant.pipeline.objectives.terms import Terms, at_least_float32, between, prepare_softmaxes, tempered
 
 
 def kl_rows(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -72,7 +72,7 @@ def kd(
     >>> torch.isclose(total, 0.1 * hard + 0.9 * soft)
     tensor(True)
     """
-    student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
+    student, teacher = prepare_softmaxes(student_logits, teacher_logits, standardize)
     if class_weights is not None:
         if len(class_weights) != teacher.shape[1]:
             raise RecipeError(
@@ -107,7 +107,7 @@ def ce_plus_kl(
     """
     hard = cross_entropy(student_logits, labels, label_smoothing, sample_weights)
     soft = softened_kl(
-        *prepare_logits(student_logits, teacher_logits, standardize), temperature, sample_weights
+        *prepare_softmaxes(student_logits, teacher_logits, standardize), temperature, sample_weights
     )
     return Terms(hard + weight * soft, hard, soft)
 
@@ -135,7 +135,7 @@ def soft_ce(
     >>> round(float(soft_ce(teacher, teacher, labels).soft), 4)
     17.4612
     """
-    student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
+    student, teacher = prepare_softmaxes(student_logits, teacher_logits, standardize)
     soft = mean_of_rows(cross_entropy_rows(student, teacher, temperature), sample_weights) * temperature**2
     return between(alpha, cross_entropy(student_logits, labels, label_smoothing, sample_weights), soft)
 
@@ -162,7 +162,7 @@ def js(
     True
     """
     student, teacher = _log_softmaxes(
-        *prepare_logits(student_logits, teacher_logits, standardize), temperature
+        *prepare_softmaxes(student_logits, teacher_logits, standardize), temperature
     )
     middle = torch.logaddexp(student, teacher) - math.log(2)
     rows = teacher.exp() * (teacher - middle) + student.exp() * (student - middle)
@@ -190,7 +190,7 @@ def rkl(
     >>> torch.equal(rkl(student, teacher, labels).soft, softened_kl(teacher, student, 4.0))
     True
     """
-    student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
+    student, teacher = prepare_softmaxes(student_logits, teacher_logits, standardize)
     soft = softened_kl(teacher, student, temperature, sample_weights)
     return between(alpha, cross_entropy(student_logits, labels, label_smoothing, sample_weights), soft)
 

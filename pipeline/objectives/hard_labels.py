@@ -9,8 +9,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from decant.pipeline.data.samples import NO_LABEL
-from decant.pipeline.errors import RecipeError
+from decant.pipeline.errors import DataError, RecipeError
 from decant.pipeline.objectives.terms import Terms, at_least_float32
+
+_ROUNDING = 0.02
+"""How far shares that were rounded, as to bfloat16, may be from 1."""
 
 
 def cross_entropy(
@@ -18,7 +21,8 @@ def cross_entropy(
 ) -> Tensor:
     """Mean of −log softmax(logits)[label] over the samples that have a label; 0 where none has.
 
-    Of a mixed label it is −Σ label·log softmax(logits). `sample_weights` (B,) make it a weighted mean.
+    Of a mixed label it is −Σ label·log softmax(logits). `sample_weights` (B,) make it a weighted mean. Raises DataError
+    for floats that are no shares of classes.
 
     >>> import torch
     >>> logits = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
@@ -28,6 +32,7 @@ def cross_entropy(
     0.6269
     """
     if labels.is_floating_point():
+        require_shares(labels, logits, read=not labels.is_cuda and not torch.compiler.is_compiling())
         labels = labels.to(at_least_float32(logits).dtype)
     rows = functional.cross_entropy(
         at_least_float32(logits),
@@ -38,6 +43,35 @@ def cross_entropy(
     )
     counted = labelled(labels).to(rows.dtype)
     return weighted_mean(rows, counted if sample_weights is None else counted * sample_weights)
+
+
+def require_shares(labels: Tensor, logits: Tensor, read: bool = True) -> None:
+    """Raises DataError for labels that are floats and no shares of the classes of `logits` (B, C): of another shape, or
+    with a row that adds up neither to 1 nor, where there is no label, to 0. Sums are left out without `read`, as of
+    labels on a GPU, which would have to be waited for.
+
+    >>> import torch
+    >>> require_shares(torch.tensor([[1.0, 1.0, 0.0]]), torch.zeros(1, 3))
+    Traceback (most recent call last):
+    ...
+    decant.pipeline.errors.DataError: labels: row 0 adds up to 2, and shares of classes to 1: ...
+    """
+    if labels.shape != logits.shape:
+        raise DataError(
+            f"labels: expected ids of classes ({len(logits)},), integers, or shares of the classes "
+            f"{tuple(logits.shape)}, found {str(labels.dtype).removeprefix('torch.')} of shape {tuple(labels.shape)}"
+        )
+    if not read:
+        return
+    sums = labels.sum(dim=1)
+    wrong = ~(((sums - 1).abs() < _ROUNDING) | (labels == 0).all(dim=1))
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise DataError(
+            f"labels: row {row} adds up to {float(sums[row]):.4g}, and shares of classes to 1: the cross-entropy of "
+            "softmaxes is not of these. Several classes a sample take sigmoid_kd (SigmoidKD), numbers regression "
+            "(Regression)"
+        )
 
 
 def smoothed_labels(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from decant.pipeline.objectives.hard_labels import cross_entropy, mean_of_rows
-from decant.pipeline.objectives.terms import Terms, prepare_logits, tempered
+from decant.pipeline.objectives.terms import Terms, prepare_softmaxes, tempered
 
 _FADING = 1e-8
 
@@ -40,7 +40,7 @@ def dist(
     >>> round(float(dist(teacher.flip(1), teacher, labels).soft), 2)
     11.98
     """
-    pairs = prepare_logits(student_logits, teacher_logits, standardize)
+    pairs = prepare_softmaxes(student_logits, teacher_logits, standardize)
     student, teacher = (tempered(logits, temperature).softmax(dim=1) for logits in pairs)
     inter = 1 - mean_of_rows(_correlations(student, teacher), sample_weights)
     intra = 1 - _correlations(student.T, teacher.T).mean()

@@ -72,6 +72,25 @@ def prepare_logits(
     return (standardized(student), standardized(teacher)) if standardize else (student, teacher)
 
 
+def prepare_softmaxes(
+    student_logits: Tensor, teacher_logits: Tensor, standardize: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The same of outputs that are compared by their softmax. Raises RecipeError also for one output, (B, 1).
+
+    >>> prepare_softmaxes(torch.zeros(2, 1), torch.ones(2, 1))
+    Traceback (most recent call last):
+    ...
+    decant.pipeline.errors.RecipeError: student.objective: the softmax of one output is 1 whatever it is, ...
+    """
+    if student_logits.ndim == 2 and student_logits.shape[1] == 1:
+        raise RecipeError(
+            "student.objective: the softmax of one output is 1 whatever it is, so that nothing would be learnt: of the "
+            "logit of two classes take sigmoid_kd (SigmoidKD), of a number regression (Regression), with labels that "
+            "are floats (B, 1)"
+        )
+    return prepare_logits(student_logits, teacher_logits, standardize)
+
+
 def standardized(logits: Tensor) -> Tensor:
     """(z − mean z) / σ(z) of each row, σ² being the mean square over its C logits: Sun et al., "Logit
     Standardization in Knowledge Distillation" (2024), algorithm 1.

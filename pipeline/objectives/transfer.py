@@ -16,7 +16,7 @@ from decant.pipeline.objectives.hard_labels import (
     mean_of_rows,
     weighted_mean,
 )
-from decant.pipeline.objectives.terms import Terms, prepare_logits, tempered
+from decant.pipeline.objectives.terms import Terms, prepare_softmaxes, tempered
 
 
 def transfer_knowledge(
@@ -37,7 +37,7 @@ def transfer_knowledge(
     >>> round(float(transfer_knowledge(student, teacher, torch.tensor([-1])).total), 4)
     0.782
     """
-    rows = cross_entropy_rows(*prepare_logits(student_logits, teacher_logits, standardize), temperature)
+    rows = cross_entropy_rows(*prepare_softmaxes(student_logits, teacher_logits, standardize), temperature)
     soft = mean_of_rows(rows, sample_weights)
     return Terms(soft, None, soft)
 
@@ -63,7 +63,7 @@ def transfer_data(
     >>> round(float(transfer_data(student, teacher, labels).total), 4)
     0.0091
     """
-    student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
+    student, teacher = prepare_softmaxes(student_logits, teacher_logits, standardize)
     label = likeliest_label(labels)
     likelihood = functional.log_softmax(tempered(student, temperature), dim=1).gather(1, label[:, None])[:, 0]
     confirmed = teacher.argmax(dim=1) == label

@@ -9,7 +9,7 @@ from torch import Tensor
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives.divergences import cross_entropy_rows, kl_rows
 from decant.pipeline.objectives.hard_labels import mean_of_rows
-from decant.pipeline.objectives.terms import Terms, prepare_logits
+from decant.pipeline.objectives.terms import Terms, prepare_softmaxes
 
 Divergence = Literal["kl", "ce"]
 _ROWS = {"kl": kl_rows, "ce": cross_entropy_rows}
@@ -50,7 +50,7 @@ def general(
         )
     divergences = []
     for member, name in enumerate((teacher_divergence, knowledge_divergence)):
-        student, teacher = prepare_logits(student_logits, teacher_logits[:, member], standardize)
+        student, teacher = prepare_softmaxes(student_logits, teacher_logits[:, member], standardize)
         divergences.append(mean_of_rows(_ROWS[name](student, teacher, temperature), sample_weights))
     total = alpha * divergences[0] + beta * divergences[1]
     return Terms(total, None, total)

@@ -112,13 +112,12 @@ def _kept(term: Tensor) -> Tensor:
 
 
 def _has_memory_of_its_own(term: Tensor) -> bool:
-    """Whether an operator of PyTorch has just made it. Without a graph it may be a buffer of the criterion's; a function
-    of Python, as what `torch.compile(mode="reduce-overhead")` makes of a criterion, may fill the same memory each time.
+    """Whether an operator of PyTorch has just made it. Without a graph it may be a buffer of the criterion's; a
+    function of Python, as what `torch.compile(mode="reduce-overhead")` makes of a criterion, may fill the same memory
+    each time.
     """
     made_by = term.grad_fn
-    return not (
-        made_by is None or isinstance(made_by, BackwardCFunction) or term._is_view() or term._version
-    )
+    return not (made_by is None or isinstance(made_by, BackwardCFunction) or term._is_view() or term._version)
 
 
 def _copied(terms: Terms) -> Terms:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 
 import decant
 from decant.cache import MismatchError, SoftLabelDataset
+from decant.pipeline.errors import DataError
 from tests.helpers.extras import needs
 from tests.integrations import watched
 from tests.integrations.launching import launch
@@ -152,5 +153,64 @@ def test_a_batch_without_logits_is_named(tmp_path: Path) -> None:
 
     student = watched.Watched(tmp_path)
     module = DistillationModule(student, student.objective, OPTIMIZER)
-    with pytest.raises(decant.pipeline.errors.DataError, match=r"the batch is 2 values, and must be \(input"):
+    with pytest.raises(DataError, match=r"the batch is 2 values, and must be \(input"):
         trainer(tmp_path, 1).fit(module, DataLoader(watched.Pictures(), batch_size=8))
+
+
+OBJECTIVES = {
+    "classes": (decant.objectives.KD(), torch.tensor([0, 1, 4, -1, 2, 3])),
+    "shares": (decant.objectives.kd, torch.eye(5)[[0, 1, 4, 2, 3, 0]]),
+    "sigmoids": (decant.objectives.SigmoidKD(), (torch.arange(30).view(6, 5) % 3 == 0).float()),
+    "regression": (partial(decant.objectives.regression, weight=0.5), torch.linspace(-2, 2, 30).view(6, 5)),
+}
+
+
+def by_hand(
+    what: str, logits: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Loss and accuracy of the labels that are known."""
+    if what == "classes":
+        known = labels >= 0
+        right = (logits.argmax(1) == labels)[known]
+        return torch.nn.functional.cross_entropy(logits[known], labels[known]), right
+    if what == "shares":
+        return torch.nn.functional.cross_entropy(logits, labels), logits.argmax(1) == labels.argmax(1)
+    if what == "sigmoids":
+        known = ~labels.isnan()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits[known], labels[known])
+        return loss, ((logits > 0) == (labels == 1))[known]
+    return (logits - labels).square()[~labels.isnan()].mean(), None
+
+
+@pytest.mark.parametrize("what", list(OBJECTIVES))
+def test_a_validation_set_is_measured_by_what_its_labels_are(tmp_path: Path, what: str) -> None:
+    """All had the cross-entropy of classes, which is 0 of one number; who had no label was counted as wrong."""
+    from decant.integrations.lightning import DistillationModule
+
+    objective, labels = OBJECTIVES[what]
+    if labels.dtype == torch.float32 and what != "shares":
+        labels[4:, 1] = torch.nan
+    torch.manual_seed(0)
+    images = torch.rand(6, 3, 8, 8)
+    module = DistillationModule(watched.teacher(), objective, OPTIMIZER)
+    data = torch.utils.data.TensorDataset(images, labels)
+    (found,) = trainer(tmp_path, 1).validate(module, DataLoader(data, batch_size=4), verbose=False)
+    loss, right = by_hand(what, watched.teacher()(images), labels)
+    assert found["val_loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert found.get("val_accuracy") == (
+        None if right is None else pytest.approx(float(right.float().mean()))
+    )
+
+
+def test_a_collate_function_that_mixes_samples_is_refused(tmp_path: Path) -> None:
+    from torchvision.transforms.v2 import MixUp
+
+    mix = MixUp(num_classes=watched.CLASSES)
+
+    def mixed(samples: list[Any]) -> Any:
+        return mix(*torch.utils.data.default_collate(samples))
+
+    module, data = parts(tmp_path, collate_fn=mixed)
+    with pytest.raises(DataError, match="the collate function has mixed the labels"):
+        trainer(tmp_path, 1).fit(module, datamodule=data)
+    assert not list(tmp_path.glob("rank-*"))

@@ -133,6 +133,10 @@ def test_mixup_of_a_batch_is_refused(cache: Any) -> None:
         task(*mixed, teacher_logits)
     shares = CachedDistillationTask(model(), mixed_labels=True)
     assert torch.isfinite(shares(*mixed, teacher_logits)["loss"])
+    several = CachedDistillationTask(
+        model(), decant.objectives.SigmoidKD()
+    )  # whose labels are rows of floats
+    assert torch.isfinite(several(inputs, torch.eye(CLASSES)[labels] + 0, teacher_logits)["loss"])
 
 
 @pytest.mark.parametrize("change", [{"hflip": 0.2}, {"re_prob": 0.1}, {"auto_augment": "rand-m6-n2"}])

@@ -14,7 +14,7 @@ from torch import nn
 
 import decant
 from decant.cache import MismatchError, SoftLabelDataset
-from decant.pipeline.errors import DataError, RecipeError
+from decant.pipeline.errors import DataError, RecipeError, WeightsError
 from tests.helpers.extras import needs
 from tests.integrations import watched
 from tests.integrations.launching import TORCHRUN, launch
@@ -135,6 +135,61 @@ def test_models_of_images_train_and_are_evaluated_without_logits(tmp_path: Path,
 def predictions(run: Any, data: Any) -> tuple[torch.Tensor, torch.Tensor]:
     found = run.predict(data)
     return torch.tensor(found.predictions), torch.tensor(found.label_ids)
+
+
+@pytest.mark.parametrize("objective", ["SigmoidKD", "Regression"])
+def test_sets_without_logits_are_evaluated_by_the_loss_of_their_labels(
+    tmp_path: Path, objective: str
+) -> None:
+    """They had the cross-entropy of classes, whatever the objective."""
+    from decant.integrations.transformers import DistillationTrainer
+
+    images, labels = torch.rand(20, 3, 8, 8), (torch.arange(100).view(20, 5) % 3 == 0).float()
+    loss = {
+        "SigmoidKD": nn.functional.binary_cross_entropy_with_logits,
+        "Regression": nn.functional.mse_loss,
+    }[objective]
+    run = DistillationTrainer(
+        watched.Watched(tmp_path), arguments(tmp_path), objective=getattr(decant.objectives, objective)()
+    )
+    data = torch.utils.data.TensorDataset(images, labels)
+    assert run.evaluate(data)["eval_loss"] == pytest.approx(float(loss(*predictions(run, data))), rel=1e-4)
+
+
+def test_a_checkpoint_whose_weights_have_other_names_is_resumed_whole(tmp_path: Path) -> None:
+    """A ViT is saved under the names of the hub. The Trainer of transformers leaves what it does not find fresh."""
+    weights = []
+    for stopped in (None, 6):
+        torch.manual_seed(0)
+        options = {"max_steps": 12, "save_strategy": "steps", "save_steps": 6, "learning_rate": 1e-2}
+        run = trainer(tmp_path, student=images_of("vit"), **options)
+        run.train(resume_from_checkpoint=stopped and str(tmp_path / "out" / f"checkpoint-{stopped}"))
+        weights.append(list(run.model.parameters()))
+    assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
+    torch.save({"other": torch.zeros(1)}, tmp_path / "out" / "checkpoint-6" / "pytorch_model.bin")
+    (tmp_path / "out" / "checkpoint-6" / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"checkpoint-6: has no .*, of .* weights that it lacks"):
+        run.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-6"))
+
+
+def test_a_collator_that_mixes_samples_is_refused(tmp_path: Path) -> None:
+    from torchvision.transforms.v2 import CutMix
+
+    from decant.integrations.transformers import DistillationTrainer
+
+    mix = CutMix(num_classes=watched.CLASSES)
+
+    def mixed(samples: list[Any]) -> Any:
+        images = torch.stack([sample["images"] for sample in samples])
+        both = mix(images, torch.tensor([sample["labels"] for sample in samples]))
+        return dict(zip(("images", "labels"), both, strict=True))
+
+    student = watched.Watched(tmp_path)
+    run = DistillationTrainer(
+        student, arguments(tmp_path), data_collator=mixed, train_dataset=watched.training_set(tmp_path)
+    )
+    with pytest.raises(DataError, match="the collate function has mixed the labels"):
+        run.train()
 
 
 class Sentences(torch.utils.data.Dataset[dict[str, Any]]):

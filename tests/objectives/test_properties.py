@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from decant.pipeline import objectives
-from decant.pipeline.errors import RecipeError
+from decant.pipeline.errors import DataError, RecipeError
 from decant.pipeline.objectives import (
     NO_LABEL,
     ce_plus_kl,
@@ -301,6 +302,33 @@ def test_equal_weights_change_nothing(name: str) -> None:
     whole = found(name, student, teacher, labels)
     weighed = found(name, student, teacher, labels, sample_weights=torch.full((4,), 3.0))
     torch.testing.assert_close(weighed.total, whole.total)
+
+
+@pytest.mark.parametrize("name", [name for name in SOFTMAX if name not in ("mse", "ls")])
+def test_a_softmax_of_one_output_is_refused(name: str) -> None:
+    """It is 1 whatever the output is: the loss was 0, and a student of a regression never learnt."""
+    student, teacher, _ = problem(name, classes=1)
+    with pytest.raises(RecipeError, match=r"one output|only one"):
+        found(name, student, teacher, torch.zeros(len(student), dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]], "row 0 adds up to 2, .* several classes"),
+        ([[0.5, 0.5, 0.0], [0.3, -1.2, 4.0]], "row 1 adds up to 3.1, "),
+        ([[1.0, math.nan, 0.0]] * 2, "row 0 adds up to nan"),
+        ([[1.0, 0.0], [0.0, 1.0]], r"or shares of the classes \(2, 3\), found float32 of shape \(2, 2\)"),
+        ([0.0, 1.0], r"expected ids of classes \(2,\), integers, .* found float32 of shape \(2,\)"),
+    ],
+    ids=["several classes", "numbers", "unknown", "fewer classes", "float ids"],
+)
+def test_labels_that_are_no_shares_of_classes_are_refused(labels: list[Any], says: str) -> None:
+    """Several classes a sample gave a cross-entropy of sums, and no error."""
+    with pytest.raises(DataError, match=f"(?i){says}"):
+        kd(torch.zeros(2, 3), torch.ones(2, 3), torch.tensor(labels))
+    rounded = torch.tensor([[0.333, 0.333, 0.333], [0.0, 0.0, 0.0]], dtype=torch.bfloat16)
+    assert math.isfinite(kd(torch.zeros(2, 3), torch.ones(2, 3), rounded).total)
 
 
 @pytest.mark.parametrize("name", ["kd", "js", "rkl", "dist", "dkd", "soft_ce", "nkd"])

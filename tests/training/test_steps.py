@@ -96,7 +96,9 @@ def changed(outputs: Tensor, memory: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("soft", [counted, refilled, changed])
-def test_a_term_that_a_criterion_writes_over_keeps_its_value(soft: Callable[[Tensor, Tensor], Tensor]) -> None:
+def test_a_term_that_a_criterion_writes_over_keeps_its_value(
+    soft: Callable[[Tensor, Tensor], Tensor],
+) -> None:
     """As a mean over the last batches in a buffer does; terms are added up many batches later."""
     network, memory, chosen = nn.Linear(5, 3), torch.zeros(()), Training(**GIVEN)
 
