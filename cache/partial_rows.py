@@ -76,8 +76,10 @@ class PartialRows:
                     raise
                 restore_known(fd, path, manifest, known)
                 rows = cls(path, fd, manifest)
-            reserve(fd, rows.layout.size, path)
             if check:
+                reserve(
+                    fd, rows.layout.size, path
+                )  # with others in the file, some systems write into what they write
                 rows.forget_damaged(read_synced(path, rows._entries.reshape(-1)))
             rows.recall()
             if check:
@@ -180,7 +182,8 @@ class PartialRows:
             yield
         except StorageError:
             self.close()
-            partial.remove(self.path)
+            with contextlib.suppress(OSError):  # a disk that fails may often only be read from then on
+                partial.remove(self.path)
             raise
 
     def refresh(self) -> None:

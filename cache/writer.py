@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,6 +34,7 @@ from decant.cache.inputs import input_checksums
 from decant.cache.io import joint, locks, partial
 from decant.cache.io.files import storage_error, sync_folder, user_path
 from decant.cache.io.opening import open_write, require_file
+from decant.cache.io.system import protect
 from decant.cache.manifest import Manifest
 from decant.cache.partial_rows import PartialRows
 from decant.cache.positions import Positions
@@ -346,14 +346,13 @@ class LogitCacheWriter:
             raise StorageError(
                 f"{self.partial}: {self.blocks.name(*damaged[0])} does not read back as written; run it again"
             )
-        with contextlib.suppress(PermissionError):  # another person's file, in a folder that several write to
-            os.fchmod(rows.fd, stat.S_IMODE(os.fstat(rows.fd).st_mode) & ~0o222)
+        protect(rows.fd)
         if not partial.publish(self.partial, self.path):
             return self._publish_copy()
         self.close()
         check_begun(self.path, self.manifest)
+        sync_folder(self.path.parent)  # before its other name goes, so that a power cut leaves one of them
         partial.remove_all(self.path)
-        sync_folder(self.path.parent)
         self._warn(doubts(LogitCache.open(self.path, verify="off")))
         return self.path
 

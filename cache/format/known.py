@@ -18,7 +18,7 @@ from decant.cache.errors import FormatError, ValueRefusedError
 from decant.cache.format.blocks import StoredRows
 from decant.cache.format.hdf5 import check_header
 from decant.cache.format.tables import Layout, Table
-from decant.cache.io.files import write_all
+from decant.cache.io.files import sync_or_drop, write_all
 from decant.cache.io.opening import open_read
 from decant.cache.manifest import POSITIONS, Manifest, require_equal
 from decant.cache.positions import Positions, sha256
@@ -154,7 +154,7 @@ def restore_known(fd: int, path: Path, manifest: Manifest, known: Mapping[str, N
     for name, content in known.items():
         table = layout.tables[name]
         write_all(fd, np.ascontiguousarray(content, table.dtype).data, table.offset, path)
-    os.fsync(fd)
+    sync_or_drop(fd, path)
 
 
 def _mapped(stored: StoredRows, table: Table) -> NDArray[Any]:

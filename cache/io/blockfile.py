@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,9 @@ from decant.cache.errors import IncompleteError
 from decant.cache.io.block_checks import damaged_blocks
 from decant.cache.io.block_layout import WRITTEN, BlockLayout
 from decant.cache.io.checksum import crc32
-from decant.cache.io.files import read_all, reserve, storage_error, sync_folder, write_all
+from decant.cache.io.files import read_all, reserve, sync_folder, sync_or_drop, write_all
+from decant.cache.io.opening import is_named
+from decant.cache.io.system import protect
 
 
 class BlockFile:
@@ -101,15 +102,8 @@ class BlockFile:
         return damaged
 
     def sync(self) -> None:
-        """Makes what was written durable. Raises StorageError where that fails, and then removes the file: after a
-        failed sync nobody knows which pages are on the disk, and a second one would not tell.
-        """
-        try:
-            os.fsync(self.fd)
-        except OSError as error:
-            self.path.unlink(missing_ok=True)
-            doing = "syncing; what was written cannot be trusted and is dropped"
-            raise storage_error(error, self.path, doing) from error
+        """Makes what was written durable. Raises StorageError where that fails, and then removes the file."""
+        sync_or_drop(self.fd, self.path)
 
     def publish(self, path: Path) -> None:
         """Syncs the file and gives it the name `path`, in place of a file that has it, and protects it from writing.
@@ -123,9 +117,8 @@ class BlockFile:
                 f"{self.path}: {unwritten:,} of {self.layout.num_blocks:,} blocks are not written"
             )
         self.sync()
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(self.path, path)  # the step that publishes: every block is written and synced
+        if is_named(self.fd, self.path):  # and no file that was begun under this name since
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(self.path, path)  # the step that publishes: every block is written and synced
         sync_folder(path.parent)
-        if hasattr(os, "fchmod"):
-            with contextlib.suppress(OSError):  # another person's
-                os.fchmod(self.fd, stat.S_IMODE(os.fstat(self.fd).st_mode) & 0o444)
+        protect(self.fd)

@@ -13,7 +13,7 @@ import secrets
 from pathlib import Path
 
 from decant.cache.io.flock import EXCLUSIVE, try_flock
-from decant.cache.io.opening import create_new, is_ours, open_write
+from decant.cache.io.opening import create_new, is_ours, open_lock
 
 DRAFT = ".draft"
 """Ends the name of a draft."""
@@ -62,7 +62,7 @@ def remove_dead_drafts(path: Path) -> None:
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for draft in [path.with_name(entry.name) for entry in entries if pattern.fullmatch(entry.name)]:
             with contextlib.suppress(OSError):
-                fd = open_write(draft)
+                fd = open_lock(draft, create=False)  # it may have its second name already, which stays
                 try:
                     if is_ours(fd) and try_flock(fd, EXCLUSIVE):
                         draft.unlink()

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from decant.cache.errors import StorageError
 from decant.cache.io.drafts import DRAFT, create_draft, draft_name, remove_dead_drafts
-from decant.cache.io.system import allocated_bytes, pread, pwrite
+from decant.cache.io.system import allocated_bytes, forget_read, pread, pwrite
 
 _ELSEWHERE = "name a folder that can be written, with --runs or --store"
 
@@ -164,6 +164,8 @@ def write_all(fd: int, data: bytes | memoryview, offset: int, path: Path) -> Non
     while view:
         try:
             done = pwrite(fd, view, offset)
+            if not done:  # no error, and no end: it would be tried for ever
+                raise OSError(errno.EIO, "the system has taken none of it")
         except OSError as error:
             raise storage_error(error, path, "writing") from error
         view, offset = view[done:], offset + done
@@ -190,6 +192,24 @@ def read_all(fd: int, count: int, offset: int, path: Path) -> bytes:
         parts.append(part)
         count, offset = count - len(part), offset + len(part)
     return b"".join(parts)
+
+
+def sync_or_drop(fd: int, path: Path) -> None:
+    """Makes durable what was written to an open file. Raises StorageError where that fails, and then removes the file:
+    after a failed sync nobody knows which pages are on the disk, and a second one would not tell.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     sync_or_drop(file.fileno(), Path(file.name))
+    """
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # a disk that fails may often only be read from then on
+            path.unlink(missing_ok=True)
+        forget_read(fd)  # so that whoever reads it all the same finds what is there
+        doing = "syncing; what was written cannot be trusted and is dropped"
+        raise storage_error(error, path, doing) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -256,6 +276,8 @@ def remedy(error: OSError, path: Path | None = None) -> str | None:
         errno.ENOTDIR: f"a file has the name of a folder that is needed: {_ELSEWHERE}",
         errno.EEXIST: f"a file has the name of a folder that is needed: {_ELSEWHERE}",
         errno.EIO: f"the disk, or the connection to it, fails: see the system's log, {again}",
+        errno.ESTALE: "another machine has removed or replaced it, or its server was started anew: run the same "
+        "command again, it goes on from here",
     }.get(error.errno or 0)
 
 

@@ -23,7 +23,14 @@ from typing import NamedTuple
 from decant.cache.errors import IncompleteError
 from decant.cache.io import partial
 from decant.cache.io.flock import EXCLUSIVE, FREE, SHARED, flock, try_flock
-from decant.cache.io.opening import NotAFileError, create_new, has_one_name, open_write, read_file
+from decant.cache.io.opening import (
+    NotAFileError,
+    create_new,
+    has_one_name,
+    is_named,
+    open_write,
+    read_file,
+)
 from decant.cache.io.system import pwrite
 
 _JOINT = "-joint-"
@@ -74,7 +81,7 @@ def join_one(path: Path) -> tuple[Path, int, bool] | None:
                 fd = open_joint(found)
                 while found.exists() and not path.exists():
                     alone = try_flock(fd, EXCLUSIVE) is True
-                    if try_flock(fd, SHARED) is not False and has_one_name(fd):
+                    if try_flock(fd, SHARED) is not False and has_one_name(fd) and is_named(fd, found):
                         return found, fd, alone
                     time.sleep(_POLL_SECONDS)
                 os.close(fd)

@@ -2,7 +2,8 @@
 
 A lock is a file beside what it protects, held through an open descriptor. It ends with the process that holds it, also
 when that is killed. It is let go of explicitly, and not by closing the descriptor alone: forked workers have that
-descriptor open too, and would keep the lock.
+descriptor open too, and would keep the lock. Its file may be removed by whoever holds it exclusively: who has waited
+for it sees that, and makes another.
 
 Some file systems have no locks, nor has Windows, and on some they do not reach from one machine to the next. There
 nobody is held off.
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from decant.cache.io.files import storage_error
 from decant.cache.io.flock import AT_ONCE, EXCLUSIVE, FREE, SHARED, flock, try_flock
-from decant.cache.io.opening import has_one_name, open_lock
+from decant.cache.io.opening import has_one_name, is_named, open_lock
 from decant.cache.io.system import pread, pwrite
 
 _POLL_SECONDS = 0.2
@@ -60,15 +61,13 @@ def exclusive(lock: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     builds
     >>> folder.cleanup()
     """
+    fd = _taken(lock, waiting)
+    while not is_named(
+        fd, lock
+    ):  # removed while it was waited for: whoever comes next would not be held off by it
+        _release(fd)
+        fd = _taken(lock, lambda holder: None)
     try:
-        fd = open_lock(lock)
-    except OSError as error:
-        raise storage_error(error, lock, "opening the lock") from error
-    try:
-        if try_flock(fd, EXCLUSIVE) is False:
-            _require_started(lock)
-            waiting("".join(filter(str.isprintable, _name_in(fd))) or "another process")
-            _wait(fd, lock)
         with contextlib.suppress(OSError):  # the name is for who waits; the lock holds without it
             if has_one_name(fd):  # and what has another name too is not changed
                 os.ftruncate(fd, 0)
@@ -101,7 +100,7 @@ def try_exclusive(lock: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield try_flock(fd, EXCLUSIVE) is True
+        yield try_flock(fd, EXCLUSIVE) is True and is_named(fd, lock)
     finally:
         _release(fd)
 
@@ -124,6 +123,11 @@ def shared(lock: Path) -> Iterator[None]:
     with contextlib.suppress(OSError):
         fd = open_lock(lock)
         flock(fd, SHARED)
+        while not is_named(fd, lock):  # removed while it was waited for
+            _release(fd)
+            fd = -1
+            fd = open_lock(lock)
+            flock(fd, SHARED)
     try:
         yield
     finally:
@@ -245,6 +249,23 @@ def _require_started(lock: Path) -> None:
             f"{lock}: is held by the process that starts this one, which runs your script from its beginning: put what "
             'the script does under if __name__ == "__main__":'
         )
+
+
+def _taken(lock: Path, waiting: Callable[[str], None]) -> int:
+    """A descriptor of the lock, held exclusively, once nobody else holds it."""
+    try:
+        fd = open_lock(lock)
+    except OSError as error:
+        raise storage_error(error, lock, "opening the lock") from error
+    try:
+        if try_flock(fd, EXCLUSIVE) is False:
+            _require_started(lock)
+            waiting("".join(filter(str.isprintable, _name_in(fd))) or "another process")
+            _wait(fd, lock)
+    except BaseException:
+        _release(fd)
+        raise
+    return fd
 
 
 def _wait(fd: int, lock: Path) -> None:

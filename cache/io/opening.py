@@ -215,6 +215,26 @@ def has_one_name(fd: int) -> bool:
     return os.fstat(fd).st_nlink <= 1
 
 
+def is_named(fd: int, path: Path) -> bool:
+    """Whether an open file is the one that has this name now: another process may have removed or replaced it.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     is_named(file.fileno(), Path(file.name)), is_named(file.fileno(), Path(os.devnull))
+    (True, False)
+    """
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except OSError as error:
+        if error.errno not in (
+            errno.ENOENT,
+            errno.ENOTDIR,
+            errno.ESTALE,
+        ):  # as another machine has removed it
+            raise
+        return False
+
+
 def is_ours(fd: int) -> bool:
     """Whether an open file belongs to this process's user; True where the system has no users.
 

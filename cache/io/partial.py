@@ -23,7 +23,15 @@ from pathlib import Path
 from decant.cache.io.drafts import DRAFT
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import claim
-from decant.cache.io.opening import NotAFileError, has_one_name, is_ours, kind, open_read, open_write
+from decant.cache.io.opening import (
+    NotAFileError,
+    has_one_name,
+    is_named,
+    is_ours,
+    kind,
+    open_read,
+    open_write,
+)
 
 PARTIAL = ".partial"
 """Ends the name of an unfinished file."""
@@ -41,7 +49,8 @@ with others.
 
 _LOG = rf"\.\w+({re.escape(MARKS)}|{re.escape(SYNCED)}|{re.escape(JOINED)})"
 
-_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What a file system says that has no second names."""
 
 
 def new_name(path: Path) -> Path:
@@ -89,7 +98,8 @@ def hold(path: Path) -> tuple[Path, int] | None:
             with contextlib.suppress(PermissionError, FileNotFoundError, NotAFileError):
                 make_writable(found)
                 fd = open_write(found)
-                if is_ours(fd) and claim(fd) and has_one_name(fd):  # not published in the meantime
+                if is_ours(fd) and claim(fd) and has_one_name(fd) and is_named(fd, found):
+                    # Neither published nor removed in the meantime.
                     return found, fd
                 os.close(fd)
     return None
@@ -135,9 +145,10 @@ def publish(unfinished: Path, path: Path) -> bool:
     except FileNotFoundError:
         return path.exists()
     except OSError as error:
-        if error.errno not in _NO_HARD_LINKS or path.exists():
+        if error.errno not in NO_HARD_LINKS:
             raise storage_error(error, path, "publishing") from error
-        os.rename(unfinished, path)
+        if not path.exists():  # which another builder may have published since
+            os.rename(unfinished, path)
     return True
 
 

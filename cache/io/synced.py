@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.errors import StorageError
-from decant.cache.io.files import write_all
+from decant.cache.io.files import sync_folder, write_all
 from decant.cache.io.opening import NotAFileError, create_new, read_file
 from decant.cache.io.partial import SYNCED, synced_of
 
@@ -82,6 +82,9 @@ class SyncedBlocks:
         try:
             if self._fd < 0:
                 self._fd = create_new(self._path)
+                sync_folder(
+                    self._path.parent
+                )  # what a power cut leaves no name of would be lost all the same
             write_all(self._fd, records.tobytes(), self._end, self._path)
         except (OSError, StorageError):
             self._failed = True

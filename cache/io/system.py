@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -85,6 +86,34 @@ def read_into(fd: int, buffer: memoryview, offset: int) -> int:
     part = pread(fd, len(buffer), offset)
     buffer[: len(part)] = part
     return len(part)
+
+
+def protect(fd: int) -> None:
+    """Takes from everybody the right to write an open file again; does nothing where the system has no such rights, or
+    the file is another person's.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     protect(file.fileno())
+    ...     stat.filemode(os.fstat(file.fileno()).st_mode)
+    '-r--------'
+    """
+    if hasattr(os, "fchmod"):  # which Windows has since Python 3.13
+        with contextlib.suppress(OSError):
+            os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) & ~0o222)
+
+
+def forget_read(fd: int) -> None:
+    """Has an open file be read from its disk again, and not from memory, where the system can be asked to: what could
+    not be written is in memory still.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryFile() as file:
+    ...     forget_read(file.fileno())
+    """
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def allocated_bytes(status: os.stat_result) -> int:

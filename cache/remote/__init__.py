@@ -6,6 +6,7 @@ fsspec_folder.py, s3.py, gcs.py, http.py, hub.py, local_folder.py    such folder
 opening.py     the folder of an address
 head.py        what is read of a file before the rest is asked for: header, seal, checksums
 mirror.py      the local copies: where they lie, how much they may take, what goes first
+copy_files.py  the file of a local copy: made, opened, named
 partial_copy.py  a local copy that is not whole yet: which blocks are in it
 filling.py     fetches blocks into it, several at once;  ranges.py  which bytes are asked for together
 fetching.py    whole files into the mirror

@@ -128,8 +128,8 @@ def _fetch_blocks(
             finally:
                 filling.copy.close()
         mirror.remember_source(target, head.shown, stat.size, stat.tag)
-    with contextlib.suppress(OSError):
-        lock_path(path.with_name(f"{path.name}.pull")).unlink()
+        with contextlib.suppress(OSError):
+            lock_path(path.with_name(f"{path.name}.pull")).unlink()
     with try_exclusive(lock_path(path)) as free, contextlib.suppress(OSError):
         if free:  # the copy has its own name now, and no reader holds it by this one
             lock_path(path).unlink()

@@ -7,10 +7,11 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import BinaryIO
 
 import numpy as np
@@ -64,6 +65,18 @@ class Head:
         pwrite(fd, self.seal, self.stat.size - len(self.seal))
         for name, content in self.offsets.items():
             pwrite(fd, content, self.layout.tables[name].offset)
+
+    def beside_blocks(self, entries: NDArray[np.uint64]) -> Iterator[tuple[int, bytes]]:
+        """First byte and content of everything in the file that no block has: header, checksums, seal, tables that all
+        rows share, and the zeros between tables.
+        """
+        yield 0, self.header
+        yield self.blocks.entries_offset, entries.tobytes()
+        yield self.stat.size - len(self.seal), self.seal
+        for name, content in self.offsets.items():
+            yield self.layout.tables[name].offset, content
+        for table, after in pairwise(self.layout.tables.values()):
+            yield table.end, bytes(after.offset - table.end)
 
 
 def read_head(folder: RemoteFolder, name: str, stat: Stat) -> Head:

@@ -13,6 +13,7 @@ from decant.cache.io.drafts import create_draft, remove_dead_drafts
 from decant.cache.io.files import reserve, storage_error, sync_folder, write_all, write_atomically
 from decant.cache.io.opening import open_read
 from decant.cache.io.partial import publish
+from decant.cache.io.system import protect
 from decant.cache.remote.folder import ChangedError, Promises, Stat
 from decant.cache.remote.progress import Advance
 
@@ -87,8 +88,7 @@ class LocalFolder:
                     at += len(piece)
                     advance(len(piece))
             os.fsync(fd)
-            if hasattr(os, "fchmod"):
-                os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) & 0o444)
+            protect(fd)
             there = os.path.lexists(target)
             publish(draft, target)  # never in place of another
             sync_folder(self.root)

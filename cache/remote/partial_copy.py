@@ -1,4 +1,4 @@
-"""A local copy that is not whole yet: which blocks are in it, how they come in, and how it gets its name.
+"""A local copy that is not whole yet: which blocks are in it, and how they come in.
 
 A block that was written is known by its checksum, as in any file of blocks: a hole, a torn block and one of other
 content do not agree with their entries. So a copy is gone on with after a kill, and by several processes at once.
@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,12 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.errors import CacheWarning, CorruptError, RemoteError
+from decant.cache.errors import CorruptError, RemoteError
 from decant.cache.io.block_layout import expected_entry
-from decant.cache.io.drafts import create_draft, remove_dead_drafts
-from decant.cache.io.files import read_all, storage_error, sync_folder, write_all
-from decant.cache.io.opening import is_file, open_write
-from decant.cache.remote import mirror
+from decant.cache.io.files import read_all, write_all
+from decant.cache.remote.copy_files import open_copy, publish_copy
 from decant.cache.remote.head import Head
 from decant.cache.remote.ranges import without
 
@@ -43,12 +39,7 @@ class PartialCopy:
         """Opens the copy at `path`, or makes it. Raises StorageError."""
         self.head, self.path = head, path
         self.entries, self.blocks = entries, head.blocks
-        try:
-            if not path.exists():
-                _create(path, head, entries)
-            self.fd = open_write(path)
-        except OSError as error:
-            raise storage_error(error, path, "making the local copy") from error
+        self.fd = open_copy(path, head, entries)
         self.given_out: set[int] = set()
         """First bytes of the tables that were read as a whole before their blocks were checked."""
         self.closed = False
@@ -135,31 +126,10 @@ class PartialCopy:
             self.given_out.add(found.offset)
 
     def publish(self, target: Path) -> None:
-        """Gives a whole copy its name, in one step, and protects it. Raises StorageError."""
-        try:
-            os.fsync(self.fd)
-            if hasattr(os, "fchmod"):
-                os.fchmod(self.fd, stat.S_IMODE(os.fstat(self.fd).st_mode) & 0o444)
-            own = mirror.is_unpushed(target) and is_file(target, follow=False)
-            try:
-                os.replace(self.path, target)
-                if own:
-                    mirror.mark_unpushed(target, False)
-                    warnings.warn(
-                        f"{target}: was built here, and {self.head.shown}, which another process has published, has "
-                        "other logits of the same key; that file has taken its place",
-                        CacheWarning,
-                        stacklevel=3,
-                    )
-            except FileNotFoundError:
-                if not is_file(target, follow=False):
-                    raise RemoteError(
-                        f"{self.path}: was removed while it was filled; run the same command again"
-                    ) from None
-                # else another process was first
-            sync_folder(target.parent)
-        except OSError as error:
-            raise storage_error(error, target, "publishing the local copy") from error
+        """Gives a whole copy its name, in one step, and protects it. Raises StorageError; where it cannot be synced, it
+        is dropped.
+        """
+        publish_copy(self.fd, self.path, target, self.head.shown)
 
     def _write(self, first: int, content: memoryview) -> None:
         if self.given_out and self._was_given_out(first):
@@ -219,23 +189,3 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def _create(path: Path, head: Head, entries: NDArray[np.uint64]) -> None:
-    """Makes a copy that has header, checksums and seal, and no block; where another process makes one, that stays."""
-    remove_dead_drafts(path)
-    draft, fd = create_draft(path)
-    try:
-        head.write_to(fd)
-        write_all(fd, entries.tobytes(), head.blocks.entries_offset, path)
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-                raise
-            os.rename(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-        os.close(fd)

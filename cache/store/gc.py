@@ -89,13 +89,7 @@ def remove_leftover(leftover: Leftover) -> bool:
     """
     try:
         if leftover.path.name.endswith((PARTIAL, DRAFT, MARKS, SYNCED, JOINED)):
-            if _written(leftover.path):
-                return False
-            if leftover.path.name.endswith(PARTIAL):
-                for log in logs_of(leftover.path):
-                    _unlink(log)
-            _unlink(leftover.path)
-            return True
+            return _remove_unfinished(leftover.path)
         with usage.unused(leftover.path) as free:
             if free:
                 _unlink(leftover.path)
@@ -103,6 +97,21 @@ def remove_leftover(leftover: Leftover) -> bool:
             return free
     except OSError as error:
         raise storage_error(error, leftover.path, "removing") from error
+
+
+def _remove_unfinished(path: Path) -> bool:
+    """Removes an unfinished file with its logs, unless a process writes it; whether it is gone. Raises OSError."""
+    try:
+        file = open_read(path, follow=False)
+    except OSError:  # not ours to judge
+        return False
+    with file:
+        if in_use(file.fileno()):  # where not, nobody takes it up until this closes it
+            return False
+        for log in logs_of(path) if path.name.endswith(PARTIAL) else ():
+            _unlink(log)
+        _unlink(path)
+    return True
 
 
 def _unused(

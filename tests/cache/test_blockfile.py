@@ -391,3 +391,34 @@ def test_damage_is_found_however_blocks_are_read(
 
     assert block_checks.damaged_blocks(Bytes(), read, entries) == [0, 3, 7]
     assert (threading.get_ident() in threads) == (piece > 9)
+
+
+def test_what_another_has_begun_under_the_same_name_is_not_published(tmp_path: Path) -> None:
+    """Where there are no locks, a builder that was stopped meanwhile."""
+    path, begun = tmp_path / "letters", tmp_path / "letters.partial"
+    first = begin(begun)
+    for block in range(8):
+        first.write_block(block, b"abcdefgh"[block : block + 1])
+    begun.unlink()
+    second = begin(begun)
+    first.publish(path)
+    assert not path.exists()
+    assert begun.exists()
+    for file in (first, second):
+        os.close(file.fd)
+
+
+def test_a_failed_sync_is_named_also_where_the_file_can_no_longer_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system mounts a disk that fails to be read alone."""
+
+    def refuse(*_: object, **more: object) -> None:
+        raise OSError(errno.EIO if not more else errno.EROFS, "fails")
+
+    file = begin(tmp_path / "letters.partial")
+    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr(os, "unlink", lambda *_, **more: refuse(file=True))
+    with pytest.raises(StorageError, match=r"letters\.partial: syncing; what was written cannot be trusted"):
+        file.sync()
+    os.close(file.fd)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from decant.cache import StorageError
+from decant.cache.io.drafts import create_draft, remove_dead_drafts
 from decant.cache.io.files import (
     read_all,
     replacing,
@@ -203,3 +204,22 @@ def test_a_draft_that_is_written_just_now_stays(tmp_path: Path) -> None:
         assert path.read_bytes() == b"sooner"
     assert path.read_bytes() == b"later"
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_system_that_takes_no_byte_is_not_asked_for_ever(
+    opened: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd, path = opened
+    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+    with pytest.raises(StorageError, match="writing: the system has taken none of it"):
+        write_all(fd, b"rows", 0, path)
+
+
+def test_a_draft_that_has_its_other_name_already_loses_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    draft, fd = create_draft(path)
+    os.close(fd)
+    os.link(draft, path)
+    path.chmod(0o444)
+    remove_dead_drafts(path)
+    assert [found.name for found in tmp_path.iterdir()] == ["file"]

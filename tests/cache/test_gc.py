@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from decant.cache import LogitCacheWriter, Store
-from decant.cache.io import usage
+from decant.cache.io import partial, usage
 from decant.cache.io.partial import MARKS, marks_of
+from decant.cache.store import gc
 from decant.cache.store.gc import DAY, leftovers, remove_leftover
 from tests.helpers.caches import build, manifest, write
 
@@ -116,3 +117,20 @@ def test_what_a_dead_builder_left_can_go_and_what_a_living_one_writes_can_not(st
     assert [found.path for found in leftovers(store, unused_days=30)] == [partial]
     age(partial, 0.1)
     assert list(leftovers(store, unused_days=30)) == []
+
+
+def test_an_unfinished_file_is_not_taken_up_while_it_is_removed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = manifest()
+    LogitCacheWriter(store.path(of), of).close()
+    (leftover,) = leftovers(store, unused_days=0)
+    held, unlink = list[object](), gc._unlink
+
+    def taken_up_first(path: Path) -> None:
+        held.append(partial.hold(store.path(of)))
+        unlink(path)
+
+    monkeypatch.setattr(gc, "_unlink", taken_up_first)
+    assert remove_leftover(leftover)
+    assert held == [None], "a builder goes on with a file that has no name any more"

@@ -9,8 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decant.cache import CacheError, IncompleteError, LogitCache, LogitCacheWriter, MismatchError
+from decant.cache import (
+    CacheError,
+    IncompleteError,
+    LogitCache,
+    LogitCacheWriter,
+    MismatchError,
+    partial_rows,
+)
 from decant.cache.io import joint, partial
+from decant.cache.io.flock import try_flock
 from tests.helpers.caches import build, holds_the_answers, leftovers, manifest, write, write_missing
 from tests.helpers.processes import finished, line, python
 from tests.helpers.weak_locks import WEAK, weaken
@@ -230,3 +238,26 @@ def test_two_files_that_were_begun_at_once_become_one(
         last.publish()
     assert path.read_bytes() == build(tmp_path / "alone.h5", OF).read_bytes()
     assert leftovers(tmp_path) == []
+
+
+def test_what_was_removed_just_now_is_not_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "cache.h5"
+    LogitCacheWriter.join(path, OF).close()
+
+    def removed_first(fd: int, kind: int) -> bool | None:
+        for found in partial.begun(path):
+            found.unlink()
+        return try_flock(fd, kind)
+
+    monkeypatch.setattr(joint, "try_flock", removed_first)
+    assert joint.join_one(path) is None
+
+
+def test_who_joins_others_reserves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file system has no call for it, the C library writes into each page, and may undo what others write."""
+    reserved = list[Path]()
+    monkeypatch.setattr(partial_rows, "reserve", lambda fd, size, path: reserved.append(path))
+    with LogitCacheWriter.join(tmp_path / "cache.h5", OF):
+        reserved.clear()
+        LogitCacheWriter.join(tmp_path / "cache.h5", OF).close()
+    assert reserved == []

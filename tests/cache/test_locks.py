@@ -9,6 +9,8 @@ import fcntl
 import os
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,8 +18,10 @@ from pathlib import Path
 import pytest
 
 from decant.cache import StorageError
+from decant.cache.io import locks
+from decant.cache.io.flock import try_flock
 from decant.cache.io.locks import claim, exclusive, holder, in_use, join, shared, try_exclusive
-from tests.helpers.processes import finished, line, python
+from tests.helpers.processes import PATIENCE, finished, line, python
 
 HOLDS: dict[str, Callable[[Path], AbstractContextManager[object]]] = {
     "exclusive": lambda lock: exclusive(lock, waiting=refuse),
@@ -185,3 +189,37 @@ def test_an_unfinished_file_is_claimed_by_one_and_joined_by_others(tmp_path: Pat
     with open(path) as other:
         assert not in_use(other.fileno())
         assert claim(other.fileno())
+
+
+@pytest.mark.parametrize("how", ["exclusive", "shared"])
+def test_a_lock_that_was_removed_while_it_was_waited_for_is_taken_anew(how: str, lock: Path) -> None:
+    """Else who has waited holds a file that nobody else finds, and whoever comes next is not held off."""
+    began, has, ends = threading.Event(), threading.Event(), threading.Event()
+
+    def wait_for_it() -> None:
+        began.set()
+        with exclusive(lock, lambda holder: None) if how == "exclusive" else shared(lock):
+            has.set()
+            ends.wait(PATIENCE)
+
+    waiting = threading.Thread(target=wait_for_it)
+    with exclusive(lock, lambda holder: None):
+        waiting.start()
+        began.wait(PATIENCE)
+        time.sleep(0.1)  # until it has opened the file
+        lock.unlink()
+    assert has.wait(PATIENCE)
+    with try_exclusive(lock) as free:
+        assert not free
+    ends.set()
+    waiting.join()
+
+
+def test_a_lock_that_was_removed_just_now_is_not_free(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def removed_first(fd: int, kind: int) -> bool | None:
+        lock.unlink(missing_ok=True)
+        return try_flock(fd, kind)
+
+    monkeypatch.setattr(locks, "try_flock", removed_first)
+    with try_exclusive(lock) as free:
+        assert not free

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from decant.cache import CacheError, FormatError, LogitCache, LogitCacheWriter, MismatchError
 from decant.cache.io import partial
+from decant.cache.io.locks import claim
 from tests.helpers.caches import build, holds_the_answers, leftovers, manifest, write, write_missing
 from tests.helpers.processes import finished, python
 from tests.helpers.weak_locks import WEAK, weaken
@@ -245,3 +248,53 @@ def test_a_published_file_is_read_only_and_no_more_open_than_asked(
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_what_was_removed_just_now_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by `decant cache gc`: rows would go into a file that nobody finds again."""
+    LogitCacheWriter(tmp_path / "cache.h5", manifest()).close()
+
+    def removed_first(fd: int) -> bool:
+        for found in partials(tmp_path / "cache.h5"):
+            found.unlink()
+        return claim(fd)
+
+    monkeypatch.setattr(partial, "claim", removed_first)
+    assert partial.hold(tmp_path / "cache.h5") is None
+
+
+def test_where_there_are_no_hard_links_what_another_has_published_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, unfinished = tmp_path / "cache.h5", partial.new_name(tmp_path / "cache.h5")
+    unfinished.write_bytes(b"mine")
+
+    def another_is_first(*_: object) -> None:
+        path.write_bytes(b"another's")
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", another_is_first)
+    assert partial.publish(unfinished, path)
+    assert path.read_bytes() == b"another's"
+
+
+def test_the_folder_is_synced_before_the_other_name_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut may lose one of two changes of a folder, also the first."""
+    done, sync, unlink = list[str](), os.fsync, os.unlink
+
+    def syncs(fd: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
+        sync(fd)
+
+    def unlinks(path: Path, **more: Any) -> None:
+        done.append("unlink" if str(path).endswith(".partial") else "")
+        unlink(path, **more)
+
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
+        write_missing(writer)
+        monkeypatch.setattr(os, "fsync", syncs)
+        monkeypatch.setattr(os, "unlink", unlinks)
+        writer.publish()
+    assert [each for each in done if each] == ["file", "folder", "unlink"]

@@ -13,7 +13,7 @@ ELSEWHERE = """
 import os, sys
 import torch
 sys.modules["fcntl"] = None  # has `import fcntl` raise ImportError, as it does there
-for name in ("pread", "pwrite", "preadv", "posix_fallocate", "sched_getaffinity", "O_CLOEXEC"):
+for name in ("pread", "pwrite", "preadv", "posix_fallocate", "fchmod", "sched_getaffinity", "O_CLOEXEC"):
     delattr(os, name)
 """
 READ_AND_WRITE = """

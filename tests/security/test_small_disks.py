@@ -82,6 +82,7 @@ def test_every_write_is_once_the_one_that_the_disk_does_not_take(words: list[str
         (errno.ENOTDIR, "a file has the name of a folder that is needed"),
         (errno.EEXIST, "a file has the name of a folder that is needed"),
         (errno.EIO, "system's log"),
+        (errno.ESTALE, "another machine has removed or replaced it"),
     ],
 )
 def test_each_refusal_of_a_disk_has_its_remedy(number: int, expected: str) -> None:
