@@ -54,10 +54,11 @@ class LogitCacheWriter:
     after every block was read back, agrees with its entry and is synced. Two builders never write into one file
     (`cache.io.partial`), so they need not exclude each other; `Store.building` does so to save the second one the work.
 
-    Ranks of one job write any rows, each with a writer of its own: of the same path, with a file of its own until one
-    of them publishes, or of the same file, where they `join` or the writer was sent to them by pickle. When all rows
-    are written, whoever calls `publish` joins them; until then it raises IncompleteError. Rows of blocks that are not
-    whole yet are marked one by one, in a file beside the partial one (`cache.format.row_marks`).
+    Ranks of one job write any rows, each with a writer of its own. Writers of the same path have a file each, until one
+    of them publishes. They have one file together where they `join`, or where the writer was sent to them by pickle.
+    When all rows are written, whoever calls `publish` joins them; until then it raises IncompleteError. Rows of
+    blocks that are not whole yet are marked one by one, in a file beside the partial one
+    (`cache.format.row_marks`).
 
     >>> import tempfile
     >>> from decant.cache import LogitCache

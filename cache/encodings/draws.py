@@ -34,8 +34,8 @@ def uniforms(
 def thresholds(
     largest: NDArray[np.float64], others: NDArray[np.float64], head: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """((B,) h, (B,) τ) of k places: the h largest are taken with certainty, at least `head` of them, and of all the
-    rest k − h are drawn, each with π = m/τ < 1. τ is 0 where h = k, which is where the rest have no mass.
+    """((B,) h, (B,) τ): how the k places of a row are filled. The h largest are certain, at least `head` of them. Of
+    all the rest k − h are drawn, each with probability π = m/τ < 1. τ is 0 where h = k: the rest have no mass then.
 
     largest: (B, k) the k largest of m by falling value; others: (B,) Σ m of all but these.
 

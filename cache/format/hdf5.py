@@ -105,9 +105,10 @@ def header_room(manifest: Manifest) -> int:
 
 
 def _block_size(manifest: Manifest, text: bytes) -> int:
-    """Of one block of metadata, large enough for all of it, so that the header comes before the first table. libhdf5
-    gives each table's object a page, and so the superblock, the root group and what remains of it; and the heap and the
-    index of the names, where there are more than the root group itself holds.
+    """Bytes of one block that holds all metadata, so that the header comes before the first table.
+
+    libhdf5 gives a page to each table's object, to the superblock, to the root group and to what remains of it. Where
+    there are more names than the root group itself holds, their heap and their index take pages too.
     """
     tables = len(expected_tables(manifest))
     objects = PAGE * (tables + 3 + (_LINK_PAGES if tables > _FEW_LINKS else 0))

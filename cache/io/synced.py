@@ -1,9 +1,10 @@
 """Which blocks of an unfinished file have reached the disk, so that whoever goes on with it need not read them back.
 
 An entry that a killed process has written is right: its block was in the file before. After a power cut it may be on
-the disk without its block. So the blocks that were written since the last sync are read back by whoever goes on, and no
-others: beside an unfinished file each process that writes into it has a log of blocks that were synced, (block, entry)
-in 16 bytes each, appended after the sync. A block counts as synced where the file has the very entry of the log.
+the disk without its block. So whoever goes on reads back the blocks that were written since the last sync, and no
+others. To tell these apart, each process that writes into an unfinished file has a log beside it: after each sync it
+appends the blocks that were synced, (block, entry) in 16 bytes each. A block counts as synced where the file has the
+very entry of the log.
 
 This spares reading; that what is published is whole does not rest on it. Publishing reads every block.
 """

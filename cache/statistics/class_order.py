@@ -43,10 +43,12 @@ def doubt_class_order(
 
 
 def exchanged_classes(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> dict[int, int]:
-    """{class: the teacher's answer to it} of classes that logits (B, C) exchange among each other, by labels (B,) of
-    which −1 are left out: of each of them at least 4 in 5 samples, and at least 4, get the name of another one, and no
-    two get the same. A teacher that has its classes in another order than the labels does so; one that confuses
-    classes does not.
+    """{class: the teacher's answer to it} of classes that logits (B, C) exchange among each other, by labels (B,).
+    Samples with label −1 are left out.
+
+    A class is exchanged where at least 4 in 5 of its samples, and at least 4, are answered by one other class, which
+    is exchanged too; no two classes have the same answer. A teacher that has its classes in another order than the
+    labels gives such answers; one that confuses classes does not.
 
     >>> labels = np.arange(30) % 3
     >>> exchanged_classes(np.eye(3)[labels][:, [1, 0, 2]], labels)

@@ -1,10 +1,10 @@
 """PyTorch's threads beside threads of our own: how to have the first sleep while they wait.
 
 A thread of OpenMP that has nothing to do asks for work in a loop, for a millisecond and more, before it sleeps. Where a
-small network computes again and again, it hardly ever sleeps, and takes a core from who has work. Another number of
-threads would change the rounding of sums, so it stays. libgomp, which the wheels of PyTorch for Linux hold, lets its
-threads sleep nearly at once while there are more of them than cores (GOMP_SPINCOUNT in its manual): a team that does
-nothing is enough.
+small network computes again and again, it hardly ever sleeps, and takes a core from threads that have work. Fewer
+threads would be no remedy, as their number decides how sums are rounded. But libgomp, which is in PyTorch's wheels for
+Linux, lets its threads sleep nearly at once while there are more of them than cores (GOMP_SPINCOUNT in its manual). So
+it is enough to start a team of threads that does nothing.
 """
 
 from __future__ import annotations

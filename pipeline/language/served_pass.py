@@ -36,9 +36,9 @@ _NOTHING = 1e-6
 class ServedPass:
     """The pass of one process.
 
-    Rows are written some samples at a time, and only after the server has said of the probe, the beginning of a
-    sample, what it said of it before: a server that was started anew with another model ends the pass, and none of its
-    rows are in the file.
+    Rows are written some samples at a time. Before each write the server is asked about the probe, the beginning of one
+    sample, and must answer as it did at first. So a server that was started anew with another model ends the pass, and
+    none of that model's rows are in the file.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """The target class and the others apart: DKD and NKD.
 
-Both take one class of a sample for right. That is its label; of a mixed label each class with its share, the term
-being the expectation over them; and of a sample without a label the teacher's likeliest class, since any class splits
-the teacher's softmax in two, and that one is the best guess of the right one. Only the cross-entropy needs a label.
+Both take one class of a sample for the target: its label. Of a mixed label each class is the target with its share, and
+the term is the expectation over them. Of a sample without a label it is the teacher's likeliest class: any class splits
+the teacher's softmax in two, and that one is the best guess of the label. Only the cross-entropy needs a label.
 """
 
 from __future__ import annotations

@@ -119,8 +119,8 @@ def mean_of_rows(rows: Tensor, sample_weights: Tensor | None = None) -> Tensor:
 def weigh_samples(
     class_weights: Sequence[float], labels: Tensor, teacher_logits: Tensor | None = None
 ) -> Tensor:
-    """(B,) how much each sample counts: Σ y·w by its label y, which may be mixed; without a label Σ p·w by the softmax
-    p of the teacher (of several, (B, K, C), the mean) at T = 1, or 0 where there is no teacher.
+    """(B,) how much each sample counts: Σ y·w, where y is its label, which may be mixed; without a label
+    Σ p·w, where p is the teacher's softmax at T = 1, or the mean softmax of several, (B, K, C); 0 without a teacher.
 
     >>> import torch
     >>> weigh_samples([1.0, 3.0], torch.tensor([1, 0, -1]), torch.zeros(3, 2))

@@ -48,10 +48,10 @@ class Views(Dataset[Any]):
     teacher, student: what only one of the two does after `transform`, as resizing and normalising for its own network;
     nothing in them may be random. Items are then those of the student.
 
-    Before sample i is read and transformed for view v, the generators of torch (CPU), NumPy and Python, and those
-    that the transform or the dataset keep as attributes or name in their functions, are seeded with a hash of
-    (seed, i, v); afterwards the global ones go on as if nothing had been drawn. Attributes of the dataset are
-    attributes of its views too; its methods are not, as they return samples without views.
+    Before sample i is read and transformed for view v, random generators are seeded with a hash of (seed, i, v): those
+    of torch (CPU), NumPy and Python, and those that the transform or the dataset keep as attributes or name in their
+    functions. Afterwards the global ones go on as if nothing had been drawn. Attributes of the dataset are attributes
+    of its views too; its methods are not, as they return samples without views.
 
     In a batch of a DataLoader whose sampler draws an index several times in an epoch, each further draw takes the next
     view. The count is of the process that reads, so that it depends on the number of workers; input and logits belong

@@ -111,9 +111,9 @@ class _Answers:
 
 
 def _batches_at_once(manifest: Manifest, batch_size: int, input_bytes: int) -> int:
-    """How many batches have their views made, their rows written and their copies started together, as each of these
-    takes a GPU's host about as long for one as for several: what fits into some MiB, and then whole blocks, of which
-    nothing is read back.
+    """For how many batches views are made, copies are started and rows are written together: each of these takes a
+    GPU's host about as long for several batches as for one. As many as fit into some MiB, and of these as many as make
+    whole blocks, since of a whole block nothing is read back.
     """
     row_bytes = input_bytes + 4 * manifest.num_outputs
     fitting = max(1, BYTES_AT_ONCE // row_bytes // batch_size)

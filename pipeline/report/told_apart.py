@@ -22,9 +22,9 @@ def shortened(name: str) -> str:
 
 
 def told_apart(names: Sequence[str], folders: Sequence[tuple[Path, Path]]) -> list[str]:
-    """Of each network of several, what tells it from those that charts would call the same: the settings that are not
-    the same in all of them, or the digest of its folder where these are many or do not tell; "" where no other has its
-    name.
+    """What tells each network from those that charts would show under the same name; "" where no other has its name.
+
+    It is the settings in which they differ; or the digest of the network's folder, where these are many or none.
 
     folders: of each, that of a run and that of its seeds.
 

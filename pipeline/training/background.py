@@ -1,9 +1,9 @@
 """Work in a thread beside the main one: the next batches are prefetched, results are written later, in order and with a
 bounded number waiting.
 
-What goes between the threads goes through `queue.SimpleQueue`, which is written in C: a signal that raises an exception
-in the main thread, as Ctrl-C does, may hit Python code that has a lock in its hands, such as that of
-`concurrent.futures`, and the other thread then waits for that lock for ever.
+The threads pass everything through `queue.SimpleQueue`, which is written in C. Ctrl-C raises an exception in the main
+thread, whatever Python code runs there. If that code holds a lock, as that of `concurrent.futures` does, the other
+thread waits for the lock for ever.
 """
 
 from __future__ import annotations

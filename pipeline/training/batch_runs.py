@@ -25,11 +25,13 @@ Keys = NDArray[np.int64]
 
 
 class InRuns(Generic[Made]):
-    """`in_runs(keys)` → `one` of each of `keys`, in order: of the very first as it is, and of all others, those of
-    later calls too, from `several`, which is given as many of them as make about `most_bytes`, whatever the size of the
-    first was: that of an epoch that is resumed may be its last, with one sample. Batches larger than that, and of
-    anything but tensors, as of texts, which are as long as the longest in a batch, are made one by one: by `each`,
-    where that is given.
+    """`in_runs(keys)` yields a batch for each of `keys`, in order, and makes several small ones in one call.
+
+    The very first batch is made by `one`, and shows how many bytes a sample takes. All others, those of later calls
+    too, are made by `several`, which is given as many keys as make about `most_bytes`. Samples are counted, not
+    batches: the first batch of a resumed epoch may be its last, with one sample. Batches of which no two fit
+    into `most_bytes`, or that hold something else than tensors, are made one by one: by `each`, where that is given.
+    So are texts, as each batch of them is as long as its longest text.
 
     >>> import torch
     >>> def several(runs):

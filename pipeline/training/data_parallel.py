@@ -1,8 +1,8 @@
 """Training one network on several ranks: each computes its rows of every batch, and all take the same step.
 
-Every rank computes the loss of the whole batch, from the outputs of all ranks, and the gradient of it through its own
-rows; the sum over the ranks is the gradient of one process, whatever the loss is: a mean over the labelled samples
-alone, one with weights, or a relation between samples. Outputs are small beside gradients.
+Every rank computes the loss of the whole batch, from the outputs of all ranks, and its gradient through the rank's own
+rows. The sum of these gradients is the gradient of one process. That holds for any loss: a mean over the labelled
+samples alone, one with weights, or a relation between samples. Outputs are small beside gradients.
 """
 
 from __future__ import annotations

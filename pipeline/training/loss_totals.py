@@ -13,10 +13,9 @@ _MOST_WAITING = 128
 class LossTotals:
     """Of each term of the loss, the sum over batches of its mean times what the batch counts.
 
-    A batch is only noted. Batches are multiplied and added up many at a time, when the sums are read at the latest:
-    between two steps of a small network, whose code has taken the place of this in the processor's caches, an operation
-    takes several times as long as among its like. They are added in order, so the sums are those of one batch after the
-    other, bit for bit.
+    A batch is only noted. Many are multiplied and added up at a time, when the sums are read at the latest. Between two
+    steps of a small network an operation would take several times as long, as the steps have driven its code out of the
+    processor's caches. Batches are added in order, so the sums are those of one batch after the other, bit for bit.
 
     >>> totals = LossTotals()
     >>> totals.add({"loss": torch.tensor(0.5), "soft": None}, 4)

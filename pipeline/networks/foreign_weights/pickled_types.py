@@ -1,8 +1,8 @@
 """The harmless types that lie beside the weights in many a checkpoint: allowed by name, and never built.
 
-`torch.load(weights_only=True)` refuses every type that it does not know. Those listed here are let through, but what
-the file makes of them is a `StandIn`, which keeps nothing but its name: no code of NumPy, pathlib or anything else runs
-for a file that somebody was sent, and a Windows path loads on Linux too. Nothing else is ever unpickled.
+`torch.load(weights_only=True)` refuses every type that it does not know. Those listed here are let through, but each
+becomes a `StandIn`, which keeps nothing but its name. So a file that somebody was sent runs no code, of NumPy, pathlib
+or anything else, and a Windows path loads on Linux too. Nothing else is ever unpickled.
 """
 
 from __future__ import annotations
