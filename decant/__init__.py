@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from decant.pipeline import objectives as objectives
     from decant.pipeline.own_loop import Views, cache_logits
     from decant.pipeline.own_loop import operations as views
+    from decant.pipeline.phases.recipe_dataset import recipe_dataset
 
 __all__ = [
     "CacheError",
@@ -62,6 +63,7 @@ __all__ = [
     "integrations",
     "language",
     "objectives",
+    "recipe_dataset",
     "views",
 ]
 
@@ -72,14 +74,18 @@ _MODULES = {
     "objectives": "decant.pipeline.objectives",
     "views": "decant.pipeline.own_loop.operations",
 }
-_OWN_LOOP = ("Views", "cache_logits")
+_OF_PIPELINE = {
+    "Views": "decant.pipeline.own_loop",
+    "cache_logits": "decant.pipeline.own_loop",
+    "recipe_dataset": "decant.pipeline.phases.recipe_dataset",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
-    if name in _OWN_LOOP:
-        return getattr(importlib.import_module("decant.pipeline.own_loop"), name)
+    if name in _OF_PIPELINE:
+        return getattr(importlib.import_module(_OF_PIPELINE[name]), name)
     if name in __all__:
         return getattr(importlib.import_module("decant.cache"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,12 +8,27 @@ from types import ModuleType
 from typing import Any
 
 import decant
+from decant import cache, encodings
 from reference_tables.markdown import docstring
+
+_OF_CACHE = "What goes with caches beside these: errors, import and export, tables of other programs, measures of rows."
 
 
 def api() -> str:
     """Every public name with its docstring."""
-    return "\n\n".join(_name(name, getattr(decant, name)) for name in decant.__all__)
+    names = [_name(name, getattr(decant, name)) for name in decant.__all__]
+    return "\n\n".join([*names, "## decant.cache { #cache }", _OF_CACHE, *_of_cache()])
+
+
+def _of_cache() -> list[str]:
+    """What `decant.cache` offers beside what `decant` does, without the names of types that are no class."""
+    shown = {id(getattr(module, name)) for module in (decant, encodings) for name in module.__all__}
+    members = {name: getattr(cache, name) for name in cache.__all__}
+    return [
+        _member(f"cache.{name}", value)
+        for name, value in members.items()
+        if id(value) not in shown and (isinstance(value, type) or inspect.isfunction(value))
+    ]
 
 
 def _name(name: str, value: Any) -> str:
@@ -50,6 +65,7 @@ def _signature(name: str, value: Any) -> str:
     except (TypeError, ValueError):
         return ""
     text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)  # annotations, which are strings in the code
+    text = re.sub(r"ForwardRef\('([^']*)'\)", r"\1", text)  # as are those of named tuples
     text = (
         text.replace("(self, ", "(")
         .replace("(self)", "()")

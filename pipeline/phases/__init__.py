@@ -2,7 +2,7 @@
 
 any_recipe.py    the phases of any recipe;  kinds.py  which kind one is: of samples, here, or of texts, in language/
 plan.py          what a recipe leads to: its data, and where teacher, cache and students lie
-datasets.py      the splits of its data, through their views
+datasets.py      the splits of its data, through their views;  recipe_dataset.py  one of them, for a loop of one's own
 fingerprints.py  what identifies data and views, and the manifest of a cache
 teacher.py       data → teacher;  given_weights.py  the weights that it begins with;
                  kept_classes.py  its outputs that are kept

@@ -136,6 +136,9 @@ def test_every_command_and_public_name_has_its_heading(generate: ModuleType) -> 
     assert [path for path in paths if f"## {path} {{" not in table] == []
     api = generate.TABLES["api"]()
     assert [name for name in decant.__all__ if f"## decant.{name} {{" not in api] == []
+    for name in ("MismatchError", "import_logits", "read_distillkit", "push_cache"):  # of decant.cache alone
+        assert f"### cache.{name} {{" in api
+    assert "### cache.LogitCache {" not in api
 
 
 def test_every_message_and_folder_of_the_code_is_there(generate: ModuleType) -> None:
