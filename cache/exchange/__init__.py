@@ -5,5 +5,6 @@ imported_rows.py  a cache of arrays of rows: import_rows; row_arrays.py, what su
                   whether they are of the tokens beside
 row_files.py      rows as arrays of a .npz file: export_rows
 vllm_answers.py   arrays of rows from answers of vLLM
-distillkit.py     the same from files of DistillKit; distillkit_compression.py, how these are packed
+distillkit.py     the same from files of DistillKit; distillkit_compression.py, how these are packed; list_columns.py,
+                  how they are read
 """

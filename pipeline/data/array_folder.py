@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data.array_files import read_table
 from decant.pipeline.data.external import from_dataset
-from decant.pipeline.data.image_files import listed, part_names, say_unused
+from decant.pipeline.data.part_names import listed, part_names, say_unused
 from decant.pipeline.data.samples import LabelledData, Split
 from decant.pipeline.errors import DataError
 

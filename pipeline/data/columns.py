@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from decant.pipeline.data.image_files import listed
 from decant.pipeline.data.items import Keys
+from decant.pipeline.data.part_names import listed
 from decant.pipeline.errors import DataError
 
 LABELS = ("label", "labels", "target", "targets", "class", "y")

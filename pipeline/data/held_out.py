@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from decant.pipeline.config.settings import Settings, TransferSettings
 from decant.pipeline.config.tasks import Task
-from decant.pipeline.data.image_files import listed
+from decant.pipeline.data.part_names import listed
 from decant.pipeline.data.samples import (
     NO_LABEL,
     LabelledData,

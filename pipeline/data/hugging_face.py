@@ -18,7 +18,7 @@ from decant.pipeline.data.columns import pick_columns
 from decant.pipeline.data.external import from_dataset
 from decant.pipeline.data.hub_parts import NAME, load_parts, named
 from decant.pipeline.data.image_decode import open_image
-from decant.pipeline.data.image_files import listed, part_names, say_unused
+from decant.pipeline.data.part_names import listed, part_names, say_unused
 from decant.pipeline.data.samples import LabelledData, Split
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.plugins import optional

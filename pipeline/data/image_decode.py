@@ -16,7 +16,7 @@ from PIL import Image, __version__, features
 from decant.cache import as_values
 from decant.cache.io.opening import open_read
 from decant.pipeline.config.settings import ViewsSettings
-from decant.pipeline.data.image_files import readable_formats
+from decant.pipeline.data.found_images import readable_formats
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.notices import say_once
 

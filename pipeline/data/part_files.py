@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from decant.pipeline.config.settings import DataSettings
-from decant.pipeline.data.image_files import is_litter, part_names, say_unused
+from decant.pipeline.data.found_images import is_litter
+from decant.pipeline.data.part_names import part_names, say_unused
 from decant.pipeline.data.samples import Split
 from decant.pipeline.errors import DataError
 

@@ -16,8 +16,8 @@ from decant.cache.io.opening import open_read
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data.external import from_dataset
 from decant.pipeline.data.image_decode import decode_bytes
-from decant.pipeline.data.image_files import listed
 from decant.pipeline.data.part_files import find_files
+from decant.pipeline.data.part_names import listed
 from decant.pipeline.data.samples import LabelledData, Split
 from decant.pipeline.errors import DataError
 

@@ -19,7 +19,7 @@ from decant.cache.io.opening import open_read
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.config.tasks import Task
 from decant.pipeline.corpus.tokenizer import load_tokenizer
-from decant.pipeline.data.image_files import part_names, say_unused
+from decant.pipeline.data.part_names import part_names, say_unused
 from decant.pipeline.data.samples import MAX_CLASSES, NO_LABEL, LabelledData, Split
 from decant.pipeline.data.text_pack import tokenise
 from decant.pipeline.errors import DataError

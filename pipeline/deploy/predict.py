@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.config.tasks import Task
 from decant.pipeline.data import load_data
+from decant.pipeline.data.found_images import images_below
 from decant.pipeline.data.image_decode import decode
-from decant.pipeline.data.image_files import images_below
 from decant.pipeline.data.samples import ArrayData, LabelledData
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.runs.open import FinishedRun, class_names

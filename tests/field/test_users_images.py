@@ -16,7 +16,7 @@ from PIL import Image
 from decant.cache import differences
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
-from decant.pipeline.data import describe_data, identity, image_files, load_data
+from decant.pipeline.data import describe_data, found_images, identity, load_data
 from decant.pipeline.data.image_folder import FileData
 from decant.pipeline.errors import DataError
 from decant.pipeline.phases.fingerprints import data_fingerprint
@@ -353,7 +353,7 @@ def describe(root: Path) -> Any:
 def test_links_are_followed_and_a_circle_is_not(images: Path) -> None:
     (images / "train/oak/more").symlink_to(images / "train/elm", target_is_directory=True)
     (images / "train/elm/circle").symlink_to(images / "train/elm", target_is_directory=True)
-    found = image_files.images_below(images / "train/oak")
+    found = found_images.images_below(images / "train/oak")
     assert len(found.images) == 8
     circle = images / "train/oak/more/circle"
     assert found.left_out == {"links to a folder that they lie in": [circle]}

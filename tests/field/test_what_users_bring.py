@@ -27,7 +27,7 @@ from torchvision.datasets import ImageFolder
 from decant.cache import LogitCache
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data import describe_data
-from decant.pipeline.data.image_files import image_suffixes, is_litter
+from decant.pipeline.data.found_images import image_suffixes, is_litter
 from decant.pipeline.data.samples import LabelledData
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.notices import forget_what_was_said

@@ -437,7 +437,7 @@ if __name__ == "__main__":
 
 def test_pictures_are_opened_in_the_listed_formats_alone() -> None:
     """PostScript would be run by an interpreter; a file is what its content says, not its ending."""
-    from decant.pipeline.data.image_files import readable_formats
+    from decant.pipeline.data.found_images import readable_formats
 
     assert not {"EPS", "PDF", "WMF", "FITS", "HDF5", "GRIB", "BUFR"} & set(readable_formats())
 

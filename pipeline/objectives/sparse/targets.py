@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Self, SupportsFloat, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from decant.cache import (
     log_tail_bounds,
 )
 from decant.pipeline.errors import RecipeError
+from decant.pipeline.objectives.sparse.given_rows import as_ids, as_masses, require_rows, require_temperature
 
 Tail = Literal["bucket", "draws", "drop"]
 """What becomes of the outputs that are not stored.
@@ -32,7 +33,6 @@ Tail = Literal["bucket", "draws", "drop"]
 - "drop": they have no share, and the stored ones are scaled to a sum of 1. Biased in every row, for rows from elsewhere
   that know no more.
 """
-_ROUNDING = 0.01  # of a row's mass, in arrays of bfloat16
 _LEAST = -65_504.0  # the least float16: a probability of 0 all the same
 
 
@@ -94,12 +94,12 @@ class SparseTargets:
         Raises ValueError for other shapes, ids that are no output or twice in a row, log-probabilities above 0 or NaN,
         temperatures that are no numbers above 0, and a row that, with its tail, does not sum to 1.
         """
-        found, log = _ids(ids, num_outputs), torch.as_tensor(log_probs).float().clamp(min=_LEAST)
+        found, log = as_ids(ids, num_outputs), torch.as_tensor(log_probs).float().clamp(min=_LEAST)
         if found.ndim != 2 or found.shape != log.shape or not found.shape[1]:
             raise ValueError(
                 f"ids and log_probs: expected (Q, k) both, found {tuple(found.shape)}, {tuple(log.shape)}"
             )
-        _require_rows(found, log, num_outputs)
+        require_rows(found, log, num_outputs)
         declared = tuple(float(require_temperature(value)) for value in temperatures)
         if not declared or len(set(declared)) < len(declared):
             raise ValueError(f"temperatures: expected different ones, found {tuple(temperatures)}")
@@ -114,7 +114,7 @@ class SparseTargets:
             rest = torch.as_tensor(tail).double()
         if rest.shape != (len(found), len(declared)):
             raise ValueError(f"tail: expected {(len(found), len(declared))}, found {tuple(rest.shape)}")
-        rest = _masses(rest, mass if tail is not None and 1.0 in declared else None, declared)
+        rest = as_masses(rest, mass if tail is not None and 1.0 in declared else None, declared)
         return cls(found, log, rest.log().float(), declared, num_outputs)
 
     @classmethod
@@ -302,64 +302,6 @@ class SparseTargets:
             return None
         padded = torch.cat([torch.zeros_like(self.log_probs[:, :1]), self.log_probs], dim=1)
         return np.asarray(padded.gather(1, self.certain[:, None])[:, 0].cpu().numpy())
-
-
-def require_temperature(temperature: object) -> float:
-    """Raises ValueError for what is no number above 0."""
-    if isinstance(temperature, str | bytes | bool) or not isinstance(temperature, SupportsFloat):
-        raise ValueError(f"temperature: expected a number above 0, found {temperature!r}")
-    value = float(temperature)
-    if not 0 < value < math.inf:
-        raise ValueError(f"temperature: expected a number above 0, found {temperature!r}")
-    return value
-
-
-def _ids(given: object, num_outputs: object) -> Tensor:
-    """As int64, and no floats that would be cut off. Raises ValueError."""
-    if type(num_outputs) is not int or num_outputs < 1:
-        raise ValueError(f"num_outputs: expected a whole number of 1 or more, found {num_outputs!r}")
-    try:
-        found = torch.as_tensor(given)
-    except (TypeError, RuntimeError, ValueError):
-        raise ValueError(f"ids: expected integers (Q, k), found {type(given).__name__}") from None
-    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
-        raise ValueError(f"ids: expected integers, found {found.dtype}")
-    return found.long()
-
-
-def _require_rows(ids: Tensor, log_probs: Tensor, num_outputs: int) -> None:
-    """Raises ValueError for ids and log-probabilities (Q, k) that cannot be."""
-    if not len(ids):
-        return
-    if not 0 <= int(ids.min()) <= int(ids.max()) < num_outputs:
-        raise ValueError(
-            f"ids: expected 0 to {num_outputs - 1:,}, found {int(ids.min())} to {int(ids.max())}"
-        )
-    ordered = ids.sort(dim=1).values
-    problems = {
-        "ids: one is there twice": (ordered[:, 1:] == ordered[:, :-1]).any(dim=1),
-        "log_probs: must be 0 or below, and not NaN": ~(log_probs <= 0).all(dim=1),
-    }
-    for problem, bad in problems.items():
-        if bad.any():
-            raise ValueError(f"{problem}, in row {int(bad.nonzero()[0])}")
-
-
-def _masses(rest: Tensor, mass: Tensor | None, temperatures: tuple[float, ...]) -> Tensor:
-    """The others' mass (Q, m), 0 where rounding made it less; `mass` (Q, 1) is what it adds up to 1 with at T = 1, None
-    where it was made so. Raises ValueError.
-    """
-    bad = ~((rest >= -_ROUNDING) & (rest <= 1 + _ROUNDING)).all(dim=1)
-    if mass is not None:
-        at_1 = rest[:, temperatures.index(1.0)]
-        bad |= ~((mass[:, 0] + at_1 - 1).abs() <= _ROUNDING)
-    if bad.any():
-        row = int(bad.nonzero()[0])
-        raise ValueError(
-            "tail: a mass of 0 to 1 that adds up to 1 with the probabilities at T = 1 is expected, found "
-            f"{[round(value, 4) for value in rest[row].tolist()]} in row {row}"
-        )
-    return rest.clamp(0, 1)
 
 
 def require_targets(targets: object) -> None:

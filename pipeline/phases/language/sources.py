@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from decant.pipeline.config.settings import DataSettings
 from decant.pipeline.corpus.sources import ENDINGS, Source
-from decant.pipeline.data.image_files import listed
+from decant.pipeline.data.part_names import listed
 from decant.pipeline.errors import DataError
 from decant.pipeline.phases.language.named_parts import TRAIN, Named, named_parts
 from decant.pipeline.support.notices import say_once
