@@ -98,6 +98,7 @@ class _Students:
     ) -> None:
         self._folder, self._settings, self._device = conditions.folder, settings, device
         self._data, self._test = data, test
+        self._spec = specify_network(settings.network, data)
         known = labelled(conditions, data)
         self._placed = DeviceData(known, device) if device.type == "cuda" else known
         self._weights: dict[int, dict[str, Tensor]] = {}
@@ -128,7 +129,7 @@ class _Students:
 
     def _learner(self, seed: int, folder: Path) -> Learner:
         settings = self._settings.model_copy(update={"seed": seed})
-        network = build_network(specify_network(settings.network, self._data), seed)
+        network = build_network(self._spec, seed)
         return Learner(
             network, settings, folder, device=self._device,
             evaluate_on=lambda trained: evaluate(trained, self._test, self._device),

@@ -24,6 +24,8 @@ class Operation(Section):
 
     function: ClassVar[str]
     """`module:function` in `decant.pipeline.views`: (images, bits (B, 16), settings) → images."""
+    draws: ClassVar[int] = 16
+    """How many of the bits it looks at, which are the first."""
     any_dtype: ClassVar[bool] = False
     """Whether it takes images of any dtype; else of uint8 alone."""
     any_channels: ClassVar[bool] = True
@@ -66,6 +68,7 @@ class PadCrop(Countable):
 
     draw = "geometry:draw_pad_crop"
     function = "geometry:apply_pad_crop"
+    draws = 2
     any_dtype = True
 
     op: Literal["pad-crop"]
@@ -82,6 +85,7 @@ class Flip(Countable):
 
     draw = "geometry:draw_flip"
     function = "geometry:apply_flip"
+    draws = 1
     any_dtype = True
 
     op: Literal["flip"]

@@ -8,8 +8,10 @@ array. The labels of a binary or multi-label task are floats (N, T) too: 0, 1, o
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -30,6 +32,7 @@ NO_LABEL = -1
 MAX_CLASSES = (
     1 << 24
 )  # of data; a larger label is a mistake, and counting classes up to it would fill the memory
+_IN_CACHE = 1 << 16  # numbers that are worked on together
 MAX_ARRAY_BYTES = 4 << 30  # a part that is larger than this is not held in memory
 
 
@@ -163,20 +166,53 @@ def channel_statistics(data: LabelledData) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel (of images scaled to 0..1) or feature, over the data or
     10,000 of them.
     """
-    channels, chosen, count, scale = data.input_shape[0], spread(len(data), 10_000), 0, 1.0
-    mean, squares = np.zeros(channels), np.zeros(channels)
-    for start in range(0, len(chosen), 256):  # all at once could be more than fits in memory
-        inputs = data.raw(chosen[start : start + 256])
-        scale = 255.0 if inputs.dtype == np.uint8 else 1.0
-        values = np.moveaxis(inputs, 1, -1).reshape(-1, channels).astype(np.float64)
-        total, shift = count + len(values), values.mean(axis=0) - mean
-        squares += values.var(axis=0) * len(values) + shift**2 * (count * len(values) / total)
-        mean += shift * (len(values) / total)
-        count = total
-    std = np.sqrt(squares / count) / scale
+    chosen = spread(len(data), 10_000)
+    # all at once could be more than fits in memory
+    parts = (data.raw(chosen[start : start + 256]) for start in range(0, len(chosen), 256))
+    first = next(parts)
+    of_bytes = first.dtype == np.uint8
+    mean, std = (_byte_statistics if of_bytes else _float_statistics)(chain([first], parts))
+    scale = 255.0 if of_bytes else 1.0
     return [round(value, 6) for value in (mean / scale).tolist()], [
-        round(max(value, 1e-6), 6) for value in std.tolist()
+        round(max(value, 1e-6), 6) for value in (std / scale).tolist()
     ]
+
+
+def _byte_statistics(parts: Iterable[NDArray[np.uint8]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each channel of images (B, C, …), from exact sums: float32 has every integer up to
+    2²⁴, so also the sum of 256 squares of bytes.
+    """
+    count, sums, squares = 0, np.zeros(0, object), np.zeros(0, object)
+    for images in parts:
+        channels = images.reshape(len(images), images.shape[1], -1)
+        if not count:
+            sums, squares = np.zeros((2, channels.shape[1]), object)
+        at_once = max(1, _IN_CACHE // max(1, channels[0].size))
+        for first in range(0, len(channels), at_once):
+            some = channels[first : first + at_once]
+            whole = some.shape[2] - some.shape[2] % 256
+            for run in (some[:, :, :whole].reshape(*some.shape[:2], -1, 256), some[:, :, None, whole:]):
+                exact = run.astype(np.float32)
+                sums += exact.sum(axis=3).sum(axis=(0, 2), dtype=np.int64)
+                squares += np.einsum("...i,...i", exact, exact).sum(axis=(0, 2), dtype=np.int64)
+            count += len(some) * some.shape[2]
+    mean = [total / count for total in sums]
+    variance = [(count * square - total**2) / count**2 for total, square in zip(sums, squares, strict=True)]
+    return np.array(mean), np.sqrt(variance)
+
+
+def _float_statistics(
+    parts: Iterable[NDArray[np.floating]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same of floats (B, C, …), by merging the statistics of parts (Chan, Golub, LeVeque, 1979)."""
+    count, mean, squares = 0, np.float64(0), np.float64(0)
+    for inputs in parts:
+        values = np.moveaxis(inputs, 1, -1).reshape(-1, inputs.shape[1]).astype(np.float64)
+        total, shift = count + len(values), values.mean(axis=0) - mean
+        squares = squares + values.var(axis=0) * len(values) + shift**2 * (count * len(values) / total)
+        mean = mean + shift * (len(values) / total)
+        count = total
+    return np.asarray(mean), np.sqrt(np.asarray(squares) / count)
 
 
 def spread(length: int, count: int) -> NDArray[np.int64]:

@@ -19,10 +19,13 @@ from decant.pipeline.training.encoding import RowsOnHost, encode_sparse, encodes
 from decant.pipeline.training.forward import forward as checked_forward
 from decant.pipeline.training.handout import Run, whole
 from decant.pipeline.training.loading import Keys, default_workers
-from decant.pipeline.training.on_device import BYTES_AT_ONCE, DeviceViews, device_views
+from decant.pipeline.training.on_device import DeviceViews, device_views
 from decant.pipeline.training.recorded import Recorded, Recorder
 from decant.pipeline.training.teacher_rows import Rows, units_of, write_missing_rows, written_rows
 from decant.pipeline.views import ViewedData
+
+_BYTES_AT_ONCE = 8 << 20
+"""Of inputs and logits that a GPU's views are made and written by."""
 
 
 def fill(
@@ -116,7 +119,7 @@ def _batches_at_once(manifest: Manifest, batch_size: int, input_bytes: int) -> i
     whole blocks, since of a whole block nothing is read back.
     """
     row_bytes = input_bytes + 4 * manifest.num_outputs
-    fitting = max(1, BYTES_AT_ONCE // row_bytes // batch_size)
+    fitting = max(1, _BYTES_AT_ONCE // row_bytes // batch_size)
     whole = math.lcm(batch_size, rows_per_block(manifest)) // batch_size
     return max(fitting - fitting % whole, min(fitting, whole))
 

@@ -11,6 +11,7 @@ from decant.pipeline.training.forward import forward
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.loading import OrderedKeys, default_workers, loader
 from decant.pipeline.training.metrics import Metrics, measure
+from decant.pipeline.training.on_device import held_views
 from decant.pipeline.views import ViewedData
 
 
@@ -24,11 +25,12 @@ def predict(
     group: Group = ALONE,
 ) -> Tensor:
     """(N, C) float32 logits of view 0 of every sample, in order, with the network in evaluation mode. Each of several
-    ranks computes its samples, and gets the logits of all.
+    ranks computes its samples, and gets the logits of all. A GPU that has room for the data keeps them, as one looks at
+    them after each epoch.
     """
     network.eval()
     keys = OrderedKeys(len(data), batch_size, group=group)
-    batches = loader(data, keys, default_workers(data.data.lazy))
+    batches = loader(held_views(data, device), keys, default_workers(data.data.lazy))
     with autocast(device, precision):
         outputs = [forward(network, to_device(inputs, device)).float().cpu() for inputs, _ in batches]
     return group.gather([torch.cat(outputs)], len(data))[0]

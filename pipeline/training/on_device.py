@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,11 +26,14 @@ from decant.pipeline.errors import DataError
 from decant.pipeline.training.device import stream_for
 from decant.pipeline.views import ViewedData
 
-BYTES_AT_ONCE = 8 << 20
+BYTES_AT_ONCE = 16 << 20
 """Of what is made in one call: each of its operations takes a GPU's host about as long for one batch as for several."""
 
 _PROBES = 64
 _SHARE = 4  # of a GPU's free memory, one part in so many may be taken
+
+
+_held = WeakKeyDictionary[ViewedData, "dict[torch.device, DeviceViews]"]()
 
 
 class DeviceViews:
@@ -152,6 +156,17 @@ def device_views(viewed: ViewedData, device: torch.device) -> ViewedData | Devic
         return DeviceViews(viewed, device)
     except DataError:  # it makes others
         return viewed
+
+
+def held_views(viewed: ViewedData, device: torch.device) -> ViewedData | DeviceViews:
+    """The same, made once: as long as the views are there, later calls get what the first one made."""
+    of_devices = _held.setdefault(viewed, {})
+    if device in of_devices:
+        return of_devices[device]
+    made = device_views(viewed, device)
+    if isinstance(made, DeviceViews):
+        of_devices[device] = made
+    return made
 
 
 def fits_on_device(labelled: SoftLabelDataset, device: torch.device) -> bool:

@@ -56,7 +56,9 @@ def inside(
     width: NDArray[np.int64],
 ) -> Any:
     """(B, 1, H, W) bool, beside the images: which pixels lie in the box of each."""
-    rows, columns = (np.arange(side) for side in images.shape[-2:])
-    in_rows = (rows >= top[:, None]) & (rows < (top + height)[:, None])
-    in_columns = (columns >= left[:, None]) & (columns < (left + width)[:, None])
-    return beside(in_rows[:, None, :, None], images) & beside(in_columns[:, None, None, :], images)
+    namespace, device = array_api_compat.array_namespace(images), array_api_compat.device(images)
+    sides = beside(np.stack([top, top + height, left, left + width])[:, :, None], images)
+    rows, columns = (namespace.arange(side, device=device) for side in images.shape[-2:])
+    in_rows = (rows >= sides[0]) & (rows < sides[1])
+    in_columns = (columns >= sides[2]) & (columns < sides[3])
+    return in_rows[:, None, :, None] & in_columns[:, None, None, :]

@@ -118,7 +118,7 @@ class ViewedData(Dataset[tuple[Any, Any]]):
         """Inputs and labels after the first `count` operations."""
         images, labels = self.data.raw(indices), self._labels(indices)
         for step, operation in enumerate(self.settings.augment[:count]):
-            bits = choices(self.settings.seed, indices, views, step)
+            bits = choices(self.settings.seed, indices, views, step, operation.draws)
             if self.settings.count == "all":
                 images = enumeration.enact(self.settings, step, images, views)
             elif isinstance(operation, Mixing):

@@ -62,11 +62,14 @@ def pad_crop(images: Images, padding: int, top: Draw, left: Draw) -> Images:
         padded[:, :, padding : padding + height, padding : padding + width] = images
         windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
         return windows[np.arange(count), :, top, left]
-    namespace = array_api_compat.array_namespace(images)
-    y = (top[:, None] - padding + np.arange(height)).clip(0, height - 1)
-    x = (left[:, None] - padding + np.arange(width)).clip(0, width - 1)
-    rows = _lines(namespace.permute_dims(images, (0, 2, 3, 1)), y)  # (B, H, W, C)
-    moved = namespace.permute_dims(_lines(namespace.permute_dims(rows, (0, 2, 1, 3)), x), (0, 3, 2, 1))
+    namespace, device = array_api_compat.array_namespace(images), array_api_compat.device(images)
+    corners = beside(np.stack([top, left])[:, :, None] - padding, images)
+    y, x = (
+        namespace.clip(corner + namespace.arange(side, device=device), 0, side - 1)
+        for corner, side in zip(corners, (height, width), strict=True)
+    )
+    samples = namespace.arange(count, device=device)[:, None, None]
+    moved = namespace.permute_dims(images[samples, :, y[:, :, None], x[:, None, :]], (0, 3, 1, 2))
     sides = np.full(count, height), np.full(count, width)
     covered = inside(images, padding - top, padding - left, *sides)
     return namespace.where(covered, moved, namespace.zeros_like(moved))

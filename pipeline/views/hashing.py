@@ -13,11 +13,19 @@ COUNTERS = 16
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def choices(seed: int, indices: NDArray[np.integer], views: NDArray[np.integer], operation: int) -> Bits:
-    """(B, 16) uint64: the random bits that one operation has for each sample, each from its own counter."""
+def choices(
+    seed: int,
+    indices: NDArray[np.integer],
+    views: NDArray[np.integer],
+    operation: int,
+    count: int = COUNTERS,
+) -> Bits:
+    """(B, 16) uint64: the random bits that one operation has for each sample, each from its own counter; or the first
+    `count` of them.
+    """
     key = _mix(_mix(np.full(len(indices), seed, np.uint64)) + indices.astype(np.uint64))
     key = _mix(key + views.astype(np.uint64))
-    counters = np.arange(operation * COUNTERS, (operation + 1) * COUNTERS, dtype=np.uint64)
+    counters = np.arange(operation * COUNTERS, operation * COUNTERS + count, dtype=np.uint64)
     return _mix(key[:, None] + counters * _GOLDEN)
 
 

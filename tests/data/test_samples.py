@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,16 @@ def test_statistics_are_those_of_all_pixels_between_0_and_1(count: int) -> None:
     scaled = inputs.astype(np.float64) / 255
     assert mean == pytest.approx(scaled.mean(axis=(0, 2, 3)), abs=1e-6)
     assert std == pytest.approx(scaled.std(axis=(0, 2, 3)), abs=1e-6)
+
+
+@pytest.mark.parametrize("side", [1, 16, 17, 40])
+def test_statistics_of_pixels_are_exact(side: int) -> None:
+    inputs = np.random.default_rng(side).integers(250, 256, (300, 2, side, side), dtype=np.uint8)
+    inputs[:, 1] = 255
+    mean, std = channel_statistics(array_data(inputs))
+    values = inputs[:, 0].ravel().tolist()
+    assert mean == [round(statistics.mean(values) / 255, 6), 1.0]
+    assert std == [round(statistics.pstdev(values) / 255, 6), 1e-6]
 
 
 def test_statistics_of_features_far_from_zero_are_exact() -> None:

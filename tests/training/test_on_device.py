@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from decant.cache import (
     CorruptError,
@@ -25,7 +28,14 @@ from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.errors import DataError, DeviceError
 from decant.pipeline.training import on_device
 from decant.pipeline.training.device import OnHost, pick_device, to_device
-from decant.pipeline.training.on_device import DeviceData, device_views, fits_on_device
+from decant.pipeline.training.evaluation import predict
+from decant.pipeline.training.on_device import (
+    DeviceData,
+    DeviceViews,
+    device_views,
+    fits_on_device,
+    held_views,
+)
 from decant.pipeline.views import ViewedData, geometry
 
 CPU = torch.device("cpu")
@@ -145,6 +155,29 @@ def test_a_device_that_makes_other_views_is_refused(tmp_path: Path, monkeypatch:
         DeviceData(labelled, CPU)
     monkeypatch.setattr(on_device, "_has_room", lambda *of: True)
     assert device_views(data, CPU) is data, "where no setting chooses a device, its views are not used"
+
+
+def test_a_network_is_measured_on_views_that_the_device_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, network = (
+        viewed([{"op": "center-crop", "size": 7}]),
+        nn.Sequential(nn.Flatten(), nn.Linear(3 * 7 * 7, C)),
+    )
+    network[0].register_forward_pre_hook(lambda module, inputs: (inputs[0].float(),))
+    expected, made, init = predict(network, data, CPU, batch_size=7), list[int](), DeviceViews.__init__
+
+    def counted(self: DeviceViews, *given: Any) -> None:
+        made.append(1)
+        init(self, *given)
+
+    monkeypatch.setattr(DeviceViews, "__init__", counted)
+    monkeypatch.setattr(on_device, "_has_room", lambda *of: True)
+    for _ in range(2):
+        assert torch.equal(predict(network, data, CPU, batch_size=7), expected)
+    assert len(made) == 1
+    held = weakref.ref(held_views(data, CPU))
+    del data
+    gc.collect()
+    assert held() is None, "they are freed with the data"
 
 
 def test_a_damaged_cache_is_refused(tmp_path: Path) -> None:
