@@ -8,6 +8,7 @@ escapes of its own, gets past it by a console (`console`) that takes such charac
 
 from __future__ import annotations
 
+import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -38,6 +39,16 @@ def one_line(text: object) -> str:
     'cats�decant: all is well'
     """
     return printable(str(text))
+
+
+def short_json(value: Any, limit: int = 100) -> str:
+    """A value as JSON, of at most `limit` characters, none of which acts on a terminal.
+
+    >>> short_json({"name": "digits"}), short_json("a" * 9, limit=5)
+    ('{"name": "digits"}', '"aaa…')
+    """
+    text = printable(json.dumps(value, ensure_ascii=False))
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def guard() -> None:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from decant.cache import Store, leftovers
-from decant.pipeline.cli.cache.show import _listed
+from decant.pipeline.cli.cache.listing import _listed
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data.image_folder import listed_images
 from decant.pipeline.data.image_pack import IN_STORE, is_pack

@@ -1,6 +1,8 @@
 """`decant cache`: commands for cache files. None imports torch, except to read a .pt file or to run a teacher.
 
-show.py       ls, info, diff, path: what a store and a cache hold;  positions.py  info of samples with several rows each
+listing.py    ls: the caches of a store
+show.py       info, path: what a cache holds;  positions.py  info of samples with several rows each
+diff.py       diff: in which fields two caches differ
 verify.py     verify: whether a cache is intact, and agrees with its teacher
 importing.py  import: a cache of another program's logits
 convert.py    export, convert: arrays, or a smaller cache, from a cache
@@ -14,10 +16,12 @@ from __future__ import annotations
 import click
 
 from decant.pipeline.cli.cache.convert import convert, export
+from decant.pipeline.cli.cache.diff import diff
 from decant.pipeline.cli.cache.gc import collect
 from decant.pipeline.cli.cache.importing import import_table
+from decant.pipeline.cli.cache.listing import list_caches
 from decant.pipeline.cli.cache.merge import merge
-from decant.pipeline.cli.cache.show import diff, info, list_caches, path
+from decant.pipeline.cli.cache.show import info, path
 from decant.pipeline.cli.cache.transfer import pull, push
 from decant.pipeline.cli.cache.verify import verify
 from decant.pipeline.cli.groups import InOrder
