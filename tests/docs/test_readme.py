@@ -12,7 +12,7 @@ from tests.helpers.processes import ROOT
 
 README = ROOT / "README.md"
 NOT_RUN = {
-    "README.md": 3,
+    "README.md": 2,
     "commands.md": 1,
     "contributing.md": 1,
     "export.md": 1,
@@ -37,6 +37,20 @@ def test_it_has_at_most_150_lines() -> None:
 def test_a_loop_of_another_project_takes_ten_lines() -> None:
     code = next(block.code for block in blocks(README) if block.language == "python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
+
+
+def test_its_language_model_is_taught_by_lines_of_the_guide() -> None:
+    """Which are run, with the transformers library; the README is run without."""
+
+    def statements(code: str) -> set[str]:
+        code = code.replace("decant.objectives.sparse_kd", "sparse_kd")
+        return {line.split("  #")[0].strip() for line in code.splitlines() if line.strip()}
+
+    [shown] = [block.code for block in blocks(README) if "language.tokenise" in block.code]
+    guide = {
+        line for block in blocks(ROOT / "docs/guides/language-models.md") for line in statements(block.code)
+    }
+    assert statements(shown) - guide == set()
 
 
 def test_it_names_every_extra_that_a_user_may_want() -> None:
