@@ -23,10 +23,17 @@ from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases.teacher_pass import fill
 from decant.pipeline.training import recorded
+from decant.pipeline.training.evaluation import predict
 from decant.pipeline.training.learner import Learner
 from decant.pipeline.training.loop import train
 from decant.pipeline.training.metrics import Metrics
-from decant.pipeline.training.on_device import DeviceData, DeviceViews, device_views, fits_on_device
+from decant.pipeline.training.on_device import (
+    DeviceData,
+    DeviceViews,
+    device_views,
+    fits_on_device,
+    held_views,
+)
 from decant.pipeline.training.several import train_together
 from decant.pipeline.views import ViewedData
 from tests.helpers.small import CPU
@@ -81,6 +88,20 @@ def test_views_are_the_same_bytes(viewed: ViewedData, cache: LogitCache) -> None
     for ours, theirs in zip(resident.batch(keys), SoftLabelDataset(viewed, cache).batch(keys), strict=True):
         assert ours.device.type == "cuda"
         assert torch.equal(ours.cpu(), theirs)
+    runs = [keys[:50], keys[50:51], keys[51:]]
+    for run, made in zip(runs, resident.batches(runs), strict=True):
+        for ours, theirs in zip(made, SoftLabelDataset(viewed, cache).batch(run), strict=True):
+            assert torch.equal(ours.cpu(), theirs)
+
+
+def test_a_network_is_measured_on_what_the_device_keeps(viewed: ViewedData) -> None:
+    chosen = Training(network="conv", epochs=1)
+    network = build_network(specify_network(chosen.network, viewed), seed=3)
+    on_cpu = predict(network, viewed, CPU)
+    assert isinstance(held_views(viewed, GPU), DeviceViews)
+    close = 2e-3 * float(on_cpu.abs().max())
+    for _ in range(2):
+        torch.testing.assert_close(predict(network.to(GPU), viewed, GPU), on_cpu, rtol=0, atol=close)
 
 
 def evaluate_on(network: nn.Module) -> Metrics:
