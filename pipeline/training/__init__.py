@@ -1,8 +1,9 @@
 """The training loop: loading, optimizer, learning rate, metrics, checkpoints.
 
 loop.py         all epochs of one network;  step.py  one batch;  several.py  several networks in one loop
-learner.py      one network on its way: optimizer.py, lr_schedule.py, averaging.py, choosing.py (which epoch is kept),
-                frozen.py (layers that are not trained), balance.py (classes of different sizes)
+learner.py      one network on its way: optimizer.py, fused_step.py (its steps on a processor), lr_schedule.py,
+                averaging.py, choosing.py (which epoch is kept), frozen.py (layers that are not trained), balance.py
+                (classes of different sizes)
 loading.py      batches;  token_keys.py  of token samples;  batch_runs.py  several small ones in one call;
                 sending.py  from workers;  background.py  prefetched;  on_device.py  data that lie on the device
 forward.py      calls a network;  device.py  which device and precision;  recorded.py  CUDA graphs

@@ -19,7 +19,7 @@ from decant.cache import CacheError, SoftLabelDataset
 from decant.pipeline.data.decode_ahead import available_cores
 from decant.pipeline.errors import DataError, PipelineError
 from decant.pipeline.support import trust
-from decant.pipeline.training.batch_runs import InRuns
+from decant.pipeline.training.batch_runs import AcrossEpochs, InRuns
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.on_device import BYTES_AT_ONCE, DeviceData, DeviceViews
 from decant.pipeline.training.sending import pack, unpack
@@ -61,10 +61,26 @@ class EpochKeys(Sampler[Keys]):
 
     epoch = 0
     first = 0
+    epochs: int | None = None
+    """How many epochs there are; where it is said, small batches may be made together with those of the next epochs."""
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
         raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Keys]:
+        return self.of_epoch(self.epoch, self.first)
+
+    def of_epoch(self, epoch: int, first: int = 0) -> Iterator[Keys]:
+        """The batches of any epoch, from batch number `first` on."""
+        raise NotImplementedError
+
+    def onwards(self) -> Iterator[Keys]:
+        """Those of this epoch and then of all that follow."""
+        assert self.epochs is not None
+        firsts = {self.epoch: self.first}
+        for epoch in range(self.epoch, self.epochs):
+            yield from self.of_epoch(epoch, firsts.get(epoch, 0))
 
     def size_of(self, batch: int) -> int:
         """What a batch of the epoch counts in a mean over several, on all ranks together."""
@@ -96,14 +112,15 @@ class ShuffledKeys(EpochKeys):
         full, rest = divmod(self.length, self.batch_size)
         return full + (rest > 1 or (rest == 1 and full == 0))
 
-    def __iter__(self) -> Iterator[Keys]:
-        random = np.random.Generator(np.random.Philox(key=[self.seed, self.epoch]))
+    def of_epoch(self, epoch: int, first: int = 0) -> Iterator[Keys]:
+        """The batches of any epoch, from batch number `first` on."""
+        random = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
         if self.shares is None:
             order = random.permutation(self.length)
         else:
             order = random.choice(self.length, self.length, p=self.shares)
-        keys = np.stack([order, self.views(order, self.epoch)], axis=1)
-        for batch in range(self.first, len(self)):
+        keys = np.stack([order, self.views(order, epoch)], axis=1)
+        for batch in range(first, len(self)):
             whole = keys[batch * self.batch_size : (batch + 1) * self.batch_size]
             yield whole[self.group.rows(len(whole))]
 
@@ -249,12 +266,12 @@ def _maker(data: BatchedData) -> Callable[[Iterable[Keys]], Iterator[tuple[Any, 
         return map(data.batch, keys)
 
     if isinstance(data, SoftLabelDataset):
-        in_runs = InRuns[tuple[Any, ...]](data.batch, data.batches, data.each_batch)
+        in_runs = AcrossEpochs(InRuns[tuple[Any, ...]](data.batch, data.batches, data.each_batch))
         return lambda keys: one_by_one(keys) if data.is_lazy else in_runs(keys)
     if not isinstance(data, MakesSeveral):
         return one_by_one
     at_once = BYTES_AT_ONCE if isinstance(data, DeviceViews | DeviceData) else None
-    return InRuns(data.batch, data.batches, most_bytes=at_once)
+    return AcrossEpochs(InRuns(data.batch, data.batches, most_bytes=at_once))
 
 
 @contextlib.contextmanager

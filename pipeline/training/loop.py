@@ -105,7 +105,7 @@ def train(
     first_epoch, within = learner.resume()
     if first_epoch < settings.epochs and isinstance(keys, ShuffledKeys):
         require_batches(network, data, settings, device)
-    batches = batches_of(data, keys, lazy, device)
+    batches = batches_of(data, keys, lazy, device, settings.epochs)
     with learner, progress(description, settings.epochs * len(keys), silent=not group.is_first) as advance:
         advance(first_epoch * len(keys) + (0 if within is None else within["batches"]))
         while not learner.is_over:
@@ -140,31 +140,32 @@ def train_epoch(
     network.train()
     for module in stepper.frozen:
         module.eval()
-    started, before = time.perf_counter(), part.seconds
-    for step, batch in enumerate(batches, start=epoch * steps + part.batches):
-        for parameters in stepper.optimizer.param_groups:
-            parameters["lr"] = learning_rate(step, steps, settings)
-        place = step - epoch * steps
-        share = step / (settings.epochs * steps)
+    groups, done, all_steps = stepper.optimizer.param_groups, epoch * steps, settings.epochs * steps
+    says_how_long = settings.compile and one_step.parallel is None and not done
+    started = time.perf_counter() - part.seconds
+    for place, batch in enumerate(batches, start=part.batches):
+        step, last = done + place, place + 1 == steps
+        rate = learning_rate(step, steps, settings)
+        for parameters in groups:
+            parameters["lr"] = rate
         try:
-            terms, size = one_step(batch, share, keys.size_of(place), last=place + 1 == steps, number=step)
+            terms, size = one_step(batch, step / all_steps, keys.size_of(place), last, step)
         except RAISED as error:
             which = f"batch {place + 1:,} of epoch {epoch + 1:,}"
             name_error(error, network, batch[0], "failed in a step", one_step.setting, which)
             raise
-        if settings.compile and one_step.parallel is None and step == 0:
-            waited = time.perf_counter() - started
-            print(
-                f"torch.compile: the first step took {waited:,.1f} s, which later ones have to make up for",
-                flush=True,
-            )
         part.add({"loss": terms.total, "hard": terms.hard, "soft": terms.soft}, size)
         part.running.add(terms.total)
-        part.seconds = before + time.perf_counter() - started
-        if regularly is not None and stepper.is_between_steps and place + 1 < steps:
+        part.seconds = time.perf_counter() - started
+        if says_how_long and not place:
+            print(
+                f"torch.compile: the first step took {part.seconds:,.1f} s, which later ones have to make up for",
+                flush=True,
+            )
+        if regularly is not None and not last and stepper.is_between_steps:
             regularly()
     means = part.means
-    part.seconds = before + time.perf_counter() - started  # with what the device had left to do
+    part.seconds = time.perf_counter() - started  # with what the device had left to do
     return means
 
 
@@ -179,12 +180,14 @@ def require_batches(network: nn.Module, data: BatchedData, settings: Training, d
 
 
 def batches_of(
-    data: BatchedData, keys: EpochKeys, lazy: bool, device: torch.device
+    data: BatchedData, keys: EpochKeys, lazy: bool, device: torch.device, epochs: int | None = None
 ) -> Callable[[], Iterable[Batch]]:
     """What begins with the batches of `keys` for an epoch: read by workers where `lazy`, else for a GPU by a
-    thread; for a GPU into page-locked memory, from where a copy waits for nothing.
+    thread; for a GPU into page-locked memory, from where a copy waits for nothing. Made in this thread, small ones are
+    made together with those of the next epochs, where it is said of how many `epochs`.
     """
     workers, on_gpu = default_workers(lazy), device.type == "cuda"
+    keys.epochs = None if workers or on_gpu else epochs
     pinned = on_gpu and not isinstance(data, DeviceViews | DeviceData)
     batches = loader(data, keys, workers, pinned)
     in_thread = on_gpu and not workers  # on a CPU a thread would take time from the arithmetic

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,10 +64,21 @@ class LossTotals:
         if not self._waiting:
             return
         together = torch.stack([term for terms in self._waiting for term in terms]) * self._size
-        batches = together.unflatten(0, (-1, len(self._names))).unbind()  # each with a row for each term
-        before = zip(self._names, batches[0], strict=True)
-        totals = torch.stack([self._sums.get(name, torch.zeros_like(row)) for name, row in before])
-        for batch in batches:
-            totals += batch
+        batches = together.unflatten(0, (-1, len(self._names)))  # each with a row for each term
+        before = [
+            self._sums.get(name, torch.zeros_like(row))
+            for name, row in zip(self._names, batches[0], strict=True)
+        ]
+        totals = _added_in_order(torch.stack(before), batches)
         self._sums |= dict(zip(self._names, totals, strict=True))
         self._waiting.clear()
+
+
+def _added_in_order(total: Tensor, rows: Tensor) -> Tensor:
+    """`total` (…) and then each of `rows` (R, …), one after the other, as `torch.sum` does not add."""
+    if total.is_cpu and total.dtype == rows.dtype and total.dtype in (torch.float32, torch.float64):
+        every = torch.cat([total[None], rows]).numpy()
+        return torch.from_numpy(np.add.accumulate(every, axis=0)[-1])
+    for row in rows.unbind():
+        total += row
+    return total

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from decant.pipeline.config.settings import Training
 from decant.pipeline.errors import ModelError
 from decant.pipeline.training.forward import name_of
+from decant.pipeline.training.fused_step import fused_step
 
 
 def make_optimizer(network: nn.Module, settings: Training, device: torch.device) -> torch.optim.Optimizer:
@@ -93,7 +94,7 @@ class Stepper:
     def backward(self, loss: Tensor, size: int) -> None:
         """Adds the gradient of the mean loss of a batch of `size` samples; the first after a step takes its place."""
         if not self._batches:
-            self.optimizer.zero_grad(set_to_none=True)
+            self._forget_gradients()
         if self.settings.accumulate > 1:
             loss = loss * (size / self._full)
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
@@ -127,12 +128,19 @@ class Stepper:
         if self.settings.clip_norm is not None:
             self.clip(self.settings.clip_norm)
         if self.scaler is None:
-            self.optimizer.step()
+            if not fused_step(self.optimizer):
+                self.optimizer.step()
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self._batches = self._samples = 0
         self.after_step()
+
+    def _forget_gradients(self) -> None:
+        """`optimizer.zero_grad`, without what that notes for PyTorch's profiler, which takes ten times as long."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
 
     def clip(self, norm: float) -> None:
         """Clips the gradients to a norm."""

@@ -67,7 +67,10 @@ class PartialEpoch:
     @property
     def means(self) -> dict[str, float]:
         """The mean of each term so far, over all networks. Waits for the device."""
-        return {name: float(total.mean()) / self.count for name, total in self.totals.sums.items()}
+        return {
+            name: float(total.mean() if total.ndim else total) / self.count
+            for name, total in self.totals.sums.items()
+        }
 
     @classmethod
     def joined(cls, parts: Sequence[PartialEpoch]) -> PartialEpoch:

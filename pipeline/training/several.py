@@ -105,10 +105,9 @@ class _SeveralKeys(EpochKeys):
     def __len__(self) -> int:
         return len(self._each[0])
 
-    def __iter__(self) -> Iterator[Keys]:
-        for keys in self._each:
-            keys.epoch, keys.first = self.epoch, self.first
-        for batches in zip(*self._each, strict=True):
+    def of_epoch(self, epoch: int, first: int = 0) -> Iterator[Keys]:
+        """The batches of any epoch, from batch number `first` on."""
+        for batches in zip(*(keys.of_epoch(epoch, first) for keys in self._each), strict=True):
             yield np.concatenate(batches)
 
     def size_of(self, batch: int) -> int:
@@ -148,7 +147,7 @@ class _Loop:
         loss = partial(_each_loss, given.criterion, network.branches)
         self._step = Step(network, loss, stepper, self._settings, given.record, given.recorder)
         self._keys = _SeveralKeys([given.keys(learner.settings) for learner in learners])
-        self._batches = batches_of(given.data, self._keys, given.lazy, given.device)
+        self._batches = batches_of(given.data, self._keys, given.lazy, given.device, self._settings.epochs)
 
     def end_epoch(self) -> dict[Learner, DivergedError]:
         """Trains the rest of the epoch; returns the networks whose training ends with it, as they have diverged."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 
@@ -49,9 +51,10 @@ class Step:
         """What is named where memory runs out."""
         self._device = self._parameters[0].device
         self._autocast = autocast(self._device, settings.precision)
+        self._computes_as_it_is = settings.precision == "float32"
         self._recorded: Recorded[tuple[Terms, Gradients]] | None = None
         if record and settings.accumulate == 1 and stepper.scaler is None and not settings.compile:
-            self._recorded = Recorded(self._differentiate, recorder)
+            self._recorded = Recorded(self._with_gradients, recorder)
 
     def __call__(
         self, batch: Batch, progress: float, size: int | None = None, last: bool = False, number: int = 0
@@ -61,14 +64,17 @@ class Step:
         counts batches since training began.
         """
         inputs = to_device(batch[0], self._device, self.settings.channels_last)
-        targets = [value.to(self._device, non_blocking=True) for value in batch[1:]]
+        targets = [
+            value if value.device == self._device else value.to(self._device, non_blocking=True)
+            for value in batch[1:]
+        ]
         size = len(targets[0]) if size is None else size
         if self.parallel is not None:
             self.parallel.step = number
             with self.parallel.adding_up(last or self.stepper.steps_next):
                 terms = self._differentiate_part(self.parallel, inputs, targets, progress, size)
         elif self._recorded is None or isinstance(inputs, dict) or targets[0].ndim != 1:
-            terms, _ = self._differentiate(inputs, *targets, progress=progress)
+            terms = self._differentiate(inputs, targets, progress)
         else:
             replayed, gradients = self._recorded(inputs, *targets)
             terms = _copied(replayed)  # the next replay writes over what this one returned
@@ -79,18 +85,26 @@ class Step:
             self.stepper.finish()
         return terms, size
 
-    def _differentiate(
-        self, inputs: Inputs, *targets: Tensor, progress: float = 0.0
-    ) -> tuple[Terms, Gradients]:
+    def _differentiate(self, inputs: Inputs, targets: Sequence[Tensor], progress: float = 0.0) -> Terms:
         """Forward and backward pass. Nothing that is returned holds the graph of the loss, whose nodes would tie a
         recording to the stream of the step before it.
         """
-        with self._autocast:
-            outputs = self._call(self.network, inputs, self.setting)
+        if self._computes_as_it_is and not torch.is_autocast_enabled(self._device.type):
+            outputs = self._call(
+                self.network, inputs, self.setting
+            )  # a context that changes nothing takes its time
+        else:
+            with self._autocast:
+                outputs = self._call(self.network, inputs, self.setting)
         loss = self.criterion(outputs, *targets, progress=progress)
         terms = loss if isinstance(loss, Terms) else Terms(loss)
         self.stepper.backward(terms.total, len(outputs))
-        return _detached(terms), [parameter.grad for parameter in self._parameters]
+        return _detached(terms)
+
+    def _with_gradients(self, inputs: Inputs, *targets: Tensor) -> tuple[Terms, Gradients]:
+        """The same, as it is recorded."""
+        terms = self._differentiate(inputs, targets)
+        return terms, [parameter.grad for parameter in self._parameters]
 
     def _differentiate_part(
         self, parallel: DataParallel, inputs: Inputs, targets: list[Tensor], progress: float, size: int

@@ -49,14 +49,15 @@ class TokenKeys(EpochKeys):
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    def __iter__(self) -> Iterator[Keys]:
-        for indices in self._of_epoch()[self.first :]:
-            whole = np.stack([indices, self.views(indices, self.epoch)], axis=1)
+    def of_epoch(self, epoch: int, first: int = 0) -> Iterator[Keys]:
+        """The batches of any epoch, from batch number `first` on."""
+        for indices in self._indices(epoch)[first:]:
+            whole = np.stack([indices, self.views(indices, epoch)], axis=1)
             yield whole[self.group.rows(len(whole))]
 
     def size_of(self, batch: int) -> int:
         """Positions that are learnt from in a batch of the epoch, on all ranks together."""
-        return int(self._positions[self._of_epoch()[batch]].sum())
+        return int(self._positions[self._indices(self.epoch)[batch]].sum())
 
     @property
     def undivided(self) -> int:
@@ -64,15 +65,16 @@ class TokenKeys(EpochKeys):
         sizes = np.diff(self._bounds).tolist()
         return sum(self.group.count > 1 and not self.group.divides(size) for size in sizes)
 
-    def _of_epoch(self) -> list[NDArray[np.int64]]:
-        epoch, batches = self._batches
-        if epoch != self.epoch:
-            random = np.random.Generator(np.random.Philox(key=[self.seed, self.epoch]))
+    def _indices(self, epoch: int) -> list[NDArray[np.int64]]:
+        """The samples of each batch of an epoch; those of the last one that was asked for are kept."""
+        kept, batches = self._batches
+        if epoch != kept:
+            random = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
             order = np.lexsort([random.permutation(len(self._buckets)), self._buckets])
             batches = [
                 order[self._bounds[one] : self._bounds[one + 1]] for one in random.permutation(len(self))
             ]
-            self._batches = (self.epoch, batches)
+            self._batches = (epoch, batches)
         return batches
 
 

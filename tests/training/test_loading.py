@@ -234,6 +234,35 @@ def test_a_small_last_batch_that_is_made_first_leads_to_no_larger_calls(
     assert data.calls == [1, 3, 3, 2]
 
 
+def test_small_batches_are_made_together_with_those_of_the_next_epochs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are the same, also where a run begins within an epoch, and where an epoch is left and begun again."""
+    monkeypatch.setattr(batch_runs, "MOST_BYTES", 5 * 64 * 16)
+    keys, alone, together = ShuffledKeys(192, 64, seed=1), Counting(192, False), Counting(192, True)
+    batches = loader(together, keys)
+
+    def expected(epoch: int, first: int = 0) -> list[Any]:
+        keys.epoch, keys.first, keys.epochs = epoch, first, None
+        made = [batch[0].tolist() for batch in loader(alone, keys)]
+        keys.epochs = 5
+        return made
+
+    def found() -> list[Any]:
+        return [batch[0].tolist() for batch in batches]
+
+    for epoch, first in [(0, 1), (1, 0), (2, 0)]:
+        assert expected(epoch, first) == found()
+    assert together.calls == [1, 5, 5]  # the third call makes what is left of epoch 2, and of 3 and 4
+    wanted = expected(3)
+    assert next(iter(batches))[0].tolist() == wanted[0], "and then this epoch is left"
+    assert wanted == found()
+    assert expected(4) == found()
+    assert together.calls == [1, 5, 5, 5, 1], "nothing is made of an epoch that is none"
+    assert expected(1) == found()
+    assert expected(3) == found(), "and not the batches of epoch 2, which were made ahead"
+
+
 class Unreadable(Echo):
     def batch(self, keys: Any) -> tuple[Any, ...]:
         raise DataError("a.jpg: not a readable image")

@@ -113,6 +113,22 @@ def test_a_term_that_a_criterion_writes_over_keeps_its_value(
     assert part.means["soft"] == 2, "that of 1, 2 and 3"
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_step_computes_in_its_own_precision_whatever_the_caller_does(precision: str) -> None:
+    network, chosen = nn.Linear(5, 3), Training(**{**GIVEN, "precision": precision})
+    found = set[torch.dtype]()
+
+    def criterion(outputs: Tensor, labels: Tensor, progress: float) -> Tensor:
+        found.add(outputs.dtype)
+        return cross_entropy(outputs, labels)
+
+    step = Step(network, criterion, Stepper(network, make_optimizer(network, chosen, CPU), chosen), chosen)
+    step((torch.ones(4, 5), torch.arange(4) % 3), 0.0)
+    with torch.autocast("cpu", torch.float16):
+        step((torch.ones(4, 5), torch.arange(4) % 3), 0.0)
+    assert found == {getattr(torch, precision)}
+
+
 def network() -> nn.Sequential:
     return nn.Sequential(
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), nn.Flatten(), nn.Linear(4 * 36, 2)
