@@ -104,10 +104,10 @@ class LogitCacheWriter:
             name, fd = partial.hold(self.path) or begin(
                 partial.new_name(self.path), manifest, known, head, path=self.path
             )
+            given = known_tables(known, head)
+            self._rows = PartialRows.go_on(name, fd, manifest, given, published=self.path, check=True)
         except OSError as error:
-            raise storage_error(error, self.path, "opening its partial file") from error
-        given = known_tables(known, head)
-        self._rows = PartialRows.go_on(name, fd, manifest, given, published=self.path, check=True)
+            raise self._cannot_begin(error) from error
 
     @classmethod
     def join(
@@ -154,11 +154,11 @@ class LogitCacheWriter:
                 if found is None:
                     new = joint.new_joint_name(writer.path)
                     found = (*begin(new, manifest, known, head, path=writer.path), True)
+            name, fd, alone = found
+            given = known_tables(known, head)
+            writer._rows = PartialRows.go_on(name, fd, manifest, given, published=writer.path, check=alone)
         except OSError as error:
-            raise storage_error(error, writer.path, "opening its partial file") from error
-        name, fd, alone = found
-        given = known_tables(known, head)
-        writer._rows = PartialRows.go_on(name, fd, manifest, given, published=writer.path, check=alone)
+            raise writer._cannot_begin(error) from error
         return writer
 
     def _prepare(self, manifest: Manifest) -> None:
@@ -174,6 +174,16 @@ class LogitCacheWriter:
 
     def _refuse_published(self) -> NoReturn:
         raise CacheError(f"{self.path}: already published; a published cache is never written again")
+
+    def _cannot_begin(self, error: OSError) -> CacheError:
+        """What to raise where the partial file cannot be made or opened: whoever publishes the cache meanwhile, and
+        could not see this process, removes all that was begun of it.
+        """
+        if self.path.is_file():
+            return CacheError(
+                f"{self.path}: another process has published it just now; run the same command again, it is found"
+            )
+        return storage_error(error, self.path, "opening its partial file")
 
     def __enter__(self) -> LogitCacheWriter:
         return self

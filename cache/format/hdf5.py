@@ -11,10 +11,11 @@ file, so it is found without reading any HDF5: a flipped bit in the header is se
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from decant.cache.errors import FormatError, NewerFormatError
 from decant.cache.format.offsets import read_offsets
 from decant.cache.format.tables import Layout, Table, TableSpec, expected_size, expected_tables
-from decant.cache.io.files import write_all
+from decant.cache.io.files import name_file, write_all
 from decant.cache.io.system import pread
 from decant.cache.manifest import MAX_BYTES, Manifest
 
@@ -121,22 +122,24 @@ def check(file: BinaryIO, path: str) -> Layout:
     As `check_header`, and last the offsets of samples that have several positions each.
     """
     layout = check_header(file, path)
-    offsets = read_offsets(file.fileno(), layout.manifest, layout.tables, path)
+    with _naming(path):
+        offsets = read_offsets(file.fileno(), layout.manifest, layout.tables, path)
     return Layout(layout.manifest, layout.tables, offsets)
 
 
 def check_header(file: BinaryIO, path: str) -> Layout:
     """Checks all of a file that can be told by its header, its seal and its length, and returns its layout, without
-    offsets. Raises FormatError.
+    offsets. Raises FormatError, and an OSError that names the file where the disk fails: that says nothing of the file.
 
     Checks in this order: the seal (no HDF5 is parsed before the header's digest holds), the attributes, then each
     table's name, link, storage, shape, dtype and place against the manifest, then the file's size and the
     gaps between tables.
     """
-    size = os.fstat(file.fileno()).st_size
-    header = _check_seal(file.fileno(), size, path)
+    with _naming(path):
+        size = os.fstat(file.fileno()).st_size
+        header = _read_sealed(file.fileno(), size, path)
     try:
-        with h5py.File(_Header(file.fileno(), header, size), "r") as hdf:
+        with h5py.File(_Header(header, size), "r") as hdf:
             manifest = _read_manifest(hdf, path)
             specs = expected_tables(manifest)
             _check_links(hdf, list(specs), path)
@@ -145,8 +148,19 @@ def check_header(file: BinaryIO, path: str) -> Layout:
         raise type(error)(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         raise FormatError(f"{path}: HDF5 structure cannot be read ({error})") from None
-    _check_places(file.fileno(), tables, header, size, path)
+    with _naming(path):
+        _check_places(file.fileno(), tables, len(header), size, path)
     return Layout(manifest, tables)
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Adds the name of the file to an error of reading it, which has none."""
+    try:
+        yield
+    except OSError as error:
+        name_file(error, Path(path))
+        raise
 
 
 def is_damaged_cache(file: BinaryIO) -> bool:
@@ -158,8 +172,8 @@ def is_damaged_cache(file: BinaryIO) -> bool:
 class _Header:
     """The file as libhdf5 sees it: its length and the bytes of the header, and nothing else."""
 
-    def __init__(self, fd: int, length: int, size: int) -> None:
-        self._bytes, self._size, self._at = pread(fd, length, 0), size, 0
+    def __init__(self, header: bytes, size: int) -> None:
+        self._bytes, self._size, self._at = header, size, 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
@@ -190,8 +204,8 @@ class _Header:
         pass
 
 
-def _check_seal(fd: int, size: int, path: str) -> int:
-    """The length of the header, whose SHA-256 agrees with the seal at the end of the file."""
+def _read_sealed(fd: int, size: int, path: str) -> bytes:
+    """The header, whose SHA-256 agrees with the seal at the end of the file."""
     start = pread(fd, 64, 0)
     if not start.startswith(_SIGNATURE):
         raise FormatError(f"{path}: not an HDF5 file, so not a cache")
@@ -200,11 +214,12 @@ def _check_seal(fd: int, size: int, path: str) -> int:
         raise FormatError(f"{path}: cut short: {size:,} bytes of {stated_end:,}; fetch or build it again")
     seal = pread(fd, _SEAL.size, max(0, size - _SEAL.size))
     length, digest = _SEAL.unpack(seal) if len(seal) == _SEAL.size else (0, b"")
-    if not 0 < length <= min(size, _MAX_HEADER) or hashlib.sha256(pread(fd, length, 0)).digest() != digest:
+    header = pread(fd, length, 0) if 0 < length <= min(size, _MAX_HEADER) else b""
+    if not header or hashlib.sha256(header).digest() != digest:
         raise FormatError(
             f"{path}: the header does not agree with its seal: damaged, or an HDF5 file that is not a cache"
         )
-    return int(length)
+    return header
 
 
 def _check_links(hdf: h5py.File, names: list[str], path: str) -> None:

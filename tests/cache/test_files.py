@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
 from decant.cache import StorageError
+from decant.cache.io import drafts
 from decant.cache.io.drafts import create_draft, remove_dead_drafts
 from decant.cache.io.files import (
     read_all,
@@ -20,7 +22,9 @@ from decant.cache.io.files import (
     write_all,
     write_atomically,
 )
+from decant.cache.io.flock import try_flock
 from tests.helpers.processes import PATIENCE, finished, python, wait_until
+from tests.helpers.weak_locks import weaken
 
 
 @pytest.fixture
@@ -223,3 +227,53 @@ def test_a_draft_that_has_its_other_name_already_loses_its_own(tmp_path: Path) -
     path.chmod(0o444)
     remove_dead_drafts(path)
     assert [found.name for found in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_draft_that_was_taken_for_a_dead_one_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By who writes the same file, before its maker has locked it."""
+    removed = list[Path]()
+
+    def removed_first(fd: int, kind: int) -> bool | None:
+        if not removed:
+            removed.extend(tmp_path.iterdir())
+            removed[0].unlink()
+        return try_flock(fd, kind)
+
+    monkeypatch.setattr(drafts, "try_flock", removed_first)
+    draft, fd = create_draft(tmp_path / "file")
+    assert draft.exists()
+    assert [draft] != removed
+    os.close(fd)
+
+
+def test_drafts_stay_where_no_lock_tells_whether_somebody_writes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft, fd = create_draft(tmp_path / "file")
+    weaken("no locks", monkeypatch)
+    remove_dead_drafts(tmp_path / "file")
+    assert draft.exists()
+    os.close(fd)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a second user, so root")
+def test_the_drafts_of_another_person_stay(tmp_path: Path) -> None:
+    draft, fd = create_draft(tmp_path / "file")
+    os.close(fd)
+    os.chown(draft, 65534, -1)
+    remove_dead_drafts(tmp_path / "file")
+    assert draft.exists()
+
+
+def test_space_that_the_file_has_already_need_not_be_free(
+    opened: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd, path = opened
+    reserve(fd, 1_000_000, path)
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))
+    reserve(fd, 1_000_000, path)
+    with pytest.raises(StorageError, match="0 are free"):
+        reserve(fd, 3_000_000, path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import struct
 import time
@@ -148,3 +150,20 @@ def test_a_size_beyond_any_file_is_an_error_in_words(tmp_path: Path) -> None:
     bomb = Manifest.build(num_samples=2**40, num_outputs=2**24, num_views=2**24)
     with pytest.raises(FormatError, match="more than a file can have"):
         create_empty(tmp_path / "bomb.h5", bomb)
+
+
+@pytest.mark.parametrize("call", range(1, 7))
+def test_a_disk_that_fails_is_no_damaged_file(
+    tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is named, and nobody is told to delete it."""
+    path, calls, pread = build(tmp_path / "cache.h5"), itertools.count(1), os.pread
+
+    def fail(*given: int) -> bytes:
+        if next(calls) == call:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(*given)
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(OSError, match=r"Input/output error: '.*cache\.h5'"):
+        LogitCache.open(path)

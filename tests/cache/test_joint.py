@@ -261,3 +261,13 @@ def test_who_joins_others_reserves_nothing(tmp_path: Path, monkeypatch: pytest.M
         reserved.clear()
         LogitCacheWriter.join(tmp_path / "cache.h5", OF).close()
     assert reserved == []
+
+
+def test_who_is_alone_reads_back_what_was_not_synced(tmp_path: Path) -> None:
+    """A damaged block would else be found when all others are computed."""
+    path = tmp_path / "cache.h5"
+    with LogitCacheWriter.join(path, OF) as writer:
+        write_block(writer, 0)
+        os.pwrite(writer._rows.fd, b"\x12", writer.layout.tables["logits"].offset + 3)
+    with LogitCacheWriter.join(path, OF) as writer:
+        assert not writer.is_written(0).any()

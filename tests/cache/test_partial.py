@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from decant.cache import CacheError, FormatError, LogitCache, LogitCacheWriter, MismatchError
+from decant.cache import (
+    CacheError,
+    FormatError,
+    LogitCache,
+    LogitCacheWriter,
+    MismatchError,
+    beginning,
+)
 from decant.cache.io import partial
 from decant.cache.io.locks import claim
 from tests.helpers.caches import build, holds_the_answers, leftovers, manifest, write, write_missing
@@ -263,6 +270,18 @@ def test_what_was_removed_just_now_is_not_held(tmp_path: Path, monkeypatch: pyte
     assert partial.hold(tmp_path / "cache.h5") is None
 
 
+def test_what_was_published_just_now_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has both of its names for a moment."""
+    LogitCacheWriter(tmp_path / "cache.h5", manifest()).close()
+
+    def published_first(fd: int) -> bool:
+        os.link(partials(tmp_path / "cache.h5")[0], tmp_path / "cache.h5")
+        return claim(fd)
+
+    monkeypatch.setattr(partial, "claim", published_first)
+    assert partial.hold(tmp_path / "cache.h5") is None
+
+
 def test_where_there_are_no_hard_links_what_another_has_published_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +295,27 @@ def test_where_there_are_no_hard_links_what_another_has_published_stays(
     monkeypatch.setattr(os, "link", another_is_first)
     assert partial.publish(unfinished, path)
     assert path.read_bytes() == b"another's"
+
+
+@pytest.mark.parametrize("join", [False, True])
+def test_who_begins_while_another_publishes_hears_of_that(
+    tmp_path: Path, join: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was begun of a published cache is removed, also what nobody can tell to be a living builder's."""
+    path, other = tmp_path / "cache.h5", build(tmp_path / "other.h5")
+
+    def another_publishes(*_: object) -> None:
+        other.rename(path)
+        partial.remove_all(path)
+
+    monkeypatch.setattr(beginning, "reserve", another_publishes)
+    monkeypatch.setattr(beginning, "_require_room", lambda *_: None)
+    begin = LogitCacheWriter.join if join else LogitCacheWriter
+    with pytest.raises(
+        CacheError, match=r"another process has published it just now; run the same command again"
+    ):
+        begin(path, manifest())
+    assert leftovers(tmp_path) == []
 
 
 def test_the_folder_is_synced_before_the_other_name_goes(
