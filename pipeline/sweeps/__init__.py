@@ -8,7 +8,8 @@ students.py    a trial as an ordinary student's run
 language_students.py  the same of a language model
 kinds.py       which of both a sweep has
 readiness.py   what a sweep needs before it begins
-stages.py      the searches of a sweep one after the other: students, baseline, fresh seeds
+stages.py      the searches of a sweep one after the other: students, baseline, fresh seeds;  pruning.py  trials that
+               fall behind
 workers.py     processes that share a sweep
 record.py      sweep.json: what report and status read
 wording.py     a sweep in words

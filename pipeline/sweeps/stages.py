@@ -17,18 +17,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from decant.cache import CacheError
 from decant.pipeline.config.recipe import Recipe, overridden
-from decant.pipeline.config.tasks import MetricFormat
 from decant.pipeline.errors import (
     DataError,
     DivergedError,
     NotMadeError,
     PipelineError,
-    RecipeError,
     is_out_of_memory,
 )
 from decant.pipeline.runs.result import Kind, Result
 from decant.pipeline.support.plugins import in_words
 from decant.pipeline.sweeps.definition import Sweep
+from decant.pipeline.sweeps.pruning import Pruned, Watch
 from decant.pipeline.sweeps.record import (
     StageName,
     StageRecord,
@@ -42,14 +41,10 @@ from decant.pipeline.sweeps.sampling import shown, shuffled
 from decant.pipeline.sweeps.searches import Claim, Search, SearchPlan
 from decant.pipeline.sweeps.space import Choices, grid
 from decant.pipeline.sweeps.students import AnyStudents
-from decant.pipeline.training.epoch_log import Epoch, read_epochs
+from decant.pipeline.training.epoch_log import read_epochs
 
 _POLL_SECONDS = 0.2
 _STATES: dict[str, State] = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed"}
-
-
-class Pruned(Exception):
-    """A trial that fell behind, and is stopped."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +239,7 @@ class Stages:
         job = self.students.job(recipe, kind, seed)
         claim.trial.set_user_attr("worker", self.worker)
         claim.trial.set_user_attr("folder", str(job.folder.relative_to(self.sweep.plan.base)))
-        watch = _Watch(claim, stage.prunes, self.alive, self.sweep.figure)
+        watch = Watch(claim, stage.prunes, self.alive, self.sweep.figure)
         watch.catch_up(read_epochs(job.folder), (job.folder / "result.json").exists())
         started = time.perf_counter()
         result, _ = self.students.train(job, recipe, watch, tested=stage.tested)
@@ -292,36 +287,6 @@ class Stages:
         )
 
 
-class _Watch:
-    """Reports the metric of each epoch of a trial, and ends it where the pruner says so."""
-
-    def __init__(self, claim: Claim, prunes: bool, alive: Callable[[], None], figure: MetricFormat) -> None:
-        self._trial, self._prunes, self._alive, self._figure = claim.trial, prunes, alive, figure
-
-    def catch_up(self, lines: list[Epoch], finished: bool) -> None:
-        """Reports epochs that were trained before; raises Pruned where they are enough to say so."""
-        for line in lines if self._prunes else ():
-            self._report(line)
-        if lines and not finished:
-            self._decide()
-
-    def __call__(self, line: Epoch) -> None:
-        self._alive()
-        if self._prunes:
-            self._report(line)
-            self._decide()
-
-    def _report(self, line: Epoch) -> None:
-        value = self._figure.value(line.get("validation", {}))
-        known = self._trial.study.get_trials(deepcopy=False)[self._trial.number].intermediate_values
-        if value is not None and line["epoch"] not in known:
-            self._trial.report(value, line["epoch"])
-
-    def _decide(self) -> None:
-        if self._prunes and self._trial.should_prune():
-            raise Pruned
-
-
 def fresh_recipe(recipe: Recipe, seed: int, seeds: int = 1) -> Recipe:
     """The same settings for `seeds` students from that seed on."""
     return overridden(recipe, [f"student.seed={seed}", f"student.seeds={seeds}"])
@@ -346,9 +311,7 @@ def _recorded(stage: Stage, trial: FrozenTrial) -> TrialRecord:
 def _reason(error: Exception) -> str:
     if is_out_of_memory(error):
         return f"out of memory ({in_words(error)})"
-    if isinstance(error, PipelineError) and not isinstance(error, RecipeError):
-        return str(error)
-    return str(error) if isinstance(error, RecipeError) else in_words(error)
+    return str(error) if isinstance(error, PipelineError) else in_words(error)
 
 
 def _digest(recipe: Recipe) -> str:
