@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from decant.pipeline.errors import ModelError
-from decant.pipeline.networks.weight_memory import require_room
+from decant.pipeline.networks.weight_memory import require_room, weights_size
 
 MOST_LAYERS = 1_000
 UNTOLD = {
@@ -55,7 +55,7 @@ def require_not_deep(config: Mapping[str, Any]) -> None:
 def build(builder: Any, config: Any) -> nn.Module:
     """The network that the library makes of a configuration, in float32. Raises ModelError."""
     try:
-        require_room(lambda: builder(config))
+        require_room(weights_size(lambda: builder(config)))
         body: nn.Module = builder(config)
     except (TypeError, ValueError) as error:
         raise ModelError(one_line(error)) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, get_type_hints
 
@@ -61,7 +61,7 @@ def build_by_name(
                 name, num_classes, input_shape=input_shape, preprocess=preprocess, args=args
             )
         build = _builder(name, resize.of(input_shape), num_classes, args)
-        require_room(build)
+        require_room(_size_of(build))
         return Network(preprocess, build())
     except (ModelError, WeightsError) as error:
         error.args = (f"network {name!r}: {error}",)
@@ -78,15 +78,27 @@ def weights_size_of(name: str, num_classes: int, input_shape: Shape, args: dict[
         return None
     try:
         resize, args = split_resize(args, input_shape)
-        return weights_size(_builder(name, resize.of(input_shape), num_classes, args))
+        return _size_of(_builder(name, resize.of(input_shape), num_classes, args))
     except ModelError as error:
         error.args = (f"network {name!r}: {error}",)
         raise
 
 
-def _builder(
-    name: str, input_shape: Shape, num_classes: int, args: dict[str, Any]
-) -> Callable[[], nn.Module]:
+_sizes: dict[str, int] = {}
+"""Bytes of weights, by all that they depend on: to weigh a network takes as long as to build it, and the file of a run
+is compared with them before the network is built.
+"""
+
+
+def _size_of(build: partial[nn.Module]) -> int:
+    """Bytes of the weights of a network that ships. Raises ModelError."""
+    key = repr((build.func, build.args, sorted(build.keywords.items())))
+    if key not in _sizes:
+        _sizes[key] = weights_size(build)
+    return _sizes[key]
+
+
+def _builder(name: str, input_shape: Shape, num_classes: int, args: dict[str, Any]) -> partial[nn.Module]:
     """What makes the body of a network that ships. Raises ModelError."""
     builder = _find(name)
     check_arguments(builder, args)

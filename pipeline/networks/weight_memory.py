@@ -27,9 +27,9 @@ def weights_size(build: Callable[[], nn.Module]) -> int:
     return sum(tensor.nbytes for tensor in network.state_dict().values())
 
 
-def require_room(build: Callable[[], nn.Module]) -> None:
-    """Raises ModelError where the weights of the network that `build` makes take more memory than is free."""
-    needed, free = weights_size(build), available_memory()
+def require_room(needed: int) -> None:
+    """Raises ModelError where weights of so many bytes take more memory than is free."""
+    free = available_memory()
     if needed > free:
         raise ModelError(
             f"its weights take {needed:,} bytes, and {free:,} bytes of memory are free; make it smaller"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from decant.cache import Encoding, LogitCacheWriter, Manifest, Sparse, input_checksums, rows_per_block
 from decant.pipeline.config.settings import CacheSettings
@@ -56,9 +59,9 @@ def fill(
             return fill(writer, viewed, network, settings, device, same_every_batch, runs, show, held)
     network.to(device).to(memory_format=torch.channels_last)
     data = device_views(viewed, device) if held is None else held()
-    on_host, at_once = not isinstance(data, DeviceViews), 1
-    if isinstance(data, DeviceViews):
-        at_once = _batches_at_once(writer.manifest, settings.batch_size, data.input_bytes)
+    on_host = not isinstance(data, DeviceViews)
+    input_bytes = _input_bytes(data) if isinstance(data, ViewedData) else data.input_bytes
+    several = _batches_at_once(writer.manifest, settings.batch_size, input_bytes)
     return write_missing_rows(
         writer,
         runs,
@@ -68,7 +71,8 @@ def fill(
         advance,
         workers=default_workers(viewed.data.lazy),
         pin_memory=on_host and device.type == "cuda",
-        at_once=at_once,
+        at_once=1 if on_host else several,
+        together=several if on_host else 1,
         prepare=_Copied(device) if on_host and device.type == "cuda" else None,
     )
 
@@ -113,10 +117,18 @@ class _Answers:
         return wait
 
 
+def _input_bytes(viewed: ViewedData) -> int:
+    """Of one view; of a text as if it were as long as any."""
+    inputs, _ = viewed.batch(np.zeros((1, 2), np.int64))
+    if isinstance(inputs, dict):
+        return math.prod(viewed.input_shape) * sum(value.element_size() for value in inputs.values())
+    return int(inputs.nbytes)
+
+
 def _batches_at_once(manifest: Manifest, batch_size: int, input_bytes: int) -> int:
-    """For how many batches views are made, copies are started and rows are written together: each of these takes a
-    GPU's host about as long for several batches as for one. As many as fit into some MiB, and of these as many as make
-    whole blocks, since of a whole block nothing is read back.
+    """How many batches have their rows written together, and on a GPU their views made and their copies started, as
+    each of these takes the host about as long for one as for several: what fits into some MiB, and then whole blocks,
+    of which nothing is read back and no row marked by itself.
     """
     row_bytes = input_bytes + 4 * manifest.num_outputs
     fitting = max(1, _BYTES_AT_ONCE // row_bytes // batch_size)
@@ -171,12 +183,26 @@ class _Teacher:
         return forward(self._network, inputs, self._device, self._settings.precision).float()
 
 
+_with_filters: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def _has_filters(network: nn.Module) -> bool:
+    """Whether a network has weights that the channels_last memory format is for. One without, such as an mlp, would
+    only bring its images back from it, in several times the time of its arithmetic.
+    """
+    if network not in _with_filters:
+        weights = itertools.chain(network.parameters(), network.buffers())
+        _with_filters[network] = any(is_lazy(weight) or weight.ndim == 4 for weight in weights)
+    return _with_filters[network]
+
+
 @torch.inference_mode()
 def forward(network: nn.Module, inputs: Inputs, device: torch.device, precision: str) -> Tensor:
     """Raw outputs (B, C) of the teacher in evaluation mode, on the device. Does not wait for a GPU to compute them."""
     network.eval()
+    on_device = to_device(inputs, device, channels_last=_has_filters(network))
     with autocast(device, precision):
-        return checked_forward(network, to_device(inputs, device, channels_last=True), "cache.batch_size")
+        return checked_forward(network, on_device, "cache.batch_size")
 
 
 def teacher_logits(

@@ -8,6 +8,7 @@ thread waits for the lock for ever.
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
@@ -20,9 +21,10 @@ Item = TypeVar("Item")
 _END: Any = object()
 
 
-def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """Yields the same items in the same order, up to `depth` of them made beforehand in a thread; an error that the
-    iterable raises is raised here in the item's place.
+def prefetch(items: Iterable[Item], depth: int = 2, run: int = 1) -> Iterator[Item]:
+    """Yields the same items in the same order, up to `depth` of them made beforehand in a thread, `run` in a row: it
+    wakes less often, and finds its code and data in the processor's caches. An error that the iterable raises is raised
+    here in the item's place.
 
     >>> list(prefetch(range(4)))
     [0, 1, 2, 3]
@@ -42,13 +44,15 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
         thread.start()
         for _ in range(depth):
             wanted.put(True)
-        while True:
+        for number in itertools.count(1):
             item, error = made.get()
             if error is not None:
                 raise error
             if item is _END:
                 return
-            wanted.put(True)
+            if number % run == 0:
+                for _ in range(run):
+                    wanted.put(True)
             yield item
     finally:
         left.append(True)

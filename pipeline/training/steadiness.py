@@ -9,8 +9,8 @@ from torch import Tensor
 
 from decant.pipeline.training.device import Inputs
 
-_FEW = 2
-"""Samples of the other batch: a mean over so few is furthest from that over many."""
+_FEWEST, _FEW, _PART = 2, 8, 4
+"""Samples of the other batch: a quarter, as a mean over few is far from that over many, but enough to see noise in."""
 _SHARE = 0.05
 """Of the spread of the outputs: far more than rounding makes of them, in bfloat16 too."""
 
@@ -24,12 +24,16 @@ def doubt_of_outputs(call: Callable[[Inputs], Tensor], inputs: Inputs) -> str | 
     'its outputs for a sample depend on the others of a batch'
     """
     outputs = call(inputs)
+    few = max(_FEWEST, min(_FEW, len(outputs) // _PART))
+    is_batch = len(outputs) > few
+    if is_batch and not _differ(call(_first(inputs, few)), outputs, few):
+        return None
     if _differ(call(inputs), outputs):
         return (
             "its outputs for the same batch are others each time: dropout or noise that stays on in evaluation mode, "
             "as functional.dropout without training=self.training"
         )
-    if len(outputs) > _FEW and _differ(call(_first(inputs, _FEW)), outputs, _FEW):
+    if is_batch:
         return (
             "its outputs for a sample depend on the others of a batch: batch normalisation that stays in training "
             "mode, or another mean over the batch"

@@ -13,6 +13,8 @@ from torch import nn
 from decant.cache import LogitCache, LogitCacheWriter, Manifest, Sparse, ValueRefusedError, input_crc32
 from decant.pipeline.config.settings import CacheSettings, ViewsSettings
 from decant.pipeline.data.samples import ArrayData
+from decant.pipeline.networks.build import build_network
+from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.phases import teacher_pass
 from decant.pipeline.phases.teacher_pass import fill, teacher_logits
 from decant.pipeline.training import on_device
@@ -171,3 +173,18 @@ def test_what_the_writer_refuses_is_refused_here(tmp_path: Path) -> None:
         with pytest.raises(ValueRefusedError, match="sample 16, view 0"):
             fill(writer, viewed(), Counting(spoil=True), SETTINGS, CPU)
         assert not (tmp_path / "cache.h5").exists()
+
+
+def test_images_are_brought_to_channels_last_for_filters_alone() -> None:
+    """Which an mlp would bring them back from. Its answers are the same to the last bit."""
+    images, seen = torch.randint(0, 256, (8, 3, 12, 12), dtype=torch.uint8), list[bool]()
+    for name, expected in [("mlp", False), ("linear", False), ("conv", True)]:
+        network = build_network(NetworkSpec(name, {}, 4, (3, 12, 12), mean=(0.5,) * 3, std=(0.25,) * 3))
+        network.register_forward_pre_hook(
+            lambda _, given: seen.append(given[0].is_contiguous(memory_format=torch.channels_last))
+        )
+        found = teacher_logits(network, images, CPU, "float32")
+        assert seen.pop() == expected, name
+        with torch.inference_mode():
+            other = network(images.contiguous(memory_format=torch.channels_last)).numpy()
+        assert np.array_equal(found, other), name

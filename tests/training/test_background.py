@@ -17,6 +17,7 @@ from tests.helpers.processes import PATIENCE, python, wait_until
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 50])
 def test_items_come_in_their_order(count: int) -> None:
     assert list(prefetch(iter(range(count)), depth=3)) == list(range(count))
+    assert list(prefetch(iter(range(count)), depth=4, run=3)) == list(range(count))
 
 
 def test_no_more_is_made_than_was_asked_for() -> None:
@@ -35,6 +36,24 @@ def test_no_more_is_made_than_was_asked_for() -> None:
     taken.close()
     time.sleep(0.1)
     assert len(made) <= 4, "nothing is made for who has gone"
+
+
+def test_items_are_made_in_runs() -> None:
+    made = list[int]()
+
+    def items() -> Iterator[int]:
+        for item in range(100):
+            made.append(item)
+            yield item
+
+    taken = prefetch(items(), depth=4, run=2)
+    assert next(taken) == 0
+    wait_until(lambda: len(made) >= 4)
+    time.sleep(0.1)  # in which more would be made
+    assert made == [0, 1, 2, 3], "one was taken, and the next run is of two"
+    assert next(taken) == 1
+    wait_until(lambda: len(made) == 6)
+    taken.close()
 
 
 def test_items_are_made_beside_the_caller() -> None:

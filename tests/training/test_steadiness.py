@@ -20,6 +20,12 @@ EACH_TIME, BATCH = (
 )
 
 
+def test_a_steady_network_is_called_twice_and_the_second_time_for_few() -> None:
+    sizes = list[int]()
+    assert doubt_of_outputs(lambda x: (sizes.append(len(x)), LAYER(x))[1], INPUTS) is None
+    assert sizes == [32, 8]
+
+
 @pytest.mark.parametrize(
     ("network", "says"),
     [

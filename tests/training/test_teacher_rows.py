@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from decant.cache import LogitCache, LogitCacheWriter, Manifest, Sparse
+from decant.pipeline.training import teacher_rows
 from decant.pipeline.training.handout import Run
 from decant.pipeline.training.loading import Keys
 from decant.pipeline.training.teacher_rows import Rows, write_missing_rows
@@ -71,3 +73,51 @@ def test_of_rows_that_a_gpu_has_encoded_those_are_written_that_are_missing(tmp_p
             assert found == 20 - len(there)
             contents.append(writer.publish().read_bytes())
     assert contents[0] == contents[1]
+
+
+def test_rows_that_are_written_together_are_those_that_are_written_batch_by_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two views, some of whose rows are there: the same file, in fewer calls, none over the end of a view."""
+    of, calls, contents = manifest(100, num_views=2), list[tuple[int, int]](), list[bytes]()
+    write_rows = LogitCacheWriter.write
+
+    def counted(writer: LogitCacheWriter, indices: Any, *given: Any, **named: Any) -> None:
+        calls.append((named["view"], len(indices)))
+        write_rows(writer, indices, *given, **named)
+
+    def answer(keys: Keys, made: Any) -> Callable[[], Rows]:
+        said = {name: column[keys[:, 0]] for name, column in answers(of, int(keys[0, 1])).items()}
+        return lambda: Rows(said["logits"], said["labels"], said["input_crc32"])
+
+    for together in (1, 4):
+        advanced = list[int]()
+        with LogitCacheWriter(tmp_path / f"{together}.h5", of) as writer:
+            write(writer, 0, [3, 17])
+            monkeypatch.setattr(LogitCacheWriter, "write", counted)
+            runs = [Run(0, 0, 100), Run(1, 0, 100)]
+            found = write_missing_rows(
+                writer, runs, Echo(), answer, batch_size=10, advance=advanced.append, together=together
+            )
+            monkeypatch.undo()
+            assert found == sum(advanced) == 198
+            contents.append(writer.publish().read_bytes())
+    assert contents[0] == contents[1]
+    assert calls[-6:] == [(0, 38), (0, 40), (0, 20), (1, 40), (1, 40), (1, 20)]
+    assert len(calls) == 20 + 6
+
+
+def test_rows_do_not_wait_long_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a teacher that takes long are written batch by batch: a kill loses little, and the bar moves."""
+    monkeypatch.setattr(teacher_rows, "_LONGEST_SECONDS", 0.0)
+    said, advanced = answers(OF), list[int]()
+
+    def answer(keys: Keys, made: Any) -> Callable[[], Rows]:
+        rows = keys[:, 0]
+        return lambda: Rows(said["logits"][rows], said["labels"][rows], said["input_crc32"][rows])
+
+    with LogitCacheWriter(tmp_path / "cache.h5", OF) as writer:
+        write_missing_rows(
+            writer, [Run(0, 0, 100)], Echo(), answer, batch_size=10, advance=advanced.append, together=100
+        )
+    assert advanced == [10] * 10
