@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from decant.cache import Encoding, LogitCacheWriter, Manifest, Sparse, input_checksums, rows_per_block
 from decant.pipeline.config.settings import CacheSettings
+from decant.pipeline.support.allocator import freed_memory_kept
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.device import CopiedAhead, Inputs, OnHost, autocast, to_device
 from decant.pipeline.training.encoding import RowsOnHost, encode_sparse, encodes_on
@@ -62,19 +64,20 @@ def fill(
     on_host = not isinstance(data, DeviceViews)
     input_bytes = _input_bytes(data) if isinstance(data, ViewedData) else data.input_bytes
     several = _batches_at_once(writer.manifest, settings.batch_size, input_bytes)
-    return write_missing_rows(
-        writer,
-        runs,
-        data,
-        _Answers(_Teacher(network, device, settings, same_every_batch), writer.manifest.encoding, viewed),
-        settings.batch_size,
-        advance,
-        workers=default_workers(viewed.data.lazy),
-        pin_memory=on_host and device.type == "cuda",
-        at_once=1 if on_host else several,
-        together=several if on_host else 1,
-        prepare=_Copied(device) if on_host and device.type == "cuda" else None,
-    )
+    with freed_memory_kept() if device.type == "cpu" else nullcontext():
+        return write_missing_rows(
+            writer,
+            runs,
+            data,
+            _Answers(_Teacher(network, device, settings, same_every_batch), writer.manifest.encoding, viewed),
+            settings.batch_size,
+            advance,
+            workers=default_workers(viewed.data.lazy),
+            pin_memory=on_host and device.type == "cuda",
+            at_once=1 if on_host else several,
+            together=several if on_host else 1,
+            prepare=_Copied(device) if on_host and device.type == "cuda" else None,
+        )
 
 
 class _OnBoth(NamedTuple):
