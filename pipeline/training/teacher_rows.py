@@ -20,7 +20,7 @@ from decant.pipeline.training.loading import BatchedData, Keys, loader
 
 _RUN = 4
 """Small batches that are read in a row."""
-_LONGEST_SECONDS = 0.5
+_LONGEST_SECONDS = 1.0
 """That computed rows wait for others which are written with them: a kill loses no more."""
 
 
