@@ -30,7 +30,7 @@ from decant.pipeline.training.teacher_rows import Rows, units_of, write_missing_
 from decant.pipeline.views import ViewedData
 
 _BYTES_AT_ONCE = 8 << 20
-"""Of inputs and logits that a GPU's views are made and written by."""
+"""Of inputs and logits that are written together, and that a GPU's views are made by."""
 
 
 def fill(
