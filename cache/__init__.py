@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from decant.cache.alignment.items import ItemKeys, is_pair, name_sample, pick, read_item, recognise
     from decant.cache.alignment.keys import Key, Keys, split_keys
     from decant.cache.alignment.map_style import require_map_style
+    from decant.cache.alignment.nested_views import holder_of_views
     from decant.cache.convert import convert_cache, merge_caches
     from decant.cache.copied_views import take_over_views
     from decant.cache.dataset import SoftLabelDataset
@@ -189,6 +190,7 @@ __all__ = [
     "export_rows",
     "find_unfinished",
     "has_writers",
+    "holder_of_views",
     "import_logits",
     "import_rows",
     "input_checksums",
@@ -298,6 +300,7 @@ _NAMES = {
         "require_equal",
     ),
     "alignment.map_style": ("require_map_style",),
+    "alignment.nested_views": ("holder_of_views",),
     "parts": ("merge_parts",),
     "statistics.class_order": ("doubt_class_order",),
     "statistics.plausibility": (

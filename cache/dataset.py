@@ -20,7 +20,14 @@ from decant.cache.alignment.expected_batches import ExpectedBatches
 from decant.cache.alignment.items import ItemKeys, is_pair, pick, read_item, recognise
 from decant.cache.alignment.keys import Key, Keys, split_keys
 from decant.cache.alignment.map_style import require_map_style
-from decant.cache.alignment.same_views import ReadsViews, require_same_views, takes_index, takes_no_view
+from decant.cache.alignment.nested_views import holder_of_views
+from decant.cache.alignment.same_views import (
+    ReadsViews,
+    require_same_views,
+    takes_index,
+    takes_no_view,
+    views_within,
+)
 from decant.cache.alignment.subsets import cached_data, cached_indices, require_cached_length
 from decant.cache.ensemble import one_source
 from decant.cache.errors import CacheWarning, MismatchError
@@ -92,7 +99,8 @@ class SoftLabelDataset(Dataset[Any]):
         or a longer tuple: `("image", "label")`, `(0, 1)`, or `(("input_ids", "attention_mask"), "label")`; what is
         returned is then (input, label, teacher_logits).
 
-        Raises MismatchError unless the dataset, or what it is a Subset of, is as long as the cache, where
+        Raises MismatchError unless the dataset, or what it is a Subset of, is as long as the cache, where views are
+        within a ConcatDataset or another that cannot be asked for them, where
         `decant.Views` are others than those of the cache, and where all inputs are to be checked and the cache has no
         checksums.
         """
@@ -110,6 +118,8 @@ class SoftLabelDataset(Dataset[Any]):
         self._reads_views = False
         self._drawn = DrawnViews(len(dataset))
         require_cached_length(self._data, source)
+        if source.num_views > 1 and (holder := holder_of_views(self._data)):
+            raise views_within(source, holder)
         # A TensorDataset would take the view for a second index into its tensors.
         if source.num_views > 1 and isinstance(self._data, TensorDataset):
             raise takes_no_view(source, self._data)

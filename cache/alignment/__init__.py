@@ -7,5 +7,6 @@ map_style.py         whether what is given is a dataset at all; subsets.py, whic
 checks.py            whether labels and inputs are those of rows: said, or refused with the sample and both values;
                      expected_batches.py, what is recorded of several batches at once
 same_input.py        whether another layout or dtype holds the same input
-same_views.py        whether the views of a dataset are those of a cache; class_names.py, whether its classes are
+same_views.py        whether the views of a dataset are those of a cache; nested_views.py, views within another dataset;
+                     class_names.py, whether its classes are
 """

@@ -34,7 +34,7 @@ def require_map_style(dataset: Any, reason: str) -> None:
             f"expected a map-style dataset, found a {type(dataset).__name__} of {_names(dataset)}: "
             + _of_mapping(dataset)
         )
-    if _is_a(dataset, "IterableDataset") or not (
+    if is_a(dataset, "IterableDataset") or not (
         hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     ):
         raise TypeError(
@@ -45,7 +45,12 @@ def require_map_style(dataset: Any, reason: str) -> None:
 
 def is_subset(dataset: object) -> bool:
     """Whether it is a `torch.utils.data.Subset`."""
-    return _is_a(dataset, "Subset")
+    return is_a(dataset, "Subset")
+
+
+def is_a(value: object, name: str) -> bool:
+    """Whether a class of torch's of this name is among those of a value."""
+    return any(kind.__name__ == name and kind.__module__.startswith("torch.") for kind in type(value).__mro__)
 
 
 def _instead(dataset: Any) -> str:
@@ -67,11 +72,6 @@ def _of_mapping(mapping: Mapping[Any, Any]) -> str:
 
 def _names(mapping: Mapping[Any, Any]) -> str:
     return ", ".join(map(str, list(mapping)[:8])) or "nothing"
-
-
-def _is_a(value: object, name: str) -> bool:
-    """Whether a class of torch's of this name is among those of a value."""
-    return any(kind.__name__ == name and kind.__module__.startswith("torch.") for kind in type(value).__mro__)
 
 
 def _is_mask(indices: Any) -> bool:

@@ -89,6 +89,15 @@ def takes_no_view(source: LogitSource, data: object) -> MismatchError:
     )
 
 
+def views_within(source: LogitSource, holder: str) -> MismatchError:
+    """The error of views in a dataset of torch's that cannot be asked for them, by the name of its class."""
+    return MismatchError(
+        f"{source.path}: has {source.num_views} views, and a {holder} of Views takes an index alone: make it Views of "
+        f"a {holder}, decant.Views({holder}(…), …); of parts that have a cache each, make a SoftLabelDataset each, and "
+        "of these a torch.utils.data.ConcatDataset"
+    )
+
+
 def _is_in_words(difference: Difference) -> bool:
     return difference.field.removeprefix("views.").partition("[")[0].partition(".")[0] in _IN_WORDS
 

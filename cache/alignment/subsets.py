@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.alignment.map_style import is_subset
+from decant.cache.alignment.same_views import ReadsViews
 from decant.cache.errors import MismatchError
 from decant.cache.source import LogitSource
 
@@ -40,11 +41,19 @@ def require_cached_length(data: Any, source: LogitSource) -> None:
         raise MismatchError(
             f"{source.path}: data.length: the dataset has {length:,}, the cache {source.num_samples:,}"
             + (
-                "; of a part of the data give a torch.utils.data.Subset"
+                f"; of a part of the data give a torch.utils.data.Subset{_of_views(data)}"
                 if length < source.num_samples
                 else ""
             )
         )
+
+
+def _of_views(data: Any) -> str:
+    return (
+        " of the views of all, Subset(decant.Views(dataset, …), indices)"
+        if isinstance(data, ReadsViews)
+        else ""
+    )
 
 
 def _root(dataset: Any) -> Any:

@@ -20,6 +20,7 @@ _ROUNDING = 1e-4
 class Unmixed:
     """A collate function of the user's, whose batches are refused where it has mixed the labels of their samples.
 
+    >>> import torch
     >>> from torch.utils.data import default_collate
     >>> batch = [(torch.zeros(2), 0, torch.zeros(3)), (torch.zeros(2), 2, torch.zeros(3))]
     >>> Unmixed(default_collate)(batch)[1]
@@ -48,6 +49,7 @@ def require_unmixed(given: Sequence[Any], labels: Any) -> None:
     """Raises DataError where samples were given with class ids, and the labels (B, C) of their batch are shares of
     several classes. Smoothed ones, of which each row has one largest share and the same for all others, pass.
 
+    >>> import torch
     >>> require_unmixed([0, 1], torch.tensor([[0.9, 0.1], [0.1, 0.9]]))
     >>> require_unmixed([0, 1], torch.tensor([[0.7, 0.3], [1.0, 0.0]]))
     Traceback (most recent call last):

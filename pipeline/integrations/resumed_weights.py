@@ -16,13 +16,7 @@ from decant.pipeline.errors import WeightsError
 
 
 def not_loaded(model: nn.Module, missing: Iterable[str]) -> list[str]:
-    """The names among `missing` whose weights are none of those that were loaded, as those of a tied head are.
-
-    >>> network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    >>> network[1].weight = network[0].weight
-    >>> not_loaded(network, ["1.weight", "1.bias"])
-    ['1.bias']
-    """
+    """The names among `missing` whose weights are none of those that were loaded, as those of a tied head are."""
     state, names = model.state_dict(), set(missing)
     loaded = {value.data_ptr() for name, value in state.items() if name not in names}
     left_out = set(getattr(model, "_keys_to_ignore_on_save", None) or ())

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args, overload
 
 import torch
-from torch.utils.data import Subset
 
 from decant.cache import (
     Dense,
@@ -20,6 +19,7 @@ from decant.cache import (
     LogitCacheWriter,
     expected_size,
     find_unfinished,
+    holder_of_views,
 )
 from decant.cache.io.files import storage_error, user_path
 from decant.cache.io.locks import exclusive, lock_path
@@ -251,12 +251,11 @@ def _check(
 
 
 def _map_style(dataset: Any) -> Any:
-    """Raises TypeError for a Subset of views, whose rows would be those of no whole dataset."""
-    root = dataset
-    while isinstance(root, Subset):
-        root = root.dataset
-    if isinstance(root, Views) and root is not dataset:
+    """Raises TypeError for views in another dataset, which would be read in view 0 alone."""
+    holder = holder_of_views(dataset)
+    if holder is not None:
+        inner = "dataset, indices" if holder == "Subset" else "…"
         raise TypeError(
-            "views: a Subset of Views; make it Views of a Subset: Views(Subset(dataset, indices), …)"
+            f"views: a {holder} of Views; make it Views of a {holder}: Views({holder}({inner}), …)"
         )
     return dataset

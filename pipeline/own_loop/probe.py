@@ -96,10 +96,16 @@ def _culprit(views: Views) -> str:
         part = Views(views.dataset, inner[:end], count=views.count, seed=views.seed, keys=views.given_keys)
         if _changes(part):
             return f"the transform {name_of(inner[end - 1])}"
-    return f"the transform {name_of(views.transform)}"
+    return (
+        f"the transform {name_of(views.transform)}"
+        if inner
+        else f"the dataset, {type(views.dataset).__name__},"
+    )
 
 
 def _parts(transform: Any) -> list[Any]:
+    if transform is None:
+        return []
     if isinstance(transform, list | tuple):
         return [part for each in transform for part in _parts(each)]
     inner = getattr(transform, "transforms", None)

@@ -86,8 +86,10 @@ class Stages:
         return items
 
     def apply(self, items: list[Any], drawn: Drawn) -> list[Any]:
-        """Items after all steps."""
+        """Items after all steps, which may change what they are given in place: others see these items too."""
         items = list(items)
+        for field in {field for each in self._steps for field, _, _ in each}:
+            items[:] = [transforms.with_copy(item, field) for item in items]
         for number in range(len(self)):
             self._apply(number, items, drawn)
         return items

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+from torch import Tensor
 
 from decant.pipeline.errors import DataError
 from decant.pipeline.own_loop.operations import ViewOperation
@@ -103,6 +104,24 @@ def with_value(item: Any, field: Field, value: Any) -> Any:
             f"whole one must give a dictionary, gave {type(value).__name__}; {{field: transform}} takes one field"
         )
     return value
+
+
+def with_copy(item: Any, field: Field) -> Any:
+    """The item with a copy of what a transform of `field` takes, where that can be changed in place.
+
+    >>> pixels = np.zeros(2)
+    >>> with_copy((pixels, 3), None)[0] is pixels, with_copy({"image": pixels}, "image")["image"] is pixels
+    (False, False)
+    """
+    return with_value(item, field, _copied(value_of(item, field)))
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _copied(inner) for name, inner in value.items()}
+    if isinstance(value, Tensor):
+        return value.clone()
+    return value.copy() if isinstance(value, np.ndarray) or hasattr(value, "getbands") else value
 
 
 def applied(function: OneTransform, item: Any, field: Field, name: str) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
 import decant
 from decant.cache import (
@@ -273,6 +273,11 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with pytest.raises(TypeError, match=r"make it Views of a Subset"):
         decant.cache_logits(linear(), Subset(views(), [1, 2]), path)
+    with pytest.raises(TypeError, match=r"a ConcatDataset of Views; make it Views of a ConcatDataset"):
+        decant.cache_logits(linear(), ConcatDataset([DATA, Subset(views(), [1])]), path)
+    for nested in (views(), ConcatDataset([views(), views()])):
+        with pytest.raises(TypeError, match="has Views in it, of which view 0 alone would be read"):
+            decant.Views(nested, noisy)
     with pytest.raises(TypeError, match="expected a map-style dataset"):
         decant.Views(iter([1]), noisy)
     with pytest.raises(DataError, match=r"transform .*upper: failed on Tensor"):

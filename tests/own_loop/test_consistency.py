@@ -354,6 +354,55 @@ def test_half_of_a_random_split_may_have_a_cache_of_its_own(teacher: Teacher, tm
         decant.SoftLabelDataset(half.dataset, train.cache)
 
 
+def test_parts_with_a_cache_each_are_read_together_as_where_data_have_grown(
+    teacher: Teacher, tmp_path: Path
+) -> None:
+    parts = [decant.Views(Subset(Pictures(), range(*ends)), of_v2(), count=3) for ends in ((0, 40), (40, 60))]
+    caches = [decant.cache_logits(teacher, each, tmp_path / f"{len(each)}.h5") for each in parts]
+    both = torch.utils.data.ConcatDataset(list(map(decant.SoftLabelDataset, parts, caches)))
+    teacher.eval()
+    for epoch in range(3):
+        for part in both.datasets:
+            part.set_epoch(epoch)  # type: ignore[attr-defined]
+        for inputs, _, logits in DataLoader(both, 16, shuffle=True):
+            with torch.no_grad():
+                assert float((teacher(inputs) - logits).abs().max()) < 2**-7
+    together = decant.cache_logits(
+        teacher, decant.Views(Pictures(), of_v2(), count=3), tmp_path / "together.h5"
+    )
+    for within, cache in (
+        (torch.utils.data.ConcatDataset(parts), together),
+        (Subset(parts[0], range(20)), caches[1]),
+    ):
+        holder = type(within).__name__
+        with pytest.raises(
+            decant.CacheError, match=rf"a {holder} of Views takes an index alone: make it Views of"
+        ):
+            decant.SoftLabelDataset(within, cache)
+    with pytest.raises(
+        decant.CacheError, match=r"give a torch.utils.data.Subset of the views of all, Subset\("
+    ):
+        decant.SoftLabelDataset(parts[0], together)
+
+
+@pytest.mark.parametrize("as_stored", [False, True])
+def test_what_teacher_or_student_alone_does_may_change_its_input_in_place(
+    as_stored: bool, teacher: Teacher, tmp_path: Path
+) -> None:
+    """The checksum of what both share was of what one of them had made of it, or the data were changed."""
+    of_teacher, of_student = (v2.Normalize([mean] * 3, [0.25] * 3, inplace=True) for mean in (0.5, 0.4))
+    to_floats = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+    data, shared = (list(Pictures(to_floats)), None) if as_stored else (Pictures(), to_floats)
+    views = decant.Views(data, shared, count=1, teacher=of_teacher, student=of_student)
+    plain = [decant.Views(data, shared, count=1)[index][0].clone() for index in range(60)]
+    cache = decant.cache_logits(teacher, views, tmp_path / "teacher.h5")
+    inputs, _, logits = next(iter(DataLoader(decant.SoftLabelDataset(views, cache, check_inputs="all"), 60)))
+    assert torch.allclose(inputs, (torch.stack(plain) - 0.4) / 0.25, atol=1e-6)
+    teacher.eval()
+    with torch.no_grad():
+        assert float((teacher((torch.stack(plain) - 0.5) / 0.25) - logits).abs().max()) < 2**-5
+
+
 def test_dictionaries_stay_dictionaries(teacher: Teacher, tmp_path: Path) -> None:
     views = decant.Views(Named(), {"image": of_v2()}, count=2)
     cache = decant.cache_logits(teacher, views, tmp_path / "teacher.h5")
