@@ -75,7 +75,7 @@ EDGES: dict[str, tuple[list[float], int]] = {
 
 
 @pytest.mark.parametrize("edge", EDGES)
-def test_edge_cases(edge: str) -> None:
+def test_as_many_outputs_are_certain_as_have_a_share_above_the_threshold(edge: str) -> None:
     logits, certain = EDGES[edge]
     rows = encode(Sparse(0, draws=3), np.array([logits]).repeat(50, 0))
     assert rows.certain.tolist() == [certain] * 50

@@ -254,5 +254,5 @@ def test_a_copy_by_pickle_reads_the_same(cache: LogitCache) -> None:
     assert found["teacher_logits"].tolist() == LOGITS[0, 3].tolist()
 
 
-def test_it_is_public() -> None:
+def test_attach_is_a_name_of_the_package() -> None:
     assert decant.attach is attach

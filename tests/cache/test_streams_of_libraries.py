@@ -67,7 +67,7 @@ def require_all(found: list[dict[str, Any]], key: str) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_webdataset(cache: LogitCache, shards: str, workers: int) -> None:
+def test_samples_of_webdataset_get_their_logits(cache: LogitCache, shards: str, workers: int) -> None:
     import webdataset as wds
 
     data = wds.WebDataset(shards, shardshuffle=4, seed=1).shuffle(10).decode("pil")
@@ -89,7 +89,7 @@ def test_shards_of_other_data_are_refused_at_the_first_sample(cache: LogitCache,
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_streaming_dataset_of_datasets(cache: LogitCache, workers: int) -> None:
+def test_samples_of_a_streaming_dataset_of_datasets_get_their_logits(cache: LogitCache, workers: int) -> None:
     import datasets
 
     columns = {"image": [Image.fromarray(image) for image in IMAGES], "label": LABELS, "index": np.arange(N)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import errno
 import os
 from pathlib import Path
@@ -10,13 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from decant.pipeline.cli import error_words
 from decant.pipeline.cli.error_words import of_error, of_usage
 from decant.pipeline.cli.main import decant
-
-
-def test_its_examples_run() -> None:
-    assert doctest.testmod(error_words).failed == 0
 
 
 def test_a_file_in_the_place_of_a_folder_is_named_first_and_another_folder_asked_for(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ class TestArrays:
             "npy", tmp_path / "data"
         )
 
-    def test_lengths_must_agree(self, tmp_path: Path) -> None:
+    def test_other_numbers_of_inputs_and_labels_are_refused(self, tmp_path: Path) -> None:
         tables.write_npy(tmp_path / "data")
         np.save(tmp_path / "data/train_labels.npy", np.arange(3))
         assert refusal("npy", tmp_path / "data").endswith("train: 17 inputs, and 3 labels")

@@ -192,7 +192,9 @@ def test_a_batch_of_one_is_refused_before_the_first_step(images: Path, tmp_path:
 
 
 @pytest.mark.parametrize(("network", "batch_size"), [("mine:pooled", 1), ("mine:normed", 2), ("mine:net", 1)])
-def test_other_batches_train(network: str, batch_size: int, images: Path, tmp_path: Path) -> None:
+def test_a_batch_of_one_trains_without_such_a_layer_and_one_of_two_with_it(
+    network: str, batch_size: int, images: Path, tmp_path: Path
+) -> None:
     place(tmp_path, images, network=network, batch_size=batch_size)
     assert "made " in succeed(decant("teacher", "--recipe", "mine.toml", cwd=tmp_path))
 

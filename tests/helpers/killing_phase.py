@@ -1,4 +1,4 @@
-"""Kills the real `decant cache-logits` at random moments: `python tests/killing_phase.py FOLDER KILLS SEED`.
+"""Kills the real `decant cache-logits` at random moments: `python -m tests.helpers.killing_phase FOLDER KILLS SEED`.
 
 The command line runs in a forked process, so that a kill costs no import of torch. After every kill the published path
 must be absent or whole; every file that is finished, after whatever number of kills, must have the very bytes of one

@@ -20,13 +20,13 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # a forked process cannot use its parent's threads
 
-from decant.cache import LogitCache
 from decant.pipeline.cli import main as command_line
 from decant.pipeline.cli.main import decant
 from decant.pipeline.phases import cache_ranks  # noqa: F401  imported here once, for every fork
 from decant.pipeline.ranks import ending, facts
 from decant.pipeline.runs import notes  # noqa: F401
 from tests.helpers.forked_ranks import launching_apart
+from tests.helpers.killing_phase import published
 
 SETTINGS = ["teacher.network.width=4", "teacher.epochs=1", "views.count=40", 'views.augment=[{op="flip"}]']
 LONGEST = 2.5  # seconds until a kill, or as long as a job takes
@@ -96,14 +96,6 @@ def one_start(
                 raise AssertionError(f"a rank does not end on SIGTERM: {out.read_text()[-3000:]}")
         assert -signal.SIGKILL in codes.values(), (codes, out.read_text()[-2000:])
         return False
-
-
-def published(store: Path) -> bytes | None:
-    """The content of the one published file, which must be whole; None where there is none."""
-    for path in store.glob("*.h5"):
-        LogitCache.open(path, verify="open")
-        return path.read_bytes()
-    return None
 
 
 def main(folder: Path, kills: int, seed: int) -> None:

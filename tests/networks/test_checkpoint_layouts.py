@@ -171,7 +171,9 @@ LAYOUTS: dict[str, Callable[[], object]] = {
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of torch.compile, about torch's own code
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_checkpoint_loads(layout: str, legacy: bool, tmp_path: Path) -> None:
+def test_a_checkpoint_of_each_layout_loads_and_nothing_is_left_to_say(
+    layout: str, legacy: bool, tmp_path: Path
+) -> None:
     path = tmp_path / "checkpoint.pth.tar"
     torch.save(LAYOUTS[layout](), path, _use_new_zipfile_serialization=not legacy)
     assert loaded(path).notes == ()

@@ -55,7 +55,7 @@ def test_a_function_that_takes_size_is_given_it(own: None, name: str) -> None:
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "nearest"])
-def test_other_interpolations(interpolation: str) -> None:
+def test_images_are_resized_by_the_interpolation_that_is_named(interpolation: str) -> None:
     images = pixels(2, 3, 8, 8)
     network = build_for("linear", (3, 8, 8), size=16, interpolation=interpolation)
     how: dict[str, Any] = (

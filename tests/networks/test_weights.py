@@ -59,7 +59,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     assert same(saved, loaded)
 
 
-def test_metadata_comes_back(tmp_path: Path) -> None:
+def test_metadata_is_read_as_it_was_saved(tmp_path: Path) -> None:
     metadata = {"network": "conv", "epochs": "30"}
     save_weights(tmp_path / "a.safetensors", network(), metadata)
     assert metadata_of(tmp_path / "a.safetensors") == metadata

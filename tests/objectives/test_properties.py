@@ -133,7 +133,7 @@ def test_without_t_squared_the_gradient_shrinks_with_its_square(name: str) -> No
     assert sizes[0] / sizes[1] == pytest.approx(100, rel=0.01)
 
 
-def test_known_relations_hold() -> None:
+def test_general_and_ce_plus_kl_are_made_of_the_terms_of_kd_and_js_is_at_most_log_2() -> None:
     student, teacher, labels = problem()
     pair, whole = (student, teacher), kd(student, teacher, labels)
     as_general = found(

@@ -269,7 +269,7 @@ def test_labels_of_any_kind_are_kept(tmp_path: Path) -> None:
     assert kept(torch.eye(C, dtype=torch.int64)[ids]).tolist() == ids.tolist()
 
 
-def test_mistakes_are_named(tmp_path: Path) -> None:
+def test_what_cannot_be_cached_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with pytest.raises(TypeError, match=r"make it Views of a Subset"):
         decant.cache_logits(linear(), Subset(views(), [1, 2]), path)

@@ -231,7 +231,7 @@ CASES: dict[str, tuple[Callable[[Place], None], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_is_refused(case: str, place: Place) -> None:
+def test_training_on_the_wrong_logits_is_refused(case: str, place: Place) -> None:
     misuse, error, message = CASES[case]
     with pytest.raises(error, match=message):
         misuse(place)

@@ -58,7 +58,7 @@ class TestS3:
         assert "0 bytes" in succeed(decant("cache", "gc", "--store", store, **other))
         searched(tmp_path, SECRET)
 
-    def test_push_and_pull(self, tmp_path: Path, bucket: str) -> None:
+    def test_a_pushed_cache_is_pulled_with_the_same_bytes(self, tmp_path: Path, bucket: str) -> None:
         store, here = f"s3://{bucket}/caches", machine(tmp_path, "here")
         cache = build(Store(here["cwd"] / "caches").path(manifest()))
         said = succeed(decant("cache", "push", manifest().key[:8], store, **here))

@@ -158,7 +158,7 @@ def test_measuring_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def test_part() -> ViewedData:
+def measured_part() -> ViewedData:
     return Splits.load(recipe().settings).test
 
 
@@ -174,14 +174,14 @@ def run(taught: Result, tmp_path: Path) -> Result:
     return replace(taught, folder=tmp_path)
 
 
-def test_a_footprint_is_of_the_network_and_of_test_inputs(run: Result, test_part: ViewedData) -> None:
-    found = measure_footprint(run, test_part, CPU)
+def test_a_footprint_is_of_the_network_and_of_test_inputs(run: Result, measured_part: ViewedData) -> None:
+    found = measure_footprint(run, measured_part, CPU)
     network = load_network(run)
-    assert found.multiply_adds == multiply_adds(network, test_part.batch([0])[0])
+    assert found.multiply_adds == multiply_adds(network, measured_part.batch([0])[0])
     assert [cost.size for cost in found.batches] == [1, 32] == list(BATCH_SIZES)
     for cost in found.batches:
         assert 0 < cost.latency_ms <= cost.latency_p95_ms
-        assert cost.peak_bytes == peak_bytes(network, test_part.batch(range(cost.size))[0], CPU)
+        assert cost.peak_bytes == peak_bytes(network, measured_part.batch(range(cost.size))[0], CPU)
     assert (found.machine, found.weights_sha256) == (device_name(CPU), run.weights_sha256)
     assert (found.threads, found.torch) == (torch.get_num_threads(), torch.__version__)
 
@@ -193,50 +193,50 @@ def change(run: Result, **values: Any) -> dict[str, Any]:
     return content
 
 
-def test_a_second_call_reads_what_the_first_measured(run: Result, test_part: ViewedData) -> None:
-    first = measure_footprint(run, test_part, CPU)
+def test_a_second_call_reads_what_the_first_measured(run: Result, measured_part: ViewedData) -> None:
+    first = measure_footprint(run, measured_part, CPU)
     (run.folder / WEIGHTS).unlink()
-    assert measure_footprint(run, test_part, CPU) == first
+    assert measure_footprint(run, measured_part, CPU) == first
     change(run, multiply_adds=7)
-    assert measure_footprint(run, test_part, CPU) == replace(first, multiply_adds=7)
+    assert measure_footprint(run, measured_part, CPU) == replace(first, multiply_adds=7)
 
 
 @pytest.mark.parametrize(
     "other", [{"weights_sha256": "0"}, {"machine": "abacus"}, {"threads": 999}, {"torch": "0.1"}], ids=str
 )
 def test_what_was_measured_of_other_weights_or_elsewhere_is_measured_anew(
-    run: Result, test_part: ViewedData, other: dict[str, Any]
+    run: Result, measured_part: ViewedData, other: dict[str, Any]
 ) -> None:
-    first = measure_footprint(run, test_part, CPU)
+    first = measure_footprint(run, measured_part, CPU)
     change(run, multiply_adds=7, **other)
-    again = measure_footprint(run, test_part, CPU)
+    again = measure_footprint(run, measured_part, CPU)
     assert again.multiply_adds == first.multiply_adds
     change(run, multiply_adds=8)
-    assert measure_footprint(run, test_part, CPU).multiply_adds == 8, "what was measured anew is kept"
+    assert measure_footprint(run, measured_part, CPU).multiply_adds == 8, "what was measured anew is kept"
 
 
 @pytest.mark.parametrize(
     "damage", ["", "{", "[]", "\udcff", {"batches": []}, {"machine": 3}, {"multiply_adds": "7"}], ids=ascii
 )
 def test_a_damaged_file_is_measured_again(
-    run: Result, test_part: ViewedData, damage: str | dict[str, Any]
+    run: Result, measured_part: ViewedData, damage: str | dict[str, Any]
 ) -> None:
-    first = measure_footprint(run, test_part, CPU)
+    first = measure_footprint(run, measured_part, CPU)
     if isinstance(damage, str):
         (run.folder / FOOTPRINT).write_bytes(damage.encode(errors="surrogateescape"))
     else:
         change(run, **damage)
-    again = measure_footprint(run, test_part, CPU)
+    again = measure_footprint(run, measured_part, CPU)
     assert again.multiply_adds == first.multiply_adds
     assert [cost.peak_bytes for cost in again.batches] == [cost.peak_bytes for cost in first.batches]
     assert json.loads((run.folder / FOOTPRINT).read_text("utf-8"))["machine"] == device_name(CPU)
 
 
 def test_a_folder_that_cannot_be_written_to_gives_the_figures_all_the_same(
-    run: Result, test_part: ViewedData
+    run: Result, measured_part: ViewedData
 ) -> None:
     (run.folder / FOOTPRINT).mkdir()  # which no file can replace, whoever asks
-    assert measure_footprint(run, test_part, CPU).multiply_adds > 0
+    assert measure_footprint(run, measured_part, CPU).multiply_adds > 0
     assert {path.name for path in run.folder.iterdir()} == {FOOTPRINT, WEIGHTS}
 
 

@@ -279,7 +279,7 @@ def test_no_command_runs_what_a_run_names(here: Path, reader: str) -> None:
     assert not (here / "ran").exists()
 
 
-def test_trust_runs_it(here: Path) -> None:
+def test_code_that_has_changed_runs_where_it_is_trusted(here: Path) -> None:
     that_has_changed(here / "run")
     succeed(decant(*PREDICT, "--trust", cwd=here))
     assert (here / "ran").exists()

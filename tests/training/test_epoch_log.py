@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 from pathlib import Path
 
 import pytest
 
 from decant.pipeline.errors import DamagedError
-from decant.pipeline.training import epoch_log
 from decant.pipeline.training.epoch_log import (
     METRICS,
     append_epoch,
@@ -101,7 +99,3 @@ def test_where_nothing_was_logged_there_is_nothing(tmp_path: Path) -> None:
 def test_a_line_is_json_that_other_tools_read(tmp_path: Path) -> None:
     log(tmp_path)
     assert [json.loads(line) for line in (tmp_path / METRICS).read_text("ascii").splitlines()] == LINES
-
-
-def test_examples_run() -> None:
-    assert doctest.testmod(epoch_log).failed == 0
