@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -244,7 +244,7 @@ def _finish(draft: BinaryIO, layout: Layout, identity: Mapping[str, Any], path: 
     draft.write(encoded.ljust(_PAGE, b"\0"))
 
 
-def _header(page: bytes, damaged: Any) -> tuple[Layout, dict[str, Any]]:
+def _header(page: bytes, damaged: Callable[[str], DamagedError]) -> tuple[Layout, dict[str, Any]]:
     """Layout and content of a first page. Raises what `damaged` makes."""
     if not page.startswith(_BEGINNING):
         raise damaged("not a token file, or one of another version")

@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from decant.cache.io.opening import open_read
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
@@ -175,7 +175,7 @@ def _members(path: Path, shard: int) -> Iterator[tuple[str, Member]]:
         ) from None
 
 
-def _require_end(path: Path, file: Any, offset: int) -> None:
+def _require_end(path: Path, file: BinaryIO, offset: int) -> None:
     """Raises DataError where a tar does not end with its mark: a file that was cut off between two members."""
     file.seek(offset)
     if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:

@@ -14,11 +14,14 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING
 
 from decant.pipeline.errors import RankError
 from decant.pipeline.ranks.launch import Launch, launched
 from decant.pipeline.ranks.watch import watch_store
+
+if TYPE_CHECKING:
+    from torch.distributed import Store, TCPStore
 
 TIMEOUT = "DECANT_RANKS_TIMEOUT"
 """The environment variable of the seconds that ranks wait for one that gives no sign."""
@@ -43,7 +46,7 @@ class Job:
     store still holds what the earlier ones left there.
     """
 
-    def __init__(self, launch: Launch, store: Any, session: str) -> None:
+    def __init__(self, launch: Launch, store: Store, session: str) -> None:
         """store: a `torch.distributed.Store`, of which this job uses what begins with `session`."""
         self.launch, self.rank, self.size = launch, launch.rank, launch.size
         self.store, self.session = store, session
@@ -185,7 +188,7 @@ def _answer_seconds() -> float:
     return max(_LEAST_ANSWER_SECONDS, timeout() / 10)
 
 
-def connect(launch: Launch, seconds: float) -> Any:
+def connect(launch: Launch, seconds: float) -> TCPStore:
     """The store of the job, a `torch.distributed.TCPStore`. Raises RankError where it cannot be reached."""
     from torch.distributed import TCPStore
 
@@ -207,7 +210,7 @@ def connect(launch: Launch, seconds: float) -> Any:
         ) from error
 
 
-def _call_roll(launch: Launch, store: Any) -> Job:
+def _call_roll(launch: Launch, store: Store) -> Job:
     """Rank 0: answers every rank that comes with the name of this start of the job, until all have taken it up. What
     ranks of an earlier start have left in the store is answered too, and nobody hears it.
     """
@@ -234,7 +237,7 @@ def failure(launch: Launch) -> str:
     return f"over/{launch.attempt}/failed"
 
 
-def _answer_roll(launch: Launch, store: Any) -> Job:
+def _answer_roll(launch: Launch, store: Store) -> Job:
     mine, started = secrets.token_hex(8), time.monotonic()
     with _named_loss():
         store.set(f"comes/{launch.rank}", mine)

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from decant.pipeline.errors import RankError
 from decant.pipeline.ranks.job import connect, timeout
 from decant.pipeline.ranks.launch import launched
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 _calls: dict[str, itertools.count[int]] = {}
 """How often this process has asked for a counter, by its name."""
@@ -19,7 +22,7 @@ _calls: dict[str, itertools.count[int]] = {}
 class ScriptRanks:
     """The ranks of a script that may call a function of this package, each when it likes, or not at all."""
 
-    def __init__(self, store: Any, size: int, start: str) -> None:
+    def __init__(self, store: Store, size: int, start: str) -> None:
         """store: a `torch.distributed.Store`. start: tells this start of the script from earlier ones that had the same
         store.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from decant.pipeline.config.settings import Training
 
 _DECAY, _START = 0.999, 0.75
+_Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 
 
 class Average:
@@ -63,7 +64,7 @@ class Average:
         self._averaged.update_parameters(self._network)
         self._count += 1
 
-    def _mean(self, averaged: Any, current: Any, _: Tensor | int) -> None:
+    def _mean(self, averaged: _Tensors, current: _Tensors, _: Tensor | int) -> None:
         """Moves each tensor of `averaged` towards that of `current`; both lists are of one dtype."""
         taken = self._count
         decay = min(self._decay, (1 + taken) / (10 + taken)) if self._kind == "ema" else taken / (taken + 1)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import nn
 
 from decant.pipeline.config.language_settings import CUT
+from decant.pipeline.config.settings import Network
 from decant.pipeline.errors import WeightsError
 from decant.pipeline.language.loading import load_causal_network
 from decant.pipeline.language.students import take_layers
@@ -41,7 +41,7 @@ def initial_weights(plan: LanguagePlan, spec: NetworkSpec) -> Callable[[nn.Modul
     return None
 
 
-def _spec(plan: LanguagePlan, network: Any, teacher: NetworkSpec | None) -> NetworkSpec:
+def _spec(plan: LanguagePlan, network: Network, teacher: NetworkSpec | None) -> NetworkSpec:
     tokenizer = plan.data.tokenizer
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     tokens = {name: getattr(tokenizer, name, None) for name in names}
