@@ -65,7 +65,9 @@ class Step:
         """
         inputs = to_device(batch[0], self._device, self.settings.channels_last)
         targets = [
-            value if value.device == self._device else value.to(self._device, non_blocking=True)
+            value
+            if isinstance(value, Tensor) and value.device == self._device
+            else value.to(self._device, non_blocking=True)
             for value in batch[1:]
         ]
         size = len(targets[0]) if size is None else size
