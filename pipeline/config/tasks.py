@@ -19,6 +19,8 @@ class MetricFormat(NamedTuple):
     >>> accuracy = MetricFormat("top1", "top-1", percent=True)
     >>> accuracy.with_spread(0.9312, 0.004), accuracy.difference(0.012), accuracy.plain(0.9312)
     ('93.12 ± 0.40 %', '+1.20 points', '93.12')
+    >>> MetricFormat("perplexity", "perplexity", decimals=2).with_spread(66.4412, 0.58)
+    '66.44 ± 0.58'
     """
 
     key: str
@@ -29,6 +31,8 @@ class MetricFormat(NamedTuple):
     """Whether it is a share in 0..1 that is shown in percent, and a difference of two in points."""
     less_is_better: bool = False
     """Whether networks are the better the smaller it is."""
+    decimals: int = 4
+    """How many are shown, of a metric that is no percentage."""
 
     @property
     def scale(self) -> float:
@@ -61,7 +65,7 @@ class MetricFormat(NamedTuple):
 
     def plain(self, value: float) -> str:
         """A value without its unit."""
-        return f"{self.scale * value:.{2 if self.percent else 4}f}"
+        return f"{self.scale * value:.{2 if self.percent else self.decimals}f}"
 
     @property
     def axis(self) -> str:
@@ -102,7 +106,7 @@ FORMATS: dict[Measured, tuple[MetricFormat, ...]] = {
         MetricFormat("agreement", "agreement", percent=True),
     ),
     "language": (
-        MetricFormat("perplexity", "perplexity", less_is_better=True),
+        MetricFormat("perplexity", "perplexity", less_is_better=True, decimals=2),
         MetricFormat("loss", "loss", less_is_better=True),
         MetricFormat("kl", "KL to the teacher", less_is_better=True),
         MetricFormat("accuracy", "next-token accuracy", percent=True),

@@ -38,8 +38,15 @@ def _theme(text: str, grid: str, background: str, palette: Sequence[str]) -> dic
             "titleFontWeight": "normal",
             "labelFontSize": 12,
             "titleFontSize": 12,
+            "labelSeparation": 6,  # on a narrow page, or a logarithmic axis, labels would touch
         },
-        "legend": {"labelColor": text, "titleColor": text, "titleFontWeight": "normal"},
+        "legend": {
+            "labelColor": text,
+            "titleColor": text,
+            "titleFontWeight": "normal",
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+        },
         "text": {"color": text},
         "rule": {"color": text},
         "range": {"category": list(palette)},  # used over and over where there are more
@@ -154,8 +161,8 @@ def matrix(points: Points, x_title: str, y_title: str, value_title: str, classes
 
 
 def reliability(points: Points, series: Sequence[str]) -> alt.LayerChart:
-    """Accuracy against confidence (a reliability diagram). Points: series, confidence, accuracy, count; shares in
-    0..1.
+    """Accuracy against confidence (a reliability diagram); the more samples a bin has, the larger is its mark. Points:
+    series, confidence, accuracy, count; shares in 0..1.
     """
     unit = alt.Scale(domain=[0, 1])
     diagonal = (
@@ -163,21 +170,19 @@ def reliability(points: Points, series: Sequence[str]) -> alt.LayerChart:
         .mark_line(strokeDash=[4, 4], color="#8C8C8C")
         .encode(alt.X("x:Q", scale=unit), alt.Y("y:Q", scale=unit))
     )
-    measured = (
-        alt.Chart(_data(points))
-        .mark_line(point=alt.OverlayMarkDef(size=60), opacity=0.75)
-        .encode(
-            alt.X("confidence:Q", title="confidence, mean of the bin", scale=unit),
-            alt.Y("accuracy:Q", title="share that is right", scale=unit),
-            color=_series(series),
-            tooltip=[
-                "series:N",
-                *(alt.Tooltip(f"{name}:Q", format=".4~f") for name in ("confidence", "accuracy")),
-                alt.Tooltip("count:Q", title="samples", format=","),
-            ],
-        )
+    measured = alt.Chart(_data(points)).encode(
+        alt.X("confidence:Q", title="confidence, mean of the bin", scale=unit),
+        alt.Y("accuracy:Q", title="share that is right", scale=unit),
+        color=_series(series),
+        tooltip=[
+            "series:N",
+            *(alt.Tooltip(f"{name}:Q", format=".4~f") for name in ("confidence", "accuracy")),
+            alt.Tooltip("count:Q", title="samples", format=","),
+        ],
     )
-    return _sized(alt.layer(diagonal, measured))
+    size = alt.Size("count:Q", scale=alt.Scale(type="sqrt", range=[8, 250]), legend=None)
+    marks = measured.mark_point(filled=True, opacity=0.75).encode(size=size)
+    return _sized(alt.layer(diagonal, measured.mark_line(opacity=0.4), marks))
 
 
 def bars(points: Points, title: str, series: Sequence[str], rows: int) -> alt.Chart:

@@ -11,16 +11,25 @@ from decant.pipeline.report.charts import HEIGHT, Points
 
 _KINDS = ("students", "baseline")
 _BEST = "#D55E00"
-_OTHERS = "#8C8C8C"
+_STATES = {
+    "best": _BEST,
+    "done": "#8C8C8C",
+    "pruned": "#56B4E9",
+    "failed": "#CC79A7",
+    "running": "#E69F00",
+}
+"""The colours of trials."""
 
 
 def parallel(points: Points, settings: Sequence[str], title: str) -> alt.Chart:
     """One line for each trial through its settings. Points: trial, setting, place in 0..1, text, value."""
+    # a label has a line for each part of student.objective.alpha, or labels would touch on a narrow page
+    axis = alt.Axis(labelAngle=0, labelLimit=220, labelExpr="split(datum.label, '.')")
     chart = (
         alt.Chart(alt.Data(values=list(points)))
         .mark_line(opacity=0.7, point=alt.OverlayMarkDef(size=30))
         .encode(
-            alt.X("setting:N", sort=list(settings), title=None, axis=alt.Axis(labelAngle=0, labelLimit=220)),
+            alt.X("setting:N", sort=list(settings), title=None, axis=axis),
             alt.Y("place:Q", title="smallest to largest value", axis=alt.Axis(labels=False, ticks=False)),
             alt.Detail("trial:N"),
             color=alt.Color("value:Q", title=title, scale=alt.Scale(scheme="viridis")),
@@ -83,20 +92,22 @@ def importances(points: Points) -> alt.Chart:
 
 def learning(points: Points, title: str) -> alt.Chart:
     """One line for each trial, the best in colour. Points: trial, epoch, value, state."""
-    states = ("best", "done", "pruned", "failed", "running")
-    colours = (_BEST, _OTHERS, "#56B4E9", "#CC79A7", "#E69F00")
+    found = {point["state"] for point in points}
+    states = [state for state in _STATES if state in found]
     chart = (
         alt.Chart(alt.Data(values=list(points)))
         .mark_line(opacity=0.75)
         .encode(
-            alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, tickCount=8, grid=False)),
+            alt.X(
+                "epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, tickCount=8, grid=False, format="d")
+            ),
             alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)),
             alt.Detail("trial:N"),
             color=alt.Color(
                 "state:N",
                 title=None,
-                scale=alt.Scale(domain=list(states), range=list(colours)),
-                legend=alt.Legend(orient="top"),
+                scale=alt.Scale(domain=states, range=[_STATES[state] for state in states]),
+                legend=alt.Legend(orient="top", columns=3),
             ),
             tooltip=["trial:N", "state:N", "epoch:Q", alt.Tooltip("value:Q", title=title, format=".5~g")],
         )

@@ -200,8 +200,10 @@ def _likely(
 
 
 def _quoted(tokenizer: Any, id_: int) -> str:
-    """The text of a token; of one that is a part of a letter, or not to be seen, what the tokenizer calls it."""
-    text = tokenizer.decode([id_])
+    """The text of a token, a line break as \\n; of one that is a part of a letter, or has other characters that are not
+    to be seen, what the tokenizer calls it.
+    """
+    text = tokenizer.decode([id_]).replace("\n", r"\n").replace("\t", r"\t")
     if _NO_LETTER in text or not text.isprintable():
         return str(tokenizer.convert_ids_to_tokens(id_))
     return f"“{text}”"
@@ -213,7 +215,7 @@ def _facts(cache: LogitCache, looked: list[Looked], own: str) -> Iterator[tuple[
     yield "the teacher's rows", f"{cache.path}: {cache.manifest.encoding.name}"
     summary = summarize(cache)
     if isinstance(summary, PositionSummary) and summary.next_log_prob is not None:
-        yield "perplexity, teacher", f"{np.exp(-summary.next_log_prob):.4f} on all, from the cache"
+        yield "perplexity, teacher", f"{np.exp(-summary.next_log_prob):.2f} on all, from the cache"
     tail = np.concatenate([one.tail for one in looked])
     yield (
         "mass left out",
