@@ -296,10 +296,12 @@ def train_together(folder: Path) -> None:
     students(plan_of(folder, *dropping, base="dropping"))
     step = Step.__call__
 
-    def stopping(self: Step, *batch: Any, **more: Any) -> Any:
-        if more["number"] == 13:
+    def stopping(
+        self: Step, batch: Any, progress: float, size: int | None = None, last: bool = False, number: int = 0
+    ) -> Any:
+        if number == 13:
             raise Stopped
-        return step(self, *batch, **more)
+        return step(self, batch, progress, size, last, number)
 
     Step.__call__ = stopping  # type: ignore[method-assign]
     with pytest.raises(Stopped):
