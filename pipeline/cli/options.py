@@ -161,10 +161,11 @@ def command_line(*words: str | Path, store: Store | None = None) -> str:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table: as wide as the terminal, or elsewhere at least 200 columns wide."""
     from rich import box
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*columns, box=box.SIMPLE_HEAD)
+    # What is too long for a narrow terminal goes on below: cut off, 372,682 would read as 372.
+    table = Table(*(Column(name, overflow="fold") for name in columns), box=box.SIMPLE_HEAD)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))  # a name is no markup
     shown = console()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,6 +106,17 @@ def _tensorboard(events: list[Path]) -> str:
     return shlex.join(["tensorboard", "--logdir", os.path.commonpath(events)])
 
 
+def _of_missing(missing: Sequence[str], which: str) -> Iterator[str]:
+    """What is missing for one reason, in a line; further lines of a reason, as fields that differ, are indented."""
+    parts = dict[str, list[str]]()
+    for part, _, reason in (one.partition(": ") for one in missing):
+        parts.setdefault(reason, []).append(part)
+    for reason, names in parts.items():
+        first, *more = reason.split("\n")
+        yield f"{which}: {', '.join(names)}: {first}"
+        yield from (f"  {line.strip()}" for line in more)
+
+
 def _print_report(made: Report) -> None:
     from decant.pipeline.report import are_validated, format_cells, headings
 
@@ -112,8 +124,8 @@ def _print_report(made: Report) -> None:
     print_table(headings(made.rows), [format_cells(row, validated) for row in made.rows])
     for gain in made.gains:
         say(gain)
-    for missing in made.missing:
-        say(f"not {'made' if made.page is None else 'on the page'}: {missing}")
+    for line in _of_missing(made.missing, "not made" if made.page is None else "not on the page"):
+        say(line)
     say(f"made {', '.join(map(str, made.files))}")
     if made.page is not None:
         say(f"open it in any browser: {made.page.absolute().as_uri()}")

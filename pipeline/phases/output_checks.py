@@ -14,7 +14,7 @@ from decant.pipeline.config.tasks import Task
 from decant.pipeline.errors import DivergedError
 from decant.pipeline.support.notices import say
 
-_ENOUGH = 40
+_ENOUGH = 30
 """Outputs of which some are outside 0..1 unless a sigmoid keeps them there; of fewer, logits may be there by chance."""
 
 

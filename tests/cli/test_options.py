@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from decant.cache import Store
+from decant.pipeline.cli import options
 from decant.pipeline.cli.options import (
     as_json,
     command_line,
@@ -107,6 +111,16 @@ def test_with_json_stdout_is_one_document_and_the_rest_is_said_on_stderr() -> No
     for said in ("printed by a library", "made something", " b "):
         assert said in done.stderr
     assert done.exit_code == 1
+
+
+def test_on_a_narrow_terminal_no_part_of_a_number_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        options, "console", lambda: Console(file=screen, width=22, force_terminal=True, color_system=None)
+    )
+    print_table(["network", "parameters"], [["convolutional", "1,372,682,000"]])
+    seen = "".join(re.findall("[0-9,]", screen.getvalue()))
+    assert (seen, "…" in screen.getvalue()) == ("1,372,682,000", False), screen.getvalue()
 
 
 def test_documents_that_follow_each_other_are_a_line_each() -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from decant.cache import Store
+from decant.pipeline.cli.report import _of_missing
 from decant.pipeline.errors import DataError, NotMadeError
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
@@ -176,3 +177,14 @@ def test_the_command_takes_a_recipe_or_runs_and_answers_programs(tmp_path: Path)
     message = refused(decant("report", run, "--recipe", "digits", cwd=tmp_path), code=2)
     assert "either RUNs or --recipe" in message
     assert "no such run" in refused(decant("report", "gone", cwd=tmp_path))
+
+
+def test_parts_that_are_missing_for_one_reason_are_said_together() -> None:
+    missing = [
+        f"{part}: caches/a.h5: not built yet\nviews: expected 1, found 2" for part in ("Cache", "Soft labels")
+    ]
+    assert list(_of_missing([*missing, "Cost: no pass"], "not on the page")) == [
+        "not on the page: Cache, Soft labels: caches/a.h5: not built yet",
+        "  views: expected 1, found 2",
+        "not on the page: Cost: no pass",
+    ]
