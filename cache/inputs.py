@@ -108,7 +108,7 @@ def input_checksums(inputs: Any, count: int) -> NDArray[np.uint32]:
 
 
 def _on_host(batch: Any) -> Any:
-    array = as_array(batch)
+    array = as_array(batch.to_numpy() if hasattr(batch, "to_numpy") else batch)  # a table of pandas or polars
     return batch if array is None or not array.ndim else array
 
 

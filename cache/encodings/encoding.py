@@ -193,7 +193,10 @@ def why_refused(value: np.floating) -> str:
     """Why a value that is not finite, or overflows float32, is refused."""
     if np.isfinite(value):
         return "overflows float32"
+    or_zero = (
+        ", or it is the logarithm of a probability of 0, which log(p + 1e-9) avoids" if value < 0 else ""
+    )
     return (
-        "is not finite: the teacher fails on this input, or overflows in half precision; rows that were written are "
-        "kept"
+        f"is not finite: the teacher fails on this input, or overflows in half precision{or_zero}; rows that were "
+        "written are kept"
     )

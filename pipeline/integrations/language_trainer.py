@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerControl, TrainingArguments
 
-from decant.pipeline.errors import DataError, RecipeError
+from decant.pipeline.errors import DataError, ModelError, RecipeError
 from decant.pipeline.integrations.objective_trainer import ObjectiveMixin
 from decant.pipeline.language import TokenBatch, TokenDataset, measure
 from decant.pipeline.language.criteria import of_pending
@@ -57,7 +57,8 @@ class TokenDistillationMixin(ObjectiveMixin):
         dense cache one of the others. `others` are the other arguments of the Trainer.
 
         Raises RecipeError for arguments that change the loss beside the objective or would not be used, and for a
-        collator: it belongs to the dataset, which compares what it makes. DataError for other datasets.
+        collator: it belongs to the dataset, which compares what it makes. DataError for other datasets, ModelError
+        for a student that knows fewer tokens than the teacher.
         """
         for name, said in _NOT_HERE.items():
             if others.get(name) is not None:
@@ -78,6 +79,8 @@ class TokenDistillationMixin(ObjectiveMixin):
             **others,
         )
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        if train_dataset is not None:
+            _require_every_token(self.model, train_dataset.cache.num_outputs)
         self.objective = objective
         self._without_head: WithoutHead | None = None
 
@@ -212,6 +215,17 @@ class TokenDistillationMixin(ObjectiveMixin):
             "agreement": found.agreement,
             "calibration_error": found.calibration_error,
         }
+
+
+def _require_every_token(model: nn.Module, tokens: int) -> None:
+    """Raises ModelError for a student of transformers that knows fewer tokens than the teacher's rows are of."""
+    embeddings: Any = getattr(model, "get_input_embeddings", lambda: None)
+    rows = getattr(embeddings(), "num_embeddings", tokens)
+    if rows < tokens:
+        raise ModelError(
+            f"{type(model).__name__}: knows {rows:,} tokens, and the teacher's rows are of {tokens:,}; give it a row "
+            "for each token of the teacher's tokenizer (resize_token_embeddings)"
+        )
 
 
 class TokenDistillationTrainer(TokenDistillationMixin, Trainer):

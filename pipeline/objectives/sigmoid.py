@@ -12,7 +12,14 @@ from torch.nn import functional
 
 from decant.pipeline.errors import DataError
 from decant.pipeline.objectives.hard_labels import weighted_mean
-from decant.pipeline.objectives.terms import Terms, at_least_float32, between, prepare_logits, tempered
+from decant.pipeline.objectives.terms import (
+    Terms,
+    at_least_float32,
+    between,
+    kind_of_labels,
+    prepare_logits,
+    tempered,
+)
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -28,7 +35,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float 
     if labels.shape != logits.shape or not labels.is_floating_point():
         raise DataError(
             f"labels of sigmoid outputs must be floats of shape {tuple(logits.shape)}, found "
-            f"{str(labels.dtype).removeprefix('torch.')} of shape {tuple(labels.shape)}"
+            f"{kind_of_labels(labels, logits)}"
         )
     logits = at_least_float32(logits)
     known = ~labels.isnan()

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from decant.pipeline.errors import DataError
 from decant.pipeline.objectives.hard_labels import cross_entropy, weighted_mean
-from decant.pipeline.objectives.terms import Terms, at_least_float32, between, prepare_logits
+from decant.pipeline.objectives.terms import Terms, at_least_float32, between, kind_of_labels, prepare_logits
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     if targets.shape != outputs.shape or not targets.is_floating_point():
         raise DataError(
             f"targets of a regression must be floats of shape {tuple(outputs.shape)}, found "
-            f"{str(targets.dtype).removeprefix('torch.')} of shape {tuple(targets.shape)}"
+            f"{kind_of_labels(targets, outputs)}"
         )
     known = ~targets.isnan()
     difference = at_least_float32(outputs) - targets.nan_to_num()

@@ -45,6 +45,17 @@ def between(alpha: float, hard: Tensor, soft: Tensor) -> Terms:
     return Terms((1 - alpha) * hard + alpha * soft, hard, soft)
 
 
+def kind_of_labels(labels: Tensor, outputs: Tensor) -> str:
+    """The dtype and shape of labels that are not those of the outputs (B, T), and what makes them so of (B,) and T = 1.
+
+    >>> kind_of_labels(torch.tensor([1, 0]), torch.zeros(2, 1))
+    'int64 of shape (2,); labels[:, None].float() is of that shape'
+    """
+    found = f"{str(labels.dtype).removeprefix('torch.')} of shape {tuple(labels.shape)}"
+    column = labels.ndim == 1 and outputs.shape == (len(labels), 1)
+    return f"{found}; labels[:, None].float() is of that shape" if column else found
+
+
 def tempered(logits: Tensor, temperature: float) -> Tensor:
     """Logits / T. Raises ValueError for a temperature that is not above 0.
 
@@ -60,8 +71,9 @@ def prepare_logits(
     student_logits: Tensor, teacher_logits: Tensor, standardize: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Both (B, C) in float32 at least, as z-scores where `standardize` is true. Raises RecipeError for other
-    shapes.
+    shapes, TypeError for what is no tensor.
     """
+    _require_tensors(student_logits=student_logits, teacher_logits=teacher_logits)
     if teacher_logits.shape != student_logits.shape or student_logits.ndim != 2:
         raise RecipeError(
             "student.objective: expected one row of teacher logits a sample, of shape "
@@ -82,13 +94,28 @@ def prepare_softmaxes(
     ...
     decant.pipeline.errors.RecipeError: student.objective: the softmax of one output is 1 whatever it is, ...
     """
-    if student_logits.ndim == 2 and student_logits.shape[1] == 1:
+    student, teacher = prepare_logits(student_logits, teacher_logits, standardize)
+    if student.shape[1] == 1:
         raise RecipeError(
             "student.objective: the softmax of one output is 1 whatever it is, so that nothing would be learnt: of the "
             "logit of two classes take sigmoid_kd (SigmoidKD), of a number regression (Regression), with labels that "
             "are floats (B, 1)"
         )
-    return prepare_logits(student_logits, teacher_logits, standardize)
+    return student, teacher
+
+
+def _require_tensors(**given: object) -> None:
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            kind = type(value).__name__
+            instead = (
+                "give its logits" if hasattr(value, "logits") else "torch.from_numpy makes one of an array"
+            )
+            if kind == "SparseTargets":
+                instead = (
+                    "sparse_kd (SparseKD) and its kin take these, and targets.dense() makes logits of them"
+                )
+            raise TypeError(f"{name}: expected a tensor (B, C), found {kind}: {instead}")
 
 
 def standardized(logits: Tensor) -> Tensor:

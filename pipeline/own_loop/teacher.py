@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -132,8 +132,8 @@ def logits_of(teacher: Teacher, returned: Any, count: int, output: Output) -> Te
         logits = _recognised(teacher, _as_tensors(returned), count)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != count:
         raise ModelError(
-            f"{class_name(teacher)}: logits must be a tensor ({count}, C), found {_kind(logits)}; say which part of "
-            "what it returns they are: output=NAME, a place or a function"
+            f"{class_name(teacher)}: logits must be a tensor ({count}, C), found {_kind(logits)}; "
+            + _instead([logits], count)
         )
     if not logits.is_floating_point():
         raise ModelError(f"{class_name(teacher)}: logits must be floats, found {logits.dtype}")
@@ -168,10 +168,26 @@ def _recognised(teacher: Teacher, returned: Any, count: int) -> Any:
     ]
     if len(fitting) == 1:
         return values[fitting[0]]
+    which = "say which: output=NAME or a place" if fitting else _instead(values.values(), count)
     raise ModelError(
         f"{class_name(teacher)}: returned {_kind(returned)}, in which {len(fitting)} values can be logits ({count}, C)"
-        f"{': ' + ', '.join(map(repr, fitting)) if fitting else ''}; say which: output=NAME or a place"
+        f"{': ' + ', '.join(map(repr, fitting)) if fitting else ''}; {which}"
     )
+
+
+def _instead(values: Iterable[Any], count: int) -> str:
+    """What to give in place of values of which none is (B, C)."""
+    ranks = {
+        value.ndim for value in values if isinstance(value, Tensor) and value.ndim and len(value) == count
+    }
+    if ranks == {1}:
+        return "of one number a sample make (B, 1): output=lambda returned: returned[:, None]"
+    if ranks and min(ranks) > 2:
+        return (
+            "rows of tokens, frames or pixels are written by decant.LogitCacheWriter with decant.Positions, see "
+            "docs/guides/positions.md; of one row a sample take it by output=NAME, a place or a function"
+        )
+    return "say which part of what it returns they are: output=NAME, a place or a function"
 
 
 def _field(teacher: Teacher, returned: Any, output: str | int) -> Any:

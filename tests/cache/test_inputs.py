@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from decant.cache import each_input, input_crc32, one_input, split_keys
+from decant.cache import each_input, input_checksums, input_crc32, one_input, split_keys
 
 
 def test_the_checksum_is_of_the_bytes_as_they_are() -> None:
@@ -112,6 +112,19 @@ def test_inputs_of_a_batch_are_its_rows_of_every_name() -> None:
     assert one_input(batch, 1)["input_ids"].tolist() == [3, 4, 5]
     assert [int(row["length"]) for row in each_input(batch)] == [3, 2]
     assert [row.tolist() for row in each_input(torch.eye(2))] == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_a_table_has_the_checksums_of_its_rows() -> None:
+    """As of pandas, which is read by columns."""
+
+    class Table:
+        def __len__(self) -> int:
+            return 2
+
+        def to_numpy(self) -> Any:
+            return np.arange(6.0).reshape(2, 3)
+
+    assert input_checksums(Table(), 2).tolist() == input_checksums(np.arange(6.0).reshape(2, 3), 2).tolist()
 
 
 def test_a_view_before_the_first_is_refused() -> None:

@@ -188,7 +188,7 @@ def test_what_changes_the_loss_beside_the_objective_is_refused(tmp_path: Path) -
     from transformers import default_data_collator
 
     from decant.integrations.transformers import TokenDistillationTrainer
-    from decant.pipeline.errors import DataError, RecipeError
+    from decant.pipeline.errors import DataError, ModelError, RecipeError
 
     student, train = language.llama(344, width=16), training_set(tmp_path)
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -200,6 +200,10 @@ def test_what_changes_the_loss_beside_the_objective_is_refused(tmp_path: Path) -
     for options, kind, said in cases:
         with pytest.raises(kind, match=said):
             TokenDistillationTrainer(student, **{"train_dataset": train, **options})
+    with pytest.raises(
+        ModelError, match="knows 300 tokens, and the teacher's rows are of 340; give it a row"
+    ):
+        TokenDistillationTrainer(language.llama(300, width=16), train_dataset=train)
 
 
 def test_a_student_may_keep_what_it_computed_in_a_call_that_needs_no_gradient(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from decant.pipeline import objectives
 from decant.pipeline.errors import DataError, RecipeError
 from decant.pipeline.objectives import (
     NO_LABEL,
+    SparseTargets,
     ce_plus_kl,
     cross_entropy,
     kd,
@@ -310,6 +312,18 @@ def test_a_softmax_of_one_output_is_refused(name: str) -> None:
     student, teacher, _ = problem(name, classes=1)
     with pytest.raises(RecipeError, match=r"one output|only one"):
         found(name, student, teacher, torch.zeros(len(student), dtype=torch.int64))
+
+
+def test_what_is_no_tensor_is_named_with_what_to_give() -> None:
+    student = torch.zeros(1, 3)
+    rows = SparseTargets.of([[0, 1, 2]], torch.full((1, 3), 1 / 3).log(), num_outputs=3)
+    for given, says in (
+        ((student, rows), r"teacher_logits: .* found SparseTargets: sparse_kd .* take these"),
+        ((student, np.zeros((1, 3))), r"teacher_logits: .* found ndarray: torch\.from_numpy"),
+        ((SimpleNamespace(logits=student), student), r"student_logits: .*: give its logits"),
+    ):
+        with pytest.raises(TypeError, match=says):
+            kd(*given, torch.tensor([0]))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,21 @@ def test_what_is_ambiguous_is_asked_for(tmp_path: Path) -> None:
         decant.cache_logits(two, views(), tmp_path / "c.h5")
 
 
+def test_outputs_that_are_no_rows_of_logits_are_told_what_to_do(tmp_path: Path) -> None:
+    for returned, says in (
+        (lambda x: x.sum(1), r"found float32 \(2,\); of one number a sample make \(B, 1\): output=lambda"),
+        (lambda x: x[..., None, None], r"found float32 .*; rows of tokens, frames or pixels are written by"),
+        (lambda x: {"out": x[..., None]}, r"0 values can be logits .*; rows of tokens, frames or pixels"),
+        (lambda x: {"loss": x.mean()}, r"0 values can be logits .*; say which part of what it returns"),
+    ):
+        with pytest.raises(ModelError, match=says):
+            decant.cache_logits(returned, views(), tmp_path / "a.h5", name="mine")
+    with pytest.raises(
+        ValueRefusedError, match=r"logit -inf .* logarithm of a probability of 0, which log\(p"
+    ):
+        decant.cache_logits(lambda x: (0 * x).log(), views(), tmp_path / "a.h5", name="mine")
+
+
 def test_named_inputs_are_keywords_of_the_teacher(tmp_path: Path) -> None:
     class Texts:
         def __len__(self) -> int:
