@@ -18,6 +18,7 @@ from decant.pipeline.training.choosing import Choice
 from decant.pipeline.training.device import make_scaler
 from decant.pipeline.training.divergence import require_finite, section_of
 from decant.pipeline.training.epoch_log import Epoch
+from decant.pipeline.training.freed_memory import keep_freed_memory
 from decant.pipeline.training.frozen import freeze
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.metrics import Metrics
@@ -49,6 +50,8 @@ class Learner:
         self._evaluate_on, self._measured_on = evaluate_on, measured_on
         self._check_unchanged, self._log = check_unchanged, log
         self._write = SparingWriter()
+        if device.type == "cpu":
+            keep_freed_memory()
         network.to(device)
         if settings.channels_last:
             network.to(memory_format=torch.channels_last)
