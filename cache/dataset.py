@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice, pairwise
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -51,6 +51,16 @@ class MapDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, key: Any, /) -> tuple[Any, Any]: ...
+
+
+@runtime_checkable
+class GivesLabelsFirst(Protocol):
+    """A dataset with a method `batch` that knows the labels of keys before it makes their inputs."""
+
+    def labels_first(self, keys: Keys, /) -> tuple[NDArray[Any], Callable[[int, int], Any]] | None:
+        """What `batch` makes of keys (N, 2): their labels (N, …), and a function: (first, end) → the inputs of
+        keys[first:end]. None where labels are not known without inputs.
+        """
 
 
 class SoftLabelDataset(Dataset[Any]):
@@ -396,7 +406,7 @@ class SoftLabelDataset(Dataset[Any]):
             rows = self._rows(indices)
             logits = self._read_logits(rows, views).numpy()
             expected = ExpectedBatches(self.cache, rows, views, bounds)
-            made = self._made(together, bounds)
+            made = self._made(together, bounds, expected)
             for number, (found, first, end) in enumerate(zip(made, bounds[:-1], bounds[1:], strict=True)):
                 inputs, labels = found if is_pair(found) else pick(found, self.item_keys)
                 if not self._alignment.is_expected(expected, number, inputs, labels):
@@ -404,14 +414,21 @@ class SoftLabelDataset(Dataset[Any]):
                 yield inputs, labels, torch.from_numpy(logits[first:end])
             count = min(_MOST_AHEAD, max(1, _BYTES_AHEAD * len(run) // max(1, logits.nbytes)))
 
-    def _made(self, keys: Keys, bounds: Sequence[int]) -> Iterator[Any]:
-        """What the dataset's own `batch` makes of several batches of keys, one after another."""
+    def _made(self, keys: Keys, bounds: Sequence[int], expected: ExpectedBatches) -> Iterator[Any]:
+        """What the dataset's own `batch` makes of several batches of keys, one after another. Labels that the dataset
+        gives before inputs are compared with those that are expected.
+        """
         source: Any = self.dataset
         if self._indices is not None:
             indices, views, _ = self._split(keys)
             source, places = self._source(indices)
             keys = np.stack([places, views], axis=1)
-        return (source.batch(keys[first:end]) for first, end in pairwise(bounds))
+        found = source.labels_first(keys) if isinstance(source, GivesLabelsFirst) else None
+        if found is None:
+            return (source.batch(keys[first:end]) for first, end in pairwise(bounds))
+        labels, inputs_of = found
+        expected.compare_labels(labels)
+        return ((inputs_of(*places), torch.from_numpy(labels[slice(*places)])) for places in pairwise(bounds))
 
     def _compare_first_inputs(self, keys: Keys, sizes: Sequence[int], inputs: torch.Tensor) -> None:
         """The same as `check_input` of each of several batches but the first. Raises CorruptError where it is the cache

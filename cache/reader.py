@@ -243,7 +243,11 @@ class LogitCache:
         """
         if not self._soundness.shared_sound:
             self._soundness.require_shared()
-        rows = self.encoded(indices, view)
+        rows = (
+            self._rows.of_samples(indices, view)
+            if self._lengths is None
+            else self._rows.of_positions(indices, view)[0]
+        )
         try:
             return self._encoding.decode(rows, self._num_outputs, self.temperature)
         except IndexError:
@@ -447,7 +451,8 @@ class LogitCache:
 
     def _whole_table(self, name: str) -> NDArray[Any]:
         """A table that is read before its blocks are checked; what is not there yet is fetched."""
-        self._soundness.fetch_table(name)
+        if self._lazy is not None:
+            self._soundness.fetch_table(name)
         return self._tables[name]
 
     def __reduce__(self) -> tuple[Callable[..., LogitCache], tuple[str | Path, str, Verify, int, float]]:

@@ -6,7 +6,6 @@ beside it in the processor's caches: a look-up for each batch takes several time
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -38,38 +37,49 @@ class ExpectedBatches:
     ) -> None:
         """rows, views: (B,), of all batches one after another. bounds: where each of them begins, and B."""
         labels, recorded = cache.labels.take(rows, 0), cache.input_crc32
-        self._dtype = labels.dtype
-        self._are_ids = labels.dtype.kind in "iu"
-        size = labels.itemsize * math.prod(labels.shape[1:])
-        self._bounds = [size * bound for bound in bounds]
-        self._counts = [end - first for first, end in pairwise(bounds)]
-        self._labels = labels.tobytes()
+        self._dtype, self._bounds = labels.dtype, bounds
+        self._size = labels.itemsize if labels.ndim == 1 and labels.dtype.kind in "iu" else 0
+        """Bytes of a class id; 0 of targets, which are compared one by one."""
+        self._labels, self._compared = labels.tobytes(), False
         self._crcs = [
             int(recorded[views[first], rows[first]]) if end > first else 0 for first, end in pairwise(bounds)
         ]
+
+    def compare_labels(self, labels: NDArray[Any]) -> None:
+        """Compares the labels of all batches, which `has_labels` is then not asked to do for each."""
+        same = bool(self._size) and labels.ndim == 1 and labels.dtype is self._dtype
+        self._compared = same and labels.tobytes() == self._labels
 
     def has_labels(self, number: int, labels: Any) -> bool:
         """Whether a tensor of labels is, byte by byte, what was recorded of batch `number`: class ids of the same dtype
         on the host. False for anything else, which may still be the same labels.
         """
-        first, end = self._bounds[number], self._bounds[number + 1]
+        if self._compared:
+            return True
+        first = self._bounds[number]
         try:
             given = labels.numpy()
-            if given.ndim != 1 or given.dtype is not self._dtype or given.nbytes != end - first:
+            if (
+                given.ndim != 1
+                or given.dtype is not self._dtype
+                or len(given) != self._bounds[number + 1] - first
+            ):
                 return False
-            return self._are_ids and self._labels.startswith(given, first)  # which copies nothing
+            return bool(self._size) and self._labels.startswith(
+                given, self._size * first
+            )  # which copies nothing
         except (AttributeError, TypeError, RuntimeError, ValueError):
             return False
 
     def has_first_input(self, number: int, inputs: Any) -> bool:
-        """Whether the first of a tensor of inputs has the checksum that was recorded of that of batch `number`, or none
-        was recorded. False for anything but a tensor on the host, which may still be the same input.
+        """Whether there is an input for each sample of batch `number`, and the first has the checksum that was recorded
+        of it, or none was. False for anything but a tensor on the host, which may still be the same inputs.
         """
         recorded = self._crcs[number]
         try:
-            if not recorded:
-                return True
             given = inputs.numpy()
-            return len(given) >= self._counts[number] and crc32(given[0]) == recorded
+            if len(given) < self._bounds[number + 1] - self._bounds[number]:
+                return False
+            return not recorded or crc32(given[0]) == recorded
         except (AttributeError, TypeError, RuntimeError, IndexError, ValueError, BufferError):
             return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ from decant.pipeline.views import enumeration, mixing, operations
 from decant.pipeline.views.hashing import choices
 
 _PART_BYTES = 1 << 20
+
+InputsOf = Callable[[int, int], Any]
+"""(first, end) → the inputs of these places."""
 
 
 class ViewedData(Dataset[tuple[Any, Any]]):
@@ -59,15 +62,25 @@ class ViewedData(Dataset[tuple[Any, Any]]):
         """(inputs (B, …) as the data has them, labels) of a batch of keys; labels are (B,) int64, (B, T)
         float32 of a regression, or (B, C) float32 where samples are mixed. Texts are {name: (B, longest)}.
         """
-        indices, views = split_keys(keys, len(self))
-        if self.settings.count == "all" and views.max(initial=0) >= self.settings.num_views:
-            raise IndexError(f"view {views.max()}: there are {self.settings.num_views}")
-        inputs, labels = self._viewed(indices, views)
-        if isinstance(inputs, dict):
-            return {name: torch.from_numpy(value) for name, value in inputs.items()}, torch.from_numpy(labels)
-        if isinstance(inputs, np.ndarray):
-            inputs = torch.from_numpy(np.ascontiguousarray(inputs))
-        return inputs.contiguous(), torch.from_numpy(labels)
+        indices, views = self._checked(keys)
+        inputs, labels = self._viewed(indices, views, self._labels(indices))
+        return _tensors(inputs), torch.from_numpy(labels)
+
+    def labels_first(self, keys: Keys) -> tuple[NDArray[Any], InputsOf] | None:
+        """What `batch` makes of keys, the labels (N, …) of all of them before any input, and a function: (first, end) →
+        the inputs of keys[first:end]. Keys are checked and labels looked up once, however many batches these are. None
+        where samples are mixed, whose labels depend on their inputs.
+        """
+        if self.mixes_labels or type(self).batch is not ViewedData.batch:
+            return None
+        indices, views = self._checked(keys)
+        labels = self._labels(indices)
+
+        def inputs_of(first: int, end: int) -> Any:
+            part = slice(first, end)
+            return _tensors(self._viewed(indices[part], views[part], labels[part])[0])
+
+        return labels, inputs_of
 
     def batches(self, keys: Sequence[Keys]) -> list[tuple[torch.Tensor, ...]]:
         """`batch` of each of several keys, of the same bytes, made in one call; not of texts, of which a batch is as
@@ -98,31 +111,39 @@ class ViewedData(Dataset[tuple[Any, Any]]):
             return enumeration.drawn(self.settings, indices, epoch)
         return np.full(len(indices), epoch)
 
-    def _viewed(self, indices: NDArray[np.integer], views: NDArray[np.integer]) -> tuple[Any, NDArray[Any]]:
-        """Inputs and labels after all operations; on a processor large images a few at a time, which then stay
-        in its cache from one operation to the next.
+    def _checked(self, keys: Keys) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Keys as indices and views. Raises IndexError for what is not there."""
+        indices, views = split_keys(keys, len(self))
+        if self.settings.count == "all" and views.max(initial=0) >= self.settings.num_views:
+            raise IndexError(f"view {views.max()}: there are {self.settings.num_views}")
+        return indices, views
+
+    def _viewed(
+        self, indices: NDArray[np.integer], views: NDArray[np.integer], labels: NDArray[Any]
+    ) -> tuple[Any, NDArray[Any]]:
+        """Inputs and labels after all operations, from the labels before; on a processor large images a few at a time,
+        which then stay in its cache from one operation to the next.
         """
         count, each = len(self.settings.augment), max(1, _PART_BYTES // math.prod(self.data.input_shape))
         if not count or len(indices) <= each or self._on_device:
-            return self._after(count, indices, views)
-        starts = range(0, len(indices), each)
-        parts = [
-            self._after(count, indices[start : start + each], views[start : start + each]) for start in starts
-        ]
-        inputs, labels = zip(*parts, strict=True)
-        return np.concatenate(inputs), np.concatenate(labels)
+            return self._after(count, indices, views, labels)
+        places = [slice(start, start + each) for start in range(0, len(indices), each)]
+        parts = [self._after(count, indices[place], views[place], labels[place]) for place in places]
+        inputs, parts_of_labels = zip(*parts, strict=True)
+        return np.concatenate(inputs), np.concatenate(parts_of_labels)
 
     def _after(
-        self, count: int, indices: NDArray[np.integer], views: NDArray[np.integer]
+        self, count: int, indices: NDArray[np.integer], views: NDArray[np.integer], labels: NDArray[Any]
     ) -> tuple[Any, NDArray[Any]]:
-        """Inputs and labels after the first `count` operations."""
-        images, labels = self.data.raw(indices), self._labels(indices)
+        """Inputs and labels after the first `count` operations, from the labels before."""
+        images = self.data.raw(indices)
         for step, operation in enumerate(self.settings.augment[:count]):
             bits = choices(self.settings.seed, indices, views, step, operation.draws)
             if self.settings.count == "all":
                 images = enumeration.enact(self.settings, step, images, views)
             elif isinstance(operation, Mixing):
-                partners, theirs = self._after(step, mixing.partner(bits, len(self)), views)
+                others = mixing.partner(bits, len(self))
+                partners, theirs = self._after(step, others, views, self._labels(others))
                 images, share = operations.mix(operation, images, partners, bits)
                 labels = _shares(share) * labels + _shares(1 - share) * theirs
             else:
@@ -140,12 +161,22 @@ class ViewedData(Dataset[tuple[Any, Any]]):
     def _check(self) -> tuple[int, ...]:
         """The shape of an input after all operations. Raises DataError where one of them cannot take it."""
         first, view = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        label = self._labels(first)
         for step, operation in enumerate(self.settings.augment):
-            images, _ = self._after(step, first, view)
+            images, _ = self._after(step, first, view, label)
             reason = operations.unsupported(operation, images.shape[1:], images.dtype)
             if reason is not None:
                 raise DataError(f"views.augment: {operation.op}: {reason} (data: {self.data.name})")
-        return tuple(self._after(len(self.settings.augment), first, view)[0].shape[1:])
+        return tuple(self._after(len(self.settings.augment), first, view, label)[0].shape[1:])
+
+
+def _tensors(inputs: Any) -> Any:
+    """Inputs of a batch as contiguous tensors."""
+    if isinstance(inputs, dict):
+        return {name: torch.from_numpy(value) for name, value in inputs.items()}
+    if isinstance(inputs, np.ndarray):
+        inputs = torch.from_numpy(np.ascontiguousarray(inputs))
+    return inputs.contiguous()
 
 
 def _shares(share: NDArray[np.float64]) -> NDArray[np.float32]:

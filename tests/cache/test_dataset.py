@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from decant.cache import (
+    CacheWarning,
     CorruptError,
     LogitCache,
     LogitCacheWriter,
@@ -265,10 +266,19 @@ def test_batches_made_together_may_hold_the_same_values_in_another_dtype(cache: 
 
 
 @pytest.mark.parametrize("subset", [False, True])
+@pytest.mark.parametrize("made", ["batch by batch", "labels first"])
 def test_batches_whose_logits_are_read_ahead_are_those_made_alone_and_each_is_compared(
-    cache: LogitCache, monkeypatch: pytest.MonkeyPatch, subset: bool
+    cache: LogitCache, monkeypatch: pytest.MonkeyPatch, subset: bool, made: str
 ) -> None:
     monkeypatch.setattr(dataset_module, "_BYTES_AHEAD", 3 * 4 * C * 4)
+    asked = []
+    if made == "labels first":
+        monkeypatch.setattr(
+            Views,
+            "labels_first",
+            lambda data, keys: asked.append(keys) or _labels_first(data, keys),
+            raising=False,
+        )
 
     def train(data: Views) -> SoftLabelDataset:
         return SoftLabelDataset(Subset(data, range(N)[::-1]) if subset else data, cache)
@@ -288,6 +298,14 @@ def test_batches_whose_logits_are_read_ahead_are_those_made_alone_and_each_is_co
         with pytest.raises(MismatchError, match=said):
             got.extend(_counted(train(bad).each_batch(keys), got))
         assert len(got) == 7
+    assert len(asked) == (4 + 2 * 3) * (made == "labels first"), "once a run: of 1, 3, 3 and 4 batches"
+
+
+def _labels_first(data: Views, keys: Any) -> Any:
+    """As `ViewedData` has it."""
+    return np.array([data[key][1] for key in map(tuple, keys.tolist())]), lambda first, end: data.batch(
+        keys[first:end]
+    )[0]
 
 
 def _also_of_none(batch: Any) -> Any:
@@ -356,19 +374,73 @@ def test_odd_batches_are_taken_or_refused_alike_whether_logits_are_read_ahead_or
 
     keys = [np.stack([np.arange(first, first + 4), [0] * 4], axis=1) for first in range(0, N, 4)]
 
-    def outcome(batches: Any) -> tuple[list[Any], list[str]]:
-        made, said = [], []
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
-            try:
-                for _, _, logits in batches:
-                    made.append(logits.tolist())
-            except MismatchError as error:
-                said.append(str(error))
-        return made, said + [str(each.message) for each in warned]
-
     one, other = SoftLabelDataset(Odd(), cache), SoftLabelDataset(Odd(), cache)
-    assert outcome(other.each_batch(keys)) == outcome(map(one.batch, keys))
+    assert _outcome(other.each_batch(keys)) == _outcome(map(one.batch, keys))
+
+
+def _outcome(batches: Any) -> tuple[list[Any], list[str]]:
+    """The labels and logits that are handed out, and what is said."""
+    made, said = [], []
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            for _, labels, logits in batches:
+                made.append((labels if isinstance(labels, list) else labels.tolist(), logits.tolist()))
+        except MismatchError as error:
+            said.append(str(error))
+    return made, said + [str(each.message) for each in warned]
+
+
+OTHER_LABELS: dict[str, Any] = {
+    "int32": lambda labels: labels.astype("i4"),
+    "in a column": lambda labels: labels[:, None],
+    "whole floats": lambda labels: labels.astype("f8"),
+    "other floats": lambda labels: labels + 0.5,
+    "their bytes as floats": lambda labels: labels.view("f8"),
+    "one-hot": lambda labels: np.eye(C)[labels],
+    "one is another": lambda labels: np.where(np.arange(len(labels)) == 29, 0, labels),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_LABELS)
+def test_odd_labels_that_come_first_are_taken_or_refused_as_those_of_a_batch(
+    cache: LogitCache, what: str
+) -> None:
+    class Odd(Views):
+        def batch(self, keys: Any) -> Any:
+            return super().batch(keys)[0], torch.from_numpy(self.labels_first(keys)[0])
+
+        def labels_first(self, keys: Any) -> Any:
+            odd = OTHER_LABELS[what](np.arange(N) % C)
+            return odd[keys[:, 0]], lambda first, end: super(Odd, self).batch(keys[first:end])[0]
+
+    keys = [np.stack([np.arange(first, first + 4), [0] * 4], axis=1) for first in range(0, N, 4)]
+    first, alone = SoftLabelDataset(Odd(), cache), SoftLabelDataset(Odd(), cache)
+    assert _outcome(first.each_batch(keys)) == _outcome(map(alone.batch, keys))
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_fewer_inputs_are_refused_also_where_nothing_is_recorded_of_them(
+    tmp_path: Path, labels: bool
+) -> None:
+    """Once the first 16 inputs were looked at, a batch is taken for what it is expected to be by less."""
+
+    class Fewer(Views):
+        def batch(self, keys: Any) -> Any:
+            inputs, labels = super().batch(keys)
+            return inputs[: len(keys) - (keys[0, 0] == 20)], labels
+
+    with LogitCacheWriter(tmp_path / "none.h5", manifest(N, C, 1)) as writer:
+        writer.write(range(N), [logits_of(index) for index in range(N)], labels=np.arange(N) % C)
+        none = LogitCache.open(writer.publish())
+    with pytest.warns(CacheWarning, match="no checksums"):
+        fewer = SoftLabelDataset(Fewer(), none, compare_labels=labels)
+    keys, got = [np.stack([np.arange(at, at + 4), [0] * 4], axis=1) for at in range(0, N, 4)], []
+    with pytest.raises(MismatchError, match="gives 3 inputs of 4 samples"):
+        got.extend(_counted(fewer.each_batch(keys), got))
+    assert len(got) == 5
+    with pytest.raises(MismatchError, match="gives 3 inputs of 4 samples"):
+        fewer.batch(keys[5])
 
 
 @pytest.mark.parametrize("labels", [True, False])

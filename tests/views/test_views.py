@@ -18,7 +18,7 @@ from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.errors import DataError
 from decant.pipeline.training.loading import Keys, OrderedKeys, loader
-from decant.pipeline.views import ViewedData, mixing
+from decant.pipeline.views import ViewedData, dataset, mixing
 from decant.pipeline.views.hashing import choices
 from tests.helpers.pixels import longhand_choices
 
@@ -168,6 +168,42 @@ def test_any_operations_in_a_batch_are_those_alone(name: str) -> None:
     assert inputs.shape[1:] == data.input_shape
     assert inputs.dtype == torch.uint8
     assert not torch.equal(inputs, through(LISTS[name], seed=1).batch(batch)[0])
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("part", [1 << 20, 500])
+def test_labels_that_come_first_and_inputs_are_those_of_a_batch(
+    name: str, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "_PART_BYTES", part)
+    data, keys = through(LISTS[name]), np.random.default_rng(1).permutation(every_key())
+    keys[:9, 0] -= 60  # which count from the end
+    found = data.labels_first(keys)
+    if data.mixes_labels:
+        assert found is None
+        return
+    assert found is not None
+    labels, inputs_of = found
+    for first, end in ((0, 7), (7, 7), (100, 180), (3, 180)):
+        inputs, expected = data.batch(keys[first:end])
+        assert torch.equal(torch.from_numpy(labels[first:end]), expected)
+        made = inputs_of(first, end)
+        assert torch.equal(made, inputs)
+        assert made.is_contiguous()
+    keys[5, 0] = 60
+    with pytest.raises(IndexError):
+        data.labels_first(keys)
+
+
+def test_labels_come_first_of_no_class_that_makes_batches_in_another_way() -> None:
+    class Other(ViewedData):
+        def batch(self, keys: Any) -> tuple[Any, torch.Tensor]:
+            inputs, labels = super().batch(keys)
+            return inputs, labels + 1
+
+    data = viewed(*BOTH)
+    assert data.labels_first(every_key()) is not None
+    assert Other(data.data, data.settings).labels_first(every_key()) is None
 
 
 class Beside:
