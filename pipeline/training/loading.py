@@ -22,7 +22,7 @@ from decant.pipeline.support import trust
 from decant.pipeline.training.batch_runs import AcrossEpochs, InRuns
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.on_device import BYTES_AT_ONCE, DeviceData, DeviceViews
-from decant.pipeline.training.sending import pack, unpack
+from decant.pipeline.training.sending import Packed, pack, unpack
 
 _AHEAD = 4  # batches whose keys a dataset gets before they are read, to prefetch them
 
@@ -246,7 +246,6 @@ class _Loader(DataLoader[tuple[Any, ...]]):
     itself: what PyTorch's own iterator does around each takes longer than to make a small one.
     """
 
-    by_value = False
     makes: Callable[[Iterable[Keys]], Iterator[tuple[Any, ...]]]
     """Makes batches in this process."""
 
@@ -256,7 +255,7 @@ class _Loader(DataLoader[tuple[Any, ...]]):
             for batch in self.makes(self.sampler) if alone else super().__iter__():
                 if isinstance(batch, Exception):
                     raise batch
-                yield unpack(batch) if self.by_value else batch
+                yield unpack(batch) if isinstance(batch, Packed) else batch
 
 
 def _maker(data: BatchedData) -> Callable[[Iterable[Keys]], Iterator[tuple[Any, ...]]]:
@@ -318,7 +317,7 @@ def loader(
         pin_memory=pin_memory,
         generator=torch.Generator(),
     )
-    batches.by_value, batches.makes = by_value, _maker(data)
+    batches.makes = _maker(data)
     return batches
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import Any
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import default_convert
 
 from decant.cache import LogitCache, LogitCacheWriter, Manifest, MismatchError, SoftLabelDataset
 from decant.pipeline.errors import DataError
@@ -22,6 +24,7 @@ from decant.pipeline.training.loading import (
     default_workers,
     loader,
 )
+from decant.pipeline.training.sending import pack, unpack
 
 
 class Echo:
@@ -158,6 +161,49 @@ def test_workers_send_small_tensors_without_shared_memory() -> None:
             assert torch.equal(one, other)
         shared = [part.is_shared() for part in (*found[0].values(), *found[1:-1])]
         assert shared == [False, False, True, False, False, True, True, False]
+
+
+class Named(NamedTuple):
+    """Parts of a batch by name."""
+
+    inputs: Any
+    labels: Any
+
+
+def test_what_workers_send_is_what_a_dataloader_makes_of_a_batch() -> None:
+    """Of arrays and numbers of NumPy too; each tensor has memory of its own, which may be written to."""
+    array = np.arange(6, dtype=np.float64).reshape(2, 3)
+    batch = (
+        array,
+        array.T,
+        np.int64(4),
+        [1, 2],
+        {"a": array, "b": ["text"]},
+        Named(array, np.zeros((0, 2), bool)),
+        "c",
+    )
+    sent = ForkingPickler.dumps(pack(batch))
+    for given in (batch, list(batch), batch[4], batch[5], array, torch.from_numpy(array), torch.zeros(0, 2)):
+        assert_same(unpack(ForkingPickler.loads(ForkingPickler.dumps(pack(given)))), default_convert(given))
+    first, second, *_ = unpack(ForkingPickler.loads(sent))
+    first += 1
+    assert torch.equal(first, second.T + 1)
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    """The same tensors in the same places, where a tuple has become a list."""
+    if isinstance(expected, tuple | list):
+        assert type(found) is list
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected)
+        assert_same(list(found.values()), list(expected.values()))
+    elif isinstance(expected, torch.Tensor):
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected)
+    else:
+        assert (type(found), found) == (type(expected), expected)
 
 
 def test_an_array_in_memory_takes_no_workers() -> None:
