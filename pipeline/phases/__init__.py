@@ -13,7 +13,7 @@ cost.py          what a cache would cost;  compact.py  how small it may be;
                  verify.py  a cache compared with its teacher
 student.py       cache × data → students;  soft_labels.py  the cache, opened, checked and placed;
                  given_caches.py  files of `cache.from`
-job.py           the training of one network, for teacher and students
+job.py           the training of one network, for teacher and students;  finished_job.py  what it leaves
 several_seeds.py the training of students of several seeds in one loop
 joined_ranks.py  the ranks of a job that train one network;  students_by_rank.py  those that train whole students
 attempts.py      one process trains a network, and again where its data changed;  output_checks.py  what it ends with

@@ -17,23 +17,23 @@ from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Training
 from decant.pipeline.data.samples import check_unchanged, task_of
 from decant.pipeline.errors import ModelError
-from decant.pipeline.networks.build import build_network, num_parameters
+from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import NetworkSpec
-from decant.pipeline.phases.attempts import found_or_trained, require_unchanged
+from decant.pipeline.phases.attempts import found_or_trained
+from decant.pipeline.phases.finished_job import save_finished
 from decant.pipeline.phases.initial_weights import warn_of_frozen
 from decant.pipeline.phases.output_checks import require_numbers, warn_constant_outputs, warn_of_probabilities
-from decant.pipeline.runs.latency import device_name, latency
+from decant.pipeline.runs.latency import latency
 from decant.pipeline.runs.open import class_names
 from decant.pipeline.runs.result import Kind, Result, load_result
 from decant.pipeline.runs.saved_logits import save_test_logits
-from decant.pipeline.runs.saved_network import load_network, save_network
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.runs.saved_recipe import save_recipe
 from decant.pipeline.support.notices import say
 from decant.pipeline.support.source_code import code_sha256
 from decant.pipeline.tracking.log_to import LogTo
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.device import Inputs
-from decant.pipeline.training.epoch_log import trained_seconds
 from decant.pipeline.training.evaluation import evaluate, predict
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.loading import BatchedData, EpochViews
@@ -261,34 +261,22 @@ def _save_network(
     require_numbers(job.folder, logits, metrics)
     warn_constant_outputs(job.folder, logits)
     warn_of_probabilities(job.folder, logits, task_of(shown.data))
-    size, digest = save_network(job.folder, network, job.spec)
     first, _ = shown.batch([0])
-    result = Result(
-        kind=job.kind,
-        network=job.spec,
-        seed=job.settings.seed,
-        parameters=num_parameters(network),
-        weights_bytes=size,
-        weights_sha256=digest,
+    return save_finished(
+        job,
+        network,
+        device,
+        kept_epoch,
+        latency_ms=lambda: _latency(job.folder, network, first, device),
+        check=lambda: check_unchanged(shown.data, checksums=True),
         metrics=Metrics() if measured.test is None else metrics,
         test_sha256="" if measured.test is None else measured.test.data.digest(),
-        seconds=trained_seconds(job.folder),
-        latency_ms=_latency(job.folder, network, first, device),
-        latency_on=device_name(device),
         classes=_class_names(job, shown),
         input_dtype=None if isinstance(first, dict) else str(first.dtype).removeprefix("torch."),
         network_code=code_sha256(job.spec.name),
         code=_code_of(recipe),
-        kept_epoch=kept_epoch if job.settings.chooses else None,
-        folder=job.folder,
         **validated,
-        **job.origin,
     )
-    require_unchanged(job.folder, job.check_unchanged)
-    check_unchanged(shown.data, checksums=True)
-    result.save()
-    (job.folder / CHECKPOINT).unlink(missing_ok=True)
-    return result
 
 
 def _code_of(recipe: Recipe) -> dict[str, str] | None:

@@ -21,22 +21,22 @@ from decant.pipeline.errors import ModelError
 from decant.pipeline.language import criteria
 from decant.pipeline.language.blocks import computed_tokens
 from decant.pipeline.language.training import CausalCall, TokenBatches
-from decant.pipeline.networks.build import build_network, num_parameters
+from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import NetworkSpec
-from decant.pipeline.phases.attempts import found_or_trained, require_unchanged
+from decant.pipeline.phases.attempts import found_or_trained
+from decant.pipeline.phases.finished_job import save_finished
 from decant.pipeline.phases.language.measuring import TOKENS_PER_BATCH, metrics_of
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.language.sources import Part
-from decant.pipeline.runs.latency import device_name, timed
+from decant.pipeline.runs.latency import timed
 from decant.pipeline.runs.result import Kind, Result, load_result
-from decant.pipeline.runs.saved_network import load_network, save_network
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.runs.saved_recipe import save_recipe
 from decant.pipeline.support.notices import say, say_once
 from decant.pipeline.support.plugins import in_words
 from decant.pipeline.tracking.log_to import LogTo
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.divergence import require_finite, section_of
-from decant.pipeline.training.epoch_log import trained_seconds
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.loop import train
 from decant.pipeline.training.metrics import Metrics
@@ -212,26 +212,14 @@ def _save(
         job.settings,
         job.folder,
     )
-    size, digest = save_network(job.folder, network, job.spec)
-    result = Result(
-        kind=job.kind,
-        network=job.spec,
-        seed=job.settings.seed,
-        parameters=num_parameters(network),
-        weights_bytes=size,
-        weights_sha256=digest,
-        seconds=trained_seconds(job.folder),
-        latency_ms=latency_of(network, plan, device),
-        latency_on=device_name(device),
-        kept_epoch=kept_epoch if job.settings.chooses else None,
-        folder=job.folder,
+    return save_finished(
+        job,
+        network,
+        device,
+        kept_epoch,
+        latency_ms=lambda: latency_of(network, plan, device),
         **{"metrics": Metrics(), "test_sha256": "", **measured},
-        **job.origin,
     )
-    require_unchanged(job.folder, job.check_unchanged)
-    result.save()
-    (job.folder / CHECKPOINT).unlink(missing_ok=True)
-    return result
 
 
 def _measured(job: TokenJob, plan: LanguagePlan) -> set[Part]:
