@@ -101,9 +101,7 @@ class LogitCacheWriter:
         require_head(manifest, head)
         try:
             self._prepare(manifest)
-            name, fd = partial.hold(self.path) or begin(
-                partial.new_name(self.path), manifest, known, head, path=self.path
-            )
+            name, fd = partial.hold(self.path) or self._begin(partial.new_name, manifest, known, head)
             given = known_tables(known, head)
             self._rows = PartialRows.go_on(name, fd, manifest, given, published=self.path, check=True)
         except OSError as error:
@@ -152,8 +150,7 @@ class LogitCacheWriter:
                 if found is None and writer.path.exists():
                     writer._refuse_published()
                 if found is None:
-                    new = joint.new_joint_name(writer.path)
-                    found = (*begin(new, manifest, known, head, path=writer.path), True)
+                    found = (*writer._begin(joint.new_joint_name, manifest, known, head), True)
             name, fd, alone = found
             given = known_tables(known, head)
             writer._rows = PartialRows.go_on(name, fd, manifest, given, published=writer.path, check=alone)
@@ -174,6 +171,17 @@ class LogitCacheWriter:
 
     def _refuse_published(self) -> NoReturn:
         raise CacheError(f"{self.path}: already published; a published cache is never written again")
+
+    def _begin(
+        self, new_name: Callable[[Path], Path], manifest: Manifest, known: Positions | None, head: Head | None
+    ) -> tuple[Path, int]:
+        """Begins a partial file, once more where another process has taken its draft for one that nobody writes."""
+        try:
+            return begin(new_name(self.path), manifest, known, head, path=self.path)
+        except FileNotFoundError:
+            if self.path.exists():
+                raise
+            return begin(new_name(self.path), manifest, known, head, path=self.path)
 
     def _cannot_begin(self, error: OSError) -> CacheError:
         """What to raise where the partial file cannot be made or opened: whoever publishes the cache meanwhile, and

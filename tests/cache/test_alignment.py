@@ -22,6 +22,7 @@ from decant.cache import (
     MismatchError,
     SoftLabelDataset,
     input_crc32,
+    split_keys,
 )
 from decant.cache.alignment.same_input import difference, matching_form
 from tests.helpers.caches import manifest
@@ -417,3 +418,28 @@ def test_an_error_of_the_dataset_itself_stays_what_it_is(three_views: LogitCache
 
     with pytest.raises(ValueError, match="its own"):
         SoftLabelDataset(Broken(), three_views)[3, 1]
+
+
+def test_a_sample_whose_label_was_not_recorded_may_have_any(tmp_path: Path) -> None:
+    recorded = np.where(np.arange(N) % 2, LABELS, -1)
+    with LogitCacheWriter(tmp_path / "half.h5", manifest(N, C, 1)) as writer:
+        writer.write(np.arange(N), LOGITS, labels=recorded)
+        train = SoftLabelDataset(Items(), LogitCache.open(writer.publish()), check_inputs="off")
+    given = torch.from_numpy(LABELS.copy())
+    train.check_labels(np.arange(N), given)
+    given[1] = (given[1] + 1) % C
+    with pytest.raises(MismatchError, match="sample 1: its label is"):
+        train.check_labels(np.arange(N), given)
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [([N], "sample"), ([0, -N - 1], "sample"), ([(0, -1)], "views count from 0")],
+    ids=["after the last", "before the first", "a view from the end"],
+)
+def test_a_key_that_no_sample_has_is_refused(keys: Any, says: str) -> None:
+    with pytest.raises(IndexError, match=says):
+        split_keys(keys, N)
+    pairs = np.array([key if isinstance(key, tuple) else (key, 0) for key in keys])
+    with pytest.raises(IndexError, match=says):
+        split_keys(pairs, N)

@@ -422,3 +422,27 @@ def test_a_failed_sync_is_named_also_where_the_file_can_no_longer_be_removed(
     with pytest.raises(StorageError, match=r"letters\.partial: syncing; what was written cannot be trusted"):
         file.sync()
     os.close(file.fd)
+
+
+def test_a_file_is_synced_then_named_then_its_folder_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = begin(tmp_path / "letters.partial")
+    for block in range(8):
+        file.write_block(block, b"abcdefgh"[block : block + 1])
+    done, rename = list[str](), os.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: done.append("file" if fd == file.fd else "folder"))
+    monkeypatch.setattr(os, "rename", lambda *names: (done.append("name"), rename(*names)))
+    file.publish(tmp_path / "letters")
+    assert done == ["file", "name", "folder"]
+    os.close(file.fd)
+
+
+def test_a_damaged_block_is_marked_in_the_file_too(tmp_path: Path) -> None:
+    """Whoever is killed before it is written anew would else leave it as one that was synced."""
+    file = begin(tmp_path / "letters.partial")
+    file.write_block(3, b"d")
+    file.write(3, b"x")
+    assert file.forget_damaged(file.read_entries()) == [3]
+    assert not file.read_entries().any()
+    os.close(file.fd)

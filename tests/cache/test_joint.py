@@ -271,3 +271,20 @@ def test_who_is_alone_reads_back_what_was_not_synced(tmp_path: Path) -> None:
         os.pwrite(writer._rows.fd, b"\x12", writer.layout.tables["logits"].offset + 3)
     with LogitCacheWriter.join(path, OF) as writer:
         assert not writer.is_written(0).any()
+
+
+def test_what_another_has_found_damaged_just_before_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has marked the block as unwritten; nobody could read a file that has such a block."""
+    path, become = tmp_path / "cache.h5", joint.become_the_only_writer
+    with LogitCacheWriter.join(path, OF) as writer:
+        write_missing(writer)
+
+        def marked_first(fd: int, *more: Path) -> bool:
+            writer._rows.stored.write_entry(1, 2, 0)
+            return become(fd, *more)
+
+        monkeypatch.setattr(joint, "become_the_only_writer", marked_first)
+        assert writer.publish() == path
+    assert holds_the_answers(LogitCache.open(path, verify="open"))

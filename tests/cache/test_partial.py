@@ -318,6 +318,35 @@ def test_who_begins_while_another_publishes_hears_of_that(
     assert leftovers(tmp_path) == []
 
 
+def test_what_is_begun_is_synced_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut would else leave an unfinished file without a header, which nobody goes on with."""
+    done, sync, replace = list[str](), os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (done.append("synced"), sync(fd)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("named"), replace(*names)))
+    LogitCacheWriter(tmp_path / "cache.h5", manifest()).close()
+    assert done == ["synced", "named"]
+
+
+def test_who_begins_tries_again_where_the_draft_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where unused files of the store are removed just then."""
+    replace, gone = os.replace, list[str]()
+
+    def removed_first(draft: str, name: str) -> None:
+        if not gone:
+            gone.append(draft)
+            os.unlink(draft)
+        replace(draft, name)
+
+    monkeypatch.setattr(os, "replace", removed_first)
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
+        assert partials(tmp_path / "cache.h5") == [writer.partial]
+    assert gone
+
+
 def test_the_folder_is_synced_before_the_other_name_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decant.cache import CacheError, IncompleteError, LogitCache, LogitCacheWriter, StorageError
+from decant.cache import (
+    CacheError,
+    IncompleteError,
+    LogitCache,
+    LogitCacheWriter,
+    StorageError,
+    ValueRefusedError,
+)
 from decant.cache.io import partial
 from tests.helpers.caches import answers, build, holds_the_answers, leftovers, manifest, write, write_missing
 from tests.helpers.processes import finished, python
@@ -293,3 +300,14 @@ def test_a_label_of_another_view_does_not_slow_a_write_down_by_the_size_of_the_c
         writer.write([5, 6], np.zeros((2, 1)), view=3)
         assert Counted.looked_at < 200_000, "a block's flags and the rows' own, not those of every view"
     assert answers(manifest(3, 2))["logits"].shape == (3, 2)
+
+
+def test_labels_that_are_others_for_another_view_are_refused(tmp_path: Path) -> None:
+    """Views share them: they would be written over, and no block of the first view would agree any more."""
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest(10, 5)) as writer:
+        writer.write([3], np.ones((1, 5)), labels=[2])
+        with pytest.raises(
+            ValueRefusedError, match="sample 3, view 1: already stored with other labels, for another view"
+        ):
+            writer.write([3], np.ones((1, 5)), labels=[1], view=1)
+        writer.write([3], np.ones((1, 5)), labels=[2], view=1)
