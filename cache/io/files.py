@@ -269,6 +269,8 @@ def remedy(error: OSError, path: Path | None = None) -> str | None:
     return {
         errno.ENOSPC: f"free some space {again}",
         errno.EDQUOT: f"that is your quota: free some space {again}",
+        errno.EMFILE: f"that is the limit of ulimit -n: raise it {again}",
+        errno.ENFILE: f"that is the limit of this machine (fs.file-max): end other programs {again}",
         errno.EFBIG: f"that is the limit of ulimit -f, or of the disk: raise it {again}",
         errno.ENAMETOOLONG: "give it a shorter name, or a folder that is less deep: most systems take 255 bytes of a "
         "name and 4,096 of a path, and a file has up to 60 more in its name while it is written",

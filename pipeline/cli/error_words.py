@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -19,6 +21,8 @@ def of_error(error: BaseException) -> str:
     from decant.cache import CacheError
     from decant.pipeline.errors import PipelineError, is_out_of_memory
 
+    if _is_out_of_threads(error):
+        return _of_threads(error)
     if isinstance(error, OSError):
         return _of_a_file(error)
     if isinstance(error, (PipelineError, CacheError)):
@@ -46,6 +50,28 @@ def of_usage(error: click.ClickException) -> str:
             settings = " or ".join(f"--set {section}.{key}=…" for section in sections)
             return f"No such option {error.option_name!r}; it is a setting: {settings}"
     return error.format_message()
+
+
+def _is_out_of_threads(error: BaseException) -> bool:
+    """Whether the system starts no more threads or processes."""
+    if isinstance(error, RuntimeError):
+        return "start new thread" in str(error)
+    return isinstance(error, OSError) and error.errno == errno.EAGAIN and error.filename is None
+
+
+def _of_threads(error: BaseException) -> str:
+    """What limits threads here, as far as that is known, and what to do."""
+    limits = ["the container's, pids.max"]
+    if sys.platform != "win32":
+        import resource
+
+        most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+        known = "" if most == resource.RLIM_INFINITY else f", now {most:,} for all processes of this user"
+        limits.insert(0, f"that of ulimit -u{known}")
+    return (
+        f"no more threads or processes can be started ({error}): a limit is reached, {' or '.join(limits)}; end other "
+        "programs or raise it, and run the same command again: what is finished is kept"
+    )
 
 
 def _of_a_file(error: OSError) -> str:

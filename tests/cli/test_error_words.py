@@ -37,6 +37,25 @@ def test_where_this_user_may_not_write_another_folder_is_asked_for(
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("can't start new thread"),
+        BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)),  # of a process
+    ],
+)
+def test_where_no_thread_can_be_started_the_limit_is_named(error: Exception) -> None:
+    said = of_error(error)
+    assert said.startswith("no more threads or processes can be started (")
+    assert "ulimit -u" in said or os.name == "nt"
+    assert said.endswith("end other programs or raise it, and run the same command again: what is finished is kept")
+    assert "unexpected" not in said
+
+
+def test_where_no_file_can_be_opened_the_limit_is_named() -> None:
+    assert "ulimit -n: raise it" in of_error(OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.jpg"))
+
+
+@pytest.mark.parametrize(
     ("words", "says"),
     [
         (["student", "--epochs", "3"], "it is a setting: --set teacher.epochs=… or --set student.epochs=…"),
