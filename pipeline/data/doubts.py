@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.pipeline.data.samples import NO_LABEL, LabelledData, has_sigmoids, num_classes, task_of
+from decant.pipeline.data.spelling import written_alike
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.notices import say_once
 
@@ -15,9 +16,14 @@ _MOST_CLASSES, _CLASSES_A_SAMPLE = 1_000, 10
 
 
 def check_classes(data: LabelledData) -> None:
-    """Raises DataError where all labels of a training part are of one class; says once which classes have no sample.
-    One pass over the labels.
+    """Raises DataError where all labels of a training part are of one class; says once which classes have no sample,
+    and which two have one name in two spellings. One pass over the labels.
     """
+    if (alike := written_alike(data.classes)) is not None:
+        say_once(
+            f"warning: {data.name}: {data.split}: the classes {alike[0]!a} and {alike[1]!a} differ in capitals, spaces "
+            "or forms of Unicode alone: where one is meant, give all its samples one name"
+        )
     if has_sigmoids(data):
         _check_answers(data)
     if task_of(data) != "classification":

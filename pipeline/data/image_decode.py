@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import platform
 import textwrap
 from collections.abc import Callable
@@ -11,9 +13,10 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, __version__, features
+from PIL import Image, UnidentifiedImageError, __version__, features
 
 from decant.cache import as_values
+from decant.cache.io.files import remedy
 from decant.cache.io.opening import open_read
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.found_images import readable_formats
@@ -29,6 +32,11 @@ _MOST_PIXELS = 89_478_485  # of a file, above which Pillow suspects that it is m
 _LONGEST = 1_000_000  # pixels of a side; a line takes memory beside its pixels
 _ANIMATED = {"GIF", "WEBP", "PNG", "AVIF", "TIFF"}  # and not the preview that a camera puts into a JPEG
 T = TypeVar("T")
+_OF_SYSTEM = {
+    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+    *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+}
+"""Errors that are not of the content of a file."""
 _POINTER = b"version https://git-lfs"
 
 
@@ -78,6 +86,11 @@ def _opened(opened: Callable[[], IO[bytes]], path: object, use: Callable[[Image.
         ) from None
     except DataError:
         raise
+    except OSError as error:
+        if error.errno in _OF_SYSTEM:
+            what = f"; {hint}" if (hint := remedy(error)) else ""
+            raise DataError(f"{path}: cannot be read ({os.strerror(error.errno)}){what}") from None
+        raise DataError(f"{path}: not a readable image ({_reason(opened, error)})") from None
     except Exception as error:  # a damaged file ends in any error of what decodes it
         raise DataError(f"{path}: not a readable image ({_reason(opened, error)})") from None
 
@@ -309,4 +322,6 @@ def _reason(opened: Callable[[], IO[bytes]], error: Exception) -> str:
         return "a Git LFS pointer, whose file was not fetched: run git lfs pull"
     if begin.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         return "a web page"
+    if isinstance(error, UnidentifiedImageError):  # whose message names an object of Python
+        return "its content is of no image format that is read"
     return " ".join(str(error).split())

@@ -28,5 +28,18 @@ def hint_of_spelling(missing: Iterable[str], more: Iterable[str]) -> str:
     return ""
 
 
+def written_alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """The first two of some names that differ in how they are written alone.
+
+    >>> written_alike(["cat", "dog", "Cat"])
+    ('cat', 'Cat')
+    """
+    by_key = dict[str, str]()
+    for name in names:
+        if (other := by_key.setdefault(_key(name), name)) != name:
+            return other, name
+    return None
+
+
 def _key(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold().strip()

@@ -47,7 +47,9 @@ def test_where_no_thread_can_be_started_the_limit_is_named(error: Exception) -> 
     said = of_error(error)
     assert said.startswith("no more threads or processes can be started (")
     assert "ulimit -u" in said or os.name == "nt"
-    assert said.endswith("end other programs or raise it, and run the same command again: what is finished is kept")
+    assert said.endswith(
+        "end other programs or raise it, and run the same command again: what is finished is kept"
+    )
     assert "unexpected" not in said
 
 

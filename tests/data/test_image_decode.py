@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import platform
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import PIL.features
@@ -16,7 +19,7 @@ from PIL import Image, ImageOps
 
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data import image_decode
-from decant.pipeline.data.image_decode import alike, decode, decoder, fit, resized, to_array
+from decant.pipeline.data.image_decode import alike, decode, decoder, fit, open_image, resized, to_array
 from decant.pipeline.errors import DataError
 
 PLAIN = ViewsSettings()
@@ -102,8 +105,20 @@ def test_of_several_frames_the_first_is_taken_and_said(
 def test_a_format_that_another_program_would_interpret_is_no_image(tmp_path: Path) -> None:
     saved(tmp_path, Image.new("RGB", (4, 4)), "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
-    with pytest.raises(DataError, match=r"a\.jpg: not a readable image \(cannot identify"):
+    with pytest.raises(DataError, match=r"a\.jpg: not a readable image \(its content is of no image format"):
         decode(tmp_path / "a.jpg", PLAIN)
+
+
+def test_what_the_system_refuses_is_not_said_of_the_image(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.new("RGB", (4, 4)))
+
+    def failing(number: int) -> IO[bytes]:
+        raise OSError(number, os.strerror(number), str(path))
+
+    for number, says in [(errno.EMFILE, "that is the limit of ulimit -n"), (errno.EIO, "the disk, or")]:
+        with pytest.raises(DataError) as caught:
+            open_image(partial(failing, number), path)
+        assert str(caught.value).startswith(f"{path}: cannot be read ({os.strerror(number)}); {says}")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +216,7 @@ def test_a_broken_file_is_named(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.png: not a readable image"):
+    with pytest.raises(DataError, match=r"none\.png: cannot be read \(No such file"):
         decode(tmp_path / "none.png", PLAIN)
 
 

@@ -237,6 +237,11 @@ def test_a_name_needs_names_to_be_found_among(monkeypatch: pytest.MonkeyPatch) -
         ),
         (lambda index: index % 2, NAMES, "no sample of class 2 (fox), of 3 classes"),
         (lambda index: index % 3, None, ""),
+        (
+            lambda index: index % 3,
+            ["cat", "dog", "Cat "],
+            "the classes 'cat' and 'Cat ' differ in capitals, spaces",
+        ),
         (lambda index: index % 3, NAMES, ""),
     ],
 )
