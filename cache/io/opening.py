@@ -307,8 +307,9 @@ def _open(path: Path, flags: int, *, follow: bool) -> int:
         raise
     try:
         _check(os.fstat(fd), path)
-    except OSError:
+    except OSError as error:
         os.close(fd)
+        error.filename = error.filename or str(path)
         raise
     return fd
 
