@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
-from decant.pipeline.data.image_decode import resized
+from decant.pipeline.data.input_arrays import resized
 from decant.pipeline.data.samples import ArrayData, LabelledData, Split
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.plugins import optional

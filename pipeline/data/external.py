@@ -16,7 +16,7 @@ from decant.cache.io.redaction import HIDDEN
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.config.tasks import SIGMOID, Task
 from decant.pipeline.data.doubts import check_inputs
-from decant.pipeline.data.image_decode import alike, to_array
+from decant.pipeline.data.input_arrays import alike, to_array
 from decant.pipeline.data.items import split_item
 from decant.pipeline.data.labels import Label, as_label, as_labels, from_one_hot, is_label, places_of
 from decant.pipeline.data.samples import MAX_ARRAY_BYTES, NO_LABEL, ArrayData, LabelledData, Split, spread

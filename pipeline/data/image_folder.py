@@ -21,8 +21,9 @@ from decant.cache import StorageError, Store
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.config.tasks import Task
 from decant.pipeline.data import image_pack, pack_filling
-from decant.pipeline.data.image_decode import DECODING, alike, decode, decoder
+from decant.pipeline.data.image_decode import DECODING, decode, decoder
 from decant.pipeline.data.image_files import list_part
+from decant.pipeline.data.input_arrays import alike
 from decant.pipeline.data.pack_ahead import HeldAhead, find_or_fill_ahead
 from decant.pipeline.data.pack_room import fits_in_memory, require_room
 from decant.pipeline.data.samples import MAX_ARRAY_BYTES, ArrayData, LabelledData, Split, WhenDecoded

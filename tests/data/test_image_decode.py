@@ -19,7 +19,9 @@ from PIL import Image, ImageOps
 
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data import image_decode
-from decant.pipeline.data.image_decode import alike, decode, decoder, fit, open_image, resized, to_array
+from decant.pipeline.data.image_decode import decode, decoder, open_image
+from decant.pipeline.data.image_pixels import fit
+from decant.pipeline.data.input_arrays import alike, resized, to_array
 from decant.pipeline.errors import DataError
 
 PLAIN = ViewsSettings()

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from decant.pipeline.config.settings import ViewsSettings
-from decant.pipeline.data.image_decode import decode, fit, to_array
+from decant.pipeline.data.image_decode import decode
+from decant.pipeline.data.image_pixels import fit
+from decant.pipeline.data.input_arrays import to_array
 from decant.pipeline.errors import DataError
 from tests.helpers.memory import MIB, peak_mib
 
@@ -77,7 +79,7 @@ def test_what_is_cropped_is_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
         for image in (Image.fromarray(pixels), Image.fromarray(pixels.transpose(1, 0, 2).copy())):
             whole = np.asarray(fit(image, views)).astype(int)
             with monkeypatch.context() as patched:
-                patched.setattr("decant.pipeline.data.image_decode._MOST_PIXELS", 1000)
+                patched.setattr("decant.pipeline.data.image_pixels.MOST_PIXELS", 1000)
                 alone = np.asarray(fit(image, views)).astype(int)
             assert whole.shape == alone.shape
             assert abs(whole - alone).max() <= 2
