@@ -9,7 +9,11 @@ from typing import Any
 
 import decant
 from decant import cache, encodings
-from reference_tables.markdown import docstring
+from reference_tables.integrations import integrations
+from reference_tables.markdown import as_markdown, docstring
+
+_OF_FILES = re.compile(r"\w+\.py ")
+"""How a paragraph of a module begins that says what is in which of its files."""
 
 _OF_CACHE = "What goes with caches beside these: errors, import and export, tables of other programs, measures of rows."
 
@@ -37,7 +41,10 @@ def _name(name: str, value: Any) -> str:
             one for one in getattr(value, "__all__", ()) if one[0].isupper() or callable(getattr(value, one))
         ]
         members = [_member(f"{name}.{one}", getattr(value, one)) for one in inner]
-        return "\n\n".join([f"## decant.{name} {{ #{name} }}", docstring(value), *members])
+        members = [*integrations()] if name == "integrations" else members
+        paragraphs = inspect.cleandoc(value.__doc__ or "").split("\n\n")
+        said = "\n\n".join(one for one in paragraphs if not _OF_FILES.match(one))
+        return "\n\n".join([f"## decant.{name} {{ #{name} }}", as_markdown(said), *members])
     title = f"## decant.{name} {{ #{name} }}"
     if not isinstance(value, type):
         return "\n\n".join([title, _signature(name, value), docstring(value)])

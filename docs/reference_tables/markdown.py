@@ -19,8 +19,13 @@ def one_line(text: str | None) -> str:
 
 def docstring(value: Any) -> str:
     """A docstring as Markdown: examples become code."""
+    return as_markdown(inspect.cleandoc(getattr(value, "__doc__", None) or ""))
+
+
+def as_markdown(text: str) -> str:
+    """The text of a docstring as Markdown."""
     lines, inside = [], False
-    for line in inspect.cleandoc(getattr(value, "__doc__", None) or "").splitlines():
+    for line in text.splitlines():
         begins = line.startswith(">>>")
         if begins and not inside:
             lines += ["", "```pycon"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -139,6 +140,11 @@ def test_every_command_and_public_name_has_its_heading(generate: ModuleType) -> 
     for name in ("MismatchError", "import_logits", "read_distillkit", "push_cache"):  # of decant.cache alone
         assert f"### cache.{name} {{" in api
     assert "### cache.LogitCache {" not in api
+    for library in ("datasets", "lightning", "timm", "transformers", "trl"):
+        offered = ast.literal_eval(
+            (ROOT / f"decant/integrations/{library}.py").read_text().split("__all__ = ")[1]
+        )
+        assert [one for one in offered if f"### integrations.{library}.{one} {{" not in api] == []
 
 
 def test_every_message_and_folder_of_the_code_is_there(generate: ModuleType) -> None:
