@@ -332,7 +332,11 @@ class PartialRows:
                 given = batch.part(table, place, place + 1)
                 stored = self.stored.read_array(table, view, row, row + 1)
                 if stored.tobytes() != given.tobytes() and not self._is_rounding(batch, place):
-                    where = "" if filled[view, place] else ", for another view"
+                    where = (
+                        ""
+                        if filled[view, place]
+                        else ", for another view, and a sample has one label in all views"
+                    )
                     raise ValueRefusedError(
                         f"sample {row}, view {view}: already stored with other {table}{where}"
                     )

@@ -57,11 +57,23 @@ class SequenceBatch:
     def at(self, outputs: Tensor) -> Tensor:
         """(Q, …): what a network gives for all places, (B, L, …), at those that have a row.
 
-        Raises IndexError where a sample has a row beyond the network's places.
+        Of pixels, (B, C, H, W), give `outputs.flatten(2).transpose(1, 2)`, and `labels.flatten(1)` of labels (B, H, W).
+
+        Raises IndexError for outputs of another number of samples, and where a sample has a row beyond the network's
+        places.
         """
+        if outputs.ndim < 2 or len(outputs) != len(self.indices):
+            raise IndexError(
+                f"outputs: expected (B, L, …) of {len(self.indices):,} samples, found {tuple(outputs.shape)}; a "
+                "recurrent network needs batch_first=True"
+            )
         length = outputs.shape[1]
         if self.places.size and self.places.max() >= length:
-            raise IndexError(f"outputs: {length:,} places, and there is a row at place {self.places.max():,}")
+            pixels = {3: "labels.flatten(1)", 4: "outputs.flatten(2).transpose(1, 2)"}.get(outputs.ndim)
+            raise IndexError(
+                f"outputs: {length:,} places, and there is a row at place {self.places.max():,}"
+                + (f"; of pixels give {pixels}" if pixels else "")
+            )
         samples = np.repeat(np.arange(len(self.indices)), np.diff(self.offsets))
         flat = torch.from_numpy(samples * length + self.places)
         return outputs.flatten(0, 1)[flat.to(outputs.device)]

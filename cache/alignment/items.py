@@ -133,6 +133,8 @@ def _advice(item: object) -> str:
             "of an array of inputs and one of labels make a torch.utils.data.TensorDataset(inputs, labels); a sample "
             "without a label has −1"
         )
+    if not isinstance(item, (Mapping, tuple, list)):
+        return "let the dataset give a tuple of the two, or a dictionary of both"
     return (
         f"give decant.Views or SoftLabelDataset keys={_suggestion(item)}, where the input and the label are"
     )

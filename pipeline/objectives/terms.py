@@ -75,10 +75,17 @@ def prepare_logits(
     """
     _require_tensors(student_logits=student_logits, teacher_logits=teacher_logits)
     if teacher_logits.shape != student_logits.shape or student_logits.ndim != 2:
+        others = student_logits.ndim == teacher_logits.ndim == 2 and len(student_logits) == len(
+            teacher_logits
+        )
         raise RecipeError(
             "student.objective: expected one row of teacher logits a sample, of shape "
-            f"{tuple(student_logits.shape)}, found {tuple(teacher_logits.shape)}; several caches are averaged "
-            "first for every objective but general"
+            f"{tuple(student_logits.shape)}, found {tuple(teacher_logits.shape)}; "
+            + (
+                "the student needs an output for each of the teacher's"
+                if others
+                else "several caches are averaged first for every objective but general"
+            )
         )
     student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits)
     return (standardized(student), standardized(teacher)) if standardize else (student, teacher)

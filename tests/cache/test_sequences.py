@@ -66,6 +66,32 @@ def test_each_row_is_at_the_place_that_it_is_of(tmp_path: Path) -> None:
     assert seen == 4
     with pytest.raises(IndexError, match="outputs: 2 places, and there is a row at place 6"):
         train.collate([train[2]]).at(torch.zeros(1, 2, C))
+    with pytest.raises(
+        IndexError, match=r"of 1 samples, found \(7, 1, 5\); a recurrent network needs batch_first"
+    ):
+        train.collate([train[2]]).at(torch.zeros(7, 1, 5))
+
+
+def test_rows_of_pixels_are_those_of_their_rows_and_columns(tmp_path: Path) -> None:
+    height, width = 3, 4
+    images = torch.arange(2 * C * height * width).view(2, C, height, width) / 7
+    pixels = images.flatten(2).transpose(1, 2)  # (2, H·W, C), as a network that gives its input back has them
+    positions = Positions.of([height * width] * 2, predicts="here")
+    manifest = Manifest.build(num_samples=2, num_outputs=C, positions=positions)
+    with LogitCacheWriter(tmp_path / "pixels.h5", manifest, positions=positions) as writer:
+        writer.write([0, 1], pixels.flatten(0, 1), input_crc32=list(map(input_crc32, images)))
+        cache = LogitCache.open(writer.publish())
+    masks = torch.arange(24).view(2, height, width)
+    train = SequenceDataset(list(zip(images, masks, strict=True)), cache, check_inputs="all")
+    batch = train.collate([train[1], train[0]])
+    assert batch.teacher_logits is not None
+    assert torch.allclose(
+        batch.at(batch.inputs.flatten(2).transpose(1, 2)), batch.teacher_logits, rtol=2**-10
+    )
+    assert batch.at(batch.labels.flatten(1)).tolist() == [*range(12, 24), *range(12)]
+    for given, says in ((batch.inputs, r"outputs\.flatten\(2\)"), (batch.labels, r"labels\.flatten\(1\)")):
+        with pytest.raises(IndexError, match=f"there is a row at place 11; of pixels give {says}"):
+            batch.at(given)
 
 
 def test_rows_of_some_places_alone(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from decant.pipeline.objectives import (
     kd,
     logit_mse,
     regression,
+    soft_ce,
     softened_kl,
     standardized,
 )
@@ -281,6 +282,12 @@ def test_logits_of_another_shape_are_refused(name: str) -> None:
                 found(name, student, wrong, labels)
 
 
+def test_mixed_labels_may_be_of_networks_under_vmap() -> None:
+    student, teacher, shares = torch.zeros(2, 4, 3), torch.ones(2, 4, 3), torch.full((2, 4, 3), 1 / 3)
+    each = torch.func.vmap(lambda *given: soft_ce(*given).total)(student, teacher, shares)
+    torch.testing.assert_close(each[0], soft_ce(student[0], teacher[0], shares[0]).total)
+
+
 # Samples that count differently
 
 
@@ -341,6 +348,8 @@ def test_labels_that_are_no_shares_of_classes_are_refused(labels: list[Any], say
     """Several classes a sample gave a cross-entropy of sums, and no error."""
     with pytest.raises(DataError, match=f"(?i){says}"):
         kd(torch.zeros(2, 3), torch.ones(2, 3), torch.tensor(labels))
+    with pytest.raises(RecipeError, match="the student needs an output for each of the teacher's"):
+        kd(torch.zeros(2, 3), torch.ones(2, 4), torch.zeros(2, dtype=torch.int64))
     rounded = torch.tensor([[0.333, 0.333, 0.333], [0.0, 0.0, 0.0]], dtype=torch.bfloat16)
     assert math.isfinite(kd(torch.zeros(2, 3), torch.ones(2, 3), rounded).total)
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -320,6 +321,8 @@ def test_what_cannot_be_cached_is_refused_with_what_to_do(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"file/a.h5: making its folder: File exists"):
         decant.cache_logits(linear(), views(), tmp_path / "file" / "a.h5")
+    with pytest.raises(TypeError, match=r"found a SimpleNamespace; let the dataset give a tuple of the two"):
+        decant.cache_logits(linear(), [SimpleNamespace(x=0, y=1)] * 3, path)
     with pytest.raises(TypeError, match=r"give decant.Views or SoftLabelDataset keys=\(0, 1\)"):
         decant.cache_logits(linear(), TensorDataset(*DATA.tensors, torch.arange(N)), path)
     assert not path.exists()
