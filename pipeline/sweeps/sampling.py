@@ -39,11 +39,8 @@ def value_of(setting: Setting, drawn: Any) -> str:
     return setting.text(float(drawn))
 
 
-class Repeatable(optuna.samplers.BaseSampler):
-    """Draws each setting of each trial with a seed of its own, by TPE or at random."""
-
-    def __init__(self, kind: str, seed: int) -> None:
-        self._kind, self._seed = kind, seed
+class _OneByOne(optuna.samplers.BaseSampler):
+    """Gives each setting of a trial by itself, and none together."""
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return {}
@@ -52,6 +49,13 @@ class Repeatable(optuna.samplers.BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         return {}
+
+
+class Repeatable(_OneByOne):
+    """Draws each setting of each trial with a seed of its own, by TPE or at random."""
+
+    def __init__(self, kind: str, seed: int) -> None:
+        self._kind, self._seed = kind, seed
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -64,7 +68,7 @@ class Repeatable(optuna.samplers.BaseSampler):
         return inner.sample_independent(study, trial, param_name, param_distribution)
 
 
-class Listed(optuna.samplers.BaseSampler):
+class Listed(_OneByOne):
     """Gives each trial the values that are listed for its number."""
 
     def __init__(self, space: Sequence[Setting], points: Points) -> None:
@@ -72,14 +76,6 @@ class Listed(optuna.samplers.BaseSampler):
             {setting.path: shown(setting, value) for setting, value in zip(space, point, strict=True)}
             for point in points
         ]
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return {}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
