@@ -104,13 +104,7 @@ def export_run(
         size = (run.folder / WEIGHTS).stat().st_size
         rows = [check("network", f"PyTorch {torch.__version__}", size, run_network, tried)]
         contents, missing = _make(formats, run, deployable, splits, description, calibration)
-        for name in list(contents):
-            try:
-                runtime = _load(name, contents[name])
-                rows.append(check(name, _runtime_name(name), len(contents[name]), runtime, tried))
-            except Exception as error:  # a runtime raises errors of its own
-                missing[name] = f"{_runtime_name(name)} cannot run it ({reason(error)})"
-                del contents[name]
+        rows += _run_each(contents, missing, tried)
     if not contents:
         raise ModelError(f"{run.folder}: {'; '.join(_listed(missing))}")
     problems = [
@@ -123,6 +117,19 @@ def export_run(
         with alone_with(run.folder / "export"):  # another process may add its formats to the summary
             files = _publish(run.folder / "export", contents, rows, description)
     return Exported(tuple(rows), files, failures, left_out, _listed(missing))
+
+
+def _run_each(contents: dict[str, bytes], missing: dict[str, str], tried: Samples) -> list[Checked]:
+    """Each file in its own runtime; one that cannot be run there goes from `contents` to what is `missing`."""
+    rows = []
+    for name in list(contents):
+        try:
+            runtime = _load(name, contents[name])
+            rows.append(check(name, _runtime_name(name), len(contents[name]), runtime, tried))
+        except Exception as error:  # a runtime raises errors of its own
+            missing[name] = f"{_runtime_name(name)} cannot run it ({reason(error)})"
+            del contents[name]
+    return rows
 
 
 def read_summary(folder: Path) -> list[Checked]:
