@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 import decant
 from decant.cache import (
     CacheWarning,
+    CorruptError,
     LogitCache,
     LogitCacheWriter,
     MismatchError,
@@ -25,6 +26,7 @@ from decant.cache import (
     split_keys,
 )
 from decant.cache.alignment.same_input import difference, matching_form
+from decant.cache.format.hdf5 import check
 from tests.helpers.caches import manifest
 
 N, C, V = 24, 4, 3
@@ -443,3 +445,17 @@ def test_a_key_that_no_sample_has_is_refused(keys: Any, says: str) -> None:
     pairs = np.array([key if isinstance(key, tuple) else (key, 0) for key in keys])
     with pytest.raises(IndexError, match=says):
         split_keys(pairs, N)
+
+
+def test_labels_that_differ_since_the_file_was_written_to_are_its_change_and_not_the_datasets(
+    tmp_path: Path,
+) -> None:
+    train = SoftLabelDataset(Items(), build(tmp_path / "cache.h5"), check_inputs="off")
+    assert train[3][1] == LABELS[3]
+    (tmp_path / "cache.h5").chmod(0o644)
+    with open(tmp_path / "cache.h5", "r+b") as file:
+        layout = check(file, "cache.h5")
+        file.seek(layout.tables["labels"].offset + 8 * 3)
+        file.write(b"\1")
+    with pytest.raises(CorruptError, match="has changed since it was read"):
+        train[3]
