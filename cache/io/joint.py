@@ -27,7 +27,6 @@ from decant.cache.io.opening import (
     NotAFileError,
     create_new,
     has_one_name,
-    is_named,
     open_write,
     read_file,
 )
@@ -81,7 +80,7 @@ def join_one(path: Path) -> tuple[Path, int, bool] | None:
                 fd = open_joint(found)
                 while found.exists() and not path.exists():
                     alone = try_flock(fd, EXCLUSIVE) is True
-                    if try_flock(fd, SHARED) is not False and has_one_name(fd) and is_named(fd, found):
+                    if try_flock(fd, SHARED) is not False and has_one_name(fd) and found.exists():
                         return found, fd, alone
                     time.sleep(_POLL_SECONDS)
                 os.close(fd)

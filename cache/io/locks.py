@@ -26,6 +26,8 @@ from decant.cache.io.opening import has_one_name, is_named, open_lock
 from decant.cache.io.system import pread, pwrite
 
 _POLL_SECONDS = 0.2
+_MOST_TRIES = 20
+"""That are worth it where a lock is removed again and again, or a file system gives a file another number each time."""
 
 
 def lock_path(path: Path) -> Path:
@@ -62,10 +64,10 @@ def exclusive(lock: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     >>> folder.cleanup()
     """
     fd = _taken(lock, waiting)
-    while not is_named(
-        fd, lock
-    ):  # removed while it was waited for: whoever comes next would not be held off by it
-        _release(fd)
+    for _ in range(_MOST_TRIES):
+        if is_named(fd, lock):
+            break
+        _release(fd)  # removed while it was waited for: whoever comes next would not be held off by it
         fd = _taken(lock, lambda holder: None)
     try:
         with contextlib.suppress(OSError):  # the name is for who waits; the lock holds without it
@@ -123,8 +125,10 @@ def shared(lock: Path) -> Iterator[None]:
     with contextlib.suppress(OSError):
         fd = open_lock(lock)
         flock(fd, SHARED)
-        while not is_named(fd, lock):  # removed while it was waited for
-            _release(fd)
+        for _ in range(_MOST_TRIES):
+            if is_named(fd, lock):
+                break
+            _release(fd)  # removed while it was waited for
             fd = -1
             fd = open_lock(lock)
             flock(fd, SHARED)

@@ -26,7 +26,6 @@ from decant.cache.io.locks import claim
 from decant.cache.io.opening import (
     NotAFileError,
     has_one_name,
-    is_named,
     is_ours,
     kind,
     open_read,
@@ -98,7 +97,7 @@ def hold(path: Path) -> tuple[Path, int] | None:
             with contextlib.suppress(PermissionError, FileNotFoundError, NotAFileError):
                 make_writable(found)
                 fd = open_write(found)
-                if is_ours(fd) and claim(fd) and has_one_name(fd) and is_named(fd, found):
+                if is_ours(fd) and claim(fd) and has_one_name(fd) and found.exists():
                     # Neither published nor removed in the meantime.
                     return found, fd
                 os.close(fd)
