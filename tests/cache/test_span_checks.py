@@ -13,6 +13,7 @@ from decant.cache import CorruptError, LogitCache, LogitCacheWriter, Manifest
 from decant.cache.io import span_checks
 from decant.cache.io.block_checks import different_blocks, expected_entries
 from decant.cache.io.span_checks import sound_in_spans
+from tests.helpers.block_files import KINDS
 
 
 class Tables:
@@ -183,3 +184,25 @@ def test_a_file_of_several_spans_is_verified_and_its_damage_named(tmp_path: Path
     with pytest.raises(CorruptError, match="view 0, block 17 "):
         cache.logits(slice(0, 3_200))
     assert np.array_equal(cache.logits(slice(32 * 51, 3_200)), rows[32 * 51 :])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_file_is_checked_together_as_alone(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ranges of any size, blocks of several views, and such that hold nothing."""
+    monkeypatch.setattr(span_checks, "_SPAN", 1 << 30)
+    monkeypatch.setattr(span_checks, "_SMALL", 0)
+    path = KINDS[kind]().build(tmp_path)
+    layout, content = KINDS[kind]().layout(path), bytearray(path.read_bytes())
+    entries = np.frombuffer(bytes(content), "<u8", layout.num_blocks, layout.entries_offset)
+    random, blocks = np.random.default_rng(0), np.arange(layout.num_blocks)
+
+    def read(first: int, end: int) -> bytes:
+        return bytes(content[first:end])
+
+    for _ in range(20):
+        alone = blocks[expected_entries(layout, read, blocks) != entries].tolist()
+        assert different_blocks(layout, read, blocks, entries) == alone
+        content[random.integers(layout.size)] ^= 1 << random.integers(8)
+    assert alone
