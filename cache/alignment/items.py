@@ -133,6 +133,9 @@ def _advice(item: object) -> str:
             "of an array of inputs and one of labels make a torch.utils.data.TensorDataset(inputs, labels); a sample "
             "without a label has −1"
         )
+    values = list(item.values()) if isinstance(item, Mapping) else []
+    if any(isinstance(value, list) for value in values) and not any(map(is_tensor, values)):
+        return 'its values are lists: make tensors of them, as with_format("torch") of a Hugging Face dataset does'
     if not isinstance(item, (Mapping, tuple, list)):
         return "let the dataset give a tuple of the two, or a dictionary of both"
     return (

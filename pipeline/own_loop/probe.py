@@ -66,6 +66,7 @@ def _checksums(views: Views, keys: list[tuple[int, int]]) -> tuple[list[int], li
             f"views: inputs must be tensors, arrays, images or dictionaries of them, found {type(wrong).__name__}: of "
             "anything else there is no checksum to tell whether the student sees what the teacher saw; give several "
             "inputs as a dictionary {name: tensor}"
+            + ("; make token ids of texts in the transform" if isinstance(wrong, str) else "")
         )
     return [int(crc or 0) for crc in found], labels
 

@@ -116,7 +116,8 @@ class TeacherPass:
             change = float((first[0] - beside_itself[0]).abs().max())
             warnings.warn(
                 f"{teachers.class_name(self._teacher)}: the logits of sample 0 change by {change:.3g} with the other "
-                "samples of its batch, as with batch norm in training mode; put what it calls into evaluation mode",
+                "samples of its batch, as with batch norm in training mode, or padding "
+                "without an attention mask; put what it calls into evaluation mode, and give it the mask",
                 CacheWarning,
                 stacklevel=5,
             )

@@ -321,6 +321,10 @@ def test_what_cannot_be_cached_is_refused_with_what_to_do(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"file/a.h5: making its folder: File exists"):
         decant.cache_logits(linear(), views(), tmp_path / "file" / "a.h5")
+    with pytest.raises(TypeError, match=r"its values are lists: make tensors of them, as with_format"):
+        decant.cache_logits(linear(), [{"input_ids": [1, 2], "label": 0}] * 3, path)
+    with pytest.raises(DataError, match=r"found str: .*; make token ids of texts in the transform"):
+        decant.cache_logits(linear(), [("a text", 0)] * 3, path)
     with pytest.raises(TypeError, match=r"found a SimpleNamespace; let the dataset give a tuple of the two"):
         decant.cache_logits(linear(), [SimpleNamespace(x=0, y=1)] * 3, path)
     with pytest.raises(TypeError, match=r"give decant.Views or SoftLabelDataset keys=\(0, 1\)"):
