@@ -4,8 +4,8 @@ A file has the bytes of its last sync, or those that it had when the power went,
 folder (a new name, another one, one that goes) is there for certain when the folder was synced after it; of the others
 some are there and some are not, as POSIX allows, whatever their order. Then the same command runs again.
 
-`python -m tests.helpers.power_cuts DIR KIND CUTS SEED [STEP]`, KIND one of `tests.helpers.cache_commands`: so many cuts
-at each call, or each STEP-th. Run in a process of its own, since it forks.
+`python -m tests.helpers.power_cuts DIR KINDS CUTS SEED [STEP]`, KINDS of `tests.helpers.cache_commands` with commas: so
+many cuts at each call, or each STEP-th. Run in a process of its own, since it forks.
 """
 
 from __future__ import annotations
@@ -213,6 +213,8 @@ def at_each_call(command: Command, root: Path, cuts: int, seed: int, step: int =
 
 if __name__ == "__main__":
     synced.SYNC_BYTES = 100_000
-    folder, kind, cuts, seed = sys.argv[1:5]
+    folder, kinds, cuts, seed = sys.argv[1:5]
     step = int(sys.argv[5]) if len(sys.argv) > 5 else 1
-    print(at_each_call(KINDS[kind], Path(folder).absolute(), int(cuts), int(seed), step))
+    for kind in kinds.split(","):
+        root = Path(folder).absolute() / kind
+        print(kind, at_each_call(KINDS[kind], root, int(cuts), int(seed), step), flush=True)
