@@ -28,7 +28,7 @@ class LossTotals:
     def __init__(self, sums: Mapping[str, Tensor] | None = None) -> None:
         """Goes on from `sums`: scalars on the device, or (S,) of several networks."""
         self._sums = dict(sums or {})
-        self._waiting = list[list[Tensor]]()
+        self._waiting = list[list[Tensor | float]]()
         self._names: tuple[str, ...] = ()
         self._size = 0
 
@@ -40,7 +40,7 @@ class LossTotals:
         if size != self._size or len(self._waiting) == _MOST_WAITING or tuple(found) != self._names:
             self._add_up()
             self._names, self._size = tuple(found), size
-        self._waiting.append(list(found.values()))
+        self._waiting.append([_noted(term) for term in found.values()])
 
     @property
     def sums(self) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ class LossTotals:
     def _add_up(self) -> None:
         if not self._waiting:
             return
-        together = torch.stack([term for terms in self._waiting for term in terms]) * self._size
+        together = _joined([term for terms in self._waiting for term in terms]) * self._size
         batches = together.unflatten(0, (-1, len(self._names)))  # each with a row for each term
         before = [
             self._sums.get(name, torch.zeros_like(row))
@@ -74,10 +74,24 @@ class LossTotals:
         self._waiting.clear()
 
 
+def _noted(term: Tensor) -> Tensor | float:
+    """A number where that is the same and waits for no device: it takes less time to keep, and to be done with."""
+    return term.item() if term.is_cpu and not term.ndim and term.dtype is torch.float32 else term
+
+
+def _joined(terms: Sequence[Tensor | float]) -> Tensor:
+    """All in one tensor, in their order."""
+    if all(isinstance(term, float) for term in terms):
+        return torch.tensor(terms, dtype=torch.float32)
+    return torch.stack(
+        [torch.tensor(term, dtype=torch.float32) if isinstance(term, float) else term for term in terms]
+    )
+
+
 def _added_in_order(total: Tensor, rows: Tensor) -> Tensor:
     """`total` (…) and then each of `rows` (R, …), one after the other, as `torch.sum` does not add."""
     if total.is_cpu and total.dtype == rows.dtype and total.dtype in (torch.float32, torch.float64):
-        every = torch.cat([total[None], rows]).numpy()
+        every = torch.cat([total[None], rows]).detach().numpy()
         return torch.from_numpy(np.add.accumulate(every, axis=0)[-1])
     for row in rows.unbind():
         total += row
