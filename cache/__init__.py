@@ -1,7 +1,7 @@
 """A soft-label cache: one HDF5 file with a teacher's logits for every sample and view, safe to share.
 
 errors.py      what can be wrong with a cache
-manifest.py    what a cache holds and where it came from; its key
+manifest.py    what a cache holds and where it came from; its key; identities.py, in what two differ
 positions.py   samples of several positions each; lengths.py, which rows are whose
 encodings/     how the logits of a row are stored
 format/        the file: HDF5 header, tables, blocks and checksums
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from decant.cache.exchange.row_files import export_rows
     from decant.cache.exchange.vllm_answers import read_vllm, vllm_rows
     from decant.cache.format.tables import expected_size, rows_per_block
+    from decant.cache.identities import differences, require_equal
     from decant.cache.inputs import (
         CheckInputs,
         as_values,
@@ -83,7 +84,7 @@ if TYPE_CHECKING:
         one_input,
     )
     from decant.cache.labels import NotComparableError, class_ids, targets
-    from decant.cache.manifest import Manifest, class_list, differences, require_equal
+    from decant.cache.manifest import Manifest, class_list
     from decant.cache.parts import merge_parts
     from decant.cache.positions import Positions
     from decant.cache.reader import LogitCache
@@ -293,12 +294,8 @@ _NAMES = {
         "class_ids",
         "targets",
     ),
-    "manifest": (
-        "Manifest",
-        "class_list",
-        "differences",
-        "require_equal",
-    ),
+    "identities": ("differences", "require_equal"),
+    "manifest": ("Manifest", "class_list"),
     "alignment.map_style": ("require_map_style",),
     "alignment.nested_views": ("holder_of_views",),
     "parts": ("merge_parts",),

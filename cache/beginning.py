@@ -14,10 +14,11 @@ from decant.cache.errors import FormatError, StorageError, ValueRefusedError
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import StoredRows
 from decant.cache.format.tables import Layout
+from decant.cache.identities import require_equal
 from decant.cache.io import locks
 from decant.cache.io.files import drafting, reserve
 from decant.cache.io.opening import create_new, open_read
-from decant.cache.manifest import Manifest, require_equal
+from decant.cache.manifest import Manifest
 from decant.cache.positions import Positions
 
 Known: TypeAlias = Mapping[str, NDArray[Any]]

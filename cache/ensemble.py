@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from decant.cache.encodings import Dense, Hidden
 from decant.cache.errors import MismatchError
-from decant.cache.manifest import Manifest, require_equal
+from decant.cache.identities import require_equal
+from decant.cache.manifest import Manifest
 from decant.cache.reader import LogitCache
 from decant.cache.source import LogitSource
 from decant.cache.statistics.outputs import softmax

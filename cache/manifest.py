@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, SupportsIndex
 
 import numpy as np
 
 from decant.cache.encodings import Encoding, encoding_of
-from decant.cache.errors import Difference, FormatError, MismatchError, shorten
+from decant.cache.errors import FormatError, shorten
 from decant.cache.io.redaction import without_secrets
 from decant.cache.positions import Description, Positions
 
@@ -131,10 +131,10 @@ class Manifest:
         """Reads what `to_json` writes. Raises FormatError for anything else: NaN, a key twice, other spacing."""
         try:
             content = json.loads(text.decode("ascii"))
-            canonical = _canonical(content)
+            as_written = canonical(content)
         except (ValueError, RecursionError) as error:
             raise FormatError(f"manifest: not the JSON of a manifest ({error})") from None
-        if canonical != text:
+        if as_written != text:
             raise FormatError("manifest: not canonical JSON (sorted keys, no spaces, no NaN)")
         if not isinstance(content, dict) or set(content) != {"identity", "info"}:
             raise FormatError("manifest: must be an object with `identity` and `info`")
@@ -145,7 +145,7 @@ class Manifest:
     def to_json(self) -> bytes:
         """Canonical JSON in ASCII: equal content gives equal bytes."""
         try:
-            return _canonical({"identity": self.identity, "info": self.info})
+            return canonical({"identity": self.identity, "info": self.info})
         except (TypeError, ValueError) as error:
             raise FormatError(f"manifest: not expressible as JSON ({error})") from None
 
@@ -156,7 +156,7 @@ class Manifest:
     @property
     def key(self) -> str:
         """SHA-256 of the identity, 64 hexadecimal digits."""
-        return hashlib.sha256(_canonical(self.identity)).hexdigest()
+        return hashlib.sha256(canonical(self.identity)).hexdigest()
 
     @property
     def num_views(self) -> int:
@@ -226,86 +226,27 @@ class Manifest:
         return value
 
 
-def differences(
-    expected: Mapping[str, Any], found: Mapping[str, Any], sections: Sequence[str] = (*SECTIONS, POSITIONS)
-) -> list[Difference]:
-    """Every field of `sections` in which two identities differ, in order of their names; none if their keys agree.
-
-    >>> first = Manifest.build(num_samples=10, num_outputs=2, views={"seed": 0}).identity
-    >>> second = Manifest.build(num_samples=10, num_outputs=2, views={"seed": 1}).identity
-    >>> print(*differences(first, second))
-    views.seed: expected 0, found 1
-    """
-    return [
-        difference
-        for name in sorted(sections)
-        for difference in _compare(name, expected.get(name), found.get(name))
-    ]
-
-
-def require_equal(
-    expected: Mapping[str, Any],
-    found: Mapping[str, Any],
-    *,
-    subject: str,
-    hint: str,
-    sections: Sequence[str] = (*SECTIONS, POSITIONS),
-) -> None:
-    """Raises MismatchError where two identities differ in `sections`.
-
-    The message begins with `subject`, names every field that differs with both values, and ends with `hint`.
-
-    >>> first = Manifest.build(num_samples=10, num_outputs=2).identity
-    >>> second = Manifest.build(num_samples=20, num_outputs=2).identity
-    >>> require_equal(first, second, subject="toy.h5: other data", hint="Build it again.")
-    Traceback (most recent call last):
-        ...
-    decant.cache.errors.MismatchError: toy.h5: other data:
-      data.length: expected 10, found 20
-    Build it again.
-    """
-    different = differences(expected, found, sections)
-    if different:
-        lines = "".join(f"\n  {difference}" for difference in different)
-        raise MismatchError(f"{subject}:{lines}\n{hint}", different)
-
-
 def class_list(names: Sequence[str]) -> list[str] | dict[str, Any]:
     """Class names as an identity holds them: in full, or as count and SHA-256 where they are too long for a header.
 
     >>> class_list(["cat", "dog"])
     ['cat', 'dog']
     """
-    encoded = _canonical(list(names))
+    encoded = canonical(list(names))
     if len(encoded) <= _MAX_NAMES:
         return list(names)
     return {"count": len(names), "sha256": hashlib.sha256(encoded).hexdigest(), "first": list(names[:3])}
 
 
-def _canonical(content: object) -> bytes:
+def canonical(content: object) -> bytes:
+    """The JSON of a part of a manifest, the same for the same content.
+
+    >>> canonical({"seed": 0, "count": 2})
+    b'{"count":2,"seed":0}'
+    """
     return json.dumps(
         content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     ).encode()
-
-
-def _compare(path: str, ours: object, theirs: object) -> Iterator[Difference]:
-    """Walks both sides down to the leaves that differ; a side without a field counts as None."""
-    if _canonical(ours) == _canonical(theirs):
-        return
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        for name in sorted(ours.keys() | theirs.keys()):
-            inner = f"{path}.{name if name.isprintable() else ascii(name)}"
-            if name in ours and name in theirs:
-                yield from _compare(inner, ours[name], theirs[name])
-            else:
-                yield Difference(inner, ours.get(name), theirs.get(name))
-    elif isinstance(ours, Sequence) and isinstance(theirs, Sequence) and not isinstance(ours, str):
-        if len(ours) != len(theirs):
-            yield Difference(f"{path}.length", len(ours), len(theirs))
-        for place, pair in enumerate(zip(ours, theirs, strict=False)):
-            yield from _compare(f"{path}[{place}]", *pair)
-    else:
-        yield Difference(path, ours, theirs)
 
 
 def _size(name: str, value: SupportsIndex) -> int:

@@ -20,10 +20,11 @@ from decant.cache.format.blocks import Blocks, StoredRows
 from decant.cache.format.known import bound_layout, known_positions
 from decant.cache.format.row_marks import marked_rows, read_batch, read_marks
 from decant.cache.format.tables import Layout
+from decant.cache.identities import require_equal
 from decant.cache.io import partial
 from decant.cache.io.locks import in_use
 from decant.cache.io.opening import NotAFileError, open_read
-from decant.cache.manifest import Manifest, require_equal
+from decant.cache.manifest import Manifest
 from decant.cache.positions import Positions
 from decant.cache.store.local import Store
 from decant.cache.writer import LogitCacheWriter

@@ -10,8 +10,8 @@ import numpy as np
 
 from decant.cache.alignment.keys import Keys
 from decant.cache.errors import CacheWarning, Difference, MismatchError
+from decant.cache.identities import differences
 from decant.cache.inputs import input_crc32
-from decant.cache.manifest import differences
 from decant.cache.reader import LogitCache
 from decant.cache.source import LogitSource
 

@@ -18,9 +18,10 @@ from decant.cache.errors import FormatError, ValueRefusedError
 from decant.cache.format.blocks import StoredRows
 from decant.cache.format.hdf5 import check_header
 from decant.cache.format.tables import Layout, Table
+from decant.cache.identities import require_equal
 from decant.cache.io.files import sync_or_drop, write_all
 from decant.cache.io.opening import open_read
-from decant.cache.manifest import POSITIONS, Manifest, require_equal
+from decant.cache.manifest import POSITIONS, Manifest
 from decant.cache.positions import Positions, sha256
 
 _FIELDS_OF_ARRAYS = ("count", "length", "offsets_sha256", "predicts", "tokens", "places_sha256")

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decant.cache import FormatError, Manifest, MismatchError
-from decant.cache.manifest import MAX_BYTES, class_list, differences, require_equal
+from decant.cache.identities import differences, require_equal
+from decant.cache.manifest import MAX_BYTES, class_list
 from tests.helpers.caches import identity_with, manifest
 
 leaves = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-2, 2) | st.text(max_size=3)
