@@ -1,10 +1,13 @@
-"""Zip archives, as PyTorch and NumPy write them: whether they unpack to more than a file of theirs holds."""
+"""Zip archives, as PyTorch and NumPy write them: whether they unpack to more than a file of theirs holds, and whether
+they are as they were written.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import zipfile
+import zlib
 from typing import BinaryIO
 
 _TIMES = 50
@@ -32,3 +35,27 @@ def require_fair(file: BinaryIO) -> None:
     file.seek(0)
     if unpacked > max(_ALWAYS, _TIMES * size):
         raise ValueError(f"it unpacks to {unpacked:,} bytes, from {size:,}")
+
+
+def require_intact(file: BinaryIO) -> None:
+    """Raises ValueError where a member of a zip archive does not agree with its checksum, which PyTorch writes and does
+    not look at when it reads. Any other file is left to whoever reads it. The file is then at its begin.
+
+    >>> archive = io.BytesIO()
+    >>> with zipfile.ZipFile(archive, "w") as written:
+    ...     written.writestr("data/0", b"weights")
+    >>> damaged = io.BytesIO(archive.getvalue().replace(b"weights", b"weightz"))
+    >>> require_intact(archive), require_intact(damaged)
+    Traceback (most recent call last):
+    ValueError: data/0 in it is not as it was written
+    """
+    file.seek(0)
+    if file.read(2) == b"PK":
+        try:
+            with zipfile.ZipFile(file) as archive:
+                damaged = archive.testzip()
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+            raise ValueError(f"it is not as it was written ({error})") from None
+        if damaged is not None:
+            raise ValueError(f"{damaged} in it is not as it was written")
+    file.seek(0)

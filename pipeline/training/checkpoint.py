@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from decant.cache.io.files import write_atomically
 from decant.cache.io.opening import open_read
 from decant.pipeline.errors import DamagedError, RankError
-from decant.pipeline.support.archives import require_fair
+from decant.pipeline.support.archives import require_fair, require_intact
 from decant.pipeline.training.averaging import Average
 from decant.pipeline.training.choosing import Choice
 from decant.pipeline.training.epoch_log import append_epoch, keep_epochs
@@ -134,6 +134,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     with open_read(path, follow=False) as file:
         require_fair(file)
+        require_intact(file)
         return torch.load(file, map_location="cpu", weights_only=True)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -394,6 +395,19 @@ def test_a_checkpoint_that_is_none_is_named_with_the_way_out(splits: Splits, tmp
         run(splits, tmp_path, stop_after=1)
     (tmp_path / CHECKPOINT).write_bytes((tmp_path / CHECKPOINT).read_bytes()[:500])
     with pytest.raises(DamagedError, match=r"checkpoint\.pt: not a checkpoint .*; delete it"):
+        run(splits, tmp_path)
+
+
+def test_a_checkpoint_of_which_a_bit_has_changed_is_no_checkpoint(splits: Splits, tmp_path: Path) -> None:
+    """PyTorch loads it: training would go on from other weights, and nobody would know."""
+    with pytest.raises(Stopped):
+        run(splits, tmp_path, stop_after=1)
+    content = bytearray((tmp_path / CHECKPOINT).read_bytes())
+    with zipfile.ZipFile(tmp_path / CHECKPOINT) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+    content[largest.header_offset + 256 + largest.file_size // 2] ^= 1
+    (tmp_path / CHECKPOINT).write_bytes(content)
+    with pytest.raises(DamagedError, match=r"checkpoint\.pt: not a checkpoint .* is not as it was written"):
         run(splits, tmp_path)
 
 
