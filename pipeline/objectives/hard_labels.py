@@ -31,6 +31,7 @@ def cross_entropy(
     >>> round(float(cross_entropy(logits, torch.tensor([[0.5, 0.5], [0.0, 1.0]]))), 4)  # mixed labels
     0.6269
     """
+    labels = as_labels(labels)
     if labels.is_floating_point():
         require_shares(labels, logits, read=not labels.is_cuda and not torch.compiler.is_compiling())
         labels = labels.to(at_least_float32(logits).dtype)
@@ -58,8 +59,7 @@ def require_shares(labels: Tensor, logits: Tensor, read: bool = True) -> None:
     """
     if labels.shape != logits.shape:
         raise DataError(
-            f"labels: expected ids of classes ({len(logits)},), integers, or shares of the classes "
-            f"{tuple(logits.shape)}, found {str(labels.dtype).removeprefix('torch.')} of shape {tuple(labels.shape)}"
+            f"labels: expected shares of the classes, {tuple(logits.shape)}, found {tuple(labels.shape)}"
         )
     if not read:
         return
@@ -100,8 +100,30 @@ def smoothed_labels(
     )
 
 
+def as_labels(labels: Tensor) -> Tensor:
+    """Ids of classes (B,) int64, of integers of any size or booleans, (B,) or (B, 1); shares of classes (B, C) as they
+    are. Raises DataError for anything else.
+
+    >>> import torch
+    >>> as_labels(torch.tensor([[2], [0]], dtype=torch.uint8))
+    tensor([2, 0])
+    """
+    if labels.dtype == torch.int64 and labels.ndim == 1:
+        return labels
+    shares = labels.is_floating_point()
+    if labels.ndim == 2 and (shares or labels.shape[1] == 1):
+        return labels if shares else labels[:, 0].long()
+    if labels.ndim == 1 and not shares:
+        return labels.long()
+    raise DataError(
+        "labels: expected ids of classes (B,), integers, or shares of classes (B, C), floats, found "
+        f"{str(labels.dtype).removeprefix('torch.')} of shape {tuple(labels.shape)}"
+    )
+
+
 def labelled(labels: Tensor) -> Tensor:
     """(B,) whether a sample has a label."""
+    labels = as_labels(labels)
     return labels != NO_LABEL if labels.ndim == 1 else (labels != 0).any(dim=1)
 
 
@@ -130,6 +152,7 @@ def weigh_samples(
     >>> weigh_samples([1.0, 3.0], torch.tensor([1, 0, -1]), torch.zeros(3, 2))
     tensor([3., 1., 2.])
     """
+    labels = as_labels(labels)
     dtype = torch.float32 if teacher_logits is None else at_least_float32(teacher_logits).dtype
     weights = torch.tensor(list(class_weights), dtype=dtype, device=labels.device)
     if teacher_logits is None:
@@ -144,6 +167,7 @@ def weigh_samples(
 
 def likeliest_label(labels: Tensor) -> Tensor:
     """(B,) the label; of a mixed one the class of the largest share. Any class where there is none."""
+    labels = as_labels(labels)
     return labels.clamp(min=0) if labels.ndim == 1 else labels.argmax(dim=1)
 
 
@@ -153,7 +177,7 @@ def target_classes(labels: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tens
     A label is its class. A mixed label is every class that has a share, so that Σ shares·value is the expectation
     over it. Where there is no label it is the teacher's likeliest class, the best guess there is.
     """
-    guess = teacher_logits.argmax(dim=1)
+    labels, guess = as_labels(labels), teacher_logits.argmax(dim=1)
     if labels.ndim == 1:
         rows = torch.arange(len(labels), device=labels.device)
         ones = torch.ones(len(labels), dtype=teacher_logits.dtype, device=labels.device)

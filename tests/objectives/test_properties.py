@@ -339,8 +339,8 @@ def test_what_is_no_tensor_is_named_with_what_to_give() -> None:
         ([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]], "row 0 adds up to 2, .* several classes"),
         ([[0.5, 0.5, 0.0], [0.3, -1.2, 4.0]], "row 1 adds up to 3.1, "),
         ([[1.0, math.nan, 0.0]] * 2, "row 0 adds up to nan"),
-        ([[1.0, 0.0], [0.0, 1.0]], r"or shares of the classes \(2, 3\), found float32 of shape \(2, 2\)"),
-        ([0.0, 1.0], r"expected ids of classes \(2,\), integers, .* found float32 of shape \(2,\)"),
+        ([[1.0, 0.0], [0.0, 1.0]], r"expected shares of the classes, \(2, 3\), found \(2, 2\)"),
+        ([0.0, 1.0], r"expected ids of classes \(B,\), integers, .* found float32 of shape \(2,\)"),
     ],
     ids=["several classes", "numbers", "unknown", "fewer classes", "float ids"],
 )
@@ -352,6 +352,23 @@ def test_labels_that_are_no_shares_of_classes_are_refused(labels: list[Any], say
         kd(torch.zeros(2, 3), torch.ones(2, 4), torch.zeros(2, dtype=torch.int64))
     rounded = torch.tensor([[0.333, 0.333, 0.333], [0.0, 0.0, 0.0]], dtype=torch.bfloat16)
     assert math.isfinite(kd(torch.zeros(2, 3), torch.ones(2, 3), rounded).total)
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_ids_of_classes_may_be_integers_of_any_size(name: str) -> None:
+    """torch takes int64 and uint8 for a cross-entropy, int64 for a place, and uint8 for a mask."""
+    student, teacher, labels = problem(name)
+    labels, weights = (
+        labels.clamp(min=0),
+        {"class_weights": [1.0, 2.0, 3.0, 4.0, 5.0]} if name == "kd" else {},
+    )
+    expected = found(name, student, teacher, labels, **weights).total
+    for given in (labels.int(), labels.to(torch.uint8), labels.to(torch.int16), labels[:, None].int()):
+        assert torch.equal(found(name, student, teacher, given, **weights).total, expected)
+    with pytest.raises(
+        DataError, match=r"or shares of classes \(B, C\), floats, found int64 of shape \(12, 5\)"
+    ):
+        found(name, student, teacher, torch.nn.functional.one_hot(labels, 5))
 
 
 @pytest.mark.parametrize("name", ["kd", "js", "rkl", "dist", "dkd", "soft_ce", "nkd"])
