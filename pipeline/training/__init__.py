@@ -6,8 +6,7 @@ learner.py      one network on its way: optimizer.py, fused_step.py (its steps o
                 (classes of different sizes)
 loading.py      batches;  token_keys.py  of token samples;  batch_runs.py  several small ones in one call;
                 sending.py  from workers;  background.py  prefetched;  on_device.py  data that lie on the device
-forward.py      calls a network;  device.py  which device and precision;  recorded.py  CUDA graphs;
-                freed_memory.py  what a step has freed, kept for the next
+forward.py      calls a network;  device.py  which device and precision;  recorded.py  CUDA graphs
 checkpoint.py   written and resumed;  partial_epoch.py  within an epoch;  loss_totals.py  what it has added up;
                 epoch_log.py  metrics.jsonl
 evaluation.py   logits and metrics on a dataset;  metrics.py  the metrics;  divergence.py  losses that are no numbers;

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from decant.pipeline.config.settings import Training
+from decant.pipeline.support.allocator import freed_memory_kept
 from decant.pipeline.training.averaging import Average
 from decant.pipeline.training.checkpoint import Resumed, SparingWriter, resume, save_checkpoint, save_epoch
 from decant.pipeline.training.choosing import Choice
 from decant.pipeline.training.device import make_scaler
 from decant.pipeline.training.divergence import require_finite, section_of
 from decant.pipeline.training.epoch_log import Epoch
-from decant.pipeline.training.freed_memory import keep_freed_memory
 from decant.pipeline.training.frozen import freeze
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.metrics import Metrics
@@ -50,8 +50,7 @@ class Learner:
         self._evaluate_on, self._measured_on = evaluate_on, measured_on
         self._check_unchanged, self._log = check_unchanged, log
         self._write = SparingWriter()
-        if device.type == "cpu":
-            keep_freed_memory()
+        self._device, self._memory = device, contextlib.ExitStack()
         network.to(device)
         if settings.channels_last:
             network.to(memory_format=torch.channels_last)
@@ -83,12 +82,14 @@ class Learner:
         return found
 
     def __enter__(self) -> Self:
+        if self._device.type == "cpu":
+            self._memory.enter_context(freed_memory_kept())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError) if error is not None else contextlib.nullcontext():
+        with self._memory, contextlib.suppress(OSError) if error is not None else contextlib.nullcontext():
             self._write.flush()
 
     @property
