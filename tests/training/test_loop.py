@@ -8,11 +8,8 @@ import os
 import re
 import resource
 import signal
-<<<<<<< HEAD
-import zipfile
-=======
 import sys
->>>>>>> 427dc8a (Keep a step's freed memory by what phase one has for it: one place knows how, and a network of large images takes less memory so)
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
