@@ -88,7 +88,8 @@ def write_missing_rows(
         batches = map(prepare, batches)
     with BackgroundWriter() as write_later:
         waiting = _Waiting(together)
-        run = min(_RUN, together)
+        is_given = isinstance(runs, Sequence)  # what is handed out instead is not taken far ahead
+        run = min(_RUN, together) if is_given else 1
         in_thread = ahead and not (workers and prepare is None)
         for made in prefetch(batches, 2 * run, run) if in_thread else batches:
             batch = keys.taken.popleft()

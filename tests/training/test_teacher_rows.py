@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from decant.pipeline.training.handout import Run
 from decant.pipeline.training.loading import Keys
 from decant.pipeline.training.teacher_rows import Rows, write_missing_rows
 from tests.helpers.caches import answers, holds_the_answers, manifest, write
+from tests.helpers.processes import wait_until
 
 OF = manifest(100, num_views=1)  # four blocks
 
@@ -121,3 +123,28 @@ def test_rows_do_not_wait_long_for_others(tmp_path: Path, monkeypatch: pytest.Mo
             writer, [Run(0, 0, 100)], Echo(), answer, batch_size=10, advance=advanced.append, together=100
         )
     assert advanced == [10] * 10
+
+
+def test_runs_that_are_handed_out_are_not_taken_far_ahead(tmp_path: Path) -> None:
+    """Or a slow rank would hold what the others could compute."""
+    said, taken, ahead = answers(OF), list[int](), list[int]()
+
+    def handed_out() -> Iterator[Run]:
+        for first in range(0, 100, 10):
+            taken.append(first)
+            yield Run(0, first, first + 10)
+
+    def answer(keys: Keys, made: Any) -> Callable[[], Rows]:
+        rows = keys[:, 0]
+        if not ahead:
+            wait_until(lambda: len(taken) >= 3)
+            time.sleep(0.1)  # in which more would be taken
+            ahead.append(len(taken))
+        return lambda: Rows(said["logits"][rows], said["labels"][rows], said["input_crc32"][rows])
+
+    with LogitCacheWriter(tmp_path / "cache.h5", OF) as writer:
+        write_missing_rows(
+            writer, handed_out(), Echo(), answer, batch_size=10, advance=lambda rows: None, together=10
+        )
+        writer.publish()
+    assert ahead == [3], "the one that is computed, and two"
