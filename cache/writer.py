@@ -29,6 +29,7 @@ from decant.cache.format.known import (
     require_head,
     require_positions,
 )
+from decant.cache.format.shared_tables import check_shared_tables
 from decant.cache.format.tables import Layout
 from decant.cache.inputs import input_checksums
 from decant.cache.io import joint, locks, partial
@@ -365,6 +366,12 @@ class LogitCacheWriter:
             raise StorageError(
                 f"{self.partial}: {self.blocks.name(*damaged[0])} does not read back as written; run it again"
             )
+        try:
+            check_shared_tables(self.layout, rows.stored.file.read)
+        except FormatError as error:
+            raise StorageError(
+                f"{self.partial}: {error}, so does not read back as written; run it again"
+            ) from None
         protect(rows.fd)
         if not partial.publish(self.partial, self.path):
             return self._publish_copy()

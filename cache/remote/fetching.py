@@ -21,8 +21,9 @@ from decant.cache.errors import (
 )
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
+from decant.cache.format.shared_tables import check_shared_tables
 from decant.cache.io.block_checks import BlockChecks
-from decant.cache.io.files import replacing, storage_error, write_all
+from decant.cache.io.files import read_all, replacing, storage_error, write_all
 from decant.cache.io.locks import exclusive, lock_path, shared, try_exclusive
 from decant.cache.io.opening import is_file, open_read
 from decant.cache.io.system import allocated_bytes, pread
@@ -164,6 +165,12 @@ def _fetch_whole(folder: RemoteFolder, name: str, stat: Stat, target: Path, requ
             attempt(shown, begin)
             layout = hdf5.check(draft, shown)
             require(layout.manifest, shown)
+            try:
+                check_shared_tables(
+                    layout, lambda first, end: read_all(draft.fileno(), end - first, first, target)
+                )
+            except FormatError as error:
+                raise CorruptError(f"{shown}: {error}; it was damaged there, or on its way") from None
             blocks = Blocks(layout)
             damaged = BlockChecks(
                 blocks, lambda first, end: pread(draft.fileno(), end - first, first)
@@ -205,6 +212,9 @@ def _damaged(target: Path) -> bool:
     try:
         with open_read(target, follow=False) as file:
             layout = hdf5.check(file, str(target))
+            check_shared_tables(
+                layout, lambda first, end: read_all(file.fileno(), end - first, first, target)
+            )
             blocks = Blocks(layout)
             return bool(
                 BlockChecks(blocks, lambda first, end: pread(file.fileno(), end - first, first)).check_all()

@@ -17,9 +17,10 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.errors import FormatError, IncompleteError, RemoteError
+from decant.cache.errors import CorruptError, FormatError, IncompleteError, RemoteError
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
+from decant.cache.format.shared_tables import check_shared_tables
 from decant.cache.format.tables import SEAL_BYTES, Layout, Table, offset_axes
 from decant.cache.io.system import pwrite
 from decant.cache.manifest import Manifest
@@ -104,14 +105,35 @@ def read_head(folder: RemoteFolder, name: str, stat: Stat) -> Head:
         except OSError as error:
             raise RemoteError(f"{shown}: says that it has {stat.size:,} bytes: {error.strerror}") from None
         layout = hdf5.check_header(file, shown)
-        once = layout.manifest.encoding.once(layout.manifest.num_outputs)
-        offsets = {
-            table: _read_table(folder, name, layout.tables[table], head)
-            for table in (*offset_axes(layout.manifest), *once)
-        }
-        head = replace(head, layout=layout, offsets=offsets)
+        head = replace(head, layout=layout)
+        head = replace(head, offsets=_read_beside(folder, name, head))
         head.write_to(file.fileno())
         return replace(head, layout=hdf5.check(file, shown))
+
+
+def _read_beside(folder: RemoteFolder, name: str, head: Head) -> dict[str, bytes]:
+    """The tables that no block has. Those that all rows share are asked for once more where they are not as they must
+    be: what comes through a network may be changed on its way. Raises CorruptError.
+    """
+    found = {
+        table: _read_table(folder, name, head.layout.tables[table], head)
+        for table in offset_axes(head.manifest)
+    }
+    for known in (head, replace(head, ending=b"")):
+        once = {
+            table: _read_table(folder, name, head.layout.tables[table], known)
+            for table in head.manifest.encoding.once(head.manifest.num_outputs)
+        }
+        at = {head.layout.tables[table].offset: content for table, content in once.items()}
+        try:
+            check_shared_tables(head.layout, lambda first, end, at=at: at[first])  # type: ignore[misc]
+            break
+        except FormatError as error:
+            if known is not head:
+                raise CorruptError(
+                    f"{head.shown}: {error}, in two answers of the store; it was damaged or replaced there"
+                ) from None
+    return {**found, **once}
 
 
 def read_entries(folder: RemoteFolder, name: str, head: Head) -> NDArray[np.uint64]:

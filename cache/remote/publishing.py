@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from decant.cache.errors import CacheError, CorruptError, MismatchError, RemoteError
+from decant.cache.errors import CacheError, CorruptError, FormatError, MismatchError, RemoteError
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
+from decant.cache.format.shared_tables import check_shared_tables
 from decant.cache.io.block_checks import BlockChecks
+from decant.cache.io.files import read_all
 from decant.cache.io.opening import open_read
 from decant.cache.io.system import pread
 from decant.cache.manifest import Manifest
@@ -92,6 +94,10 @@ def _verified(path: Path) -> tuple[Manifest, int]:
     """The manifest and size of a file in which every block is right."""
     with open_read(path) as file:
         layout = hdf5.check(file, str(path))
+        try:
+            check_shared_tables(layout, lambda first, end: read_all(file.fileno(), end - first, first, path))
+        except FormatError as error:
+            raise CorruptError(f"{path}: {error}; nothing was published") from None
         blocks = Blocks(layout)
         checks = BlockChecks(blocks, lambda first, end: pread(file.fileno(), end - first, first))
         damaged = checks.check_all()

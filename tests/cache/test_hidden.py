@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from decant.cache import (
     NewerFormatError,
     Positions,
     Sparse,
+    StorageError,
     Store,
     ValueRefusedError,
     convert_cache,
@@ -93,9 +95,9 @@ def test_a_flipped_bit_of_the_head_is_found(tmp_path: Path, verify: Any, table: 
     raw = bytearray(path.read_bytes())
     raw[at.offset + 5] ^= 1
     path.write_bytes(raw)
-    with pytest.raises(CorruptError, match="`head` is not as the manifest says"):
+    with pytest.raises(CorruptError, match=r"`head` is not as the manifest says"):
         LogitCache.open(path, verify=verify).logits([0])
-    with pytest.raises(CorruptError, match="`head` is not as the manifest says"):
+    with pytest.raises(CorruptError, match=r"`head` is not as the manifest says"):
         _ = LogitCache.open(path).head
     assert len(LogitCache.open(path).verify()) == 1
 
@@ -207,3 +209,15 @@ def test_a_smaller_cache_and_a_stack_of_views_are_made_of_it(tmp_path: Path) -> 
     for refused in (Dense(), Hidden.of(HEAD)):
         with pytest.raises(CacheError, match="holds hidden states"):
             convert_cache(store, cache, refused)
+
+
+def test_a_head_that_does_not_read_back_is_not_published(tmp_path: Path) -> None:
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest(HEAD), head=HEAD) as writer:
+        writer.write(range(20), states(0))
+        os.pwrite(writer._rows.fd, b"\x5a", writer.layout.tables["head"].offset + 5)
+        with pytest.raises(StorageError, match=r"`head` is not as the manifest says: .* does not read back"):
+            writer.publish()
+    assert not (tmp_path / "cache.h5").exists()
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest(HEAD), head=HEAD) as writer:
+        assert writer.is_written().all()
+        assert LogitCache.open(writer.publish()).head.sha256 == HEAD.sha256
