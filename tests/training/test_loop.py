@@ -421,10 +421,15 @@ def test_a_checkpoint_of_which_a_bit_has_changed_is_no_checkpoint(splits: Splits
     content = bytearray((tmp_path / CHECKPOINT).read_bytes())
     with zipfile.ZipFile(tmp_path / CHECKPOINT) as archive:
         largest = max(archive.infolist(), key=lambda member: member.file_size)
-    content[largest.header_offset + 256 + largest.file_size // 2] ^= 1
-    (tmp_path / CHECKPOINT).write_bytes(content)
-    with pytest.raises(DamagedError, match=r"checkpoint\.pt: not a checkpoint .* is not as it was written"):
-        run(splits, tmp_path)
+        listed = content.rindex(b"PK\x01\x02", 0, content.rindex(largest.filename.encode()))
+    for place, bit in ((largest.header_offset + 256 + largest.file_size // 2, 1), (listed + 38, 0x10)):
+        content[place] ^= bit
+        (tmp_path / CHECKPOINT).write_bytes(content)
+        with pytest.raises(
+            DamagedError, match=r"checkpoint\.pt: not a checkpoint .* is not as it was written"
+        ):
+            run(splits, tmp_path)
+        content[place] ^= bit
 
 
 def test_a_torn_last_line_of_metrics_is_dropped(splits: Splits, tmp_path: Path) -> None:
