@@ -50,6 +50,8 @@ def test_inputs_that_are_copied_ahead_have_arrived(gpu: GpuCalls) -> None:
     moved = OnGpu(gpu, "cuda:1")
 
     class Inputs:
+        device = torch.device("cpu")
+
         def to(self, device: torch.device, non_blocking: bool) -> OnGpu:
             gpu.log.append(f"copy in {gpu.current.name}")
             return moved
