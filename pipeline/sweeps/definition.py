@@ -48,17 +48,17 @@ class Sweep:
                 f"{recipe.name}: nothing is varied: give --over student.lr=log:0.01..0.3 and the like, or the recipe a "
                 "section [sweep]"
             )
-        if plan.settings.data.validation is None:
-            raise RecipeError(
-                f"{recipe.name}: a sweep chooses by a validation part, and there is none; hold a tenth of the training "
-                "part out with --set data.validation=0.1, or name a part of its own"
-            )
         alone = replace(
             recipe,
             settings=plan.settings.model_copy(update={"sweep": None}),
             options=without_set(recipe.options, lambda path: path.startswith("sweep.")),
         )
         space = parse_space(settings.over, alone)
+        if plan.settings.data.validation is None:
+            raise RecipeError(
+                f"{recipe.name}: a sweep chooses by a validation part, and there is none; hold a tenth of the training "
+                "part out with --set data.validation=0.1, or name a part of its own"
+            )
         if settings.sampler == "grid":
             grid(space)
         sweep = cls(replace(plan, recipe=alone), settings, space)

@@ -219,6 +219,8 @@ def test_what_is_missing_is_named_before_anything_runs(base: Path, tmp_path: Pat
         RecipeError, match="a sweep chooses by a validation part, and there is none; hold a tenth"
     ):
         Sweep.of(plan(base, 'sweep.over=["student.lr=1,2"]'))
+    with pytest.raises(RecipeError, match="lrr"):  # a key that is misspelt, before what else is missing
+        Sweep.of(plan(base, 'sweep.over=["student.lrr=1,2"]'))
     with pytest.raises(RecipeError, match="nothing is varied: give --over"):
         Sweep.of(plan(base, *HELD_OUT))
     empty = planned(tmp_path, over=OVER)
