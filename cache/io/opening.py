@@ -12,6 +12,7 @@ import io
 import os
 import stat
 from pathlib import Path
+from typing import IO
 
 from decant.cache.io.system import CLOEXEC
 
@@ -57,6 +58,32 @@ def open_read(path: Path, *, follow: bool = True) -> io.BufferedReader:
     >>> folder.cleanup()
     """
     return os.fdopen(_open(path, os.O_RDONLY, follow=follow), "rb")
+
+
+def open_at_once(path: Path, most: int = MOST_BYTES) -> IO[bytes]:
+    """The same as `open_read`, for a file that is read whole: of at most `most` bytes, those that it has now are read
+    in one call, and lie in memory. Each call to the system lets go of the interpreter's lock, which threads that do the
+    same beside this one then queue for.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as named:
+    ...     Path(named.name).write_bytes(b"pixels")
+    ...     with open_at_once(Path(named.name)) as file:
+    ...         file.read()
+    6
+    b'pixels'
+    """
+    fd = _open(path, os.O_RDONLY, follow=True)
+    try:
+        size = os.fstat(fd).st_size
+        if size > most:
+            return os.fdopen(os.dup(fd), "rb")
+        content = os.read(fd, size)
+        while len(content) < size and (more := os.read(fd, size - len(content))):
+            content += more
+        return io.BytesIO(content)
+    finally:
+        os.close(fd)
 
 
 def read_file(path: Path, *, follow: bool = True, most: int = MOST_BYTES) -> bytes:

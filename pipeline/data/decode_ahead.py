@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from threading import Thread
 
 from decant.pipeline.data.openmp_teams import hold_team
+from decant.pipeline.data.thread_count import ThreadCount
 
 _POLL_SECONDS = 0.001
 _BETWEEN_SECONDS = 0.25
@@ -61,16 +62,18 @@ class DecodeAhead:
         threads: int | None = None,
     ) -> None:
         """make: makes a block; False where another process is about to, and it is tried again later. close: is called
-        in a thread when all blocks are made. between: is called now and then until then. threads: by default one a
-        core.
+        in a thread when all blocks are made. between: is called now and then until then. threads: at most so many, by
+        default one a core.
         """
         self._num_blocks, self._make, self._close, self._between = num_blocks, make, close, between
-        self._count = threads or available_cores()
+        self._threads = ThreadCount(threads or available_cores())
         self.done = bytearray(num_blocks)
         """1 for each block that is made."""
         self._wanted, self._later = deque[int](), deque[int]()
         self._in_order, self._unbegun = iter(range(num_blocks)), [True]
         self._making: dict[int, object] = {}
+        self._is_exhausted = False
+        """Whether no block is left for a thread that starts."""
         self._stopped, self._process, self._thread = False, os.getpid(), Thread(target=self._run, daemon=True)
         self.error: BaseException | None = None
         """What has ended the threads."""
@@ -142,23 +145,39 @@ class DecodeAhead:
             del self._making[block]
 
     def _run(self) -> None:
-        threads = [Thread(target=self._work, args=(number,), daemon=True) for number in range(self._count)]
+        threads = dict[int, Thread]()
         try:
-            for thread in threads:
-                thread.start()
-            while any(thread.is_alive() for thread in threads):
-                for thread in threads:
-                    thread.join(_BETWEEN_SECONDS / len(threads))
+            while True:
+                self._start(threads)
+                alive = [thread for thread in threads.values() if thread.is_alive()]
+                if not alive:
+                    break
+                for thread in alive:
+                    thread.join(_BETWEEN_SECONDS / len(alive))
+                self._threads.see(self.done.count(1), time.monotonic())
                 self._between()
             if not self._stopped:
                 self._close()
         except BaseException as error:  # raised by who reads
             self._stop_for(error)
 
+    def _start(self, threads: dict[int, Thread]) -> None:
+        """Starts those that are to run and do not, as long as there is work."""
+        for number in range(self._threads.count):
+            if self._stopped or self._is_exhausted:
+                return
+            if number not in threads or not threads[number].is_alive():
+                threads[number] = Thread(target=self._work, args=(number,), daemon=True)
+                threads[number].start()
+
     def _work(self, number: int) -> None:
         try:
             hold_team(number, _cores())
-            while not self._stopped and (block := self._next()) is not None:
+            while not self._stopped and number < self._threads.count:
+                block = self._next()
+                if block is None:
+                    self._is_exhausted = True
+                    return
                 if not self.done[block] and not self._try(block):
                     self._later.append(block)
         except BaseException as error:

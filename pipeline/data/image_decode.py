@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, __version__, features
 
 from decant.cache.io.files import remedy
-from decant.cache.io.opening import open_read
+from decant.cache.io.opening import open_at_once
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.found_images import readable_formats
 from decant.pipeline.data.image_pixels import MOST_PIXELS, fit, in_colours, pixels_of
@@ -41,7 +41,7 @@ def decode(path: Path, views: ViewsSettings) -> NDArray[np.uint8]:
     says; of an animation or several pages the first; alpha is dropped. Raises DataError, naming the file, where it
     cannot be read, or has too many pixels.
     """
-    return _decode(lambda: open_read(path), path, views)
+    return _decode(lambda: open_at_once(path), path, views)
 
 
 def decode_bytes(content: bytes, name: object, views: ViewsSettings) -> NDArray[np.uint8]:

@@ -21,12 +21,14 @@ from decant.cache import StorageError, Store
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.config.tasks import Task
 from decant.pipeline.data import image_pack, pack_filling
+from decant.pipeline.data.decode_ahead import available_cores
 from decant.pipeline.data.image_decode import DECODING, decode, decoder
 from decant.pipeline.data.image_files import list_part
 from decant.pipeline.data.input_arrays import alike
 from decant.pipeline.data.pack_ahead import HeldAhead, find_or_fill_ahead
 from decant.pipeline.data.pack_room import fits_in_memory, require_room
 from decant.pipeline.data.samples import MAX_ARRAY_BYTES, ArrayData, LabelledData, Split, WhenDecoded
+from decant.pipeline.data.thread_count import fixed_count
 from decant.pipeline.errors import ChangedError, DataError
 from decant.pipeline.ranks.launch import launched
 from decant.pipeline.support.notices import say, say_once
@@ -258,7 +260,7 @@ def _fill(
 def _held(files: FileData) -> ArrayData:
     """Every file decoded into one array."""
     inputs = np.empty((len(files), *files.input_shape), np.uint8)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoder releases the interpreter's lock
+    with ThreadPoolExecutor(fixed_count(available_cores())) as pool:
         decoded = pool.map(files.image, range(len(files)))
         try:
             for index, image in enumerate(track(decoded, f"decoding {files.split} images", total=len(files))):

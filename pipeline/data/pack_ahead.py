@@ -19,6 +19,7 @@ from decant.cache import StorageError
 from decant.pipeline.data.decode_ahead import DecodeAhead, available_cores
 from decant.pipeline.data.image_pack import Decode, Layout, Pack, partial_path
 from decant.pipeline.data.pack_filling import Filling, find_or_fill
+from decant.pipeline.data.thread_count import fixed_count
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.progress import progress
@@ -90,9 +91,9 @@ class FilledAhead:
                 return self._filling.images(indices)
             except (OSError, StorageError) as error:
                 self._go_on_without(error)
-        cores = available_cores()
-        with ThreadPoolExecutor(cores) as pool:
-            parts = [part for part in np.array_split(indices, cores) if len(part)]
+        count = fixed_count(available_cores())
+        with ThreadPoolExecutor(count) as pool:
+            parts = [part for part in np.array_split(indices, count) if len(part)]
             return np.concatenate(list(pool.map(self._decode, parts)))
 
     @property

@@ -31,8 +31,10 @@ from decant.cache.io.files import storage_error
 from decant.cache.io.flock import free_range, try_range
 from decant.cache.io.locks import give_up, in_turn, join, lock_path
 from decant.cache.io.opening import NotAFileError, open_lock, open_write
+from decant.pipeline.data.decode_ahead import available_cores
 from decant.pipeline.data.image_pack import Decode, Layout, Pack, partial_path
 from decant.pipeline.data.samples import spread
+from decant.pipeline.data.thread_count import fixed_count
 from decant.pipeline.errors import DamagedError, DataError
 from decant.pipeline.support.progress import progress
 
@@ -149,13 +151,13 @@ class Filling:
         return self._is_named(self._file.path)
 
     def fill(self, description: str, threads: int | None = None) -> None:
-        """Decodes and stores every block that nobody has stored, on all cores, as the decoder of images lets go of the
-        interpreter's lock, or in so many threads. Returns when all blocks are stored, by whomever.
+        """Decodes and stores every block that nobody has stored, in some threads, or in so many. Returns when all
+        blocks are stored, by whomever.
         """
         self._forget_damaged()
         entries = self._file.read_entries()
         missing = np.flatnonzero(entries == 0).tolist()
-        pool = ThreadPoolExecutor(threads or os.cpu_count())
+        pool = ThreadPoolExecutor(threads or fixed_count(available_cores()))
         with progress(description, self.layout.count) as advance, pool:
             advance(sum(map(self._count, np.flatnonzero(entries).tolist())))
             while missing:

@@ -9,6 +9,8 @@ import os
 import pickle
 import signal
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +25,7 @@ from decant.pipeline.data.decode_ahead import DecodeAhead, available_cores
 from decant.pipeline.data.image_pack import Layout, Pack, partial_path
 from decant.pipeline.data.pack_ahead import FilledAhead, HeldAhead, find_or_fill_ahead
 from decant.pipeline.data.pack_filling import find_or_build
+from decant.pipeline.data.thread_count import ThreadCount
 from decant.pipeline.errors import DataError
 from tests.data.test_image_pack import IMAGES, LAYOUT, Decoder, build, flip, nothing
 from tests.helpers.processes import PATIENCE, finished, line, python, wait_until
@@ -490,3 +493,56 @@ def test_an_error_ends_all_threads_and_is_met_by_who_needs_the_block() -> None:
     blocks.broken = False
     blocks.ahead.require([1])
     assert blocks.ahead.done[1]
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        (lambda threads: 10.0 * threads, 16),  # large images, slow disks
+        (lambda threads: 400.0 / threads, 4),  # small images, whose threads wait for the interpreter's lock
+        (lambda threads: 10.0 * min(threads, 8), 8),
+    ],
+    ids=["each is of use", "each is in the way", "eight are of use"],
+)
+def test_there_are_as_many_threads_as_are_of_use(rate: Callable[[int], float], expected: int) -> None:
+    """Most of the time: whether more are of use now is tried again, less and less often."""
+    random, threads, made, counts = np.random.default_rng(0), ThreadCount(16), 0.0, list[int]()
+    for step in range(400):
+        threads.see(int(made), step / 4)
+        made += rate(threads.count) / 4 * random.uniform(0.98, 1.02)
+        counts.append(threads.count)
+    assert counts[0] == 4
+    assert counts[20:].count(expected) > 0.9 * len(counts[20:])
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4])
+def test_a_few_cores_have_a_thread_each(most: int) -> None:
+    threads = ThreadCount(most)
+    for second in range(10):
+        threads.see(100 * second, second)
+        assert threads.count == most
+
+
+def test_threads_are_started_and_ended_while_blocks_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, making, seen, counts = threading.Lock(), list[int](), list[tuple[int, int]](), [4, 8, 8, 2]
+
+    def see(self: ThreadCount, made: int, now: float) -> None:
+        self.count = counts.pop(0) if len(counts) > 1 else counts[0]
+
+    def make(block: int) -> bool:
+        with lock:
+            making.append(block)
+            seen.append((block, len(making)))
+        time.sleep(0.01)
+        with lock:
+            making.remove(block)
+        return True
+
+    monkeypatch.setattr(ThreadCount, "see", see)
+    ahead = DecodeAhead(600, make, threads=16)
+    ahead.want([0])
+    ahead.finish(lambda blocks: None)
+    assert ahead.error is None
+    assert sorted(block for block, _ in seen) == list(range(600)), "each once"
+    assert max(together for _, together in seen) > 4
+    assert max(together for _, together in seen[-20:]) <= 2
