@@ -151,7 +151,10 @@ class DecodeAhead:
                 self._start(threads)
                 alive = [thread for thread in threads.values() if thread.is_alive()]
                 if not alive:
-                    break
+                    if self._stopped or not self._later:
+                        break
+                    self._is_exhausted = False  # what a thread has left that was one too many in the end
+                    continue
                 for thread in alive:
                     thread.join(_BETWEEN_SECONDS / len(alive))
                 self._threads.see(self.done.count(1), time.monotonic())
@@ -162,13 +165,22 @@ class DecodeAhead:
             self._stop_for(error)
 
     def _start(self, threads: dict[int, Thread]) -> None:
-        """Starts those that are to run and do not, as long as there is work."""
+        """Starts those that are to run and do not, as long as there is work. Raises RuntimeError where the system
+        starts none.
+        """
         for number in range(self._threads.count):
             if self._stopped or self._is_exhausted:
                 return
             if number not in threads or not threads[number].is_alive():
-                threads[number] = Thread(target=self._work, args=(number,), daemon=True)
-                threads[number].start()
+                thread = Thread(target=self._work, args=(number,), daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    if not number:
+                        raise
+                    self._threads.limit(number)
+                    return
+                threads[number] = thread
 
     def _work(self, number: int) -> None:
         try:

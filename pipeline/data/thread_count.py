@@ -71,3 +71,8 @@ class ThreadCount:
             self._pause = _PAUSE
         if self.count < self.most and now >= self._again:
             self._before, self.count = (self.count, rate), min(2 * self.count, self.most)
+
+    def limit(self, count: int) -> None:
+        """From now on there are at most so many, as the system starts no more."""
+        self.most = self.count = count
+        self._before = None

@@ -33,7 +33,10 @@ def freed_memory_kept() -> Iterator[None]:
     if mallopt is None:
         yield
         return
-    mallopt(_MMAP_THRESHOLD, _LARGEST)
+    if not mallopt(
+        _MMAP_THRESHOLD, _LARGEST
+    ):  # glibc before 2.35 refuses more; as it is, it would keep no piece
+        mallopt(_MMAP_THRESHOLD, _LARGEST_BEFORE)
     mallopt(_TRIM_THRESHOLD, _MOST)
     try:
         yield

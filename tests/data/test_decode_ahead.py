@@ -524,25 +524,79 @@ def test_a_few_cores_have_a_thread_each(most: int) -> None:
 
 
 def test_threads_are_started_and_ended_while_blocks_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    lock, making, seen, counts = threading.Lock(), list[int](), list[tuple[int, int]](), [4, 8, 8, 2]
+    lock, making, seen, counts = threading.Lock(), list[int](), list[tuple[int, int]](), [4, 8, 2]
+    are_few = threading.Event()
 
     def see(self: ThreadCount, made: int, now: float) -> None:
         self.count = counts.pop(0) if len(counts) > 1 else counts[0]
+        if self.count == 2:
+            are_few.set()
 
     def make(block: int) -> bool:
         with lock:
             making.append(block)
             seen.append((block, len(making)))
-        time.sleep(0.01)
+        if block >= 50:
+            assert are_few.wait(PATIENCE)
+        time.sleep(0.005)
         with lock:
             making.remove(block)
         return True
 
     monkeypatch.setattr(ThreadCount, "see", see)
-    ahead = DecodeAhead(600, make, threads=16)
+    ahead = DecodeAhead(100, make, threads=16)
     ahead.want([0])
     ahead.finish(lambda blocks: None)
     assert ahead.error is None
-    assert sorted(block for block, _ in seen) == list(range(600)), "each once"
+    assert sorted(block for block, _ in seen) == list(range(100)), "each once"
     assert max(together for _, together in seen) > 4
     assert max(together for _, together in seen[-20:]) <= 2
+
+
+def test_a_block_that_a_thread_leaves_which_is_ended_is_made_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As another process was about to make it, and all the others have found none left."""
+    few, refused, closed = threading.Event(), [5], list[list[int]]()
+
+    def see(self: ThreadCount, made: int, now: float) -> None:
+        if made == 5:
+            self.count = 1
+            few.set()
+
+    def make(block: int) -> bool:
+        if block == 0:
+            wait_until(lambda: not refused)  # so that another thread has block 5
+        if block == 5 and refused:
+            refused.pop()
+            assert few.wait(PATIENCE)
+            return False
+        return True
+
+    monkeypatch.setattr(ThreadCount, "see", see)
+    ahead = DecodeAhead(6, make, lambda: closed.append(list(ahead.done)), threads=4)
+    ahead.want(())
+    ahead.finish(lambda blocks: None)
+    assert closed == [[1] * 6]
+
+
+def test_threads_that_cannot_be_started_are_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, limit, failed = threading.Thread.start, [4], threading.Event()
+
+    def starting(self: threading.Thread) -> None:
+        if not limit[0]:
+            failed.set()
+            raise RuntimeError("can't start new thread")
+        limit[0] -= 1
+        start(self)
+
+    def make(block: int) -> bool:
+        return failed.wait(PATIENCE)
+
+    monkeypatch.setattr(threading.Thread, "start", starting)
+    some, none = DecodeAhead(9, make, threads=4), DecodeAhead(9, make, threads=4)
+    for ahead, limit[0] in ((some, 4), (none, 1)):  # with that of the one that starts the others
+        ahead.want(())
+        ahead.finish(lambda blocks: None)
+    assert (list(some.done), some.error) == ([1] * 9, None)
+    assert (list(none.done), str(none.error)) == ([0] * 9, "can't start new thread")
