@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from decant.pipeline.data.common_files import count_common
 from decant.pipeline.data.held_out import require_same_classes
 from decant.pipeline.data.samples import (
     ArrayData,
     LabelledData,
+    ListedFiles,
     decoding,
     has_labels,
     num_classes,
@@ -79,19 +81,28 @@ def _say_common_samples(train: LabelledData, other: LabelledData, part: str) -> 
             "on unseen data; a function of your own is given `split`"
         )
         return
-    common = _count_common(train, other)
-    if common > _FEW * len(other):
+    common, looked_at, how = _count_common(train, other)
+    if common > _FEW * looked_at:
+        which = "" if looked_at == len(other) else " that were looked at"
         say_once(
-            f"warning: {train.name}: {common:,} of {len(other):,} images of the {part} part are in the training part "
-            "too, pixel for pixel: what is measured is not of unseen data alone"
+            f"warning: {train.name}: {common:,} of {looked_at:,} images of the {part} part{which} are in the training "
+            f"part too, {how}: what is measured is not of unseen data alone"
         )
 
 
-def _count_common(train: LabelledData, test: LabelledData) -> int:
-    """How many test images are training images; 0 of what is no images, or more than is held in memory."""
-    if not (isinstance(train, ArrayData) and isinstance(test, ArrayData) and train.inputs.ndim == 4):
-        return 0
-    if train.inputs.nbytes + test.inputs.nbytes > _MOST_BYTES:
-        return 0
-    known = {hash(image.tobytes()) for image in train.inputs}
-    return sum(hash(image.tobytes()) in known for image in test.inputs)
+def _count_common(train: LabelledData, test: LabelledData) -> tuple[int, int, str]:
+    """How many test images are training images, of how many that were looked at, and by what these were compared; none
+    is of what is no images, and of arrays that are large.
+    """
+    if (
+        isinstance(train, ArrayData)
+        and isinstance(test, ArrayData)
+        and train.inputs.ndim == 4
+        and train.inputs.nbytes + test.inputs.nbytes <= _MOST_BYTES
+    ):
+        known = {hash(image.tobytes()) for image in train.inputs}
+        return sum(hash(image.tobytes()) in known for image in test.inputs), len(test), "pixel for pixel"
+    of_train, of_test = (getattr(data, "files", None) for data in (train, test))
+    if isinstance(of_train, ListedFiles) and isinstance(of_test, ListedFiles):
+        return *count_common(of_train, of_test), "byte for byte"
+    return 0, 0, ""

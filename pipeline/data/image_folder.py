@@ -27,7 +27,14 @@ from decant.pipeline.data.image_files import list_part
 from decant.pipeline.data.input_arrays import alike
 from decant.pipeline.data.pack_ahead import HeldAhead, find_or_fill_ahead
 from decant.pipeline.data.pack_room import fits_in_memory, require_room
-from decant.pipeline.data.samples import MAX_ARRAY_BYTES, ArrayData, LabelledData, Split, WhenDecoded
+from decant.pipeline.data.samples import (
+    MAX_ARRAY_BYTES,
+    ArrayData,
+    LabelledData,
+    ListedFiles,
+    Split,
+    WhenDecoded,
+)
 from decant.pipeline.data.thread_count import fixed_count
 from decant.pipeline.errors import ChangedError, DataError
 from decant.pipeline.ranks.launch import launched
@@ -140,9 +147,16 @@ class FileData:
     def digest(self) -> str:
         return self.content
 
+    @property
+    def files(self) -> ListedFiles:
+        """As the folder was listed."""
+        return ListedFiles(self.paths, self.stamps[:, 0])
+
     def read_from(self, images: Images, lazy: bool) -> PackedData:
         """The same samples, their images from elsewhere."""
-        return PackedData(self.name, self.split, images, self.labels, self.classes, self.content, lazy)
+        return PackedData(
+            self.name, self.split, images, self.labels, self.classes, self.content, lazy, files=self.files
+        )
 
     def pixels_key(self) -> str:
         """SHA-256 of all that decides the pixels: the files and when each was last changed, the size that they are
@@ -184,6 +198,7 @@ class PackedData:
     lazy: bool
     """Whether the pack is too large for the memory, so that reading it waits for the disk, or is being filled."""
     task: Task | None = None
+    files: ListedFiles | None = None
 
     decoding = DECODING
 
@@ -269,5 +284,6 @@ def _held(files: FileData) -> ArrayData:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return ArrayData(
-        files.name, files.split, inputs, files.labels, files.classes, files.content, files.decoding
-    )
+        files.name, files.split, inputs, files.labels, files.classes, files.content, files.decoding,
+        files=files.files,
+    )  # fmt: skip

@@ -8,10 +8,11 @@ array. The labels of a binary or multi-label task are floats (N, T) too: 0, 1, o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -63,6 +64,19 @@ class LabelledData(Protocol):
         """SHA-256 of the ordered content."""
 
 
+@dataclass(frozen=True)
+class ListedFiles:
+    """The files of a part, as its folder was listed."""
+
+    paths: Sequence[Path]
+    sizes: NDArray[np.int64]
+    """(N,) bytes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """None for another process, such as a worker: nothing is compared there, and the list may be long."""
+        return type(None), ()
+
+
 @dataclass
 class ArrayData:
     """Inputs in one contiguous array."""
@@ -77,6 +91,8 @@ class ArrayData:
     decoding: int | None = None
     """The version of the decoder of image files, which such a digest does not cover."""
     task: Task | None = None
+    files: ListedFiles | None = None
+    """Those that its images are of."""
 
     lazy = False
 

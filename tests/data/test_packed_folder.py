@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from decant.cache import StorageError
 from decant.cache.io import blockfile
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data import image_folder, pack_room
+from decant.pipeline.data.between_parts import check_between_parts
+from decant.pipeline.data.common_files import count_common
+from decant.pipeline.data.samples import ListedFiles
 from decant.pipeline.errors import DataError
 from decant.pipeline.training.loading import OrderedKeys, loader
 from decant.pipeline.views import ViewedData
@@ -52,6 +56,36 @@ def test_packed_jpegs_are_the_decoded_ones_in_any_order_and_any_process(
     assert np.array_equal(np.concatenate(batches), expected)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         assert np.array_equal(np.concatenate(pool.map(data.raw, order)), expected[order.ravel()])
+
+
+@pytest.mark.parametrize("common", [0, 1, 20])
+def test_files_that_are_in_both_parts_are_said_also_of_images_in_a_pack(
+    tmp_path: Path, common: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Among others of the same size, by other names, in another class."""
+    files = sorted(write_jpegs(tmp_path).rglob("*.jpg"))
+    for index, path in enumerate(files[::5]):
+        copied = tmp_path / "test" / "ab"[index % 2] / f"test{index}.jpg"
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        content = bytearray(path.read_bytes())
+        content[-3] ^= index >= common  # before the end of the image
+        copied.write_bytes(content)
+    data, views = DataSettings(name="imagefolder", root=str(tmp_path), pack="always"), ViewsSettings(size=32)
+    train, test = (image_folder.image_folder(data, views, split) for split in ("train", "test"))
+    check_between_parts(train, test)
+    said = f"{common} of 30 images of the test part are in the training part too, byte for byte"
+    assert (said in capsys.readouterr().err) == bool(common)
+    assert pickle.loads(pickle.dumps(train)).files is None, "a worker need not have the list"
+
+
+def test_of_many_files_some_are_looked_at_and_few_of_the_same_size(tmp_path: Path) -> None:
+    paths = [tmp_path / str(index) for index in range(300)]
+    for index, path in enumerate(paths):
+        path.write_bytes(b"%10d" % index)
+    train, same = (ListedFiles(some, np.full(len(some), 10)) for some in (paths, paths[:1]))
+    assert count_common(train, same) == (1, 1)
+    assert count_common(same, train) == (1, 100)
+    assert count_common(train, ListedFiles([tmp_path / "none"], np.array([10]))) == (0, 1)
 
 
 def test_a_pack_is_made_once_and_beside_the_caches(store: Path, tmp_path: Path) -> None:
@@ -200,6 +234,9 @@ READER = """
 import os, sys
 from decant.cache import StorageError
 from decant.pipeline.data import image_folder, pack_room
+from decant.pipeline.data.between_parts import check_between_parts
+from decant.pipeline.data.common_files import count_common
+from decant.pipeline.data.samples import ListedFiles
 from tests.helpers.folders import read
 if os.getuid() == 0:
     os.setuid(65534)
