@@ -32,6 +32,8 @@ _KINDS = (
 
 MOST_BYTES = 512 << 20
 """Of a file that is read whole, if nothing else is said. A file of holes alone may say that it has any number."""
+_AT_ONCE_BYTES = 32 << 20
+"""Of a file that lies in memory while it is used: several threads may have one each."""
 
 
 class NotAFileError(OSError):
@@ -60,7 +62,7 @@ def open_read(path: Path, *, follow: bool = True) -> io.BufferedReader:
     return os.fdopen(_open(path, os.O_RDONLY, follow=follow), "rb")
 
 
-def open_at_once(path: Path, most: int = MOST_BYTES) -> IO[bytes]:
+def open_at_once(path: Path, most: int = _AT_ONCE_BYTES) -> IO[bytes]:
     """The same as `open_read`, for a file that is read whole: of at most `most` bytes, those that it has now are read
     in one call, and lie in memory. Each call to the system lets go of the interpreter's lock, which threads that do the
     same beside this one then queue for.

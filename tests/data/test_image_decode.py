@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import platform
+import tracemalloc
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -109,6 +110,20 @@ def test_a_format_that_another_program_would_interpret_is_no_image(tmp_path: Pat
     (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
     with pytest.raises(DataError, match=r"a\.jpg: not a readable image \(its content is of no image format"):
         decode(tmp_path / "a.jpg", PLAIN)
+
+
+def test_a_large_file_is_not_brought_into_memory_for_its_begin(tmp_path: Path) -> None:
+    """One of holes alone takes no disk, and each of many threads would read it whole."""
+    path = tmp_path / "holes.png"
+    with open(path, "wb") as file:
+        file.truncate(256 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="not a readable image"):
+            decode(path, ViewsSettings())
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_the_system_refuses_is_not_said_of_the_image(tmp_path: Path) -> None:
