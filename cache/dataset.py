@@ -419,7 +419,10 @@ class SoftLabelDataset(Dataset[Any]):
             indices, views, _ = self._split(keys)
             source, places = self._source(indices)
             keys = np.stack([places, views], axis=1)
-        labels_first: LabelsFirst | None = getattr(source, "labels_first", None)
+        # Of its class: what hands on attributes of another dataset has a `batch` of its own, and none of this.
+        labels_first: LabelsFirst | None = (
+            source.labels_first if hasattr(type(source), "labels_first") else None
+        )
         found = None if labels_first is None else labels_first(keys)
         if found is None:
             return (source.batch(keys[first:end]) for first, end in pairwise(bounds))

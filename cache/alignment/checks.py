@@ -79,7 +79,8 @@ class Alignment:
         """Raises MismatchError where labels (B,) or inputs (B, …) are not those of rows (B,) in their views (B,), and
         CorruptError where it is the cache that has changed since it was opened.
         """
-        if not isinstance(labels, tuple | list):  # those of items are, and never in one tensor
+        # Those of items are tuples, and never in one tensor; targets are compared one by one in any case.
+        if not isinstance(labels, tuple | list) and self.cache.labels.ndim == 1:
             expected = ExpectedBatches(self.cache, rows, views, (0, len(rows)))
             if self.is_expected(expected, 0, inputs, labels):
                 return

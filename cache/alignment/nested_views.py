@@ -12,7 +12,8 @@ _OF_SEVERAL = ("ConcatDataset", "StackDataset")
 
 def holder_of_views(dataset: Any) -> str | None:
     """The class of torch's in which `decant.Views`, or others that make views, are: a Subset, ConcatDataset or
-    StackDataset. None of any other dataset, and of views themselves.
+    StackDataset. None of any other dataset, of views themselves, of those that are one view a sample, which an index
+    alone asks for, and of a class that reads items in a way of its own.
 
     >>> from torch.utils.data import ConcatDataset, Subset
     >>> class Views(list):
@@ -24,11 +25,14 @@ def holder_of_views(dataset: Any) -> str | None:
     True
     """
     parts = _parts(dataset)
-    within = any(isinstance(part, ReadsViews) or holder_of_views(part) for part in parts)
+    within = any((isinstance(part, ReadsViews) and part.count > 1) or holder_of_views(part) for part in parts)
     return next(name for name in ("Subset", *_OF_SEVERAL) if is_a(dataset, name)) if within else None
 
 
 def _parts(dataset: Any) -> list[Any]:
+    reads = getattr(type(dataset), "__getitem__", None)
+    if not getattr(reads, "__module__", "").startswith("torch."):
+        return []  # it may take a view
     if is_subset(dataset):
         return [dataset.dataset]
     if any(is_a(dataset, name) for name in _OF_SEVERAL):

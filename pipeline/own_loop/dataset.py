@@ -81,17 +81,19 @@ class Views(Dataset[Any]):
         """keys: where input and label of an item are after `transform`, as `("image", "label")`, where that cannot be
         recognised.
 
-        Raises TypeError for what is no map-style dataset, for one that has views already, and for what is no transform,
+        Raises TypeError for what is no map-style dataset, for one that has several views already, and for what is no
+        transform,
         ValueError for a count below 1 or a seed outside of 0 to 2⁶³ − 1, and DataError for mixing where the number of
         classes is not known.
         """
         require_map_style(dataset, "a view belongs to a sample by its index")
-        if isinstance(dataset, Views) or holder_of_views(dataset):
+        if (isinstance(dataset, Views) and dataset.count > 1) or holder_of_views(dataset):
             raise TypeError(
                 "dataset: has Views in it, of which view 0 alone would be read: give one Views all transforms, as "
                 "Views(dataset, [first, second])"
             )
-        self.count, self.seed = operator.index(count), operator.index(seed)
+        self.count: int = operator.index(count)
+        self.seed: int = operator.index(seed)
         if self.count < 1:
             raise ValueError(f"count: expected 1 or more, found {count}")
         if not 0 <= self.seed < 2**63:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
+import decant
 from decant.cache import (
     CacheWarning,
     CorruptError,
@@ -417,6 +418,53 @@ def test_odd_labels_that_come_first_are_taken_or_refused_as_those_of_a_batch(
     keys = [np.stack([np.arange(first, first + 4), [0] * 4], axis=1) for first in range(0, N, 4)]
     first, alone = SoftLabelDataset(Odd(), cache), SoftLabelDataset(Odd(), cache)
     assert _outcome(first.each_batch(keys)) == _outcome(map(alone.batch, keys))
+
+
+class Scaled(Dataset[Any]):
+    """Another dataset with its pixels doubled, whose other attributes it hands on."""
+
+    def __init__(self, inner: Views) -> None:
+        self.inner = inner
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, key: Any) -> Any:
+        pixels, label = self.inner[key]
+        return 2 * pixels, label
+
+    def batch(self, keys: Any) -> Any:
+        pixels, labels = self.inner.batch(keys)
+        return 2 * pixels, labels
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["inner"], name)
+
+
+def test_batches_of_a_dataset_that_hands_on_the_attributes_of_another_are_its_own(
+    cache: LogitCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Views, "labels_first", _labels_first, raising=False)
+    train = SoftLabelDataset(Scaled(Views()), cache, check_inputs="off")
+    keys = np.array([[3, 0], [5, 1]])
+    assert torch.equal(next(train.each_batch([keys]))[0], train.batch(keys)[0])
+
+
+class TakesViews(ConcatDataset[Any]):
+    """A class of the user's that asks its parts for a view."""
+
+    def __getitem__(self, key: Any) -> Any:
+        index, view = key if isinstance(key, tuple) else (key, 0)
+        return self.datasets[index // (N // 2)][index % (N // 2), view]
+
+
+def test_views_in_a_class_that_asks_for_them_are_read(tmp_path: Path) -> None:
+    halves = [decant.Views(TensorDataset(torch.arange(N // 2), torch.zeros(N // 2)), count=2)] * 2
+    cache = LogitCache.open(make(tmp_path / "a.h5"))
+    with pytest.raises(MismatchError, match="a ConcatDataset of Views"):
+        SoftLabelDataset(ConcatDataset(halves), cache)
+    train = SoftLabelDataset(TakesViews(halves), cache, check_inputs="off", compare_labels=False)
+    assert train[N // 2 + 3, 1][2].tolist() == logits_of(N // 2 + 3, 1)
 
 
 @pytest.mark.parametrize("labels", [True, False])

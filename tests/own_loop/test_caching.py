@@ -294,6 +294,10 @@ def test_what_cannot_be_cached_is_refused_with_what_to_do(tmp_path: Path) -> Non
     for nested in (views(), ConcatDataset([views(), views()])):
         with pytest.raises(TypeError, match="has Views in it, of which view 0 alone would be read"):
             decant.Views(nested, noisy)
+    one = decant.Views(DATA, count=1)
+    decant.Views(
+        ConcatDataset([decant.Views(one, noisy, count=1), one]), noisy
+    )  # an index asks for all of these
     with pytest.raises(TypeError, match="expected a map-style dataset"):
         decant.Views(iter([1]), noisy)
     with pytest.raises(DataError, match=r"transform .*upper: failed on Tensor"):
