@@ -53,7 +53,10 @@ def sound_in_spans(
     for first, end in runs:
         starts, stops = ranges[first:end:each, 0, 0], ranges[first + each - 1 : end : each, 0, 1]
         together += [crc32(read(*span)) for span in zip(starts.tolist(), stops.tolist(), strict=True)]
-        others += _checksums_of_others(read, ranges[first:end, 1:])
+        beside = _checksums_of_others(read, ranges[first:end, 1:])
+        if beside is None:
+            return found
+        others += beside
     members = np.concatenate([np.arange(first, end) for first, end in runs])
     # Of each block the checksum of its first range, carried over the others, is this; and so they are joined.
     carried = entries[members].astype(np.uint32) ^ np.array(others, np.uint32)
@@ -88,15 +91,18 @@ def _runs(
     ]
 
 
-def _checksums_of_others(read: ReadBytes, ranges: NDArray[np.int64]) -> list[int]:
-    """(B,): the CRC-32 of ranges (B, T, 2) of each block; those of the blocks lie one after another."""
+def _checksums_of_others(read: ReadBytes, ranges: NDArray[np.int64]) -> list[int] | None:
+    """(B,): the CRC-32 of ranges (B, T, 2) of each block; those of the blocks lie one after another. None where fewer
+    bytes are read than there should be, as of a file that was cut off.
+    """
     count, bounds = len(ranges), zip(ranges[0, :, 0].tolist(), ranges[-1, :, 1].tolist(), strict=True)
-    parts = [
-        np.frombuffer(read(first, end), np.uint8).reshape(count, -1) for first, end in bounds if first < end
-    ]
+    places = [(first, end) for first, end in bounds if first < end]
+    parts = [np.frombuffer(read(first, end), np.uint8) for first, end in places]
     if not parts:
         return [0] * count
-    rows = np.concatenate(parts, axis=1)
+    if any(len(part) < end - first for part, (first, end) in zip(parts, places, strict=True)):
+        return None
+    rows = np.concatenate([part.reshape(count, -1) for part in parts], axis=1)
     contents: list[bytes] = rows.view(f"V{rows.shape[1]}").reshape(-1).tolist()
     return list(map(crc32, contents))
 

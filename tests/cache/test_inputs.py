@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from decant.cache import each_input, input_checksums, input_crc32, one_input, split_keys
+from decant.cache import ValueRefusedError, each_input, input_checksums, input_crc32, one_input, split_keys
+from decant.cache.inputs import input_crc32_at
 
 
 def test_the_checksum_is_of_the_bytes_as_they_are() -> None:
@@ -125,6 +126,24 @@ def test_a_table_has_the_checksums_of_its_rows() -> None:
             return np.arange(6.0).reshape(2, 3)
 
     assert input_checksums(Table(), 2).tolist() == input_checksums(np.arange(6.0).reshape(2, 3), 2).tolist()
+
+
+def test_objects_have_no_checksum_as_their_bytes_are_addresses() -> None:
+    """As in a table with a column of texts: the next process would have found other checksums."""
+    objects = np.array([["a", 1.5], ["b", 2.5]], dtype=object)
+    assert input_crc32(objects) is None
+    assert input_crc32_at(objects, 1) is None
+    with pytest.raises(ValueRefusedError, match="found ndarray of Python objects"):
+        input_checksums(objects, 2)
+
+    class NeedsACopy(list[Any]):
+        """As an array of pyarrow."""
+
+        def to_numpy(self) -> Any:
+            raise ValueError("needed to copy")
+
+    with pytest.raises(ValueRefusedError, match="found str"):
+        input_checksums(NeedsACopy(["a", "b"]), 2)
 
 
 def test_a_view_before_the_first_is_refused() -> None:

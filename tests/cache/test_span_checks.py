@@ -158,6 +158,14 @@ def test_what_is_not_worth_it_is_left_to_be_looked_at_alone(
     assert different_blocks(layout, content, np.arange(layout.num_blocks), entries) == []
 
 
+def test_blocks_of_a_file_that_was_cut_off_are_found() -> None:
+    layout = Tables([8, 1, 1], 3, 40, views=1)
+    content, blocks = Content(layout.size, 1), np.arange(layout.num_blocks)
+    entries = expected_entries(layout, content, blocks)
+    del content.bytes[8 * 40 + 20 :]
+    assert different_blocks(layout, content, blocks, entries) == blocks.tolist()
+
+
 def test_a_file_of_several_spans_is_verified_and_its_damage_named(tmp_path: Path) -> None:
     """Two views of 100 blocks of 64,000 bytes, of which a span has sixteen."""
     manifest = Manifest.build(num_samples=3_200, num_outputs=1_000, num_views=2)
