@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from decant.pipeline.errors import DataError
@@ -69,5 +70,10 @@ def require_unmixed(given: Sequence[Any], labels: Any) -> None:
 
 
 def _is_class_id(label: Any) -> bool:
-    found = np.asarray(label)
+    if isinstance(label, Tensor):  # of dtypes that NumPy lacks too
+        return label.numel() == 1 and not label.is_floating_point() and label.dtype != torch.bool
+    try:
+        found = np.asarray(label)
+    except (TypeError, ValueError, RuntimeError):  # as of a list of tensors of several lengths
+        return False
     return found.size == 1 and found.dtype.kind in "iu"

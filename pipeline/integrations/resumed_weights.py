@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from decant.pipeline.errors import WeightsError
@@ -17,7 +17,8 @@ from decant.pipeline.errors import WeightsError
 
 def not_loaded(model: nn.Module, missing: Iterable[str]) -> list[str]:
     """The names among `missing` whose weights are none of those that were loaded, as those of a tied head are."""
-    state, names = model.state_dict(), set(missing)
+    names = set(missing)
+    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     loaded = {value.data_ptr() for name, value in state.items() if name not in names}
     left_out = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
     return [name for name in state if name in names - left_out and state[name].data_ptr() not in loaded]

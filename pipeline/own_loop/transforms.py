@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -117,6 +119,9 @@ def with_copy(item: Any, field: Field) -> Any:
 
 
 def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping) and type(value) is not dict:
+        with contextlib.suppress(*RAISED):  # as of a mapping proxy, or of what is part of a graph
+            return copy.deepcopy(value)  # of its own class, whose attributes a transform may ask for
     if isinstance(value, Mapping):
         return {name: _copied(inner) for name, inner in value.items()}
     if isinstance(value, Tensor):

@@ -202,6 +202,17 @@ def test_a_validation_set_is_measured_by_what_its_labels_are(tmp_path: Path, wha
     )
 
 
+def test_labels_of_any_kind_are_looked_at_by_a_collate_function_of_the_users() -> None:
+    from decant.pipeline.integrations.mixed_labels import require_unmixed
+
+    shares = torch.tensor([[0.7, 0.3], [1.0, 0.0]])
+    require_unmixed(list(shares.bfloat16()), shares)
+    require_unmixed([[torch.zeros(2), torch.zeros(1)]] * 2, shares)
+    for ids in ([0, 1], list(torch.tensor([0, 1], dtype=torch.int16))):
+        with pytest.raises(DataError, match="has mixed the labels"):
+            require_unmixed(ids, shares)
+
+
 def test_a_collate_function_that_mixes_samples_is_refused(tmp_path: Path) -> None:
     from torchvision.transforms.v2 import MixUp
 

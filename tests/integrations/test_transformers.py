@@ -156,6 +156,19 @@ def test_sets_without_logits_are_evaluated_by_the_loss_of_their_labels(
     assert run.evaluate(data)["eval_loss"] == pytest.approx(float(loss(*predictions(run, data))), rel=1e-4)
 
 
+def test_state_that_is_no_tensor_is_no_weight_that_is_missing() -> None:
+    from decant.pipeline.integrations.resumed_weights import not_loaded
+
+    class Scaled(torch.nn.Linear):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"scale": 1}
+
+        def set_extra_state(self, state: object) -> None:
+            del state
+
+    assert not_loaded(Scaled(2, 2), ["bias", "_extra_state"]) == ["bias"]
+
+
 def test_a_checkpoint_whose_weights_have_other_names_is_resumed_whole(tmp_path: Path) -> None:
     """A ViT is saved under the names of the hub. The Trainer of transformers leaves what it does not find fresh."""
     weights = []

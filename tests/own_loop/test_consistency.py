@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import warnings
+from collections import UserDict
 from pathlib import Path
 from typing import Any
 
@@ -401,6 +402,20 @@ def test_what_teacher_or_student_alone_does_may_change_its_input_in_place(
     teacher.eval()
     with torch.no_grad():
         assert float((teacher((torch.stack(plain) - 0.5) / 0.25) - logits).abs().max()) < 2**-5
+
+
+def test_inputs_of_a_class_of_their_own_stay_so_and_are_changed_by_one_alone() -> None:
+    """As what a tokenizer of transformers returns, whose fields are attributes."""
+    given = UserDict(pixels=torch.ones(2))
+
+    def of_student(value: Any) -> Any:
+        return value.data["pixels"].add_(1)
+
+    views = decant.Views(
+        [(given, 0)], count=1, teacher=lambda value: value.data["pixels"], student=of_student
+    )
+    assert views[0][0].tolist() == [2, 2]
+    assert given["pixels"].tolist() == [1, 1]
 
 
 def test_dictionaries_stay_dictionaries(teacher: Teacher, tmp_path: Path) -> None:
