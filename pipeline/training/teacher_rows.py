@@ -97,6 +97,8 @@ def write_missing_rows(
                 write_later(_store, writer, waiting.taken(), advance)
             waiting.add(batch, answer(batch.keys, made))
             computed += int(batch.wanted.sum())
+            if waiting.is_slow:
+                write_later(_store, writer, waiting.taken(), advance)
         if waiting.answers:
             write_later(_store, writer, waiting.taken(), advance)
     return computed
@@ -110,12 +112,16 @@ class _Waiting:
     """Batches that the teacher has been given, and whose rows are written together."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._since = most, 0.0
+        self._most, self._since, self._last = most, 0.0, 0.0
         self.answers: _Answers = []
+        self.is_slow = False
+        """Whether the last one came so late after the one before that it is not to wait for another."""
 
     def add(self, batch: MissingBatch, wait: Callable[[], Rows]) -> None:
+        now = time.monotonic()
+        self.is_slow, self._last = 0 < self._last < now - _LONGEST_SECONDS, now
         if not self.answers:
-            self._since = time.monotonic()
+            self._since = now
         self.answers.append((batch, wait))
 
     def are_due(self, following: MissingBatch) -> bool:

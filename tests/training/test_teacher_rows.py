@@ -125,6 +125,26 @@ def test_rows_do_not_wait_long_for_others(tmp_path: Path, monkeypatch: pytest.Mo
     assert advanced == [10] * 10
 
 
+def test_rows_do_not_wait_while_a_slow_teacher_computes_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch may take it a minute."""
+    monkeypatch.setattr(teacher_rows, "_LONGEST_SECONDS", 0.02)
+    said, advanced, written = answers(OF), list[int](), list[int]()
+
+    def answer(keys: Keys, made: Any) -> Callable[[], Rows]:
+        rows = keys[:, 0]
+        time.sleep(0.05)
+        written.append(sum(advanced))
+        return lambda: Rows(said["logits"][rows], said["labels"][rows], said["input_crc32"][rows])
+
+    with LogitCacheWriter(tmp_path / "cache.h5", OF) as writer:
+        write_missing_rows(
+            writer, [Run(0, 0, 100)], Echo(), answer, batch_size=20, advance=advanced.append, together=100
+        )
+    assert written == [0, 0, 40, 60, 80], "the first, which took what it took to begin, waits for the second"
+
+
 def test_runs_that_are_handed_out_are_not_taken_far_ahead(tmp_path: Path) -> None:
     """Or a slow rank would hold what the others could compute."""
     said, taken, ahead = answers(OF), list[int](), list[int]()
