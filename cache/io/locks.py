@@ -65,7 +65,7 @@ def exclusive(lock: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     """
     fd = _taken(lock, waiting)
     for _ in range(_MOST_TRIES):
-        if is_named(fd, lock):
+        if _is_still_named(fd, lock):
             break
         _release(fd)  # removed while it was waited for: whoever comes next would not be held off by it
         fd = _taken(lock, lambda holder: None)
@@ -270,6 +270,17 @@ def _taken(lock: Path, waiting: Callable[[str], None]) -> int:
         _release(fd)
         raise
     return fd
+
+
+def _is_still_named(fd: int, lock: Path) -> bool:
+    """Whether a lock that is held is the one that the next process finds. Lets go of it and raises StorageError where
+    the disk does not tell.
+    """
+    try:
+        return is_named(fd, lock)
+    except OSError as error:
+        _release(fd)
+        raise storage_error(error, lock, "opening the lock") from error
 
 
 def _wait(fd: int, lock: Path) -> None:

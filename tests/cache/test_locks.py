@@ -215,6 +215,20 @@ def test_a_lock_that_was_removed_while_it_was_waited_for_is_taken_anew(how: str,
     waiting.join()
 
 
+def test_a_lock_is_let_go_of_where_the_disk_does_not_tell_whether_it_is_the_one(
+    lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(fd: int, path: Path) -> bool:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(locks, "is_named", fails)
+        with pytest.raises(StorageError, match="opening the lock"), exclusive(lock, waiting=refuse):
+            pass
+    with exclusive(lock, waiting=refuse):
+        pass
+
+
 def test_a_lock_that_was_removed_just_now_is_not_free(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def removed_first(fd: int, kind: int) -> bool | None:
         lock.unlink(missing_ok=True)
