@@ -14,6 +14,7 @@ from transformers import Trainer, TrainerControl, TrainingArguments
 from decant.pipeline.errors import DataError, ModelError, RecipeError
 from decant.pipeline.integrations.objective_trainer import ObjectiveMixin
 from decant.pipeline.language import TokenBatch, TokenDataset, measure
+from decant.pipeline.language.causal_model import known_tokens
 from decant.pipeline.language.criteria import of_pending
 from decant.pipeline.language.without_head import WithoutHead, probe_of
 from decant.pipeline.objectives import SparseTargets, Terms, sparse_kd
@@ -219,9 +220,8 @@ class TokenDistillationMixin(ObjectiveMixin):
 
 def _require_every_token(model: nn.Module, tokens: int) -> None:
     """Raises ModelError for a student of transformers that knows fewer tokens than the teacher's rows are of."""
-    embeddings: Any = getattr(model, "get_input_embeddings", lambda: None)
-    rows = getattr(embeddings(), "num_embeddings", tokens)
-    if rows < tokens:
+    rows = known_tokens(model)
+    if rows is not None and rows < tokens:
         raise ModelError(
             f"{type(model).__name__}: knows {rows:,} tokens, and the teacher's rows are of {tokens:,}; give it a row "
             "for each token of the teacher's tokenizer (resize_token_embeddings)"

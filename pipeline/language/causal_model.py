@@ -96,8 +96,8 @@ class CausalModel:
         Raises ModelError where the network gives no logits (B, L, R), or has fewer outputs than there are tokens.
         """
         ids = ids.to(self.device)
-        embeddings = getattr(self.network, "get_input_embeddings", lambda: None)()
-        self._require_rows(getattr(embeddings, "num_embeddings", self.num_outputs))
+        known = known_tokens(self.network)
+        self._require_rows(self.num_outputs if known is None else known)
         seen: dict[nn.Module, Tensor] = {}
         with (
             named_memory(self.name, f"a batch of {ids.shape[0]:,} × {ids.shape[1]:,} tokens"),
@@ -308,6 +308,15 @@ class CausalModel:
 
 class _ReachedHead(BaseException):
     """Ends a forward pass before its head; no network catches it by accident."""
+
+
+def known_tokens(network: nn.Module) -> int | None:
+    """How many tokens the first layer of a network of transformers knows; None where it does not name that layer."""
+    try:
+        embeddings = getattr(network, "get_input_embeddings", lambda: None)()
+    except NotImplementedError:  # as of a class of the user's
+        return None
+    return getattr(embeddings, "num_embeddings", None)
 
 
 def _arguments(network: nn.Module) -> set[str]:

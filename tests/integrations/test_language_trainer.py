@@ -206,6 +206,28 @@ def test_what_changes_the_loss_beside_the_objective_is_refused(tmp_path: Path) -
         TokenDistillationTrainer(language.llama(300, width=16), train_dataset=train)
 
 
+def test_a_student_that_does_not_name_its_first_layer_is_taken(tmp_path: Path) -> None:
+    from transformers import TrainingArguments
+
+    from decant.integrations.transformers import TokenDistillationTrainer
+
+    class Unnamed(torch.nn.Module):
+        def __init__(self, network: Any) -> None:
+            super().__init__()
+            self.network = network
+
+        def get_input_embeddings(self) -> Any:
+            raise NotImplementedError("please override in the subclass")
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            return self.network(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+
+    options = TrainingArguments(str(tmp_path / "out"), max_steps=1, **PLAIN)
+    student = Unnamed(language.llama(344, seed=1, width=16))
+    trainer = TokenDistillationTrainer(student, args=options, train_dataset=training_set(tmp_path))
+    assert math.isfinite(trainer.train().training_loss)
+
+
 def test_a_student_may_keep_what_it_computed_in_a_call_that_needs_no_gradient(tmp_path: Path) -> None:
     """As angles of positions, which many models make in their first call, and again for a longer text."""
 
