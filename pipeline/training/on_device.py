@@ -114,11 +114,11 @@ class DeviceData:
 
     def batch(self, keys: Keys) -> tuple[Tensor, Tensor, Tensor]:
         """(inputs (B, …), labels, teacher_logits (B, C) float32) on the device, the values of the dataset."""
-        return self._made(keys, [0])
+        return self._made(keys, [0][: len(keys)])
 
     def batches(self, keys: Sequence[Keys]) -> list[tuple[Tensor, ...]]:
         """`batch` of each of several keys, made in one call and compared with the same of the teacher's inputs."""
-        starts = np.cumsum([0, *map(len, keys[:-1])])
+        starts = np.cumsum([0, *map(len, keys[:-1])])[[len(each) > 0 for each in keys]]
         return _divided(self._made(np.concatenate(keys), starts.tolist()), keys)
 
     def _made(self, keys: Keys, starts: list[int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -94,6 +94,12 @@ def test_several_batches_are_the_same_bytes_and_compared_by_the_same_inputs(tmp_
         for ours, theirs in zip(resident.batch(each), made, strict=True):
             assert torch.equal(ours, theirs)
         assert all(map(torch.equal, inputs, made[:2]))
+    none = keys()[:0]
+    for some in ([none], [runs[0], none], [none, runs[0]]):
+        assert [len(made) for made, *_ in resident.batches(some)] == list(map(len, some)), (
+            "as any other dataset"
+        )
+    assert [len(part) for part in resident.batch(none)] == [0, 0, 0]
     (changed,) = keys()[40, :1]
     data.data.inputs[changed] ^= 1  # type: ignore[attr-defined]
     others = [run[run[:, 0] != changed] for run in runs]
