@@ -166,7 +166,6 @@ def save_checkpoint(
     write: Write = write_atomically,
 ) -> None:
     """Writes the checkpoint after `epoch` epochs and the part of the next one that is done, by `write`."""
-    content = io.BytesIO()  # torch.save to a file would report a full disk with an error of its own
     saved: dict[str, Any] = {
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -180,9 +179,21 @@ def save_checkpoint(
         saved["choice"] = choice.state()
     if within is not None:
         saved["within"] = within.state()
-    torch.save(saved, content)
+    content = _with_checksums(saved)
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder / CHECKPOINT, content.getbuffer())
+    write(folder / CHECKPOINT, content)
+
+
+def _with_checksums(saved: dict[str, Any]) -> memoryview:
+    """The content of a file, with checksums even where the process has told PyTorch to leave them out."""
+    content = io.BytesIO()  # torch.save to a file would report a full disk with an error of its own
+    as_set = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)
+    try:
+        torch.save(saved, content)
+    finally:
+        torch.serialization.set_crc32_options(as_set)
+    return content.getbuffer()
 
 
 def _require_fits(network: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

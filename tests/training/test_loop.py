@@ -434,6 +434,18 @@ def test_a_checkpoint_of_which_a_bit_has_changed_is_no_checkpoint(splits: Splits
         content[place] ^= bit
 
 
+def test_a_checkpoint_has_its_checksums_whatever_the_process_has_set(splits: Splits, tmp_path: Path) -> None:
+    """As code of a user's may do, to save large files in less time."""
+    torch.serialization.set_crc32_options(False)
+    try:
+        with pytest.raises(Stopped):
+            run(splits, tmp_path, stop_after=1)
+        assert not torch.serialization.get_crc32_options()
+        run(splits, tmp_path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+
+
 def test_a_torn_last_line_of_metrics_is_dropped(splits: Splits, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run(splits, tmp_path, stop_after=1)
