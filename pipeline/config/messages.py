@@ -76,7 +76,8 @@ def _in_words(problem: ErrorDetails) -> str:
 
 def _in_quotes(value: object) -> str:
     """How a number that was to be text is written, as the name of a folder may be one; nothing for other values."""
-    return f"""; in quotes it is text: '"{value}"'""" if isinstance(value, int | float) else ""
+    text = str(value).lower() if isinstance(value, bool) else value  # as TOML writes it
+    return f"""; in quotes it is text: '"{text}"'""" if isinstance(value, int | float) else ""
 
 
 def _locate(loc: Sequence[str | int], table: bool = False) -> tuple[str, Schema]:

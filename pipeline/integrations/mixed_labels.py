@@ -65,8 +65,8 @@ def require_unmixed(given: Sequence[Any], labels: Any) -> None:
     if ((others - others[0, :1]).abs() > _ROUNDING).any():
         raise DataError(
             "the collate function has mixed the labels, and with them inputs that the teacher saw one by one: each row "
-            "of teacher logits would be of another input; mix in the views, by decant.views.mixup() or cutmix(); shares "
-            "that follow from a sample's own class let the dataset give"
+            "of teacher logits would be of another input; mix in the views, by decant.views.mixup() or cutmix(); "
+            "shares that follow from a sample's own class let the dataset give"
         )
 
 

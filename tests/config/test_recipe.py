@@ -166,6 +166,7 @@ WRONG = [
     ("student.milestones=5", "student.milestones: expected a list, found 5"),
     ("student.milestones=[5, 0]", "student.milestones[1]: expected a whole number at least 1, found 0"),
     ("data.name=5", """data.name: expected text, found 5; in quotes it is text: '"5"'"""),
+    ("data.name=true", """data.name: expected text, found true; in quotes it is text: '"true"'"""),
     ("data.root=[5]", "data.root: expected text, found [5]"),
     (
         "student.objective=kdd",
