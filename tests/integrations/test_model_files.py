@@ -85,4 +85,4 @@ def test_a_model_that_was_fetched_from_the_hub_before_is_taken_where_that_cannot
     made = decant_anew(*words, cwd=folder, **offline)
     assert "transformers:some/model" in succeed(made)
     assert "Retrying" not in made.stderr
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 120
