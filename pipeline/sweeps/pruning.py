@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import optuna
+from optuna.trial import Trial
+
 from decant.pipeline.config.tasks import MetricFormat
 from decant.pipeline.sweeps.searches import Claim
 from decant.pipeline.training.epoch_log import Epoch
+
+_RUNG = "completed_rung_"
+"""And its number: what Optuna keeps of a trial in successive halving."""
 
 
 class Pruned(Exception):
@@ -25,6 +31,8 @@ class Watch:
             self._report(line)
         if lines and not finished:
             self._decide()
+            if self._prunes and _was_to_be_pruned(self._trial):
+                raise Pruned
 
     def __call__(self, line: Epoch) -> None:
         self._alive()
@@ -41,3 +49,23 @@ class Watch:
     def _decide(self) -> None:
         if self._prunes and self._trial.should_prune():
             raise Pruned
+
+
+def _was_to_be_pruned(trial: Trial) -> bool:
+    """What was decided of a trial by its last report, whose process may have been killed before it was pruned. The
+    pruner notes the rung that a trial has reached before it says whether it goes on, and looks at each rung once: so it
+    is asked again in a copy of the study, without the rungs that were reached by that report.
+    """
+    trials = trial.study.get_trials()
+    own = trials[trial.number]
+    if own.last_step is None:
+        return False
+    value, attributes = own.intermediate_values[own.last_step], own.system_attrs
+    reached = sum(name.startswith(_RUNG) for name in attributes)
+    while reached and attributes.get(f"{_RUNG}{reached - 1}") == value:
+        reached -= 1
+        del attributes[f"{_RUNG}{reached}"]
+    study = trial.study
+    copy = optuna.create_study(study_name=study.study_name, direction=study.direction, pruner=study.pruner)
+    copy.add_trials(trials)
+    return study.pruner.prune(copy, copy.get_trials()[trial.number])
