@@ -94,7 +94,9 @@ def _by_threshold(
 
 
 def _f1(hits: np.integer, said: np.integer, true: np.integer) -> float:
-    """Of a class, by how many samples were hit, said to be of it, and are. 0 where there are neither."""
+    """F1 of a class, from three counts of samples: hits (true positives), said to have it, and truly having it. 0 where
+    nobody says so and none has it.
+    """
     return float(2 * hits / (said + true)) if said + true else 0.0
 
 

@@ -1,9 +1,9 @@
 """How many threads decode images: as many as make the most of them.
 
 The decoder lets go of the interpreter's lock, but what is around it holds it, a quarter of the time that a small image
-takes. Threads beyond four or so then queue for the lock, and on a machine of many cores most of the time goes into
-handing it from one to the next: with 16 threads an image takes three times as many calls to the system as with 4.
-Large images, and those of a slow disk, are made the faster the more threads there are. Which it is, is measured.
+takes. Threads beyond four or so then queue for the lock: with 16 threads an image takes three times as many calls to
+the system as with 4. Large images, and those of a slow disk, are made the faster the more threads there are. Which it
+is, is measured.
 """
 
 from __future__ import annotations

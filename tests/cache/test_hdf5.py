@@ -156,7 +156,7 @@ def test_a_size_beyond_any_file_is_an_error_in_words(tmp_path: Path) -> None:
 def test_a_disk_that_fails_is_no_damaged_file(
     tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is named, and nobody is told to delete it."""
+    """The message names the file, and does not advise to delete it."""
     path, calls, pread = build(tmp_path / "cache.h5"), itertools.count(1), os.pread
 
     def fail(*given: int) -> bytes:

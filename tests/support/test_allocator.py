@@ -1,4 +1,4 @@
-"""What is asked of the C library's allocator, whichever version there is."""
+"""The calls to the C library's allocator, for new and old versions of glibc."""
 
 from __future__ import annotations
 
