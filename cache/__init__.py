@@ -14,7 +14,8 @@ source.py      what soft labels are read from; ensemble.py, several teachers as 
 labels.py      what a label is; inputs.py, the checksums of inputs
 alignment/     which row a sample of a dataset has, and whether it is the sample that the teacher saw
 dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys;
-               sequences.py, for sequences whose positions have rows. These three import torch
+               sequences.py, for sequences whose positions have rows. These three import torch; made_together.py,
+               several batches in one call
 exchange/      logits and rows of other programs: imported, exported
 statistics/    what the logits are like, and whether they can be a teacher's
 convert.py     a smaller cache of one, one of several (copied_views.py); parts.py, one from the unfinished files of
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
         one_input,
     )
     from decant.cache.labels import NotComparableError, class_ids, targets
+    from decant.cache.made_together import in_turn, split_batch
     from decant.cache.manifest import Manifest, class_list
     from decant.cache.parts import merge_parts
     from decant.cache.positions import Positions
@@ -194,6 +196,7 @@ __all__ = [
     "holder_of_views",
     "import_logits",
     "import_rows",
+    "in_turn",
     "input_checksums",
     "input_crc32",
     "interpolated",
@@ -224,6 +227,7 @@ __all__ = [
     "show_progress",
     "sigmoid_scores",
     "softmax",
+    "split_batch",
     "split_keys",
     "summarize",
     "take_over_views",
@@ -295,6 +299,7 @@ _NAMES = {
         "targets",
     ),
     "identities": ("differences", "require_equal"),
+    "made_together": ("in_turn", "split_batch"),
     "manifest": ("Manifest", "class_list"),
     "alignment.map_style": ("require_map_style",),
     "alignment.nested_views": ("holder_of_views",),

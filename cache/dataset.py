@@ -32,6 +32,7 @@ from decant.cache.alignment.subsets import cached_data, cached_indices, require_
 from decant.cache.ensemble import one_source
 from decant.cache.errors import CacheWarning, MismatchError
 from decant.cache.inputs import CheckInputs
+from decant.cache.made_together import in_turn, split_batch
 from decant.cache.reader import LogitCache
 from decant.cache.source import LogitSource
 
@@ -365,19 +366,18 @@ class SoftLabelDataset(Dataset[Any]):
         """`batch` of each of several keys, made in one call, where the inputs of the dataset's own `batch` are tensors:
         of the same bytes and compared with the same of the teacher's inputs, in less time where batches are small.
         """
-        sizes, together = [len(each) for each in keys], np.concatenate(keys)
+        together = np.concatenate(keys)
         made = self.batch(together)
         if self.check_inputs == "sample":
-            self._compare_first_inputs(together, sizes, made[0])
-        return list(zip(*(torch.split(part, sizes) for part in made), strict=True))
+            self._compare_first_inputs(together, [len(each) for each in keys], made[0])
+        return split_batch(made, keys)
 
     def each_batch(self, keys: Iterable[Keys]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """`batch` of each of `keys`, arrays (B, 2) of index and view, one after another: of the same bytes and compared
         with the same, in less time where batches are small. Logits and labels of several batches, about 1 MiB, are
         read in one call before these are made; their logits are parts of one tensor.
 
-        Raises what `batch` does, of a batch when its turn comes, but what is wrong with keys or with the rows of the
-        cache, IndexError and CorruptError, when these are read.
+        Raises what `batch` does, of a batch when its turn comes.
 
         >>> import tempfile
         >>> from decant.cache import Store, import_logits
@@ -397,18 +397,29 @@ class SoftLabelDataset(Dataset[Any]):
         """
         left, count = iter(keys), 1
         while run := list(islice(left, count)):
-            bounds, together = [0, *accumulate(map(len, run))], np.concatenate(run)
-            indices, views, _ = self._split(together)
-            rows = self._rows(indices)
-            logits = self._read_logits(rows, views).numpy()
-            expected = ExpectedBatches(self.cache, rows, views, bounds)
-            made = self._made(together, bounds, expected)
+            read = 0
+            for batch in in_turn(self._read_ahead, self.batch, run):
+                read += batch[2].nbytes
+                yield batch
+            count = min(_MOST_AHEAD, max(1, _BYTES_AHEAD * len(run) // max(1, read)))
+
+    def _read_ahead(self, run: Sequence[Keys]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """`batch` of each of several keys, one after another, once the logits and labels of all are read."""
+        bounds, together = [0, *accumulate(map(len, run))], np.concatenate(run)
+        indices, views, _ = self._split(together)
+        rows = self._rows(indices)
+        logits = self._read_logits(rows, views).numpy()
+        expected = ExpectedBatches(self.cache, rows, views, bounds)
+        made = self._made(together, bounds, expected)
+
+        def joined() -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
             for number, (found, first, end) in enumerate(zip(made, bounds[:-1], bounds[1:], strict=True)):
                 inputs, labels = found if is_pair(found) else pick(found, self.item_keys)
                 if not self._alignment.is_expected(expected, number, inputs, labels):
                     self._alignment.check(rows[first:end], views[first:end], inputs, labels)
                 yield inputs, labels, torch.from_numpy(logits[first:end])
-            count = min(_MOST_AHEAD, max(1, _BYTES_AHEAD * len(run) // max(1, logits.nbytes)))
+
+        return joined()
 
     def _made(self, keys: Keys, bounds: Sequence[int], expected: ExpectedBatches) -> Iterator[Any]:
         """What the dataset's own `batch` makes of several batches of keys, one after another. Labels that the dataset

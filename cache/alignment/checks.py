@@ -177,7 +177,6 @@ class Alignment:
         count = 0 if self.check_inputs == "off" else len(rows)
         if self.check_inputs == "sample":
             count = min(count, max(1, self._first_inputs))
-            self._first_inputs = max(0, self._first_inputs - count)
         recorded = self.cache.input_crc32
         for place in range(count):
             row, view = int(rows[place]), int(views[place])
@@ -196,6 +195,8 @@ class Alignment:
                     f"{self.cache.path}: sample {row}, view {view}: the input is not what the teacher saw "
                     f"(CRC-32 expected {cached:08x}, found {found:08x}): {cause}; build a cache of these inputs"
                 )
+        if self.check_inputs == "sample":  # where one was another input, these are compared once more
+            self._first_inputs = max(0, self._first_inputs - count)
 
     def _cause(
         self,

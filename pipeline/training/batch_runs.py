@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from decant.cache import in_turn
+
 MOST_BYTES = 1 << 20
 """Of what is made in one call. Of 4 MiB views took a quarter more time: they are in no cache when the next operation
 comes to them.
@@ -31,7 +33,8 @@ class InRuns(Generic[Made]):
     too, are made by `several`, which is given as many keys as make about `most_bytes`. Samples are counted, not
     batches: the first batch of a resumed epoch may be its last, with one sample. Batches of which no two fit
     into `most_bytes`, or that hold something else than tensors, are made one by one: by `each`, where that is given.
-    So are texts, as each batch of them is as long as its longest text.
+    So are texts, as each batch of them is as long as its longest text. An error of a batch is raised when its turn
+    comes: what was trained before it is not lost, as little as where each is made alone.
 
     >>> import torch
     >>> def several(runs):
@@ -70,7 +73,7 @@ class InRuns(Generic[Made]):
             elif self._samples < 2 * max(1, len(first)):
                 yield from self._each(chain([first], left))
             else:
-                yield from self._several(_run(first, left, self._samples))
+                yield from in_turn(self._several, self._one, _run(first, left, self._samples))
 
 
 class OfEpochs(Protocol):

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from decant.cache import Keys, LogitSource, SoftLabelDataset, row_chunks, split_keys
+from decant.cache import Keys, LogitSource, SoftLabelDataset, row_chunks, split_batch, split_keys
 from decant.pipeline.config.augmentations import Transform
 from decant.pipeline.data.samples import ArrayData, spread
 from decant.pipeline.errors import DataError
@@ -68,7 +68,7 @@ class DeviceViews:
 
     def batches(self, keys: Sequence[Keys]) -> list[tuple[Tensor, ...]]:
         """`batch` of each of several keys, made in one call."""
-        return _divided(self.batch(np.concatenate(keys)), keys)
+        return split_batch(self.batch(np.concatenate(keys)), keys)
 
     @contextmanager
     def apart(self) -> Iterator[Callable[[Tensor], Tensor]]:
@@ -119,7 +119,7 @@ class DeviceData:
     def batches(self, keys: Sequence[Keys]) -> list[tuple[Tensor, ...]]:
         """`batch` of each of several keys, made in one call and compared with the same of the teacher's inputs."""
         starts = np.cumsum([0, *map(len, keys[:-1])])[[len(each) > 0 for each in keys]]
-        return _divided(self._made(np.concatenate(keys), starts.tolist()), keys)
+        return split_batch(self._made(np.concatenate(keys), starts.tolist()), keys)
 
     def _made(self, keys: Keys, starts: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Of batches that begin at `starts`, the first input of each is compared, where not all are."""
@@ -140,12 +140,6 @@ class DeviceData:
         for place, start in enumerate(starts):
             one = slice(start, start + 1)
             self._labelled.check_input(indices[one], views[one], firsts[place : place + 1])
-
-
-def _divided(made: tuple[Tensor, ...], keys: Sequence[Keys]) -> list[tuple[Tensor, ...]]:
-    """The batch of each of several keys, of what was made of all of them together."""
-    sizes = [len(each) for each in keys]
-    return list(zip(*(torch.split(part, sizes) for part in made), strict=True))
 
 
 def device_views(viewed: ViewedData, device: torch.device) -> ViewedData | DeviceViews:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from decant.cache import Key, Keys, one_input, split_keys
+from decant.cache import Key, Keys, one_input, split_batch, split_keys
 from decant.pipeline.config.augmentations import Mixing
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.samples import LabelledData, num_classes, task_of, vocabulary
@@ -86,10 +86,7 @@ class ViewedData(Dataset[tuple[Any, Any]]):
         """`batch` of each of several keys, of the same bytes, made in one call; not of texts, of which a batch is as
         long as its longest.
         """
-        sizes = [len(each) for each in keys]
-        return list(
-            zip(*(torch.split(part, sizes) for part in self.batch(np.concatenate(keys))), strict=True)
-        )
+        return split_batch(self.batch(np.concatenate(keys)), keys)
 
     def on_device(self, data: LabelledData) -> ViewedData:
         """The same views of the same data, whose `raw` are tensors on a device."""

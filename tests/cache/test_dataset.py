@@ -21,7 +21,9 @@ from decant.cache import (
     LogitCache,
     LogitCacheWriter,
     MismatchError,
+    RewrittenError,
     SoftLabelDataset,
+    in_turn,
     split_keys,
 )
 from decant.cache import dataset as dataset_module
@@ -569,6 +571,64 @@ def test_a_cache_that_has_changed_since_is_named_for_batches_made_together_too(t
         file.write(bytes([1, 2, 3, 4]))
     with pytest.raises(CorruptError, match="has changed since it was read"):
         train.batches(keys)
+
+
+def test_what_is_damaged_is_said_when_its_batch_comes_though_rows_are_read_ahead(tmp_path: Path) -> None:
+    """The second view is that of another epoch, which the batches before do not depend on."""
+    path = make(tmp_path / "cache.h5")
+    with open(path, "rb") as file:
+        found = check(file, str(path))
+    content = bytearray(path.read_bytes())
+    table = found.tables["logits"]
+    content[table.offset + N * C * table.dtype.itemsize] ^= 1
+    (tmp_path / "damaged.h5").write_bytes(content)
+    train = SoftLabelDataset(Views(), LogitCache.open(tmp_path / "damaged.h5", verify="lazy"))
+    keys = [
+        np.stack([part, np.full(4, view)], axis=1) for view in (0, 1) for part in np.split(np.arange(N), 10)
+    ]
+    alone, got = [train.batch(each) for each in keys[:10]], []
+    with pytest.raises(CorruptError, match="not as it was written"):
+        got.extend(_counted(train.each_batch(keys), got))
+    assert len(got) == 10
+    for one, together in zip(alone, got, strict=True):
+        assert all(torch.equal(*parts) for parts in zip(one, together, strict=True))
+
+
+def test_an_input_that_was_refused_is_compared_again(cache: LogitCache) -> None:
+    """Of the first batches all inputs are: batches made together are looked at one by one where one is wrong."""
+
+    class SomeMoved(Views):
+        def __getitem__(self, key: Any) -> tuple[torch.Tensor, int]:
+            return Views(shift=C)[key] if key[0] == 11 else super().__getitem__(key)
+
+    train = SoftLabelDataset(SomeMoved(), cache)
+    keys = [np.stack([np.arange(first, first + 7), [0] * 7], axis=1) for first in (0, 7)]
+    with pytest.raises(MismatchError, match="sample 11, view 0"):
+        train.batches(keys)
+    assert len(train.batch(keys[0])) == 3
+    with pytest.raises(MismatchError, match="sample 11, view 0"):
+        train.batch(keys[1])
+
+
+def test_an_error_that_no_batch_has_alone_is_raised_too() -> None:
+    asked = list[int]()
+
+    def several(run: Any) -> Any:
+        raise ValueError("together")
+
+    batches = in_turn(several, lambda key: asked.append(key) or key, [3, 4, 5])
+    assert [next(batches), next(batches)] == [3, 4]
+    with pytest.raises(ValueError, match="together"):
+        next(batches)
+    assert asked == [3, 4, 5]
+
+
+def test_a_cache_that_was_written_to_concerns_every_batch() -> None:
+    def several(run: Any) -> Any:
+        raise RewrittenError("cache.h5: was written to")
+
+    with pytest.raises(RewrittenError):
+        next(in_turn(several, lambda key: key, [3, 4]))
 
 
 class Epoch:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from decant.cache.io.files import write_atomically
 from decant.pipeline.config.settings import Training
-from decant.pipeline.errors import DamagedError
+from decant.pipeline.errors import DamagedError, DataError
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.objectives import cross_entropy
@@ -33,9 +33,11 @@ from decant.pipeline.training import checkpoint, learner
 from decant.pipeline.training.balance import drawing_shares
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import METRICS, read_epochs, trained_seconds
+from decant.pipeline.training.loading import ShuffledKeys
 from decant.pipeline.training.loop import RunningLoss, train
 from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.training.optimizer import make_optimizer
+from decant.pipeline.views import ViewedData
 from tests.helpers.freed_memory import given_back
 from tests.helpers.small import CPU, recipe
 
@@ -95,6 +97,30 @@ def run(
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_data_of_a_later_epoch_that_cannot_be_read_lose_nothing_before_it(
+    splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though small batches are made together with those of the next epochs: 36 in one call."""
+    original, made, steps = ViewedData.batch, list[int](), list[int]()
+
+    def batch(data: ViewedData, keys: NDArray[np.int64]) -> Any:
+        made.append(len(keys))
+        if (keys == (7, 2)).all(axis=1).any():
+            raise DataError("sample 7 cannot be read")
+        return original(data, keys)
+
+    monkeypatch.setattr(ViewedData, "batch", batch)
+    with pytest.raises(DataError, match="sample 7 cannot be read"):
+        run(splits, tmp_path, each_step=lambda: steps.append(1))
+    order = ShuffledKeys(len(splits.student_train), 128, Training.model_fields["seed"].default).of_epoch(2)
+    place = next(number for number, keys in enumerate(order) if 7 in keys[:, 0])
+    assert len(steps) == 24 + place
+    assert [line["epoch"] for line in read_epochs(tmp_path)] == [1, 2]
+    assert made[:2] == [128, 35 * 128 - 3 * 99], "they were made together"
+    monkeypatch.undo()
+    assert same(run(splits, tmp_path), run(splits, tmp_path / "other"))
 
 
 def test_memory_that_a_step_has_freed_serves_the_next(

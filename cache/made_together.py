@@ -1,0 +1,59 @@
+"""Several batches that are made in one call, and handed out one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from decant.cache.alignment.keys import Keys
+from decant.cache.errors import RewrittenError
+
+Made = TypeVar("Made")
+OneOf = TypeVar("OneOf")
+
+
+def split_batch(made: Sequence[Any], keys: Sequence[Keys]) -> list[tuple[Any, ...]]:
+    """The batch of each of several keys, from the tensors that were made of all of these keys in one call. Its tensors
+    are parts of these, and copy nothing.
+
+    >>> import torch
+    >>> inputs, labels = torch.arange(6).reshape(3, 2), torch.tensor([7, 8, 9])
+    >>> [(some.tolist(), of.tolist()) for some, of in split_batch((inputs, labels), [[5, 3], [1]])]
+    [([[0, 1], [2, 3]], [7, 8]), ([[4, 5]], [9])]
+    """
+    sizes = [len(each) for each in keys]
+    return list(zip(*(part.split(sizes) for part in made), strict=True))
+
+
+def in_turn(
+    several: Callable[[Sequence[OneOf]], Iterable[Made]], one: Callable[[OneOf], Made], run: Sequence[OneOf]
+) -> Iterator[Made]:
+    """The batches that `several` makes of a run of keys. Where it fails, each is made by `one`, so that the error is
+    raised when the turn of its batch comes: those before it are handed out. An error that no batch has alone is raised
+    in place of the last, and at once where the cache was written to meanwhile, which concerns all of them.
+
+    >>> def one(key):
+    ...     return 6 // key
+    >>> batches = in_turn(lambda run: [one(key) for key in run], one, [3, 0])
+    >>> next(batches)
+    2
+    >>> next(batches)
+    Traceback (most recent call last):
+    ...
+    ZeroDivisionError: integer division or modulo by zero
+    """
+    failed: Exception | None = None
+    made: Iterable[Made] = ()
+    try:
+        made = several(run)
+    except RewrittenError:
+        raise
+    except Exception as error:
+        failed = error
+    if failed is None:
+        yield from made
+        return
+    for key in run[:-1]:
+        yield one(key)
+    one(run[-1])
+    raise failed
