@@ -135,6 +135,16 @@ class PartialRows:
         columns = read_batch(self.stored, view, sample, sample + 1).columns
         return {name: columns[name] for name in self.layout.encoded}
 
+    def next_log_prob(self, sample: int, view: int) -> NDArray[np.float32]:
+        """(q,) what was noted of the tokens that follow the positions of a sample that is stored. Raises TypeError
+        where nothing is.
+        """
+        columns = read_batch(self.stored, view, sample, sample + 1).columns
+        if "next_log_prob" not in columns:
+            raise TypeError(f"{self.path}: notes nothing of the tokens that follow")
+        found: NDArray[np.float32] = columns["next_log_prob"].astype(np.float32)
+        return found
+
     def store(self, batch: Batch) -> None:
         """Writes the rows that are not stored yet, and then the entries of the blocks that are whole with them. Raises
         ValueRefusedError where a row is stored already with other values.

@@ -242,6 +242,14 @@ class LogitCacheWriter:
             raise IndexError(f"sample {index}, view {view}: is not written")
         return self._rows.encoded(index, view)
 
+    def next_log_prob(self, index: int, view: int = 0) -> NDArray[np.float32]:
+        """(q,) what the teacher gave to the token that follows each position of one sample that is stored, as
+        `LogitCache.next_log_prob` returns it. Raises IndexError where it is not stored, TypeError where none is noted.
+        """
+        if not 0 <= index < self.manifest.num_samples or not self._rows.filled[view, index]:
+            raise IndexError(f"sample {index}, view {view}: is not written")
+        return self._rows.next_log_prob(index, view)
+
     def sync(self) -> None:
         """Makes what was written durable: whoever goes on with the file does not read it back. Raises StorageError, and
         then removes the partial file: after a failed sync nobody knows which rows are on the disk.

@@ -6,7 +6,8 @@ loading.py     a causal network of transformers;  causal_model.py  it in two hal
                head.py  which layer makes the logits
 batches.py     batches of token samples;  blocks.py  rows of about one length
 teacher_pass.py  the pass of a network;  served_pass.py  of a server, for served.py;  shift.py  whether outputs are
-               shifted;  memory.py  what is said where memory runs out
+               shifted;  same_teacher.py  whether a network says what a cache holds;  memory.py  what is said where
+               memory runs out
 dataset.py     `TokenDataset`: samples joined with rows;  alignment.py  whether they belong together
 students.py    students cut from their teacher;  training.py  students in the training loop of recipes;  criteria.py
                their losses;  without_head.py  a network called without logits

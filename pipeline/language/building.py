@@ -41,13 +41,17 @@ def build(
     *,
     positions: Positions,
     head: Head | None = None,
+    require_same: Callable[[LogitCache], None] | None = None,
 ) -> LogitCache:
     """The cache at `place`: found there, or filled by what `running` gives, which is entered when rows are missing.
+    require_same: compares a cache that was found with the teacher itself.
 
     Raises MismatchError where there is a cache of something else.
     """
     found = find(place, manifest)
     if found is not None:
+        if require_same is not None:
+            require_same(found)
         return found
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

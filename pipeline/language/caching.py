@@ -27,11 +27,15 @@ from decant.pipeline.language.batches import probe
 from decant.pipeline.language.building import Fill, build, positions_of
 from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.network_identity import deciding_settings
+from decant.pipeline.language.same_teacher import require_same_teacher
 from decant.pipeline.language.served import cache_served
 from decant.pipeline.language.teacher_pass import TeacherPass
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.served import ServedTeacher
+from decant.pipeline.support.notices import say_once
 from decant.pipeline.training.handout import handed_out
+
+_HEAD = 64
 
 
 def cache_logits(
@@ -84,7 +88,8 @@ def cache_logits(
     model = CausalModel(teacher, num_outputs or samples.corpus.num_ids)
     _check_lengths(model, samples)
     on = teachers.device_of(teacher, device)
-    stored = _hidden(model, samples, on) if encoding == "hidden" else encoding or Sparse()
+    with _in_own_precision(on):
+        stored = _hidden(model, samples, on) if encoding == "hidden" else _stored(encoding, model.num_outputs)
     positions = positions_of(samples)
     manifest = _manifest(model, samples, positions, stored, views, name)
     run = TeacherPass(model, samples, stored, views, tokens_per_batch, show_progress)
@@ -92,13 +97,50 @@ def cache_logits(
     def fill(writer: LogitCacheWriter, count: Callable[[], int] | None = None) -> None:
         run.fill(writer, None if count is None else handed_out(run.windows(writer), count))
 
+    def require_same(found: LogitCache) -> None:
+        where = teachers.device_of(teacher, None)
+        with _in_own_precision(where), teachers.evaluating(teacher, where):
+            require_same_teacher(model, samples, found)
+
     @contextlib.contextmanager
     def running() -> Iterator[Fill]:
-        with teachers.evaluating(teacher, on):
+        with _in_own_precision(on), teachers.evaluating(teacher, on):
             model.prepare(probe(samples))
             yield fill
 
-    return build(place, manifest, running, positions=positions, head=_head_of(stored))
+    return build(
+        place,
+        manifest,
+        running,
+        positions=positions,
+        head=_head_of(stored),
+        require_same=require_same,
+    )
+
+
+@contextlib.contextmanager
+def _in_own_precision(device: torch.device) -> Iterator[None]:
+    """Without autocast, of which neither a cache's name nor its file would know."""
+    if torch.is_autocast_enabled(device.type):
+        say_once(
+            "cache_logits: runs the teacher in its own dtype, without the autocast around it; for a pass in half "
+            "precision give it as teacher.to(torch.bfloat16)"
+        )
+    with torch.autocast(device.type, enabled=False):
+        yield
+
+
+def _stored(encoding: Encoding | str | None, num_outputs: int) -> Encoding:
+    """How rows are stored: as was asked for, or as the 64 largest of as many outputs as there are. Raises DataError."""
+    if not isinstance(encoding, Encoding):
+        return Sparse(min(_HEAD, num_outputs))
+    if isinstance(encoding, Sparse) and encoding.head + encoding.draws > num_outputs:
+        asked = encoding.head + encoding.draws
+        raise DataError(
+            f"encoding: {asked:,} outputs of a row, head and draws together, are more than the {num_outputs:,} tokens; "
+            "set them lower"
+        )
+    return encoding
 
 
 def _hidden(model: CausalModel, samples: TokenSamples, device: torch.device) -> Hidden:

@@ -96,6 +96,7 @@ class CausalModel:
         Raises ModelError where the network gives no logits (B, L, R), or has fewer outputs than there are tokens.
         """
         ids = ids.to(self.device)
+        self._require_decoder()
         known = known_tokens(self.network)
         self._require_rows(self.num_outputs if known is None else known)
         seen: dict[nn.Module, Tensor] = {}
@@ -106,11 +107,7 @@ class CausalModel:
             logits = self._logits(self._call(ids, torch.ones_like(ids)), ids)
         self.num_rows = logits.shape[2]
         self._require_rows(self.num_rows)
-        if not torch.isfinite(logits[..., : self.num_outputs]).all():
-            raise ModelError(
-                f"{self.name}: gives logits that are not finite for the first tokens: its weights are damaged, or it "
-                "overflows in half precision"
-            )
+        self._require_finite(logits[..., : self.num_outputs])
         self._require_causal(ids, logits)
         self._head = self._linear = None
         for head in candidates(self.network, seen, logits):
@@ -185,7 +182,7 @@ class CausalModel:
     def logits(self, hidden: Tensor) -> Iterator[Tensor]:
         """The logits (q, C) float32 of some positions after the other; hidden: (Q, d)."""
         size = _CHUNK_BYTES if hidden.device.type == "cpu" else _ON_A_DEVICE * _CHUNK_BYTES
-        step = max(1, size // (4 * self.num_rows))
+        step = max(1, size // (4 * (self.num_rows or hidden.shape[1])))
         for some in hidden.split(step):
             found = some if self._head is None else self._after(self._head(some))
             yield found[:, : self.num_outputs].float()
@@ -284,6 +281,30 @@ class CausalModel:
                 f"{self.name}: knows {rows:,} tokens, and the tokenizer {self.num_outputs:,}; take the tokenizer of "
                 "this network, or give the network a row for each token (resize_token_embeddings)"
             )
+
+    def _require_decoder(self) -> None:
+        """Raises ModelError for a network of transformers that reads a second text, of which there is none."""
+        if getattr(getattr(self.network, "config", None), "is_encoder_decoder", False):
+            raise ModelError(
+                f"{self.name}: is an encoder and a decoder: its outputs are about a second text, and samples have one; "
+                "run it yourself, and write its rows by decant.LogitCacheWriter, see docs/guides/positions.md"
+            )
+
+    def _require_finite(self, logits: Tensor) -> None:
+        """Raises ModelError for logits (B, L, C) of which some are no numbers."""
+        bad = ~torch.isfinite(logits)
+        if not bad.any():
+            return
+        token = int(bad.flatten(0, 1).any(0).nonzero()[0])
+        if bool((logits[..., token] == -torch.inf).all()):
+            raise ModelError(
+                f"{self.name}: gives the token {token:,} a logit of −inf everywhere, as where tokens are masked, and a "
+                "row of a cache has finite logits: mask them by a large negative number, as −10,000"
+            )
+        raise ModelError(
+            f"{self.name}: gives logits that are not finite for the first tokens: its weights are damaged, or it "
+            "overflows in half precision"
+        )
 
     def _require_causal(self, ids: Tensor, logits: Tensor) -> None:
         """Raises ModelError where the logits at a position change with the token after it."""

@@ -18,6 +18,8 @@ from decant.pipeline.served.teacher import ServedTeacher
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.training.handout import handed_out
 
+_HEAD = 64
+
 
 def cache_served(
     teacher: ServedTeacher,
@@ -33,8 +35,8 @@ def cache_served(
     """`decant.language.cache_logits` of a teacher behind a server. A cache that is whole is taken without the server,
     if that cannot be reached.
     """
-    stored = _sparse(encoding)
     outputs = num_outputs or samples.corpus.num_ids
+    stored = _sparse(encoding, outputs)
     positions = positions_of(samples)
 
     def manifest_of(identity: Mapping[str, Any]) -> Manifest:
@@ -88,10 +90,10 @@ def served_manifest(
     )
 
 
-def _sparse(encoding: Encoding | str | None) -> Sparse:
+def _sparse(encoding: Encoding | str | None, num_outputs: int) -> Sparse:
     """What can be stored of a server's answers. Raises DataError for anything else."""
     if encoding is None:
-        return Sparse()
+        return Sparse(min(_HEAD, num_outputs))
     if not isinstance(encoding, Sparse) or encoding.draws:
         raise DataError(
             f"encoding: of a served teacher the likeliest tokens are known and no others, so it must be "

@@ -19,6 +19,7 @@ from decant.pipeline.language.batches import TeacherBatch, batches
 from decant.pipeline.language.building import Window, windows_of
 from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.memory import SETTING
+from decant.pipeline.language.same_teacher import require_same_as_begun
 from decant.pipeline.language.shift import ShiftGuard
 from decant.pipeline.objectives.fused.chunks import rows_of_block
 from decant.pipeline.support.progress import progress
@@ -65,6 +66,7 @@ class TeacherPass:
 
         advance: is given how many rows, a sample and a view each, are written; by default a bar shows tokens.
         """
+        require_same_as_begun(self._model, self._samples, writer)
         lengths, computed = self._samples.lengths, 0
         written = np.logical_and.reduce([writer.is_written(view) for view in range(self._views)])
         taken = self.windows(writer) if windows is None else windows

@@ -211,6 +211,74 @@ def test_a_cache_is_found_again_and_of_anything_else_refused_by_name(
             cache_logits(network, laid_out, place, **{"encoding": encoding, **options})
 
 
+def test_a_teacher_that_differs_in_what_no_weight_shows_is_refused(
+    cache: LogitCache,
+    samples: TokenSamples,
+    teacher: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a whole cache, and of one that was begun: a hook stands for an adapter that is on or off, and the like."""
+    other = language.llama(352, rms_norm_eps=0.05)
+    other.load_state_dict(teacher.state_dict())
+    with pytest.raises(MismatchError, match=r"LlamaForCausalLM is by its name .* nats apart on average"):
+        cache_logits(other, samples, cache.path, encoding=Sparse(head=16))
+
+    calls, hidden = 0, CausalModel.hidden_at
+
+    def interrupted(*given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise KeyboardInterrupt
+        return hidden(*given)
+
+    def run(network: Any) -> LogitCache:
+        return cache_logits(network, samples, tmp_path / "c.h5", encoding=Sparse(head=4), tokens_per_batch=64)
+
+    monkeypatch.setattr(CausalModel, "hidden_at", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(teacher)
+    monkeypatch.undo()
+    with pytest.raises(MismatchError, match=r"c\.h5.*nats apart on average"):
+        run(other)
+    run(teacher)
+
+
+def test_autocast_around_the_pass_changes_no_row(
+    samples: TokenSamples, teacher: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = {"encoding": Sparse(head=4), "show_progress": False}
+    cache_logits(teacher, samples, tmp_path / "plain.h5", **run)
+    with torch.autocast("cpu", torch.bfloat16):
+        cache_logits(teacher, samples, tmp_path / "cast.h5", **run)
+    assert (tmp_path / "plain.h5").read_bytes() == (tmp_path / "cast.h5").read_bytes()
+    assert "runs the teacher in its own dtype" in capsys.readouterr().err
+
+
+def test_a_head_of_more_outputs_than_there_are_tokens(samples: TokenSamples, tmp_path: Path) -> None:
+    """By default all of a small vocabulary are kept; what was asked for is refused in the caller's words."""
+    few = TokenSamples(_digits(tmp_path), max_length=9)
+    network = torch.nn.Embedding(12, 12)
+    network.forward = lambda input_ids: torch.nn.functional.embedding(input_ids, network.weight)  # type: ignore[method-assign]
+    assert cache_logits(network, few, tmp_path / "c.h5").manifest.encoding == Sparse(head=12)
+    with pytest.raises(DataError, match="head and draws together, are more than the 12 tokens"):
+        cache_logits(network, few, tmp_path / "d.h5", encoding=Sparse(head=10, draws=3))
+
+
+def _digits(folder: Path) -> Any:
+    """Texts of a tokenizer of twelve tokens."""
+    import tokenizers
+    import transformers
+
+    known = {**{str(digit): digit for digit in range(10)}, "<end>": 10, "<unk>": 11}
+    model = tokenizers.models.BPE(known, [], unk_token="<unk>")
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer(model), eos_token="<end>", unk_token="<unk>"
+    )
+    return tokenise(["31415", "27"], tokenizer, folder / "digits.tokens")
+
+
 def test_a_killed_pass_goes_on_and_ends_in_the_same_bytes(
     samples: TokenSamples, teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,13 @@ def test_where_no_layer_is_the_head_the_logits_of_the_whole_are_taken_and_that_i
         assert torch.equal(parts, network(IDS).flatten(0, 1)[:, :340])
 
 
+def _t5() -> Any:
+    import transformers
+
+    sizes = {"vocab_size": 350, "d_model": 32, "d_ff": 32, "d_kv": 8, "num_layers": 1, "num_heads": 4}
+    return transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes))
+
+
 def test_what_is_no_causal_language_model_is_refused() -> None:
     import transformers
 
@@ -153,6 +160,7 @@ def test_what_is_no_causal_language_model_is_refused() -> None:
         (transformers.BertModel(config), 340, r"expected logits \(2, 16, 'C'\)"),
         (transformers.BertForSequenceClassification(config), 340, "has it a language-model head"),
         (transformers.BertForMaskedLM(config), 340, "no causal language model"),
+        (_t5(), 340, "T5ForConditionalGeneration: is an encoder and a decoder"),
         (language.llama(330), 340, "knows 330 tokens, and the tokenizer 340"),
         (nn.Identity(), 340, "Identity: "),
         (nn.Linear(3, 3), 340, "Linear: failed on a batch of 2 × 16 tokens"),
@@ -168,6 +176,16 @@ def test_logits_that_are_not_finite_are_said_to_be_so() -> None:
         network.model.norm.weight[3] = float("nan")
     with pytest.raises(ModelError, match="gives logits that are not finite for the first tokens"):
         CausalModel(network, 340).prepare(IDS)
+
+
+def test_a_token_that_is_masked_everywhere_is_named() -> None:
+    class Masked(Recurrent):
+        def forward(self, tokens: Tensor) -> Tensor:
+            logits: Tensor = super().forward(tokens)
+            return logits.index_fill(2, torch.tensor([7]), -torch.inf)
+
+    with pytest.raises(ModelError, match="gives the token 7 a logit of −inf everywhere, as where tokens are"):
+        CausalModel(Masked().eval(), 340).prepare(IDS)
 
 
 def test_memory_that_runs_out_names_the_batch() -> None:
