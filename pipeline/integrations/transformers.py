@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from decant.pipeline.integrations.batches import (
 from decant.pipeline.integrations.mixed_labels import LABELS, labels_in, require_unmixed
 from decant.pipeline.integrations.objective_trainer import ObjectiveTrainer
 from decant.pipeline.objectives import kd
+from decant.pipeline.support.signatures import signature
 
 Collator = Callable[[list[Any]], Mapping[str, Any]]
 
@@ -153,5 +153,5 @@ class DistillationTrainer(ObjectiveTrainer):
 
 def _input_name(model: nn.Module) -> str:
     """What a model calls its input: `main_input_name` of transformers, or the first argument of `forward`."""
-    first = next(iter(inspect.signature(model.forward).parameters), "input")
+    first = next(iter(signature(model.forward).parameters), "input")
     return str(getattr(model, "main_input_name", first))

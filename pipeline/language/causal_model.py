@@ -6,7 +6,6 @@ head, and the head is applied to the positions that are wanted, some at a time.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -34,6 +33,7 @@ from decant.pipeline.objectives.fused.last_layer import LastLayer
 from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.plugins import in_words
+from decant.pipeline.support.signatures import signature
 
 _CHUNK_BYTES = 64 << 20  # of float32 logits that exist at once
 _ON_A_DEVICE = 4  # as many, since each kernel of a GPU is started by the host
@@ -343,6 +343,6 @@ def known_tokens(network: nn.Module) -> int | None:
 def _arguments(network: nn.Module) -> set[str]:
     """The names that `forward` takes, of a compiled network those of what was compiled."""
     try:
-        return set(inspect.signature(getattr(network, "_orig_mod", network).forward).parameters)
+        return set(signature(getattr(network, "_orig_mod", network).forward).parameters)
     except (TypeError, ValueError):
         return set()

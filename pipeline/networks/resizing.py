@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from decant.pipeline.errors import ModelError
 from decant.pipeline.networks.builders import Shape
+from decant.pipeline.support.signatures import signature
 
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
@@ -34,7 +34,7 @@ def takes_size(function: Callable[..., Any]) -> bool:
     (False, True)
     """
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = signature(function).parameters.values()
     except (TypeError, ValueError):
         return True
     return any(one.name == "size" or one.kind is one.VAR_KEYWORD for one in parameters)

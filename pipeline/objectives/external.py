@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -13,6 +12,7 @@ from decant.pipeline.objectives.hard_labels import weigh_samples
 from decant.pipeline.objectives.terms import Loss, Terms
 from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.plugins import Plugin, in_words
+from decant.pipeline.support.signatures import signature
 
 
 def from_function(settings: Custom, class_weights: Sequence[float] | None = None) -> Loss:
@@ -23,7 +23,7 @@ def from_function(settings: Custom, class_weights: Sequence[float] | None = None
     """
     plugin = Plugin(settings.name, f"student.objective {settings.name!r}", RecipeError)
     function = plugin.load()
-    if class_weights is not None and "sample_weights" not in inspect.signature(function).parameters:
+    if class_weights is not None and "sample_weights" not in signature(function).parameters:
         raise plugin.refusal("student.class_weights: it takes no argument sample_weights (B,)")
     given = settings.args if class_weights is None else {**settings.args, "sample_weights": class_weights}
     plugin.check_arguments(function, "student_logits", "teacher_logits", "labels", **given)

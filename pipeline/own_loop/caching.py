@@ -116,7 +116,8 @@ def cache_logits(
     the field "logits" or the one tensor (B, C). Of several named inputs each is a keyword. views: `Views`, or any
     map-style dataset, which is one view.
 
-    device: None is where the teacher is. precision: other than "float32", the teacher runs under autocast. encoding:
+    num_workers: processes that read the views, forked on Linux where the program has set no start method. device: None
+    is where the teacher is. precision: other than "float32", the teacher runs under autocast. encoding:
     how logits are stored, by default `decant.encodings.Dense("float16")`. output: which field of what the teacher
     returns, at which place, or a function of it. name: of the teacher, needed where it has no weights. data_name: of
     the data in the manifest. collate: makes a batch of a list of inputs; by default torch's `default_collate`.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -16,6 +15,7 @@ from decant.pipeline.errors import ModelError
 from decant.pipeline.own_loop.description import class_name, code_of, codes, describe, read_of
 from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.plugins import in_words
+from decant.pipeline.support.signatures import signature
 
 Teacher: TypeAlias = nn.Module | Callable[..., Any]
 Output: TypeAlias = str | int | Callable[[Any], Tensor] | None
@@ -203,8 +203,7 @@ def _field(teacher: Teacher, returned: Any, output: str | int) -> Any:
 
 def _takes_keywords(teacher: Teacher, inputs: Mapping[str, Any]) -> bool:
     try:
-        signature = inspect.signature(teacher.forward if isinstance(teacher, nn.Module) else teacher)
-        signature.bind(**inputs)
+        signature(teacher.forward if isinstance(teacher, nn.Module) else teacher).bind(**inputs)
     except (TypeError, ValueError):
         return False
     return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from decant.pipeline.errors import PipelineError, nearest
 from decant.pipeline.support import trust
 from decant.pipeline.support.modules import RAISED, is_installed, specs_of
+from decant.pipeline.support.signatures import signature
 
 _MOST_NAMES = 20  # that a message lists where none is near
 
@@ -59,7 +59,7 @@ further code; name a function of a module of your own; --trust runs it all the s
         by these names, and with these keywords.
         """
         try:
-            inspect.signature(function).bind(*positional, **keywords)
+            signature(function).bind(*positional, **keywords)
         except (TypeError, ValueError) as error:
             raise self.wrong_arguments(error, *positional, **keywords) from error
 

@@ -4,8 +4,6 @@ tensors.
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -17,12 +15,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from decant.cache import CacheError, SoftLabelDataset
 from decant.pipeline.data.decode_ahead import available_cores
-from decant.pipeline.errors import DataError, PipelineError
+from decant.pipeline.errors import PipelineError
 from decant.pipeline.support import trust
 from decant.pipeline.training.batch_runs import AcrossEpochs, InRuns
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.on_device import BYTES_AT_ONCE, DeviceData, DeviceViews
 from decant.pipeline.training.sending import Packed, pack, unpack
+from decant.pipeline.training.worker_processes import alive, sent, start_method
 
 _AHEAD = 4  # batches whose keys a dataset gets before they are read, to prefetch them
 
@@ -248,14 +247,21 @@ class _Loader(DataLoader[tuple[Any, ...]]):
 
     makes: Callable[[Iterable[Keys]], Iterator[tuple[Any, ...]]]
     """Makes batches in this process."""
+    started_by: str | None
+    """How workers are started, where the program says nothing of it."""
 
     def __iter__(self) -> Any:
-        alone = not self.num_workers and not self.pin_memory
-        with _named_death():
-            for batch in self.makes(self.sampler) if alone else super().__iter__():
+        with alive(self.started_by):
+            for batch in self._made():
                 if isinstance(batch, Exception):
                     raise batch
                 yield unpack(batch) if isinstance(batch, Packed) else batch
+
+    def _made(self) -> Iterable[Any]:
+        if not self.num_workers:
+            return super().__iter__() if self.pin_memory else self.makes(self.sampler)
+        with sent(self.started_by):
+            return super().__iter__()
 
 
 def _maker(data: BatchedData) -> Callable[[Iterable[Keys]], Iterator[tuple[Any, ...]]]:
@@ -273,32 +279,6 @@ def _maker(data: BatchedData) -> Callable[[Iterable[Keys]], Iterator[tuple[Any, 
     return AcrossEpochs(InRuns(data.batch, data.batches, most_bytes=at_once))
 
 
-@contextlib.contextmanager
-def _named_death() -> Iterator[None]:
-    """Says in words that a worker process was killed, which is a bare RuntimeError of PyTorch."""
-    try:
-        yield
-    except RuntimeError as error:
-        said = str(error).strip().partition("\n")[0]
-        if "DataLoader worker" not in said or not ("killed" in said or "exited unexpectedly" in said):
-            raise
-        raise DataError(_words_of_death(said.rstrip(". "))) from error
-
-
-def _words_of_death(said: str) -> str:
-    again = "run the same command again, it goes on from what is saved"
-    if "exited unexpectedly" in said and multiprocessing.get_start_method(allow_none=True) in (
-        "spawn",
-        "forkserver",
-    ):
-        return (
-            f"a process that reads the data has ended ({said}), and what it said is above; it was started anew, so a "
-            'script must do its work under if __name__ == "__main__":, and a notebook must import the dataset from a '
-            f"module, or use num_workers=0; {again}"
-        )
-    return f"a process that reads the data was killed ({said}), most often because memory ran out; {again}"
-
-
 def loader(
     data: BatchedData, keys: Sampler[Keys], workers: int = 0, pin_memory: bool = False
 ) -> DataLoader[tuple[Any, ...]]:
@@ -308,16 +288,18 @@ def loader(
     if isinstance(data, SoftLabelDataset) and data.is_lazy:
         keys = AnnouncedKeys(keys, data)
     by_value = workers > 0 and not pin_memory  # what is sent by value is not pinned
+    started_by = start_method() if workers else None
     batches = _Loader(
         _Batches(data, by_value),
         batch_size=None,
         sampler=keys,
         num_workers=workers,
+        multiprocessing_context=started_by,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
         generator=torch.Generator(),
     )
-    batches.makes = _maker(data)
+    batches.makes, batches.started_by = _maker(data), started_by
     return batches
 
 

@@ -26,7 +26,7 @@ from decant.cache import (
     StorageError,
 )
 from decant.pipeline.errors import DataError
-from decant.pipeline.training import loading
+from decant.pipeline.training import worker_processes
 from tests.helpers.processes import PATIENCE, ROOT
 
 N, C = 24, 3
@@ -327,5 +327,5 @@ def test_a_process_that_ends_while_it_is_started_is_told_of_the_guard(
     said = "DataLoader worker (pid(s) 7) exited unexpectedly"
     for method, words in (("spawn", "under if __name__"), ("fork", "most often because memory ran out")):
         monkeypatch.setattr("multiprocessing.get_start_method", lambda method=method, **_: method)
-        with pytest.raises(DataError, match=words), loading._named_death():
+        with pytest.raises(DataError, match=words), worker_processes.alive(None):
             raise RuntimeError(said)

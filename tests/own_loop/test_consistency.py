@@ -304,7 +304,7 @@ def test_new_workers_that_read_one_view_for_ever_are_said(teacher: Teacher, tmp_
     views = decant.Views(Pictures(), of_v2(), count=3)
     cache = decant.cache_logits(teacher, views, tmp_path / "teacher.h5")
     train = decant.SoftLabelDataset(views, cache)
-    loader = DataLoader(train, 30, shuffle=True, num_workers=1)
+    loader = DataLoader(train, 30, shuffle=True, num_workers=1, multiprocessing_context="fork")
     train.set_epoch(4)
     for _ in range(2):
         list(loader)
@@ -320,7 +320,9 @@ def test_new_workers_that_read_one_view_for_ever_are_said(teacher: Teacher, tmp_
 @pytest.mark.parametrize("workers", [0, 1])
 def test_views_whose_epoch_is_never_set_are_said_in_the_third_pass(workers: int) -> None:
     views = decant.Views(Pictures(), of_v2(), count=3)
-    loader = DataLoader(views, 30, shuffle=True, num_workers=workers)
+    loader = DataLoader(
+        views, 30, shuffle=True, num_workers=workers, multiprocessing_context="fork" if workers else None
+    )
     for _ in range(2):
         list(loader)
     with pytest.raises(CacheWarning, match=r"views: a third pass reads view 0 only, of 3: call set_epoch"):
