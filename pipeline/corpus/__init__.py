@@ -2,6 +2,7 @@
 
 sources.py     where documents come from;  documents.py  one document;  chat.py  a chat as one text
 tokenizer.py   tokenizers of transformers;  made_tokenizers.py  those that need no download
+special_tokens.py  those that texts hold, counted
 tokens.py      documents → token ids;  build.py  `tokenise`;  token_file.py  the mapped file
 samples.py     what a network reads of it;  parts.py  which documents are for training, validation and test
 difference.py  the first token in which two rows differ, in words

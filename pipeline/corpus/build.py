@@ -19,6 +19,7 @@ from decant.cache.io.files import storage_error
 from decant.cache.io.locks import exclusive, lock_path
 from decant.pipeline.corpus.documents import Column, Document
 from decant.pipeline.corpus.sources import Source, read_documents
+from decant.pipeline.corpus.special_tokens import SpecialTokens
 from decant.pipeline.corpus.token_file import Corpus, write_tokens
 from decant.pipeline.corpus.tokenizer import load_tokenizer, num_ids, tokenizer_identity
 from decant.pipeline.corpus.tokens import Targets, Tokeniser, Tokens
@@ -146,14 +147,15 @@ def _write(
     *,
     masked: bool,
 ) -> None:
-    digest, empty = _Digest(), _Empty()
+    digest, empty, special = _Digest(), _Empty(), SpecialTokens(tokeniser.tokenizer)
 
     def tokens() -> Iterator[Tokens]:
-        kept = empty.without(digest.seen(documents))
+        kept = special.looked_at(empty.without(digest.seen(documents)))
         with progress("tokenising", identity["texts"]["count"]) as advance:
             for some in iter(lambda: list(itertools.islice(kept, _TOGETHER)), []):
                 for (where, _), found in zip(some, tokeniser.encode(some), strict=True):
                     _check(found, count, where)
+                    special.see(where, found)
                     yield found
                 advance(len(some))
         if digest.identity() != identity["texts"]:
@@ -171,6 +173,7 @@ def _write(
         say(
             f"{path}: {empty.count:,} of {digest.count:,} documents are empty and left out, the first is {empty.first}"
         )
+    special.say(path)
 
 
 def _check(tokens: Tokens, count: int, where: str) -> None:

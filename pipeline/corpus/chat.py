@@ -41,15 +41,18 @@ def render(tokenizer: Any, chat: Chat, where: str, *, assistant_only: bool) -> R
         if message["role"] == "assistant" and place >= chat.given
     ]
     if not spans:
-        raise DataError(
-            f'{where}: no message is of the assistant, and targets = "assistant" learns from no other'
-        )
+        raise _no_answer(chat, where)
     return Rendered(text, spans)
 
 
 def marks_assistant(tokenizer: Any) -> bool:
     """Whether a template says itself what the assistant writes, by {% generation %}."""
     return bool(_GENERATION.search(str(getattr(tokenizer, "chat_template", "") or "")))
+
+
+def writes_the_date(tokenizer: Any) -> bool:
+    """Whether a template writes the date of today, as that of Llama 3.2 does."""
+    return "strftime_now" in str(getattr(tokenizer, "chat_template", "") or "")
 
 
 def marked_tokens(tokenizer: Any, chat: Chat, where: str) -> tuple[list[int], list[int]]:
@@ -62,10 +65,18 @@ def marked_tokens(tokenizer: Any, chat: Chat, where: str) -> tuple[list[int], li
         raise DataError(f"{where}: the chat template refuses it ({_line(error)})") from None
     ids, mask = list(found["input_ids"]), list(found["assistant_masks"])
     if not any(mask):
-        raise DataError(
-            f'{where}: no message is of the assistant, and targets = "assistant" learns from no other'
-        )
+        raise _no_answer(chat, where)
     return ids, mask
+
+
+def _no_answer(chat: Chat, where: str) -> DataError:
+    roles = (
+        ", ".join(dict.fromkeys(str(message["role"]) for message in chat.messages[chat.given :])) or "none"
+    )
+    return DataError(
+        f'{where}: no message is of the assistant, and targets = "assistant" learns from no other; the roles that '
+        f"may be learnt from are {roles}"
+    )
 
 
 def _span(tokenizer: Any, messages: list[Any], place: int, text: str, where: str) -> tuple[int, int]:

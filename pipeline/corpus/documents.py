@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,6 +14,7 @@ from decant.pipeline.support.notices import say_once
 Column: TypeAlias = str | tuple[str, str] | None
 """The column of a row that holds the text or the messages, or the two of a prompt and its completion; None finds it."""
 
+_CHAT_AS_JSON = re.compile(r"""\s*\[\s*\{\s*["'](role|from|content|value)["']\s*:""")
 _KNOWN = ("text", "messages", "prompt and completion")
 
 
@@ -83,6 +85,7 @@ def as_document(row: Any, where: str, column: Column = None) -> Document:
     chosen = _recognised(row, where) if column is None else column
     if isinstance(chosen, str):
         value = _value(row, chosen, where)
+        _doubt_text(value, where, chosen, asked_for=column is not None)
         if not isinstance(value, str) and row.get("tools"):
             say_once(f"{where}: has tools, which are not given to the chat template", about="tools of chats")
         return (
@@ -93,6 +96,10 @@ def as_document(row: Any, where: str, column: Column = None) -> Document:
     values = [_value(row, name, where) for name in chosen]
     if all(isinstance(value, str) for value in values):
         return Completion(*(_text(value, where) for value in values))
+    if any(isinstance(value, str) for value in values):
+        raise DataError(
+            f"{where}: {chosen[0]} and {chosen[1]}: expected two texts, or two lists of messages, found one of each"
+        )
     prompt, completion = (_messages(value, where, name) for value, name in zip(values, chosen, strict=True))
     return Chat(prompt + completion, given=len(prompt))
 
@@ -124,9 +131,7 @@ def _value(row: Mapping[str, Any], name: str, where: str) -> Any:
 
 def _messages(value: Any, where: str, name: str) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(each, Mapping) for each in value):
-        raise DataError(
-            f"{where}: {name}: expected a text or a list of messages, found {type(value).__name__}"
-        )
+        raise DataError(f"{where}: {name}: expected a text or a list of messages, found {_kind(value)}")
     if not value:
         raise DataError(f"{where}: {name}: there are no messages")
     return tuple(_message(each, f"{where}: message {place}") for place, each in enumerate(value, start=1))
@@ -136,7 +141,7 @@ def _message(message: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A message without columns that are empty, as tables have them for other messages."""
     kept = {str(name): value for name, value in message.items() if value is not None}
     if not isinstance(kept.get("role"), str):
-        raise DataError(f"{where}: has no role; a message is {{role, content}}")
+        raise DataError(f"{where}: has no role; a message is {{role, content}}{_as_sharegpt(kept)}")
     if not isinstance(kept.get("content", ""), str):
         raise DataError(
             f"{where}: its content is of type {type(kept['content']).__name__}; texts alone are read"
@@ -147,6 +152,38 @@ def _message(message: Mapping[str, Any], where: str) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: holds what JSON does not ({error})") from None
     return kept
+
+
+def _doubt_text(value: Any, where: str, name: str, *, asked_for: bool) -> None:
+    """Refuses messages that are one text, unless their column was asked for; says once of a text that it is JSON."""
+    if not isinstance(value, str):
+        return
+    if name == "messages" and not asked_for:
+        raise DataError(
+            f"{where}: messages: is a text, where a list of messages is expected; if it is JSON, parse it first "
+            '(json.loads); if it is what is to be learnt from, say column="messages"'
+        )
+    if _CHAT_AS_JSON.match(value):
+        say_once(
+            f"{where}: {name}: is a chat written as JSON, and is learnt from with all its brackets; parse it first "
+            "(json.loads), so that the chat template writes it",
+            about="chats written as JSON",
+        )
+
+
+def _as_sharegpt(message: Mapping[str, Any]) -> str:
+    if not {"from", "value"} <= message.keys():
+        return ""
+    return (
+        "; this one has from and value, as ShareGPT writes them: rename from to role, with user for human and "
+        "assistant for gpt, and value to content"
+    )
+
+
+def _kind(value: Any) -> str:
+    """The type of a value, and of what is first in a list."""
+    of = f" of {type(value[0]).__name__}" if isinstance(value, list | tuple) and value else ""
+    return f"{type(value).__name__}{of}"
 
 
 def _text(text: str, where: str) -> str:

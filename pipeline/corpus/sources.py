@@ -20,6 +20,8 @@ Source: TypeAlias = str | os.PathLike[str] | Iterable[Any]
 
 ENDINGS = (".txt", ".jsonl", ".parquet")
 _LARGEST_TEXT = 8 << 30
+_ROWS_OF_TABLES = {"to_pylist": (), "to_dicts": (), "to_dict": ("records",)}
+"""By which method tables of Arrow, polars and pandas give their rows, with what arguments."""
 _TOGETHER = 1000  # rows of a dataset that are read in one call
 
 
@@ -36,9 +38,20 @@ def read_documents(
     """
     if separator == "":
         raise DataError("separator: expected a text between documents, or None, found an empty one")
-    rows = _rows(source, separator)
+    rows = _rows(_of_table(source), separator)
     for where, row in rows:
         yield where, as_document(row, where, column)
+
+
+def _of_table(source: Source) -> Source:
+    """The rows of a table of pandas, polars or Arrow, which would be read column by column; another source as it is."""
+    if not hasattr(source, "columns"):
+        return source
+    for method, words in _ROWS_OF_TABLES.items():
+        if callable(getattr(source, method, None)):
+            rows: list[Any] = getattr(source, method)(*words)
+            return rows
+    return source
 
 
 def _rows(source: Source, separator: str | None) -> Iterator[tuple[str, Any]]:
@@ -172,15 +185,29 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
             if not text.strip():
                 continue
             try:
-                yield where, parse(text)
+                row = parse(text)
             except ValueError as error:
-                raise DataError(f"{where}: not JSON ({error})") from None
+                raise DataError(f"{where}: not JSON ({error}){_hint(text)}") from None
+            if isinstance(row, list):
+                raise DataError(f"{where}: expected a row, found a list{_hint(text)}")
+            yield where, row
+
+
+def _hint(text: str) -> str:
+    """What to do with a file that is a list of all rows."""
+    return (
+        "; a .jsonl file has a row a line, as jq -c '.[]' FILE writes them"
+        if text.lstrip()[:1] == "["
+        else ""
+    )
 
 
 def _decoded(content: bytes, where: str) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise DataError(f"{where}: is UTF-16; convert it, as iconv -f UTF-16 -t UTF-8 does") from None
         line = content.count(b"\n", 0, error.start) + 1
         at = f"line {line:,}, " if b"\n" in content.rstrip(b"\n") else ""
         raise DataError(

@@ -43,7 +43,8 @@ def tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
 
     `vocabulary`: every token with its id. `model`: the algorithm with its merges or scores. `added_tokens`: with how
     they are cut out of a text. `rules`: normalisation, splitting and special tokens. `chat_template`: null without
-    one. `bos` and `eos`: their ids. The padding token is none of it: it does not change the tokens of a text.
+    one. `bos` and `eos`: their ids. `special_tokens`: "characters" where those in texts are read so. The padding token
+    is none of it: it does not change the tokens of a text.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content = {} if backend is None else json.loads(backend.to_str())
@@ -61,7 +62,13 @@ def tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
         "chat_template": None if template is None else _sha256(template),
         "bos": getattr(tokenizer, "bos_token_id", None),
         "eos": getattr(tokenizer, "eos_token_id", None),
+        **({"special_tokens": "characters"} if splits_special_tokens(tokenizer) else {}),
     }
+
+
+def splits_special_tokens(tokenizer: Any) -> bool:
+    """Whether a tokenizer reads special tokens in texts as characters."""
+    return bool(getattr(tokenizer, "split_special_tokens", False))
 
 
 def _added(content: dict[str, Any], tokenizer: Any) -> Any:

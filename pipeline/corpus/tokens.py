@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.pipeline.corpus.chat import marked_tokens, marks_assistant, render
+from decant.pipeline.corpus.chat import marked_tokens, marks_assistant, render, writes_the_date
 from decant.pipeline.corpus.documents import Chat, Completion, Document, PlainText
 from decant.pipeline.errors import DataError
+from decant.pipeline.support.notices import say_once
 
 Targets: TypeAlias = Literal["all", "assistant"]
 
@@ -41,9 +42,9 @@ class Tokeniser:
                 "the tokenizer has no end-of-text token, by which texts would end; set tokenizer.eos_token, or "
                 "end_of_text = false"
             )
-        self._tokenizer, self._targets = tokenizer, targets
+        self.tokenizer, self._targets = tokenizer, targets
         self._end = tokenizer.eos_token_id if end_of_text else None
-        self._marked = marks_assistant(tokenizer)
+        self._marked, self._dated = marks_assistant(tokenizer), writes_the_date(tokenizer)
 
     def encode(self, documents: Sequence[tuple[str, Document]]) -> list[Tokens]:
         """The tokens of (where, document) each. Raises DataError, naming the document."""
@@ -75,11 +76,16 @@ class Tokeniser:
         return self._ended(*self._spanned(text, [span], where, add_special_tokens=True))
 
     def _chat(self, document: Chat, where: str) -> Tokens:
+        if self._dated:
+            say_once(
+                "the chat template writes the date of today into each text (strftime_now), so another day's tokens are "
+                "others, which caches of today refuse: keep the token file, or give a template with a date of its own"
+            )
         only = self._targets == "assistant"
         if only and self._marked and not document.given:
-            ids, mask = marked_tokens(self._tokenizer, document, where)
+            ids, mask = marked_tokens(self.tokenizer, document, where)
             return Tokens(np.array(ids, np.int64), np.array(mask, np.bool_))
-        text, spans = render(self._tokenizer, document, where, assistant_only=only)
+        text, spans = render(self.tokenizer, document, where, assistant_only=only)
         return self._spanned(text, spans, where, add_special_tokens=False)
 
     def _spanned(
@@ -91,7 +97,7 @@ class Tokeniser:
                 self._call([text], add_special_tokens=add_special_tokens)["input_ids"][0], np.int64
             )
             return Tokens(ids, np.ones(len(ids), np.bool_))
-        if not getattr(self._tokenizer, "is_fast", False):
+        if not getattr(self.tokenizer, "is_fast", False):
             raise DataError(
                 f'{where}: targets = "assistant" needs to know where each token stands, which this tokenizer does not '
                 "tell; take a fast one"
@@ -115,4 +121,4 @@ class Tokeniser:
         return Tokens(np.append(ids, self._end), np.append(targets, True))
 
     def _call(self, texts: list[str], **options: bool) -> Any:
-        return self._tokenizer(texts, return_attention_mask=False, truncation=False, verbose=False, **options)
+        return self.tokenizer(texts, return_attention_mask=False, truncation=False, verbose=False, **options)

@@ -19,6 +19,7 @@ import pytest
 from decant.cache import MismatchError, StorageError
 from decant.pipeline.corpus import Corpus, tokenise
 from decant.pipeline.errors import DamagedError, DataError
+from decant.pipeline.support.notices import forget_what_was_said
 from tests.helpers import language
 from tests.helpers.extras import needs
 
@@ -82,6 +83,78 @@ def test_tables_of_libraries_give_the_same_tokens(kind: str, tokenizer: Any, tmp
 
 
 test_tables_of_libraries_give_the_same_tokens.pytestmark += needs("datasets")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"), [("to_dict", ("records",)), ("to_dicts", ()), ("to_pylist", ())]
+)
+def test_tables_in_memory_are_read_row_by_row(
+    method: str, arguments: tuple[str, ...], tokenizer: Any, tmp_path: Path
+) -> None:
+    """Those of pandas, polars and Arrow: the first of these gives the names of its columns when it is iterated over."""
+
+    class Table:
+        columns = ("text", "number")
+
+        def __iter__(self) -> Any:
+            return iter(self.columns)
+
+    def rows(_: Table, *given: str) -> list[dict[str, Any]]:
+        assert given == arguments
+        return [{"text": text, "number": place} for place, text in enumerate(TEXTS)]
+
+    setattr(Table, method, rows)
+    expected = tokenise(TEXTS, tokenizer, tmp_path / "c.tokens")
+    assert tokenise(Table(), tokenizer, tmp_path / "c.tokens").identity == expected.identity  # type: ignore[arg-type]
+
+
+def test_special_tokens_in_texts_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where documents are run together by them, a message holds one, or a text begins with what is added to it."""
+    import tokenizers
+
+    tokenizer = language.tokenizer()
+    plain = [*TEXTS[:3], "one<|end|>two", "ended<|end|>\n"]
+    tokenise(plain, tokenizer, tmp_path / "plain")
+    said = capsys.readouterr().err
+    assert (
+        "1 of 5 documents have special tokens in their text, the first is texts: row 4 with <|end|>" in said
+    )
+    assert "split the texts by them (separator)" in said
+    tokenise([language.chat("a<|end|><|assistant|>b", "c")], tokenizer, tmp_path / "chat")
+    assert "so a message may end itself" in capsys.readouterr().err
+
+    tokenizer.bos_token = "<|user|>"
+    added = [("<|user|>", tokenizer.bos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<|user|> $A", special_tokens=added
+    )
+    tokenise(["a", "<|user|>b"], tokenizer, tmp_path / "twice")
+    said = capsys.readouterr().err
+    assert "1 of 2 documents begin with <|user|> twice, the first is texts: row 2" in said
+    assert "special tokens in their text" not in said
+
+
+def test_a_tokenizer_that_reads_special_tokens_as_characters_is_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = language.tokenizer()
+    whole = tokenise(["one<|end|>two"], tokenizer, tmp_path / "c").document(0)
+    tokenizer.split_special_tokens = True
+    with pytest.raises(MismatchError, match=r"tokenizer\.special_tokens"):
+        tokenise(["one<|end|>two"], tokenizer, tmp_path / "c")
+    capsys.readouterr()
+    assert len(tokenise(["one<|end|>two"], tokenizer, tmp_path / "d").document(0)) > len(whole)
+    assert not capsys.readouterr().err
+
+
+def test_what_is_doubtful_of_chats_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forget_what_was_said()
+    dated = language.tokenizer("{{ strftime_now('%d %b %Y') }}" + language.TEMPLATE)
+    tokenise([language.chat("a", "b"), language.chat("c", "d")], dated, tmp_path / "dated")
+    assert capsys.readouterr().err.count("the chat template writes the date of today") == 1
+    written = json.dumps(language.chat("a", "b")["messages"])
+    tokenise([{"turns": written}, {"turns": written}], dated, tmp_path / "json", column="turns")
+    assert capsys.readouterr().err.count("is a chat written as JSON") == 1
 
 
 def test_of_a_chat_the_assistants_words_are_targets_whether_the_template_marks_them_or_not(
@@ -168,6 +241,15 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (["a"], {"targets": "user"}, 'expected "all" or "assistant"'),
     (["a"], {"separator": ""}, "separator"),
     ({"train": ["a"]}, {}, "has the parts train"),
+    ([{"messages": '[{"role": "user"}]'}], {}, r"messages: is a text, .* parse it first \(json.loads\)"),
+    ([{"messages": [{"from": "human", "value": "a"}]}], {}, "as ShareGPT writes them: rename from to role"),
+    ([{"text": ["a", "b"]}], {}, "expected a text or a list of messages, found list of str"),
+    ([{"prompt": "a", "completion": [{"role": "user", "content": "b"}]}], {}, "found one of each"),
+    (
+        [{"messages": [{"role": "User", "content": "a"}]}],
+        {"targets": "assistant"},
+        "the roles that may be learnt from are User",
+    ),
 ]
 
 
@@ -185,6 +267,9 @@ FILES: list[tuple[str, bytes, str]] = [
     ("a.txt", b"first\nsecond \xe9t\xe9", r"a.txt: line 2, byte 13 \(0xe9\) is not UTF-8; convert it"),
     ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', r"line 2: byte 10 \(0xff\) is not UTF-8"),
     ("a.jsonl", b'{"text": "a"}\n{"text": \n', "a.jsonl: line 2: not JSON"),
+    ("a.jsonl", b'[\n{"text": "a"}\n]', "line 1: not JSON .*; a .jsonl file has a row a line, as jq -c"),
+    ("a.jsonl", b'[{"text": "a"}]', "line 1: expected a row, found a list; a .jsonl file has a row a line"),
+    ("a.txt", "a".encode("utf-16"), "a.txt: is UTF-16; convert it, as iconv -f UTF-16"),
     ("a.csv", b"text\na\n", "expected a file that ends in .txt, .jsonl, .parquet"),
 ]
 
