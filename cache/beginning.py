@@ -1,23 +1,24 @@
-"""A partial file, as it is begun, and as it is found by whoever goes on with it."""
+"""A partial file, as it is begun, and as it is found by whoever goes on with it or joins it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from numpy.typing import NDArray
 
 from decant.cache.encodings import Head, Hidden
-from decant.cache.errors import FormatError, StorageError, ValueRefusedError
+from decant.cache.errors import CacheError, FormatError, StorageError, ValueRefusedError
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import StoredRows
 from decant.cache.format.tables import Layout
 from decant.cache.identities import require_equal
-from decant.cache.io import locks
-from decant.cache.io.files import drafting, reserve
-from decant.cache.io.opening import create_new, open_read
+from decant.cache.io import joint, locks, partial
+from decant.cache.io.files import drafting, reserve, storage_error
+from decant.cache.io.opening import create_new, open_read, require_file
 from decant.cache.manifest import Manifest
 from decant.cache.positions import Positions
 
@@ -33,6 +34,48 @@ def known_tables(positions: Positions | None, head: Head | None) -> dict[str, ND
     """
     known = {} if positions is None else positions.tables()
     return known if head is None else {**known, **head.tables()}
+
+
+def hold_or_begin(
+    path: Path, manifest: Manifest, positions: Positions | None, head: Head | None
+) -> tuple[Path, int]:
+    """The partial file of the cache at `path` that this process writes alone: one that is there, or a new one. Returns
+    its name and a descriptor that has its lock. Raises CacheError where the cache is published, MismatchError where an
+    unfinished file of it has another identity, and what `begin` raises.
+    """
+    _require_unpublished(path, manifest)
+    return partial.hold(path) or _begin_again(partial.new_name, path, manifest, positions, head)
+
+
+def join_or_begin(
+    path: Path, manifest: Manifest, positions: Positions | None, head: Head | None
+) -> tuple[Path, int, bool]:
+    """The partial file of the cache at `path` that several processes write together: its name, a descriptor, and
+    whether nobody else writes it now. Raises what `hold_or_begin` raises.
+    """
+    _require_unpublished(path, manifest)
+    with locks.in_turn(path.parent):
+        found = joint.join_one(path)
+        if found is not None:
+            return found
+        if path.exists():
+            _refuse_published(path)
+        return (*_begin_again(joint.new_joint_name, path, manifest, positions, head), True)
+
+
+@contextlib.contextmanager
+def named_failure(path: Path) -> Iterator[None]:
+    """Raises a CacheError for an OSError within it, where a partial file of the cache at `path` cannot be made or
+    opened: whoever publishes the cache meanwhile, and could not see this process, removes all that was begun of it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if path.is_file():
+            raise CacheError(
+                f"{path}: another process has published it just now; run the same command again, it is found"
+            ) from error
+        raise storage_error(error, path, "opening its partial file") from error
 
 
 def begin(
@@ -79,6 +122,38 @@ def check_begun(path: Path, manifest: Manifest) -> Layout:
         hint="Delete it, or go on with the settings that it was begun with.",
     )
     return found
+
+
+def _require_unpublished(path: Path, manifest: Manifest) -> None:
+    """Raises where `path` is published, or unfinished files of it are of another identity. Makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(path):
+        require_file(path)
+        partial.finish_publishing(path)
+        _refuse_published(path)
+    for other in partial.begun(path):
+        with contextlib.suppress(FormatError, PermissionError, FileNotFoundError):
+            check_begun(other, manifest)
+
+
+def _refuse_published(path: Path) -> NoReturn:
+    raise CacheError(f"{path}: already published; a published cache is never written again")
+
+
+def _begin_again(
+    new_name: Callable[[Path], Path],
+    path: Path,
+    manifest: Manifest,
+    positions: Positions | None,
+    head: Head | None,
+) -> tuple[Path, int]:
+    """Begins a partial file, once more where another process has taken its draft for one that nobody writes."""
+    try:
+        return begin(new_name(path), manifest, positions, head, path=path)
+    except FileNotFoundError:
+        if path.exists():
+            raise
+        return begin(new_name(path), manifest, positions, head, path=path)
 
 
 def _require_room(draft: Path, size: int, path: Path) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from decant.cache import validation
-from decant.cache.beginning import begin, check_begun, known_tables
+from decant.cache.beginning import check_begun, hold_or_begin, join_or_begin, known_tables, named_failure
 from decant.cache.encodings import Head, Hidden
 from decant.cache.errors import (
-    CacheError,
     CacheWarning,
     FormatError,
     StorageError,
@@ -25,16 +23,13 @@ from decant.cache.errors import (
 )
 from decant.cache.format.batch import Batch
 from decant.cache.format.blocks import Blocks
-from decant.cache.format.known import (
-    require_head,
-    require_positions,
-)
+from decant.cache.format.known import require_head, require_positions
 from decant.cache.format.shared_tables import check_shared_tables
 from decant.cache.format.tables import Layout
 from decant.cache.inputs import input_checksums
-from decant.cache.io import joint, locks, partial
-from decant.cache.io.files import storage_error, sync_folder, user_path
-from decant.cache.io.opening import open_write, require_file
+from decant.cache.io import locks, partial
+from decant.cache.io.files import sync_folder, user_path
+from decant.cache.io.opening import open_write
 from decant.cache.io.system import protect
 from decant.cache.manifest import Manifest
 from decant.cache.partial_rows import PartialRows
@@ -100,13 +95,10 @@ class LogitCacheWriter:
         self.path = user_path(path)
         known = require_positions(manifest, positions, lengths, tokens)
         require_head(manifest, head)
-        try:
-            self._prepare(manifest)
-            name, fd = partial.hold(self.path) or self._begin(partial.new_name, manifest, known, head)
+        with named_failure(self.path):
+            name, fd = hold_or_begin(self.path, manifest, known, head)
             given = known_tables(known, head)
             self._rows = PartialRows.go_on(name, fd, manifest, given, published=self.path, check=True)
-        except OSError as error:
-            raise self._cannot_begin(error) from error
 
     @classmethod
     def join(
@@ -144,55 +136,11 @@ class LogitCacheWriter:
         writer.path = user_path(path)
         known = require_positions(manifest, positions, None, None)
         require_head(manifest, head)
-        try:
-            writer._prepare(manifest)
-            with locks.in_turn(writer.path.parent):
-                found = joint.join_one(writer.path)
-                if found is None and writer.path.exists():
-                    writer._refuse_published()
-                if found is None:
-                    found = (*writer._begin(joint.new_joint_name, manifest, known, head), True)
-            name, fd, alone = found
+        with named_failure(writer.path):
+            name, fd, alone = join_or_begin(writer.path, manifest, known, head)
             given = known_tables(known, head)
             writer._rows = PartialRows.go_on(name, fd, manifest, given, published=writer.path, check=alone)
-        except OSError as error:
-            raise writer._cannot_begin(error) from error
         return writer
-
-    def _prepare(self, manifest: Manifest) -> None:
-        """Raises where `path` is published, or unfinished files of it are of another identity."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.lexists(self.path):
-            require_file(self.path)
-            partial.finish_publishing(self.path)
-            self._refuse_published()
-        for other in partial.begun(self.path):
-            with contextlib.suppress(FormatError, PermissionError, FileNotFoundError):
-                check_begun(other, manifest)
-
-    def _refuse_published(self) -> NoReturn:
-        raise CacheError(f"{self.path}: already published; a published cache is never written again")
-
-    def _begin(
-        self, new_name: Callable[[Path], Path], manifest: Manifest, known: Positions | None, head: Head | None
-    ) -> tuple[Path, int]:
-        """Begins a partial file, once more where another process has taken its draft for one that nobody writes."""
-        try:
-            return begin(new_name(self.path), manifest, known, head, path=self.path)
-        except FileNotFoundError:
-            if self.path.exists():
-                raise
-            return begin(new_name(self.path), manifest, known, head, path=self.path)
-
-    def _cannot_begin(self, error: OSError) -> CacheError:
-        """What to raise where the partial file cannot be made or opened: whoever publishes the cache meanwhile, and
-        could not see this process, removes all that was begun of it.
-        """
-        if self.path.is_file():
-            return CacheError(
-                f"{self.path}: another process has published it just now; run the same command again, it is found"
-            )
-        return storage_error(error, self.path, "opening its partial file")
 
     def __enter__(self) -> LogitCacheWriter:
         return self
