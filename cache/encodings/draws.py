@@ -7,6 +7,8 @@ Generalization of Sampling Without Replacement From a Finite Universe" (1952), w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -76,6 +78,36 @@ def systematic(
             more = np.argsort(-left, kind="stable")[: counts[row] - len(found)]
             drawn[row] = np.sort(np.concatenate([found, more]))
     return np.concatenate(drawn) if drawn else np.zeros(0, np.intp)
+
+
+def draw_rows(
+    exps: Sequence[NDArray[np.float64]],
+    sums: Sequence[NDArray[np.float64]],
+    ids: NDArray[np.intp],
+    head: int,
+    uniform: NDArray[np.float64],
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """((B,) h, (B,) τ) of rows whose m is the mean of softmaxes, and puts what is drawn into `ids` (B, k), which have
+    the largest.
+
+    exps: (B, C) e^(t/T) at each temperature; sums: (B,) of these. head, uniform: as `thresholds` and `systematic` take
+    them.
+
+    >>> shares, ids = np.array([[0.5, 0.1, 0.3, 0.1]]), np.array([[0, 2]])
+    >>> certain, tau = draw_rows([shares], [np.ones(1)], ids, 0, np.array([0.2]))
+    >>> certain.tolist(), tau.tolist(), ids.tolist()
+    ([1], [0.5], [[0, 2]])
+    """
+    design = exps[0] / (sums[0] * len(exps))[:, None]
+    for exp, total in zip(exps[1:], sums[1:], strict=True):
+        design += exp / (total * len(exps))[:, None]
+    largest = np.take_along_axis(design, ids, axis=1)
+    np.put_along_axis(design, ids, 0, axis=1)
+    certain, tau = thresholds(largest, design.sum(axis=1), head)
+    chance = np.arange(ids.shape[1]) >= certain[:, None]
+    np.put_along_axis(design, ids, np.where(chance, largest, 0), axis=1)
+    ids[chance] = systematic(design, ids.shape[1] - certain, uniform)
+    return certain, tau
 
 
 def _by_search(

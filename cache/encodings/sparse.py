@@ -10,12 +10,18 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.encodings.draws import systematic, thresholds, uniforms
+from decant.cache.encodings.draws import draw_rows, uniforms
 from decant.cache.encodings.encoding import Column, Encoding, require_finite, row_name
 from decant.cache.encodings.half import as_float32
 from decant.cache.encodings.ids import MOST, SHORT, id_columns, pack_ids, unpack_ids
 from decant.cache.encodings.log_sums import largest_places, log_rest, log_sum_exp
-from decant.cache.encodings.sparse_rows import SparseRows, problems_of_draws, problems_of_rows
+from decant.cache.encodings.sparse_rows import (
+    SparseRows,
+    log_normaliser,
+    log_shares,
+    problems_of_draws,
+    problems_of_rows,
+)
 from decant.cache.encodings.temperatures import Bounds, interpolated, log_tail_bounds
 from decant.cache.errors import FormatError, MismatchError, ValueRefusedError, shorten
 
@@ -212,7 +218,7 @@ class Sparse(Encoding):
         whole = np.log(sums[self.temperatures.index(1.0)]) + largest[:, 0]
         drawn, log_tau = {}, []
         if self.draws:
-            certain, tau = self._draw(exps, sums, ids, uniform)
+            certain, tau = draw_rows(exps, sums, ids, self.head, uniform)
             drawn = {"certain": certain.astype("<u2")}
             with np.errstate(divide="ignore"):
                 log_tau = [np.log(np.minimum(tau, 1))]  # by rounding it may be above
@@ -227,25 +233,6 @@ class Sparse(Encoding):
             "stats": np.stack([whole, *tails, *log_tau], axis=1).astype("<f4"),
         }
         return {**found, **drawn}
-
-    def _draw(
-        self,
-        exps: list[NDArray[np.float64]],
-        sums: list[NDArray[np.float64]],
-        ids: NDArray[np.intp],
-        uniform: NDArray[np.float64],
-    ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """(h, τ), each (B,). Puts what is drawn into `ids` (B, k), which have the largest."""
-        design = exps[0] / (sums[0] * len(exps))[:, None]
-        for exp, total in zip(exps[1:], sums[1:], strict=True):
-            design += exp / (total * len(exps))[:, None]
-        largest = np.take_along_axis(design, ids, axis=1)
-        np.put_along_axis(design, ids, 0, axis=1)
-        certain, tau = thresholds(largest, design.sum(axis=1), self.head)
-        chance = np.arange(self.kept) >= certain[:, None]
-        np.put_along_axis(design, ids, np.where(chance, largest, 0), axis=1)
-        ids[chance] = systematic(design, self.kept - certain, uniform)
-        return certain, tau
 
     def check(
         self,
@@ -308,7 +295,7 @@ class Sparse(Encoding):
 
     def log_shares(self, rows: SparseRows, temperature: float = 1.0) -> NDArray[np.float64]:
         """(…, k) log softmax of the stored outputs at a declared temperature. Raises MismatchError for another."""
-        return _log_shares(rows, temperature, self._declared_tail(rows, temperature))
+        return log_shares(rows, temperature, self._declared_tail(rows, temperature))
 
     def log_estimates(self, rows: SparseRows, temperature: float = 1.0) -> NDArray[np.float64]:
         """(…, k) log of the share that each stored output stands for at a declared temperature: its own, and of a draw
@@ -329,7 +316,7 @@ class Sparse(Encoding):
     def _log_estimates(
         self, rows: SparseRows, temperature: float, log_tail: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        own = _log_shares(rows, temperature, log_tail)
+        own = log_shares(rows, temperature, log_tail)
         if rows.certain is None or rows.log_tau is None:
             return own
         at_each = np.stack([self.log_shares(rows, each) for each in self.temperatures], axis=-1)
@@ -353,7 +340,7 @@ class Sparse(Encoding):
             level = raw[..., 0] + temperature * _LEAST
         else:
             heads = (found.log_probs + found.log_sum_exp[..., None]).astype("f8")
-            whole = _normaliser(heads / temperature, log_tail)
+            whole = log_normaliser(heads / temperature, log_tail)
             rest = max(1, num_outputs - self.kept)
             level = temperature * np.maximum(log_tail + whole - math.log(rest), _LEAST)
         logits = np.empty((*found.ids.shape[:-1], num_outputs), "<f4")
@@ -373,14 +360,3 @@ class Sparse(Encoding):
 
 
 _LEAST = -65_504.0  # the least float16: a probability of 0 all the same
-
-
-def _log_shares(rows: SparseRows, temperature: float, log_tail: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(…, k) log softmax of the stored outputs where all others have a mass of e^log_tail (…,)."""
-    tempered = rows.log_probs.astype("f8") / temperature
-    return np.asarray(tempered - _normaliser(tempered, log_tail)[..., None])
-
-
-def _normaliser(tempered: NDArray[np.float64], log_tail: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(…,) log of what a softmax is normalised by, of which Σ e^(t/T) over the stored logits (…, k) / T is 1 − tail."""
-    return np.asarray(log_sum_exp(tempered) - np.log1p(-np.exp(np.minimum(log_tail, -1e-12))))

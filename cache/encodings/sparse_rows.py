@@ -1,4 +1,4 @@
-"""Rows of a sparse encoding as numbers, and what can be wrong with them."""
+"""Rows of a sparse encoding as numbers: the softmax that they tell, and what can be wrong with them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from decant.cache.encodings.log_sums import log_sum_exp
 
 
 class SparseRows(NamedTuple):
@@ -28,6 +30,17 @@ class SparseRows(NamedTuple):
     offsets: NDArray[np.int64] | None = None
     """(S + 1,) where the rows of each of S samples begin, if these have several positions; None where rows are
     samples."""
+
+
+def log_shares(rows: SparseRows, temperature: float, log_tail: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(…, k) log softmax of the stored outputs where all others have a mass of e^log_tail (…,)."""
+    tempered = rows.log_probs.astype("f8") / temperature
+    return np.asarray(tempered - log_normaliser(tempered, log_tail)[..., None])
+
+
+def log_normaliser(tempered: NDArray[np.float64], log_tail: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(…,) log of what a softmax is normalised by, of which Σ e^(t/T) over the stored logits (…, k) / T is 1 − tail."""
+    return np.asarray(log_sum_exp(tempered) - np.log1p(-np.exp(np.minimum(log_tail, -1e-12))))
 
 
 def problems_of_rows(found: SparseRows, num_outputs: int) -> dict[str, NDArray[np.bool_]]:

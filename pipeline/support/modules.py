@@ -149,10 +149,8 @@ def belongs_to_user(specs: Sequence[ModuleSpec]) -> bool:
 @functools.cache
 def _shipped() -> tuple[Path, ...]:
     """Folders of Python's library and of this package: `decant`, and the two folders that it links to."""
-    import decant
-
     paths = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
-    own = Path(decant.__file__).parent
+    own = Path(*sys.modules["decant"].__path__)
     return tuple({path.resolve() for path in (*paths, own, own / "cache", own / "pipeline")})
 
 

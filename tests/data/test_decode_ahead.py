@@ -523,6 +523,28 @@ def test_a_few_cores_have_a_thread_each(most: int) -> None:
         assert threads.count == most
 
 
+def test_more_threads_are_tried_again_once_a_busy_machine_has_room_but_never_beyond_the_most() -> None:
+    threads, made, counts = ThreadCount(6), 0, list[int]()
+    for step in range(200):
+        threads.see(made, step / 2)
+        made += 10 * min(threads.count, 4 if step < 40 else 6)
+        counts.append(threads.count)
+    assert counts[30:40].count(4) > 5
+    assert counts[-50:] == [6] * 50
+    threads.limit(2)
+    for step in range(200, 230):
+        threads.see(100 * step, step / 2)
+    assert threads.count == 2
+
+
+def test_a_rate_is_of_half_a_second_and_of_four_blocks_a_thread() -> None:
+    for made, seconds, count in ((999, 0.4, 4), (15, 9, 4), (16, 0.5, 8)):
+        threads = ThreadCount(16)
+        threads.see(0, 0)
+        threads.see(made, seconds)
+        assert threads.count == count, (made, seconds)
+
+
 def test_threads_are_started_and_ended_while_blocks_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     lock, making, seen, counts = threading.Lock(), list[int](), list[tuple[int, int]](), [4, 8, 2]
     are_few = threading.Event()

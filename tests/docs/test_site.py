@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import os
 import re
 import subprocess
@@ -140,6 +141,20 @@ def test_every_command_and_public_name_has_its_heading(generate: ModuleType) -> 
     for name in ("MismatchError", "import_logits", "read_distillkit", "push_cache"):  # of decant.cache alone
         assert f"### cache.{name} {{" in api
     assert "### cache.LogitCache {" not in api
+    for name in (
+        "LogitCache.logits",
+        "LogitCache.open",
+        "objectives.kd",
+        "encodings.Sparse",
+        "cache.read_vllm",
+    ):
+        member = decant
+        for part in name.split("."):
+            member = getattr(member, part)
+        _, _, entry = api.partition(f"### {name} {{")
+        entry, _, _ = entry.partition("\n##")
+        assert f"```python\n{name}(" in entry
+        assert inspect.cleandoc(member.__doc__ or "").split()[:3] == entry.split("```")[2].split()[:3], name
     for library in ("datasets", "lightning", "timm", "transformers", "trl"):
         offered = ast.literal_eval(
             (ROOT / f"decant/integrations/{library}.py").read_text().split("__all__ = ")[1]

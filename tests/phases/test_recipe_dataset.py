@@ -29,7 +29,8 @@ MODULE = """
 import numpy as np
 def pictures(root, split):
     random = np.random.default_rng(0)
-    return [(random.integers(0, 256, (1, 6, 6), dtype=np.uint8), label % 2) for label in range(40)]
+    darkest = 50 if split == "test" else 0
+    return [(random.integers(darkest, 256, (1, 6, 6), dtype=np.uint8), label % 2) for label in range(40)]
 """
 
 
@@ -46,6 +47,7 @@ def test_training_samples_have_the_recipes_views_and_the_others_none(recipe: Pat
     assert (len(train), len(validation), len(test)) == (30, 10, 40)
     assert not torch.equal(train[3, 0][0], train[3, 1][0])
     assert torch.equal(test[3, 0][0], test[3, 1][0])
+    assert min(int(test[index][0].min()) for index in range(40)) == 50, "the function's test part"
     assert torch.equal(train[3][0], train[3, 0][0])
     plain = recipe_dataset(recipe, overrides=["views.count=1", "views.augment=[]", "data.validation=0.5"])
     assert len(plain) == 20

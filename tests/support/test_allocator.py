@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from decant.pipeline.support import allocator
 from decant.pipeline.support.allocator import freed_memory_kept
 
 _MIB = 1 << 20
+
+
+@pytest.mark.parametrize("variable", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_an_allocator_that_is_set_already_is_left_alone(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = list[int]()
+    monkeypatch.setattr(allocator, "_mallopt", lambda: lambda which, value: called.append(which) or 1)
+    for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]:
+        monkeypatch.delenv(name)
+    with freed_memory_kept():
+        assert called
+    called.clear()
+    monkeypatch.setenv(variable, "1")
+    with freed_memory_kept():
+        pass
+    assert called == []
 
 
 @pytest.mark.parametrize(("most", "expected"), [(32 * _MIB, 32 * _MIB), (1 << 40, 64 * _MIB)])

@@ -60,6 +60,25 @@ def outcomes(killed: Callable[[int, int], str | None]) -> list[str]:
     return found
 
 
+def begun() -> Watch:
+    """The watch of a first trial, which is better, and is done, and of a second one."""
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    metric = MetricFormat("top1", "top-1", percent=True)
+    run(Watch(Claim(study.ask(), ()), True, lambda: None, metric), epochs(7))
+    return Watch(Claim(study.ask(), ()), True, lambda: None, metric)
+
+
+def test_a_killed_trial_that_was_trained_to_its_end_is_not_pruned() -> None:
+    begun().catch_up(epochs(0), finished=True)
+    with pytest.raises(Pruned):
+        begun().catch_up(epochs(0), finished=False)
+
+
+def test_a_killed_trial_without_a_measured_epoch_goes_on() -> None:
+    begun().catch_up([{"epoch": 1}], finished=False)  # type: ignore[typeddict-item]
+
+
 @pytest.mark.parametrize("step", ["report", "decision"])
 @pytest.mark.parametrize("at", [1, 2, 3, 4, 9, 16])
 def test_a_killed_trial_is_pruned_where_one_is_that_was_not_killed(step: str, at: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 from decant.pipeline.config.settings import Training
 from decant.pipeline.errors import ChangedError, DivergedError
 from decant.pipeline.training import checkpoint
+from decant.pipeline.training import learner as learning
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import read_epochs
 from decant.pipeline.training.learner import Learner
@@ -69,6 +71,28 @@ def test_a_part_of_an_epoch_is_written_at_once_and_an_epoch_that_follows_another
         trained.end_epoch(part(2))
         assert (epochs_of(tmp_path), len(read_epochs(tmp_path))) == (1, 2)
     assert epochs_of(tmp_path) == 2
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_freed_memory_is_kept_until_the_training_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    within = list[bool]()
+
+    @contextmanager
+    def noted() -> Iterator[None]:
+        within.append(True)
+        try:
+            yield
+        finally:
+            within.append(False)
+
+    monkeypatch.setattr(learning, "freed_memory_kept", noted)
+    with suppress(Stopped), learner(tmp_path):
+        assert within == [True]
+        if stopped:
+            raise Stopped
+    assert within == [True, False]
 
 
 @pytest.mark.parametrize("stopped", [False, True])

@@ -26,7 +26,7 @@ from decant.cache import (
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.errors import DataError, DeviceError
-from decant.pipeline.training import on_device
+from decant.pipeline.training import batch_runs, loading, on_device
 from decant.pipeline.training.device import OnHost, pick_device, to_device
 from decant.pipeline.training.evaluation import predict
 from decant.pipeline.training.on_device import (
@@ -106,6 +106,26 @@ def test_several_batches_are_the_same_bytes_and_compared_by_the_same_inputs(tmp_
     resident.batches([others[0], np.concatenate([others[2][:1], keys()[40:41]])])  # not the first of a batch
     with pytest.raises(MismatchError, match=f"sample {changed}, view"):
         resident.batches([others[0], runs[1], others[2]])
+
+
+@pytest.mark.parametrize(("most", "expected"), [(on_device.BYTES_AT_ONCE, [5]), (1, []), (8_000, [3, 2])])
+def test_so_many_bytes_of_batches_are_made_in_one_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, expected: list[int]
+) -> None:
+    """More than of batches that a processor makes: the first shows their size, 2,680 bytes of 10 samples."""
+    data, made, several = viewed(PLAIN), list[int](), DeviceData.batches
+
+    def counted(self: DeviceData, keys: Any) -> Any:
+        made.append(len(keys))
+        return several(self, keys)
+
+    monkeypatch.setattr(loading, "BYTES_AT_ONCE", most)
+    monkeypatch.setattr(batch_runs, "MOST_BYTES", 1)
+    monkeypatch.setattr(DeviceData, "batches", counted)
+    resident = DeviceData(SoftLabelDataset(data, cached(tmp_path, data)), CPU)
+    order = loading.OrderedKeys(N, 10)
+    assert [len(labels) for _, labels, _ in loading.loader(resident, order)] == [10] * 6
+    assert made == expected
 
 
 def test_every_outcome_and_several_teachers_are_the_same_too(tmp_path: Path) -> None:
