@@ -534,7 +534,7 @@ def test_more_threads_are_tried_again_once_a_busy_machine_has_room_but_never_bey
     threads.limit(2)
     for step in range(200, 230):
         threads.see(100 * step, step / 2)
-    assert threads.count == 2
+        assert threads.count == 2
 
 
 def test_a_rate_is_of_half_a_second_and_of_four_blocks_a_thread() -> None:

@@ -20,15 +20,16 @@ def test_items_come_in_their_order(count: int) -> None:
     assert list(prefetch(iter(range(count)), depth=4, run=3)) == list(range(count))
 
 
+def items(made: list[int]) -> Iterator[int]:
+    """A hundred, noted when they are made."""
+    for item in range(100):
+        made.append(item)
+        yield item
+
+
 def test_no_more_is_made_than_was_asked_for() -> None:
     made = list[int]()
-
-    def items() -> Iterator[int]:
-        for item in range(100):
-            made.append(item)
-            yield item
-
-    taken = prefetch(items(), depth=2)
+    taken = prefetch(items(made), depth=2)
     assert next(taken) == 0
     wait_until(lambda: len(made) >= 3)
     time.sleep(0.1)  # in which more would be made
@@ -40,13 +41,7 @@ def test_no_more_is_made_than_was_asked_for() -> None:
 
 def test_items_are_made_in_runs() -> None:
     made = list[int]()
-
-    def items() -> Iterator[int]:
-        for item in range(100):
-            made.append(item)
-            yield item
-
-    taken = prefetch(items(), depth=4, run=2)
+    taken = prefetch(items(made), depth=4, run=2)
     assert next(taken) == 0
     wait_until(lambda: len(made) >= 4)
     time.sleep(0.1)  # in which more would be made

@@ -88,7 +88,8 @@ def test_freed_memory_is_kept_until_the_training_is_left(
             within.append(False)
 
     monkeypatch.setattr(learning, "freed_memory_kept", noted)
-    with suppress(Stopped), learner(tmp_path):
+    trained = learner(tmp_path)  # kept, or the collector of garbage would end what it has begun
+    with suppress(Stopped), trained:
         assert within == [True]
         if stopped:
             raise Stopped
