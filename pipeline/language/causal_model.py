@@ -35,7 +35,7 @@ from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.plugins import in_words
 from decant.pipeline.support.signatures import signature
 
-_CHUNK_BYTES = 64 << 20  # of float32 logits that exist at once
+_CHUNK_BYTES = 64 << 20  # of logits that exist at once
 _ON_A_DEVICE = 4  # as many, since each kernel of a GPU is started by the host
 
 
@@ -181,11 +181,26 @@ class CausalModel:
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Iterator[Tensor]:
         """The logits (q, C) float32 of some positions after the other; hidden: (Q, d)."""
+        for some in self._logits_of(hidden, torch.float32.itemsize):
+            yield some.float()
+
+    @torch.no_grad()
+    def narrow_logits(self, hidden: Tensor) -> Iterator[Tensor]:
+        """The same in the dtype of the head, for who reads them where they lie: no other copy of them is written."""
+        yield from self._logits_of(hidden, hidden.element_size())
+
+    def _logits_of(self, hidden: Tensor, itemsize: int) -> Iterator[Tensor]:
         size = _CHUNK_BYTES if hidden.device.type == "cpu" else _ON_A_DEVICE * _CHUNK_BYTES
-        step = max(1, size // (4 * (self.num_rows or hidden.shape[1])))
-        for some in hidden.split(step):
+        for some in hidden.split(max(1, size // (itemsize * (self.num_rows or hidden.shape[1])))):
             found = some if self._head is None else self._after(self._head(some))
-            yield found[:, : self.num_outputs].float()
+            yield found[:, : self.num_outputs]
+
+    @property
+    def ends_in_linear_layer(self) -> bool:
+        """Whether one linear layer of PyTorch makes its logits of hidden states, so that it matters not where and when
+        that is called.
+        """
+        return self._linear is not None
 
     def last_layer(self, states: Tensor) -> PendingLogits | Tensor:
         """The logits (Q, C) of hidden states (Q, d), which a loss computes some at a time; themselves, where no linear

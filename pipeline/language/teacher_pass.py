@@ -24,8 +24,15 @@ from decant.pipeline.language.shift import ShiftGuard
 from decant.pipeline.objectives.fused.chunks import rows_of_block
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import BackgroundWriter, at_once, prefetch
-from decant.pipeline.training.device import OnHost
-from decant.pipeline.training.encoding import RowsOnHost, encode_views, encodes_on
+from decant.pipeline.training.device import OnHost, beside
+from decant.pipeline.training.encoding import (
+    EncodedRows,
+    RowsOnHost,
+    StatesOnHost,
+    encode_views,
+    encodes_on,
+    joined,
+)
 
 _FEWEST_ROWS = 16  # that a thread is started for
 
@@ -100,43 +107,78 @@ class TeacherPass:
         return (batch.to(self._model.device) for batch in batches(self._samples, planned))
 
     def _encoded(self, batch: TeacherBatch) -> list[tuple[list[Rows], OnHost]]:
-        """For each view the rows of some positions after others, and log-probabilities (Q,) of the next tokens."""
+        """For each view the rows of some positions after others, and log-probabilities (Q,) of the next tokens. A GPU
+        encodes them beside the network's next batch.
+        """
         hidden = self._model.hidden_at(batch, self._setting)
-        counts = self._samples.num_positions[batch.samples]
-        of = np.repeat(batch.samples, counts)
-        within = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+        device = hidden.device if self._model.ends_in_linear_layer else torch.device("cpu")
+        with beside(device, "encoding", hidden, batch.next_ids, batch.current_ids):
+            if encodes_on(hidden.device) and isinstance(self._encoding, Hidden | Sparse):
+                return self._encoded_there(batch, hidden, self._encoding)
+            return self._encoded_here(batch, hidden)
+
+    def _encoded_there(
+        self, batch: TeacherBatch, hidden: Tensor, encoding: Hidden | Sparse
+    ) -> list[tuple[list[Rows], OnHost]]:
+        """The same on the network's device: nothing waits for it, and all rows of a batch are copied together."""
+        of, within = self._numbers(batch)
+        made: list[list[EncodedRows]] = [[] for _ in range(self._views)]
+        log_probs = []
+        for some, logits in self._logits(batch, self._model.narrow_logits(hidden)):
+            if isinstance(encoding, Sparse):
+                encoded = encode_views(logits, encoding, of[some], range(self._views), within[some])
+                log_sum_exp = encoded[0].stats[:, 0]
+                for parts, rows in zip(made, encoded, strict=True):
+                    parts.append(rows)
+            else:
+                log_sum_exp = _log_sum_exp(logits)
+            log_probs.append(_log_probs(logits, batch.next_ids[some], log_sum_exp))
+        each: list[RowsOnHost | StatesOnHost]
+        if isinstance(encoding, Sparse):
+            each = [RowsOnHost(joined(parts), encoding, self._model.num_outputs) for parts in made]
+        else:
+            each = [StatesOnHost(hidden, encoding)] * self._views
+        next_log_prob = OnHost(torch.cat(log_probs))
+        waits = [partial(rows.wait, of, view, within) for view, rows in enumerate(each)]
+        return [([wait], next_log_prob) for wait in waits]
+
+    def _encoded_here(self, batch: TeacherBatch, hidden: Tensor) -> list[tuple[list[Rows], OnHost]]:
+        """The same on the host, some positions at a time."""
+        of, within = self._numbers(batch)
         parts: list[list[Rows]] = [[] for _ in range(self._views)]
-        log_probs, first = [], 0
-        for logits in self._model.logits(hidden):
-            some = slice(first, first + len(logits))
-            next_ids = batch.next_ids[some]
-            self._look(logits, next_ids, batch.current_ids[some])
+        log_probs = []
+        for some, logits in self._logits(batch, self._model.logits(hidden)):
             of_views, log_sum_exp = self._encode(logits, hidden[some], of[some], within[some])
             for part, rows in zip(parts, of_views, strict=True):
                 part.append(rows)
-            log_probs.append((logits.gather(1, next_ids[:, None])[:, 0] - log_sum_exp).clamp(max=0))
-            first = some.stop
+            log_probs.append(_log_probs(logits, batch.next_ids[some], log_sum_exp))
         next_log_prob = OnHost(torch.cat(log_probs))
         return [(part, next_log_prob) for part in parts]
+
+    def _numbers(self, batch: TeacherBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(Q,) the sample of each position of a batch, and (Q,) its number within the sample."""
+        counts = self._samples.num_positions[batch.samples]
+        of = np.repeat(batch.samples, counts)
+        return of, np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+    def _logits(self, batch: TeacherBatch, parts: Iterable[Tensor]) -> Iterator[tuple[slice, Tensor]]:
+        """Which positions parts of the logits are of; until enough were seen, these are looked at."""
+        first = 0
+        for logits in parts:
+            some = slice(first, first + len(logits))
+            self._look(logits, batch.next_ids[some], batch.current_ids[some])
+            yield some, logits
+            first = some.stop
 
     def _encode(
         self, logits: Tensor, hidden: Tensor, of: NDArray[np.int64], within: NDArray[np.int64]
     ) -> tuple[list[Rows], Tensor]:
-        """For each view the rows of logits (q, C) of hidden states (q, d), or what has them when they have come from
-        the device; and the log-sum-exp of the logits.
-        """
+        """For each view the rows of logits (q, C) of hidden states (q, d), and the log-sum-exp of the logits."""
         encoding, views = self._encoding, range(self._views)
         if isinstance(encoding, Hidden):
-            states = OnHost(hidden.float())
-            later = [partial(_encode_states, encoding, states, of, view, within) for view in views]
+            states = StatesOnHost(hidden, encoding)
+            later = [partial(states.wait, of, view, within) for view in views]
             return list[Rows](later), _log_sum_exp(logits)
-        if isinstance(encoding, Sparse) and encodes_on(logits.device):
-            encoded = encode_views(logits, encoding, of, views, within)
-            on_their_way = [RowsOnHost(rows, encoding, logits.shape[1]) for rows in encoded]
-            waits: list[Rows] = [
-                partial(rows.wait, of, view, within) for view, rows in zip(views, on_their_way, strict=True)
-            ]
-            return waits, encoded[0].stats[:, 0]
         made = [_encode_at_once(encoding, logits.cpu().numpy(), of, view, within) for view in views]
         of_views: list[Rows] = [partial(dict[str, NDArray[Any]], rows) for rows in made]
         if isinstance(encoding, Sparse):
@@ -146,7 +188,7 @@ class TeacherPass:
     def _look(self, logits: Tensor, next_ids: Tensor, current_ids: Tensor) -> None:
         """Counts whether rows are about the next token, until enough were seen."""
         if self._guard.wants_more:
-            self._guard.see(logits, next_ids, current_ids)
+            self._guard.see(logits.float(), next_ids, current_ids)
             if not self._guard.wants_more:
                 self._warn()
 
@@ -174,17 +216,20 @@ def _encode_at_once(
     return {name: np.concatenate([rows[name] for rows in made]) for name in made[0]}
 
 
+def _log_probs(logits: Tensor, next_ids: Tensor, log_sum_exp: Tensor) -> Tensor:
+    """(q,) float32 the log-probability of the token that follows each position."""
+    return (logits.gather(1, next_ids[:, None])[:, 0].float() - log_sum_exp).clamp(max=0)
+
+
 def _log_sum_exp(logits: Tensor) -> Tensor:
-    """(q,) of logits (q, C), of which a processor looks at some together: what is made of all of them it would write to
-    new pages.
+    """(q,) float32 of logits (q, C), of which a processor looks at some together: what is made of all of them it would
+    write to new pages. Of narrow ones no copy in float32 is made first: what is computed is what `logsumexp` computes.
     """
-    return torch.cat([block.logsumexp(1) for block in logits.split(rows_of_block(logits))])
-
-
-def _encode_states(
-    encoding: Hidden, states: OnHost, of: NDArray[np.int64], view: int, within: NDArray[np.int64]
-) -> Mapping[str, NDArray[Any]]:
-    return encoding.encode(states.wait().numpy(), of, view, within)
+    if logits.element_size() >= torch.float32.itemsize:
+        return torch.cat([block.logsumexp(1) for block in logits.split(rows_of_block(logits))])
+    most = logits.amax(dim=1, keepdim=True).float()
+    most = most.masked_fill(most.isinf(), 0.0)
+    return (logits - most).exp_().sum(dim=1).log_().add_(most[:, 0])
 
 
 def _write(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -144,6 +145,23 @@ class OnHost:
         if stream is not None:
             value.record_stream(stream)
         return torch.empty_like(value, device="cpu", pin_memory=True).copy_(value, non_blocking=True)
+
+
+@contextmanager
+def beside(device: torch.device, purpose: str, *used: Tensor) -> Iterator[None]:
+    """Runs the block in a stream of its own on a GPU, after what was started there before: what is started next waits
+    for nothing of it, and whoever copies a result to the host does so within the block. used: tensors of the usual
+    stream that the block reads. Elsewhere the block runs as it is.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    stream = stream_for(device, purpose)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    for tensor in used:
+        tensor.record_stream(stream)  # its memory is free for others once the block has read it
+    with torch.cuda.stream(stream):
+        yield
 
 
 @cache

@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from decant.cache import CacheWarning, LogitCache, MismatchError, StorageError, Store, convert_cache
+from decant.cache import (
+    CacheWarning,
+    LogitCache,
+    MismatchError,
+    StorageError,
+    Store,
+    ValueRefusedError,
+    convert_cache,
+)
 from decant.encodings import Dense, Sparse
 from decant.language import TokenDataset, TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import DataError, ModelError
@@ -22,6 +30,7 @@ from decant.pipeline.language.batches import collate, plan, plan_of
 from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.training import CausalCall, TokenBatches
 from decant.pipeline.objectives.fused import chunks
+from decant.pipeline.training import encoding as on_device
 from tests.helpers import language
 
 
@@ -338,6 +347,40 @@ def test_draws_that_a_device_makes_are_those_of_the_host(
         assert np.allclose(host.log_tail, device.log_tail, atol=1e-5)
         log_probs = [cache.next_log_prob(np.arange(len(samples)), view) for cache in caches]
         assert np.allclose(*log_probs, rtol=2**-9)
+
+
+@pytest.mark.parametrize("encoding", ["hidden", Sparse(head=4)], ids=str)
+def test_what_a_device_encodes_of_bfloat16_is_that_of_the_host(
+    samples: TokenSamples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: Any
+) -> None:
+    """Of which it makes no copy in float32; hidden states and log-probabilities are the same bytes."""
+    narrow, caches = language.llama(352).bfloat16(), []
+    for name in ("host", "device"):
+        for module in (teacher_pass, on_device):
+            monkeypatch.setattr(module, "encodes_on", lambda device, name=name: name == "device")
+        caches.append(cache_logits(narrow, samples, tmp_path / name, encoding=encoding, tokens_per_batch=100))
+    if encoding == "hidden":
+        assert (tmp_path / "host").read_bytes() == (tmp_path / "device").read_bytes()
+        return
+    host, device = (cache.rows(np.arange(len(samples)), 0) for cache in caches)
+    assert (host.ids == device.ids).all()
+    assert np.allclose(host.log_tail, device.log_tail, atol=1e-5)
+
+
+def test_hidden_states_that_overflow_are_named_with_their_value(
+    samples: TokenSamples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a device has cast them already."""
+    wide, said = language.llama(352), list[str]()
+    with torch.no_grad():
+        wide.model.norm.weight.mul_(1e5)
+    for there in (False, True):
+        for module in (teacher_pass, on_device):
+            monkeypatch.setattr(module, "encodes_on", lambda device, there=there: there)
+        with pytest.raises(ValueRefusedError, match=r"hidden state -?\d.* overflows float16") as refused:
+            cache_logits(wide, samples, tmp_path / f"{there}.h5", encoding="hidden", tokens_per_batch=100)
+        said.append(str(refused.value))
+    assert said[0] == said[1]
 
 
 def test_outputs_that_are_shifted_by_one_are_doubted(samples: TokenSamples, tmp_path: Path) -> None:

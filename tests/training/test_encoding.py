@@ -98,6 +98,49 @@ def test_heads_of_float32_are_the_same(kind: str, outputs: int) -> None:
         require_alike(*both(encoding, logits))
 
 
+def longhand_head(logits: torch.Tensor, encoding: Sparse) -> tuple[torch.Tensor, ...]:
+    """Ids, log-probabilities and sums of float32 logits, all of which are sorted."""
+    count = encoding.kept
+    first = (logits + 0.0).argsort(dim=1, descending=True, stable=True)[:, : count + 1]
+    found = logits.gather(1, first)
+    heads, next_one, whole, tails = found[:, :count].double(), found[:, count:], torch.empty(0), []
+    for temperature in encoding.temperatures:
+        shares = ((logits - next_one) / temperature).exp().scatter(1, first[:, :count], 0.0)
+        others = shares.sum(dim=1, dtype=torch.float64).log() + next_one[:, 0].double() / temperature
+        total = torch.logaddexp((heads / temperature).logsumexp(dim=1), others)
+        tails.append(others - total)
+        whole = total if temperature == 1 else whole
+    log_probs = (heads - whole[:, None]).clamp(-65_504, 0).half()
+    return first[:, :count].int(), log_probs, torch.stack([whole, *tails], dim=1).float()
+
+
+@pytest.mark.parametrize("outputs", [100, 129, 2_000, 50_257])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_logits_that_are_looked_at_in_runs_give_the_bytes_of_those_that_are_sorted(
+    dtype: torch.dtype, outputs: int
+) -> None:
+    """Whatever their dtype, and whether they are all of a row or, where a vocabulary is padded, the first of it."""
+    plain = torch.from_numpy(teacher(6, outputs + 7).astype("f4"))
+    for logits in (plain, plain.round(), -plain.abs().round()):
+        some = logits.to(dtype)[:, :outputs]
+        for encoding in (Sparse(5), Sparse(64, (0.5, 1.0, 4.0))):
+            found = encode_sparse(some, encoding, np.arange(6), 0)
+            expected = longhand_head(some.float().contiguous(), encoding)
+            for one, other in zip((found.ids, found.log_probs, found.stats), expected, strict=True):
+                assert torch.equal(one, other), (encoding, outputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_draws_of_narrow_logits_have_the_bytes_of_the_same_in_float32(dtype: torch.dtype) -> None:
+    for outputs in (50, 3_000):
+        logits = torch.from_numpy(teacher(6, outputs)).to(dtype)
+        for encoding in ENCODINGS[2:]:
+            given: Any = (encoding, np.arange(6), [0, 3])
+            narrow, wide = (encode_views(some, *given) for some in (logits, logits.float()))
+            for one, other in zip(narrow, wide, strict=True):
+                assert all(map(torch.equal, one, other)), (encoding, outputs)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
 def test_what_cannot_be_stored_is_named(value: float) -> None:
     logits = np.zeros((3, 9))
