@@ -21,9 +21,9 @@ from benchmarks.timing import Timed, compare
 from decant.cache import Store
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings
-from decant.pipeline.data.decode_ahead import available_cores
 from decant.pipeline.data.image_folder import listed_images
 from decant.pipeline.data.samples import check_unchanged
+from decant.pipeline.data.thread_count import available_cores
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.networks.weights import save_weights

@@ -7,9 +7,11 @@ doubts.py        what is likely not meant;  between_parts.py  the training part 
 builtin.py       the ones that ship: digits, diabetes, torchvision's
 external.py      one's own function;  items.py  where input and label lie in an item of it
 image_folder.py  folders of images;  image_files.py  classes, and which files are read;  found_images.py  of any folder;
-                 image_decode.py  their pixels;  image_pixels.py  of an open image;  input_arrays.py  of any input
+                 image_decode.py  their pixels;  image_pixels.py  of an open image;  input_arrays.py  of any input;
+                 listed_reader.py  of files that must be as they were listed
 image_pack.py    decoded once, for mapping;  pack_filling.py  by all who need it;  pack_room.py  where it fits
 decode_ahead.py  threads that decode ahead of a reader, thread_count.py of them;  pack_ahead.py  into a pack or memory
+decode_processes.py  processes beside them, on many cores;  decode_process.py  what one of these does
 openmp_teams.py  PyTorch's threads sleep meanwhile
 text.py          texts, tokenised;  text_pack.py  once;  shared_items.py  items that ranks read together
 hub_parts.py     datasets of Hugging Face's hub, loaded by name

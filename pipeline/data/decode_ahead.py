@@ -1,8 +1,8 @@
 """Threads that decode images before they are read: first those that somebody waits for, then all others in order.
 
-The decoder lets go of the interpreter's lock, so threads use all cores. What they make lies where everybody finds it,
-in a pack or in an array, so nothing bounds how far they are ahead. While they run, PyTorch's threads sleep when they
-wait (`openmp_teams`).
+The decoder lets go of the interpreter's lock, so threads use several cores; of many, each has a process make its blocks
+(`decode_processes`). What they make lies where everybody finds it, in a pack or in an array, so nothing bounds how far
+they are ahead. While they run, PyTorch's threads sleep when they wait (`openmp_teams`).
 """
 
 from __future__ import annotations
@@ -16,26 +16,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from threading import Thread
 
+from decant.pipeline.data.decode_processes import DecodeProcess, DecodeProcesses
 from decant.pipeline.data.openmp_teams import hold_team
-from decant.pipeline.data.thread_count import ThreadCount
+from decant.pipeline.data.thread_count import ThreadCount, available_cores, own_cores
 
 _POLL_SECONDS = 0.001
 _BETWEEN_SECONDS = 0.25
 _ENDING_SECONDS = 2.0
-
-
-def available_cores() -> int:
-    """Cores that this process may use; the processes that a launcher started on this machine share them.
-
-    >>> available_cores() >= 1
-    True
-    """
-    cores, beside = _cores(), os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, cores // max(1, int(beside) if beside.isdecimal() else 1))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class DecodeAhead:
@@ -60,13 +47,14 @@ class DecodeAhead:
         close: Callable[[], object] = lambda: None,
         between: Callable[[], object] = lambda: None,
         threads: int | None = None,
+        processes: DecodeProcesses | None = None,
     ) -> None:
         """make: makes a block; False where another process is about to, and it is tried again later. close: is called
         in a thread when all blocks are made. between: is called now and then until then. threads: at most so many, by
-        default one a core.
+        default one a core. processes: that may make blocks in place of `make`.
         """
         self._num_blocks, self._make, self._close, self._between = num_blocks, make, close, between
-        self._threads = ThreadCount(threads or available_cores())
+        self._threads, self._processes = ThreadCount(threads or available_cores()), processes
         self.done = bytearray(num_blocks)
         """1 for each block that is made."""
         self._wanted, self._later = deque[int](), deque[int]()
@@ -157,18 +145,31 @@ class DecodeAhead:
                     continue
                 for thread in alive:
                     thread.join(_BETWEEN_SECONDS / len(alive))
-                self._threads.see(self.done.count(1), time.monotonic())
+                self._see(self.done.count(1), time.monotonic())
                 self._between()
             if not self._stopped:
                 self._close()
         except BaseException as error:  # raised by who reads
             self._stop_for(error)
+        finally:
+            if self._processes is not None:
+                self._processes.close()
+
+    @property
+    def _count(self) -> int:
+        """How many threads are to run."""
+        return (self._processes is not None and self._processes.count) or self._threads.count
+
+    def _see(self, made: int, now: float) -> None:
+        """Decides how many threads are to run, and whether by processes."""
+        if self._processes is None or not self._processes.see(made, now, self._threads):
+            self._threads.see(made, now)
 
     def _start(self, threads: dict[int, Thread]) -> None:
         """Starts those that are to run and do not, as long as there is work. Raises RuntimeError where the system
         starts none.
         """
-        for number in range(self._threads.count):
+        for number in range(self._count):
             if self._stopped or self._is_exhausted:
                 return
             if number not in threads or not threads[number].is_alive():
@@ -184,27 +185,54 @@ class DecodeAhead:
 
     def _work(self, number: int) -> None:
         try:
-            hold_team(number, _cores())
-            while not self._stopped and number < self._threads.count:
-                block = self._next()
-                if block is None:
+            hold_team(number, own_cores())
+            while not self._stopped and number < self._count:
+                process = None if self._processes is None else self._processes.take(number)
+                blocks = self._take(
+                    1 if process is None or self._processes is None else self._processes.at_once
+                )
+                if not blocks:
                     self._is_exhausted = True
                     return
-                if not self.done[block] and not self._try(block):
-                    self._later.append(block)
+                if process is not None:
+                    self._make_by(process, blocks)
+                for block in blocks:
+                    if not self.done[block] and not self._try(block):
+                        self._later.append(block)
         except BaseException as error:
             self._stop_for(error)
 
-    def _next(self) -> int | None:
-        """A block to be made; None where there is none left."""
+    def _make_by(self, process: DecodeProcess, blocks: Iterable[int]) -> None:
+        """Has a process make blocks, but those that another thread is making."""
+        mine = object()
+        taken = [block for block in blocks if self._making.setdefault(block, mine) is mine]
+        try:
+            for block, is_made in zip(taken, process.make(taken), strict=True):
+                if is_made:
+                    self.done[block] = 1
+        finally:
+            for block in taken:
+                del self._making[block]
+
+    def _take(self, count: int) -> list[int]:
+        """At most so many blocks to be made; none where none is left."""
+        blocks = dict[int, None]()
+        while len(blocks) < count and (block := self._next(may_wait=not blocks)) is not None:
+            if not self.done[block]:
+                blocks[block] = None
+        return list(blocks)
+
+    def _next(self, may_wait: bool) -> int | None:
+        """A block to be made; None where there is none left, or with `may_wait` those alone that others are making."""
         with contextlib.suppress(IndexError):
             return self._wanted.popleft()
         if (block := next(self._in_order, None)) is not None:
             return block
-        with contextlib.suppress(IndexError):
-            block = self._later.popleft()
-            time.sleep(0 if self.done[block] else _POLL_SECONDS)  # others are making it
-            return block
+        if may_wait:
+            with contextlib.suppress(IndexError):
+                block = self._later.popleft()
+                time.sleep(0 if self.done[block] else _POLL_SECONDS)  # others are making it
+                return block
         return None
 
     def _stop_for(self, error: BaseException) -> None:

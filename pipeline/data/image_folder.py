@@ -21,11 +21,10 @@ from decant.cache import StorageError, Store
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.config.tasks import Task
 from decant.pipeline.data import image_pack, pack_filling
-from decant.pipeline.data.decode_ahead import available_cores
 from decant.pipeline.data.image_decode import DECODING, decode, decoder
 from decant.pipeline.data.image_files import list_part
-from decant.pipeline.data.input_arrays import alike
-from decant.pipeline.data.pack_ahead import HeldAhead, find_or_fill_ahead
+from decant.pipeline.data.listed_reader import ListedFile, ListedReader
+from decant.pipeline.data.pack_ahead import HeldAhead, Listed, find_or_fill_ahead
 from decant.pipeline.data.pack_room import fits_in_memory, require_room
 from decant.pipeline.data.samples import (
     MAX_ARRAY_BYTES,
@@ -35,10 +34,10 @@ from decant.pipeline.data.samples import (
     Split,
     WhenDecoded,
 )
-from decant.pipeline.data.thread_count import fixed_count
+from decant.pipeline.data.thread_count import available_cores, fixed_count
 from decant.pipeline.errors import ChangedError, DataError
 from decant.pipeline.ranks.launch import launched
-from decant.pipeline.support.notices import say, say_once
+from decant.pipeline.support.notices import say
 from decant.pipeline.support.progress import track
 
 WORTH_PACKING = 1_000  # images; fewer are decoded in the time that it takes to say so
@@ -62,7 +61,11 @@ def image_folder(
     layout = image_pack.Layout("", len(files), files.input_shape)
     if (decode == "as needed" and views.num_views == 1) or layout.pixel_bytes > MAX_ARRAY_BYTES:
         return files
-    return files.read_from(HeldAhead(layout, files.raw), lazy=False) if decode == "ahead" else _held(files)
+    return (
+        files.read_from(HeldAhead(layout, files.raw, Listed(files.reader, files.listed)), lazy=False)
+        if decode == "ahead"
+        else _held(files)
+    )
 
 
 def listed_images(settings: DataSettings, views: ViewsSettings, split: Split) -> FileData:
@@ -125,24 +128,22 @@ class FileData:
         return np.stack([self.image(index) for index in indices.tolist()])
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """(C, H, W). Raises DataError where it is unlike others, or has other bytes than the folder was listed with; a
-        file that was written to since is said once.
-        """
-        path = self.paths[index]
-        image = alike(decode(path, self.views), self.first, path)
-        now, listed = path.stat(), self.stamps[index]
-        if now.st_size != listed[0]:
-            raise DataError(
-                f"{path}: had {listed[0]:,} bytes when its folder was listed, and now has {now.st_size:,}; run the "
-                "same command again"
-            )
-        if now.st_mtime_ns != listed[1]:
-            say_once(
-                f"warning: {path}: was written to since its folder was listed; where images change while they are "
-                "used, a network may have seen both",
-                about=f"changed images of {self.name}",
-            )
-        return image
+        """(C, H, W). Raises DataError as `ListedReader.image` does."""
+        size, written = self.stamps[index].tolist()
+        return self.reader.image(self.paths[index], size, written)
+
+    @cached_property
+    def reader(self) -> ListedReader:
+        """What decodes the files."""
+        return ListedReader(self.name, self.views, self.input_shape)
+
+    def listed(self, first: int, end: int) -> list[ListedFile]:
+        """Some files, for another process."""
+        stamps = self.stamps[first:end].tolist()
+        return [
+            (os.fspath(path), size, written)
+            for path, (size, written) in zip(self.paths[first:end], stamps, strict=True)
+        ]
 
     def digest(self) -> str:
         return self.content
@@ -269,7 +270,8 @@ def _fill(
     description = f"decoding {files.split} images"
     if when == "at once":
         return pack_filling.find_or_build(path, layout, files.raw, confirm, description), False
-    return find_or_fill_ahead(path, layout, files.raw, confirm, description, required), False
+    listed = Listed(files.reader, files.listed)
+    return find_or_fill_ahead(path, layout, files.raw, confirm, description, required, listed), False
 
 
 def _held(files: FileData) -> ArrayData:

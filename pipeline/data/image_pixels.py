@@ -15,6 +15,8 @@ from decant.pipeline.support.notices import say_once
 MOST_PIXELS = 89_478_485
 """Of an image, above which Pillow suspects that its file is made to fill the memory."""
 _ORIENTATION = 0x0112  # EXIF's tag
+_IN_WORDS = 1 << 14, 1 << 22
+"""Fewest and most pixels of an image that is taken apart as words, which take memory beside it."""
 _FEW_LEVELS = 4096  # of 65,536, below which an image of 16 bits is nearly black in 8
 
 
@@ -38,6 +40,8 @@ def fit(image: Image.Image, views: ViewsSettings) -> Image.Image:
         return _middle(image, (width, height), scaled)
     if scaled != image.size:
         image = image.resize(scaled, Image.Resampling.BILINEAR)
+    if scaled == (width, height):
+        return image
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 
@@ -114,5 +118,16 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
     """(C, H, W) of an image in grey or RGB."""
+    if image.mode == "RGB" and _IN_WORDS[0] <= image.width * image.height <= _IN_WORDS[1]:
+        return _channels_of_words(image)
     array = np.asarray(image, dtype=np.uint8)
     return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+
+
+def _channels_of_words(image: Image.Image) -> NDArray[np.uint8]:
+    """(3, H, W) of an image in RGB, whose pixels are words of four bytes: half the time of picking every third byte."""
+    words = np.frombuffer(image.tobytes("raw", "RGBX"), "<u4").reshape(image.height, image.width)
+    found = np.empty((3, *words.shape), np.uint8)
+    for channel in range(3):
+        found[channel] = (words >> (8 * channel)).astype(np.uint8)
+    return found

@@ -10,16 +10,19 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache import StorageError
-from decant.pipeline.data.decode_ahead import DecodeAhead, available_cores
+from decant.pipeline.data.decode_ahead import DecodeAhead
+from decant.pipeline.data.decode_process import Destination, shared_pixels
+from decant.pipeline.data.decode_processes import FEWEST_CORES, DecodeProcesses, FilesOf
 from decant.pipeline.data.image_pack import Decode, Layout, Pack, partial_path
+from decant.pipeline.data.listed_reader import ListedReader
 from decant.pipeline.data.pack_filling import Filling, find_or_fill
-from decant.pipeline.data.thread_count import fixed_count
+from decant.pipeline.data.thread_count import available_cores, fixed_count
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.progress import progress
@@ -36,10 +39,11 @@ def find_or_fill_ahead(
     confirm: Callable[[], None],
     description: str,
     required: bool = False,
+    listed: Listed | None = None,
 ) -> Pack | FilledAhead:
     """The pack at `path`, or where there is none, one that is filled while it is read. Takes and raises what
     `pack_filling.find_or_build` does. required: a pack that cannot be written is an error; else it is said, and the
-    images are decoded without one.
+    images are decoded without one. listed: the files that `decode` decodes, which other processes may then decode.
     """
     known = _being_filled.get((os.getpid(), path))
     if known is not None and not known.has_ended:
@@ -47,9 +51,22 @@ def find_or_fill_ahead(
     found = find_or_fill(path, layout, decode)
     if isinstance(found, Pack):
         return found
-    filled = FilledAhead(found, decode, confirm, description, required)
+    filled = FilledAhead(found, decode, confirm, description, required, listed)
     _being_filled[os.getpid(), path] = filled
     return filled
+
+
+class Listed(NamedTuple):
+    """Image files that other processes can decode."""
+
+    reader: ListedReader
+    files: FilesOf
+
+    def processes(
+        self, layout: Layout, descriptors: tuple[int, ...], pack: Path | None = None
+    ) -> DecodeProcesses:
+        """Those that decode into an unfinished pack, or into memory, which the descriptors are open files of."""
+        return DecodeProcesses(Destination(layout, self.reader, descriptors, pack), self.files)
 
 
 class FilledAhead:
@@ -64,11 +81,17 @@ class FilledAhead:
         confirm: Callable[[], None],
         description: str,
         required: bool,
+        listed: Listed | None = None,
     ) -> None:
         self.layout, self.path = filling.layout, filling.path
         self._filling, self._decode, self._confirm = filling, decode, confirm
         self._description, self._required = description, required
-        self._ahead = DecodeAhead(self.layout.num_blocks, self._make, self._close, self._sync)
+        processes = (
+            None if listed is None else listed.processes(self.layout, filling.descriptors, filling.path)
+        )
+        self._ahead = DecodeAhead(
+            self.layout.num_blocks, self._make, self._close, self._sync, processes=processes
+        )
         self._pack: Pack | None = None
         self._unpackable, self._synced = False, 0
 
@@ -176,10 +199,17 @@ class HeldAhead:
     decodes what it reads.
     """
 
-    def __init__(self, layout: Layout, decode: Decode) -> None:
+    def __init__(self, layout: Layout, decode: Decode, listed: Listed | None = None) -> None:
+        """listed: the files that `decode` decodes, which other processes may then decode."""
         self.layout, self._decode = layout, decode
-        self._pixels = np.empty((layout.count, *layout.image_shape), np.uint8)
-        self._ahead = DecodeAhead(layout.num_blocks, self._make)
+        memory = None if listed is None else _shared_memory(layout)
+        processes = None
+        if listed is None or memory is None:
+            self._pixels = np.empty((layout.count, *layout.image_shape), np.uint8)
+        else:
+            weakref.finalize(self, os.close, memory)
+            self._pixels, processes = shared_pixels(layout, memory), listed.processes(layout, (memory,))
+        self._ahead = DecodeAhead(layout.num_blocks, self._make, processes=processes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return HeldAhead, (self.layout, self._decode)
@@ -202,3 +232,20 @@ class HeldAhead:
         first, end = self.layout.bounds(block)
         self._pixels[first:end] = self._decode(np.arange(first, end))
         return True
+
+
+def _shared_memory(layout: Layout) -> int | None:
+    """An open file that is memory, as large as all images; None where there is none such, or processes would not need
+    it. It has no name, and is gone with the processes that have it open.
+    """
+    if available_cores() < FEWEST_CORES or not hasattr(os, "memfd_create"):
+        return None
+    memory = -1
+    try:
+        memory = os.memfd_create("decoded images")
+        os.ftruncate(memory, layout.pixel_bytes)
+        return memory
+    except OSError:
+        if memory >= 0:
+            os.close(memory)
+        return None

@@ -31,10 +31,9 @@ from decant.cache.io.files import storage_error
 from decant.cache.io.flock import free_range, try_range
 from decant.cache.io.locks import give_up, in_turn, join, lock_path
 from decant.cache.io.opening import NotAFileError, open_lock, open_write
-from decant.pipeline.data.decode_ahead import available_cores
 from decant.pipeline.data.image_pack import Decode, Layout, Pack, partial_path
 from decant.pipeline.data.samples import spread
-from decant.pipeline.data.thread_count import fixed_count
+from decant.pipeline.data.thread_count import available_cores, fixed_count
 from decant.pipeline.errors import DamagedError, DataError
 from decant.pipeline.support.progress import progress
 
@@ -91,9 +90,17 @@ class Filling:
     path, under which whoever gets it finds it, or the pack.
     """
 
-    def __init__(self, path: Path, layout: Layout, decode: Decode) -> None:
-        """Makes the file, or joins those who fill it. Raises StorageError and other OSErrors."""
+    def __init__(
+        self, path: Path, layout: Layout, decode: Decode, descriptors: tuple[int, int] | None = None
+    ) -> None:
+        """Makes the file, or joins those who fill it. descriptors: those of another process, which has started this
+        one, where it is open already. Raises StorageError and other OSErrors.
+        """
         self.path, self.layout, self._decode = path, layout, decode
+        if descriptors is not None:
+            file, self._claims = descriptors
+            self._file = BlockFile(file, layout, partial_path(path))
+            return
         self._claims = open_lock(lock_path(path))
         try:
             self._file = _begin(path, layout)
@@ -105,6 +112,11 @@ class Filling:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return find_or_fill, (self.path, self.layout, self._decode)
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """The open file, and that of the claims."""
+        return self._file.fd, self._claims
 
     def __enter__(self) -> Filling:
         return self

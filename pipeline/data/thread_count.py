@@ -8,6 +8,7 @@ is, is measured.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 _AT_FIRST, _FIXED = 4, 8
@@ -15,6 +16,25 @@ _SECONDS, _EACH = 0.5, 4
 """A rate is that of half a second at least, in which each thread has made so many blocks on average."""
 _BETTER = 1.05
 _PAUSE = 2.0
+
+
+def available_cores() -> int:
+    """Cores that this process may use; the processes that a launcher started on this machine share them.
+
+    >>> available_cores() >= 1
+    True
+    """
+    cores, beside = own_cores(), os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, cores // max(1, int(beside) if beside.isdecimal() else 1))
+
+
+def own_cores() -> int:
+    """Cores that this process may use.
+
+    >>> own_cores() >= available_cores()
+    True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fixed_count(cores: int) -> int:
@@ -44,6 +64,8 @@ class ThreadCount:
 
     most: int
     count: int = field(init=False)
+    rate: float | None = field(init=False, default=None)
+    """Blocks a second, as they were last measured."""
     _since: tuple[int, float] | None = field(init=False, default=None)
     _before: tuple[int, float] | None = field(init=False, default=None)
     """While more are tried: how many there were, and what they made a second."""
@@ -61,7 +83,7 @@ class ThreadCount:
         blocks, seconds = made - self._since[0], now - self._since[1]
         if seconds < _SECONDS or blocks < _EACH * self.count:
             return
-        self._since, rate = (made, now), blocks / seconds
+        self._since, self.rate = (made, now), (rate := blocks / seconds)
         if self._before is not None:
             count, rate_before = self._before
             self._before = None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from decant.pipeline.ranks.said import is_first_to_say
 from decant.pipeline.support.terminal import one_line
 
 _said: set[str] = set()
+_tell: Callable[[str, str | None], object] | None = None
 
 
 def say(text: str) -> None:
@@ -29,10 +31,20 @@ def say_once(text: str, about: str | None = None) -> None:
     key = about or text
     if key not in _said:
         _said.add(key)
-        if is_first_to_say(key):
+        if _tell is not None:
+            _tell(text, about)
+        elif is_first_to_say(key):
             say(text)
 
 
 def forget_what_was_said() -> None:
     """Lets every line be said again, as in a new process."""
     _said.clear()
+
+
+def tell_instead(tell: Callable[[str, str | None], object]) -> None:
+    """From here on `say_once` gives line and subject to `tell` alone, which hands them to the process that speaks for
+    this one.
+    """
+    global _tell
+    _tell = tell

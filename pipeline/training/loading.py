@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from decant.cache import CacheError, SoftLabelDataset
-from decant.pipeline.data.decode_ahead import available_cores
+from decant.pipeline.data.thread_count import available_cores
 from decant.pipeline.errors import PipelineError
 from decant.pipeline.support import trust
 from decant.pipeline.training.batch_runs import AcrossEpochs, InRuns

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from decant.pipeline.config.settings import ViewsSettings
 from decant.pipeline.data import image_decode
 from decant.pipeline.data.image_decode import decode, decoder, open_image
-from decant.pipeline.data.image_pixels import fit
+from decant.pipeline.data.image_pixels import fit, pixels_of
 from decant.pipeline.data.input_arrays import alike, resized, to_array
 from decant.pipeline.errors import DataError
 
@@ -58,6 +58,15 @@ def test_alpha_is_dropped(tmp_path: Path) -> None:
     alpha = np.arange(48, dtype=np.uint8).reshape(6, 8, 1) * 5
     found = decode(saved(tmp_path, Image.fromarray(np.concatenate([colours(), alpha], axis=2))), PLAIN)
     assert np.array_equal(found, colours().transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("size", [(127, 129), (128, 128), (200, 131), (131, 300), (2048, 2048), (2049, 2048)])
+def test_the_pixels_of_small_and_large_images_are_those_of_the_file(size: tuple[int, int]) -> None:
+    """Which are taken apart in two ways."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    found = pixels_of(Image.fromarray(pixels))
+    assert np.array_equal(found, pixels.transpose(2, 0, 1))
+    assert (found.dtype, found.flags["C_CONTIGUOUS"], found.flags["WRITEABLE"]) == (np.uint8, True, True)
 
 
 @pytest.mark.parametrize("transparency", [None, 3, bytes(range(64))])

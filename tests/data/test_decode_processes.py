@@ -1,0 +1,361 @@
+"""Processes that decode images for a reader: what threads make, whatever happens to files and processes, and nothing is
+left of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import struct
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from decant.pipeline.config.settings import DataSettings, ViewsSettings
+from decant.pipeline.data import decode_process, decode_processes, pack_ahead
+from decant.pipeline.data.decode_processes import DecodeProcesses
+from decant.pipeline.data.image_folder import FileData, listed_images
+from decant.pipeline.data.image_pack import Layout, partial_path
+from decant.pipeline.data.pack_ahead import HeldAhead, Listed, find_or_fill_ahead
+from decant.pipeline.data.pack_filling import find_or_build
+from decant.pipeline.data.thread_count import ThreadCount
+from decant.pipeline.errors import DataError
+from tests.helpers.processes import line, python, wait_until
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs Linux")
+
+COUNT, SIDE, CORES = 240, 40, 4  # 20 blocks, 13 images in each but the last
+VIEWS = ViewsSettings(size=SIDE)
+PLACES = ["pack", "memory"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    write_photos(folder)
+    return folder
+
+
+def write_photos(folder: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 60, 50, 3)).astype(np.uint8)
+    for index in range(COUNT):
+        path = folder / "train" / "ab"[index % 2] / f"{index:03d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[index]).save(path)
+
+
+def listed(folder: Path) -> FileData:
+    return listed_images(DataSettings(name="imagefolder", root=str(folder)), VIEWS, "train")
+
+
+def ahead(files: FileData, path: Path | None, *, processes: bool = True) -> Any:
+    """Images in a pack, or in memory; with `processes` no thread makes a block before these have begun, or cannot."""
+    offered = Listed(files.reader, files.listed) if processes else None
+    if path is None:
+        made: Any = HeldAhead(Layout("", len(files), files.input_shape), files.raw, offered)
+    else:
+        layout = Layout("key", len(files), files.input_shape)
+        made = find_or_fill_ahead(path, layout, files.raw, lambda: None, "decoding", listed=offered)
+    if processes:
+        inner, make = made._ahead, made._ahead._make
+        inner._threads.rate = 0.001
+
+        def when_begun(block: int) -> bool:
+            wait_until(lambda: inner._processes.count or inner._processes._is_over)
+            return bool(make(block))
+
+        inner._make = when_begun
+    return made
+
+
+@pytest.fixture(autouse=True)
+def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_four_cores(monkeypatch)
+
+
+def pretend_four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("decant.pipeline.data.decode_ahead.available_cores", lambda: CORES)
+    monkeypatch.setattr(pack_ahead, "available_cores", lambda: CORES)
+
+
+@pytest.fixture
+def by_processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Blocks that processes have made."""
+    made, make = list[int](), decode_processes.DecodeProcess.make
+
+    def noted(self: Any, blocks: Any) -> Any:
+        answers = make(self, blocks)
+        made.extend(block for block, answer in zip(blocks, answers, strict=True) if answer)
+        return answers
+
+    monkeypatch.setattr(decode_processes.DecodeProcess, "make", noted)
+    return made
+
+
+def children() -> list[int]:
+    """Processes of this one, and of these."""
+    found, known = list[int](), {os.getpid()}
+    for status in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda path: int(path.parent.name)):
+        try:
+            pid, parent = int(status.parent.name), int(status.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent in known:
+            known.add(pid)
+            found.append(pid)
+    return found
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_the_images_and_the_pack_are_those_of_threads(
+    where: str, photos: Path, tmp_path: Path, by_processes: list[int]
+) -> None:
+    files, path, before = listed(photos), tmp_path / "a.pack", children()
+    expected = files.raw(np.arange(COUNT))
+    images = ahead(files, path if where == "pack" else None)
+    images._ahead.want([0])
+    images.check_unchanged(checksums=True)
+    images._ahead.finish(lambda blocks: None)
+    for some in np.array_split(np.random.default_rng(0).permutation(COUNT), 4):
+        assert np.array_equal(images.images(some), expected[some])
+    assert len(set(by_processes)) >= 10, "of 19 blocks"
+    if where == "pack":
+        layout = Layout("key", COUNT, files.input_shape)
+        alone = find_or_build(tmp_path / "b.pack", layout, files.raw, lambda: None, "decoding")
+        assert path.read_bytes() == alone.path.read_bytes()
+    wait_until(lambda: children() == before)
+
+
+HARMS = {
+    "cut short": lambda content: content[:600],
+    "of a huge size": lambda content: content.replace(
+        struct.pack(">HH", 60, 50), struct.pack(">HH", 65_500, 65_500)
+    ),
+    "no image": lambda content: b"<html>",
+    "of other bytes": lambda content: content + b"0",
+    "removed": None,
+}
+
+
+@pytest.mark.parametrize(("harm", "where"), [("cut short", "pack"), ("of other bytes", "memory")])
+def test_what_is_wrong_with_a_file_is_said_as_threads_say_it(
+    harm: str, where: str, photos: Path, tmp_path: Path
+) -> None:
+    files = copied(photos, tmp_path)
+    damage(files, 200, harm)
+    said = []
+    for processes in (False, True):
+        images = ahead(files, tmp_path / "a.pack" if where == "pack" else None, processes=processes)
+        images._ahead.want([0])
+        images._ahead.finish(lambda blocks: None)
+        with pytest.raises(DataError) as caught:
+            images.check_unchanged(checksums=True)
+        said.append(str(caught.value))
+        assert not partial_path(tmp_path / "a.pack").exists()
+    assert said[0] == said[1]
+    assert said[0].startswith(str(files.paths[200]))
+
+
+def test_a_process_makes_no_block_of_a_file_with_which_anything_is_wrong(
+    photos: Path, tmp_path: Path
+) -> None:
+    files = copied(photos, tmp_path)
+    layout = Layout("", COUNT, files.input_shape)
+    for place, harm in enumerate(HARMS):
+        damage(files, layout.per_block * place, harm)
+    memory = os.memfd_create("images")
+    os.ftruncate(memory, layout.pixel_bytes)
+    make = decode_process.Destination(layout, files.reader, (memory,)).open()
+    answers = [
+        decode_process._made(make, block, files.listed(*layout.bounds(block)))
+        for block in range(len(HARMS) + 1)
+    ]
+    os.close(memory)
+    assert answers == [None] * len(HARMS) + [True]
+
+
+def damage(files: FileData, index: int, harm: str) -> None:
+    """Before the folder is listed, or after it."""
+    path, change = files.paths[index], HARMS[harm]
+    if change is None:
+        path.unlink()
+        return
+    path.write_bytes(change(path.read_bytes()))
+    if harm != "of other bytes":
+        files.stamps[index] = (path.stat().st_size, path.stat().st_mtime_ns)
+
+
+def copied(photos: Path, folder: Path) -> FileData:
+    shutil.copytree(photos, folder / "photos", copy_function=shutil.copy)
+    return listed(folder / "photos")
+
+
+def test_what_is_doubtful_is_said_once(
+    photos: Path, tmp_path: Path, by_processes: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = copied(photos, tmp_path)
+    for path in files.paths:
+        os.utime(path)
+    images = ahead(files, None)
+    images._ahead.want([0])
+    images._ahead.finish(lambda blocks: None)
+    assert by_processes
+    assert capsys.readouterr().err.count("was written to since its folder was listed") == 1
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_threads_go_on_where_processes_are_killed(where: str, photos: Path, tmp_path: Path) -> None:
+    files, before = listed(photos), children()
+    images = ahead(files, tmp_path / "a.pack" if where == "pack" else None)
+    killed, first = list[int](), [True]
+
+    def killing(self: Any, blocks: Any) -> Any:
+        with contextlib.suppress(IndexError):
+            first.pop()
+            killed.extend(pid for pid in children() if pid not in before)
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+        return made_by(self, blocks)
+
+    made_by = decode_processes.DecodeProcess.make
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(decode_processes.DecodeProcess, "make", killing)
+        images._ahead.want([0])
+        images._ahead.finish(lambda blocks: None)
+    assert len(killed) == CORES + 1
+    assert np.array_equal(images.images(np.arange(COUNT)), files.raw(np.arange(COUNT)))
+    images.check_unchanged(checksums=True)
+    wait_until(lambda: children() == before)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import pytest
+from tests.data import test_decode_processes as tests
+
+tests.pretend_four_cores(pytest.MonkeyPatch())
+files, place = tests.listed(Path(sys.argv[1])), Path(sys.argv[2])
+images = tests.ahead(files, None if place.name == "memory" else place)
+real = type(images._ahead)._make_by
+
+def slow(self, process, blocks):
+    real(self, process, blocks)
+    print(*tests.children(), flush=True)
+    sys.stdin.readline()
+
+type(images._ahead)._make_by = slow
+images._ahead.want([0])
+images._ahead.finish(lambda blocks: None)
+"""
+
+
+@pytest.mark.parametrize("where", ["pack", pytest.param("memory", marks=pytest.mark.slow)])
+def test_nothing_is_left_of_a_reader_that_is_killed(where: str, photos: Path, tmp_path: Path) -> None:
+    path, shared = tmp_path / ("a.pack" if where == "pack" else "memory"), set(os.listdir("/dev/shm"))
+    child = python(KILLED, photos, path)
+    processes = [int(pid) for pid in line(child).split()]
+    assert len(processes) == CORES + 1
+    child.kill()
+    child.communicate()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes))
+    assert set(os.listdir("/dev/shm")) <= shared
+    files = listed(photos)
+    if where == "pack":
+        assert partial_path(path).exists()
+        images = ahead(files, path, processes=False)
+        assert np.array_equal(images.images(np.arange(COUNT)), files.raw(np.arange(COUNT)))
+        images.check_unchanged(checksums=True)
+        assert path.exists()
+
+
+@pytest.mark.parametrize("missing", ["the interpreter", "what it imports", "descriptors"])
+def test_threads_go_on_where_processes_cannot_be_started(
+    missing: str, photos: Path, by_processes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing == "the interpreter":
+        monkeypatch.setattr(sys, "executable", "/no/such/python")
+    elif missing == "what it imports":
+        monkeypatch.setattr(decode_processes, "_START", "import no_such_module")
+    else:
+        monkeypatch.setattr(decode_processes.socket, "socketpair", no_more_descriptors)
+    files = listed(photos)
+    images = ahead(files, None)
+    assert np.array_equal(images.images(np.arange(COUNT)), files.raw(np.arange(COUNT)))
+    images._ahead.finish(lambda blocks: None)
+    assert (images._ahead.error, by_processes) == (None, [])
+
+
+def no_more_descriptors() -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+class Process:
+    """One that is ready from the second look on, and may be killed."""
+
+    def __init__(self, *given: Any) -> None:
+        self.looks, self.has_ended = 0, False
+
+    @property
+    def is_ready(self) -> bool:
+        return self.looks > 1 and not self.has_ended
+
+    def look(self) -> None:
+        self.looks += 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"), [(400, [0, 4, 4, 4, 4]), (104, [0, 4, 4, 0, 0])], ids=["quicker", "not quicker"]
+)
+def test_processes_make_blocks_if_they_make_more_than_threads(rate: int, expected: list[int]) -> None:
+    processes, threads, made, counts = processes_without_start(10_000), ThreadCount(CORES), 0, list[int]()
+    for second in range(len(expected) + 2):
+        is_decided = processes.see(made, second, threads)
+        threads.see(made, second)
+        made += rate if processes.count else 100
+        if second > 1:
+            counts.append(processes.count)
+        assert is_decided == (second > 1 and not processes._is_over)
+    assert counts == expected
+
+
+def test_threads_alone_make_what_is_little() -> None:
+    processes, threads = processes_without_start(250), ThreadCount(CORES)
+    threads.rate = 100.0
+    assert not processes.see(0, 0, threads)
+    assert processes._server is None
+    few, threads = processes_without_start(10_000), ThreadCount(3)
+    threads.rate = 100.0
+    assert not few.see(0, 0, threads), "of cores"
+
+
+def test_threads_go_on_when_all_processes_have_ended() -> None:
+    processes, threads = processes_without_start(10_000), ThreadCount(CORES)
+    threads.rate = 100.0
+    for second in range(3):
+        assert processes.see(0, second, threads)
+    assert processes.count == CORES
+    for process in processes._all:
+        process.has_ended = True
+    assert not processes.see(0, 3, threads)
+    assert processes.count == 0
+
+
+def processes_without_start(num_blocks: int) -> DecodeProcesses:
+    layout = Layout("", num_blocks, (3, 200, 200))
+    destination = decode_processes.Destination(layout, cast("Any", None), ())
+    processes = DecodeProcesses(destination, lambda first, end: [])
+
+    def start(count: int) -> None:
+        processes._server = cast("Any", object())
+        processes._all = [cast("Any", Process()) for _ in range(count)]
+
+    cast("Any", processes)._start = start
+    return processes
