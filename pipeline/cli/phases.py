@@ -228,7 +228,8 @@ def evaluate(recipe: Recipe, base: Path, store: Store, device: str, as_json: boo
     from decant.pipeline.phases.kinds import plan_of
     from decant.pipeline.training.device import pick_device
 
-    results = list(evaluate_runs(plan_of(recipe, base, store), pick_device(device)))
+    plan = plan_of(recipe, base, store, decode="test part ahead")
+    results = list(evaluate_runs(plan, pick_device(device)))
     if as_json:
         print_json([{**network_json(result), **run_json(result)} for result in results])
     else:

@@ -43,9 +43,10 @@ class Splits:
         return RecipeData(settings).splits
 
 
-Decode: TypeAlias = WhenDecoded | Literal["none"]
+Decode: TypeAlias = WhenDecoded | Literal["none", "test part ahead"]
 """When image files are decoded; those of parts that networks are measured on are at once, so that what is wrong with
-them is found before training. With "none" the first file alone is decoded, for who needs labels, shapes and digests.
+them is found before training. With "none" the first file alone is decoded, for who needs labels, shapes and digests;
+with "test part ahead" of all parts but the test part, for who measures alone.
 """
 
 
@@ -57,7 +58,7 @@ class RecipeData:
     decode: Decode = "packs ahead"
 
     def _read(self, part: str, decode: WhenDecoded | None = None) -> LabelledData:
-        if self.decode == "none":
+        if self.decode == "none" or self.decode == "test part ahead":
             return describe_data(self.settings.data, self.settings.views, part)
         return load_data(self.settings.data, self.settings.views, part, decode=decode or self.decode)
 
@@ -130,7 +131,8 @@ class RecipeData:
         """All splits. Raises DataError where they do not fit together, and RecipeError where the recipe's losses are
         not for such labels.
         """
-        train, test = self._train, load_data(self.settings.data, self.settings.views, "test")
+        when: WhenDecoded = "ahead" if self.decode == "test part ahead" else "at once"
+        train, test = self._train, load_data(self.settings.data, self.settings.views, "test", decode=when)
         check_between_parts(train, test)
         self.check_losses(self.settings)
         teacher_train = ViewedData(self.teacher_data, self.settings.views)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from decant.pipeline.data.samples import num_outputs, task_of
+from decant.pipeline.data.samples import check_unchanged, num_outputs, task_of
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.joined_ranks import compare_data, join_ranks, training_group
 from decant.pipeline.phases.plan import Plan
@@ -26,7 +26,7 @@ def evaluate_runs(plan: Plan, device: torch.device) -> Iterator[Result]:
     Networks whose inputs or number of outputs are not those of the data are left out; those whose code has changed
     since they were trained too, and that is said. A distilled student's agreement
     is with the teacher that it was trained from, if that teacher is in the run folder. The ranks of a job divide the
-    test part. Raises NotMadeError if no network is finished.
+    test part. Raises NotMadeError if no network is finished, and DataError where image files changed meanwhile.
     """
     ranks = join_ranks(plan, device)
     compare_data(ranks, plan.data.student_fingerprints)
@@ -55,6 +55,7 @@ def _evaluate_runs(plan: Plan, device: torch.device, group: Group) -> Iterator[R
         yield replace(
             result, metrics=measure(logits, labels, by_teacher.get(result.teacher or ""), task_of(test.data))
         )
+    check_unchanged(test.data, checksums=True)
 
 
 def _has_other_code(result: Result) -> bool:

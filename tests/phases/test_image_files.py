@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from decant.cache import Store
-from decant.pipeline.data import image_folder
+from decant.pipeline.data import image_folder, listed_reader
 from decant.pipeline.errors import DataError
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.datasets import Decode
+from decant.pipeline.phases.evaluate import evaluate_runs
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from tests.helpers.processes import finished, python
@@ -113,17 +114,58 @@ def test_several_views_are_of_images_that_are_decoded_once(
 def test_a_file_that_is_no_image_ends_the_phase_by_its_name(
     pack: str, taught: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode = image_folder.decode
+    decode = listed_reader.decode
 
     def damaged(path: Path, *given: Any) -> NDArray[Any]:
         if path.name == "063.jpg":
             raise DataError(f"{path}: not a readable image (truncated)")
         return decode(path, *given)
 
-    monkeypatch.setattr(image_folder, "decode", damaged)
+    monkeypatch.setattr(listed_reader, "decode", damaged)
     with pytest.raises(DataError, match=r"063\.jpg: not a readable image"):
         cache_logits(plan(taught, f"damaged-{pack}", pack), CPU, print)
     assert not files(taught, f"damaged-{pack}", ".pack") + files(taught, f"damaged-{pack}", ".h5")
+
+
+@pytest.mark.parametrize("pack", ["always", "never"])
+def test_networks_are_measured_again_without_the_training_images(
+    pack: str, taught: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test part is decoded while the first network reads it; what becomes a pack is one afterwards."""
+    decoded, image = list[str](), listed_reader.ListedReader.image
+
+    def counted(reader: listed_reader.ListedReader, path: Path, *given: int) -> NDArray[Any]:
+        decoded.append("/".join(path.parts[-3:]))
+        return image(reader, path, *given)
+
+    first = list(evaluate_runs(plan(taught, f"measured-{pack}", pack, "at once"), CPU))
+    monkeypatch.setattr(listed_reader.ListedReader, "image", counted)
+    again = list(evaluate_runs(plan(taught, f"again-{pack}", pack, "test part ahead"), CPU))
+    assert [result.metrics for result in again] == [result.metrics for result in first]
+    assert len(first) > 0
+    assert set(decoded) == {f"test/{'ab'[index % 2]}/{index:03d}.jpg" for index in range(4)} | {
+        "train/a/000.jpg"
+    }
+    packs = files(taught, f"again-{pack}", ".pack")
+    assert packs == [found for found in files(taught, f"measured-{pack}", ".pack") if found in packs]
+    assert len(packs) == (pack == "always")
+
+
+@pytest.mark.parametrize("pack", ["always", "never"])
+def test_an_image_of_the_test_part_that_cannot_be_read_ends_a_measurement(
+    pack: str, taught: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = listed_reader.decode
+
+    def damaged(path: Path, *given: Any) -> NDArray[Any]:
+        if path.parts[-3:] == ("test", "b", "003.jpg"):
+            raise DataError(f"{path}: not a readable image (truncated)")
+        return decode(path, *given)
+
+    monkeypatch.setattr(listed_reader, "decode", damaged)
+    with pytest.raises(DataError, match=r"test/b/003\.jpg: not a readable image"):
+        list(evaluate_runs(plan(taught, f"unmeasured-{pack}", pack, "test part ahead"), CPU))
+    assert not files(taught, f"unmeasured-{pack}", ".pack")
 
 
 def test_rows_of_files_that_changed_meanwhile_are_not_kept(

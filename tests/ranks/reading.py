@@ -17,7 +17,7 @@ from PIL import Image
 from decant.cache import Store
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
-from decant.pipeline.data import image_folder, load_data, text, text_pack
+from decant.pipeline.data import image_folder, listed_reader, load_data, text, text_pack
 from decant.pipeline.data.samples import check_unchanged
 from decant.pipeline.errors import DataError
 from decant.pipeline.phases import teacher_pass
@@ -59,13 +59,13 @@ class Counted:
 
     def __init__(self) -> None:
         self.read = {"images": 0, "texts": 0, "own": 0}
-        decode = image_folder.decode
+        decode = listed_reader.decode
 
         def counting(*given: Any) -> Any:
             self.read["images"] += 1
             return decode(*given)
 
-        image_folder.decode = counting  # type: ignore[assignment]
+        image_folder.decode = listed_reader.decode = counting  # type: ignore[assignment]
         text.load_tokenizer = lambda *given: Words(self)  # type: ignore[assignment]
         text_pack._LIBRARIES = ()
 
@@ -150,14 +150,14 @@ def begin(folder: Path, store: str) -> None:
     the sum of all.
     """
     os.environ["DECANT_STORE"] = str(folder / store)
-    job, decode, may_go_on = join(), image_folder.decode, threading.Event()
+    job, decode, may_go_on = join(), listed_reader.decode, threading.Event()
 
     def halting(path: Path, *given: Any) -> Any:
         if int(path.stem) >= COUNT // 2 and not list((folder / store).glob("packs/*.pack")):
             assert may_go_on.wait(_MOST_SECONDS)
         return decode(path, *given)
 
-    image_folder.decode = halting
+    image_folder.decode = listed_reader.decode = halting
     settings = DataSettings(name="imagefolder", root=str(folder / "images"), pack="always")
     data = load_data(settings, ViewsSettings(), "train", decode="packs ahead")
     data.raw(np.arange(20))
