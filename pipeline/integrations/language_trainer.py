@@ -14,9 +14,11 @@ from transformers import Trainer, TrainerControl, TrainingArguments
 from decant.pipeline.errors import DataError, ModelError, RecipeError
 from decant.pipeline.integrations.objective_trainer import ObjectiveMixin
 from decant.pipeline.language import TokenBatch, TokenDataset, measure
+from decant.pipeline.language.apart import are_in_one_row, require_apart
 from decant.pipeline.language.causal_model import known_tokens
 from decant.pipeline.language.criteria import of_pending
-from decant.pipeline.language.without_head import WithoutHead, probe_of
+from decant.pipeline.language.doubts import say_if_router_loss_is_left_out
+from decant.pipeline.language.without_head import WithoutHead, in_own_precision, probe_of
 from decant.pipeline.objectives import SparseTargets, Terms, sparse_kd
 from decant.pipeline.support.notices import say_once
 
@@ -82,8 +84,10 @@ class TokenDistillationMixin(ObjectiveMixin):
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         if train_dataset is not None:
             _require_every_token(self.model, train_dataset.cache.num_outputs)
+            say_if_router_loss_is_left_out(self.model)
         self.objective = objective
         self._without_head: WithoutHead | None = None
+        self._is_apart = False
 
     def _shown(self, dataset: Any) -> Any:
         """What the Trainer's own `__init__` is given in the place of a dataset, or of several by name."""
@@ -117,6 +121,8 @@ class TokenDistillationMixin(ObjectiveMixin):
         batch: TokenBatch = inputs.pop(SOFT_TOKENS).to(self.args.device)
         if self._takes_use_cache(model):
             inputs["use_cache"] = False  # with one, documents that share a row would see one another
+        if not self._is_apart and are_in_one_row(batch.inputs):
+            self._require_apart(model, batch)
         logits: Tensor | None = None
         terms = None if return_outputs else self._of_places(model, inputs, batch)
         if terms is None:
@@ -128,6 +134,15 @@ class TokenDistillationMixin(ObjectiveMixin):
             loss = loss * self.share(len(batch.labels))
             self.remember(terms.hard, terms.soft, len(batch.labels))
         return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _require_apart(self, model: nn.Module, batch: TokenBatch) -> None:
+        """Raises ModelError once where the student does not keep samples apart that are in one row."""
+        self._is_apart = True
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return  # whose weights are in no process whole
+        network = self.accelerator.unwrap_model(model)
+        with in_own_precision(network):
+            require_apart(network, batch.inputs)
 
     def _of_places(self, model: nn.Module, inputs: dict[str, Any], batch: TokenBatch) -> Terms | None:
         """The objective without logits of all places (B, L, C), which are made some at a time; None where that cannot

@@ -88,7 +88,7 @@ def cache_logits(
     model = CausalModel(teacher, num_outputs or samples.corpus.num_ids)
     _check_lengths(model, samples)
     on = teachers.device_of(teacher, device)
-    with _in_own_precision(on):
+    with _without_autocast(on):
         stored = _hidden(model, samples, on) if encoding == "hidden" else _stored(encoding, model.num_outputs)
     positions = positions_of(samples)
     manifest = _manifest(model, samples, positions, stored, views, name)
@@ -99,12 +99,12 @@ def cache_logits(
 
     def require_same(found: LogitCache) -> None:
         where = teachers.device_of(teacher, None)
-        with _in_own_precision(where), teachers.evaluating(teacher, where):
+        with _without_autocast(where), teachers.evaluating(teacher, where):
             require_same_teacher(model, samples, found)
 
     @contextlib.contextmanager
     def running() -> Iterator[Fill]:
-        with _in_own_precision(on), teachers.evaluating(teacher, on):
+        with _without_autocast(on), teachers.evaluating(teacher, on):
             model.prepare(probe(samples))
             yield fill
 
@@ -119,7 +119,7 @@ def cache_logits(
 
 
 @contextlib.contextmanager
-def _in_own_precision(device: torch.device) -> Iterator[None]:
+def _without_autocast(device: torch.device) -> Iterator[None]:
     """Without autocast, of which neither a cache's name nor its file would know."""
     if torch.is_autocast_enabled(device.type):
         say_once(

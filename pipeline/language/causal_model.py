@@ -18,6 +18,7 @@ from decant.cache import Head
 from decant.pipeline.errors import ModelError, is_out_of_memory
 from decant.pipeline.language.batches import TeacherBatch
 from decant.pipeline.language.blocks import Block
+from decant.pipeline.language.doubts import say_if_of_other_tokens
 from decant.pipeline.language.head import (
     After,
     afters,
@@ -107,6 +108,7 @@ class CausalModel:
             logits = self._logits(self._call(ids, torch.ones_like(ids)), ids)
         self.num_rows = logits.shape[2]
         self._require_rows(self.num_rows)
+        say_if_of_other_tokens(self.name, self.num_rows, self.num_outputs)
         self._require_finite(logits[..., : self.num_outputs])
         self._require_causal(ids, logits)
         self._head = self._linear = None

@@ -23,6 +23,7 @@ from decant.pipeline.language.alignment import (
     require_same_samples,
     require_same_tokens,
 )
+from decant.pipeline.language.doubts import say_if_of_other_tokens
 from decant.pipeline.objectives import FusedTargets, SparseTargets, TeacherHead
 
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
@@ -72,6 +73,7 @@ class TokenBatch:
             raise DataError(
                 f"the student has {found.shape[-1]:,} outputs, and the teacher's rows are of {self.num_outputs:,}"
             )
+        say_if_of_other_tokens("the student", found.shape[-1], self.num_outputs)
         return self.at(found)[:, : self.num_outputs]
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> TokenBatch:
@@ -143,6 +145,7 @@ class TokenDataset(Dataset[dict[str, Any]]):
         indices = np.array([_number(item) for item in items], np.int64)
         rows = self._rows(items, indices)
         inputs = self._padded(rows) if self._collator is None else _named(self._collator(rows))
+        _require_told_apart(inputs, len(rows))
         real = _real_places(inputs)
         ids = inputs["input_ids"].flatten()[real].numpy().astype(np.int64)
         lengths = self.samples.lengths[indices]
@@ -257,6 +260,16 @@ def _named(batch: Mapping[str, Any]) -> dict[str, Any]:
     if "input_ids" not in inputs:
         raise DataError(f"collator: returned {', '.join(map(str, batch)) or 'nothing'}, and no input_ids")
     return inputs
+
+
+def _require_told_apart(inputs: Mapping[str, Any], rows: int) -> None:
+    """Raises DataError where a collator put several samples into one row, and nothing says where one begins."""
+    joined = len(inputs["input_ids"]) < rows
+    if joined and "attention_mask" not in inputs and len(inputs) == 1:
+        raise DataError(
+            f"collator: put {rows:,} samples into {len(inputs['input_ids']):,} rows without position_ids, by which a "
+            "network tells them apart; return these too, beginning again with each sample"
+        )
 
 
 def _real_places(inputs: Mapping[str, Tensor]) -> Tensor:

@@ -16,6 +16,7 @@ from decant.pipeline.language.batches import TeacherBatch, collate, probe
 from decant.pipeline.language.blocks import Block
 from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.dataset import targets_of
+from decant.pipeline.language.doubts import say_if_router_loss_is_left_out
 from decant.pipeline.objectives.chunked import PendingLogits
 from decant.pipeline.training.loading import Keys
 
@@ -76,6 +77,7 @@ class CausalCall:
 
     def __init__(self, network: nn.Module, samples: TokenSamples, num_outputs: int) -> None:
         self._model = CausalModel(network, num_outputs)
+        say_if_router_loss_is_left_out(network)
         was_training = network.training
         network.eval()
         self._model.prepare(probe(samples))

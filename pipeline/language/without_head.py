@@ -32,7 +32,7 @@ class WithoutHead:
         was_training = network.training
         network.eval()
         try:
-            with _in_own_precision(network):
+            with in_own_precision(network):
                 self._model.prepare(ids)
         except ModelError as error:
             self.why_not = str(error)
@@ -73,7 +73,7 @@ class WithoutHead:
 
 
 @contextmanager
-def _in_own_precision(network: nn.Module) -> Iterator[None]:
+def in_own_precision(network: nn.Module) -> Iterator[None]:
     """Without what Accelerate puts around a forward pass, which computes in another precision than a head by itself."""
     own = vars(network)
     if "forward" not in own or "_original_forward" not in own:

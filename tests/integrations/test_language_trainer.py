@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from decant.pipeline.support.notices import forget_what_was_said
 from tests.helpers import language
 from tests.helpers.extras import needs
 from tests.integrations.launching import TORCHRUN, launch
@@ -109,6 +110,43 @@ def test_samples_in_one_row_without_padding_give_the_same_loss(tmp_path: Path) -
         losses.append(logged(run, "loss"))
     for other in losses[1:]:
         torch.testing.assert_close(losses[0], other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["Opt", "Bloom"])
+def test_a_student_that_does_not_keep_samples_of_one_row_apart_is_refused(kind: str, tmp_path: Path) -> None:
+    import transformers
+
+    from decant.pipeline.errors import ModelError
+
+    if kind == "Opt":
+        sizes = {"hidden_size": 16, "ffn_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        config: Any = transformers.OPTConfig(vocab_size=344, word_embed_proj_dim=16, **sizes)
+        student: Any = transformers.OPTForCausalLM(config)
+    else:
+        student = transformers.BloomForCausalLM(
+            transformers.BloomConfig(vocab_size=344, hidden_size=16, n_layer=1, n_head=2)
+        )
+    collator = transformers.DataCollatorWithFlattening()
+    run = trainer(tmp_path, training_set(tmp_path, collator=collator), student, max_steps=1)
+    with pytest.raises(ModelError, match="does not keep samples apart that are in one row"):
+        run.train()
+    assert run.model.training
+
+
+def test_what_is_doubtful_of_a_student_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mixture of experts whose loss is left out, and many more outputs than there are tokens."""
+    import transformers
+
+    forget_what_was_said()
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.MixtralConfig(
+        vocab_size=1500, num_key_value_heads=1, num_local_experts=2, output_router_logits=True, **sizes
+    )
+    run = trainer(tmp_path, training_set(tmp_path), transformers.MixtralForCausalLM(config), max_steps=1)
+    run.train()
+    said = capsys.readouterr().err
+    assert said.count("the loss that balances its experts is left out") == 1
+    assert said.count("MixtralForCausalLM: has 1,500 outputs, and the tokenizer of the texts 340 tokens") == 1
 
 
 def gemma(seed: int = 1) -> Any:

@@ -80,6 +80,9 @@ def test_collators_of_transformers_may_pad_on_either_side_or_not_at_all(
         live = batch.logits(teacher(**batch.inputs, use_cache=False)).log_softmax(1)
     assert isinstance(batch.targets, SparseTargets)
     assert (live.gather(1, batch.targets.ids) - batch.targets.log_probs).abs().max() < 0.05
+    untold = TokenDataset(samples, cache, collator=DataCollatorWithFlattening(return_position_ids=False))
+    with pytest.raises(DataError, match="put 3 samples into 1 rows without position_ids"):
+        untold.collate([flat[3], flat[0], flat[11]])
 
 
 def test_a_student_learns_what_the_teacher_says(samples: TokenSamples, tmp_path: Path) -> None:

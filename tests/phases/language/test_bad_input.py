@@ -173,7 +173,7 @@ BAD = [
     (("data.root=words.jsonl",), "words.jsonl: line 1: not JSON"),
     (("data.root=table.csv",), "table.csv: expected a file that ends in .txt, .jsonl, .parquet, or a folder"),
     (("data.root=void.jsonl",), "all documents are empty, the first is void.jsonl: line 1"),
-    (("data.root=wide.txt",), "wide.txt: byte 0 (0xff) is not UTF-8"),
+    (("data.root=wide.txt",), "wide.txt: is UTF-16; convert it"),
     (("data.column=body",), "texts.jsonl: line 1: has no body; it has text"),
     (("data.targets=assistant",), "is a plain text, in which no assistant speaks"),
     (("data.max_length=1",), "data.max_length: expected 2 or more"),
@@ -287,6 +287,13 @@ def test_weights_need_no_tokenizer_beside_them_where_one_is_given(
     assert load is not None
     load(student)
     assert weights_sha256(student.state_dict()) == teacher.weights_sha256
+    assert "another tokenizer" not in capsys.readouterr().err
+    language.tokenizer(seed=5).save_pretrained(brought / "bare")
+    load(student)
+    assert (
+        "bare: its weights were trained with another tokenizer than that of the texts"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_cache_of_other_texts_or_another_cut_is_refused_by_name(
