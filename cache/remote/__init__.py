@@ -13,7 +13,7 @@ fetching.py    whole files into the mirror
 lazily.py      files whose blocks are fetched when they are read
 publishing.py  files from here to there; building.py, who builds what
 card.py        the README of a dataset on the Hub
-progress.py    who shows how far a transfer is
+progress.py    who shows how far a transfer is;  threads.py  threads that ask a store, and are not waited for at the end
 
 Nothing in here reads rows: `decant.cache.reader` and `decant.cache.store` do, and import from here.
 """

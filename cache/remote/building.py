@@ -44,8 +44,12 @@ def building(
         return
     note, told = f"{name}{BUILDING}", False
     token = secrets.token_hex(8)
-    while not _claim(folder, note, token, expires):
-        holder = _holder(folder, note)
+    seen, since = _read(folder, note), time.monotonic()
+    while not _claim(folder, note, token, expires, gone=time.monotonic() - since > expires):
+        now = _read(folder, note)
+        if now != seen:  # by this clock: that of another machine may be a day ahead
+            seen, since = now, time.monotonic()
+        holder = _holder(now)
         if holder is None:
             time.sleep(min(0.1, poll))
             continue
@@ -77,26 +81,27 @@ def building(
 
 def abandoned(folder: RemoteFolder, delete: bool) -> list[str]:
     """What builders left that were not heard of for too long; removes it where `delete` says so."""
-    found = [name for name in folder.names() if name.endswith(BUILDING) and _holder(folder, name) is None]
+    found = [
+        name for name in folder.names() if name.endswith(BUILDING) and _holder(_read(folder, name)) is None
+    ]
     for name in found if delete else ():
         folder.remove(name)
     return [folder.file_shown(name) for name in found]
 
 
-def _claim(folder: RemoteFolder, note: str, token: str, expires: float) -> bool:
-    """Whether this process may build: nobody else says that it does."""
+def _claim(folder: RemoteFolder, note: str, token: str, expires: float, gone: bool) -> bool:
+    """Whether this process may build: nobody else says that it does, or who says so is known to be gone."""
     if folder.put_small(note, _note(token, expires)):
         return True
-    if _holder(folder, note) is not None:
+    if not gone and _holder(_read(folder, note)) is not None:
         return False
     folder.put_small(note, _note(token, expires), replace=True)  # of a process that was killed
     return (_read(folder, note) or {}).get("token") == token
 
 
-def _holder(folder: RemoteFolder, note: str) -> str | None:
+def _holder(found: dict[str, object] | None) -> str | None:
     """The process that says it builds; None where there is none, or it was not heard of for too long."""
-    found = _read(folder, note) or {}
-    holder, until = found.get("holder"), found.get("expires")
+    holder, until = (found or {}).get("holder"), (found or {}).get("expires")
     if (
         not isinstance(holder, str)
         or not isinstance(until, int | float)

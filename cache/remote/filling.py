@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from decant.cache.remote.head import Head
 from decant.cache.remote.partial_copy import PartialCopy
 from decant.cache.remote.progress import Advance
 from decant.cache.remote.ranges import grouped, merged
+from decant.cache.remote.threads import asking
 
 _GROUP = 4 << 20  # bytes of blocks that one worker fetches at a time
 _LARGE_GROUP = 32 << 20  # the same where a whole file is fetched: each request costs a store some time
@@ -41,7 +42,7 @@ class Filling:
         """As `fetch`, with fewer requests where most blocks of the file are missing: what is small of each block, its
         labels and checksums of inputs, is fetched for all of them meanwhile, and checked with the rest of the block.
         """
-        with ThreadPoolExecutor(1) as pool:
+        with asking(1) as pool:
             self._beside_asked = pool.submit(self._fetch_beside, numbers)
             self.fetch(numbers, advance, _WORKERS_OF_WHOLE, _LARGE_GROUP)
 
@@ -58,7 +59,7 @@ class Filling:
             tables = list(self.head.layout.tables.values())
             kept |= {(table.end, after.offset) for table, after in pairwise(tables)}  # which must be zeros
             stays = sorted(kept)
-            with ThreadPoolExecutor(_WORKERS_BESIDE) as pool:
+            with asking(_WORKERS_BESIDE) as pool:
                 for some in range(0, len(pieces), _WORKERS_BESIDE):  # that few are in memory
                     now = pieces[some : some + _WORKERS_BESIDE]
                     for (first, _), content in zip(now, pool.map(self._ask, now), strict=True):
@@ -79,20 +80,16 @@ class Filling:
             for group in groups:
                 self._fetch_group(group, advance)
             return
-        with ThreadPoolExecutor(workers) as pool:
+        with asking(workers) as pool:
             running: set[Future[None]] = set()
-            try:
-                for group in groups:
-                    running.add(pool.submit(self._fetch_group, group, advance))
-                    if len(running) >= 2 * workers:  # so that little is begun where one fails
-                        done, running = wait(running, return_when=FIRST_COMPLETED)
-                        for future in done:
-                            future.result()
-                for future in running:
-                    future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            for group in groups:
+                running.add(pool.submit(self._fetch_group, group, advance))
+                if len(running) >= 2 * workers:  # so that little is begun where one fails
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+            for future in running:
+                future.result()
 
     def read_table(self, table: str) -> None:
         """Fetches a table as a whole, for whoever reads it before its blocks are read; these are checked when they
@@ -122,7 +119,7 @@ class Filling:
 
     def _fetch_ranges(self, group: Sequence[int], ranges: Sequence[tuple[int, int]]) -> list[int]:
         """Fetches these bytes, and writes the blocks of `group` that are as they must be; returns the others."""
-        with ThreadPoolExecutor(_MOST_RANGES) as pool:  # which makes as many threads as there are ranges
+        with asking(_MOST_RANGES) as pool:  # which makes as many threads as there are ranges
             parts = [memoryview(content) for content in pool.map(self._ask, ranges)]
         if self._beside_asked:
             self._beside_asked.result()

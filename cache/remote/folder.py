@@ -188,7 +188,8 @@ def _worth_waiting(shown: str, error: Exception, number: int) -> float:
     if names & _CREDENTIALS:
         raise RemoteError(f"{shown}: no credentials, or none that can be used ({_said(error)})") from None
     if isinstance(error, PermissionError) or status in (401, 403):
-        raise RemoteError(f"{shown}: no permission ({_said(error)}); {_PERMISSION}") from None
+        what_to_do = _SIGNED if "?" in shown else _PERMISSION
+        raise RemoteError(f"{shown}: no permission ({_said(error)}); {what_to_do}") from None
     if names & _OFFLINE:
         if number >= _OFFLINE_ATTEMPTS:
             raise OfflineError(f"{shown}: cannot be reached ({_said(error)})") from None
@@ -206,6 +207,7 @@ def _worth_waiting(shown: str, error: Exception, number: int) -> float:
     return min(_LONGEST_WAIT, wait if asked is None else max(asked, wait))
 
 
+_SIGNED = "where its signature has expired, sign it anew: what was fetched is kept, and gone on with"
 _PERMISSION = "credentials are those that the store's own library finds: its environment, files or login"
 
 

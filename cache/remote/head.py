@@ -8,7 +8,6 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -25,6 +24,7 @@ from decant.cache.format.tables import SEAL_BYTES, Layout, Table, offset_axes
 from decant.cache.io.system import pwrite
 from decant.cache.manifest import Manifest
 from decant.cache.remote.folder import RemoteFolder, Stat
+from decant.cache.remote.threads import asking
 
 _FIRST = 1 << 16  # bytes that are asked for at once: most headers are shorter
 _LAST = 3 << 14  # the same of the end, where the seal is and before it the checksums
@@ -88,7 +88,7 @@ def read_head(folder: RemoteFolder, name: str, stat: Stat) -> Head:
     if not SEAL_BYTES < stat.size < 1 << 44:
         size = "does not say how long it is" if stat.size < 0 else f"has {stat.size:,} bytes"
         raise FormatError(f"{shown}: {size}, so not a cache")
-    with ThreadPoolExecutor(2) as pool:
+    with asking(2) as pool:
         asked = pool.submit(folder.read, name, max(0, stat.size - _LAST), stat.size, stat.tag)
         header = folder.read(name, 0, min(_FIRST, stat.size), stat.tag)
         ending = asked.result()

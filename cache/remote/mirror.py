@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from decant.cache.errors import RemoteError, StorageError
 from decant.cache.io import usage
-from decant.cache.io.files import storage_error, write_atomically
+from decant.cache.io.files import storage_error, user_path, write_atomically
 from decant.cache.io.opening import is_file, read_file
 from decant.cache.io.system import allocated_bytes
 from decant.cache.remote.addresses import Address
@@ -36,7 +36,7 @@ _SHARE = 0.5  # of a disk that the copies may take, where nothing is said
 
 
 def home() -> Path:
-    """Where the copies of all stores lie.
+    """Where the copies of all stores lie. Raises StorageError where that is not said, and the user has no home folder.
 
     >>> before = os.environ.get("DECANT_CACHE_HOME")
     >>> os.environ["DECANT_CACHE_HOME"] = "/scratch/decant"
@@ -47,11 +47,17 @@ def home() -> Path:
     """
     given = os.environ.get("DECANT_CACHE_HOME")
     if given:
-        return Path(given).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/decant"
+        return user_path(given)
     usual = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
-    return (Path(usual) if usual else Path.home() / ".cache") / "decant"
+    if usual and sys.platform != "darwin":
+        return Path(usual) / "decant"
+    try:
+        user = Path.home()
+    except RuntimeError:  # a user of a container who is a number alone
+        raise StorageError(
+            "local copies: this user has no home folder; let DECANT_CACHE_HOME name a folder for them"
+        ) from None
+    return user / ("Library/Caches/decant" if sys.platform == "darwin" else ".cache/decant")
 
 
 def folder_of(store: Address) -> Path:
@@ -105,25 +111,32 @@ def copies() -> list[Copy]:
 
 def make_room(needed: int, keep: Path, shown: str) -> None:
     """Removes the copies that were used longest ago until `needed` more bytes fit into the limit and on the disk: none
-    that is used, none that is not in its store yet, and not `keep`. Raises StorageError where that is not enough.
+    that is used, none that is not in its store yet, and not `keep`. Raises StorageError where that would not be enough,
+    and then removes none.
     """
-    most, held = limit(), copies()
-    total = sum(copy.bytes for copy in held)
+    most, there = limit(), copies()
+    total, own = (sum(copy.bytes for copy in there if every or copy.path == keep) for every in (True, False))
     free = shutil.disk_usage(keep.parent).free
-    for copy in held:
+    if own + needed > most:
+        raise StorageError(
+            f"{keep.parent}: {shown} needs {own + needed:,} bytes, more than the {most:,} that all copies may take; "
+            "raise DECANT_CACHE_LIMIT"
+        )
+    if total + needed <= most and needed <= free:
+        return
+    idle = [copy for copy in there if copy.path != keep and _may_go(copy.path)]
+    gain = sum(copy.bytes for copy in idle)
+    for copy in (
+        idle if total - gain + needed <= most and needed <= free + gain else ()
+    ):  # else all would go in vain
+        if evict(copy.path):
+            total, free = total - copy.bytes, free + copy.bytes
         if total + needed <= most and needed <= free:
             return
-        if copy.path != keep and evict(copy.path):
-            total, free = total - copy.bytes, free + copy.bytes
     if needed > free:
         raise StorageError(
             f"{keep.parent}: {shown} needs {needed:,} bytes, {free:,} are free on the disk; free some, or let "
             "DECANT_CACHE_HOME name a folder of another disk"
-        )
-    if needed > most:
-        raise StorageError(
-            f"{keep.parent}: {shown} needs {needed:,} bytes, more than the {most:,} that all copies may take; raise "
-            "DECANT_CACHE_LIMIT"
         )
     if total + needed > most:
         raise StorageError(
@@ -145,6 +158,14 @@ def evict(path: Path) -> bool:
             return free
     except OSError:  # another user's
         return False
+
+
+def _may_go(path: Path) -> bool:
+    """Whether `evict` would remove a copy now."""
+    if is_unpushed(path):
+        return False
+    with usage.unused(path) as free:
+        return free
 
 
 def is_unpushed(path: Path) -> bool:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from decant.cache.io.files import user_path
 from decant.cache.remote.addresses import Address, is_url
 from decant.cache.remote.folder import RemoteFolder
 from decant.cache.remote.fsspec_folder import FsspecFolder
@@ -31,7 +32,7 @@ def open_folder(name: str | os.PathLike[str]) -> RemoteFolder:
     """
     text = os.fspath(name)
     if not is_url(text):
-        return LocalFolder(Path(text).expanduser())
+        return LocalFolder(user_path(text))
     if text.lower().startswith("file://"):
         return LocalFolder(Path(unquote(urlsplit(text).path)))
     address = Address.of(text)

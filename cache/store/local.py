@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from decant.cache.errors import CacheError, MismatchError
-from decant.cache.io.files import storage_error
+from decant.cache.io.files import storage_error, user_path
 from decant.cache.io.locks import exclusive, lock_path
 from decant.cache.io.opening import is_file
 from decant.cache.io.partial import finish_publishing
@@ -45,9 +45,7 @@ class Store:
         given = os.fspath(root or os.environ.get("DECANT_STORE") or "caches")
         self.remote = RemotePart(given) if is_url(given) and not given.lower().startswith("file://") else None
         """The half that lies elsewhere; None for a folder."""
-        self.root = (
-            Path(given.removeprefix("file://")).expanduser() if self.remote is None else self.remote.root
-        )
+        self.root = user_path(given.removeprefix("file://")) if self.remote is None else self.remote.root
         """The folder; for a store elsewhere that of its copies here."""
         self.name = str(self.root) if self.remote is None else self.remote.name
         """The folder or the address, for messages."""

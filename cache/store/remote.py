@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from decant.cache.remote.folder import NoRangesError
 from decant.cache.remote.head import read_head
 from decant.cache.remote.opening import open_folder
 from decant.cache.remote.publishing import publish
+from decant.cache.remote.threads import asking
 
 _AT_ONCE = 8  # headers that are read
 
@@ -98,7 +98,7 @@ class RemotePart:
     def listed(self) -> list[Listed]:
         """Every cache there, of which the header is read."""
         names = self.names()
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with asking(_AT_ONCE) as pool:
             return list(pool.map(self._look, names, names.values()))
 
     def look(self, name: str) -> Listed:

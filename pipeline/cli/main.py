@@ -223,7 +223,10 @@ def _interrupted() -> NoReturn:
         say("", err=True)
         say(f"decant: {said}; everything made so far is kept. Go on with: {command}", err=True)
     _end_output()
-    _exit(1 if number is None or by_keyboard else 128 + number)
+    from decant.pipeline.ranks import leaving
+
+    # At once: a thread may wait for a server that never answers, and Python would wait for that thread.
+    leaving.leave(1 if number is None or by_keyboard else 128 + number)
 
 
 def _interrupt_rank() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 from decant.pipeline.errors import RankError
-from decant.pipeline.ranks.job import OtherRankFailedError, connect, failure, joined
+from decant.pipeline.ranks.job import FAILED, OtherRankFailedError, connect, joined, over
 from decant.pipeline.ranks.launch import launched
 
 _CONNECTING_SECONDS = 10.0
@@ -30,9 +30,9 @@ def is_first_to_end(why: str, error: BaseException | None = None) -> bool:
         return False
     try:
         job = joined()
-        store = connect(launch, _CONNECTING_SECONDS) if job is None else job.store
-        name = failure(launch) if why == "failed" else f"over/{launch.attempt}/{why}"
-        return bool(store.add(name, 1) == 1)
+        if job is not None:
+            return job.is_first_to_end(why)
+        return bool(connect(launch, _CONNECTING_SECONDS).add(over(launch, why), 1) == 1)
     except (RankError, RuntimeError):
         return launch.rank == 0
 
@@ -45,7 +45,7 @@ def has_failed() -> bool:
             return job.has_failed()
         if launch is None or not launch.has_store:
             return False
-        return bool(connect(launch, _CONNECTING_SECONDS).check([failure(launch)]))
+        return bool(connect(launch, _CONNECTING_SECONDS).check([over(launch, FAILED)]))
     except (RankError, RuntimeError):
         return False
 

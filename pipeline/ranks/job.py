@@ -31,6 +31,13 @@ _LONGEST_POLL_SECONDS = 0.5
 _SIGN_SECONDS = 5.0
 _LEAST_ANSWER_SECONDS = 10.0
 
+_JOINING_SECONDS = 2.0
+"""That a rank which has joined and failed gives others to join: these learn of it then."""
+
+FAILED = "failed"
+"""Why a job is over where an error ended it."""
+_ALL_HERE = "all here"
+
 _joined: dict[int, Job] = {}
 """The job, by the process that joined it: one that is forked has the connection open too, and must not use it."""
 
@@ -111,15 +118,20 @@ class Job:
             return []
         return [self.get(f"{name}/{rank}", awaited, rank) for rank in range(self.size)]
 
-    def fail(self) -> bool:
-        """Tells the other ranks that the job has failed; whether this rank is the first to do so."""
-        with _named_loss():
-            return int(self.store.add(failure(self.launch), 1)) == 1
+    def is_first_to_end(self, why: str) -> bool:
+        """Tells the other ranks that the job is over, and why, as "failed"; whether this rank is the first to do so."""
+        first = self.count(f"over/{why}") == 1
+        until = time.monotonic() + _JOINING_SECONDS
+        while not self.has(_ALL_HERE):
+            if time.monotonic() > until:  # ranks that have not joined look there
+                with _named_loss():
+                    return int(self.store.add(over(self.launch, why), 1)) == 1 and first
+            time.sleep(_POLL_SECONDS)
+        return first
 
     def has_failed(self) -> bool:
         """Whether a rank has said that the job has failed."""
-        with _named_loss():
-            return bool(self.store.check([failure(self.launch)]))
+        return self.has(f"over/{FAILED}")
 
     def polls(self, awaited: str, of: int = 0) -> Iterator[None]:
         """Yields again and again while this rank waits for something of another. Takes and raises what `get` does."""
@@ -218,7 +230,7 @@ def _call_roll(launch: Launch, store: Store) -> Job:
     missing = list(range(1, launch.size))
     while missing := [rank for rank in missing if not job.has(f"here/{rank}")]:
         with _named_loss():
-            if store.check([failure(launch)]):
+            if store.check([over(launch, FAILED)]):
                 raise OtherRankFailedError("another rank has failed")
             for rank in missing:
                 if store.check([f"comes/{rank}"]):
@@ -229,12 +241,17 @@ def _call_roll(launch: Launch, store: Store) -> Job:
                 f"({TIMEOUT} sets the time); a command that one rank of a script starts must not inherit RANK"
             )
         time.sleep(_POLL_SECONDS)
+    job.set(_ALL_HERE, "yes")
     return job
 
 
-def failure(launch: Launch) -> str:
-    """The name in the store that says that a rank has failed, which may have joined the others or not."""
-    return f"over/{launch.attempt}/failed"
+def over(launch: Launch, why: str) -> str:
+    """The name in the store that says that a job is over before all of its ranks have joined.
+
+    What comes later has a name of that start of the job alone: of several launchers only the one whose rank has failed
+    counts a restart, so that ranks of another machine start again with the same `attempt`.
+    """
+    return f"over/{launch.attempt}/{why}"
 
 
 def _answer_roll(launch: Launch, store: Store) -> Job:
@@ -242,7 +259,7 @@ def _answer_roll(launch: Launch, store: Store) -> Job:
     with _named_loss():
         store.set(f"comes/{launch.rank}", mine)
         while not store.check([f"job/{mine}"]):
-            if store.check([failure(launch)]):
+            if store.check([over(launch, FAILED)]):
                 raise OtherRankFailedError("another rank has failed")
             if time.monotonic() - started > timeout():
                 raise RankError(

@@ -1,4 +1,4 @@
-"""How a rank leaves: what it tells torchrun, and the end of its process."""
+"""How a rank, or a command that a signal ends, leaves: what it tells torchrun, and the end of its process."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ def record(message: str) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends a rank with an exit code, after everything that Python does at its end but taking the interpreter apart.
+    """Ends this process with an exit code, after everything that Python does at its end but waiting for threads and
+    taking the interpreter apart.
 
     The threads of gloo may still hold tensors then; one that lets go of them without an interpreter aborts the process
-    ("terminate called without an active exception"), whose work is done.
+    ("terminate called without an active exception"), whose work is done. A thread that waits for a server may wait for
+    minutes.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):

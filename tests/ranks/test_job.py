@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from decant.pipeline.ranks.launch import launched
-from tests.helpers.forked_ranks import run_forked
+from tests.helpers.commands import decant_at_once
+from tests.helpers.forked_ranks import launching, run_forked
 from tests.ranks.torchrun import run_ranks, said
 
 JOB = """
@@ -46,7 +47,7 @@ try:
 except Exception as error:
     print(f"{type(error).__name__}: {error}")
     if job.is_first:
-        assert job.fail()
+        assert job.is_first_to_end("failed")
 leaving.leave(0)
 """
 
@@ -64,6 +65,42 @@ def test_ranks_share_count_compare_and_exchange_tensors(tmp_path: Path) -> None:
     assert re.search(pattern, done[0].stdout), done[0].stdout
     assert all("OtherRankFailedError" in rank.stdout for rank in done[1:])
     assert "terminate called" not in "".join(rank.stderr for rank in done)
+
+
+AGAIN = """
+import sys
+from decant.pipeline.ranks import ending, job as jobs, leaving
+
+job = jobs.join()
+try:
+    if sys.argv[1] == "fails" and not job.is_first:
+        raise ValueError("once")
+    job.share("word", None if sys.argv[1] == "fails" else "again", "a word")
+    print("goes on")
+except Exception as error:
+    print(type(error).__name__, ending.is_first_to_end("failed", error))
+leaving.leave(0)
+"""
+
+
+def test_ranks_that_a_launcher_starts_again_do_not_take_the_last_failure_for_one_of_theirs(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(AGAIN)
+    with launching(2) as given:
+        # Of the launchers of two machines only the one whose rank has failed counts a restart.
+        for how, counts, said in (
+            ("fails", "00", ["OtherRankFailedError False\n", "ValueError True\n"]),
+            ("goes on", "01", ["goes on\n"] * 2),
+            ("fails", "11", ["OtherRankFailedError False\n", "ValueError True\n"]),
+        ):
+            more = {"DECANT_RANKS_TIMEOUT": "20"}
+            ranks = [
+                ([script, how], {**given(rank), **more, "TORCHELASTIC_RESTART_COUNT": count})
+                for rank, count in enumerate(counts)
+            ]
+            assert [rank.stdout for rank in decant_at_once(ranks, tmp_path)] == said
 
 
 def test_one_rank_says_what_all_of_them_meet(tmp_path: Path) -> None:

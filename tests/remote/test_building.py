@@ -72,3 +72,11 @@ def test_a_builder_that_lives_goes_on_counting(folder: RemoteFolder) -> None:
     with building(folder, "x.h5", print, lambda: False, expires=0.6):
         time.sleep(1.2)
         assert abandoned(folder, delete=False) == []
+
+
+def test_a_builder_whose_clock_is_a_day_ahead_is_waited_for_by_this_ones(folder: RemoteFolder) -> None:
+    note = {"holder": "process 1 on gone", "expires": time.time() + 86_400, "token": "of another"}
+    folder.put_small(f"x.h5{BUILDING}", json.dumps(note).encode())
+    said: list[str] = []
+    assert build(folder, said, expires=0.3)
+    assert said == ["process 1 on gone"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -12,7 +14,9 @@ from decant.cache import CacheWarning, CorruptError, FormatError, LogitCache, Of
 from decant.cache.remote import folder, mirror
 from decant.cache.remote.opening import open_folder
 from tests.helpers.caches import build, holds_the_answers, manifest
+from tests.helpers.commands import start
 from tests.helpers.extras import needs
+from tests.helpers.processes import PATIENCE
 from tests.helpers.web import Handler, Trick, Web, each_nth, first, once
 
 pytestmark = needs("aiohttp")
@@ -254,3 +258,26 @@ def test_a_signed_address_asks_for_the_same_file(web: Web, url: str, mirror_home
     with pytest.raises(RemoteError) as caught:
         LogitCache.open(signed[0])
     assert "0f0f" not in str(caught.value)
+    assert "where its signature has expired, sign it anew" in str(caught.value)
+
+
+def test_a_fetch_from_a_server_that_never_answers_ends_at_a_signal(
+    web: Web, url: str, tmp_path: Path
+) -> None:
+    asked, over = threading.Event(), threading.Event()
+    web.trick = lambda handler: _later(handler) and _silent(asked, over)
+    fetching = start("cache", "pull", url, cwd=tmp_path)
+    try:
+        assert asked.wait(PATIENCE)
+        fetching.send_signal(signal.SIGTERM)
+        _, err = fetching.communicate(timeout=5)  # a batch system kills after some seconds
+    finally:
+        over.set()
+    assert fetching.returncode == 128 + signal.SIGTERM
+    assert "ended by SIGTERM; everything made so far is kept. Go on with: decant cache pull" in err
+
+
+def _silent(asked: threading.Event, over: threading.Event) -> bool:
+    asked.set()
+    over.wait(PATIENCE)
+    return True

@@ -65,6 +65,32 @@ def test_a_copy_in_use_or_unpublished_never_goes(tmp_path: Path, monkeypatch: py
     assert copies() == ["b.h5", "c.h5"]
 
 
+def test_no_copy_goes_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = stored(tmp_path, "a.h5", "b.h5", "c.h5")
+    a, _ = (LogitCache.open(f"{url}/{name}").path for name in ("a.h5", "b.h5"))
+    monkeypatch.setenv("DECANT_CACHE_LIMIT", "200KB")
+    with pytest.raises(StorageError, match="more than the 200,000 that all copies may take"):
+        LogitCache.open(f"{url}/c.h5")
+    monkeypatch.setenv("DECANT_CACHE_LIMIT", "300KB")
+    with usage.using(a), pytest.raises(StorageError, match="and are in use"):
+        LogitCache.open(f"{url}/c.h5")
+    assert copies() == ["a.h5", "b.h5"]
+    LogitCache.open(f"{url}/c.h5")
+    assert copies() == ["c.h5"]
+
+
+def test_a_user_without_a_home_is_told_to_name_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "DECANT_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(user: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {user}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(StorageError, match="no home folder; let DECANT_CACHE_HOME name"):
+        Store("memory://team/caches")
+
+
 def test_a_copy_that_is_being_fetched_never_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = stored(tmp_path, "a.h5", "b.h5")
     fetch_most, gone = Filling.fetch_most, list[bool]()
