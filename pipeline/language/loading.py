@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ from decant.pipeline.support.hub import find_model
 from decant.pipeline.support.plugins import in_words, optional
 
 _GGUF = ".gguf"
+_OTHER_KIND = re.compile(
+    r"Unrecognized configuration class <class '[^']*\.(\w+?)(Config)?'> for this kind of"
+)
 
 
 class Loaded(NamedTuple):
@@ -48,6 +52,7 @@ def load_causal_network(name: str, dtype: str = "auto") -> nn.Module:
     options: dict[str, Any] = {_dtype_name(transformers): dtype, "use_safetensors": True}
     if path.suffix == _GGUF:
         _require_gguf(name)
+    _require_peft(path)
     try:
         folder = find_model(name, WeightsError)
         if path.suffix == _GGUF:
@@ -57,10 +62,8 @@ def load_causal_network(name: str, dtype: str = "auto") -> nn.Module:
                 folder, trust_remote_code=False, output_loading_info=True, **options
             )
     except Exception as error:  # a damaged folder ends in any error of the library
-        raise WeightsError(
-            f"{name}: cannot be loaded as a causal language model "
-            f"({error if isinstance(error, WeightsError) else in_words(error)})"
-        ) from error
+        reason = error if isinstance(error, WeightsError) else _reason(error)
+        raise WeightsError(f"{name}: cannot be loaded as a causal language model ({reason})") from error
     missing = sorted(info["missing_keys"])
     if missing or info["mismatched_keys"]:
         lacking = missing[0] if missing else str(info["mismatched_keys"][0])
@@ -70,6 +73,23 @@ def load_causal_network(name: str, dtype: str = "auto") -> nn.Module:
         )
     evaluated: nn.Module = network.eval()
     return evaluated
+
+
+def _reason(error: Exception) -> str:
+    """An error of the library in one line, which says of what kind a network is that is not of this one."""
+    other = _OTHER_KIND.match(str(error))
+    return f"{other[1]} is of another kind of network" if other else in_words(error)
+
+
+def _require_peft(folder: Path) -> None:
+    """Raises ModelError for a folder with an adapter where nothing can apply it: the library would load what else is in
+    the folder, without it.
+    """
+    if (folder / "adapter_config.json").is_file() and importlib.util.find_spec("peft") is None:
+        raise ModelError(
+            f"{folder}: holds an adapter (adapter_config.json), which the library peft applies: pip install peft, or "
+            "merge it into its network first, by merge_and_unload()"
+        )
 
 
 def _require_gguf(name: str) -> None:

@@ -43,7 +43,19 @@ def take_layers(student: nn.Module, teacher: nn.Module, layers: Sequence[int]) -
     Raises ModelError as `cut_layers` does.
     """
     prefix = _layers_of(teacher, _count(teacher))
-    student.load_state_dict(_renamed(teacher, prefix, list(layers)))
+    state = _renamed(teacher, prefix, list(layers))
+    theirs = {name: value.shape for name, value in student.state_dict().items()}
+    other = next((name for name in [*theirs, *state] if theirs.get(name) != _shape(state.get(name))), None)
+    if other is not None:
+        raise ModelError(
+            f"{type(teacher).__name__}: its layers {', '.join(map(str, layers))} cannot be the layers of a network of "
+            f"{len(layers)}, in which the number of a layer decides its kind: {other} is not in both; take others"
+        )
+    student.load_state_dict(state)
+
+
+def _shape(value: torch.Tensor | None) -> torch.Size | None:
+    return None if value is None else value.shape
 
 
 def _count(teacher: nn.Module) -> int:

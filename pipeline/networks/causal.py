@@ -86,11 +86,17 @@ def configuration(name: str) -> Any:
         raise ModelError(f"its configuration cannot be read: {in_words(error)}") from error
 
 
+_NUMBERS_OF_LAYERS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
+"""What configurations call the numbers of their layers of one kind, where others have a value for each layer."""
+
+
 def cut_config(config: Any, count: int, chosen: Sequence[int]) -> Any:
     """A configuration of the chosen of `count` layers, with what it says of each."""
     cut = copy.deepcopy(config)
     for name, value in vars(config).items():
-        if isinstance(value, list | tuple) and len(value) == count and name != "architectures":
+        if name in _NUMBERS_OF_LAYERS and isinstance(value, list | tuple):
+            setattr(cut, name, type(value)(place for place, layer in enumerate(chosen) if layer in value))
+        elif isinstance(value, list | tuple) and len(value) == count and name != "architectures":
             setattr(cut, name, type(value)(value[layer] for layer in chosen))
     cut.num_hidden_layers = len(chosen)
     return cut

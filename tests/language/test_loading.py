@@ -47,6 +47,20 @@ def test_pickled_and_missing_weights_are_refused_in_one_line(saved: Path) -> Non
         assert "\n" not in str(raised.value)
 
 
+def test_an_adapter_that_nothing_applies_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library would load the network without it, and say nothing."""
+    (saved / "adapter_config.json").write_text("{}")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"holds an adapter .* pip install peft, or merge it"):
+        load_causal(str(saved))
+
+
+def test_a_network_of_another_kind_is_called_so(saved: Path) -> None:
+    (saved / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(WeightsError, match=r"causal language model \(T5 is of another kind of network\)"):
+        load_causal(str(saved))
+
+
 def test_a_folder_without_a_tokenizer_is_refused(saved: Path) -> None:
     for path in saved.glob("token*"):
         path.unlink()

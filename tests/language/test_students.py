@@ -68,3 +68,24 @@ def test_what_cannot_be_cut_is_refused() -> None:
     for network, layers, said in cases:
         with pytest.raises(ModelError, match=said):
             cut_layers(network, layers)
+
+
+def test_layers_whose_kind_goes_by_their_number_keep_it_or_are_refused() -> None:
+    """Of a mixture of experts whose first layer has none."""
+    import transformers
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "moe_intermediate_size": 8, "head_dim": 8}
+    more = {"num_attention_heads": 2, "num_key_value_heads": 1, "num_experts": 2, "num_experts_per_tok": 1}
+    config = {**sizes, **more, "vocab_size": 350, "num_hidden_layers": 4}
+    kind = transformers.Qwen3MoeForCausalLM
+    teacher = kind(transformers.Qwen3MoeConfig(**config, mlp_only_layers=[0, 2]))
+    for layers, dense in (([0, 3], [0]), ([1, 2], [1]), ([1, 3], [])):
+        student = cut_layers(teacher, layers)
+        assert student.config.mlp_only_layers == dense
+        for ours, theirs in zip(student.model.layers, layers, strict=True):
+            assert type(ours.mlp) is type(teacher.model.layers[theirs].mlp)
+    alternating = kind(transformers.Qwen3MoeConfig(**config, mlp_only_layers=[], decoder_sparse_step=2))
+    with pytest.raises(
+        ModelError, match=r"its layers 0, 2 cannot be the layers of a network of 2, .* decides its kind"
+    ):
+        cut_layers(alternating, [0, 2])
