@@ -33,7 +33,11 @@ _MOST_POWER = 64
 
 @dataclass(frozen=True)
 class Residuals:
-    """Some residuals of a row: integers of `bits` bits, times a scale."""
+    """Some residuals of a row: integers of `bits` bits, times a scale.
+
+    >>> Residuals("float16", bits=4, count=4).bytes, Residuals("float16", bits=3, count=3).bytes
+    (4, 4)
+    """
 
     scale_dtype: str
     bits: int

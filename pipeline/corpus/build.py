@@ -55,6 +55,14 @@ def tokenise(
     The file is written once and whole: a process that was killed leaves none. One at `path` of other texts, another
     tokenizer or other options is refused, with every field that differs. Raises DataError, naming the document, where
     texts cannot be read or tokenised; MismatchError, DamagedError, StorageError.
+
+    >>> import tempfile
+    >>> from decant.pipeline.corpus.made_tokenizers import byte_tokenizer  # or any of transformers
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> corpus = tokenise(["a text", "and another"], byte_tokenizer(), f"{folder.name}/texts.tokens")
+    >>> len(corpus), corpus.document(0).tolist()
+    (2, [65, 221, 84, 69, 88, 84, 0])
+    >>> folder.cleanup()
     """
     place = Path(path)
     request = TokenRequest.of(texts, tokenizer, targets, column, separator, end_of_text)

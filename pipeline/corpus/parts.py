@@ -21,6 +21,16 @@ def split_documents(
     parts.
 
     shares: of each part, which add up to 1. Raises DataError where they do not, or a part has no document.
+
+    >>> import tempfile
+    >>> from decant.language import tokenise
+    >>> from decant.pipeline.corpus.made_tokenizers import byte_tokenizer
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> corpus = tokenise([f"text {n}" for n in range(8)], byte_tokenizer(), f"{folder.name}/texts.tokens")
+    >>> parts = split_documents(corpus, {"train": 0.75, "test": 0.25})
+    >>> parts["train"].tolist(), parts["test"].tolist()
+    ([0, 1, 2, 3, 4, 6, 7], [5])
+    >>> folder.cleanup()
     """
     values = list(shares.values())
     if not values or not all(0 < value <= 1 for value in values) or not math.isclose(sum(values), 1):

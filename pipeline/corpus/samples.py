@@ -29,6 +29,18 @@ class TokenSamples:
     which none does are left out, which is said.
 
     Raises DataError for settings that cannot be, and where no sample is left.
+
+    >>> import tempfile
+    >>> from decant.language import tokenise
+    >>> from decant.pipeline.corpus.made_tokenizers import byte_tokenizer
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> corpus = tokenise(["a text", "and another"], byte_tokenizer(), f"{folder.name}/texts.tokens")
+    >>> TokenSamples(corpus, max_length=8).lengths.tolist()
+    [7, 8]
+    >>> packed = TokenSamples(corpus, max_length=8, rows="packed")
+    >>> packed.lengths.tolist(), packed.groups(0).tolist()
+    ([8, 8, 3], [7, 1])
+    >>> folder.cleanup()
     """
 
     def __init__(

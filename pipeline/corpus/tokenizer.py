@@ -17,6 +17,14 @@ def load_tokenizer(name: str, subject: str = "tokenizer") -> Any:
     """A tokenizer by folder, .gguf file or name on the hub; no code of it is run. subject: what a message begins with.
 
     Raises DataError.
+
+    >>> import tempfile
+    >>> from decant.pipeline.corpus.made_tokenizers import byte_tokenizer
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> _ = byte_tokenizer().save_pretrained(folder.name)
+    >>> load_tokenizer(folder.name)("a text")["input_ids"]
+    [65, 221, 84, 69, 88, 84]
+    >>> folder.cleanup()
     """
     transformers = optional("transformers", "text", DataError)
     given = Path(name)

@@ -71,6 +71,20 @@ def cache_logits(
     Raises MismatchError and other CacheErrors; ModelError where the teacher fails, gives no logits, has fewer outputs
     than tokens or fewer positions than a sample has; ServerError where a server does not answer as it must; DataError
     for settings that cannot be. Warns where the teacher seems to be untrained, or its outputs to be shifted by one.
+
+    >>> import tempfile, torch
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> from decant.pipeline.corpus.made_tokenizers import byte_tokenizer
+    >>> sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    >>> teacher = LlamaForCausalLM(LlamaConfig(vocab_size=257, **sizes))
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> from decant import language
+    >>> corpus = language.tokenise(["a text", "and another"], byte_tokenizer(), f"{folder.name}/texts.tokens")
+    >>> samples = language.TokenSamples(corpus, max_length=8)
+    >>> cache = cache_logits(teacher, samples, f"{folder.name}/teacher.h5")
+    >>> cache.lengths.tolist(), cache.rows([0]).ids.shape  # of 7 tokens 6 predict the next one
+    ([6, 7], (6, 64))
+    >>> folder.cleanup()
     """
     place = Path(path)
     _check(teacher, samples, encoding, views, tokens_per_batch)

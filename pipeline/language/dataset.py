@@ -101,6 +101,24 @@ class TokenDataset(Dataset[dict[str, Any]]):
     the tokens of every batch are compared with those that the teacher read, all of them.
 
     With several views, epoch e reads view e mod V, see `set_epoch`. Raises MismatchError.
+
+    >>> import tempfile, torch
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> from decant.pipeline.corpus.made_tokenizers import byte_tokenizer
+    >>> sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    >>> teacher = LlamaForCausalLM(LlamaConfig(vocab_size=257, **sizes))
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> from decant import language
+    >>> corpus = language.tokenise(["a text", "and another"], byte_tokenizer(), f"{folder.name}/texts.tokens")
+    >>> samples = language.TokenSamples(corpus, max_length=8)
+    >>> cache = language.cache_logits(teacher, samples, f"{folder.name}/teacher.h5")
+    >>> train = TokenDataset(samples, cache)
+    >>> batch = train.collate([train[0], train[1]])
+    >>> batch.inputs["input_ids"].shape, batch.labels.shape, batch.targets.ids.shape
+    (torch.Size([2, 8]), torch.Size([13]), torch.Size([13, 64]))
+    >>> batch.logits(teacher(**batch.inputs)).shape
+    torch.Size([13, 257])
+    >>> folder.cleanup()
     """
 
     def __init__(

@@ -37,6 +37,18 @@ def load_causal(name: str, dtype: str = "auto") -> Loaded:
     the libraries gguf and accelerate.
 
     Raises ModelError where there is none, or it has no language-model head; WeightsError, DataError.
+
+    >>> import tempfile
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> from decant.pipeline.corpus.made_tokenizers import byte_tokenizer
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    >>> LlamaForCausalLM(LlamaConfig(vocab_size=257, **sizes)).save_pretrained(folder.name)
+    >>> _ = byte_tokenizer().save_pretrained(folder.name)
+    >>> network, tokenizer = load_causal(folder.name)
+    >>> type(network).__name__, len(tokenizer)
+    ('LlamaForCausalLM', 257)
+    >>> folder.cleanup()
     """
     network = load_causal_network(name, dtype)
     return Loaded(network, load_tokenizer(name))

@@ -51,6 +51,21 @@ def measure(
     The logits of all positions never exist together; outputs beyond the teacher's C are left out. A student is measured
     on samples that neither it nor the teacher was trained on. Raises what `cache_logits` does, and MismatchError where
     the cache is of other samples.
+
+    >>> import tempfile, torch
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> from decant.pipeline.corpus.made_tokenizers import byte_tokenizer
+    >>> sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    >>> teacher = LlamaForCausalLM(LlamaConfig(vocab_size=257, **sizes))
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> from decant import language
+    >>> corpus = language.tokenise(["a text", "and another"], byte_tokenizer(), f"{folder.name}/texts.tokens")
+    >>> samples = language.TokenSamples(corpus, max_length=8)
+    >>> cache = language.cache_logits(teacher, samples, f"{folder.name}/teacher.h5", encoding="hidden")
+    >>> found = measure(teacher, samples, cache)
+    >>> found.positions, round(found.kl, 4), found.agreement
+    (13, 0.0, 1.0)
+    >>> folder.cleanup()
     """
     if tokens_per_batch < 1:
         raise DataError(f"tokens_per_batch: expected 1 or more, found {tokens_per_batch}")

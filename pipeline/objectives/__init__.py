@@ -2,6 +2,14 @@
 modules, `KD(alpha=0.9, temperature=4.0)`, that are called with these three. `sparse_kd` and its kin compare with
 `SparseTargets`, sparse rows of a cache, and `fused_kd` with any rows without ever holding all student logits.
 
+Logits are raw outputs (B, C), before softmax and temperature, of any float dtype. Labels are (B,) or (B, 1) integers,
+−1 where there is none, or (B, C) shares of the classes, as mixup makes them; of sigmoids (B, C) floats from 0 to 1, NaN
+where unknown; of a regression (B, T) floats, NaN where unknown. `sample_weights` are (B,) floats. A loss is a mean over
+the batch, computed in float32, or in float64 where the logits are float64.
+
+All raise RecipeError for logits of two shapes, DataError for labels of another kind or shape, ValueError for a
+temperature of 0 or less or an alpha outside 0 to 1, TypeError for what is no tensor.
+
 registry.py   from a recipe's `[student.objective]` to its loss;  external.py  a loss of the user's
 terms.py      arguments and results;  hard_labels.py  the cross-entropy with labels
 divergences.py, decoupled.py, relational.py, squared.py, transfer.py, two_teachers.py, sigmoid.py    the losses

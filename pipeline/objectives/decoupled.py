@@ -36,6 +36,8 @@ def dkd(
     over the other classes alone. KL = TCKD + (1 − p of the teacher)·NCKD, equation 5. The paper's defaults; its
     first epochs weigh less: `alpha = { from = 0.0, to = 1.0 }` is near that. Raises RecipeError for one class.
 
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
+
     >>> import torch
     >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
     >>> labels = torch.tensor([0])
@@ -71,6 +73,8 @@ def nkd(
     t and s are the target class's shares of the softmaxes at 1; t̂ and ŝ the softmaxes at T over the other classes
     alone, and H their cross-entropy, so that the minimum is not 0. γ and T are the paper's for ImageNet. Raises
     RecipeError for one class.
+
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
 
     >>> import torch
     >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])

@@ -34,6 +34,8 @@ def softened_kl(
     """T²·KL(softmax(t/T) ‖ softmax(s/T)): Hinton, Vinyals, Dean (2015), section 2; T² keeps the gradient's
     size.
 
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
+
     >>> import torch
     >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
     >>> round(float(softened_kl(student, teacher, temperature=4.0)), 4)
@@ -62,6 +64,8 @@ def kd(
     With `class_weights` w (C,), both terms are weighted means over the samples: a sample weighs Σ y·w by its label
     y, or Σ p·w by the teacher's softmax p at T = 1 where it has none. Weighing whole samples, unlike weighing
     classes within the KL, leaves each one's minimum at the teacher. Equal weights change nothing.
+
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
 
     >>> import torch
     >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
@@ -98,6 +102,8 @@ def ce_plus_kl(
 ) -> Terms:
     """CE + λ·T²·KL: the same two terms with the teacher's weighed against a whole cross-entropy.
 
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
+
     >>> import torch
     >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
     >>> labels = torch.tensor([0])
@@ -127,6 +133,8 @@ def soft_ce(
 
     It is `kd` plus the teacher's entropy, which no gradient sees; its minimum is that entropy.
 
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
+
     >>> import torch
     >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
     >>> labels = torch.tensor([0])
@@ -154,6 +162,8 @@ def js(
     """(1 − α)·CE + α·T²·(½·KL(p ‖ m) + ½·KL(q ‖ m)), where p and q are the softmaxes of teacher and student at T and
     m = ½·(p + q): Lin, "Divergence Measures Based on the Shannon Entropy" (1991), equation 4.1 with equal weights;
     in distillation Agarwal et al. (2024). Symmetric, and between 0 and T²·ln 2.
+
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
 
     >>> import torch
     >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
@@ -183,6 +193,8 @@ def rkl(
 ) -> Terms:
     """(1 − α)·CE + α·T²·KL(softmax(s/T) ‖ softmax(t/T)), the KL reversed: Gu et al., "MiniLLM" (2024), section 2.1,
     there over sequences. The student pays for classes that the teacher holds unlikely, not for those it leaves out.
+
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
 
     >>> import torch
     >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])

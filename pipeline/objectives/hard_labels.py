@@ -89,6 +89,8 @@ def smoothed_labels(
     """−Σ ((1 − ε)·y + ε/C)·log softmax(s): Szegedy et al., "Rethinking the Inception Architecture" (2016),
     section 7. Nothing of the teacher is looked at, and samples without a label have no part.
 
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
+
     >>> import torch
     >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
     >>> round(float(smoothed_labels(student, teacher, torch.tensor([0]), smoothing=0.1).total), 4)

@@ -32,6 +32,8 @@ def dist(
     code 1e-8 is added to the product of the norms that ρ is divided by, so that ρ fades to 0 where a row or column
     hardly varies.
 
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
+
     >>> import torch
     >>> teacher = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0]])
     >>> labels = torch.tensor([0, 1])

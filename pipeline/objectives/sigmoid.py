@@ -25,7 +25,8 @@ from decant.pipeline.objectives.terms import (
 def binary_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean of −y·log σ(z) − (1 − y)·log σ(−z) over the labels that are known; 0 where none is.
 
-    With smoothing ε a label y counts as (1 − ε)·y + ε/2. Raises DataError for labels of another shape or kind.
+    With smoothing ε a label y counts as (1 − ε)·y + ε/2. Raises DataError for labels of another shape or kind, or
+    outside 0 to 1: −1 would be an answer that the loss rewards without end.
 
     >>> import torch
     >>> logits = torch.tensor([[0.0, 5.0]])
@@ -37,11 +38,27 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float 
             f"labels of sigmoid outputs must be floats of shape {tuple(logits.shape)}, found "
             f"{kind_of_labels(labels, logits)}"
         )
+    if not labels.is_cuda and not torch.compiler.is_compiling():  # a GPU would have to be waited for
+        _require_0_to_1(labels)
     logits = at_least_float32(logits)
     known = ~labels.isnan()
     targets = labels.nan_to_num().to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
     entries = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return weighted_mean(entries.flatten(), known.to(logits.dtype).flatten())
+
+
+def _require_0_to_1(labels: Tensor) -> None:
+    outside = (labels < 0) | (labels > 1)
+    try:
+        found = bool(outside.any())
+    except RuntimeError:  # under torch.func.vmap, where values cannot be read
+        return
+    if found:
+        place = tuple(outside.nonzero()[0].tolist())
+        raise DataError(
+            f"labels: row {place[0]}: expected 0 to 1 for each output, and NaN where it is not known, found "
+            f"{float(labels[place]):.4g}"
+        )
 
 
 def binary_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -75,6 +92,8 @@ def sigmoid_kd(
     (2023), section 3, which sums over the classes and has T = 1; T and T² are those of Hinton, Vinyals, Dean (2015).
     The teacher speaks of every class, labels only of those that are known.
 
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
+
     >>> import torch
     >>> student, teacher = torch.tensor([[0.0, 2.0]]), torch.tensor([[0.0, 0.0]])
     >>> total, hard, soft = sigmoid_kd(student, teacher, torch.tensor([[1.0, 1.0]]), alpha=0.5, temperature=1.0)
@@ -96,6 +115,8 @@ def sigmoid_mse(
 ) -> Terms:
     """(1 − α)·BCE + α·mean (s − t)²: Ba, Caruana, "Do Deep Nets Really Need to be Deep?" (2014), eq. 2, with the
     cross-entropy of sigmoids.
+
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
 
     >>> import torch
     >>> student, teacher = torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]])

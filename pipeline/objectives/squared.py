@@ -41,6 +41,8 @@ def logit_mse(
 ) -> Terms:
     """(1 − α)·CE + α·mean (s − t)²: Ba, Caruana, "Do Deep Nets Really Need to be Deep?" (2014), eq. 2.
 
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
+
     >>> import torch
     >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
     >>> logit_mse(student, teacher, torch.tensor([0])).total

@@ -32,6 +32,8 @@ def transfer_knowledge(
 
     The soft target of Hinton, Vinyals, Dean (2015) without their T²: the gradient grows with 1/T.
 
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
+
     >>> import torch
     >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
     >>> round(float(transfer_knowledge(student, teacher, torch.tensor([-1])).total), 4)
@@ -56,6 +58,8 @@ def transfer_data(
     The label's negative log-likelihood at T, counted only where the teacher's likeliest class is that label: 0
     where it is not, and L counts both. Of a mixed label y is the class of the largest share. 0 where there is no
     label at all.
+
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
 
     >>> import torch
     >>> student = teacher = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
@@ -85,6 +89,8 @@ def transfer_model(
     sample_weights: Tensor | None = None,
 ) -> Terms:
     """λ·CE + (1 − λ)·data: the label's cross-entropy, at T = 1, and `transfer_data`, at T.
+
+    Shapes, dtypes and errors are those of all losses: see `decant.objectives`.
 
     >>> import torch
     >>> student, teacher = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])

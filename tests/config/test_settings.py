@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from decant.pipeline.config.augmentations import Flip, PadCrop
+from decant.pipeline.config.cache_settings import EncodingSettings
 from decant.pipeline.config.objectives import KD, CEPlusKL, LogitMSE, Objective
 from decant.pipeline.config.sections import Count, Section, Share, kinds, one_of
 from decant.pipeline.config.settings import (
@@ -22,7 +23,7 @@ from decant.pipeline.config.settings import (
     TeacherSettings,
     ViewsSettings,
 )
-from decant.pipeline.config.tasks import FORMATS, MetricFormat, formats, headline
+from decant.pipeline.config.tasks import FORMATS, MetricFormat, chosen_by, formats, headline
 
 STUDENT = {"network": "conv", "epochs": 10}
 TEACHER = {"network": "conv", "epochs": 10}
@@ -59,6 +60,11 @@ RANGES: list[tuple[type[BaseModel], dict[str, Any], str, list[Any], list[Any]]] 
     (StudentSettings, STUDENT, "seeds", [1, 10], [0]),
     (StudentSettings, STUDENT, "evaluate_every", [1], [0]),
     (StudentSettings, STUDENT, "baseline", [True, False], [1, "yes"]),
+    (StudentSettings, {**STUDENT, "average": "ema"}, "ema_decay", [0.001, 0.999], [0, 1]),
+    (StudentSettings, {**STUDENT, "average": "swa"}, "swa_start", [0, 0.75, 0.999], [-0.1, 1]),
+    (EncodingSettings, {"kind": "sparse", "draws": 2}, "head", [0, 2**16 - 1], [-1, 2**16]),
+    (EncodingSettings, {"kind": "sparse"}, "draws", [1, 32], [0, -1]),
+    (EncodingSettings, {"kind": "sparse", "draws": 2}, "seed", [0, 2**63 - 1], [-1, 2**63]),
     (CacheSettings, {}, "dtype", ["float16", "float32"], ["bfloat16", "float64"]),
     (CacheSettings, {}, "batch_size", [1], [0]),
     (KD, {"name": "kd"}, "alpha", [0, 1], [-0.1, 1.1]),
@@ -105,6 +111,13 @@ IMPOSSIBLE: list[tuple[type[BaseModel], dict[str, Any], str]] = [
         {**STUDENT, "schedule": "step", "milestones": [2], "warmup_epochs": 3},
         "warmup_epochs: must end before the first milestone, 2",
     ),
+    (EncodingSettings, {"kind": "dense-u8", "head": 2}, 'head: belongs to kind = "sparse"'),
+    (EncodingSettings, {"kind": "hidden", "seed": 2}, 'draws: belongs to kind = "sparse"'),
+    (EncodingSettings, {"kind": "sparse", "views": 2}, "views: are other draws"),
+    (EncodingSettings, {"kind": "sparse", "head": 0}, "head: expected a whole number at least 1, or draws"),
+    (EncodingSettings, {"kind": "sparse", "seed": 2}, "seed: is of draws"),
+    (EncodingSettings, {"kind": "sparse", "temperatures": [2, 4]}, "temperatures: must rise and have 1"),
+    (EncodingSettings, {"kind": "sparse", "temperatures": [4, 1]}, "temperatures: must rise and have 1"),
     (TeacherSettings, {"network": "conv"}, "epochs: 0 leaves the network untrained"),
     (TeacherSettings, {"network": "torchvision:resnet18"}, "epochs: 0 leaves the network untrained"),
     (TeacherSettings, {"network": {"name": "timm:resnet18", "pretrained": False}}, "epochs: 0 leaves"),
@@ -232,6 +245,18 @@ def test_a_figure_in_words(figure: MetricFormat, text: str, with_spread: str, ga
     assert figure.difference(-0.012) == gain
     assert figure.difference(0.012) == gain.replace("-", "+")
     assert figure.axis == axis
+
+
+def test_a_gain_is_above_zero_where_a_value_is_the_better_one() -> None:
+    perplexity = FORMATS["language"][0]
+    assert TOP1.gain(0.9, 0.7) == pytest.approx(0.2)
+    assert perplexity.gain(20.0, 25.0) == 5
+    assert perplexity.gain(25.0, 20.0) == -5
+
+
+def test_networks_are_chosen_by_their_agreement_where_the_teacher_has_answered_on_that_part() -> None:
+    assert chosen_by("language", "agreement") is not None
+    assert chosen_by("classification", "agreement") is None
 
 
 def test_what_is_not_known_is_a_dash() -> None:

@@ -88,7 +88,7 @@ def test_one_logit_is_half_a_softmax_of_two() -> None:
     student, teacher, _ = (one[:, :1] for one in tensors())
     two = [torch.cat([torch.zeros_like(one), one], 1) for one in (student, teacher)]
     kl = build(KD(name="kd", alpha=1.0, temperature=3.0))(*two, torch.tensor([0, 1]))
-    one = build(KD(name="kd", alpha=1.0, temperature=3.0), task="binary")(student, teacher, student)
+    one = build(KD(name="kd", alpha=1.0, temperature=3.0), task="binary")(student, teacher, student.sigmoid())
     assert float(one.total) == pytest.approx(float(kl.total), rel=1e-12)
 
 
@@ -107,6 +107,17 @@ def test_what_is_of_softmaxes_is_refused_with_what_fits() -> None:
     for given in ({"standardize": True}, {"class_weights": (1.0, 2.0)}):
         with pytest.raises(RecipeError, match=rf"objective.{next(iter(given))}: is of softmaxes"):
             build(KD(name="kd", **given), task="binary")
+
+
+@pytest.mark.parametrize("label", [-1.0, 2.0, -1e-3])
+def test_a_label_outside_0_to_1_is_refused_with_its_row(label: float) -> None:
+    """The cross-entropy of −1 falls without end."""
+    student, teacher, labels = tensors()
+    labels[1, 2] = label
+    with pytest.raises(DataError, match=rf"labels: row 1: expected 0 to 1 .* found {label:.4g}"):
+        sigmoid_kd(student, teacher, labels)
+    shares = torch.tensor([[0.25, 0.0, NAN], [1.0, 0.5, 0.75]])
+    assert bool(binary_cross_entropy(student, shares).isfinite())
 
 
 @pytest.mark.parametrize(
