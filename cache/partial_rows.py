@@ -19,6 +19,7 @@ from decant.cache.format.batch import Batch
 from decant.cache.format.blocks import Blocks, StoredRows
 from decant.cache.format.known import bound_layout, known_positions, restore_known
 from decant.cache.format.row_marks import RowMarks, marked_rows, read_batch, read_marks, row_crc32
+from decant.cache.format.shared_tables import check_shared_tables
 from decant.cache.format.tables import Layout
 from decant.cache.io import joint, locks, partial
 from decant.cache.io.files import reserve
@@ -177,12 +178,17 @@ class PartialRows:
             self.stored.file.sync()
 
     def read_back_and_sync(self) -> list[tuple[int, int]]:
-        """Reads every block back while the disk takes what was written; see `forget_damaged` and `make_durable`."""
-        with ThreadPoolExecutor(1) as thread:
-            syncing = thread.submit(self.stored.file.sync)
+        """Reads every block back, and what all rows share, while the disk takes what was written; see `forget_damaged`
+        and `make_durable`. Raises FormatError where only what they share is not what the identity says.
+        """
+        with ThreadPoolExecutor(2) as threads:
+            syncing = threads.submit(self.stored.file.sync)
+            shared = threads.submit(check_shared_tables, self.layout, self.stored.file.read)
             damaged = self.forget_damaged()
         with self._removed_where_that_fails():
             syncing.result()
+        if not damaged:
+            shared.result()
         return damaged
 
     @contextlib.contextmanager

@@ -24,7 +24,6 @@ from decant.cache.errors import (
 from decant.cache.format.batch import Batch
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.known import require_head, require_positions
-from decant.cache.format.shared_tables import check_shared_tables
 from decant.cache.format.tables import Layout
 from decant.cache.inputs import input_checksums
 from decant.cache.io import locks, partial
@@ -317,17 +316,16 @@ class LogitCacheWriter:
             if not alone:
                 return self._publish_copy()
             rows.require_whole(self.path)
-        damaged = rows.read_back_and_sync()
-        if damaged:
-            raise StorageError(
-                f"{self.partial}: {self.blocks.name(*damaged[0])} does not read back as written; run it again"
-            )
         try:
-            check_shared_tables(self.layout, rows.stored.file.read)
+            damaged = rows.read_back_and_sync()
         except FormatError as error:
             raise StorageError(
                 f"{self.partial}: {error}, so does not read back as written; run it again"
             ) from None
+        if damaged:
+            raise StorageError(
+                f"{self.partial}: {self.blocks.name(*damaged[0])} does not read back as written; run it again"
+            )
         protect(rows.fd)
         if not partial.publish(self.partial, self.path):
             return self._publish_copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ from decant.pipeline.language.memory import SETTING
 from decant.pipeline.language.same_teacher import require_same_as_begun
 from decant.pipeline.language.shift import ShiftGuard
 from decant.pipeline.objectives.fused.chunks import rows_of_block
+from decant.pipeline.support.allocator import freed_memory_kept
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import BackgroundWriter, at_once, prefetch
 from decant.pipeline.training.device import OnHost, beside
@@ -79,7 +81,9 @@ class TeacherPass:
         taken = self.windows(writer) if windows is None else windows
         missing = (batch for window in taken for batch in window if not written[batch].all())
         silent = advance is not None or not self._show_progress
+        on_processor = self._model.device.type == "cpu"
         with (
+            freed_memory_kept() if on_processor else contextlib.nullcontext(),
             progress("teacher", int(lengths.sum()), silent=silent) as show,
             BackgroundWriter() as write_later,
         ):

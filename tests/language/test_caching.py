@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import warnings
@@ -32,6 +33,7 @@ from decant.pipeline.language.training import CausalCall, TokenBatches
 from decant.pipeline.objectives.fused import chunks
 from decant.pipeline.training import encoding as on_device
 from tests.helpers import language
+from tests.helpers.freed_memory import given_back
 
 
 def by_hand(teacher: Any, samples: TokenSamples, index: int, num_outputs: int = 340) -> Any:
@@ -365,6 +367,25 @@ def test_what_a_device_encodes_of_bfloat16_is_that_of_the_host(
     host, device = (cache.rows(np.arange(len(samples)), 0) for cache in caches)
     assert (host.ids == device.ids).all()
     assert np.allclose(host.log_tail, device.log_tail, atol=1e-5)
+
+
+def test_memory_that_a_batch_has_freed_is_kept_for_the_next(
+    samples: TokenSamples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a processor, where logits of some positions are pieces of 64 MiB."""
+    given_back(monkeypatch)
+    hidden, faults = CausalModel.hidden_at, list[int]()
+
+    def layers(*given: Any) -> Any:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        kept = [torch.ones(4 << 20) for _ in range(3)]
+        del kept
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        return hidden(*given)
+
+    monkeypatch.setattr(CausalModel, "hidden_at", layers)
+    cache_logits(language.llama(352), samples, tmp_path / "c.h5", tokens_per_batch=150)
+    assert sorted(faults)[len(faults) // 2] < 12_288 / 2, f"{faults} pages of 4 KiB, of 12,288"
 
 
 def test_hidden_states_that_overflow_are_named_with_their_value(
