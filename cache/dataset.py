@@ -68,7 +68,8 @@ class SoftLabelDataset(Dataset[Any]):
     its indices; one that has a cache of its own, as long as itself, is read as it is. A dataset with a method
     `batch(keys) → (inputs, labels)` is read a whole batch at a time by `batch`, the faster way. Of a dictionary,
     the label is the field of a usual name, as "label", and the input what else is a tensor, an array or an image;
-    it gets a field "teacher_logits" (C,) float32.
+    it gets a field "teacher_logits" (C,) float32. A named tuple is read by its names too. Of samples without a label,
+    (input,) or (input, None), it is −1.
 
     A label that differs from the cached one, or an input that is not what the teacher saw, raises MismatchError. Labels
     are compared as class ids: integers, whole floats, (B, 1), one-hot rows or names of the classes. Inputs are compared
@@ -249,7 +250,11 @@ class SoftLabelDataset(Dataset[Any]):
         logits = self._logits(indices, views, inputs, labels)
         if self.item_keys is None and all(isinstance(item, Mapping) for item in items):
             return [{**item, "teacher_logits": row} for item, row in zip(items, logits, strict=True)]
-        pairs = items if self.item_keys is None and all(map(is_pair, items)) else map(self._pair, items)
+        pairs: Iterable[Any] = (
+            items if self.item_keys is None and all(map(is_pair, items)) else map(self._pair, items)
+        )
+        if len(labels) and labels[0] is None:
+            pairs = [(given, -1 if label is None else label) for given, label in pairs]
         return [(*pair, row) for pair, row in zip(pairs, logits, strict=True)]
 
     def _read(self, indices: NDArray[np.intp], views: NDArray[np.intp]) -> tuple[list[Any], Any, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from decant.cache.inputs import is_tensor
 
 ItemKey = str | int
-"""The key of a value in an item that is a dictionary, or its place in a tuple."""
+"""The key of a value in an item that is a dictionary, its place in a tuple, or its name in a named one."""
 
 ItemKeys = tuple[ItemKey | Sequence[str], ItemKey | None]
 """Where the input and the label of an item are. Several names are an input that is a dictionary of these; a label at
@@ -20,28 +20,43 @@ _LABELS = ("label", "labels", "target", "targets", "fine_label", "label_ids", "y
 
 
 def is_pair(item: object) -> bool:
-    """Whether an item is (input, label).
+    """Whether an item is (input, label). The two fields of a named tuple may be the other way round.
 
     >>> is_pair(("pixels", 3)), is_pair("ab")
     (True, False)
     """
-    return isinstance(item, (tuple, list)) and len(item) == 2
+    return (type(item) is tuple or (_is_tuple(item) and not _is_named(item))) and len(item) == 2  # type: ignore[arg-type]
 
 
 def recognise(item: Any) -> ItemKeys | None:
-    """Where input and label of an item are, if that can be told: a pair, or a dictionary with one field of a usual name
-    for labels, and tensors, arrays or images in others. None where it cannot.
+    """Where input and label of an item are, if that can be told: a pair, an input alone in a tuple of one, or a
+    dictionary or named tuple with one field of a usual name for labels, and tensors, arrays or images in others. None
+    where it cannot.
 
     >>> import numpy as np
     >>> recognise({"image": np.zeros((2, 2)), "label": 3, "path": "3.png"})
     ('image', 'label')
     >>> recognise({"input_ids": np.zeros(2), "attention_mask": np.ones(2), "labels": 1})
     (('attention_mask', 'input_ids'), 'labels')
+    >>> from collections import namedtuple
+    >>> recognise(namedtuple("Sample", "label, image")(3, np.zeros((2, 2)))), recognise((np.zeros((2, 2)),))
+    ((1, 0), (0, None))
     """
     if is_pair(item):
         return 0, 1
-    if not isinstance(item, Mapping):
+    if isinstance(item, Mapping):
+        return _by_names(item)
+    if not _is_tuple(item):
         return None
+    if _is_named(item):
+        found = _by_names(item._asdict())
+        if found is not None and isinstance(found[0], str) and isinstance(found[1], str):
+            return item._fields.index(found[0]), item._fields.index(found[1])
+    return {1: (0, None), 2: (0, 1)}.get(len(item))
+
+
+def _by_names(item: Mapping[Any, Any]) -> ItemKeys | None:
+    """Where input and label of a dictionary are, by the names and kinds of its values."""
     labels = [name for name in _LABELS if name in item]
     inputs = sorted(
         name
@@ -65,9 +80,9 @@ def pick(item: Any, keys: ItemKeys | None) -> tuple[Any, Any]:
     ...
     TypeError: items of the dataset must be (input, label), found a tuple of 3; give ...keys=(0, 1)...
     """
+    if keys is None and _is_tuple(item):
+        keys = recognise(item)
     if keys is None:
-        if is_pair(item):
-            return item[0], item[1]
         raise TypeError(
             f"items of the dataset must be (input, label), found {kind_of_item(item)}; {_advice(item)}"
         )
@@ -110,7 +125,19 @@ def name_sample(error: Exception, dataset: Any, index: Any) -> None:
 
 
 def _value(item: Any, key: ItemKey | Sequence[str]) -> Any:
-    return {name: item[name] for name in key} if isinstance(key, (tuple, list)) else item[key]
+    if isinstance(key, (tuple, list)):
+        return {name: _value(item, name) for name in key}
+    if isinstance(key, str) and _is_named(item):
+        return item[item._fields.index(key)] if key in item._fields else item[key]
+    return item[key]
+
+
+def _is_tuple(item: object) -> bool:
+    return isinstance(item, (tuple, list))
+
+
+def _is_named(item: object) -> bool:
+    return isinstance(item, tuple) and hasattr(item, "_fields")
 
 
 def kind_of_item(item: object) -> str:
@@ -130,14 +157,15 @@ def _advice(item: object) -> str:
         )
     if is_tensor(item) or hasattr(item, "__array_interface__"):
         return (
-            "of an array of inputs and one of labels make a torch.utils.data.TensorDataset(inputs, labels); a sample "
-            "without a label has −1"
+            "of an array of inputs and one of labels make a torch.utils.data.TensorDataset(inputs, labels); without "
+            "labels give (input,), as TensorDataset(inputs) does, or a label of −1"
         )
     values = list(item.values()) if isinstance(item, Mapping) else []
     if any(isinstance(value, list) for value in values) and not any(map(is_tensor, values)):
         return 'its values are lists: make tensors of them, as with_format("torch") of a Hugging Face dataset does'
     if not isinstance(item, (Mapping, tuple, list)):
-        return "let the dataset give a tuple of the two, or a dictionary of both"
+        as_dictionary = ", as vars(sample) is" if hasattr(item, "__dict__") else ""
+        return f"let the dataset give a tuple of the two, or a dictionary of both{as_dictionary}"
     return (
         f"give decant.Views or SoftLabelDataset keys={_suggestion(item)}, where the input and the label are"
     )

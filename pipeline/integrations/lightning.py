@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
+from decant.cache import CacheWarning
 from decant.pipeline.integrations.batches import (
     Objective,
+    is_of,
     known_labels,
     logits_of,
     loss_of_labels,
@@ -23,7 +26,7 @@ from decant.pipeline.integrations.batches import (
 )
 from decant.pipeline.integrations.epochs import set_epoch
 from decant.pipeline.integrations.mixed_labels import Unmixed
-from decant.pipeline.objectives import kd
+from decant.pipeline.objectives import kd, regression
 
 
 class SetEpoch(Callback):
@@ -176,7 +179,8 @@ class DistillationModule(LightningModule):
 
     Logs `train_loss`, `train_hard` (the term of the labels) and `train_soft` (that of the teacher), and over the
     labels of the validation set that are known `val_loss` and `val_accuracy`: the cross-entropy, of an objective of
-    sigmoids the binary one and the share of right entries, of a regression the mean squared error alone.
+    sigmoids the binary one and the share of right entries, of a regression the mean squared error alone. Of a
+    validation set without any such label neither is logged, which `CacheWarning` says once.
 
     >>> from functools import partial
     >>> from decant.objectives import KD
@@ -203,6 +207,7 @@ class DistillationModule(LightningModule):
         super().__init__()
         self.student, self.objective, self.keys = student, objective, keys
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
+        self._measured = torch.zeros(4)  # batches, labels that are known, their loss, right answers
 
     def forward(self, inputs: Any) -> Tensor:
         """The student's logits (B, C)."""
@@ -217,15 +222,33 @@ class DistillationModule(LightningModule):
         self.log_dict(found, prog_bar=True, batch_size=len(teacher_logits))
         return terms.total
 
+    def on_validation_epoch_start(self) -> None:
+        self._measured = torch.zeros(4, device=self.device)
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         inputs, labels = (batch[key] for key in self.keys) if isinstance(batch, Mapping) else batch[:2]
         logits = self(inputs)
-        found = {"val_loss": loss_of_labels(self.objective, logits, labels)}
+        known = known_labels(self.objective, labels).sum()
         right = right_answers(self.objective, logits, labels)
-        if right is not None:
-            found["val_accuracy"] = right.float().sum() / max(1, len(right))
-        known = int(known_labels(self.objective, labels).sum())
-        self.log_dict(found, prog_bar=True, sync_dist=True, batch_size=known)
+        loss = loss_of_labels(self.objective, logits, labels) * known
+        found = (torch.ones(()), known, loss, torch.zeros(()) if right is None else right.sum())
+        self._measured += torch.stack([value.detach().to(self._measured) for value in found])
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the means over the labels that are known, of all processes; nothing where none is."""
+        batches, known, loss, right = self.trainer.strategy.reduce(self._measured, reduce_op="sum")
+        if known:
+            found = {"val_loss": loss / known}
+            if not is_of(self.objective, regression):
+                found["val_accuracy"] = right / known
+            self.log_dict(found, prog_bar=True)
+        elif batches and not self.trainer.sanity_checking:
+            warnings.warn(
+                "validation: no sample has a label that is known, so val_loss and val_accuracy are not logged; monitor "
+                "train_loss, or give a validation set with labels",
+                CacheWarning,
+                stacklevel=2,
+            )
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer(self.student.parameters())

@@ -42,9 +42,10 @@ class Views(Dataset[Any]):
     """A dataset through `count` views: `views[i, v]` is view v of sample i, with the same bytes whenever, wherever and
     in whatever order it is read. `views[i]` is view `epoch mod count`.
 
-    dataset: map-style, with items (input, label) or dictionaries. transform: of torchvision (v1, v2), timm,
-    albumentations, transformers (an image processor), or any callable of one input; a list of them; operations of
-    `decant.views`; for dictionaries also {field: transform}. A callable alone gets the whole dictionary.
+    dataset: map-style, with items (input, label), (input,) where there are no labels, or dictionaries. transform: of
+    torchvision (v1, v2), timm, albumentations, transformers (an image processor), or any callable of one input; a list
+    of them; operations of `decant.views`; for dictionaries and longer tuples also {field: transform}. A callable alone
+    gets the input of a tuple, and a dictionary as a whole.
 
     teacher, student: what only one of the two does after `transform`, as resizing and normalising for its own network;
     nothing in them may be random. Items are then those of the student.

@@ -52,7 +52,7 @@ class Labels:
         except NotComparableError as error:
             raise DataError(
                 f"labels: expected class ids, names of classes, one-hot rows or floats of one length, found labels "
-                f"that are {error}"
+                f"that are {error}" + ("; a sample without a label has −1" if any(none) else "")
             ) from None
 
 

@@ -39,6 +39,8 @@ class Stages:
         keys_of: Callable[[Any], ItemKeys],
     ) -> None:
         self._dataset, self._hash_seed, self._first, self._keys_of = dataset, hash_seed, first, keys_of
+        self._input: Field = None
+        self._is_known = False  # where the input of a tuple is, which is told by the first one
         count = max(map(len, steps.values()), default=0)
         self._steps: list[list[tuple[Field, Any, str]]] = [
             [
@@ -76,7 +78,7 @@ class Stages:
                 if place:
                     seeding.seed(seed)
                 try:
-                    item = transforms.applied(function, item, field, name)
+                    item = transforms.applied(function, item, self._field(field, item), name)
                 except DataError as error:
                     name_sample(error, self._dataset, index)
                     raise
@@ -89,7 +91,7 @@ class Stages:
         """Items after all steps, which may change what they are given in place: others see these items too."""
         items = list(items)
         for field in {field for each in self._steps for field, _, _ in each}:
-            items[:] = [transforms.with_copy(item, field) for item in items]
+            items[:] = [transforms.with_copy(item, self._field(field, item)) for item in items]
         for number in range(len(self)):
             self._apply(number, items, drawn)
         return items
@@ -104,12 +106,15 @@ class Stages:
             elif not operations_only:
                 for place, seed in enumerate(drawn.seeding.seeds(self._bits(drawn, number))):
                     drawn.seeding.seed(seed)
-                    items[place] = transforms.applied(step, items[place], field, name)
+                    items[place] = transforms.applied(
+                        step, items[place], self._field(field, items[place]), name
+                    )
 
     def _operate(
         self, step: ViewOperation, number: int, field: Field, items: list[Any], drawn: Drawn
     ) -> None:
         """Applies an operation of `decant.views` to all items at once, in place."""
+        field = self._field(field, items[0]) if items else field
         bits = self._bits(drawn, number)
         values = [transforms.value_of(item, field) for item in items]
         if not step.mixes:
@@ -146,6 +151,13 @@ class Stages:
                 f"the dataset an attribute `classes`, or labels as one-hot rows (found {label.dtype} {label.shape})"
             )
         return (label == np.arange(len(classes))).astype(np.float32)
+
+    def _field(self, field: Field, item: Any) -> Field:
+        """The field that a step takes: by default the input of a tuple, where that is not the first value its place."""
+        if field is None and not self._is_known and isinstance(item, tuple | list):
+            place = self._keys_of(item)[0]
+            self._input, self._is_known = place if place != 0 and isinstance(place, str | int) else None, True
+        return self._input if field is None and isinstance(item, tuple | list) else field
 
     def _bits(self, drawn: Drawn, number: int) -> NDArray[np.uint64]:
         return choices(self._hash_seed, drawn.indices, drawn.views, self._first + number)

@@ -19,12 +19,19 @@ OneTransform: TypeAlias = Callable[[Any], Any]
 """Any callable of one value: a transform of torchvision or timm, a function of one's own."""
 
 Transform: TypeAlias = (
-    OneTransform | ViewOperation | Sequence[OneTransform | ViewOperation] | Mapping[str, Any] | None
+    OneTransform
+    | ViewOperation
+    | Sequence[OneTransform | ViewOperation]
+    | Mapping[str, Any]
+    | Mapping[int, Any]
+    | None
 )
-"""One transform, several that are applied one after the other, {field: transform} for dictionaries, or none."""
+"""One transform, several that are applied in turn, {field: transform} of dictionaries or tuples, or none."""
 
-Field: TypeAlias = str | None
-"""The field of a dictionary that a transform takes; None for the input of a tuple, and for a dictionary as a whole."""
+Field: TypeAlias = str | int | None
+"""The field of a dictionary or the place in a tuple that a transform takes; None for the input of a tuple, and for a
+dictionary as a whole.
+"""
 
 
 def steps_of(transform: Transform) -> dict[Field, tuple[Any, ...]]:
@@ -36,7 +43,10 @@ def steps_of(transform: Transform) -> dict[Field, tuple[Any, ...]]:
     if transform is None:
         return {}
     if isinstance(transform, Mapping):
-        return {str(field): steps_of(inner).get(None, ()) for field, inner in transform.items()}
+        fields = (
+            (field if isinstance(field, int) else str(field), inner) for field, inner in transform.items()
+        )
+        return {field: steps_of(inner).get(None, ()) for field, inner in fields}
     steps = tuple(transform) if isinstance(transform, list | tuple) else (transform,)
     wrong = next((step for step in steps if not callable(step) and not isinstance(step, ViewOperation)), None)
     if wrong is not None:
@@ -83,9 +93,11 @@ class _ImageProcessor:
 
 
 def value_of(item: Any, field: Field) -> Any:
-    """What a transform of `field` takes of an item. Raises DataError where a dictionary has no such field."""
+    """What a transform of `field` takes of an item. Raises DataError where there is no such field."""
     if field is None:
         return item[0] if isinstance(item, tuple | list) else item
+    if isinstance(item, tuple | list):
+        return item[_place_of(field, item)]
     if not isinstance(item, Mapping) or field not in item:
         found = f"fields {', '.join(map(str, item))}" if isinstance(item, Mapping) else type(item).__name__
         raise DataError(f"transform: no field {field!r} in the items of the dataset, which are {found}")
@@ -94,18 +106,29 @@ def value_of(item: Any, field: Field) -> Any:
 
 def with_value(item: Any, field: Field, value: Any) -> Any:
     """The item with another value of `field`. Tuples stay tuples, named ones too."""
+    if isinstance(item, tuple | list):
+        place = 0 if field is None else _place_of(field, item)
+        values = (*item[:place], value, *item[place + 1 :])
+        return type(item)(*values) if hasattr(item, "_fields") else values
     if field is not None:
         return {**item, field: value}
-    if isinstance(item, tuple) and hasattr(item, "_fields"):
-        return type(item)(value, *item[1:])
-    if isinstance(item, tuple | list):
-        return (value, *item[1:])
     if isinstance(item, Mapping) and not isinstance(value, Mapping):
         raise DataError(
             f"transform: items of the dataset are dictionaries of {', '.join(map(str, item))}, and a transform of a "
             f"whole one must give a dictionary, gave {type(value).__name__}; {{field: transform}} takes one field"
         )
     return value
+
+
+def _place_of(field: str | int, item: Any) -> int:
+    """The place of a field in a tuple. Raises DataError where it has none."""
+    names = getattr(item, "_fields", ())
+    if field in names:
+        return int(names.index(field))
+    if isinstance(field, int) and 0 <= field < len(item):
+        return field
+    found = f"fields {', '.join(names)}" if names else f"a {type(item).__name__} of {len(item)}"
+    raise DataError(f"transform: no field {field!r} in the items of the dataset, which are {found}")
 
 
 def with_copy(item: Any, field: Field) -> Any:

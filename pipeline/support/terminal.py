@@ -4,20 +4,41 @@ Names of files, classes and fields come from others, and may hold escapes that c
 order of letters, and line breaks that begin a line of another's making. A message is one line (`one_line`). Whatever is
 written passes a gate (`guard`), which lets no control character through but the end of a line; rich, which writes
 escapes of its own, gets past it by a console (`console`) that takes such characters out of every text.
+
+What an encoding other than UTF-8 does not have, as × in ASCII, is written as what it stands for.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SUBSTITUTE = "�"
+
+_PLAIN = {
+    "×": "x",
+    "−": "-",
+    "–": "-",
+    "…": "...",
+    "·": "-",
+    "→": "->",
+    "≤": "<=",
+    "±": "+-",
+    "²": "^2",
+    "‖": "||",
+    SUBSTITUTE: "?",
+}
+"""Signs of messages and tables, in ASCII."""
+
+_IN_PLAIN = "decant-in-plain"
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -51,8 +72,29 @@ def short_json(value: Any, limit: int = 100) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
+def in_plain(error: UnicodeError) -> tuple[str, int]:
+    """What a codec writes in place of characters that its encoding lacks: the signs of our own messages in ASCII, any
+    other character, as of a file's name, by its number as in JSON.
+
+    >>> codecs.register_error("in plain", in_plain)
+    >>> "24 samples × 3, 狐.png".encode("ascii", "in plain")
+    b'24 samples x 3, \\u72d0.png'
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    words = (_PLAIN.get(one) or json.dumps(one)[1:-1] for one in lacking)
+    return "".join(words), error.end
+
+
 def guard() -> None:
-    """Lets nothing through to stdout and stderr that a terminal obeys, from now on and in this process."""
+    """Lets nothing through to stdout and stderr that a terminal obeys, from now on and in this process. A character
+    that their encoding lacks is no error.
+    """
+    codecs.register_error(_IN_PLAIN, in_plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
+            stream.reconfigure(errors=_IN_PLAIN)
     if sys.stdout is not None and not isinstance(sys.stdout, _Gate):
         sys.stdout = cast(TextIO, _Gate(sys.stdout))
     if sys.stderr is not None and not isinstance(sys.stderr, _Gate):

@@ -6,8 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -66,6 +67,27 @@ class WithoutSome(Items):
         return None if index == 17 else super().__getitem__(index)
 
 
+class LabelFirst(NamedTuple):
+    label: int
+    image: torch.Tensor
+
+
+class PathFirst(NamedTuple):
+    path: str
+    image: torch.Tensor
+    label: int
+
+
+class Of(Items):
+    """Items of another form: a function of the number of the sample."""
+
+    def __init__(self, item: Callable[[int], Any]) -> None:
+        self.item = item
+
+    def __getitem__(self, index: int) -> Any:
+        return self.item(index)
+
+
 class Stream(IterableDataset[Any]):
     def __iter__(self) -> Any:
         return iter(Items())
@@ -118,6 +140,67 @@ def test_a_dataset_of_batches_alone_is_read(cache: LogitCache, tmp_path: Path) -
         assert np.array_equal(made.logits(np.arange(N)), cache.logits(np.arange(N)))
     batches = DataLoader(SoftLabelDataset(OfBatches(), cache, check_inputs="all"), batch_size=8)  # type: ignore[arg-type]
     assert sum(len(labels) for _, labels, _ in batches) == N
+
+
+FORMS: dict[str, tuple[Callable[[int], Any], Any, Any]] = {
+    "places": (lambda i: (f"{i}.png", IMAGES[i], int(LABELS[i])), (1, 2), None),
+    "a place of the transform": (lambda i: (f"{i}.png", IMAGES[i], int(LABELS[i])), (1, 2), 1),
+    "the label first": (lambda i: LabelFirst(int(LABELS[i]), IMAGES[i]), None, None),
+    "names": (lambda i: PathFirst(f"{i}.png", IMAGES[i], int(LABELS[i])), None, None),
+    "names that are given": (
+        lambda i: PathFirst(f"{i}.png", IMAGES[i], int(LABELS[i])),
+        ("image", "label"),
+        "image",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_a_transform_takes_the_input_wherever_it_is_in_a_tuple(form: str, tmp_path: Path) -> None:
+    """It took the first value, the file's name or the label."""
+    item, keys, field = FORMS[form]
+    shifted = package.Views(Items(), shift, count=2)
+    views = package.Views(Of(item), shift if field is None else {field: shift}, count=2, keys=keys)
+    train = SoftLabelDataset(views, package.cache_logits(teacher(), views, tmp_path / "x.h5"), keys=keys)
+    for key in ((0, 0), (17, 1)):
+        image, label, logits = train[key]
+        assert torch.equal(image, shifted[key][0])
+        assert label == LABELS[key[0]]
+        assert torch.allclose(logits, image, atol=0.01)  # which this teacher returns
+
+
+def shift(image: torch.Tensor) -> torch.Tensor:
+    return image + torch.rand(())
+
+
+def test_a_place_or_name_that_items_do_not_have_is_refused() -> None:
+    with pytest.raises(DataError, match="no field 7 in the items of the dataset, which are a tuple of 2"):
+        package.Views(Items(), {7: shift})[0, 0]
+    with pytest.raises(DataError, match=r"no field 'imag' .* which are fields label, image"):
+        package.Views(Of(FORMS["the label first"][0]), {"imag": shift})[0, 0]
+
+
+@pytest.mark.parametrize("item", [lambda i: (IMAGES[i],), lambda i: (IMAGES[i], None)])
+def test_samples_without_a_label_are_learnt_from_the_teacher_alone(item: Any, tmp_path: Path) -> None:
+    """A tuple of one was refused, with advice that did not fit it; None failed in torch's collate function."""
+    views = package.Views(Of(item), shift, count=2)
+    train = SoftLabelDataset(views, package.cache_logits(teacher(), views, tmp_path / "x.h5", name="t"))
+    train.set_epoch(1)
+    for images, labels, logits in DataLoader(train, batch_size=8):
+        assert torch.equal(labels, torch.full((8,), -1))
+        total, hard, soft = package.objectives.kd(images.flip(1), logits, labels)
+        softened = [(row / 4).log_softmax(1) for row in (images.flip(1), logits)]
+        by_hand = torch.nn.functional.kl_div(*softened, reduction="batchmean", log_target=True)
+        assert hard == 0
+        assert (
+            float(total) == pytest.approx(0.9 * float(soft or 0)) == pytest.approx(0.9 * 16 * float(by_hand))
+        )
+
+
+def test_labels_of_which_some_are_none_are_told_what_to_write(tmp_path: Path) -> None:
+    some = Of(lambda i: (IMAGES[i], int(LABELS[i]) if i % 2 else None))
+    with pytest.raises(DataError, match="labels that are None; a sample without a label has −1"):
+        package.cache_logits(teacher(), some, tmp_path / "x.h5")
 
 
 @pytest.mark.parametrize("raises", [True, False])

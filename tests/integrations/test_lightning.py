@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
 import decant
-from decant.cache import MismatchError, SoftLabelDataset
+from decant.cache import CacheWarning, MismatchError, SoftLabelDataset
 from decant.pipeline.errors import DataError
 from tests.helpers.extras import needs
 from tests.integrations import watched
@@ -200,6 +200,27 @@ def test_a_validation_set_is_measured_by_what_its_labels_are(tmp_path: Path, wha
     assert found.get("val_accuracy") == (
         None if right is None else pytest.approx(float(right.float().mean()))
     )
+
+
+def test_a_validation_set_without_labels_is_measured_by_nothing(tmp_path: Path) -> None:
+    """Its means were those of no number: NaN, which `ModelCheckpoint` and `EarlyStopping` take as a value."""
+    from decant.integrations.lightning import DistillationModule
+
+    images, labels = torch.rand(6, 3, 8, 8), torch.full((6,), -1)
+    module = DistillationModule(watched.teacher(), decant.objectives.KD(), OPTIMIZER)
+    measure = partial(trainer(tmp_path, 1).validate, module, verbose=False)
+
+    def data() -> DataLoader[Any]:
+        return DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=2)
+
+    with pytest.warns(CacheWarning, match="validation: no sample has a label that is known, so val_loss"):
+        assert measure(data()) == [{}]
+    labels[-1] = 3  # a part with labels is measured by these alone, however many batches have none
+    (found,) = measure(data())
+    loss, right = by_hand("classes", watched.teacher()(images), labels)
+    assert right is not None
+    assert found["val_loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert found["val_accuracy"] == float(right.float().mean())
 
 
 def test_labels_of_any_kind_are_looked_at_by_a_collate_function_of_the_users() -> None:
