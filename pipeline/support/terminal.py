@@ -78,7 +78,7 @@ def in_plain(error: UnicodeError) -> tuple[str, int]:
 
     >>> codecs.register_error("in plain", in_plain)
     >>> "24 samples × 3, 狐.png".encode("ascii", "in plain")
-    b'24 samples x 3, \\u72d0.png'
+    b'24 samples x 3, \\\\u72d0.png'
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error
