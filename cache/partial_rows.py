@@ -22,7 +22,7 @@ from decant.cache.format.row_marks import RowMarks, marked_rows, read_batch, rea
 from decant.cache.format.shared_tables import check_shared_tables
 from decant.cache.format.tables import Layout
 from decant.cache.io import joint, locks, partial
-from decant.cache.io.files import reserve
+from decant.cache.io.files import is_closed, reserve
 from decant.cache.io.opening import NotAFileError, open_read
 from decant.cache.io.synced import SyncedBlocks, read_synced
 from decant.cache.io.system import start_writing_out
@@ -242,9 +242,11 @@ class PartialRows:
             first = (
                 f"; {len(rows):,} rows are missing, the first is view {rows[0][0]} of sample {rows[0][1]:,}"
             )
+            closed = [found.name for found in partial.begun(published) if is_closed(found)]
+            others = f"; what may have them cannot be read, as it is another user's: {', '.join(closed[:2])}"
             raise IncompleteError(
-                f"{self.path}: {len(missing):,} of {self._entries.size:,} blocks are not written, "
-                f"the first is {self.blocks.name(*missing[0].tolist())}{first if len(rows) else ''}"
+                f"{self.path}: {len(missing):,} of {self._entries.size:,} blocks are not written, the first is "
+                f"{self.blocks.name(*missing[0].tolist())}{first if len(rows) else ''}{others if closed else ''}"
             )
 
     def forget_damaged(self, trusted: NDArray[np.bool_] | None = None) -> list[tuple[int, int]]:

@@ -162,7 +162,7 @@ def _mapped(stored: StoredRows, table: Table) -> NDArray[Any]:
     """A table of an unfinished file, without a copy. The file is opened for that once more: a map of the writer's own
     would hold its lock for as long as somebody has the array.
     """
-    with contextlib.suppress(FileNotFoundError), open_read(stored.file.path, follow=False) as file:
+    with contextlib.suppress(OSError), open_read(stored.file.path, follow=False) as file:  # else it is read
         if os.path.sameopenfile(file.fileno(), stored.file.fd):
             content = mmap.mmap(file.fileno(), table.end, access=mmap.ACCESS_READ)
             return _shaped(np.frombuffer(content, table.dtype, offset=table.offset), table)

@@ -18,6 +18,9 @@ from decant.cache.errors import StorageError
 from decant.cache.io.drafts import DRAFT, create_draft, draft_name, remove_dead_drafts
 from decant.cache.io.system import allocated_bytes, forget_read, pread, pwrite
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.ESTALE, errno.EROFS)
+_NOTHING_TO_SYNC = (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM)
+"""What file systems, or what keeps a process from them, say of syncing a folder where that means nothing to them."""
 _ELSEWHERE = "name a folder that can be written, with --runs or --store"
 
 
@@ -124,8 +127,8 @@ def reserve(fd: int, size: int, path: Path) -> None:
     """Makes sure that all `size` bytes of the file can be written, before any work is spent on them.
 
     fd: the open file, which then has `size` bytes; what is written in it stays. path: its name, for messages. Raises
-    StorageError when the disk lacks the room. Where the system cannot reserve (macOS, some network mounts), the free
-    space is compared instead.
+    StorageError when the disk lacks the room. Where the system cannot reserve (macOS, some network mounts), or does not
+    let this process (some containers), the free space is compared instead.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
@@ -139,7 +142,7 @@ def reserve(fd: int, size: int, path: Path) -> None:
             os.posix_fallocate(fd, 0, size)
             return
     except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+        if error.errno in _NO_ROOM:
             raise storage_error(error, path, f"reserving {size:,} bytes") from error
     held = allocated_bytes(os.fstat(fd))
     free = shutil.disk_usage(path.parent).free
@@ -226,7 +229,7 @@ def sync_folder(folder: Path) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that has nothing to sync
+        if error.errno not in _NOTHING_TO_SYNC:
             raise storage_error(error, folder, "syncing the folder") from error
 
 
@@ -264,8 +267,11 @@ def remedy(error: OSError, path: Path | None = None) -> str | None:
     again = "and run the same command again, it goes on from here"
     if error.errno == errno.ENOSPC and path is not None and not _has_inodes(path):
         return f"the disk has room for no more files: remove some {again}"
-    if error.errno in (errno.EACCES, errno.EPERM) and path is not None and not _takes_files(path):
-        return _ELSEWHERE
+    if error.errno in (errno.EACCES, errno.EPERM) and path is not None:
+        if is_closed(path):
+            return "another user made it for that user alone, as with umask 077: have that one chmod a+r it"
+        if not _takes_files(path):
+            return _ELSEWHERE
     return {
         errno.ENOSPC: f"free some space {again}",
         errno.EDQUOT: f"that is your quota: free some space {again}",
@@ -281,6 +287,19 @@ def remedy(error: OSError, path: Path | None = None) -> str | None:
         errno.ESTALE: "another machine has removed or replaced it, or its server was started anew: run the same "
         "command again, it goes on from here",
     }.get(error.errno or 0)
+
+
+def is_closed(path: Path) -> bool:
+    """Whether a file of this name is another user's who lets this one not read it.
+
+    >>> is_closed(Path("no/such/file"))
+    False
+    """
+    try:
+        owner = path.stat().st_uid
+    except OSError:
+        return False
+    return hasattr(os, "geteuid") and owner != os.geteuid() and not os.access(path, os.R_OK)
 
 
 def _folder_of(path: Path) -> Path:

@@ -6,6 +6,7 @@ is written to in place, or cut short, is another file from then on, also where i
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import sys
@@ -58,7 +59,13 @@ class MappedFile(mmap.mmap):
     def __new__(cls, fd: int, length: int, path: Path) -> MappedFile:
         """Maps the first `length` bytes. Raises OSError, ValueError where the file has fewer."""
         own_only = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-        self = super().__new__(cls, fd, length, access=mmap.ACCESS_READ, **own_only)
+        try:
+            self = super().__new__(cls, fd, length, access=mmap.ACCESS_READ, **own_only)
+        except OSError as error:
+            if error.errno != errno.ENODEV or not hasattr(mmap, "MAP_PRIVATE"):
+                raise
+            # A file system that shares no memory, as those of FUSE that keep nothing of a file in it.
+            self = super().__new__(cls, fd, length, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ, **own_only)
         self.path, self.lost = path, False
         self._absolute = path.absolute()  # the working folder may be another by then
         own = os.dup(fd)  # which is closed with the mapping, and which forked processes have too

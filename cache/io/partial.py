@@ -48,7 +48,15 @@ with others.
 
 _LOG = rf"\.\w+({re.escape(MARKS)}|{re.escape(SYNCED)}|{re.escape(JOINED)})"
 
-NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+NO_HARD_LINKS = (
+    errno.EPERM,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EMLINK,
+    errno.EACCES,
+    errno.EXDEV,
+    errno.EINVAL,
+)
 """What a file system says that has no second names."""
 
 
@@ -147,8 +155,15 @@ def publish(unfinished: Path, path: Path) -> bool:
         if error.errno not in NO_HARD_LINKS:
             raise storage_error(error, path, "publishing") from error
         if not path.exists():  # which another builder may have published since
-            os.rename(unfinished, path)
+            _rename(unfinished, path)
     return True
+
+
+def _rename(unfinished: Path, path: Path) -> None:
+    try:
+        os.rename(unfinished, path)
+    except OSError as error:
+        raise storage_error(error, path, "publishing") from error
 
 
 def marks_of(unfinished: Path) -> list[Path]:

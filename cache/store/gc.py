@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ def _unused(
     root: Path, unused_days: float, published: Mapping[str, IsOurs], kept: Kept, passing: str | None
 ) -> Iterator[Leftover]:
     """Published files that nobody has used for so many days; those that `passing` finds after a day."""
-    now = time.time()
+    now = _now(root)
     for path, is_ours in _matching(root, published):
         try:
             idle = (now - usage.last(path)) / DAY
@@ -141,7 +142,7 @@ def _unused(
 
 def _unfinished(root: Path, days: float, unfinished: Mapping[str, IsOurs], kept: Kept) -> Iterator[Leftover]:
     """Unfinished files that nobody writes, and nobody has written for so many days."""
-    now = time.time()
+    now = _now(root)
     for path, is_ours in _matching(root, unfinished):
         try:
             idle = (now - path.lstat().st_mtime) / DAY
@@ -153,6 +154,19 @@ def _unfinished(root: Path, days: float, unfinished: Mapping[str, IsOurs], kept:
             continue
         except OSError as error:
             kept(path, error.strerror or str(error))
+
+
+def _now(root: Path) -> float:
+    """The time by the clock of the disk that the store is on, as the times of its files are: that of this machine may
+    be days ahead. By its own where the store cannot be written.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=root) as file:
+            file.write(b"now")
+            file.flush()
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return time.time()
 
 
 def _matching(root: Path, patterns: Mapping[str, IsOurs]) -> list[tuple[Path, IsOurs]]:

@@ -14,6 +14,7 @@ from decant.cache.io.partial import MARKS, marks_of
 from decant.cache.store import gc
 from decant.cache.store.gc import DAY, leftovers, remove_leftover
 from tests.helpers.caches import build, manifest, write
+from tests.helpers.weak_locks import weaken
 
 
 @pytest.fixture
@@ -134,3 +135,19 @@ def test_an_unfinished_file_is_not_taken_up_while_it_is_removed(
     monkeypatch.setattr(gc, "_unlink", taken_up_first)
     assert remove_leftover(leftover)
     assert held == [None], "a builder goes on with a file that has no name any more"
+
+
+def test_a_clock_that_is_days_ahead_makes_no_file_older(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The times of files are those of the disk's machine, which may be another."""
+    weaken("no locks", monkeypatch)  # so that nothing but the time says that it is written
+    published, now = make(store, days_old=0), time.time()
+    with LogitCacheWriter(store.root / "toy.h5", manifest()) as writer:
+        write(writer, 0, range(20))
+        with monkeypatch.context() as ahead:
+            ahead.setattr(time, "time", lambda: now + 40 * DAY)
+            assert list(leftovers(store, unused_days=30)) == []
+        age(writer.partial, 2)
+        assert [found.path for found in leftovers(store, unused_days=30)] == [writer.partial]
+    assert published.exists()

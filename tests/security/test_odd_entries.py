@@ -335,3 +335,36 @@ def test_a_cache_that_cannot_be_locked_is_named_by_gc(kind: str, tmp_path: Path)
     assert list(found) == []
     assert named == [(lock, f"{kind}, where a file is expected")]
     assert not (tmp_path / "elsewhere").exists()
+
+
+AS_ONE_OF_TWO = """
+import os, sys
+from pathlib import Path
+from decant.cache import IncompleteError, LogitCacheWriter
+from decant.cache.io.files import remedy
+from tests.helpers.caches import manifest, write
+
+folder = Path(sys.argv[1])
+os.umask(0o077)
+for user, rows in ((0, range(2)), (65534, range(2, 4))):
+    os.setuid(user)
+    with LogitCacheWriter.join(folder / "x.h5", manifest(4, 5, 1)) as writer:
+        write(writer, 0, rows)
+        try:
+            writer.publish()
+        except IncompleteError as error:
+            print(error)
+print(*(remedy(PermissionError(13, ""), path) for path in folder.glob("*.partial")), sep="\\n")
+"""
+
+
+def test_a_part_says_that_another_users_cannot_be_read(open_folder: Path) -> None:
+    """With umask 077 each would be done, and nothing published."""
+    if os.geteuid():
+        pytest.skip("needs another user")
+    open_folder.chmod(0o777)
+    first, second, *remedies = finished(python(AS_ONE_OF_TWO, open_folder, HOME="/tmp")).splitlines()
+    assert "cannot be read" not in first
+    (of_root,) = (path.name for path in open_folder.glob("*.partial") if path.stat().st_uid == 0)
+    assert second.endswith(f"; what may have them cannot be read, as it is another user's: {of_root}")
+    assert [found.endswith("have that one chmod a+r it") for found in sorted(remedies)] == [False, True]
