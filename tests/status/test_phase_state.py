@@ -62,6 +62,15 @@ def test_a_network_is_missing_then_running_then_interrupted_then_done(made: Resu
     assert found[3].figure == "top-1 50.00 %"
 
 
+def test_networks_of_which_one_was_not_tested_yet_are_compared_on_the_validation_part(made: Result) -> None:
+    """As trials of a sweep are."""
+    tested = replace(made, metrics={"top1": 0.9}, validation={"top1": 0.75})  # type: ignore[arg-type]
+    trial = replace(made, test_sha256="", metrics={}, validation={"top1": 0.25})  # type: ignore[arg-type]
+    assert replace(HERE, results=(tested,)).figure == "top-1 90.00 %"
+    assert replace(HERE, results=(trial,)).figure == "validation top-1 25.00 %"
+    assert replace(HERE, results=(tested, trial)).figure == "validation top-1 50.00 ± 35.36 %"
+
+
 def test_a_damaged_result_is_said_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / RESULT).write_text("{")
     found = with_network(HERE, tmp_path, 4)
