@@ -85,7 +85,7 @@ if TYPE_CHECKING:
         one_input,
     )
     from decant.cache.labels import NotComparableError, class_ids, targets
-    from decant.cache.made_together import in_turn, split_batch
+    from decant.cache.made_together import in_turn, split_batch, take_run
     from decant.cache.manifest import Manifest, class_list
     from decant.cache.parts import merge_parts
     from decant.cache.positions import Positions
@@ -231,6 +231,7 @@ __all__ = [
     "split_keys",
     "summarize",
     "take_over_views",
+    "take_run",
     "targets",
     "uniforms",
     "vllm_rows",
@@ -276,7 +277,7 @@ _NAMES = {
     "identities": ("differences", "require_equal"),
     "inputs": ("CheckInputs", "as_values", "each_input", "input_checksums", "input_crc32", "one_input"),
     "labels": ("NotComparableError", "class_ids", "targets"),
-    "made_together": ("in_turn", "split_batch"),
+    "made_together": ("in_turn", "split_batch", "take_run"),
     "manifest": ("Manifest", "class_list"),
     "parts": ("merge_parts",),
     "positions": ("Positions",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, pairwise
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -32,7 +32,7 @@ from decant.cache.alignment.subsets import cached_data, cached_indices, require_
 from decant.cache.ensemble import one_source
 from decant.cache.errors import CacheWarning, MismatchError
 from decant.cache.inputs import CheckInputs
-from decant.cache.made_together import in_turn, split_batch
+from decant.cache.made_together import in_turn, split_batch, take_run
 from decant.cache.reader import LogitCache
 from decant.cache.source import LogitSource
 
@@ -123,7 +123,7 @@ class SoftLabelDataset(Dataset[Any]):
         self._shared = torch.zeros(_SHARED, dtype=torch.int64)
         self._shared.share_memory_()  # type: ignore[no-untyped-call]
         self._shared[_EPOCH] = -1
-        self._reads_views = False
+        self._reads_views, self._samples_ahead = False, 0
         self._drawn = DrawnViews(len(dataset))
         require_cached_length(self._data, source)
         if source.num_views > 1 and (holder := holder_of_views(self._data)):
@@ -400,13 +400,13 @@ class SoftLabelDataset(Dataset[Any]):
         [([1, 0], [[-3.0, 3.0], [1.0, -1.0]]), ([1], [[-2.0, 2.0]])]
         >>> folder.cleanup()
         """
-        left, count = iter(keys), 1
-        while run := list(islice(left, count)):
-            read = 0
+        left = iter(keys)
+        for first in left:
+            run = take_run(first, left, self._samples_ahead, _MOST_AHEAD)
             for batch in in_turn(self._read_ahead, self.batch, run):
-                read += batch[2].nbytes
+                if len(batch[2]):
+                    self._samples_ahead = _BYTES_AHEAD * len(batch[2]) // max(1, batch[2].nbytes)
                 yield batch
-            count = min(_MOST_AHEAD, max(1, _BYTES_AHEAD * len(run) // max(1, read)))
 
     def _read_ahead(self, run: Sequence[Keys]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """`batch` of each of several keys, one after another, once the logits and labels of all are read."""

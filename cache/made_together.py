@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any, TypeVar
 
 from decant.cache.alignment.keys import Keys
@@ -10,6 +10,7 @@ from decant.cache.errors import RewrittenError
 
 Made = TypeVar("Made")
 OneOf = TypeVar("OneOf")
+SizedKeys = TypeVar("SizedKeys", bound=Sized)
 
 
 def split_batch(made: Sequence[Any], keys: Sequence[Keys]) -> list[tuple[Any, ...]]:
@@ -23,6 +24,26 @@ def split_batch(made: Sequence[Any], keys: Sequence[Keys]) -> list[tuple[Any, ..
     """
     sizes = [len(each) for each in keys]
     return list(zip(*(part.split(sizes) for part in made), strict=True))
+
+
+def take_run(
+    first: SizedKeys, left: Iterator[SizedKeys], samples: int, most: int | None = None
+) -> list[SizedKeys]:
+    """The keys of a first batch and those after them, of about so many samples together, and at most so many batches.
+
+    >>> left = iter([[3, 4], [5, 6], [7, 8]])
+    >>> take_run([1, 2], left, samples=5)
+    [[1, 2], [3, 4]]
+    >>> take_run([5, 6], left, samples=1)
+    [[5, 6]]
+    """
+    run, count = [first], len(first)
+    while (
+        count + len(run[-1]) <= samples and len(run) != most and (following := next(left, None)) is not None
+    ):
+        run.append(following)
+        count += len(following)
+    return run
 
 
 def in_turn(

@@ -5,8 +5,9 @@ learner.py      one network on its way: optimizer.py, fused_step.py (its steps o
                 averaging.py, choosing.py (which epoch is kept), frozen.py (layers that are not trained), balance.py
                 (classes of different sizes)
 loading.py      batches;  token_keys.py  of token samples;  batch_runs.py  several small ones in one call;
-                worker_processes.py  workers, how they are started;  sending.py  from them;  background.py  prefetched;
-                on_device.py  data that lie on the device
+                worker_processes.py  workers, how they are started;  worker_batches.py  what they make;  sending.py
+                sent by them, in lent_memory.py, which is used again;  background.py  prefetched;  on_device.py  data
+                that lie on the device
 forward.py      calls a network;  device.py  which device and precision;  recorded.py  CUDA graphs
 checkpoint.py   written and resumed;  partial_epoch.py  within an epoch;  loss_totals.py  what it has added up;
                 epoch_log.py  metrics.jsonl

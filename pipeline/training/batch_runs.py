@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from decant.cache import in_turn
+from decant.cache import in_turn, take_run
 
 MOST_BYTES = 1 << 20
 """Of what is made in one call. Of 4 MiB views took a quarter more time: they are in no cache when the next operation
@@ -73,7 +73,7 @@ class InRuns(Generic[Made]):
             elif self._samples < 2 * max(1, len(first)):
                 yield from self._each(chain([first], left))
             else:
-                yield from in_turn(self._several, self._one, _run(first, left, self._samples))
+                yield from in_turn(self._several, self._one, take_run(first, left, self._samples))
 
 
 class OfEpochs(Protocol):
@@ -113,15 +113,6 @@ class AcrossEpochs(Generic[Made]):
         self._comes = None  # until the epoch has ended
         yield from islice(self._left, len(of_epochs) - first)
         self._comes = (epoch + 1, 0)
-
-
-def _run(first: Keys, left: Iterator[Keys], samples: int) -> list[Keys]:
-    """The first and those after it, of about so many samples together."""
-    run, count = [first], len(first)
-    while count + len(run[-1]) <= samples and (following := next(left, None)) is not None:
-        run.append(following)
-        count += len(following)
-    return run
 
 
 def _how_many(batch: Any, size: int, most_bytes: int) -> int | None:

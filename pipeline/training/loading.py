@@ -11,16 +11,15 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Sampler
 
-from decant.cache import CacheError, SoftLabelDataset
+from decant.cache import SoftLabelDataset
 from decant.pipeline.data.thread_count import available_cores
-from decant.pipeline.errors import PipelineError
-from decant.pipeline.support import trust
 from decant.pipeline.training.batch_runs import AcrossEpochs, InRuns
 from decant.pipeline.training.group import ALONE, Group
+from decant.pipeline.training.lent_memory import LentMemory
 from decant.pipeline.training.on_device import BYTES_AT_ONCE, DeviceData, DeviceViews
-from decant.pipeline.training.sending import Packed, pack, unpack
+from decant.pipeline.training.worker_batches import Batches, RunsOfKeys, received
 from decant.pipeline.training.worker_processes import alive, sent, start_method
 
 _AHEAD = 4  # batches whose keys a dataset gets before they are read, to prefetch them
@@ -212,34 +211,6 @@ class AnnouncedKeys(Sampler[Keys]):
         yield from waiting
 
 
-class _Batches(Dataset[tuple[Any, ...]]):
-    """A dataset whose items are whole batches, so that a worker of a DataLoader makes each in one call."""
-
-    def __init__(self, data: BatchedData, by_value: bool = False) -> None:
-        """by_value: whether a worker sends small tensors by value (`sending`)."""
-        self.data, self.by_value = data, by_value
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """For a worker that is started anew: what the user's code may do is unpickled before objects of that code."""
-        return _with_permissions, (trust.Permissions(), self.data, self.by_value)
-
-    def __getitem__(self, keys: Keys) -> Any:
-        """The batch, or the error instead: raised in a worker, it would lose its type and gain a traceback."""
-        try:
-            batch = self.data.batch(keys)
-            return pack(batch) if self.by_value else batch
-        except (PipelineError, CacheError) as error:
-            return error
-        except OSError as error:
-            if get_worker_info() is None:
-                raise
-            return error
-
-
-def _with_permissions(_: trust.Permissions, data: BatchedData, by_value: bool) -> _Batches:
-    return _Batches(data, by_value)
-
-
 class _Loader(DataLoader[tuple[Any, ...]]):
     """Raises the errors that workers return, in this process. Without workers and pinned memory it makes the batches
     itself: what PyTorch's own iterator does around each takes longer than to make a small one.
@@ -250,16 +221,20 @@ class _Loader(DataLoader[tuple[Any, ...]]):
     started_by: str | None
     """How workers are started, where the program says nothing of it."""
 
+    runs: RunsOfKeys | None = None
+    """What workers are asked for."""
+
     def __iter__(self) -> Any:
         with alive(self.started_by):
-            for batch in self._made():
-                if isinstance(batch, Exception):
-                    raise batch
-                yield unpack(batch) if isinstance(batch, Packed) else batch
+            if not self.num_workers and not self.pin_memory:
+                yield from self.makes(self.sampler)
+                return
+            for item in self._items():
+                yield from received(item, self.runs)
 
-    def _made(self) -> Iterable[Any]:
+    def _items(self) -> Iterable[Any]:
         if not self.num_workers:
-            return super().__iter__() if self.pin_memory else self.makes(self.sampler)
+            return super().__iter__()
         with sent(self.started_by):
             return super().__iter__()
 
@@ -287,19 +262,21 @@ def loader(
     """
     if isinstance(data, SoftLabelDataset) and data.is_lazy:
         keys = AnnouncedKeys(keys, data)
-    by_value = workers > 0 and not pin_memory  # what is sent by value is not pinned
     started_by = start_method() if workers else None
+    memory, runs = None, None
+    if workers and not pin_memory:  # what lies in lent memory is not pinned
+        memory, runs = LentMemory(), RunsOfKeys(keys, workers, isinstance(keys, EpochKeys | OrderedKeys))
     batches = _Loader(
-        _Batches(data, by_value),
+        Batches(data, _maker, memory),
         batch_size=None,
-        sampler=keys,
+        sampler=keys if runs is None else runs,
         num_workers=workers,
         multiprocessing_context=started_by,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
         generator=torch.Generator(),
     )
-    batches.makes, batches.started_by = _maker(data), started_by
+    batches.makes, batches.runs, batches.started_by = _maker(data), runs, started_by
     return batches
 
 

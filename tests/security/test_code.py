@@ -401,7 +401,7 @@ from pathlib import Path
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.phases.datasets import RecipeData
 from decant.pipeline.support import modules
-from decant.pipeline.training.loading import _Batches
+from decant.pipeline.training.loading import loader
 from decant.pipeline.views import ViewedData
 import decant.pipeline.data.external as external
 from tests.security.test_code import in_a_new_process
@@ -413,7 +413,7 @@ if __name__ == "__main__":
     print(int(viewed.batch(np.array([[0, 0]]))[0].sum()))
     spawn = multiprocessing.get_context("spawn")
     results = spawn.Queue()
-    child = spawn.Process(target=in_a_new_process, args=(_Batches(viewed), results))
+    child = spawn.Process(target=in_a_new_process, args=(loader(viewed, [], 1).dataset, results))
     child.start()
     print(results.get(timeout={PATIENCE})[0])
     child.join()

@@ -1,0 +1,173 @@
+"""What worker processes send: several batches in a message, in memory that is used again when nobody holds them."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from decant.pipeline.errors import DataError
+from decant.pipeline.training import lent_memory, worker_batches
+from decant.pipeline.training.lent_memory import LentMemory
+from decant.pipeline.training.loading import OrderedKeys, ShuffledKeys, loader
+
+N, BATCH = 500, 16
+
+
+class Images:
+    """Batches of 192 KiB that differ in every byte of every sample and view, with labels; from `wrong` on it fails."""
+
+    def __init__(self, wrong: int = N, error: Exception | None = None) -> None:
+        self.wrong, self.error = wrong, error
+
+    def __len__(self) -> int:
+        return N
+
+    def batch(self, keys: Any, /) -> tuple[Any, ...]:
+        if self.error is not None and int(np.max(keys[:, 0])) >= self.wrong:
+            raise self.error
+        bits = np.random.Generator(np.random.Philox(key=[int(keys[0, 0]), len(keys)]))
+        inputs = torch.from_numpy(bits.integers(0, 256, (len(keys), 3, 64, 64), dtype=np.uint8))
+        return inputs, torch.from_numpy(keys[:, 0].copy()), {"mask": inputs[:, :1] > 7}
+
+
+@pytest.fixture(scope="module")
+def batches() -> Any:
+    """One loader for all of a module, as its workers live on from epoch to epoch."""
+    return loader(Images(), ShuffledKeys(N, BATCH, seed=2), 2)
+
+
+def flat(batch: Any) -> list[torch.Tensor]:
+    return [batch[0], batch[1], batch[2]["mask"]]
+
+
+def epoch_of(batches: Any, epoch: int) -> list[Any]:
+    """The batches of an epoch, made here."""
+    keys = ShuffledKeys(N, BATCH, seed=2)
+    batches.runs.keys.epoch = keys.epoch = epoch
+    return [Images().batch(each) for each in keys]
+
+
+def lent(batches: Any) -> list[int]:
+    """Of each piece of memory of a worker, whether it is lent."""
+    gc.collect()
+    return [int(piece._memory[0]) for piece in batches.dataset.memory._received.values()]
+
+
+def test_batches_of_workers_are_those_made_here_and_their_memory_is_used_again(batches: Any) -> None:
+    addresses = set[int]()
+    for epoch in range(3):
+        for found, here in zip(batches, epoch_of(batches, epoch), strict=True):
+            for one, other in zip(flat(found), flat(here), strict=True):
+                assert one.dtype == other.dtype
+                assert torch.equal(one, other)
+            addresses.add(found[0].data_ptr())
+    assert len(addresses) < 40, "of 96 batches"
+    assert len(lent(batches)) <= 2 * lent_memory._MOST
+
+
+KEPT: dict[str, Callable[[torch.Tensor], Any]] = {
+    "the tensor": lambda tensor: tensor,
+    "a part of it": lambda tensor: tensor[1:],
+    "an array of it": lambda tensor: tensor.numpy(),
+    "a part of an array of it": lambda tensor: tensor.numpy()[::2],
+    "detached, in other places": lambda tensor: tensor.detach().transpose(0, 1),
+}
+
+
+@pytest.mark.parametrize("how", KEPT)
+def test_what_is_kept_of_a_batch_is_never_written_over(batches: Any, how: str) -> None:
+    """Be it every batch of an epoch, more than a worker has memory for, or one in five."""
+    for epoch, every in ((0, 1), (1, 5)):
+        kept, expected = [], []
+        for number, (found, here) in enumerate(zip(batches, epoch_of(batches, epoch), strict=True)):
+            if number % every == 0:
+                kept.append(KEPT[how](found[0]))
+                expected.append(KEPT[how](here[0]))
+        deque(batches, maxlen=0)
+        for one, other in zip(kept, expected, strict=True):
+            assert np.array_equal(one, other)
+    del kept, one, found
+    assert not any(lent(batches)), "it is given back when the last is dropped"
+
+
+def test_a_batch_may_be_written_to(batches: Any) -> None:
+    kept = []
+    for found, here in zip(batches, epoch_of(batches, 1), strict=True):
+        found[0] += 1
+        kept.append((found[0][:2], here[0][:2] + 1))
+    assert all(torch.equal(*pair) for pair in kept)
+
+
+def test_an_epoch_that_is_left_gives_its_memory_back(batches: Any) -> None:
+    for _ in range(3):
+        deque(islice(batches, 4), maxlen=0)
+    found = list(batches)
+    assert len(found) == len(epoch_of(batches, batches.runs.keys.epoch))
+    del found
+    assert not any(lent(batches))
+
+
+def test_a_process_that_is_forked_gives_back_nothing_that_this_one_reads() -> None:
+    memory = LentMemory()
+    piece = memory.lend(5_000)
+    assert piece is not None
+    remake, arguments = piece.__reduce__()
+    read = torch.frombuffer(remake(*arguments).content, dtype=torch.uint8)
+    child = os.fork()
+    if child == 0:
+        del read
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert memory.is_lent(0)
+    assert len(read) == 5_000
+    del read
+    assert not memory.is_lent(0)
+
+
+def test_memory_that_is_too_small_is_replaced_and_no_more_than_a_few_pieces_are_lent() -> None:
+    memory = LentMemory()
+
+    def read(size: int) -> Any:
+        piece = memory.lend(size)
+        if piece is None:
+            return None
+        remake, arguments = piece.__reduce__()
+        return remake(*arguments).content
+
+    held = [read(100), read(100)]
+    assert len(held[0]) == 100
+    held[0] = None
+    held.append(read(200))  # in place of the first
+    assert [len(each) for each in held[1:]] == [100, 200]
+    held += [read(50), read(50)]
+    assert read(10) is None, "four are read"
+    held[1] = None
+    assert len(read(90)) == 100
+
+
+@pytest.mark.parametrize("error", [DataError("a.jpg: not readable"), OSError(5, "failed"), KeyError("label")])
+def test_an_error_in_a_worker_is_raised_when_its_batch_comes(error: Exception) -> None:
+    """Of batches that are sent together, those before it are handed out."""
+    images = Images(wrong=20 * BATCH + 3, error=error)
+    batches, got = loader(images, OrderedKeys(N, BATCH), 1), []
+    batches.runs.learn([torch.zeros(1 << 16)])  # so that there are several from the start
+    with pytest.raises(type(error)) as raised:
+        deque((got.append(found[1]) for found in batches), maxlen=0)
+    batches._iterator._shutdown_workers()  # which takes 5 s where garbage collection does it
+    assert torch.equal(torch.cat(got), torch.arange(20 * BATCH))
+    assert str(error).strip("'") in str(raised.value)
+
+
+def test_keys_that_others_may_take_meanwhile_are_drawn_one_by_one() -> None:
+    runs = worker_batches.RunsOfKeys([np.zeros((1, 2))] * 50, workers=1, several=False)
+    runs.learn([torch.zeros(1)])
+    assert [len(run) for run in runs] == [1] * 50
