@@ -267,9 +267,8 @@ class Dying:
 
 
 def test_a_killed_process_that_reads_data_is_told_in_words() -> None:
-    with pytest.raises(
-        DataError, match=r"a process that reads the data was killed .*run the same command again"
-    ):
+    said = r"(process that reads the data|one that said nothing) was killed.*memory ran out.*run the same command again"
+    with pytest.raises(DataError, match=said):
         list(loader(Dying(), OrderedKeys(4, 2), workers=1))
 
 

@@ -270,8 +270,8 @@ class Watch:
             paths = args[:1]
         elif event in ("os.rename", "os.link", "os.symlink"):
             paths = args[1:2] if event == "os.symlink" else args[:2]
-        elif event == "subprocess.Popen" and list(args[1]) == self.own_program:
-            return
+        elif event in ("subprocess.Popen", "os.posix_spawn") and list(args[1]) == self.own_program:
+            return  # by either, as Python likes
         elif event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect"):
             self.found.append(f"{event} {args!r:.80}")
         for path in paths:

@@ -204,6 +204,8 @@ def cache(folder: Path, store: str, part: tuple[int, int] | None) -> None:
         cache_with_ranks(job, planned, CPU)
     number = part[0] if part is not None else 0 if job is None else job.rank
     (folder / f"decoded-{store}-{number}").write_text(str(counted.read["images"]))
+    if job is not None:
+        job.gather("end", "", "its end")  # the store of these ranks ends with rank 0
 
 
 def whole(folder: Path, store: str) -> None:

@@ -215,8 +215,9 @@ class Rows(Dataset):
     def __getitem__(self, index):
         return cache.logits(index)
 
+forked = {"num_workers": workers, "multiprocessing_context": "fork"} if workers else {}  # -c has no module to import
 try:
-    for number, batch in enumerate(DataLoader(Rows(), batch_size=100, num_workers=workers)):
+    for number, batch in enumerate(DataLoader(Rows(), batch_size=100, **forked)):
         if number == 3:
             path.chmod(0o644)
             os.truncate(path, 100_000)

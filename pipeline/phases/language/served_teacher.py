@@ -10,9 +10,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.errors import DataError
@@ -20,7 +20,7 @@ from decant.pipeline.runs.json_files import read_as, write_json
 from decant.pipeline.served import ServedTeacher
 
 NOTE = "served.json"
-_NOTED = TypeAdapter(dict[str, Annotated[dict[str, Any], Field(strict=True)]])
+_NOTED = TypeAdapter(dict[str, dict[str, Any]])
 
 
 def served_teacher(settings: Settings) -> ServedTeacher | None:
