@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Training
-from decant.pipeline.data.samples import check_unchanged, task_of
+from decant.pipeline.data.samples import LabelledData, check_unchanged, task_of
 from decant.pipeline.errors import ModelError
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import NetworkSpec
@@ -28,7 +28,7 @@ from decant.pipeline.runs.open import class_names
 from decant.pipeline.runs.result import Kind, Result, load_result
 from decant.pipeline.runs.saved_logits import save_test_logits
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.runs.saved_recipe import save_recipe
+from decant.pipeline.runs.saved_recipe import keep_data_settings, save_recipe
 from decant.pipeline.support.notices import say
 from decant.pipeline.support.source_code import code_sha256
 from decant.pipeline.tracking.log_to import LogTo
@@ -79,11 +79,14 @@ def load_result_on(
     device: torch.device,
     teacher_logits: Tensor | None = None,
     validation: ViewedData | None = None,
+    *,
+    recipe: Recipe | None = None,
 ) -> Result | None:
     """The finished network of a folder, with metrics on these test and validation splits; None if none is finished.
     With `test` None, as while settings are chosen, its metrics on the test split stay as they are.
 
-    If its metrics are of another split, the network is loaded, measured again, and its result is saved.
+    If its metrics are of another split, the network is loaded, measured again, and its result is saved. `recipe` is the
+    one by which it is looked for; its settings of data are kept in the folder.
     """
     result = load_result(folder)
     if result is not None:
@@ -91,8 +94,13 @@ def load_result_on(
             (folder / CHECKPOINT).unlink(missing_ok=True)  # left by a kill just after the result was written
     if result is None:
         return None
-    untested = test is not None and result.test_sha256 != test.data.digest()
+    untested = test is not None and (
+        result.test_sha256 != test.data.digest()
+        or (teacher_logits is not None and _is_uncompared(result, test.data))
+    )
     unvalidated = validation is not None and result.validation_sha256 != validation.data.digest()
+    if recipe is not None:
+        keep_data_settings(folder, recipe)
     if not untested and not unvalidated:
         return result
     network = load_network(result).to(device)
@@ -107,6 +115,11 @@ def load_result_on(
         result = replace(result, **_validated(network, validation, device))
     result.save()
     return result
+
+
+def _is_uncompared(result: Result, test: LabelledData) -> bool:
+    """Whether a student was measured when its teacher had other test data, and so has no agreement with it."""
+    return "agreement" not in result.metrics and task_of(test) != "regression"
 
 
 def _validated(
@@ -141,7 +154,7 @@ def train_network(
     measured = Measured(test, validation, teacher_logits)
     return found_or_trained(
         job.folder,
-        lambda: load_result_on(job.folder, test, device, teacher_logits, validation),
+        lambda: load_result_on(job.folder, test, device, teacher_logits, validation, recipe=recipe),
         lambda: _train(job, recipe, measured, device, log_to or LogTo(), group),
         group,
     )

@@ -102,7 +102,12 @@ class SeveralSeeds:
     def _find(self, job: TrainingJob) -> Result | None:
         measured = self.measured
         return load_result_on(
-            job.folder, measured.test, self.device, measured.teacher_logits, measured.validation
+            job.folder,
+            measured.test,
+            self.device,
+            measured.teacher_logits,
+            measured.validation,
+            recipe=self.recipe,
         )
 
     def _train(self, jobs: Sequence[TrainingJob]) -> list[DivergedError]:

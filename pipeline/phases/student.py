@@ -156,7 +156,12 @@ class _Trainer:
         """The result of a job that is finished."""
         splits = self.plan.splits
         return load_result_on(
-            job.folder, splits.test, self.device, self._compared_with(job), splits.validation
+            job.folder,
+            splits.test,
+            self.device,
+            self._compared_with(job),
+            splits.validation,
+            recipe=self.plan.recipe,
         )
 
     def _compared_with(self, job: TrainingJob) -> Tensor | None:
@@ -255,12 +260,16 @@ def _sha256_of_several(cache: LogitSource) -> list[str] | None:
 
 def teacher_logits_on_test(plan: Plan, cache: LogitSource) -> Tensor | None:
     """The logits (N, C) on the test split of the teacher that the cache is of, as its run saved them; None if that
-    teacher is not in the run folder, or was measured on another test split.
+    teacher is not in the run folder, or was measured on another test split, which is said.
     """
     teacher = plan.load_teacher()
     if teacher is None or teacher.weights_sha256 != _teacher_sha256(cache):
         return None
     test = plan.splits.test
     if teacher.test_sha256 != test.data.digest():
+        say_once(
+            f"{teacher.folder}: was measured on another test part, so students are not compared with it; measure it on "
+            f"this one: {plan.recipe.command('teacher')}"
+        )
         return None
     return torch.from_numpy(load_test_logits(teacher.folder, len(test), teacher.network.num_classes))

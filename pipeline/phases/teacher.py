@@ -44,7 +44,9 @@ def _make_teacher(
     train, test = plan.splits.teacher_train, plan.splits.test
     validation = plan.splits.validation
     folder = plan.teacher_folder
-    result = group.of_first(lambda: load_result_on(folder, test, device, validation=validation))
+    result = group.of_first(
+        lambda: load_result_on(folder, test, device, validation=validation, recipe=plan.recipe)
+    )
     if result is not None:
         return result, True
     if settings.epochs and not has_labels(train.data):

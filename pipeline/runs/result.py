@@ -13,12 +13,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, GetPydanticSchema, InstanceOf, TypeAdapter
 
 from decant.cache.io.opening import is_file, kind
-from decant.cache.io.redaction import without_secrets
 from decant.pipeline.config.settings import DataSettings
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.runs.json_files import read_as, write_json
-from decant.pipeline.runs.saved_recipe import read_saved_recipe
+from decant.pipeline.runs.saved_recipe import has_data
 from decant.pipeline.support import trust
 from decant.pipeline.support.checked_json import FROM_TABLE, Amount, Whole
 from decant.pipeline.support.notices import say_once
@@ -144,7 +143,7 @@ def find_results(
     """
     loaded = []
     for path in sorted(base.glob(f"**/{RESULT}")):
-        if data is not None and not _has_data(path.parent, data):
+        if data is not None and not has_data(path.parent, data):
             continue
         if not is_file(path):
             say_once(f"warning: left out: {path}: {kind(path)}, where a file is expected")
@@ -160,15 +159,3 @@ def find_results(
         (result for result in loaded if result is not None),
         key=lambda result: (_ORDER.index(result.kind), str(result.folder.parent), result.seed),
     )
-
-
-def _has_data(folder: Path, data: DataSettings) -> bool:
-    saved = (read_saved_recipe(folder) or {}).get("data")
-    given = without_secrets(data.model_dump(mode="json", exclude_none=True))
-    return isinstance(saved, dict) and _without_plain_task(saved) == _without_plain_task(given)
-
-
-def _without_plain_task(data: dict[str, Any]) -> dict[str, Any]:
-    """The settings without a task that labels tell by themselves."""
-    plain = data.get("task") in ("classification", "regression")
-    return {name: value for name, value in data.items() if name != "task" or not plain}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decant.cache import Difference, differences
+from decant.cache import Difference, StorageError, differences
 from decant.cache.io.files import write_atomically
 from decant.cache.io.redaction import without_secrets
 from decant.pipeline.config.recipe import Recipe, expand_paths, read_toml
 from decant.pipeline.config.server_settings import DECISIVE
-from decant.pipeline.config.settings import Training
+from decant.pipeline.config.settings import DataSettings, Training
 from decant.pipeline.support.nested import by_path
 
 RECIPE = "recipe.toml"
@@ -68,6 +69,22 @@ def read_saved_recipe(folder: Path) -> dict[str, Any] | None:
     return dict(without_secrets(content))
 
 
+def has_data(folder: Path, data: DataSettings) -> bool:
+    """Whether the recipe in a run folder has these settings of data."""
+    saved = (read_saved_recipe(folder) or {}).get("data")
+    given = without_secrets(data.model_dump(mode="json", exclude_none=True))
+    return isinstance(saved, dict) and _without_plain_task(saved) == _without_plain_task(given)
+
+
+def keep_data_settings(folder: Path, recipe: Recipe) -> None:
+    """Has the recipe in the folder of a finished run name the data as the recipe does by which it was found now, so
+    that reports find it by these settings: as where the files were moved, or another test part was measured on.
+    """
+    if read_saved_recipe(folder) is not None and not has_data(folder, recipe.settings.data):
+        with contextlib.suppress(OSError, StorageError):  # another person's run
+            save_recipe(folder, recipe)
+
+
 def what_differs(folders: Sequence[Path]) -> list[str]:
     """Of each of some run folders, those decisive settings that are not the same in all, as words; "" where there are
     none, or where a folder has no readable recipe.
@@ -106,3 +123,9 @@ def _decisive(content: Mapping[str, Any]) -> dict[str, Any]:
         }
         for section, values in content.items()
     }
+
+
+def _without_plain_task(data: dict[str, Any]) -> dict[str, Any]:
+    """The settings without a task that labels tell by themselves."""
+    plain = data.get("task") in ("classification", "regression")
+    return {name: value for name, value in data.items() if name != "task" or not plain}

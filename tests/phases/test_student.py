@@ -16,8 +16,9 @@ from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.soft_labels import open_cache
 from decant.pipeline.phases.student import jobs_for_seed, train_students
-from decant.pipeline.runs.result import Result
+from decant.pipeline.runs.result import RESULT, Result, find_results
 from decant.pipeline.runs.saved_network import WEIGHTS, load_network
+from decant.pipeline.support.notices import forget_what_was_said
 from tests.helpers.small import CPU, VIEWS, build_cache, recipe, students, teach
 
 
@@ -60,6 +61,21 @@ def test_agreement_with_the_teacher_is_known_though_it_is_not_loaded(tmp_path: P
     assert distilled.metrics["agreement"] == pytest.approx(expected, abs=1.5 / len(test))
 
 
+def test_with_a_teacher_of_another_test_part_there_is_no_agreement_until_it_is_measured_on_this_one(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    build_cache(tmp_path)
+    result = teach(tmp_path).folder / RESULT
+    on_this = result.read_text()
+    result.write_text(on_this.replace('"test_sha256": "', '"test_sha256": "of another part '))
+    forget_what_was_said()
+    assert "agreement" not in students(tmp_path)[1].metrics
+    said = f"{result.parent}: was measured on another test part, so students are not compared with it; measure it on "
+    assert said + "this one: decant teacher" in capfd.readouterr().err
+    result.write_text(on_this)
+    assert "agreement" in students(tmp_path)[1].metrics
+
+
 def test_what_is_finished_is_found_and_left_alone(tmp_path: Path) -> None:
     build_cache(tmp_path)
     first = students(tmp_path)
@@ -67,6 +83,17 @@ def test_what_is_finished_is_found_and_left_alone(tmp_path: Path) -> None:
     again = list(train_students(Plan.of(recipe(), tmp_path / "runs", Store(tmp_path / "caches")), CPU))
     assert [found for _, found in again] == [True, True]
     assert {result.folder: (result.folder / WEIGHTS).stat().st_mtime_ns for result, _ in again} == before
+
+
+def test_what_is_found_by_other_settings_of_the_same_data_is_reported_by_them(tmp_path: Path) -> None:
+    """A report had no finished network of images that were moved, or where another test part was measured on."""
+    build_cache(tmp_path)
+    made, moved = {result.folder for result in students(tmp_path)}, "data.root=elsewhere"
+    data = recipe(moved).settings.data
+    assert not list(find_results(tmp_path / "runs", data))
+    found = train_students(Plan.of(recipe(moved), tmp_path / "runs", Store(tmp_path / "caches")), CPU)
+    assert {result.folder for result, was_finished in found if was_finished} == made
+    assert {result.folder for result in find_results(tmp_path / "runs", data)} == made
 
 
 def test_changed_settings_make_other_students_and_keep_the_first(tmp_path: Path) -> None:

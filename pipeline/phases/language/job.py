@@ -31,7 +31,7 @@ from decant.pipeline.phases.language.sources import Part
 from decant.pipeline.runs.latency import timed
 from decant.pipeline.runs.result import Kind, Result, load_result
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.runs.saved_recipe import save_recipe
+from decant.pipeline.runs.saved_recipe import keep_data_settings, save_recipe
 from decant.pipeline.support.notices import say, say_once
 from decant.pipeline.support.plugins import in_words
 from decant.pipeline.tracking.log_to import LogTo
@@ -109,6 +109,7 @@ def find_result(job: TokenJob, plan: LanguagePlan, device: torch.device) -> Resu
         digest, metrics = recorded[part]
         if digest != plan.data.digest(part) or (part in job.held_out and "kl" not in metrics):
             stale.add(part)
+    keep_data_settings(job.folder, plan.recipe)
     if not stale:
         return result
     network = load_network(result)
