@@ -84,8 +84,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in _NO_MEMORY)
 
 
+_MOST_NAMES = 40
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an "unknown NAME" message: the nearest known names, or all of them when none is near."""
+    """The end of an "unknown NAME" message: the nearest known names, or all of them when none is near and they are few.
+
+    >>> nearest("conw", ["conv", "mlp"]), nearest("x", map(str, range(100, 200)))[-20:]
+    ('did you mean conv?', '138, 139 and 60 more')
+    """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.51)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    return f"known: {', '.join(names[:_MOST_NAMES])}{more}"

@@ -2,15 +2,26 @@
 
 Batch systems send SIGTERM before they kill, and a terminal that is closed sends SIGHUP. A second Ctrl-C or SIGTERM ends
 the process at once; that is safe, as a kill at any moment is.
+
+A destructor or a callback of a library in which a signal comes swallows what is raised there; the signal is then sent
+again a moment later.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 _ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _received: list[signal.Signals] = []
+_A_MOMENT = 0.02  # s
 
 
 class Ended(KeyboardInterrupt):
@@ -23,6 +34,7 @@ def end_on_signals() -> None:
     for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
+    sys.unraisablehook = _raise_again
 
 
 def received() -> signal.Signals | None:
@@ -37,3 +49,15 @@ def _end(number: int, _: FrameType | None) -> None:
         signal.signal(other, signal.SIG_IGN if hangs_up else signal.SIG_DFL)
     _received.append(signal.Signals(number))
     raise Ended
+
+
+def _raise_again(swallowed: UnraisableHookArgs) -> None:
+    """Sends a signal again whose `Ended` nobody sees, so that the command ends; other errors are printed as ever."""
+    if not isinstance(swallowed.exc_value, Ended) or not _received:
+        sys.__unraisablehook__(swallowed)
+        return
+    number = _received.pop()
+    signal.signal(number, _end)
+    again = threading.Timer(_A_MOMENT, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()

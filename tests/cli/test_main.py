@@ -260,6 +260,31 @@ def test_ctrl_c_keeps_what_was_made_and_prints_the_line_to_go_on(tmp_path: Path)
     assert only(tmp_path, "runs/digits/*/checkpoint.pt").exists()
 
 
+SWALLOWED = """
+import os, signal, time
+from decant.pipeline.cli.signals import Ended, end_on_signals, received
+
+class Swallowing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+end_on_signals()
+try:
+    Swallowing()
+    time.sleep(30)
+except Ended:
+    print(received().name)
+"""
+
+
+def test_ctrl_c_in_a_destructor_which_swallows_it_ends_the_command_all_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=25, check=True
+    )
+    assert (done.stdout, done.stderr) == ("SIGINT\n", "")
+
+
 def test_a_module_beside_the_recipe_is_found_from_anywhere(tmp_path: Path) -> None:
     beside = tmp_path / "my recipes"
     beside.mkdir()
@@ -286,7 +311,7 @@ def test_the_line_to_go_on_can_be_pasted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["decant", "student", "--runs", "my runs"])
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("decant.pipeline.ranks.leaving.leave", sys.exit)  # which ends this process otherwise
     with pytest.raises(SystemExit):
         main._interrupted()
     assert capsys.readouterr().err.endswith("Go on with: decant student --runs 'my runs'\n")
