@@ -32,7 +32,6 @@ Answer = tuple[list[bool | None], list[tuple[str, str | None]]]
 """Of each block whether it is made, None where something has gone wrong; and what is to be said, with its subject."""
 MakeBlock = Callable[[int, Sequence[ListedFile]], bool]
 
-READY = "ready"
 _POLL_SECONDS = 1.0
 _REAP_SECONDS = 0.2
 
@@ -115,7 +114,7 @@ def _serve_alone(socket: int, others: Sequence[int], server: int) -> NoReturn:
 
 def serve(connection: Connection, is_wanted: Callable[[], bool]) -> None:
     """Makes the blocks that it is sent, until the connection is closed, or nobody is there who wants them. The first
-    message is a `Destination`, all others are each a `Group`, which is answered.
+    message is a `Destination`, which is answered by the number of this process, all others are each a `Group`.
     """
     said: list[tuple[str, str | None]] = []
     tell_instead(lambda text, about: said.append((text, about)))
@@ -128,7 +127,7 @@ def serve(connection: Connection, is_wanted: Callable[[], bool]) -> None:
             message = connection.recv()
             if make is None:
                 make = message.open()
-                connection.send(READY)
+                connection.send(os.getpid())
                 continue
             answers = [_made(make, block, files) for block, files in message]
             connection.send((answers, said))

@@ -11,13 +11,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+from threading import Thread
 
-from decant.pipeline.data.decode_process import READY, Answer, Destination
+from decant.pipeline.data.decode_process import Answer, Destination
 from decant.pipeline.data.listed_reader import ListedFile
 from decant.pipeline.data.thread_count import ThreadCount
 from decant.pipeline.support.notices import say_once
@@ -29,9 +31,12 @@ _IMAGES_AT_ONCE = 16
 _WORTH_SECONDS = 3.0
 """Of decoding by threads must be left, or processes are not worth their start."""
 _START_SECONDS = 30.0
+_PATIENCE_SECONDS = 60.0
+"""After which a process that has not made a few images is taken to be stopped, or stuck."""
 _SECONDS, _EACH = 0.5, 2
 """The rate of processes is that of half a second at least, in which each has made so many blocks on average."""
 _BETTER = 1.05
+_ENDING_SECONDS = 10.0
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1])\n"
     "from decant.pipeline.data.decode_process import main; main(*json.loads(sys.argv[2]))"
@@ -47,13 +52,13 @@ class DecodeProcess:
     def __init__(self, connection: Connection, destination: Destination, files: FilesOf) -> None:
         self._connection, self._layout, self._files = connection, destination.layout, files
         self._connection.send(destination)
-        self.is_ready, self.has_ended = False, False
+        self.is_ready, self.has_ended, self._pid = False, False, 0
 
     def look(self) -> None:
         """Sees whether it has started, or ended."""
         try:
             if not self.is_ready and not self.has_ended and self._connection.poll(0):
-                self.is_ready = self._connection.recv() == READY
+                self._pid, self.is_ready = self._connection.recv(), True
         except (EOFError, OSError):
             self.close()
 
@@ -61,6 +66,8 @@ class DecodeProcess:
         """Of each block whether it is made; None where it is to be made here. Says what the process has to say."""
         try:
             self._connection.send([(block, self._files(*self._layout.bounds(block))) for block in blocks])
+            if not self._connection.poll(_PATIENCE_SECONDS):
+                os.kill(self._pid, signal.SIGKILL)  # stopped, it would keep others from its block
             answer: Answer = self._connection.recv()
         except (EOFError, OSError):  # it was killed
             self.close()
@@ -120,13 +127,12 @@ class DecodeProcesses:
         return not self._is_over
 
     def close(self) -> None:
-        """Ends them."""
+        """Ends them, and does not wait for it."""
         self._end()
         for process in self._all:
             process.close()
         if self._server is not None:
-            self._server.kill()  # those that it has forked end with their connections
-            self._server.wait()
+            Thread(target=_see_end, args=(self._server,), daemon=True).start()
 
     def _begin(self, ready: int, made: int, now: float) -> bool:
         """Has them make blocks once all have started."""
@@ -182,3 +188,12 @@ class DecodeProcesses:
                 for end in pair:
                     with contextlib.suppress(OSError):
                         end.close()
+
+
+def _see_end(server: subprocess.Popen[bytes]) -> None:
+    """Waits until the process ends, as it does with those that it has forked."""
+    try:
+        server.wait(_ENDING_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
