@@ -123,7 +123,7 @@ def test_the_images_and_the_pack_are_those_of_threads_and_what_is_doubtful_is_sa
 ) -> None:
     files, path, before = copied(photos, tmp_path), tmp_path / "a.pack", children()
     expected = files.raw(np.arange(COUNT))
-    for image in files.paths:
+    for image in files.paths[100:]:  # which no thread has begun with
         os.utime(image)
     images = ahead(files, path if where == "pack" else None)
     images._ahead.want([0])
