@@ -1,4 +1,4 @@
-"""Phase one on a GPU over photographs, which threads decode meanwhile."""
+"""Phase one on a GPU over photographs, which threads or processes decode meanwhile."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def measure(conditions: Conditions, device: torch.device) -> Iterator[Measuremen
     cores = len(os.sched_getaffinity(0))
     yield Measurement(
         15, f"`decant cache-logits` on {device}, resnet50, {count:,} JPEGs of 224 × 224, bfloat16, decoded by "
-        f"{cores} threads", "the teacher on the same batches, in memory already",
+        f"threads or processes on {cores} cores", "the teacher on the same batches, in memory already",
         bare_seconds / seconds, Unit.RATE, 0.95,
         note=f"{count / seconds:,.0f} of {count / bare_seconds:,.0f} images/s; decoding alone {count / decoding:,.0f}",
         details={"seconds": seconds, "against_seconds": bare_seconds, "decoding_seconds": decoding},
