@@ -21,12 +21,28 @@ _MOST = 4
 """Pieces that a worker lends at once: two batches that wait, and those that the reader holds. Where it holds more, as a
 list of all batches, others are sent in memory of their own.
 """
+_ROOM = 1 << 30
+"""For all workers, where the system does not say how much there is."""
 _HEADER = 64
 """Bytes before the content; the first is 1 while the piece is lent."""
 
 _numbers = itertools.count()
 _known = WeakValueDictionary[int, "LentMemory"]()
 """Of this process, by number: what is lent to it finds its pieces here."""
+
+
+def room_for_workers(workers: int) -> int:
+    """Bytes that each of so many workers may lend: a quarter of the shared memory that is free goes to all of them, as
+    a container may have little; what does not fit is sent as PyTorch sends it.
+
+    >>> 0 < room_for_workers(4) <= room_for_workers(2)
+    True
+    """
+    try:
+        found = os.statvfs("/dev/shm")
+    except OSError:  # not Linux
+        return _ROOM // workers
+    return found.f_bavail * found.f_frsize // (4 * workers)
 
 
 class LentMemory:
@@ -48,27 +64,33 @@ class LentMemory:
     False
     """
 
-    def __init__(self, number: int | None = None) -> None:
-        """number: that of the same memory in the process of the reader; None makes a new one, in that process."""
-        self.number = next(_numbers) if number is None else number
+    def __init__(self, most_bytes: int = 1 << 30, number: int | None = None) -> None:
+        """most_bytes: of all pieces of one worker. number: that of the same memory in the process of the reader; None
+        makes a new one, in that process.
+        """
+        self.number, self.most_bytes = next(_numbers) if number is None else number, most_bytes
         self._own: list[tuple[torch.Tensor, NDArray[np.uint8]]] = []
         self._pid: int | None = None
         self._received: dict[tuple[int, int], _Received] = {}
         if number is None:
             _known[self.number] = self
 
-    def __reduce__(self) -> tuple[Callable[..., LentMemory], tuple[int]]:
-        return LentMemory, (self.number,)
+    def __reduce__(self) -> tuple[Callable[..., LentMemory], tuple[int, int]]:
+        return LentMemory, (self.most_bytes, self.number)
 
     def lend(self, size: int) -> Lent | None:
-        """A piece of `size` bytes or more, which nobody reads; None where all are being read. Called in a worker."""
+        """A piece of `size` bytes or more, which nobody reads; None where all are being read, or it would be too large.
+        Called in a worker.
+        """
         if self._pid != os.getpid():  # a copy of another process: its pieces are not those of this one
             self._own, self._pid = [], os.getpid()
         free = [place for place, (_, content) in enumerate(self._own) if not content[0]]
         number = next((place for place in free if len(self._own[place][1]) >= _HEADER + size), None)
         is_new = number is None
         if number is None:
-            if not free and len(self._own) == _MOST:
+            kept = self._own if not free else self._own[: free[0]] + self._own[free[0] + 1 :]
+            held = sum(len(content) for _, content in kept)
+            if len(kept) == _MOST or held + _HEADER + size > self.most_bytes:
                 return None
             storage = torch.UntypedStorage._new_shared(_HEADER + size)
             tensor = torch.empty(0, dtype=torch.uint8).set_(storage)

@@ -17,7 +17,7 @@ from decant.cache import SoftLabelDataset
 from decant.pipeline.data.thread_count import available_cores
 from decant.pipeline.training.batch_runs import AcrossEpochs, InRuns
 from decant.pipeline.training.group import ALONE, Group
-from decant.pipeline.training.lent_memory import LentMemory
+from decant.pipeline.training.lent_memory import LentMemory, room_for_workers
 from decant.pipeline.training.on_device import BYTES_AT_ONCE, DeviceData, DeviceViews
 from decant.pipeline.training.worker_batches import Batches, RunsOfKeys, received
 from decant.pipeline.training.worker_processes import alive, sent, start_method
@@ -265,7 +265,9 @@ def loader(
     started_by = start_method() if workers else None
     memory, runs = None, None
     if workers and not pin_memory:  # what lies in lent memory is not pinned
-        memory, runs = LentMemory(), RunsOfKeys(keys, workers, isinstance(keys, EpochKeys | OrderedKeys))
+        room = room_for_workers(workers)
+        memory = LentMemory(room)
+        runs = RunsOfKeys(keys, workers, room // 4 if isinstance(keys, EpochKeys | OrderedKeys) else 0)
     batches = _Loader(
         Batches(data, _maker, memory),
         batch_size=None,

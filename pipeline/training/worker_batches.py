@@ -41,9 +41,9 @@ class RunsOfKeys(Sampler[list[Keys]]):
     [1, 1, 2, 2, 4, 4, 4, 4, 4, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1]
     """
 
-    def __init__(self, keys: Any, workers: int, several: bool = True) -> None:
-        """several: whether keys may be drawn so far before they are needed."""
-        self.keys, self._workers, self._several = keys, workers, several
+    def __init__(self, keys: Any, workers: int, most_bytes: int = _MOST_BYTES) -> None:
+        """most_bytes: of a message; 0 where keys are not to be drawn long before they are needed."""
+        self.keys, self._workers, self._most_bytes = keys, workers, min(most_bytes, _MOST_BYTES)
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -62,10 +62,10 @@ class RunsOfKeys(Sampler[list[Keys]]):
         self._bytes = max(self._bytes, sum(tensor.nbytes for tensor in tensors_of(batch)))
 
     def _size(self, given: int, remaining: int) -> int:
-        if not self._several or not self._bytes:
+        if not self._bytes:
             return 1
         fair = min(2 ** min(given // self._workers, 10), remaining // (2 * self._workers))
-        return max(1, min(fair, _MOST_BATCHES, _MOST_BYTES // self._bytes))
+        return max(1, min(fair, _MOST_BATCHES, self._most_bytes // self._bytes))
 
 
 class Batches(Dataset[Any]):

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from decant.pipeline.errors import DataError
 from decant.pipeline.training import lent_memory, worker_batches
 from decant.pipeline.training.lent_memory import LentMemory
 from decant.pipeline.training.loading import OrderedKeys, ShuffledKeys, loader
+from decant.pipeline.training.sending import pack
 
 N, BATCH = 500, 16
 
@@ -154,6 +156,22 @@ def test_memory_that_is_too_small_is_replaced_and_no_more_than_a_few_pieces_are_
     assert len(read(90)) == 100
 
 
+def test_workers_lend_no_more_than_they_have_room_for() -> None:
+    """As in a container with little shared memory: what does not fit is sent as PyTorch sends it."""
+    memory = LentMemory(most_bytes=1_000)
+    first = memory.lend(400)
+    assert first is not None
+    assert memory.lend(1_000) is None
+    batch = (torch.arange(1 << 17), torch.arange(3))
+    (found,) = ForkingPickler.loads(ForkingPickler.dumps(pack([batch], memory=memory)))
+    assert all(torch.equal(*pair) for pair in zip(found, batch, strict=True))
+    assert found[0].is_shared()
+    batches = loader(Images(), OrderedKeys(N, BATCH), 1)
+    batches.dataset.memory.most_bytes = 10_000
+    assert torch.equal(torch.cat([found[1] for found in batches]), torch.arange(N))
+    assert not batches.dataset.memory._received
+
+
 @pytest.mark.parametrize("error", [DataError("a.jpg: not readable"), OSError(5, "failed"), KeyError("label")])
 def test_an_error_in_a_worker_is_raised_when_its_batch_comes(error: Exception) -> None:
     """Of batches that are sent together, those before it are handed out."""
@@ -168,6 +186,6 @@ def test_an_error_in_a_worker_is_raised_when_its_batch_comes(error: Exception) -
 
 
 def test_keys_that_others_may_take_meanwhile_are_drawn_one_by_one() -> None:
-    runs = worker_batches.RunsOfKeys([np.zeros((1, 2))] * 50, workers=1, several=False)
+    runs = worker_batches.RunsOfKeys([np.zeros((1, 2))] * 50, workers=1, most_bytes=0)
     runs.learn([torch.zeros(1)])
     assert [len(run) for run in runs] == [1] * 50
