@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -35,21 +36,32 @@ def of_error(error: BaseException) -> str:
 
 
 def of_usage(error: click.ClickException) -> str:
-    """What is wrong with the words of a command; of a setting that was given as an option, how it is given.
+    """What is wrong with the words of a command; of a setting or recipe that was given in another way, how it is given.
 
     >>> command = click.Command("student", params=[click.Option(["--set"])])
     >>> print(of_usage(click.NoSuchOption("--alpha", ctx=click.Context(command))))
     No such option '--alpha'; it is a setting: --set student.objective.alpha=…
     """
-    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    options = set() if context is None else {option for one in context.command.params for option in one.opts}
+    if isinstance(error, click.NoSuchOption):
         from decant.pipeline.config.absent import sections_with
 
-        options = {option for parameter in error.ctx.command.params for option in parameter.opts}
         key = error.option_name.lstrip("-").replace("-", "_")
         if "--set" in options and (sections := sections_with(key)):
             settings = " or ".join(f"--set {section}.{key}=…" for section in sections)
             return f"No such option {error.option_name!r}; it is a setting: {settings}"
-    return error.format_message()
+    said = error.format_message()
+    if not said.startswith("Got unexpected extra argument"):
+        return said
+    words = said.partition("(")[2].removesuffix(")").split()
+    recipe = next((word for word in words if word.endswith(".toml")), None)
+    setting = next((word for word in words if re.match(r"[a-z_]+\.[a-z_.]+=", word)), None)
+    if "--recipe" in options and recipe is not None:
+        return f"{said}; a recipe is given as --recipe {recipe}"
+    if "--set" in options and setting is not None:
+        return f"{said}; a setting is given as --set {setting}"
+    return said
 
 
 def _is_out_of_threads(error: BaseException) -> bool:

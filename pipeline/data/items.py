@@ -6,15 +6,20 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from decant.cache import pick, recognise
+
 Keys = tuple[str | int, str | int]
 """Where input and label lie in an item: names in a dictionary, places in a tuple."""
 
 
 def split_item(item: Any, keys: Keys | None = None) -> tuple[Any, Any]:
-    """Input and label. Raises TypeError where the item is no pair and `keys` do not say where they are.
+    """Input and label: of a pair, of `keys`, of a named tuple by its names; the label of an input alone in a tuple is
+    None. Raises TypeError where it is not known where they are.
 
     >>> split_item(("pixels", 3)), split_item({"image": "pixels", "label": 3}, ("image", "label"))
     (('pixels', 3), ('pixels', 3))
+    >>> split_item(("pixels",))
+    ('pixels', None)
     >>> split_item({"image": "pixels", "label": 3})
     Traceback (most recent call last):
         ...
@@ -22,11 +27,11 @@ def split_item(item: Any, keys: Keys | None = None) -> tuple[Any, Any]:
     """
     if keys is not None:
         try:
-            return item[keys[0]], item[keys[1]]
-        except (KeyError, IndexError, TypeError):
+            return pick(item, keys)
+        except TypeError:
             raise TypeError(f"data.keys = {list(keys)}: the item is {_described(item)}") from None
-    if isinstance(item, tuple | list) and len(item) == 2:
-        return item[0], item[1]
+    if isinstance(item, tuple | list) and (where := recognise(item)) is not None:
+        return pick(item, where)
     raise TypeError(f"items must be (input, label), found {_described(item)}{_hint(item)}")
 
 
@@ -42,8 +47,8 @@ def _described(item: Any) -> str:
 
 def _hint(item: Any) -> str:
     """The end of a message: the keys that are likely meant."""
-    if isinstance(item, Mapping):
-        names = list(item)
+    if isinstance(item, Mapping) or hasattr(item, "_fields"):
+        names = list(getattr(item, "_fields", item))
         inputs = [name for name in names if str(name).lower() in _INPUTS]
         labels = [name for name in names if str(name).lower() in _LABELS]
         if inputs and labels:
@@ -53,8 +58,11 @@ def _hint(item: Any) -> str:
         return "; set data.keys = [0, 1] to the places of the two"
     if hasattr(item, "shape"):
         return (
-            "; of an array of inputs and one of labels make a torch.utils.data.TensorDataset(inputs, labels)"
+            "; of an array of inputs and one of labels make a torch.utils.data.TensorDataset(inputs, labels); without "
+            "labels give (input,)"
         )
+    if hasattr(item, "__dict__"):
+        return "; give a tuple of the two, or vars(sample) with data.keys"
     return "; leave samples that cannot be read out of the dataset" if item is None else ""
 
 

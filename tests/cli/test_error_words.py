@@ -71,3 +71,17 @@ def test_a_setting_that_is_given_as_an_option_is_told_how(words: list[str], says
     with pytest.raises(click.NoSuchOption) as caught:
         decant.main(words, standalone_mode=False)
     assert says in of_usage(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["student", "mine.toml"], "(mine.toml); a recipe is given as --recipe mine.toml"),
+        (["teacher", "teacher.lr=0.1"], "(teacher.lr=0.1); a setting is given as --set teacher.lr=0.1"),
+        (["student", "kd"], "Got unexpected extra argument (kd)"),
+    ],
+)
+def test_a_recipe_or_setting_without_its_option_is_told_how(words: list[str], says: str) -> None:
+    with pytest.raises(click.UsageError) as caught:
+        decant.main(words, standalone_mode=False)
+    assert of_usage(caught.value).endswith(says)

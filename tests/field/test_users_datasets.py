@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -87,6 +87,32 @@ def test_dictionaries_and_longer_tuples_are_refused_with_the_keys_to_set(
     assert 'data.keys = ["image", "lable"]: the item is' in why(
         monkeypatch, dicts, keys=("image", "lable")
     ).replace("'", '"')
+
+
+class LabelFirst(NamedTuple):
+    label: Any
+    image: Any
+
+
+class Sample:
+    image = None
+
+
+def test_named_tuples_are_read_by_name_and_inputs_alone_have_no_label(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The label was taken for the input; of one value the message gave no way out."""
+    pairs = labelled(lambda index: index % 3)
+    named = [LabelFirst(label, image) for image, label in pairs]
+    plain = load(monkeypatch, pairs).digest()
+    assert load(monkeypatch, named).digest() == plain
+    assert load(monkeypatch, named, keys=("image", "label")).digest() == plain
+    alone = load(monkeypatch, [(image,) for image, _ in pairs], classes=NAMES)
+    assert alone.digest() == load(monkeypatch, labelled(lambda index: None), classes=NAMES).digest()
+    assert "found Sample; give a tuple of the two, or vars(sample) with data.keys" in why(
+        monkeypatch, [Sample()]
+    )
+    assert "without labels give (input,)" in why(monkeypatch, [image for image, _ in pairs])
 
 
 def test_class_names_are_those_of_the_features_of_a_dataset_of_dictionaries(
