@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
+
 from decant.pipeline.report import charts, sweep_charts
-from decant.pipeline.report.sections.tokens import _quoted
+from decant.pipeline.report.sections.tokens import _curve, _quoted
 
 
 def test_learning_curves_name_the_states_that_there_are() -> None:
@@ -19,6 +23,14 @@ def test_a_bin_of_few_samples_has_a_small_mark() -> None:
     points = [{"series": "teacher", "confidence": 0.5, "accuracy": 0.0, "count": 1}]
     *_, marks = charts.reliability(points, ["teacher"]).to_dict()["layer"]
     assert marks["encoding"]["size"]["field"] == "count"
+
+
+def test_a_curve_by_place_has_twelve_points_and_none_of_the_last_place_alone() -> None:
+    places = np.arange(37)
+    points = _curve([SimpleNamespace(places=places)], [2.0 * places], "teacher")  # type: ignore[list-item]
+    assert len(points) == 12
+    assert (points[0]["x"], points[-1]["x"]) == (1.0, 34.5)
+    assert all(point["y"] == 2 * point["x"] for point in points)
 
 
 def test_a_line_break_is_shown_as_one_and_what_is_not_to_be_seen_by_its_name() -> None:
