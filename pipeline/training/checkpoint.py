@@ -65,7 +65,15 @@ class SparingWriter:
 
     def __call__(self, path: Path, content: memoryview) -> None:
         """Writes the file, or keeps its content in memory if it is too early."""
+        self.keep(path, content)
+        self.write_due()
+
+    def keep(self, path: Path, content: memoryview) -> None:
+        """Keeps the content in memory, for `write_due` or `flush`."""
         self._waiting = (path, content)
+
+    def write_due(self) -> None:
+        """Writes what is waiting, unless it is too early."""
         if time.monotonic() >= self._next:
             self.flush()
 

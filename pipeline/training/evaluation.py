@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import torch
 from torch import Tensor, nn
 
 from decant.pipeline.data.samples import task_of
-from decant.pipeline.training.device import autocast, to_device
+from decant.pipeline.training.device import OnHost, autocast, to_device
 from decant.pipeline.training.forward import forward
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.loading import OrderedKeys, default_workers, loader
 from decant.pipeline.training.metrics import Metrics, measure
 from decant.pipeline.training.on_device import held_views
 from decant.pipeline.views import ViewedData
+
+_BEHIND = 2
+"""Batches that a GPU computes before the outputs of the first are waited for."""
 
 
 @torch.inference_mode()
@@ -31,8 +36,13 @@ def predict(
     network.eval()
     keys = OrderedKeys(len(data), batch_size, group=group)
     batches = loader(held_views(data, device), keys, default_workers(data.data.lazy))
+    outputs, on_their_way = list[Tensor](), deque[OnHost]()
     with autocast(device, precision):
-        outputs = [forward(network, to_device(inputs, device)).float().cpu() for inputs, _ in batches]
+        for inputs, _ in batches:
+            on_their_way.append(OnHost(forward(network, to_device(inputs, device)).float()))
+            if len(on_their_way) > _BEHIND:
+                outputs.append(on_their_way.popleft().wait().clone())  # page-locked memory is scarce
+    outputs += [each.wait() for each in on_their_way]
     return group.gather([torch.cat(outputs)], len(data))[0]
 
 

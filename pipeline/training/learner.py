@@ -114,9 +114,12 @@ class Learner:
             self._write.at_once,
         )
 
-    def end_epoch(self, part: PartialEpoch, more: Mapping[str, Any] | None = None) -> None:
+    def end_epoch(
+        self, part: PartialEpoch, more: Mapping[str, Any] | None = None, writes: bool = True
+    ) -> None:
         """Measures the network after an epoch, all of whose batches are in `part`, and writes the line of metrics.jsonl
-        with what `more` adds to it, then the checkpoint. Raises DivergedError before either where a number is none.
+        with what `more` adds to it, then the checkpoint, unless `writes` is false: then `write_checkpoint` does that,
+        which any thread may call. Raises DivergedError before either where a number is none.
         """
         epoch, settings, losses = self.done + 1, self.settings, part.means
         require_finite(losses, epoch, settings, self.folder)
@@ -140,10 +143,14 @@ class Learner:
                 self.scaler,
                 self.average,
                 self._choice,
-                self._write,
+                self._write if writes else self._write.keep,
             )
             self._log(metrics)
         self.done, self.within = epoch, None
+
+    def write_checkpoint(self) -> None:
+        """Writes the checkpoint of the epoch that was ended last, if it is not written, and not too early."""
+        self._write.write_due()
 
     def finish(self) -> int:
         """Gives the network the weights that are kept; returns their epoch, counted from 1."""

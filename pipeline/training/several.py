@@ -23,6 +23,7 @@ from decant.pipeline.config.settings import Training
 from decant.pipeline.errors import DivergedError
 from decant.pipeline.objectives import Terms
 from decant.pipeline.support.progress import progress
+from decant.pipeline.training.background import at_once
 from decant.pipeline.training.device import stream_for
 from decant.pipeline.training.forward import Criterion, name_of
 from decant.pipeline.training.learner import Learner
@@ -158,7 +159,12 @@ class _Loop:
         batches = counted(self._batches(), self._advance, len(self.learners))
         regularly = Regularly(self._settings, lambda: self._keep(part))
         train_epoch(self._step, batches, self._settings, epoch, self._keys, part, regularly)
-        return self._each(part, lambda learner, own: learner.end_epoch(own, {"together": len(self.learners)}))
+        together = {"together": len(self.learners)}
+        diverged = self._each(part, lambda learner, own: learner.end_epoch(own, together, writes=False))
+        at_once(
+            [learner.write_checkpoint for learner in self.learners]
+        )  # each waits for the disk, and no other
+        return diverged
 
     def _keep(self, part: PartialEpoch) -> None:
         """Checkpoints within the epoch. A network that has diverged has none, and ends with the epoch."""

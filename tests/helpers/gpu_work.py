@@ -36,8 +36,9 @@ class GpuWork(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: Any = (), named: dict[str, Any] | None = None
     ) -> Any:
-        found = function(*arguments, **(named or {}))
         name = function.overloadpacket.__name__
+        # a step of the optimizer changes tensors in place, and PyTorch has it for real ones alone
+        found = None if name.startswith("_fused_") else function(*arguments, **(named or {}))
         given = [one for one in tree_leaves((arguments, named)) if isinstance(one, Tensor)]
         made = [one for one in tree_leaves(found) if isinstance(one, Tensor)]
         if function.namespace == "prim" or not any(one.is_cuda for one in (*given, *made)):
@@ -80,12 +81,6 @@ def gpu_work(patch: pytest.MonkeyPatch) -> Iterator[tuple[GpuCalls, GpuWork]]:
     patch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
     patch.setattr(Tensor, "record_stream", lambda tensor, stream: calls.log.append(f"used in {stream.name}"))
     plain: Callable[..., Tensor] = torch.empty_like
-    patch.setattr(
-        torch, "empty_like", lambda value, pin_memory=False, **named: _page_locked(plain(value, **named))
-    )
+    patch.setattr(torch, "empty_like", lambda value, pin_memory=False, **named: plain(value, **named))
     with FakeTensorMode(allow_non_fake_inputs=True), work:
         yield calls, work
-
-
-def _page_locked(tensor: Tensor) -> Tensor:
-    return tensor

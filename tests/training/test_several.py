@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from decant.cache.io.files import write_atomically
 from decant.pipeline.config.settings import Training
 from decant.pipeline.errors import DivergedError
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.objectives import Terms, cross_entropy
 from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.training import checkpoint
 from decant.pipeline.training.epoch_log import Epoch, read_epochs
 from decant.pipeline.training.learner import Learner
 from decant.pipeline.training.loop import train
@@ -132,6 +135,23 @@ def test_each_has_the_very_weights_and_metrics_that_it_has_alone(
     assert not diverged
     assert lines(tmp_path / "alone") == lines(tmp_path / "together")
     assert [line["together"] for line in read_epochs(tmp_path / "together" / "0")] == [SEEDS] * 3
+
+
+def test_checkpoints_after_an_epoch_are_written_at_the_same_time(
+    splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for the disk, and none for another."""
+    everybody, begun_ones = threading.Barrier(SEEDS), list[str]()
+
+    def write(path: Path, content: memoryview) -> None:
+        begun_ones.append(path.parent.name)
+        everybody.wait(timeout=30)
+        write_atomically(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", write)
+    together(splits, tmp_path, epochs=1)
+    assert sorted(begun_ones) == ["0", "1", "2"]
+    assert all((tmp_path / name / checkpoint.CHECKPOINT).is_file() for name in begun_ones)
 
 
 def test_a_step_of_all_is_recorded_once_and_replayed(splits: Splits, tmp_path: Path) -> None:
