@@ -86,6 +86,44 @@ def at_once(calls: Sequence[Callable[[], Item]]) -> list[Item]:
     return [item for _, item, _ in found]
 
 
+class Beside:
+    """Makes each call in a thread of its own, so they are to be few. Where the block is left, all have ended; the error
+    of the first of those that failed is raised, unless the block itself has failed.
+
+    >>> with Beside() as beside:
+    ...     beside(print, "written")
+    written
+    """
+
+    def __init__(self) -> None:
+        self._ended, self._count = SimpleQueue[tuple[int, BaseException | None]](), 0
+
+    def __enter__(self) -> Beside:
+        return self
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> None:
+        """Begins `function(*args)`."""
+        named = (self._count, function, args)
+        Thread(target=self._make, args=named, name="beside", daemon=True).start()
+        self._count += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        found = sorted((self._ended.get() for _ in range(self._count)), key=operator.itemgetter(0))
+        failed = [one for _, one in found if one is not None]
+        if failed and kind is None:
+            raise failed[0]
+
+    def _make(self, number: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        found: BaseException | None = None
+        try:
+            function(*args)
+        except BaseException as error:  # raised by who leaves the block
+            found = error
+        self._ended.put((number, found))
+
+
 class BackgroundWriter:
     """Makes calls in a thread, one after the other; where `depth` are waiting, the caller waits too.
 

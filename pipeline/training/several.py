@@ -23,7 +23,7 @@ from decant.pipeline.config.settings import Training
 from decant.pipeline.errors import DivergedError
 from decant.pipeline.objectives import Terms
 from decant.pipeline.support.progress import progress
-from decant.pipeline.training.background import at_once
+from decant.pipeline.training.background import Beside
 from decant.pipeline.training.device import stream_for
 from decant.pipeline.training.forward import Criterion, name_of
 from decant.pipeline.training.learner import Learner
@@ -159,12 +159,13 @@ class _Loop:
         batches = counted(self._batches(), self._advance, len(self.learners))
         regularly = Regularly(self._settings, lambda: self._keep(part))
         train_epoch(self._step, batches, self._settings, epoch, self._keys, part, regularly)
-        together = {"together": len(self.learners)}
-        diverged = self._each(part, lambda learner, own: learner.end_epoch(own, together, writes=False))
-        at_once(
-            [learner.write_checkpoint for learner in self.learners]
-        )  # each waits for the disk, and no other
-        return diverged
+        with Beside() as beside:
+            return self._each(part, partial(self._end, beside))
+
+    def _end(self, beside: Beside, learner: Learner, part: PartialEpoch) -> None:
+        """The disk takes the checkpoint of a network while others are measured."""
+        learner.end_epoch(part, {"together": len(self.learners)}, writes=False)
+        beside(learner.write_checkpoint)
 
     def _keep(self, part: PartialEpoch) -> None:
         """Checkpoints within the epoch. A network that has diverged has none, and ends with the epoch."""

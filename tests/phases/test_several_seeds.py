@@ -245,6 +245,7 @@ def test_a_command_that_is_killed_goes_on_to_the_very_weights(tmp_path: Path, op
 
     def kill(children: list[int]) -> None:
         wait_until(lambda: len(list(tmp_path.glob(f"runs/*/student*/*/{METRICS}"))) == 3)
+        wait_until(lambda: list(tmp_path.glob(f"runs/*/student*/*/{CHECKPOINT}")))
         os.kill(children[0], signal.SIGKILL)
 
     (killed,) = decant_at_once([(words, {})], tmp_path, kill)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from decant.pipeline.training.background import BackgroundWriter, at_once, prefetch
+from decant.pipeline.training.background import BackgroundWriter, Beside, at_once, prefetch
 from tests.helpers.processes import PATIENCE, python, wait_until
 
 
@@ -68,6 +68,32 @@ def test_an_error_comes_in_the_place_of_its_item() -> None:
     assert [next(taken), next(taken)] == [1, 2]
     with pytest.raises(ValueError, match="the third"):
         next(taken)
+
+
+def test_calls_beside_one_another_have_ended_where_the_block_is_left_and_none_of_their_errors_is_lost() -> (
+    None
+):
+    ended, both = list[int](), threading.Barrier(2)
+
+    def call(number: int) -> None:
+        both.wait(PATIENCE)
+        time.sleep(0.05 * number)
+        ended.append(number)
+        raise ValueError(f"the call {number}")
+
+    def calls(*numbers: int, then: Exception | None = None) -> None:
+        with Beside() as beside:
+            for number in numbers:
+                beside(call, number)
+            if then is not None:
+                raise then
+
+    with pytest.raises(ValueError, match="the call 1"):
+        calls(1, 0)
+    assert sorted(ended) == [0, 1], "of two the first that was begun is named"
+    with pytest.raises(KeyError, match="the block"):
+        calls(2, 3, then=KeyError("the block"))
+    assert sorted(ended) == [0, 1, 2, 3]
 
 
 def test_calls_at_once_return_in_their_order_and_raise_the_first_error() -> None:
