@@ -6,7 +6,8 @@ from typing import TypedDict
 
 from torch import Tensor
 
-from decant import cache
+from decant.cache import SigmoidScores, regression_errors, sigmoid_scores
+from decant.cache import calibration_error as calibration_error_of
 from decant.pipeline.config.tasks import SIGMOID, Task
 from decant.pipeline.objectives import NO_LABEL, binary_cross_entropy, cross_entropy
 
@@ -65,8 +66,8 @@ def measure(
 
 
 def errors(outputs: Tensor, targets: Tensor) -> Metrics:
-    """Mean squared and absolute error, and R²: see `cache.regression_errors`."""
-    errors_found = cache.regression_errors([(outputs.float().numpy(), targets.numpy())])
+    """Mean squared and absolute error, and R²: see `decant.cache.regression_errors`."""
+    errors_found = regression_errors([(outputs.float().numpy(), targets.numpy())])
     metrics = Metrics()
     if errors_found is not None:
         metrics["mse"], metrics["mae"] = errors_found.mse, errors_found.mae
@@ -84,7 +85,7 @@ def decisions(
     agree with the teacher's.
     """
     logits = logits.float()
-    scores = cache.sigmoid_scores(logits.numpy(), labels.numpy())
+    scores = sigmoid_scores(logits.numpy(), labels.numpy())
     metrics = score_metrics(scores, task)
     if scores is not None:
         metrics["loss"] = float(binary_cross_entropy(logits, labels))
@@ -95,7 +96,7 @@ def decisions(
     return metrics
 
 
-def score_metrics(scores: cache.SigmoidScores | None, task: Task) -> Metrics:
+def score_metrics(scores: SigmoidScores | None, task: Task) -> Metrics:
     """The scores under the names that they have as metrics of a task; none where there are none."""
     metrics = Metrics()
     if scores is None:
@@ -119,7 +120,7 @@ def _binary_calibration_error(logits: Tensor, labels: Tensor) -> float:
     """That of the likelier of the two answers, by how likely it is."""
     known = ~labels.isnan()
     probability, right = logits[known].sigmoid(), (logits[known] > 0) == (labels[known] == 1)
-    return cache.calibration_error(probability.maximum(1 - probability).numpy(), right.double().numpy())
+    return calibration_error_of(probability.maximum(1 - probability).numpy(), right.double().numpy())
 
 
 def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
@@ -150,6 +151,6 @@ def averages_over_classes(logits: Tensor, labels: Tensor) -> tuple[float, float]
 
 
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Expected calibration error of softmax(logits): see `cache.calibration_error`."""
+    """Expected calibration error of softmax(logits): see `decant.cache.calibration_error`."""
     confidence, answer = logits.float().softmax(1).max(1)
-    return cache.calibration_error(confidence.numpy(), (answer == labels).double().numpy(), bins)
+    return calibration_error_of(confidence.numpy(), (answer == labels).double().numpy(), bins)

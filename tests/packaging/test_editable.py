@@ -20,6 +20,9 @@ wrong: str = cache.num_samples
 from decant.objectives import KD, Objective
 loss: Objective = KD(0.5, temperature=2.0)
 KD(alpha="much")
+
+from decant.views import flip
+flip(p="often")
 """
 
 WITHOUT_TORCH = """
@@ -84,11 +87,12 @@ def test_mypy_sees_types(how: str, request: pytest.FixtureRequest, mypy_cache: P
     (tmp_path / "mypy.ini").write_text(WITHOUT_TORCH)
     mypy = (sys.executable, "-m", "mypy", "--config-file=mypy.ini", "--python-executable", environment.python)
     found = run(*mypy, "--cache-dir", mypy_cache, "loop.py", cwd=tmp_path, check=False)
-    revealed, wrong, alpha, count = found.stdout.splitlines()
+    revealed, wrong, alpha, often, count = found.stdout.splitlines()
     assert revealed.startswith('loop.py:6: note: Revealed type is "numpy.ndarray['), found.stdout
     assert wrong.startswith("loop.py:7: error: Incompatible types in assignment"), found.stdout
     assert alpha.startswith('loop.py:11: error: Argument "alpha" has incompatible type "str"'), found.stdout
-    assert count.startswith("Found 2 errors in 1 file"), found.stdout
+    assert often.startswith('loop.py:14: error: Argument "p" to "flip" has incompatible type "str"'), found.stdout
+    assert count.startswith("Found 3 errors in 1 file"), found.stdout
 
 
 def test_make_takes_over_an_environment_of_the_old_distribution(tmp_path: Path) -> None:
