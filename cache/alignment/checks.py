@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from decant.cache import labels as kinds_of_labels
 from decant.cache.alignment.expected_batches import ExpectedBatches
-from decant.cache.alignment.same_input import difference, matching_form
+from decant.cache.alignment.same_input import difference, matching_form, unlike_pixels
 from decant.cache.errors import MismatchError
 from decant.cache.inputs import CheckInputs, each_input, input_crc32, input_crc32_at, one_input
 from decant.cache.source import LogitSource
@@ -213,7 +213,7 @@ class Alignment:
         if another is not None:
             return f"{another}; {self._likely_cause(rows, views, inputs)}"
         recorded = int(self.cache.input_crc32[view, row])
-        return difference(value, recorded) or self._likely_cause(rows, views, inputs)
+        return difference(value, recorded) or self._likely_cause(rows, views, inputs, unlike_pixels(value))
 
     def _another_row(self, crc32: int, row: int, view: int) -> str | None:
         """Of which other row of the cache an input is, in words, where the cache has one with its checksum."""
@@ -261,8 +261,12 @@ class Alignment:
             raise MismatchError(f'{self.cache.path}: {text}; check_inputs="off" takes them unchecked')
         self._say_once("inputs", f'{text}; check_inputs="off" silences this')
 
-    def _likely_cause(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any) -> str:
-        """What probably changed since the teacher's pass: by how many inputs differ, and by the recorded versions."""
+    def _likely_cause(
+        self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any, all_are: str | None = None
+    ) -> str:
+        """What probably changed since the teacher's pass: by how many inputs differ, by what inputs are if it is not a
+        few, and by the recorded versions.
+        """
         cached = self.cache.input_crc32[views, rows]
         pairs = zip(each_input(inputs), cached.tolist(), strict=True)
         different = sum(input_crc32(value) != crc and not self._is_same(value, crc) for value, crc in pairs)
@@ -275,6 +279,8 @@ class Alignment:
         found = f"{different:,} of these {len(rows):,} inputs differ"
         if 4 * different < len(rows):
             return f"{found}: the data of those samples have changed"
+        if all_are is not None:
+            return all_are
         if changed:
             return f"{found}, and a library is another since: {', '.join(changed)}"
         return f"{found}: the transform has changed, or the data or their order"

@@ -48,15 +48,25 @@ def matching_form(value: object, crc32: int, likely: str | None = None) -> str |
 
 
 def difference(value: object, crc32: int) -> str | None:
-    """How `value` differs from the input with this checksum, in words, where that can be told."""
+    """How `value` differs from the input with this checksum, in words, where its pixels show it."""
     array = _array(value)
-    if array is None or array.ndim not in (2, 3):
-        return None
-    image = _channels_last(array)
+    image = None if array is None or array.ndim not in (2, 3) else _channels_last(array)
     if image is not None:
         for words, turn in _TURNED.items():
             if matching_form(np.ascontiguousarray(turn(image)), crc32) is not None:
                 return words
+    return None
+
+
+def unlike_pixels(value: object) -> str | None:
+    """What an image that holds no pixels is, in words; None of any other input.
+
+    >>> unlike_pixels(np.linspace(-2, 2, 48, dtype="f4").reshape(3, 4, 4))
+    'it is float32 from -2 to 2, which are no pixels: normalised or resized after the teacher saw it (normalise in ...'
+    """
+    array = _array(value)
+    if array is None or array.ndim not in (2, 3):
+        return None
     if array.dtype.kind == "f" and array.size and not any(_pixels(array)):
         return (
             f"it is {array.dtype} from {array.min():.3g} to {array.max():.3g}, which are no pixels: normalised or "

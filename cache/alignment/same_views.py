@@ -84,8 +84,8 @@ def takes_no_view(source: LogitSource, data: object) -> MismatchError:
     return MismatchError(
         f"{source.path}: has {source.num_views} views, and {type(data).__name__} takes an "
         "index alone: dataset[index, view] must be (input, label) of that view, with the pixels that the teacher "
-        "saw. decant.Views is such a dataset of any data and transform, decant.pipeline.views.ViewedData of a "
-        "recipe's; in a class of your own, let __getitem__ take (index, view)"
+        "saw. decant.Views is such a dataset of any data and transform, decant.recipe_dataset(RECIPE) of "
+        "a recipe's; in a class of your own, let __getitem__ take (index, view)"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from decant.cache import Encoding, LogitCache, Manifest, require_equal
+from decant.cache import Encoding, LogitCache, Manifest, differences, require_equal
 from decant.cache.io.files import storage_error
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.own_loop.dataset import Views
@@ -69,6 +69,17 @@ class CacheIdentity:
         return manifest, labels
 
 
+_MEANINGS = {
+    "data.digest": "labels, or tensors of the dataset, are others",
+    "views.probes": "some inputs are others after the transform: other samples or another order, as of a random_split "
+    "without a generator, or other versions of libraries",
+    "views.code": "code that the transform or the dataset names was edited",
+    "teacher.code": "the code of the teacher's class was edited",
+    "teacher.weights_sha256": "the teacher has other weights",
+}
+"""What it means that a digest differs, which its two values do not tell."""
+
+
 def found_at(path: Path) -> LogitCache | None:
     """The cache at a path of the user's, whatever it is of, if there is one. Raises StorageError where that cannot be
     told, and what `LogitCache.open` does.
@@ -85,11 +96,13 @@ def require_logits_of(manifest: Manifest, cache: LogitCache) -> None:
     """Raises MismatchError, which names every field that differs, where a cache that was found at a path of the user's
     holds other logits than those that the manifest identifies.
     """
+    different = {one.field for one in differences(manifest.identity, cache.manifest.identity)}
+    meanings = [f"{field}: {words}." for field, words in _MEANINGS.items() if field in different]
     require_equal(
         manifest.identity,
         cache.manifest.identity,
         subject=f"{cache.path}: holds other logits than are asked for",
-        hint="Give another path, or delete the file.",
+        hint="\n".join([*meanings, "Give another path, or delete the file."]),
     )
 
 

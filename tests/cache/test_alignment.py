@@ -277,6 +277,17 @@ def test_other_pixels_are_refused_and_the_difference_is_named(cache: LogitCache,
         SoftLabelDataset(Items(lambda image, label: (change(image), label)), cache)[3]
 
 
+def test_one_image_that_was_replaced_is_told_from_a_transform_that_changed(cache: LogitCache) -> None:
+    """Of one, too, it was said that it is normalised, though all around it had the floats that the teacher saw."""
+    noise = torch.randn(3, *IMAGES[0].shape[:2])
+    replaced = Items(
+        lambda image, label: (noise if np.array_equal(image, IMAGES[2]) else as_tensor(image), label)
+    )
+    train = SoftLabelDataset(replaced, cache, check_inputs="all")
+    with pytest.raises(MismatchError, match=f"1 of these {N} inputs differ: the data of those samples have"):
+        train.__getitems__(list(range(N)))
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_student_reads_its_pictures_in_any_form(cache: LogitCache, form: str) -> None:
     right = SoftLabelDataset(
@@ -403,7 +414,9 @@ def test_a_dataset_that_takes_an_index_alone_is_told_what_it_must_take(
     for key in ((3, 1), 3):
         train = SoftLabelDataset(data, three_views)
         train.set_epoch(0)
-        with pytest.raises(MismatchError, match=r"has 3 views, and .* takes an index alone.*ViewedData"):
+        with pytest.raises(
+            MismatchError, match=r"has 3 views, and .* takes an index alone.*decant\.recipe_dataset"
+        ):
             train[key]
 
 

@@ -87,7 +87,9 @@ def test_pictures_are_taken_as_torchvision_gives_them(made: Path, transform: Any
     data = ImageFolder(made / "images/train", transform)
     train = SoftLabelDataset(data, cache_of(made, 1), check_inputs="all")
     assert [train[index][1] for index in range(len(train))] == data.targets
-    with pytest.raises(MismatchError, match=r"has 4 views, and ImageFolder takes an index alone.*ViewedData"):
+    with pytest.raises(
+        MismatchError, match=r"has 4 views, and ImageFolder takes an index alone.*decant\.recipe_dataset"
+    ):
         SoftLabelDataset(data, cache_of(made, 4))[0, 1]
 
 

@@ -167,7 +167,7 @@ def test_what_was_cached_is_found_and_never_replaced(tmp_path: Path) -> None:
     counted = Counted(C, C)
     counted.load_state_dict(linear().state_dict())
     for other, field in (
-        ((linear(1), views()), r"teacher\.weights_sha256"),
+        ((linear(1), views()), r"teacher\.weights_sha256: the teacher has other weights"),
         ((counted, views()), r"teacher\.network\.name"),
         ((linear(), views(seed=1)), r"views\.seed"),
         ((linear(), views(count=3)), r"views\.count"),
@@ -177,7 +177,7 @@ def test_what_was_cached_is_found_and_never_replaced(tmp_path: Path) -> None:
         ),
         (
             (linear(), decant.Views(TensorDataset(DATA.tensors[0] + 1, DATA.tensors[1]), noisy, count=2)),
-            r"data\.digest",
+            r"data\.digest: labels, or tensors of the dataset, are others\.\nviews\.probes: some inputs are others",
         ),
     ):
         with pytest.raises(MismatchError, match=rf"holds other logits than are asked for:(.|\n)*{field}"):
