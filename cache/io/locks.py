@@ -107,6 +107,24 @@ def try_exclusive(lock: Path) -> Iterator[bool]:
         _release(fd)
 
 
+def are_known(lock: Path) -> bool:
+    """Whether locks tell who holds this one; False where the file system has none, or it cannot be opened.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     are_known(Path(file.name))
+    True
+    """
+    try:
+        fd = open_lock(lock)
+    except OSError:
+        return False
+    try:
+        return try_flock(fd, SHARED) is not None
+    finally:
+        _release(fd)
+
+
 @contextlib.contextmanager
 def shared(lock: Path) -> Iterator[None]:
     """Holds `lock` together with others who share it until the end; waits while somebody holds it exclusively.
@@ -161,7 +179,7 @@ def holder(lock: Path) -> str | None:
         return None
     try:
         named = _name_in(fd)
-        return named if _may_live(named) and try_flock(fd, SHARED) is False else None
+        return named if may_live(named) and try_flock(fd, SHARED) is False else None
     except OSError:
         return None
     finally:
@@ -304,8 +322,12 @@ def _name_in(fd: int) -> str:
     return pread(fd, 200, 0).decode(errors="replace")
 
 
-def _may_live(named: str) -> bool:
-    """Whether "process PID on HOST" may still be there; of another machine nobody knows."""
+def may_live(named: str) -> bool:
+    """Whether "process PID on HOST" may still be there; of another machine nobody knows.
+
+    >>> may_live(f"process {os.getpid()} on {socket.gethostname()}"), may_live("process 1 on elsewhere"), may_live("")
+    (True, True, False)
+    """
     _, pid, _, host = (named.split(maxsplit=3) + [""] * 4)[:4]
     if host != socket.gethostname() or not pid.isdecimal():
         return bool(named)

@@ -20,7 +20,7 @@ _LINGERING_SECONDS = 5.0
 def is_first_to_end(why: str, error: BaseException | None = None) -> bool:
     """Whether this rank is the one to say why the job ends: the first of those that come to the same end.
 
-    why: "failed", or what is no failure, as "ended". True for a process that is no rank. Where no store of the job can
+    why: FAILED, or what is no failure, as "ended". True for a process that is no rank. Where no store of the job can
     be reached, rank 0 speaks.
     """
     launch = launched()
@@ -28,12 +28,19 @@ def is_first_to_end(why: str, error: BaseException | None = None) -> bool:
         return True
     if isinstance(error, OtherRankFailedError):
         return False
+    job = joined()
+    if why != FAILED and job is None and not launch.has_store:
+        return launch.rank == 0  # in which the store is, or would be
     try:
-        job = joined()
         if job is not None:
             return job.is_first_to_end(why)
         return bool(connect(launch, _CONNECTING_SECONDS).add(over(launch, why), 1) == 1)
-    except (RankError, RuntimeError):
+    except (
+        RankError,
+        RuntimeError,
+        ImportError,
+        AttributeError,
+    ):  # or a signal came while torch was imported
         return launch.rank == 0
 
 
@@ -46,7 +53,7 @@ def has_failed() -> bool:
         if launch is None or not launch.has_store:
             return False
         return bool(connect(launch, _CONNECTING_SECONDS).check([over(launch, FAILED)]))
-    except (RankError, RuntimeError):
+    except (RankError, RuntimeError, ImportError, AttributeError):
         return False
 
 

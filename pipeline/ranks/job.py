@@ -28,6 +28,7 @@ TIMEOUT = "DECANT_RANKS_TIMEOUT"
 _SECONDS = 600.0
 _POLL_SECONDS = 0.02
 _LONGEST_POLL_SECONDS = 0.5
+_CONNECTION_SECONDS, _KNOCK_SECONDS = 5.0, 0.1  # of a try to reach the store, and between two
 _SIGN_SECONDS = 5.0
 _LEAST_ANSWER_SECONDS = 10.0
 
@@ -206,6 +207,8 @@ def connect(launch: Launch, seconds: float) -> TCPStore:
 
     hosts = launch.rank == 0 and not launch.has_store
     try:
+        if not hosts:
+            _await_store(launch, seconds)
         return TCPStore(
             launch.address,
             launch.port,
@@ -220,6 +223,21 @@ def connect(launch: Launch, seconds: float) -> TCPStore:
             f"rank {launch.rank} on {socket.gethostname()}: the job's store at {launch.address}:{launch.port} cannot "
             f"be reached ({_first_line(error)}); is the address one that every machine reaches, and does rank 0 run?"
         ) from error
+
+
+def _await_store(launch: Launch, seconds: float) -> None:
+    """Returns once somebody listens where the store is to be: torch itself waits without hearing signals, which a batch
+    system sends some seconds before it kills. Raises OSError.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((launch.address, launch.port), _CONNECTION_SECONDS).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(_KNOCK_SECONDS)
 
 
 def _call_roll(launch: Launch, store: Store) -> Job:

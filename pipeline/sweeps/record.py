@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from decant.cache.io.locks import exclusive, shared, try_exclusive
+from decant.cache.io.locks import are_known, exclusive, shared, try_exclusive
 from decant.pipeline.config.tasks import FORMATS, MetricFormat, any_format
 from decant.pipeline.runs.json_files import read_as, write_json
 from decant.pipeline.support.checked_json import FROM_TABLE, Amount, Finite, Whole
@@ -153,7 +153,7 @@ def is_running(folder: Path) -> bool:
     if not lock.exists():
         return False
     with try_exclusive(lock) as free:
-        return not free
+        return not free and are_known(lock)  # without locks nobody can tell
 
 
 def write_record(folder: Path, record: SweepRecord) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from decant.cache import differences
-from decant.cache.io.locks import exclusive, try_exclusive
+from decant.cache.io.locks import are_known, exclusive, may_live, try_exclusive
 from decant.cache.io.opening import require_folder
 from decant.pipeline.errors import DamagedError
+from decant.pipeline.support.notices import say_once
 from decant.pipeline.sweeps.sampling import Listed, Points, Repeatable, suggest, value_of
 from decant.pipeline.sweeps.space import Setting
 
@@ -180,13 +182,32 @@ class Search:
         for found in self.trials:
             if self._command and found.user_attrs.get("command") == self._command:
                 continue
-            if found.state.is_finished() or not held.enter_context(
-                try_exclusive(self._lock_of(found.number))
-            ):
+            if found.state.is_finished():
+                continue
+            lock = self._lock_of(found.number)
+            if not held.enter_context(try_exclusive(lock)) and not self._is_left(found, lock):
                 continue
             if not self.trials[found.number].state.is_finished():  # its process may have ended it meanwhile
                 return Trial(self._study, found._trial_id)
         return None
+
+    def _is_left(self, trial: FrozenTrial, lock: Path) -> bool:
+        """Whether the process of a trial has ended, where no lock tells; of another machine's that is not known, and
+        said.
+        """
+        if are_known(lock):
+            return False
+        worker, host = str(trial.user_attrs.get("worker", "")), socket.gethostname()
+        if (
+            worker == f"process {os.getpid()} on {host}"
+        ):  # of an earlier one, as in a container that was started again
+            return True
+        if may_live(worker) and not worker.endswith(f" on {host}"):
+            say_once(
+                f"waiting: trial {trial.number} is of {worker}, and {self._folder} has no file locks by which to tell "
+                f"whether that lives; where it has ended, move {JOURNAL} away, and finished students are found again"
+            )
+        return not may_live(worker)
 
     def _new(self, held: contextlib.ExitStack) -> Trial | None:
         if len(self.trials) >= self.plan.trials:

@@ -7,13 +7,16 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from decant.pipeline.ranks.launch import launched
-from tests.helpers.commands import decant_at_once
+from tests.helpers.commands import decant_at_once, start
 from tests.helpers.forked_ranks import launching, run_forked
+from tests.helpers.processes import line
+from tests.helpers.servers import free_port
 from tests.ranks.torchrun import run_ranks, said
 
 JOB = """
@@ -173,3 +176,24 @@ def test_a_rank_beside_another_ends_with_it_unless_its_work_is_done(done: bool) 
     rank.stdin.close()
     assert rank.wait() == (0 if done else -signal.SIGTERM)
     rank.stdout.close()
+
+
+def test_a_rank_that_waits_for_the_store_hears_signals(tmp_path: Path) -> None:
+    """As one that a scheduler has started, and not torchrun, before rank 0 runs."""
+    given = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from decant.pipeline.cli import signals\nfrom decant.pipeline.ranks import job\n"
+        "signals.end_on_signals()\nprint('waits', flush=True)\njob.join()\n"
+    )
+    waiting = start(script, cwd=tmp_path, **given)
+    assert line(waiting) == "waits\n"
+    time.sleep(0.3)
+    waiting.send_signal(signal.SIGTERM)
+    waiting.communicate(timeout=60)
+    assert waiting.returncode == 1
+    ended = start("student", cwd=tmp_path, **given)
+    time.sleep(0.5)
+    ended.send_signal(signal.SIGTERM)
+    out, err = ended.communicate(timeout=60)
+    assert (ended.returncode, out, err.strip()) == (128 + signal.SIGTERM, "", "")
