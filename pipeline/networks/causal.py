@@ -91,8 +91,11 @@ _NUMBERS_OF_LAYERS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
 
 
 def cut_config(config: Any, count: int, chosen: Sequence[int]) -> Any:
-    """A configuration of the chosen of `count` layers, with what it says of each."""
+    """A configuration of the chosen of `count` layers, with what it says of each. It is of plain weights, also where
+    the teacher's were read from a quantised file: a copy that says otherwise would be loaded as one.
+    """
     cut = copy.deepcopy(config)
+    vars(cut).pop("quantization_config", None)
     for name, value in vars(config).items():
         if name in _NUMBERS_OF_LAYERS and isinstance(value, list | tuple):
             setattr(cut, name, type(value)(place for place, layer in enumerate(chosen) if layer in value))

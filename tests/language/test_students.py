@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,6 +70,13 @@ def test_what_cannot_be_cut_is_refused() -> None:
     for network, layers, said in cases:
         with pytest.raises(ModelError, match=said):
             cut_layers(network, layers)
+
+
+def test_a_student_of_a_teacher_from_a_quantised_file_is_saved_as_what_it_is(tmp_path: Path) -> None:
+    teacher = language.llama(350)
+    teacher.config.quantization_config = {"quant_method": "gguf", "gguf_file": "teacher.gguf"}
+    cut_layers(teacher, [1]).save_pretrained(tmp_path)
+    assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
 
 
 def test_layers_whose_kind_goes_by_their_number_keep_it_or_are_refused() -> None:
