@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -17,7 +18,7 @@ import torch
 from decant.pipeline.errors import DataError
 from decant.pipeline.training import lent_memory, worker_batches
 from decant.pipeline.training.lent_memory import LentMemory
-from decant.pipeline.training.loading import OrderedKeys, ShuffledKeys, loader
+from decant.pipeline.training.loading import OrderedKeys, ShuffledKeys, _maker, loader
 from decant.pipeline.training.sending import pack
 
 N, BATCH = 500, 16
@@ -188,4 +189,22 @@ def test_an_error_in_a_worker_is_raised_when_its_batch_comes(error: Exception) -
 def test_keys_that_others_may_take_meanwhile_are_drawn_one_by_one() -> None:
     runs = worker_batches.RunsOfKeys([np.zeros((1, 2))] * 50, workers=1, most_bytes=0)
     runs.learn([torch.zeros(1)])
-    assert [len(run) for run in runs] == [1] * 50
+    assert [len(run.keys) for run in runs] == [1] * 50
+    assert not any(run.ahead for run in runs)
+
+
+def test_a_worker_that_is_asked_for_another_run_than_it_was_told_makes_that() -> None:
+    """As where a DataLoader should not ask its workers in turn."""
+    runs = worker_batches.RunsOfKeys(list(OrderedKeys(N, 4)), workers=3)
+    runs.learn([torch.zeros(1 << 18)])
+    asked = pickle.loads(pickle.dumps(list(runs)))
+    assert any(run.ahead for run in asked)
+    assert torch.equal(
+        torch.cat([torch.from_numpy(key) for run in asked for key in run.keys])[:, 0], torch.arange(N)
+    )
+    order = np.random.default_rng(3).permutation(len(asked))
+    for chosen in (range(0, len(asked), 3), order):
+        worker = worker_batches.Batches(Images(), _maker, None)
+        for number in chosen:
+            found, keys = list(worker[asked[number]]), asked[number].keys
+            assert [batch[1].tolist() for batch in found] == [each[:, 0].tolist() for each in keys]
