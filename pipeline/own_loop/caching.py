@@ -159,18 +159,27 @@ def cache_logits(
     run = TeacherPass(teacher, seen, on, precision, batch_size, num_workers, output, collate, show_progress)
     if dry_run:
         return _estimate(identity, run, place, found)
+    return _build_with_others(identity, run, place, part, wait)
+
+
+def _build_with_others(
+    identity: CacheIdentity, run: TeacherPass, path: Path, part: tuple[int, int] | None, wait: bool
+) -> LogitCache | None:
+    """Shares the pass with whoever makes the same cache: jobs with parts, ranks of this script, or any process, which
+    waits for the first one and finds its cache.
+    """
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise storage_error(error, place, "making its folder") from error
+        raise storage_error(error, path, "making its folder") from error
     if part is not None:
-        return _build_part(identity, run, place, part, wait)
+        return _build_part(identity, run, path, part, wait)
     ranks = ranks_of_script()
     if ranks is not None:
-        return _build_with_ranks(identity, run, place, ranks)
-    with exclusive(lock_path(place), waiting=lambda holder: say_once(f"{place}: waits for {holder}")):
-        found = identity.find(place)  # another process may have built it while this one waited
-        return found if found is not None else _build(identity, run, place)
+        return _build_with_ranks(identity, run, path, ranks)
+    with exclusive(lock_path(path), waiting=lambda holder: say_once(f"{path}: waits for {holder}")):
+        found = identity.find(path)  # another process may have built it while this one waited
+        return found if found is not None else _build(identity, run, path)
 
 
 def _build(identity: CacheIdentity, run: TeacherPass, path: Path) -> LogitCache:
