@@ -85,12 +85,12 @@ class RunsOfKeys(Sampler[Run]):
         read ahead.
         """
         self._passes += 1
-        runs = self._divided_keys()
-        if self._bytes and self._most_bytes:
+        runs = self._divided_keys() if self._most_bytes else ([keys] for keys in self.keys)
+        if self._most_bytes and self._bytes:
             listed = list(runs)
             for number, keys in enumerate(listed):
                 yield self._run(keys, self._ahead(listed, number), number)
-        else:
+        else:  # the first epoch, of whose batches the first shows how large they are
             for number, keys in enumerate(runs):
                 yield self._run(keys, [], number)
 

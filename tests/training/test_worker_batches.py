@@ -17,6 +17,8 @@ import torch
 
 from decant.pipeline.errors import DataError
 from decant.pipeline.training import lent_memory, worker_batches
+from decant.pipeline.training.handout import MissingOfRuns
+from decant.pipeline.training.handout import Run as Handed
 from decant.pipeline.training.lent_memory import LentMemory
 from decant.pipeline.training.loading import OrderedKeys, ShuffledKeys, _maker, loader
 from decant.pipeline.training.sending import pack
@@ -187,10 +189,14 @@ def test_an_error_in_a_worker_is_raised_when_its_batch_comes(error: Exception) -
 
 
 def test_keys_that_others_may_take_meanwhile_are_drawn_one_by_one() -> None:
-    runs = worker_batches.RunsOfKeys([np.zeros((1, 2))] * 50, workers=1, most_bytes=0)
-    runs.learn([torch.zeros(1)])
-    assert [len(run.keys) for run in runs] == [1] * 50
-    assert not any(run.ahead for run in runs)
+    """In a process of several that make one cache it is not known before how many there are."""
+    keys = MissingOfRuns([Handed(0, 0, N)], [np.zeros(N, bool)], BATCH)
+    batches = loader(Images(), keys, 1)
+    found = [(batch[1].tolist(), len(keys.taken)) for batch in batches]
+    assert [labels for labels, _ in found] == [batch.keys[:, 0].tolist() for batch in keys.taken]
+    assert found[0][1] <= 3, "a worker is asked for two at once"
+    batches.runs.learn([torch.zeros(1)])
+    assert all(len(run.keys) == 1 and not run.ahead for run in batches.runs)
 
 
 def test_a_worker_that_is_asked_for_another_run_than_it_was_told_makes_that() -> None:
