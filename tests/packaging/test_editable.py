@@ -91,7 +91,9 @@ def test_mypy_sees_types(how: str, request: pytest.FixtureRequest, mypy_cache: P
     assert revealed.startswith('loop.py:6: note: Revealed type is "numpy.ndarray['), found.stdout
     assert wrong.startswith("loop.py:7: error: Incompatible types in assignment"), found.stdout
     assert alpha.startswith('loop.py:11: error: Argument "alpha" has incompatible type "str"'), found.stdout
-    assert often.startswith('loop.py:14: error: Argument "p" to "flip" has incompatible type "str"'), found.stdout
+    assert often.startswith('loop.py:14: error: Argument "p" to "flip" has incompatible type "str"'), (
+        found.stdout
+    )
     assert count.startswith("Found 3 errors in 1 file"), found.stdout
 
 
