@@ -23,7 +23,10 @@ class SpecialTokens:
     def __init__(self, tokenizer: Any) -> None:
         names = () if splits_special_tokens(tokenizer) else sorted(_special_tokens(tokenizer), key=len)
         self._pattern = re.compile("|".join(map(re.escape, reversed(names)))) if names else None
-        self._begin, self._begin_id = getattr(tokenizer, "bos_token", None), tokenizer.bos_token_id
+        self._begin, self._begin_id = (
+            getattr(tokenizer, "bos_token", None),
+            getattr(tokenizer, "bos_token_id", None),
+        )
         self._end = getattr(tokenizer, "eos_token", None)
         self.count = self.held = self.twice = 0
         self._first, self._first_twice, self._in_chats = "", "", False

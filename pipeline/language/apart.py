@@ -61,7 +61,8 @@ def _begins_anew(positions: Tensor) -> Tensor:
 
 def _logits(network: nn.Module, ids: Tensor, positions: Tensor) -> Tensor:
     takes = inspect.signature(network.forward).parameters
+    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
     given = {"position_ids": positions, "use_cache": False}
-    named = {name: value for name, value in given.items() if name in takes or "kwargs" in takes}
+    named = {name: value for name, value in given.items() if name in takes or any_name}
     found: Tensor = network(input_ids=ids, **named).logits
     return found
