@@ -183,7 +183,7 @@ def _untrained_head(pretrained_classes: int, num_classes: int) -> str:
     """Why a pretrained network has a last layer that was never trained; empty where it has none."""
     if pretrained_classes == num_classes:
         return ""
-    return f"it is of {pretrained_classes:,} classes, and the data have {num_classes:,}"
+    return f"the weights are of {pretrained_classes:,} classes, and the data have {num_classes:,}"
 
 
 def from_function(name: str, num_classes: int, input_shape: Shape, args: dict[str, Any]) -> nn.Module:

@@ -71,8 +71,8 @@ class CacheIdentity:
 
 _MEANINGS = {
     "data.digest": "labels, or tensors of the dataset, are others",
-    "views.probes": "some inputs are others after the transform: other samples or another order, as of a random_split "
-    "without a generator, or other versions of libraries",
+    "views.probes": "some inputs are others after the transform: another transform, other samples or another order, as "
+    "of a random_split without a generator, or other versions of libraries",
     "views.code": "code that the transform or the dataset names was edited",
     "teacher.code": "the code of the teacher's class was edited",
     "teacher.weights_sha256": "the teacher has other weights",
@@ -96,8 +96,12 @@ def require_logits_of(manifest: Manifest, cache: LogitCache) -> None:
     """Raises MismatchError, which names every field that differs, where a cache that was found at a path of the user's
     holds other logits than those that the manifest identifies.
     """
-    different = {one.field for one in differences(manifest.identity, cache.manifest.identity)}
-    meanings = [f"{field}: {words}." for field, words in _MEANINGS.items() if field in different]
+    different = differences(manifest.identity, cache.manifest.identity)
+    meanings = [
+        f"{field}: {words}."
+        for field, words in _MEANINGS.items()
+        if any(f"{one.field}.".startswith(f"{field}.") for one in different)
+    ]
     require_equal(
         manifest.identity,
         cache.manifest.identity,

@@ -105,9 +105,6 @@ class RunsOfKeys(Sampler[Run]):
         return [keys for each in following for keys in runs[each]]
 
     def _divided_keys(self) -> Iterator[list[Keys]]:
-        if not self._most_bytes:  # as of keys of which nobody knows yet how many there will be
-            yield from ([each] for each in self.keys)
-            return
         left, given = iter(self.keys), 0
         remaining = len(self.keys) - int(getattr(self.keys, "first", 0))
         while run := list(islice(left, self._size(given, remaining))):

@@ -58,8 +58,8 @@ def test_a_pretrained_network_of_other_classes_is_not_taken_as_it_is(tmp_path: P
     network = '{ name = "torchvision:squeezenet1_1", weights = "IMAGENET1K_V1" }'
     recipe = write_recipe(tmp_path, images, network, TAKEN)
     said = refused(decant("teacher", "--recipe", recipe, cwd=tmp_path, TORCH_HOME=str(tmp_path / "torch")))
-    assert "epochs = 0 leaves its last layer untrained" in said
-    assert "it is of 1,000 classes, and the data have 3; set teacher.epochs" in said
+    assert "its last layer is a new one, which epochs = 0 leaves untrained: the weights are of" in said
+    assert "of 1,000 classes, and the data have 3; set teacher.epochs" in said
     assert not list(tmp_path.glob("runs/**/result.json"))
 
 

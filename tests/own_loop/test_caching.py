@@ -173,7 +173,7 @@ def test_what_was_cached_is_found_and_never_replaced(tmp_path: Path) -> None:
         ((linear(), views(count=3)), r"views\.count"),
         (
             (linear(), decant.Views(DATA, lambda x: x + 0.1 * torch.randn(C), count=2)),
-            r"views\.(transform|code)",
+            r"views\.code: code that the transform or the dataset names was edited",
         ),
         (
             (linear(), decant.Views(TensorDataset(DATA.tensors[0] + 1, DATA.tensors[1]), noisy, count=2)),
