@@ -26,8 +26,8 @@ def take_weights(network: nn.Module, spec: NetworkSpec, settings: TeacherSetting
         if untrained and not settings.epochs:
             raise WeightsError(
                 f"network {spec.name!r}: its last layer is a new one, which epochs = 0 leaves untrained: "
-                f"{untrained}; set teacher.epochs, or give teacher.weights of these classes, or keep their outputs with "
-                "teacher.classes"
+                f"{untrained}; set teacher.epochs, or give teacher.weights of these classes, or keep their outputs "
+                "with teacher.classes"
             )
         return
     load_initial_weights(network, spec, settings, Path(settings.weights), "teacher")
