@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from decant.pipeline.data.image_pack import Layout
 from decant.pipeline.data.listed_reader import ListedFile, ListedReader
 from decant.pipeline.data.pack_filling import Filling
+from decant.pipeline.support.allocator import freed_memory_kept
 from decant.pipeline.support.notices import tell_instead
 
 Group = Sequence[tuple[int, Sequence[ListedFile]]]
@@ -119,7 +120,7 @@ def serve(connection: Connection, is_wanted: Callable[[], bool]) -> None:
     said: list[tuple[str, str | None]] = []
     tell_instead(lambda text, about: said.append((text, about)))
     make: MakeBlock | None = None
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError), freed_memory_kept():
         while True:
             while not connection.poll(_POLL_SECONDS):
                 if not is_wanted():

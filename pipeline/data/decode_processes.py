@@ -107,7 +107,7 @@ class DecodeProcesses:
         """Decides whether they make blocks; False where the number of threads is to be decided. made: blocks until now;
         now: seconds of any clock.
         """
-        if self._is_over or threads.most < FEWEST_CORES or not hasattr(os, "fork"):
+        if self._is_over or threads.most < FEWEST_CORES or sys.platform != "linux":
             return False
         if self._server is None:
             left = self._destination.layout.num_blocks - made

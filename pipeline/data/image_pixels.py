@@ -17,6 +17,7 @@ MOST_PIXELS = 89_478_485
 _ORIENTATION = 0x0112  # EXIF's tag
 _IN_WORDS = 1 << 14, 1 << 22
 """Fewest and most pixels of an image that is taken apart as words, which take memory beside it."""
+_AT_ONCE = 1 << 14  # pixels: memory of that size is used again and again, and is not mapped anew
 _FEW_LEVELS = 4096  # of 65,536, below which an image of 16 bits is nearly black in 8
 
 
@@ -128,6 +129,10 @@ def _channels_of_words(image: Image.Image) -> NDArray[np.uint8]:
     """(3, H, W) of an image in RGB, whose pixels are words of four bytes: half the time of picking every third byte."""
     words = np.frombuffer(image.tobytes("raw", "RGBX"), "<u4").reshape(image.height, image.width)
     found = np.empty((3, *words.shape), np.uint8)
-    for channel in range(3):
-        found[channel] = (words >> (8 * channel)).astype(np.uint8)
+    rows = max(1, _AT_ONCE // image.width)
+    shifted = np.empty((rows, image.width), np.uint32)
+    for first in range(0, image.height, rows):
+        some = words[first : first + rows]
+        for channel in range(3):
+            found[channel, first : first + rows] = np.right_shift(some, 8 * channel, out=shifted[: len(some)])
     return found

@@ -202,13 +202,14 @@ class HeldAhead:
     def __init__(self, layout: Layout, decode: Decode, listed: Listed | None = None) -> None:
         """listed: the files that `decode` decodes, which other processes may then decode."""
         self.layout, self._decode = layout, decode
-        memory = None if listed is None else _shared_memory(layout)
+        shared = None if listed is None else _shared_memory(layout)
         processes = None
-        if listed is None or memory is None:
+        if listed is None or shared is None:
             self._pixels = np.empty((layout.count, *layout.image_shape), np.uint8)
         else:
+            memory, self._pixels = shared
             weakref.finalize(self, os.close, memory)
-            self._pixels, processes = shared_pixels(layout, memory), listed.processes(layout, (memory,))
+            processes = listed.processes(layout, (memory,))
         self._ahead = DecodeAhead(layout.num_blocks, self._make, processes=processes)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -234,8 +235,8 @@ class HeldAhead:
         return True
 
 
-def _shared_memory(layout: Layout) -> int | None:
-    """An open file that is memory, as large as all images; None where there is none such, or processes would not need
+def _shared_memory(layout: Layout) -> tuple[int, NDArray[np.uint8]] | None:
+    """An open file that is memory for all images, and these; None where there is none such, or processes would not need
     it. It has no name, and is gone with the processes that have it open.
     """
     if available_cores() < FEWEST_CORES or not hasattr(os, "memfd_create"):
@@ -244,7 +245,7 @@ def _shared_memory(layout: Layout) -> int | None:
     try:
         memory = os.memfd_create("decoded images")
         os.ftruncate(memory, layout.pixel_bytes)
-        return memory
+        return memory, shared_pixels(layout, memory)
     except OSError:
         if memory >= 0:
             os.close(memory)
