@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -32,6 +32,8 @@ class GpuWork(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.launches, self.waits, self.bytes = Counter[str](), Counter[str](), Counter[str]()
+        self.copies = 0
+        """To the host, which waits for none of them."""
 
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: Any = (), named: dict[str, Any] | None = None
@@ -43,19 +45,16 @@ class GpuWork(TorchDispatchMode):
         made = [one for one in tree_leaves(found) if isinstance(one, Tensor)]
         if function.namespace == "prim" or not any(one.is_cuda for one in (*given, *made)):
             return found
-        if name in _WAITS or _is_copy_to_host(name, given, made):
+        to_host = name in ("_to_copy", "copy_") and any(not one.is_cuda for one in made)
+        if to_host and name == "copy_" and (*arguments[2:], *(named or {}).values()) == (True,):
+            self.copies += 1
+        elif to_host or name in _WAITS:
             self.waits[name] += 1
         if not function.is_view and name not in (*_ALLOCATES, "detach", "record_stream"):
             kernels, passes = _COMPOSED.get(name, (1, 1))
             self.launches[name] += kernels
             self.bytes[name] += passes * _octets_of(name, given, made)
         return found
-
-
-def _is_copy_to_host(name: str, given: list[Tensor], made: list[Tensor]) -> bool:
-    """`copied_beside` has those that nobody waits for."""
-    to_host = any(one.device.type == "cpu" for one in made) and any(one.is_cuda for one in given)
-    return to_host and name in ("_to_copy", "copy_")
 
 
 def _octets_of(name: str, given: list[Tensor], made: list[Tensor]) -> int:
@@ -84,3 +83,9 @@ def gpu_work(patch: pytest.MonkeyPatch) -> Iterator[tuple[GpuCalls, GpuWork]]:
     patch.setattr(torch, "empty_like", lambda value, pin_memory=False, **named: plain(value, **named))
     with FakeTensorMode(allow_non_fake_inputs=True), work:
         yield calls, work
+
+
+def gradients(network: nn.Module) -> None:
+    """In place of a backward pass, which PyTorch begins on a real GPU alone."""
+    for parameter in network.parameters():
+        parameter.grad = torch.empty_like(parameter)

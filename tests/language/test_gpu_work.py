@@ -1,7 +1,8 @@
-"""What a language model's pass starts on a GPU and waits for, counted on a processor."""
+"""What a language model's pass and a student's step start on a GPU and wait for, counted on a processor."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from decant.encodings import Hidden, Sparse
+from decant.language import TokenSamples, cache_logits
+from decant.pipeline.config.objectives import KD
+from decant.pipeline.config.settings import Training
+from decant.pipeline.language import criteria
 from decant.pipeline.language.batches import TeacherBatch
 from decant.pipeline.language.blocks import Block
 from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.teacher_pass import TeacherPass
-from tests.helpers.gpu_work import GPU, gpu_work
+from decant.pipeline.language.training import CausalCall, TokenBatches
+from decant.pipeline.training.optimizer import Stepper, make_optimizer
+from decant.pipeline.training.step import Step
+from tests.helpers import language
+from tests.helpers.extras import needing
+from tests.helpers.gpu_work import GPU, gpu_work, gradients
 
 OUTPUTS, WIDTH = 49_152, 576
 HIDDEN = Hidden(WIDTH, "0" * 64)
@@ -74,10 +84,56 @@ def test_a_batch_is_encoded_beside_the_next_with_few_kernels_and_no_wait(
     assert started > launches / 2, "else this bound says little; set it lower"
     moved = sum(work.bytes.values()) / (2 * OUTPUTS * count)
     assert passes / 2 < moved <= passes, work.bytes.most_common(9)
-    assert work.waits == {"copy_": copies}, "each is begun, and nobody waits for it"
+    assert not work.waits
+    assert work.copies == copies, "each is begun, and nobody waits for it"
     usual, beside = "the usual stream of cuda:0", "stream 1 of cuda:0"
     assert calls.log == [
         f"{beside} waits for {usual}",
         *[f"used in {beside}"] * 3,
         *[f"event in {beside}"] * (1 + views),
     ]
+
+
+def prepared(model: CausalModel, _: Tensor) -> None:
+    """In place of what looks for the head, which compares values."""
+    model._head = model._linear = model.network.lm_head
+    model.num_rows = 340
+
+
+@needing("transformers")
+@pytest.mark.parametrize(
+    ("encoding", "launches"),
+    [(None, 175), (Sparse(head=16), 250), (Sparse(head=4, draws=8), 255), ("hidden", 220)],
+    ids=["labels", "sparse", "draws", "hidden"],
+)
+def test_a_students_step_mixes_no_devices_and_waits_for_nothing(
+    samples: TokenSamples,
+    teacher: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    encoding: Any,
+    launches: int,
+) -> None:
+    """Its forward pass, loss and optimizer: PyTorch begins a backward pass on a real GPU alone. There transformers
+    looks at the mask of padding, which has no values here.
+    """
+    content = {"epochs": 1, "optimizer": "adamw", "precision": "bfloat16", "tokens_per_batch": 200}
+    settings = Training(network={"name": "llama"}, **content)
+    cache = None if encoding is None else cache_logits(teacher, samples, tmp_path / "c.h5", encoding=encoding)
+    objective = KD(name="kd", temperature=1.0)
+    criterion = criteria.from_labels if cache is None else criteria.from_cache(objective, cache)
+    batch = TokenBatches(samples, cache).batch(np.stack([np.arange(8), np.zeros(8, np.int64)], axis=1))
+    with monkeypatch.context() as patch, gpu_work(patch) as (_, work):
+        with torch.device(GPU):
+            network = language.llama(340, seed=3)
+        patch.setattr(CausalModel, "prepare", prepared)
+        patch.setattr(Tensor, "backward", lambda loss: gradients(network))
+        call = CausalCall(network, samples, 340)
+        stepper = Stepper(network, make_optimizer(network, settings, GPU), settings)
+        step = Step(network, criterion, stepper, settings, call=call, setting="tokens_per_batch")
+        for _ in range(2):
+            work.launches.clear()
+            step(batch, 0.0)
+    assert not work.waits
+    assert sum(work.launches.values()) <= launches, work.launches
+    assert work.launches["_fused_adamw_"] == 1
