@@ -137,7 +137,7 @@ def _fresh_layers(info: dict[str, Any], num_classes: int) -> str:
     if other:
         return f"{other[0][0]} is of {other[0][1]:,} classes, and the data have {num_classes:,}"
     missing = sorted(info["missing_keys"])
-    return f"{missing[0]} is not among them" if missing else ""
+    return f"{missing[0]} is not among the weights" if missing else ""
 
 
 def _plain(names: Sequence[str]) -> list[str]:
