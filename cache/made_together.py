@@ -61,7 +61,7 @@ def in_turn(
     >>> next(batches)
     Traceback (most recent call last):
     ...
-    ZeroDivisionError: integer division or modulo by zero
+    ZeroDivisionError: ...by zero
     """
     failed: Exception | None = None
     made: Iterable[Made] = ()
