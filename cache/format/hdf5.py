@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5l, h5o, h5p, h5s, h5t
+from h5py import h5a, h5d, h5f, h5l, h5o, h5p, h5s, h5t
 from numpy.typing import NDArray
 
 from decant.cache.errors import FormatError, NewerFormatError
@@ -78,15 +78,7 @@ def create(
 
 def _create(path: str | os.PathLike[str], manifest: Manifest, text: bytes) -> tuple[dict[str, Table], int]:
     """Has HDF5 write the header; returns where the tables lie, and a descriptor of the file."""
-    with h5py.File(
-        path,
-        "x",
-        libver=("v108", "v108"),
-        locking=False,  # the writer has its own, and some file systems have none
-        alignment_threshold=0,
-        alignment_interval=PAGE,
-        meta_block_size=_block_size(manifest, text),
-    ) as file:
+    with h5py.File(_new_file(path, _block_size(manifest, text))) as file:
         file.attrs.create("format", np.bytes_(FORMAT))
         file.attrs.create("format_version", np.array(manifest.format_version, "<i8"))
         file.attrs.create("manifest", np.bytes_(text))
@@ -94,6 +86,20 @@ def _create(path: str | os.PathLike[str], manifest: Manifest, text: bytes) -> tu
             _create_table(file, name, spec)
         tables = {name: _table_of(file, name, spec) for name, spec in expected_tables(manifest).items()}
         return tables, os.dup(file.id.get_vfd_handle())  # of this very file, whatever has its name by now
+
+
+def _new_file(path: str | os.PathLike[str], block_size: int) -> h5f.FileID:
+    """A new file whose root group has no time of its own, which h5py leaves out by itself only in later versions: equal
+    content gives equal bytes.
+    """
+    access, creation = h5p.create(h5p.FILE_ACCESS), h5p.create(h5p.FILE_CREATE)
+    access.set_libver_bounds(h5f.LIBVER_V18, h5f.LIBVER_V18)
+    access.set_file_locking(False, False)  # the writer has its own, and some file systems have none
+    access.set_alignment(0, PAGE)
+    access.set_meta_block_size(block_size)
+    access.set_fclose_degree(h5f.CLOSE_STRONG)
+    creation.set_obj_track_times(False)
+    return h5f.create(os.fsencode(path), h5f.ACC_EXCL, fapl=access, fcpl=creation)
 
 
 def header_room(manifest: Manifest) -> int:

@@ -152,5 +152,10 @@ def expected(schema: Schema) -> str:
         return " or ".join(expected(choice) for choice in schema["anyOf"])
     if "const" in schema:
         return json.dumps(schema["const"])
-    bounds = [f"{word} {schema[bound]:,}" for bound, word in _BOUNDS.items() if bound in schema]
+    bounds = [f"{word} {_plain(schema[bound])}" for bound, word in _BOUNDS.items() if bound in schema]
     return " ".join([_TYPES[schema["type"]], " and ".join(bounds)]).strip()
+
+
+def _plain(bound: float) -> str:
+    """A bound of a number: 1 for 1.0 too, which pydantic writes either way."""
+    return f"{int(bound) if bound == int(bound) else bound:,}"

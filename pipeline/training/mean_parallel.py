@@ -87,7 +87,7 @@ class MeanParallel(DataParallel):
         """
         own = self.group.rank + 1 if divided else 0
         (seed,) = np.random.SeedSequence([self._settings.seed, self.step, own]).generate_state(1, np.uint64)
-        torch.manual_seed(int(seed >> 1))
+        torch.manual_seed(int(seed) >> 1)
 
     def _random_state(self, device: torch.device) -> Tensor | None:
         if not self._looks:

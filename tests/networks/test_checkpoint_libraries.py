@@ -190,7 +190,7 @@ def test_a_folder_of_distributed_checkpoint_is_called_what_it_is(tmp_path: Path)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        checkpoint.save({"model": dict(STATE)}, checkpoint_id=tmp_path / "dcp", no_dist=True)
+        checkpoint.save({"model": dict(STATE)}, checkpoint_id=tmp_path / "dcp")
     said = refusal(ours(), tmp_path / "dcp")
     assert (
         "a distributed checkpoint of torch; run: python -m torch.distributed.checkpoint.format_utils" in said
