@@ -403,10 +403,7 @@ class SoftLabelDataset(Dataset[Any]):
         left = iter(keys)
         for first in left:
             run = take_run(first, left, self._samples_ahead, _MOST_AHEAD)
-            for batch in in_turn(self._read_ahead, self.batch, run):
-                if len(batch[2]):
-                    self._samples_ahead = _BYTES_AHEAD * len(batch[2]) // max(1, batch[2].nbytes)
-                yield batch
+            yield from in_turn(self._read_ahead, self.batch, run)
 
     def _read_ahead(self, run: Sequence[Keys]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """`batch` of each of several keys, one after another, once the logits and labels of all are read."""
@@ -414,6 +411,8 @@ class SoftLabelDataset(Dataset[Any]):
         indices, views, _ = self._split(together)
         rows = self._rows(indices)
         logits = self._read_logits(rows, views).numpy()
+        if len(rows):
+            self._samples_ahead = _BYTES_AHEAD * len(rows) // max(1, logits.nbytes)
         expected = ExpectedBatches(self.cache, rows, views, bounds)
         made = self._made(together, bounds, expected)
 
