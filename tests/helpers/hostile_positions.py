@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +26,8 @@ from tests.helpers.caches import repair_checksums, reseal
 from tests.helpers.hostile import guard, mutate, outcome
 
 C, V = 40, 2
+SAFE_LIBHDF5 = h5py.version.hdf5_version_tuple >= (2, 0, 0)
+"""Whether a header that was made by hand cannot end the process in libhdf5 itself, as it can before."""
 ENCODINGS: tuple[Encoding, ...] = (Sparse(5, (1.0, 2.0)), Sparse(2, draws=3), Quantised())
 POSITIONS = Positions.of(
     [3, 0, 9, 1],
@@ -102,6 +105,9 @@ def fuzz(folder: Path, seed: int, count: int) -> None:
             places = [place for place in places if place >= header]
         mutate(content, chance, places)
         treatment = ("as it is", "sealed", "sealed and repaired", "agreeing")[number % 4]
+        if treatment.startswith("sealed") and not SAFE_LIBHDF5:
+            outcomes["left out"] += 1
+            continue
         if number % 4 == 2:
             repair_checksums(content, header)
         if number % 4 in (1, 2):

@@ -113,8 +113,8 @@ def test_two_processes_do_not_train_one_network(tmp_path: Path, capfd: pytest.Ca
         with alone_with(made.folder):
             waiting = pool.submit(lambda: make_teacher(plan(tmp_path), CPU))
             said = ""
-            while not said and not waiting.done():
-                said = capfd.readouterr().err
+            while not said.endswith("\n") and not waiting.done():
+                said += capfd.readouterr().err
                 time.sleep(0.05)
             assert re.fullmatch(
                 rf"waiting: process \d+ on .* is making {re.escape(str(made.folder))}\n", said
