@@ -45,7 +45,7 @@ def building(
     note, told = f"{name}{BUILDING}", False
     token = secrets.token_hex(8)
     seen, since = _read(folder, note), time.monotonic()
-    while not _claim(folder, note, token, expires, gone=time.monotonic() - since > expires):
+    while not _claim(folder, note, token, expires, gone=seen if time.monotonic() - since > expires else None):
         now = _read(folder, note)
         if now != seen:  # by this clock: that of another machine may be a day ahead
             seen, since = now, time.monotonic()
@@ -89,11 +89,16 @@ def abandoned(folder: RemoteFolder, delete: bool) -> list[str]:
     return [folder.file_shown(name) for name in found]
 
 
-def _claim(folder: RemoteFolder, note: str, token: str, expires: float, gone: bool) -> bool:
-    """Whether this process may build: nobody else says that it does, or who says so is known to be gone."""
+def _claim(
+    folder: RemoteFolder, note: str, token: str, expires: float, gone: dict[str, object] | None
+) -> bool:
+    """Whether this process may build: nobody else says that it does, or who says so is known to be gone, whose note is
+    `gone`. Another that waits for the same one may have taken its place since that was read.
+    """
     if folder.put_small(note, _note(token, expires)):
         return True
-    if not gone and _holder(_read(folder, note)) is not None:
+    found = _read(folder, note)
+    if _holder(found) is not None and found != gone:
         return False
     folder.put_small(note, _note(token, expires), replace=True)  # of a process that was killed
     return (_read(folder, note) or {}).get("token") == token

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _received: list[signal.Signals] = []
+_before: list[Callable[[UnraisableHookArgs], object]] = []
+"""The hook that was there, as that of a program which calls the command in its own process."""
 _A_MOMENT = 0.02  # s
 
 
@@ -34,7 +37,9 @@ def end_on_signals() -> None:
     for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
-    sys.unraisablehook = _raise_again
+    if sys.unraisablehook is not _raise_again:
+        _before[:] = [sys.unraisablehook]
+        sys.unraisablehook = _raise_again
 
 
 def received() -> signal.Signals | None:
@@ -52,9 +57,9 @@ def _end(number: int, _: FrameType | None) -> None:
 
 
 def _raise_again(swallowed: UnraisableHookArgs) -> None:
-    """Sends a signal again whose `Ended` nobody sees, so that the command ends; other errors are printed as ever."""
+    """Sends a signal again whose `Ended` nobody sees, so that the command ends; others are for the earlier hook."""
     if not isinstance(swallowed.exc_value, Ended) or not _received:
-        sys.__unraisablehook__(swallowed)
+        (_before[0] if _before else sys.__unraisablehook__)(swallowed)
         return
     number = _received.pop()
     signal.signal(number, _end)

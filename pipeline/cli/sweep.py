@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -51,7 +50,9 @@ if TYPE_CHECKING:
     help="Choose by this on the validation part, as kl or loss.  [default: the first shown]",
 )
 @click.option("--build", is_flag=True, help="Make teacher and cache first, where they are missing.")
-@click.option("--worker", is_flag=True, hidden=True, help="Run trials of a sweep that another process shows.")
+@click.option(
+    "--worker", metavar="NAME", hidden=True, help="Run trials of a sweep that another process, NAME, shows."
+)
 @as_json
 def sweep(
     recipe: Recipe,
@@ -66,7 +67,7 @@ def sweep(
     pruner: str | None,
     metric: str | None,
     build: bool,
-    worker: bool,
+    worker: str | None,
     as_json: bool,
 ) -> None:
     """Train many students from one cache, and choose settings.
@@ -95,8 +96,8 @@ def sweep(
         recipe = overridden(recipe, changed)
     planned = Sweep.of(plan_of(recipe, base, store))
     optional("optuna", "sweep", ModelError)
-    if worker:
-        _work(planned, device, worker_of=os.getppid())
+    if worker is not None:
+        _work(planned, device, worker_of=worker)
         return
     rank = launched()
     if rank is not None:
@@ -114,20 +115,20 @@ def sweep(
     _print_end(planned, record, as_json)
 
 
-def _work(planned: Sweep, device: str, worker_of: int | None = None) -> None:
+def _work(planned: Sweep, device: str, worker_of: str | None = None) -> None:
     """Runs what no other process of the sweep does, and says nothing but on stderr. `worker_of` is the process that it
     ends with.
     """
     from decant.pipeline.sweeps.kinds import students_of
     from decant.pipeline.sweeps.record import running
     from decant.pipeline.sweeps.stages import Stages
-    from decant.pipeline.sweeps.workers import end_with_parent, worker_name
+    from decant.pipeline.sweeps.workers import end_with_parent
     from decant.pipeline.training.device import pick_device
 
     students = students_of(planned, pick_device(device))
-    stages = Stages(planned, students, worker=worker_name())
+    stages = Stages(planned, students)
     if worker_of is not None:
-        stages = replace(stages, command=worker_name(worker_of), alive=end_with_parent())
+        stages = replace(stages, command=worker_of, alive=end_with_parent())
     with running(planned.folder):
         stages.run()
 
@@ -153,13 +154,13 @@ def _run(planned: Sweep, words: Sequence[str], device: str, jobs: int) -> SweepR
     from decant.pipeline.sweeps.readiness import check
     from decant.pipeline.sweeps.record import running
     from decant.pipeline.sweeps.stages import Stages
-    from decant.pipeline.sweeps.workers import run_workers, worker_name
+    from decant.pipeline.sweeps.workers import run_workers
     from decant.pipeline.training.device import pick_device
 
     students, told = students_of(planned, pick_device(device)), Trials()
     check(planned, students)
     say(f"sweep of {planned.trials:,} trials in {planned.folder}{students.budget}")
-    stages = Stages(planned, students, jobs, worker=worker_name(), told=told)
+    stages = Stages(planned, students, jobs, told=told)
     with running(planned.folder):
         if jobs > 1 and not stages.open():
             run_workers(words, device, jobs, planned.folder, told)

@@ -21,6 +21,8 @@ from decant.pipeline.objectives.terms import (
     tempered,
 )
 
+_ROUNDING = 1e-4  # of labels that are sums, as means of several annotators' answers are
+
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean of −y·log σ(z) − (1 − y)·log σ(−z) over the labels that are known; 0 where none is.
@@ -48,7 +50,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float 
 
 
 def _require_0_to_1(labels: Tensor) -> None:
-    outside = (labels < 0) | (labels > 1)
+    outside = (labels < -_ROUNDING) | (labels > 1 + _ROUNDING)
     try:
         found = bool(outside.any())
     except RuntimeError:  # under torch.func.vmap, where values cannot be read

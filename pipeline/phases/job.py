@@ -86,7 +86,8 @@ def load_result_on(
     With `test` None, as while settings are chosen, its metrics on the test split stay as they are.
 
     If its metrics are of another split, the network is loaded, measured again, and its result is saved. `recipe` is the
-    one by which it is looked for; its settings of data are kept in the folder.
+    one by which it is looked for; its settings of data are kept in the folder, unless its metrics are of another test
+    part.
     """
     result = load_result(folder)
     if result is not None:
@@ -99,8 +100,10 @@ def load_result_on(
         or (teacher_logits is not None and _is_uncompared(result, test.data))
     )
     unvalidated = validation is not None and result.validation_sha256 != validation.data.digest()
-    if recipe is not None:
-        keep_data_settings(folder, recipe)
+    if recipe is not None and (test is not None or not result.is_tested):
+        keep_data_settings(
+            folder, recipe
+        )  # else a report would take metrics of another test part for those of this
     if not untested and not unvalidated:
         return result
     network = load_network(result).to(device)

@@ -121,14 +121,15 @@ class Job:
 
     def is_first_to_end(self, why: str) -> bool:
         """Tells the other ranks that the job is over, and why, as "failed"; whether this rank is the first to do so."""
-        first = self.count(f"over/{why}") == 1
+        if self.count(f"over/{why}") > 1:
+            return False  # so that the second cannot be the first to add to the counter below, and both be silent
         until = time.monotonic() + _JOINING_SECONDS
         while not self.has(_ALL_HERE):
             if time.monotonic() > until:  # ranks that have not joined look there
                 with _named_loss():
-                    return int(self.store.add(over(self.launch, why), 1)) == 1 and first
+                    return int(self.store.add(over(self.launch, why), 1)) == 1
             time.sleep(_POLL_SECONDS)
-        return first
+        return True
 
     def has_failed(self) -> bool:
         """Whether a rank has said that the job has failed."""

@@ -14,6 +14,7 @@ import socket
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from decant.pipeline.sweeps.space import Setting
 JOURNAL = "journal.log"
 _LOCKS = ".locks"
 _DEFINITION = "definition"
+_NAMING_TIME = timedelta(minutes=1)  # between drawing a trial and saying which process runs it
 _MADE_OF = (
     "caches",
     "students",
@@ -145,9 +147,10 @@ class Search:
         with contextlib.ExitStack() as held:
             with exclusive(self._claims, _do_not_mind):
                 trial = self._abandoned(held) or self._new(held)
+                if trial is not None:  # first, as where there are no locks nothing else keeps others from it
+                    trial.set_user_attr("worker", worker_name())
+                    trial.set_user_attr("command", self._command)
                 claim = None if trial is None else Claim(trial, self._drawn(trial))
-                if claim is not None:
-                    claim.trial.set_user_attr("command", self._command)
             yield claim
 
     def tell(self, claim: Claim, value: float) -> None:
@@ -197,12 +200,13 @@ class Search:
         """
         if are_known(lock):
             return False
-        worker, host = str(trial.user_attrs.get("worker", "")), socket.gethostname()
-        if (
-            worker == f"process {os.getpid()} on {host}"
-        ):  # of an earlier one, as in a container that was started again
+        worker = str(trial.user_attrs.get("worker", ""))
+        if worker == worker_name():  # of an earlier one, as in a container that was started again
             return True
-        if may_live(worker) and not worker.endswith(f" on {host}"):
+        if not worker:  # it has been drawn just now, or its process was killed before it could name itself
+            drawn = trial.datetime_start
+            return drawn is not None and datetime.now() - drawn > _NAMING_TIME
+        if may_live(worker) and not worker.endswith(f" on {socket.gethostname()}"):
             say_once(
                 f"waiting: trial {trial.number} is of {worker}, and {self._folder} has no file locks by which to tell "
                 f"whether that lives; where it has ended, move {JOURNAL} away, and finished students are found again"
@@ -269,6 +273,15 @@ def _drop_torn_line(journal: Path) -> None:
         end = file.read(back)
         if end and not end.endswith(b"\n"):
             file.truncate(size - back + end.rfind(b"\n") + 1)
+
+
+def worker_name(pid: int | None = None) -> str:
+    """What a trial says of the process that runs it.
+
+    >>> worker_name(1) == f"process 1 on {socket.gethostname()}"
+    True
+    """
+    return f"process {os.getpid() if pid is None else pid} on {socket.gethostname()}"
 
 
 def fail_trials_of(folder: Path, worker: str, reason: str) -> None:

@@ -71,8 +71,6 @@ class Stages:
     sweep: Sweep
     students: AnyStudents[Any, Any]
     jobs: int = 1
-    worker: str = ""
-    """What a trial says of this process."""
     command: str = ""
     """The process that this one is a worker of."""
     told: Callable[[SweepRecord], None] = lambda record: None
@@ -237,7 +235,6 @@ class Stages:
     def _train(self, stage: Stage, claim: Claim) -> float:
         recipe, kind, seed = stage.student(claim.values)
         job = self.students.job(recipe, kind, seed)
-        claim.trial.set_user_attr("worker", self.worker)
         claim.trial.set_user_attr("folder", str(job.folder.relative_to(self.sweep.plan.base)))
         watch = Watch(claim, stage.prunes, self.alive, self.sweep.figure)
         watch.catch_up(read_epochs(job.folder), (job.folder / "result.json").exists())

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
+import secrets
 import subprocess
 import sys
 import threading
@@ -18,16 +18,11 @@ from pathlib import Path
 from decant.pipeline.errors import DamagedError, PipelineError
 from decant.pipeline.support.notices import say
 from decant.pipeline.sweeps.record import RECORD, SweepRecord, load_record
-from decant.pipeline.sweeps.searches import fail_trials_of
+from decant.pipeline.sweeps.searches import fail_trials_of, worker_name
 from decant.pipeline.training.device import devices_in_turn
 
 _POLL_SECONDS = 0.2
 _ERROR = "decant: "
-
-
-def worker_name(pid: int | None = None) -> str:
-    """What a trial says of the process that runs it."""
-    return f"process {os.getpid() if pid is None else pid} on {socket.gethostname()}"
 
 
 def end_with_parent() -> Callable[[], None]:
@@ -75,6 +70,8 @@ def run_workers(
     trial recorded as failed. Raises PipelineError with what one of them says where that ends the sweep.
     """
     said = set[str]()
+    # A container that is started again may give the next command the same process id, and its trials are not its own.
+    words = [*words, "--worker", f"{worker_name()}, {secrets.token_hex(4)}"]
     with contextlib.ExitStack() as ended:
         workers = [
             ended.enter_context(_started(words, each, jobs, said)) for each in devices_in_turn(device, jobs)
@@ -107,7 +104,7 @@ def _started(words: Sequence[str], device: str, jobs: int, said: set[str]) -> It
     threads = str(threads_each(jobs))
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **os.environ}
     process = subprocess.Popen(
-        [sys.executable, "-m", "decant", "sweep", *words, "--device", device, "--worker"],
+        [sys.executable, "-m", "decant", "sweep", *words, "--device", device],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -84,8 +84,11 @@ class SparingWriter:
 
     def flush(self) -> None:
         """Writes what is waiting, if anything is."""
-        if self._waiting is not None:
-            write_atomically(*self._waiting)
+        waiting = (
+            self._waiting
+        )  # which a thread may write meanwhile, where a signal has ended the wait for it
+        if waiting is not None:
+            write_atomically(*waiting)
             self._waiting, self._next = None, time.monotonic() + self._seconds
 
 

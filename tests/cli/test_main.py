@@ -285,6 +285,28 @@ def test_ctrl_c_in_a_destructor_which_swallows_it_ends_the_command_all_the_same(
     assert (done.stdout, done.stderr) == ("SIGINT\n", "")
 
 
+OF_ANOTHER = """
+import sys
+sys.unraisablehook = lambda swallowed: print("seen:", swallowed.exc_value)
+from decant.pipeline.cli.signals import end_on_signals
+
+class Failing:
+    def __del__(self):
+        raise ValueError("in a destructor")
+
+end_on_signals()
+end_on_signals()
+Failing()
+"""
+
+
+def test_other_errors_in_a_destructor_go_to_the_hook_of_the_program_that_calls_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OF_ANOTHER], capture_output=True, text=True, timeout=25, check=True
+    )
+    assert (done.stdout, done.stderr) == ("seen: in a destructor\n", "")
+
+
 def test_a_module_beside_the_recipe_is_found_from_anywhere(tmp_path: Path) -> None:
     beside = tmp_path / "my recipes"
     beside.mkdir()

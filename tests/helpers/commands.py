@@ -60,6 +60,7 @@ def decant_here(*words: str | Path, cwd: Path, **env: str) -> subprocess.Complet
 
     out, err, code = io.StringIO(), io.StringIO(), 0
     argv, path, environment, shown = sys.argv, list(sys.path), dict(os.environ), warnings.showwarning
+    unraisable = sys.unraisablehook
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     sys.argv = ["decant", *map(str, words)]
     os.environ.update(env)
@@ -77,6 +78,7 @@ def decant_here(*words: str | Path, cwd: Path, **env: str) -> subprocess.Complet
         code = error.code if isinstance(error.code, int) else 0
     finally:
         sys.argv, warnings.showwarning, sys.path[:] = argv, shown, path
+        sys.unraisablehook = unraisable  # pytest's own, by which such an error fails a test
         os.environ.clear()
         os.environ.update(environment)
         for number, handler in handlers.items():

@@ -118,6 +118,10 @@ def test_a_label_outside_0_to_1_is_refused_with_its_row(label: float) -> None:
         sigmoid_kd(student, teacher, labels)
     shares = torch.tensor([[0.25, 0.0, NAN], [1.0, 0.5, 0.75]])
     assert bool(binary_cross_entropy(student, shares).isfinite())
+    of_ten = sum(torch.full((2, 3), 0.1) for _ in range(10))  # answers of annotators, each yes
+    assert isinstance(of_ten, torch.Tensor)
+    assert of_ten.max() > 1
+    assert bool(binary_cross_entropy(student, of_ten).isfinite())
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from decant.cache import CacheError, CorruptError, SoftLabelDataset, Store
 from decant.cache.io import usage
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases.datasets import Splits
+from decant.pipeline.phases.job import load_result_on
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.soft_labels import open_cache
 from decant.pipeline.phases.student import jobs_for_seed, train_students
@@ -94,6 +95,15 @@ def test_what_is_found_by_other_settings_of_the_same_data_is_reported_by_them(tm
     found = train_students(Plan.of(recipe(moved), tmp_path / "runs", Store(tmp_path / "caches")), CPU)
     assert {result.folder for result, was_finished in found if was_finished} == made
     assert {result.folder for result in find_results(tmp_path / "runs", data)} == made
+
+
+def test_what_is_found_and_not_measured_on_the_test_part_keeps_its_settings_of_data(tmp_path: Path) -> None:
+    """As by a sweep of another test part: a report of that would show the metrics of the first one."""
+    build_cache(tmp_path)
+    data = recipe("data.root=elsewhere")
+    for made in students(tmp_path):
+        assert load_result_on(made.folder, None, CPU, recipe=data) == made
+    assert not list(find_results(tmp_path / "runs", data.settings.data))
 
 
 def test_changed_settings_make_other_students_and_keep_the_first(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from torch.distributed import HashStore
 
-from decant.pipeline.ranks.launch import launched
+from decant.pipeline.ranks import job
+from decant.pipeline.ranks.launch import Launch, launched
 from tests.helpers.commands import decant_at_once, start
 from tests.helpers.forked_ranks import launching, run_forked
 from tests.helpers.processes import line
@@ -104,6 +106,27 @@ def test_ranks_that_a_launcher_starts_again_do_not_take_the_last_failure_for_one
                 for rank, count in enumerate(counts)
             ]
             assert [rank.stdout for rank in decant_at_once(ranks, tmp_path)] == said
+
+
+def test_of_two_ranks_that_fail_at_once_before_a_third_has_come_one_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(job, "_JOINING_SECONDS", 0.02)
+    store = HashStore()
+    launches = [Launch(rank, 3, rank, 3, "localhost", 1, True, "0") for rank in (1, 2)]
+    first, second = (job.Job(launch, store, "a start") for launch in launches)
+    said = list[bool]()
+
+    def has(_: str) -> bool:
+        """The second fails while the first waits for others to join."""
+        if not said:
+            said.append(second.is_first_to_end("failed"))
+        return False
+
+    monkeypatch.setattr(first, "has", has)
+    said.append(first.is_first_to_end("failed"))
+    assert said == [False, True]
+    assert store.check([job.over(first.launch, "failed")])
 
 
 def test_one_rank_says_what_all_of_them_meet(tmp_path: Path) -> None:

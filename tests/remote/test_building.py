@@ -80,3 +80,11 @@ def test_a_builder_whose_clock_is_a_day_ahead_is_waited_for_by_this_ones(folder:
     said: list[str] = []
     assert build(folder, said, expires=0.3)
     assert said == ["process 1 on gone"]
+
+
+def test_one_of_those_that_wait_for_a_builder_takes_its_place(folder: RemoteFolder) -> None:
+    """As the jobs of an array: all of them find at the same time that it is gone."""
+    note = f"x.h5{BUILDING}"
+    gone = {"holder": "process 1 on gone", "expires": time.time() + 86_400, "token": "of another"}
+    folder.put_small(note, json.dumps(gone).encode())
+    assert [module._claim(folder, note, token, 300, gone) for token in ("first", "second")] == [True, False]

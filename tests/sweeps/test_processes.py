@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from decant.pipeline.cli.main import decant as commands
+from decant.pipeline.sweeps import workers
 from tests.helpers.commands import decant, follow, only, refused, succeed
 from tests.helpers.processes import run_helper
 
@@ -149,3 +153,23 @@ def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "optuna", None)
     done = CliRunner().invoke(commands, ["sweep", *SET, "--over", "student.lr=0.1,0.2"])
     assert str(done.exception) == "optuna is not installed; run: pip install 'decant-kd[sweep]'"
+
+
+def test_each_start_of_a_sweep_has_a_name_of_its_own_also_with_the_same_process_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that is started again: its workers took the trials of the killed one for those of one another,
+    and waited for ever.
+    """
+    names = list[str]()
+
+    @contextlib.contextmanager
+    def started(words: Sequence[str], *_: object) -> Iterator[SimpleNamespace]:
+        names.append(words[words.index("--worker") + 1])
+        yield SimpleNamespace(process=SimpleNamespace(poll=lambda: 0))
+
+    monkeypatch.setattr(workers, "_started", started)
+    for _ in range(2):
+        workers.run_workers(["--seeds", "1"], "cpu", 2, tmp_path, lambda record: None)
+    first, same, again, _ = names
+    assert first == same != again

@@ -104,12 +104,15 @@ def find_result(job: TokenJob, plan: LanguagePlan, device: torch.device) -> Resu
         "test": (result.test_sha256, result.metrics),
         "validation": (result.validation_sha256, result.validation or {}),
     }
-    stale: set[Part] = set()
-    for part in _measured(job, plan):
+    measured, stale = _measured(job, plan), set[Part]()
+    for part in measured:
         digest, metrics = recorded[part]
         if digest != plan.data.digest(part) or (part in job.held_out and "kl" not in metrics):
             stale.add(part)
-    keep_data_settings(job.folder, plan.recipe)
+    if "test" in measured or not result.is_tested:
+        keep_data_settings(
+            job.folder, plan.recipe
+        )  # else a report would take metrics of other texts for those of these
     if not stale:
         return result
     network = load_network(result)
