@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,10 +15,12 @@ from transformers import (
     default_data_collator,
 )
 
+from decant.cache import CacheWarning
 from decant.pipeline.errors import DataError
 from decant.pipeline.integrations.batches import (
     SOFT_LABELS,
     Objective,
+    known_labels,
     logits_of,
     loss_of_labels,
     terms_of,
@@ -106,6 +109,7 @@ class DistillationTrainer(ObjectiveTrainer):
             model, args, data_collator=data_collator, processing_class=processing_class, **others
         )
         self.objective = objective
+        self._has_said_it = False
         self.label_names: list[str] = getattr(self, "label_names", []) or ["labels"]
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -142,6 +146,8 @@ class DistillationTrainer(ObjectiveTrainer):
         logits = logits_of(model(**inputs))
         if teacher_logits is None:
             loss = loss_of_labels(self.objective, logits, labels)
+            if not known_labels(self.objective, labels).any():
+                self._say_that_no_label_is_known()
         else:
             terms = terms_of(self.objective, logits, teacher_logits.to(logits.device), labels)
             loss = terms.total
@@ -149,6 +155,18 @@ class DistillationTrainer(ObjectiveTrainer):
                 loss = loss * self.share(len(logits))  # batches of an update need not be of one size
                 self.remember(terms.hard, terms.soft, len(logits))
         return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _say_that_no_label_is_known(self) -> None:
+        """Once: a Trainer takes the mean of all batches, and has no way to leave one out."""
+        if self._has_said_it:
+            return
+        self._has_said_it = True
+        warnings.warn(
+            "evaluation: no sample of a batch has a label that is known, so its loss is 0, and eval_loss too low: give "
+            "an evaluation set with labels, or with the teacher's logits (a decant.SoftLabelDataset)",
+            CacheWarning,
+            stacklevel=3,
+        )
 
 
 def _input_name(model: nn.Module) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import decant
-from decant.cache import MismatchError, SoftLabelDataset
+from decant.cache import CacheWarning, MismatchError, SoftLabelDataset
 from decant.pipeline.errors import DataError, RecipeError, WeightsError
 from tests.helpers.extras import needs
 from tests.integrations import watched
@@ -154,6 +154,16 @@ def test_sets_without_logits_are_evaluated_by_the_loss_of_their_labels(
     )
     data = torch.utils.data.TensorDataset(images, labels)
     assert run.evaluate(data)["eval_loss"] == pytest.approx(float(loss(*predictions(run, data))), rel=1e-4)
+
+
+def test_a_batch_without_labels_is_not_a_loss_of_nothing_unsaid(tmp_path: Path) -> None:
+    from decant.integrations.transformers import DistillationTrainer
+
+    run = DistillationTrainer(watched.Watched(tmp_path), arguments(tmp_path))
+    data = torch.utils.data.TensorDataset(torch.rand(20, 3, 8, 8), torch.full((20,), -1))
+    with pytest.warns(CacheWarning, match="no sample of a batch has a label that is known") as said:
+        assert run.evaluate(data)["eval_loss"] == 0
+    assert len(said) == 1
 
 
 def test_state_that_is_no_tensor_is_no_weight_that_is_missing() -> None:
