@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -62,7 +63,18 @@ def _raise_again(swallowed: UnraisableHookArgs) -> None:
         (_before[0] if _before else sys.__unraisablehook__)(swallowed)
         return
     number = _received.pop()
+    inside = [True]
     signal.signal(number, _end)
-    again = threading.Timer(_A_MOMENT, os.kill, (os.getpid(), number))
-    again.daemon = True
-    again.start()
+    try:
+        threading.Thread(target=_send, args=(number, inside), daemon=True).start()
+    finally:
+        inside[0] = (
+            False  # the last step, and no call: what were raised in the hook itself would be lost for good
+        )
+
+
+def _send(number: signal.Signals, inside: list[bool]) -> None:
+    """Sends a signal once the hook is left: `inside` is [False] then."""
+    while inside[0]:
+        time.sleep(_A_MOMENT)
+    os.kill(os.getpid(), number)

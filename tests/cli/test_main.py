@@ -261,7 +261,7 @@ def test_ctrl_c_keeps_what_was_made_and_prints_the_line_to_go_on(tmp_path: Path)
 
 
 SWALLOWED = """
-import os, signal, time
+import os, signal, threading, time
 from decant.pipeline.cli.signals import Ended, end_on_signals, received
 
 class Swallowing:
@@ -269,6 +269,11 @@ class Swallowing:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
 
+def start_slowly(thread, start=threading.Thread.start):
+    start(thread)
+    time.sleep(0.2)  # as on a busy machine: what is sent now is swallowed too
+
+threading.Thread.start = start_slowly
 end_on_signals()
 try:
     Swallowing()
