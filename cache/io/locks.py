@@ -6,8 +6,8 @@ descriptor open too, and would keep the lock. Its file may be removed by whoever
 for it sees that, and makes another.
 
 Some file systems have no locks, nor has Windows, and on some they do not reach from one machine to the next. There
-nobody is held off.
-So a lock spares work, and keeps a file in use from being removed; that a published file is whole never rests on one.
+nobody is held off. So a lock spares work, and keeps a file in use from being removed; that a published file is whole
+never rests on one.
 """
 
 from __future__ import annotations

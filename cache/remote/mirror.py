@@ -115,7 +115,8 @@ def make_room(needed: int, keep: Path, shown: str) -> None:
     and then removes none.
     """
     most, there = limit(), copies()
-    total, own = (sum(copy.bytes for copy in there if every or copy.path == keep) for every in (True, False))
+    total = sum(copy.bytes for copy in there)
+    own = sum(copy.bytes for copy in there if copy.path == keep)
     free = shutil.disk_usage(keep.parent).free
     if own + needed > most:
         raise StorageError(
@@ -126,13 +127,12 @@ def make_room(needed: int, keep: Path, shown: str) -> None:
         return
     idle = [copy for copy in there if copy.path != keep and _may_go(copy.path)]
     gain = sum(copy.bytes for copy in idle)
-    for copy in (
-        idle if total - gain + needed <= most and needed <= free + gain else ()
-    ):  # else all would go in vain
-        if evict(copy.path):
-            total, free = total - copy.bytes, free + copy.bytes
-        if total + needed <= most and needed <= free:
-            return
+    if total - gain + needed <= most and needed <= free + gain:  # else all would be removed in vain
+        for copy in idle:
+            if evict(copy.path):
+                total, free = total - copy.bytes, free + copy.bytes
+            if total + needed <= most and needed <= free:
+                return
     if needed > free:
         raise StorageError(
             f"{keep.parent}: {shown} needs {needed:,} bytes, {free:,} are free on the disk; free some, or let "

@@ -15,6 +15,8 @@ from decant.pipeline.ranks.launch import launched
 
 _CONNECTING_SECONDS = 10.0
 _LINGERING_SECONDS = 5.0
+_NO_STORE = (RankError, RuntimeError, ImportError, AttributeError)
+"""What asking the store raises where it is gone, or where a signal came while torch, which asks it, was imported."""
 
 
 def is_first_to_end(why: str, error: BaseException | None = None) -> bool:
@@ -35,12 +37,7 @@ def is_first_to_end(why: str, error: BaseException | None = None) -> bool:
         if job is not None:
             return job.is_first_to_end(why)
         return bool(connect(launch, _CONNECTING_SECONDS).add(over(launch, why), 1) == 1)
-    except (
-        RankError,
-        RuntimeError,
-        ImportError,
-        AttributeError,
-    ):  # or a signal came while torch was imported
+    except _NO_STORE:
         return launch.rank == 0
 
 
@@ -53,7 +50,7 @@ def has_failed() -> bool:
         if launch is None or not launch.has_store:
             return False
         return bool(connect(launch, _CONNECTING_SECONDS).check([over(launch, FAILED)]))
-    except (RankError, RuntimeError, ImportError, AttributeError):
+    except _NO_STORE:
         return False
 
 

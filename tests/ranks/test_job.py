@@ -17,7 +17,7 @@ from decant.pipeline.ranks import job
 from decant.pipeline.ranks.launch import Launch, launched
 from tests.helpers.commands import decant_at_once, start
 from tests.helpers.forked_ranks import launching, run_forked
-from tests.helpers.processes import line
+from tests.helpers.processes import line, wait_until
 from tests.helpers.servers import free_port
 from tests.ranks.torchrun import run_ranks, said
 
@@ -216,7 +216,16 @@ def test_a_rank_that_waits_for_the_store_hears_signals(tmp_path: Path) -> None:
     waiting.communicate(timeout=60)
     assert waiting.returncode == 1
     ended = start("student", cwd=tmp_path, **given)
+    if sys.platform == "linux":
+        wait_until(lambda: _hears(ended.pid, signal.SIGTERM), ended)
     time.sleep(0.5)
     ended.send_signal(signal.SIGTERM)
     out, err = ended.communicate(timeout=60)
     assert (ended.returncode, out, err.strip()) == (128 + signal.SIGTERM, "", "")
+
+
+def _hears(process: int, number: int) -> bool:
+    """Whether a process has a handler of a signal by now."""
+    status = Path(f"/proc/{process}/status").read_text().splitlines()
+    (caught,) = (line.partition(":")[2] for line in status if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
