@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-
 import torch
 from torch import Tensor, nn
 
 from decant.pipeline.errors import ModelError
 from decant.pipeline.language.head import are_close
+from decant.pipeline.own_loop.teacher import device_of, evaluating
 from decant.pipeline.support.modules import RAISED
+from decant.pipeline.support.signatures import signature
 
 _MOST = 16  # tokens of each of two samples
 
@@ -24,29 +24,39 @@ def are_in_one_row(inputs: dict[str, Tensor]) -> bool:
 
 @torch.no_grad()
 def require_apart(network: nn.Module, inputs: dict[str, Tensor]) -> None:
-    """Raises ModelError for a network to which the second sample of a row says something else than it does alone.
+    """Raises ModelError for a network to which the second sample of a row says something else than it does in front of
+    the first.
 
-    network: the one inside all wrappers. inputs: `input_ids` and `position_ids` (B, L) of a batch. Where the network
-    cannot be called so, as some attention takes half precision alone, nothing is found out.
+    Both rows have the same shape, so that a GPU computes them by the same kernels: by others the numbers may differ by
+    more than one rounding.
+
+    network: the one inside all wrappers. inputs: `input_ids`, `position_ids` and what else there is of each token, as
+    `seq_idx`, (B, L) of a batch. Where there is anything else by which samples may be told apart, or the network cannot
+    be called so, as some attention takes half precision alone, nothing is found out.
     """
-    row = int(_begins_anew(inputs["position_ids"]).any(1).nonzero()[0])
-    ids, positions = inputs["input_ids"][row], inputs["position_ids"][row]
-    begins = [0, *(1 + torch.nonzero(_begins_anew(positions))[:2, 0]).tolist()]
-    ends = [*begins[1:], len(ids)]
-    parts = [slice(begin, min(end, begin + _MOST)) for begin, end in zip(begins, ends, strict=False)][:2]
-    both = [torch.cat([values[part] for part in parts])[None] for values in (ids, positions)]
-    alone = [values[parts[1]][None] for values in (ids, positions)]
-    was_training = network.training
-    network.eval()
+    ids, positions = inputs["input_ids"], inputs["position_ids"]
+    if any(getattr(value, "shape", None) != ids.shape for value in inputs.values()):
+        return
+    row = int(_begins_anew(positions).any(1).nonzero()[0])
+    begins = [0, *(1 + torch.nonzero(_begins_anew(positions[row]))[:2, 0]).tolist()]
+    pairs = zip(begins, [*begins[1:], ids.shape[1]], strict=False)
+    first, second = [slice(begin, min(end, begin + _MOST)) for begin, end in pairs][:2]
+    length = second.stop - second.start
+
+    def joined(*parts: slice) -> dict[str, Tensor]:
+        return {name: torch.cat([value[row][part] for part in parts])[None] for name, value in inputs.items()}
+
     try:
-        with torch.autocast(ids.device.type, enabled=False):
-            together, expected = _logits(network, *both), _logits(network, *alone)
+        evaluated = evaluating(network, device_of(network, None))
+        with evaluated, torch.autocast(ids.device.type, enabled=False):
+            behind = _logits(network, joined(first, second))[:, -length:]
+            before = _logits(network, joined(second, first))[:, :length]
     except RAISED:
         return
-    finally:
-        network.train(was_training)
-    found = together[:, -expected.shape[1] :]
-    if not are_close(found, expected, expected.dtype):
+    rounding = (
+        torch.float16 if behind.element_size() >= torch.float32.itemsize else torch.bfloat16
+    )  # as TF32 rounds
+    if not are_close(behind, before, rounding):
         raise ModelError(
             f"{type(network).__name__}: does not keep samples apart that are in one row: its outputs for the second "
             "change with the first, whatever position_ids say, and the teacher read each alone; pad them, by a "
@@ -59,10 +69,11 @@ def _begins_anew(positions: Tensor) -> Tensor:
     return positions.diff() <= 0
 
 
-def _logits(network: nn.Module, ids: Tensor, positions: Tensor) -> Tensor:
-    takes = inspect.signature(network.forward).parameters
+def _logits(network: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    takes = signature(network.forward).parameters
     any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
-    given = {"position_ids": positions, "use_cache": False}
-    named = {name: value for name, value in given.items() if name in takes or any_name}
-    found: Tensor = network(input_ids=ids, **named).logits
+    given = {**inputs, "use_cache": False}
+    found: Tensor = network(
+        **{name: value for name, value in given.items() if name in takes or any_name}
+    ).logits
     return found

@@ -113,8 +113,9 @@ def cache_logits(
 
     def require_same(found: LogitCache) -> None:
         where = teachers.device_of(teacher, None)
+        cast = torch.is_autocast_enabled(on.type)  # by older versions the pass was run under it
         with _without_autocast(where), teachers.evaluating(teacher, where):
-            require_same_teacher(model, samples, found)
+            require_same_teacher(model, samples, found, cast=cast)
 
     @contextlib.contextmanager
     def running() -> Iterator[Fill]:

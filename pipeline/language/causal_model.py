@@ -188,8 +188,11 @@ class CausalModel:
 
     @torch.no_grad()
     def narrow_logits(self, hidden: Tensor) -> Iterator[Tensor]:
-        """The same in the dtype of the head, for who reads them where they lie: no other copy of them is written."""
-        yield from self._logits_of(hidden, hidden.element_size())
+        """The same in the dtype of the head, but no wider one, for who reads them where they lie: no other copy of them
+        is written.
+        """
+        for some in self._logits_of(hidden, hidden.element_size()):
+            yield some.float() if some.element_size() > torch.float32.itemsize else some
 
     def _logits_of(self, hidden: Tensor, itemsize: int) -> Iterator[Tensor]:
         size = _CHUNK_BYTES if hidden.device.type == "cpu" else _ON_A_DEVICE * _CHUNK_BYTES

@@ -254,3 +254,15 @@ def test_a_head_whose_outputs_are_not_those_of_its_weight_is_called(by: str) -> 
     assert model.linear_head is None
     with pytest.raises(ModelError, match="no linear layer that makes its logits"):
         model.head()
+
+
+def test_narrow_logits_are_no_wider_than_float32() -> None:
+    """So that a device encodes what a processor does."""
+    for dtype, narrow in ((torch.float64, torch.float32), (torch.bfloat16, torch.bfloat16)):
+        model = CausalModel(language.llama(350).to(dtype), 340)
+        model.prepare(IDS)
+        hidden = model.hidden(IDS, MASK).flatten(0, 1)
+        assert next(model.narrow_logits(hidden)).dtype == narrow
+        assert torch.equal(
+            torch.cat(list(model.narrow_logits(hidden))).float(), torch.cat(list(model.logits(hidden)))
+        )

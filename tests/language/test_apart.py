@@ -1,0 +1,67 @@
+"""Whether a network keeps samples of one row apart."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from decant.pipeline.errors import ModelError
+from decant.pipeline.language.apart import require_apart
+
+POSITIONS = torch.tensor([[0, 1, 2, 0, 1, 2, 3]])
+NUMBERS = torch.tensor([[0, 0, 0, 1, 1, 1, 1]])
+
+
+class Recurrent(nn.Module):
+    """A state that begins anew where `seq_idx` changes. Of a row of another length its sums are rounded otherwise, as
+    those of a GPU's kernels are.
+    """
+
+    def __init__(self, rounding: float = 0.0) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(9, 8), nn.Linear(8, 9)
+        self.rounding = rounding
+
+    def forward(self, input_ids: Tensor, seq_idx: Tensor | None = None, **_: Any) -> Any:
+        at_each = self.embedding(input_ids)
+        state, found = torch.zeros_like(at_each[:, 0]), []
+        for place in range(input_ids.shape[1]):
+            if seq_idx is not None and place and seq_idx[0, place] != seq_idx[0, place - 1]:
+                state = torch.zeros_like(state)
+            state = state / 2 + at_each[:, place]
+            found.append(state * (1 + self.rounding * input_ids.shape[1]))
+        return SimpleNamespace(logits=self.head(torch.stack(found, dim=1)))
+
+
+def row(**more: Any) -> dict[str, Any]:
+    return {"input_ids": torch.arange(7)[None], "position_ids": POSITIONS, **more}
+
+
+def test_what_a_collator_gives_beside_the_positions_is_used() -> None:
+    """As `seq_idx`, by which recurrent layers tell samples apart; what is not of each token cannot be cut."""
+    network = Recurrent()
+    with pytest.raises(ModelError, match="does not keep samples apart"):
+        require_apart(network, row())
+    require_apart(network, row(seq_idx=NUMBERS))
+    require_apart(network, row(cu_seq_lens_q=torch.tensor([0, 3, 7])))
+    with pytest.raises(ModelError, match="does not keep samples apart"):
+        require_apart(network, row(seq_idx=torch.zeros_like(NUMBERS)))
+
+
+def test_rows_of_one_length_are_compared_whose_rounding_is_the_same() -> None:
+    network = Recurrent(rounding=2**-8)
+    require_apart(network, row(seq_idx=NUMBERS))
+    with pytest.raises(ModelError, match="does not keep samples apart"):
+        require_apart(network, row())
+
+
+def test_each_module_is_in_its_mode_again() -> None:
+    network = Recurrent()
+    network.head.eval()
+    require_apart(network, row(seq_idx=NUMBERS))
+    assert network.training
+    assert not network.head.training

@@ -1,0 +1,94 @@
+"""Whether a teacher says what a cache holds: what is not refused, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from decant.cache import LogitCache, MismatchError
+from decant.language import TokenSamples, cache_logits, tokenise
+from decant.pipeline.language import same_teacher
+from tests.helpers import language
+
+
+def cached(network: Any, samples: TokenSamples, path: Path) -> LogitCache:
+    return cache_logits(network, samples, path, name="teacher", show_progress=False)
+
+
+def further(nats: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on every network gives log-probabilities that are so far from its own."""
+    found = same_teacher._next_log_probs
+
+    def shifted(*given: Any) -> Any:
+        log_probs, *more = found(*given)
+        return log_probs + nats, *more
+
+    monkeypatch.setattr(same_teacher, "_next_log_probs", shifted)
+
+
+def with_an_autocast_of_its_own() -> Any:
+    """As Accelerate gives it, which makes float32 of the logits."""
+    network = language.llama(352)
+    forward = network.forward
+
+    def cast(input_ids: Any, attention_mask: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = forward(input_ids=input_ids, attention_mask=attention_mask)
+        found.logits = found.logits.float()
+        return found
+
+    network.forward = cast
+    return network
+
+
+def with_one_layer_in_half_precision() -> Any:
+    network = language.llama(352)
+    layer = network.model.layers[0].mlp.down_proj.bfloat16()
+    layer.register_forward_pre_hook(lambda _, given: (given[0].bfloat16(),))
+    layer.register_forward_hook(lambda _, __, output: output.float())
+    return network
+
+
+@pytest.mark.parametrize("made", [with_an_autocast_of_its_own, with_one_layer_in_half_precision])
+def test_a_network_that_computes_in_half_precision_is_rounded_so(
+    made: Callable[[], Any], samples: TokenSamples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its first weights are in float32."""
+    network = made()
+    cached(network, samples, tmp_path / "c.h5")
+    further(0.05, monkeypatch)
+    cached(network, samples, tmp_path / "c.h5")
+    further(0.5, monkeypatch)
+    with pytest.raises(MismatchError, match="nats apart on average"):
+        cached(network, samples, tmp_path / "c.h5")
+
+
+def test_a_cache_may_be_found_that_a_pass_under_autocast_has_made(
+    samples: TokenSamples, teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As older versions made them of the lines that ask for it."""
+    cached(teacher, samples, tmp_path / "c.h5")
+    further(0.05, monkeypatch)
+    with torch.autocast("cpu", torch.bfloat16):
+        cached(teacher, samples, tmp_path / "c.h5")
+    with pytest.raises(MismatchError, match="nats apart on average"):
+        cached(teacher, samples, tmp_path / "c.h5")
+
+
+def test_of_samples_with_long_beginnings_the_shortest_is_read_without_its_logits(tmp_path: Path) -> None:
+    answer = "it is so, and it was so, and it will be so, again and again"
+    texts = [{"prompt": "why " * count, "completion": answer} for count in (500, 300, 400)]
+    corpus = tokenise(texts, language.tokenizer(), tmp_path / "t.tokens", targets="assistant")
+    samples = TokenSamples(corpus, max_length=4096)
+    network = language.llama(352, max_position_embeddings=4096)
+    cached(network, samples, tmp_path / "c.h5")
+    read, logits = list[int](), list[int]()
+    network.model.embed_tokens.register_forward_hook(lambda _, __, output: read.append(output.shape[1]))
+    network.lm_head.register_forward_hook(lambda _, __, output: logits.append(output[..., 0].numel()))
+    cached(network, samples, tmp_path / "c.h5")
+    assert 512 < max(read) < samples.lengths.min(), "of the sample with the fewest tokens"
+    assert max(logits) <= 64, "rows of two times 32 tokens, and those of 32 places"
