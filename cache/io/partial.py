@@ -20,6 +20,7 @@ import uuid
 from functools import cache
 from pathlib import Path
 
+from decant.cache.errors import StorageError
 from decant.cache.io.drafts import DRAFT
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import claim
@@ -145,25 +146,36 @@ def publish(unfinished: Path, path: Path) -> bool:
     """
     try:
         os.link(unfinished, path)
-    except FileExistsError as error:
-        if not path.is_file():
-            reason = f"{kind(path)} has that name, where a file is expected; remove it"
-            raise storage_error(NotAFileError(errno.EEXIST, reason), path, "publishing") from error
+    except FileExistsError:
+        _require_published(path)
     except FileNotFoundError:
         return path.exists()
     except OSError as error:
         if error.errno not in NO_HARD_LINKS:
             raise storage_error(error, path, "publishing") from error
-        if not path.exists():  # which another builder may have published since
-            _rename(unfinished, path)
+        if os.path.lexists(path):  # another builder may have published it since
+            _require_published(path)
+        else:
+            return _renamed(unfinished, path)
     return True
 
 
-def _rename(unfinished: Path, path: Path) -> None:
+def _require_published(path: Path) -> None:
+    """Raises StorageError where what has the name of a cache is no file."""
+    if not path.is_file():
+        raise StorageError(
+            f"{path}: publishing: {kind(path)} has that name, where a file is expected; remove it"
+        )
+
+
+def _renamed(unfinished: Path, path: Path) -> bool:
     try:
         os.rename(unfinished, path)
+    except FileNotFoundError:
+        return path.exists()
     except OSError as error:
         raise storage_error(error, path, "publishing") from error
+    return True
 
 
 def marks_of(unfinished: Path) -> list[Path]:

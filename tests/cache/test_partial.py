@@ -16,6 +16,7 @@ from decant.cache import (
     LogitCache,
     LogitCacheWriter,
     MismatchError,
+    StorageError,
     beginning,
 )
 from decant.cache.io import partial
@@ -295,6 +296,23 @@ def test_where_there_are_no_hard_links_what_another_has_published_stays(
     monkeypatch.setattr(os, "link", another_is_first)
     assert partial.publish(unfinished, path)
     assert path.read_bytes() == b"another's"
+
+
+def test_where_there_are_no_hard_links_nothing_is_called_published_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, unfinished = tmp_path / "cache.h5", partial.new_name(tmp_path / "cache.h5")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert not partial.publish(unfinished, path), "it has lost its name"
+    unfinished.write_bytes(b"mine")
+    path.mkdir()
+    with pytest.raises(StorageError, match=r"a folder has that name, where a file is expected; remove it$"):
+        partial.publish(unfinished, path)
+    assert unfinished.exists()
 
 
 @pytest.mark.parametrize("join", [False, True])
