@@ -112,10 +112,19 @@ def cache_logits(
         run.fill(writer, None if count is None else handed_out(run.windows(writer), count))
 
     def require_same(found: LogitCache) -> None:
-        where = teachers.device_of(teacher, None)
         cast = torch.is_autocast_enabled(on.type)  # by older versions the pass was run under it
-        with _without_autocast(where), teachers.evaluating(teacher, where):
-            require_same_teacher(model, samples, found, cast=cast)
+
+        def compare(where: torch.device) -> None:
+            with _without_autocast(where), teachers.evaluating(teacher, where):
+                require_same_teacher(model, samples, found, cast=cast)
+
+        own = teachers.device_of(teacher, None)
+        try:
+            compare(own)
+        except ModelError:
+            if own == on:
+                raise
+            compare(on)  # as attention that is written for GPUs alone
 
     @contextlib.contextmanager
     def running() -> Iterator[Fill]:

@@ -21,6 +21,7 @@ from decant.pipeline.language.served_pass import prompts
 
 _PLACES, _LOOKED_AT, _LONG = 32, 64, 512
 _FAR = 5.0
+_LEAST = -50.0  # of masked tokens, whose logits are about −10,000, and others that never come
 _WIDE = (torch.float32, torch.float64)
 _EXACT, _HALF = (0.01, 2**-9), (0.1, 2**-7)
 """(nats, share of the log-probability) that the same network may differ by, on average, from one machine or batch to
@@ -59,8 +60,8 @@ def _require(
     cast: bool = False,
 ) -> None:
     now, is_exact = _next_log_probs(model, samples, index)
-    before = stored[: len(now)].astype(np.float64)
-    apart = np.minimum(np.nan_to_num(np.abs(now - before), nan=_FAR), _FAR).mean()
+    before = np.maximum(stored[: len(now)].astype(np.float64), _LEAST)
+    apart = np.minimum(np.nan_to_num(np.abs(np.maximum(now, _LEAST) - before), nan=_FAR), _FAR).mean()
     room, share = _EXACT if is_exact and not cast else _HALF
     if apart > room + share * np.abs(before).mean():
         raise MismatchError(

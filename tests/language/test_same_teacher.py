@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from decant.cache import LogitCache, MismatchError
 from decant.language import TokenSamples, cache_logits, tokenise
+from decant.pipeline.errors import ModelError
 from decant.pipeline.language import same_teacher
+from decant.pipeline.own_loop import teacher as teachers
 from tests.helpers import language
 
 
@@ -77,6 +81,48 @@ def test_a_cache_may_be_found_that_a_pass_under_autocast_has_made(
         cached(teacher, samples, tmp_path / "c.h5")
     with pytest.raises(MismatchError, match="nats apart on average"):
         cached(teacher, samples, tmp_path / "c.h5")
+
+
+def test_a_masked_token_among_those_that_follow_hides_no_other_teacher(
+    samples: TokenSamples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = language.llama(352)
+    masked = int(samples.tokens(same_teacher._telling(samples, np.ones(len(samples), np.bool_)))[3])
+
+    def mask(_: Any, __: Any, logits: torch.Tensor) -> torch.Tensor:
+        return logits.index_fill(-1, torch.tensor([masked]), -30_000)
+
+    network.lm_head.register_forward_hook(mask)
+    cached(network, samples, tmp_path / "c.h5")
+    cached(network, samples, tmp_path / "c.h5")
+    further(0.5, monkeypatch)
+    with pytest.raises(MismatchError, match="nats apart on average"):
+        cached(network, samples, tmp_path / "c.h5")
+
+
+def test_a_network_that_fails_where_it_lies_is_compared_on_the_device_of_the_pass(
+    samples: TokenSamples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one with an attention that is written for GPUs alone."""
+    network, devices = language.llama(352), list[str]()
+    cached(network, samples, tmp_path / "c.h5")
+
+    @contextlib.contextmanager
+    def on(_: Any, device: torch.device) -> Iterator[None]:
+        devices.append(str(device))
+        yield
+
+    def forward(input_ids: Any) -> Any:
+        if devices[-1] != "cuda:7":
+            raise RuntimeError("is for GPUs alone")
+        return type(network).forward(network, input_ids=input_ids)
+
+    network.forward = forward
+    monkeypatch.setattr(teachers, "evaluating", on)
+    cache_logits(network, samples, tmp_path / "c.h5", name="teacher", device="cuda:7")
+    assert devices == ["cpu", "cuda:7"]
+    with pytest.raises(ModelError, match="is for GPUs alone"):
+        cached(network, samples, tmp_path / "c.h5")
 
 
 def test_of_samples_with_long_beginnings_the_shortest_is_read_without_its_logits(tmp_path: Path) -> None:
