@@ -195,8 +195,8 @@ class Search:
         return None
 
     def _is_left(self, trial: FrozenTrial, lock: Path) -> bool:
-        """Whether the process of a trial has ended, where no lock tells; of another machine's that is not known, and
-        said.
+        """Whether the process of a trial has ended, where no lock tells; of another machine's that is not known, which
+        is said once no other trial is left to be drawn.
         """
         if are_known(lock):
             return False
@@ -206,7 +206,8 @@ class Search:
         if not worker:  # it has been drawn just now, or its process was killed before it could name itself
             drawn = trial.datetime_start
             return drawn is not None and datetime.now() - drawn > _NAMING_TIME
-        if may_live(worker) and not worker.endswith(f" on {socket.gethostname()}"):
+        is_elsewhere = may_live(worker) and not worker.endswith(f" on {socket.gethostname()}")
+        if is_elsewhere and len(self.trials) >= self.plan.trials:
             say_once(
                 f"waiting: trial {trial.number} is of {worker}, and {self._folder} has no file locks by which to tell "
                 f"whether that lives; where it has ended, move {JOURNAL} away, and finished students are found again"

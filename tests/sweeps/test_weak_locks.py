@@ -70,3 +70,17 @@ def test_a_trial_names_its_process_before_its_settings_are_drawn(
     )
     with Search(tmp_path, SearchPlan("search", (parse_over("student.lr=0.1,0.2"),), 1), {}).claim():
         assert named == [worker_name()]
+
+
+def test_a_process_that_has_a_trial_to_run_does_not_say_that_it_waits_for_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weaken("no locks", monkeypatch)
+    plan = SearchPlan("search", (parse_over("student.lr=0.1,0.2"),), 2)
+    with Search(tmp_path, plan, {}).claim() as claim:
+        assert claim is not None
+        claim.trial.set_user_attr("worker", "process 1 on elsewhere")
+    with Search(tmp_path, plan, {}).claim() as claim:
+        assert claim is not None
+        assert claim.number == 1
+    assert capsys.readouterr().err == ""
