@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -106,19 +108,19 @@ def test_a_network_is_measured_again_when_the_test_part_is_another_and_not_train
     assert load_result_on(made.folder, test, CPU) == again
 
 
-def test_two_processes_do_not_train_one_network(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_two_processes_do_not_train_one_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = teach(tmp_path)
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
     (made.folder / RESULT).unlink()
     with ThreadPoolExecutor(1) as pool:
         with alone_with(made.folder):
             waiting = pool.submit(lambda: make_teacher(plan(tmp_path), CPU))
-            said = ""
-            while not said.endswith("\n") and not waiting.done():
-                said += capfd.readouterr().err
+            while not said.getvalue().endswith("\n") and not waiting.done():
                 time.sleep(0.05)
             assert re.fullmatch(
-                rf"waiting: process \d+ on .* is making {re.escape(str(made.folder))}\n", said
+                rf"waiting: process \d+ on .* is making {re.escape(str(made.folder))}\n", said.getvalue()
             )
             made.save()  # as the process that holds the lock does, before it lets go
         assert waiting.result() == (made, True)
-    assert capfd.readouterr().err == ""
+    assert said.getvalue().count("\n") == 1
