@@ -48,10 +48,15 @@ def build(
 
     Raises MismatchError where there is a cache of something else.
     """
-    found = find(place, manifest)
-    if found is not None:
-        if require_same is not None:
+
+    def find_same() -> LogitCache | None:
+        found = find(place, manifest)
+        if found is not None and require_same is not None:
             require_same(found)
+        return found
+
+    found = find_same()
+    if found is not None:
         return found
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +68,7 @@ def build(
         if ranks is None:
             waiting = exclusive(lock_path(place), lambda holder: say_once(f"{place}: waits for {holder}"))
             context.enter_context(waiting)
-            found = find_it()  # another process may have built it while this one waited
+            found = find_same()  # another process may have built it while this one waited
             if found is not None:
                 return found
         fill = context.enter_context(running())

@@ -14,7 +14,7 @@ import torch
 from decant.cache import LogitCache, MismatchError
 from decant.language import TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import ModelError
-from decant.pipeline.language import same_teacher
+from decant.pipeline.language import building, same_teacher
 from decant.pipeline.own_loop import teacher as teachers
 from tests.helpers import language
 
@@ -123,6 +123,18 @@ def test_a_network_that_fails_where_it_lies_is_compared_on_the_device_of_the_pas
     assert devices == ["cpu", "cuda:7"]
     with pytest.raises(ModelError, match="is for GPUs alone"):
         cached(network, samples, tmp_path / "c.h5")
+
+
+def test_a_cache_that_another_process_built_meanwhile_is_compared_too(
+    samples: TokenSamples, teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached(teacher, samples, tmp_path / "c.h5")
+    further(0.5, monkeypatch)
+    answers, find = iter([True]), building.find
+    monkeypatch.setattr(building, "find", lambda *asked: None if next(answers, False) else find(*asked))
+    with pytest.raises(MismatchError, match="nats apart on average"):
+        cached(teacher, samples, tmp_path / "c.h5")
+    assert not next(answers, False)
 
 
 def test_of_samples_with_long_beginnings_the_shortest_is_read_without_its_logits(tmp_path: Path) -> None:
