@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,8 +87,8 @@ def load_result_on(
     With `test` None, as while settings are chosen, its metrics on the test split stay as they are.
 
     If its metrics are of another split, the network is loaded, measured again, and its result is saved. `recipe` is the
-    one by which it is looked for; its settings of data are kept in the folder, unless its metrics are of another test
-    part.
+    one by which it is looked for; its settings of data are kept in the folder, but not with `test` None where it has
+    metrics of a test part, which may be another.
     """
     result = load_result(folder)
     if result is not None:
@@ -97,13 +98,12 @@ def load_result_on(
         return None
     untested = test is not None and (
         result.test_sha256 != test.data.digest()
-        or (teacher_logits is not None and _is_uncompared(result, test.data))
+        or (teacher_logits is not None and _is_uncompared(result, test.data) and os.access(folder, os.W_OK))
     )
     unvalidated = validation is not None and result.validation_sha256 != validation.data.digest()
     if recipe is not None and (test is not None or not result.is_tested):
-        keep_data_settings(
-            folder, recipe
-        )  # else a report would take metrics of another test part for those of this
+        # else a report would take metrics of another test part for those of this one
+        keep_data_settings(folder, recipe)
     if not untested and not unvalidated:
         return result
     network = load_network(result).to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_agreement_with_the_teacher_is_known_though_it_is_not_loaded(tmp_path: P
 
 
 def test_with_a_teacher_of_another_test_part_there_is_no_agreement_until_it_is_measured_on_this_one(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_cache(tmp_path)
     result = teach(tmp_path).folder / RESULT
@@ -74,6 +75,9 @@ def test_with_a_teacher_of_another_test_part_there_is_no_agreement_until_it_is_m
     said = f"{result.parent}: was measured on another test part, so students are not compared with it; measure it on "
     assert said + "this one: decant teacher" in capfd.readouterr().err
     result.write_text(on_this)
+    with monkeypatch.context() as of_another:
+        of_another.setattr(os, "access", lambda *_: False)
+        assert "agreement" not in students(tmp_path)[1].metrics, "another person's run is used as it is"
     assert "agreement" in students(tmp_path)[1].metrics
 
 

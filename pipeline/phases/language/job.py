@@ -110,9 +110,8 @@ def find_result(job: TokenJob, plan: LanguagePlan, device: torch.device) -> Resu
         if digest != plan.data.digest(part) or (part in job.held_out and "kl" not in metrics):
             stale.add(part)
     if "test" in measured or not result.is_tested:
-        keep_data_settings(
-            job.folder, plan.recipe
-        )  # else a report would take metrics of other texts for those of these
+        # else a report would take metrics of other texts for those of these
+        keep_data_settings(job.folder, plan.recipe)
     if not stale:
         return result
     network = load_network(result)
