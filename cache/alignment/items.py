@@ -41,6 +41,8 @@ def recognise(item: Any) -> ItemKeys | None:
     >>> from collections import namedtuple
     >>> recognise(namedtuple("Sample", "label, image")(3, np.zeros((2, 2)))), recognise((np.zeros((2, 2)),))
     ((1, 0), (0, None))
+    >>> recognise(namedtuple("Line", "label, text")(3, "good"))
+    (1, 0)
     """
     if is_pair(item):
         return 0, 1
@@ -49,6 +51,9 @@ def recognise(item: Any) -> ItemKeys | None:
     if not _is_tuple(item):
         return None
     if _is_named(item):
+        labels = [place for place, name in enumerate(item._fields) if name in _LABELS]
+        if len(item) == 2 and len(labels) == 1:  # the other field is the input, a text too
+            return 1 - labels[0], labels[0]
         found = _by_names(item._asdict())
         if found is not None and isinstance(found[0], str) and isinstance(found[1], str):
             return item._fields.index(found[0]), item._fields.index(found[1])

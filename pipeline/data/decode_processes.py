@@ -107,7 +107,7 @@ class DecodeProcesses:
         """Decides whether they make blocks; False where the number of threads is to be decided. made: blocks until now;
         now: seconds of any clock.
         """
-        if self._is_over or threads.most < FEWEST_CORES or sys.platform != "linux":
+        if self._is_over or threads.most < FEWEST_CORES or not _has_interpreter():
             return False
         if self._server is None:
             left = self._destination.layout.num_blocks - made
@@ -188,6 +188,11 @@ class DecodeProcesses:
                 for end in pair:
                     with contextlib.suppress(OSError):
                         end.close()
+
+
+def _has_interpreter() -> bool:
+    """Whether `sys.executable` is Python, on Linux; in a program that was frozen it is that program."""
+    return sys.platform == "linux" and not getattr(sys, "frozen", False)
 
 
 def _see_end(server: subprocess.Popen[bytes]) -> None:

@@ -79,8 +79,8 @@ class LentMemory:
         return LentMemory, (self.most_bytes, self.number)
 
     def lend(self, size: int) -> Lent | None:
-        """A piece of `size` bytes or more, which nobody reads; None where all are being read, or it would be too large.
-        Called in a worker.
+        """A piece of `size` bytes or more, which nobody reads; None where all are being read, it would be too large, or
+        there is no more memory. Called in a worker.
         """
         if self._pid != os.getpid():  # a copy of another process: its pieces are not those of this one
             self._own, self._pid = [], os.getpid()
@@ -92,7 +92,13 @@ class LentMemory:
             held = sum(len(content) for _, content in kept)
             if len(kept) == _MOST or held + _HEADER + size > self.most_bytes:
                 return None
-            storage = torch.UntypedStorage._new_shared(_HEADER + size)
+            try:
+                storage = torch.UntypedStorage._new_shared(_HEADER + size)
+            except (
+                RuntimeError
+            ):  # other programs have filled it; small tensors need none, and are sent all the same
+                self.most_bytes = 0  # as each failure of PyTorch leaves an empty file
+                return None
             tensor = torch.empty(0, dtype=torch.uint8).set_(storage)
             number = free[0] if free else len(self._own)  # one that is free is too small
             self._own[number : number + 1] = [(tensor, tensor.numpy())]

@@ -56,7 +56,8 @@ def pack(batches: Iterable[Any], count: int = 1, memory: LentMemory | None = Non
     for number, batch in enumerate(batches):
         usual = type(batch) is tuple and set(map(type, batch)) == {torch.Tensor}
         made = batch if usual else default_convert(batch)
-        tensors = [tensor for tensor in tensors_of(made) if _is_plain(tensor)] if memory is not None else []
+        found = () if memory is None else tensors_of(made)
+        tensors = [tensor for tensor in found if tensor.nbytes and _is_plain(tensor)]
         ends = list(accumulate((_padded(tensor.nbytes) for tensor in tensors), initial=start))
         if memory is not None and not number and count * ends[-1] > _SMALL:
             lent = memory.lend(count * ends[-1])
@@ -76,9 +77,10 @@ def _padded(size: int) -> int:
 
 
 def tensors_of(part: Any) -> Iterator[torch.Tensor]:
-    """Those of a batch, also within lists, tuples and dictionaries."""
+    """The dense ones of a batch, also within lists, tuples and dictionaries."""
     if type(part) is torch.Tensor:
-        yield part
+        if part.layout is torch.strided:  # others have no number of bytes
+            yield part
     elif isinstance(part, tuple | list):
         for each in part:
             yield from tensors_of(each)
@@ -91,8 +93,10 @@ def _sent(part: Any, places: dict[int, int]) -> Any:
     """A part of a batch as it is sent: each tensor in it that has a place in lent memory, or is small, is replaced."""
     if type(part) is torch.Tensor:
         start = places.get(id(part))
-        if start is None and not (_is_plain(part) and part.nbytes <= _SMALL):
-            return part
+        if start is None:
+            part = part.resolve_conj().resolve_neg()  # PyTorch would send its memory without these marks
+            if not (_is_plain(part) and part.nbytes <= _SMALL):
+                return part
         array = part.numpy()
         return array.dtype.str, array.shape, array.tobytes() if start is None else start
     if isinstance(part, tuple | list):
@@ -105,6 +109,7 @@ def _sent(part: Any, places: dict[int, int]) -> Any:
 def _is_plain(tensor: torch.Tensor) -> bool:
     """Whether a tensor is its values and no more."""
     plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.requires_grad
+    plain = plain and not tensor.is_neg()  # whose memory has the opposite sign
     return plain and tensor.dtype in _OF_NUMPY and (tensor.is_contiguous() or tensor.nbytes <= _SMALL)
 
 

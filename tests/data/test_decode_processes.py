@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import shutil
 import signal
 import struct
 import sys
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -204,10 +206,15 @@ def copied(photos: Path, folder: Path) -> FileData:
     return listed(folder / "photos")
 
 
-@pytest.mark.parametrize(("where", "how"), [("pack", signal.SIGSTOP), ("memory", signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("where", "how", "are_all"),
+    [("pack", signal.SIGSTOP, True), ("memory", signal.SIGKILL, True), ("pack", signal.SIGKILL, False)],
+)
 def test_threads_go_on_where_processes_are_killed_or_stopped(
-    where: str, how: signal.Signals, photos: Path, tmp_path: Path
+    where: str, how: signal.Signals, are_all: bool, photos: Path, tmp_path: Path
 ) -> None:
+    """Where one alone is killed, that is seen at once: no other process has its end of the connection."""
+    patience = 0.5 if how == signal.SIGSTOP else 20.0
     files, before = listed(photos), children()
     images = ahead(files, tmp_path / "a.pack" if where == "pack" else None)
     killed, first = list[int](), [True]
@@ -215,7 +222,8 @@ def test_threads_go_on_where_processes_are_killed_or_stopped(
     def killing(self: Any, blocks: Any) -> Any:
         with contextlib.suppress(IndexError):
             first.pop()
-            killed.extend(pid for pid in children() if pid not in before)
+            started = [pid for pid in children() if pid not in before]
+            killed.extend(started if are_all else started[-1:])
             for pid in killed:
                 os.kill(pid, how)
         return made_by(self, blocks)
@@ -223,11 +231,13 @@ def test_threads_go_on_where_processes_are_killed_or_stopped(
     made_by = decode_processes.DecodeProcess.make
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(decode_processes.DecodeProcess, "make", killing)
-        patched.setattr(decode_processes, "_PATIENCE_SECONDS", 0.5)
+        patched.setattr(decode_processes, "_PATIENCE_SECONDS", patience)
         patched.setattr(decode_processes, "_ENDING_SECONDS", 0.5)
+        begun = time.monotonic()
         images._ahead.want([0])
         images._ahead.finish(lambda blocks: None)
-    assert len(killed) == CORES + 1
+    assert len(killed) == (CORES + 1 if are_all else 1)
+    assert how == signal.SIGSTOP or time.monotonic() - begun < patience
     assert np.array_equal(images.images(np.arange(COUNT)), files.raw(np.arange(COUNT)))
     images.check_unchanged(checksums=True)
     wait_until(lambda: set(children()) <= set(before))
@@ -270,6 +280,8 @@ def test_nothing_is_left_of_a_reader_that_is_killed(where: str, photos: Path, tm
     assert len(processes) == CORES + 1
     opened = [os.readlink(file) for pid in processes for file in Path(f"/proc/{pid}/fd").iterdir()]
     assert not [name for name in opened if name.startswith("/dev/shm")], "which would outlast them"
+    if where == "memory":  # as when memory has run out: the process that would end the others is killed too
+        os.kill(processes[0], signal.SIGKILL)
     child.kill()
     child.wait()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes))
@@ -284,6 +296,26 @@ def test_nothing_is_left_of_a_reader_that_is_killed(where: str, photos: Path, tm
         assert path.exists()
 
 
+def test_the_memory_of_images_is_free_when_nobody_reads_them(photos: Path) -> None:
+    files = listed(photos)
+    layout = Layout("", COUNT, files.input_shape)
+    images = HeldAhead(layout, files.raw, Listed(files.reader, files.listed))
+    assert any("memfd:" in name for name in open_files())
+    images._ahead.want([0])
+    images._ahead.finish(lambda blocks: None)
+    del images
+    gc.collect()
+    assert not any("memfd:" in name for name in open_files())
+
+
+def open_files() -> list[str]:
+    found = list[str]()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # of the listing itself
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+    return found
+
+
 @pytest.mark.parametrize("missing", ["the interpreter", "what it imports", "descriptors"])
 def test_threads_go_on_where_processes_cannot_be_started(
     missing: str, photos: Path, by_processes: list[int], monkeypatch: pytest.MonkeyPatch
@@ -292,6 +324,9 @@ def test_threads_go_on_where_processes_cannot_be_started(
         monkeypatch.setattr(sys, "executable", "/no/such/python")
     elif missing == "what it imports":
         monkeypatch.setattr(decode_processes, "_START", "import no_such_module")
+        monkeypatch.setattr(
+            decode_processes, "_START_SECONDS", 1e6
+        )  # which need not pass: their ends are seen
     else:
         monkeypatch.setattr(decode_processes.socket, "socketpair", no_more_descriptors)
     files = listed(photos)
@@ -342,6 +377,15 @@ def test_threads_alone_make_what_is_little() -> None:
     few, threads = processes_without_start(10_000), ThreadCount(3)
     threads.rate = 100.0
     assert not few.see(0, 0, threads), "of cores"
+
+
+def test_a_frozen_program_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its `sys.executable` is no interpreter, but the program itself."""
+    processes, threads = processes_without_start(10_000), ThreadCount(CORES)
+    threads.rate = 100.0
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert not processes.see(0, 0, threads)
+    assert processes._server is None
 
 
 def test_threads_go_on_when_all_processes_have_ended() -> None:

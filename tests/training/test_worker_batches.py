@@ -175,6 +175,46 @@ def test_workers_lend_no_more_than_they_have_room_for() -> None:
     assert not batches.dataset.memory._received
 
 
+def test_small_tensors_are_sent_where_others_have_filled_the_shared_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = list[int]()
+
+    def full(size: int) -> None:
+        calls.append(size)
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_new_shared", full)
+    memory, batch = LentMemory(), (torch.arange(8_000), torch.arange(8_000))  # 62.5 KiB each
+    for _ in range(2):
+        (found,) = ForkingPickler.loads(ForkingPickler.dumps(pack([batch], memory=memory)))
+        assert all(torch.equal(*pair) for pair in zip(found, batch, strict=True))
+    assert len(calls) == 1
+
+
+def test_empty_negated_and_sparse_tensors_are_sent_beside_large_ones() -> None:
+    """`torch.frombuffer` refuses empty ones, sparse ones have no `nbytes`, and PyTorch would lose the sign of
+    those that are negated by a mark alone.
+    """
+    memory, complex_one, large = LentMemory(), torch.tensor([1 + 2j]).conj(), torch.arange(1 << 17)
+    batch = (
+        large,
+        torch.zeros(0, 3),
+        complex_one,
+        complex_one.imag,
+        complex_one.imag.repeat(1 << 17),
+        large + 1,
+    )
+    (found,) = ForkingPickler.loads(ForkingPickler.dumps(pack([batch], memory=memory)))
+    assert memory.is_lent(0)
+    for one, other in zip(found, batch, strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        assert torch.equal(one, other)
+    sparse = torch.eye(2).to_sparse()
+    assert next(iter(pack([(large, sparse)], memory=memory)))[1] is sparse
+    worker_batches.RunsOfKeys([], workers=1).learn([sparse])
+
+
 @pytest.mark.parametrize("error", [DataError("a.jpg: not readable"), OSError(5, "failed"), KeyError("label")])
 def test_an_error_in_a_worker_is_raised_when_its_batch_comes(error: Exception) -> None:
     """Of batches that are sent together, those before it are handed out."""
