@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +26,7 @@ def are_in_one_row(inputs: dict[str, Tensor]) -> bool:
 
 
 @torch.no_grad()
-def require_apart(network: nn.Module, inputs: dict[str, Tensor]) -> None:
+def require_apart(network: nn.Module, inputs: dict[str, Any]) -> None:
     """Raises ModelError for a network to which the second sample of a row says something else than it does in front of
     the first.
 
@@ -31,32 +34,29 @@ def require_apart(network: nn.Module, inputs: dict[str, Tensor]) -> None:
     more than one rounding.
 
     network: the one inside all wrappers. inputs: `input_ids`, `position_ids` and what else there is of each token, as
-    `seq_idx`, (B, L) of a batch. Where there is anything else by which samples may be told apart, or the network cannot
-    be called so, as some attention takes half precision alone, nothing is found out.
+    `seq_idx`, (B, L) of a batch; and where samples begin, as transformers' `DataCollatorWithFlattening` says it. Where
+    samples may be told apart by anything else, or the network cannot be called so, as some attention takes half
+    precision alone, nothing is found out.
     """
-    ids, positions = inputs["input_ids"], inputs["position_ids"]
-    if any(getattr(value, "shape", None) != ids.shape for value in inputs.values()):
-        return
+    positions = inputs["position_ids"]
     row = int(_begins_anew(positions).any(1).nonzero()[0])
     begins = [0, *(1 + torch.nonzero(_begins_anew(positions[row]))[:2, 0]).tolist()]
-    pairs = zip(begins, [*begins[1:], ids.shape[1]], strict=False)
+    pairs = zip(begins, [*begins[1:], positions.shape[1]], strict=False)
     first, second = [slice(begin, min(end, begin + _MOST)) for begin, end in pairs][:2]
+    one_way, other_way = _row_of(inputs, row, first, second), _row_of(inputs, row, second, first)
+    if one_way is None or other_way is None:
+        return
     length = second.stop - second.start
-
-    def joined(*parts: slice) -> dict[str, Tensor]:
-        return {name: torch.cat([value[row][part] for part in parts])[None] for name, value in inputs.items()}
-
     try:
         evaluated = evaluating(network, device_of(network, None))
-        with evaluated, torch.autocast(ids.device.type, enabled=False):
-            behind = _logits(network, joined(first, second))[:, -length:]
-            before = _logits(network, joined(second, first))[:, :length]
+        with evaluated, torch.autocast(positions.device.type, enabled=False):
+            behind = _logits(network, one_way)[:, -length:]
+            before = _logits(network, other_way)[:, :length]
     except RAISED:
         return
-    rounding = (
-        torch.float16 if behind.element_size() >= torch.float32.itemsize else torch.bfloat16
-    )  # as TF32 rounds
-    if not are_close(behind, before, rounding):
+    wide = behind.element_size() >= torch.float32.itemsize
+    rounding = torch.float16 if wide else torch.bfloat16  # as TF32 rounds, in which float32 may be multiplied
+    if not are_close(_finite(behind), _finite(before), rounding):
         raise ModelError(
             f"{type(network).__name__}: does not keep samples apart that are in one row: its outputs for the second "
             "change with the first, whatever position_ids say, and the teacher read each alone; pad them, by a "
@@ -64,16 +64,36 @@ def require_apart(network: nn.Module, inputs: dict[str, Tensor]) -> None:
         )
 
 
+def _row_of(inputs: dict[str, Any], row: int, *parts: slice) -> dict[str, Any] | None:
+    """The inputs of a row that has these parts of another alone; None where there is one that is not understood."""
+    lengths = [part.stop - part.start for part in parts]
+    found: dict[str, Any] = {}
+    for name, value in inputs.items():
+        if isinstance(value, Tensor) and value.shape == inputs["input_ids"].shape:
+            found[name] = torch.cat([value[row][part] for part in parts])[None]
+        elif isinstance(value, Tensor) and name.startswith("cu_seq_lens"):
+            found[name] = value.new_tensor([0, *itertools.accumulate(lengths)])
+        elif name.startswith("max_length"):
+            found[name] = max(lengths)
+        else:
+            return None
+    return found
+
+
+def _finite(logits: Tensor) -> Tensor:
+    """Logits with 0 for those that are masked by −inf, which have no difference."""
+    return logits.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
 def _begins_anew(positions: Tensor) -> Tensor:
     """(…, L − 1) whether the position after each is no later one, so that a sample begins there."""
     return positions.diff() <= 0
 
 
-def _logits(network: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+def _logits(network: nn.Module, inputs: dict[str, Any]) -> Tensor:
     takes = signature(network.forward).parameters
     any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
     given = {**inputs, "use_cache": False}
-    found: Tensor = network(
-        **{name: value for name, value in given.items() if name in takes or any_name}
-    ).logits
+    named = {name: value for name, value in given.items() if name in takes or any_name}
+    found: Tensor = network(**named).logits
     return found

@@ -42,18 +42,38 @@ def row(**more: Any) -> dict[str, Any]:
 
 
 def test_what_a_collator_gives_beside_the_positions_is_used() -> None:
-    """As `seq_idx`, by which recurrent layers tell samples apart; what is not of each token cannot be cut."""
+    """As `seq_idx`, by which recurrent layers tell samples apart; of what is not understood nothing is found out."""
     network = Recurrent()
     with pytest.raises(ModelError, match="does not keep samples apart"):
         require_apart(network, row())
     require_apart(network, row(seq_idx=NUMBERS))
-    require_apart(network, row(cu_seq_lens_q=torch.tensor([0, 3, 7])))
+    require_apart(network, row(beginnings=torch.tensor([0, 3])))
     with pytest.raises(ModelError, match="does not keep samples apart"):
         require_apart(network, row(seq_idx=torch.zeros_like(NUMBERS)))
 
 
 def test_rows_of_one_length_are_compared_whose_rounding_is_the_same() -> None:
     network = Recurrent(rounding=2**-8)
+    require_apart(network, row(seq_idx=NUMBERS))
+    with pytest.raises(ModelError, match="does not keep samples apart"):
+        require_apart(network, row())
+
+
+def test_where_samples_begin_is_given_as_it_is_of_the_rows_that_are_compared() -> None:
+    """To attention of rows of several lengths. Who does not heed it is refused."""
+    network, given = Recurrent(), list[dict[str, Any]]()
+    network.register_forward_pre_hook(lambda _, __, named: given.append(named), with_kwargs=True)
+    with pytest.raises(ModelError, match="does not keep samples apart"):
+        require_apart(network, row(cu_seq_lens_q=torch.tensor([0, 3, 7]), max_length_q=4))
+    assert [one["cu_seq_lens_q"].tolist() for one in given] == [[0, 3, 7], [0, 4, 7]]
+    assert [one["max_length_q"] for one in given] == [4, 4]
+
+
+def test_masked_outputs_are_no_difference() -> None:
+    network = Recurrent()
+    network.head.register_forward_hook(
+        lambda _, __, logits: logits.index_fill(-1, torch.tensor([2]), -torch.inf)
+    )
     require_apart(network, row(seq_idx=NUMBERS))
     with pytest.raises(ModelError, match="does not keep samples apart"):
         require_apart(network, row())
