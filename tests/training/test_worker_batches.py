@@ -175,6 +175,17 @@ def test_workers_lend_no_more_than_they_have_room_for() -> None:
     assert not batches.dataset.memory._received
 
 
+def test_a_batch_that_is_larger_than_the_first_of_its_message_is_sent_beside_it() -> None:
+    """In memory of its own; each tensor in lent memory begins where any dtype may."""
+    memory, count = LentMemory(), 3
+    batches = [(torch.zeros(1, size, dtype=torch.uint8), torch.arange(9)) for size in (99_991, 450_000, 7)]
+    found = list(ForkingPickler.loads(ForkingPickler.dumps(pack(batches, count, memory))))
+    for one, other in zip(found, batches, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+    assert [one[0].is_shared() for one in found] == [False, True, False]
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in (*found[0], *found[2]))
+
+
 def test_small_tensors_are_sent_where_others_have_filled_the_shared_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
