@@ -18,7 +18,8 @@ from threading import Thread
 
 from decant.pipeline.data.decode_processes import DecodeProcess, DecodeProcesses
 from decant.pipeline.data.openmp_teams import hold_team
-from decant.pipeline.data.thread_count import ThreadCount, available_cores, own_cores
+from decant.pipeline.data.thread_count import ThreadCount
+from decant.pipeline.ranks.cores import allowed_cores, available_cores
 
 _POLL_SECONDS = 0.001
 _BETWEEN_SECONDS = 0.25
@@ -185,7 +186,7 @@ class DecodeAhead:
 
     def _work(self, number: int) -> None:
         try:
-            hold_team(number, own_cores())
+            hold_team(number, allowed_cores())
             while not self._stopped and number < self._count:
                 process = None if self._processes is None else self._processes.take(number)
                 blocks = self._take(

@@ -34,8 +34,9 @@ from decant.pipeline.data.samples import (
     Split,
     WhenDecoded,
 )
-from decant.pipeline.data.thread_count import available_cores, fixed_count
+from decant.pipeline.data.thread_count import fixed_count
 from decant.pipeline.errors import ChangedError, DataError
+from decant.pipeline.ranks.cores import available_cores
 from decant.pipeline.ranks.launch import launched
 from decant.pipeline.support.notices import say
 from decant.pipeline.support.progress import track

@@ -22,8 +22,9 @@ from decant.pipeline.data.decode_processes import FEWEST_CORES, DecodeProcesses,
 from decant.pipeline.data.image_pack import Decode, Layout, Pack, partial_path
 from decant.pipeline.data.listed_reader import ListedReader
 from decant.pipeline.data.pack_filling import Filling, find_or_fill
-from decant.pipeline.data.thread_count import available_cores, fixed_count
+from decant.pipeline.data.thread_count import fixed_count
 from decant.pipeline.errors import DataError
+from decant.pipeline.ranks.cores import available_cores
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.progress import progress
 

@@ -33,8 +33,9 @@ from decant.cache.io.locks import give_up, in_turn, join, lock_path
 from decant.cache.io.opening import NotAFileError, open_lock, open_write
 from decant.pipeline.data.image_pack import Decode, Layout, Pack, partial_path
 from decant.pipeline.data.samples import spread
-from decant.pipeline.data.thread_count import available_cores, fixed_count
+from decant.pipeline.data.thread_count import fixed_count
 from decant.pipeline.errors import DamagedError, DataError
+from decant.pipeline.ranks.cores import available_cores
 from decant.pipeline.support.progress import progress
 
 _PROBES = 8  # images of a pack that is there already, decoded again

@@ -8,7 +8,6 @@ is, is measured.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 
 _AT_FIRST, _FIXED = 4, 8
@@ -16,25 +15,6 @@ _SECONDS, _EACH = 0.5, 4
 """A rate is that of half a second at least, in which each thread has made so many blocks on average."""
 _BETTER = 1.05
 _PAUSE = 2.0
-
-
-def available_cores() -> int:
-    """Cores that this process may use; the processes that a launcher started on this machine share them.
-
-    >>> available_cores() >= 1
-    True
-    """
-    cores, beside = own_cores(), os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, cores // max(1, int(beside) if beside.isdecimal() else 1))
-
-
-def own_cores() -> int:
-    """Cores that this process may use.
-
-    >>> own_cores() >= available_cores()
-    True
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fixed_count(cores: int) -> int:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 
 from decant.pipeline.errors import RankError
+from decant.pipeline.ranks.cores import own_cores
 from decant.pipeline.ranks.launch import launched
 
 _BESIDE = "DECANT_RANKS_BESIDE"
@@ -75,7 +76,6 @@ def _environment(count: int) -> dict[str, str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "RANK": "0",
         "WORLD_SIZE": str(count),
@@ -84,7 +84,7 @@ def _environment(count: int) -> dict[str, str]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         _BESIDE: str(count),
-        _THREADS: os.environ.get(_THREADS) or str(max(1, cores // count)),
+        _THREADS: os.environ.get(_THREADS) or str(max(1, own_cores() // count)),
     }
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from decant.pipeline.errors import DamagedError, PipelineError
+from decant.pipeline.ranks.cores import own_cores
 from decant.pipeline.support.notices import say
 from decant.pipeline.sweeps.record import RECORD, SweepRecord, load_record
 from decant.pipeline.sweeps.searches import fail_trials_of, worker_name
@@ -40,8 +41,7 @@ def end_with_parent() -> Callable[[], None]:
 
 def threads_each(jobs: int) -> int:
     """Threads of each of `jobs` processes, which share the cores that this one may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // jobs)
+    return max(1, own_cores() // jobs)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from decant.cache import SoftLabelDataset
-from decant.pipeline.data.thread_count import available_cores
+from decant.pipeline.ranks.cores import available_cores
 from decant.pipeline.training.batch_runs import AcrossEpochs, InRuns
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.lent_memory import LentMemory, room_for_workers

@@ -25,8 +25,9 @@ from decant.pipeline.data.decode_ahead import DecodeAhead
 from decant.pipeline.data.image_pack import Layout, Pack, partial_path
 from decant.pipeline.data.pack_ahead import FilledAhead, HeldAhead, find_or_fill_ahead
 from decant.pipeline.data.pack_filling import find_or_build
-from decant.pipeline.data.thread_count import ThreadCount, available_cores
+from decant.pipeline.data.thread_count import ThreadCount
 from decant.pipeline.errors import DataError
+from decant.pipeline.ranks.cores import available_cores
 from tests.data.test_image_pack import IMAGES, LAYOUT, Decoder, build, flip, nothing
 from tests.helpers.processes import PATIENCE, finished, line, python, wait_until
 

@@ -95,6 +95,7 @@ def test_a_rank_that_is_lost_is_named_so_and_other_errors_stay() -> None:
 
 def test_processes_of_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(12)), raising=False)
+    monkeypatch.setattr("decant.pipeline.ranks.cores.given_time", lambda: None)
     assert default_workers(lazy=True) == 12
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert default_workers(lazy=True) == 3
