@@ -23,13 +23,13 @@ from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.data.image_folder import listed_images
 from decant.pipeline.data.samples import check_unchanged
-from decant.pipeline.data.thread_count import available_cores
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.networks.weights import save_weights
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.ranks.cores import available_cores
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.loading import OrderedKeys
 
