@@ -15,14 +15,14 @@ from benchmarks.conditions import Conditions, LeftOut
 from benchmarks.measurement import Measurement, Unit
 from benchmarks.simulation import SIZES, SMALL, begin, measured
 from benchmarks.timing import Timed, compare
+from decant.pipeline.ranks.cores import own_cores
 
 _ROOT = Path(__file__).parents[1]
 
 
 def measure(conditions: Conditions) -> Iterator[Measurement]:
     """Row 23: resnet20, whose arithmetic decides; from the first batch to the published file."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores < 2:
+    if own_cores() < 2:
         raise LeftOut("two processes need two cores")
     count, base = conditions.choose(20_000, 2_048), conditions.folder / "phase-one-ranks"
     recipe = random_images(conditions, base, count, "float32")

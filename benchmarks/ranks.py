@@ -30,6 +30,7 @@ from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.ranks import leaving
+from decant.pipeline.ranks.cores import own_cores
 from decant.pipeline.ranks.job import Job, join
 from decant.pipeline.training.epoch_log import trained_seconds
 from decant.pipeline.training.loop import train
@@ -41,8 +42,7 @@ BATCH = 256
 
 def measure(conditions: Conditions) -> Iterator[Measurement]:
     """Rows of students by seeds, and of one student whose batches two processes divide."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores < 2:
+    if own_cores() < 2:
         raise LeftOut("two processes need two cores")
     plan = _plan(conditions, Path(conditions.folder, "ranks"))
     make_teacher(plan, CPU)

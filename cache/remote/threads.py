@@ -1,4 +1,4 @@
-"""Threads that ask a store: one that never answers must not hold up a process that is told to end."""
+"""Threads that ask a store. A process must end at a signal also while one of them waits for a server."""
 
 from __future__ import annotations
 

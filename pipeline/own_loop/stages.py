@@ -40,7 +40,7 @@ class Stages:
     ) -> None:
         self._dataset, self._hash_seed, self._first, self._keys_of = dataset, hash_seed, first, keys_of
         self._input: Field = None
-        self._is_known = False  # where the input of a tuple is, which is told by the first one
+        self._is_known = False  # which field of a tuple is the input; the first sample shows it
         count = max(map(len, steps.values()), default=0)
         self._steps: list[list[tuple[Field, Any, str]]] = [
             [
