@@ -20,6 +20,7 @@ from decant.pipeline.config.catalogue import catalogue
 from decant.pipeline.config.recipe import shipped
 from decant.pipeline.config.settings import Settings
 from decant.pipeline.networks import registry
+from tests.helpers import browser
 from tests.helpers.processes import ROOT
 
 needs_mkdocs = pytest.mark.skipif(
@@ -82,6 +83,15 @@ def test_the_site_builds_with_every_table_and_fetches_nothing_from_elsewhere(sit
         assert "<!-- generated" not in content, page
     for style in site.rglob("*.css"):
         assert not re.search(r"url\(\s*['\"]?(https?:)?//", style.read_text("utf-8")), style
+
+
+@needs_mkdocs
+def test_the_search_of_the_site_works_from_disk(site: Path) -> None:
+    with browser.started() as chromium:
+        page = chromium.new_page(viewport=browser.DESKTOP)
+        page.goto((site / "guides/images.html").as_uri())
+        page.locator(".md-search__input").fill("several teachers", timeout=20_000)
+        page.locator(".md-search-result__link[href*='several-teachers.html']").first.wait_for(timeout=20_000)
 
 
 def test_every_page_is_in_the_navigation() -> None:
