@@ -22,7 +22,7 @@ from decant.cache import Store
 from decant.cache.io.files import write_atomically
 from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.phases.datasets import Splits
-from decant.pipeline.phases.job import load_result_on, train_network
+from decant.pipeline.phases.job import MeasuredOn, load_result_on, train_network
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.result import Result
@@ -103,8 +103,9 @@ def measure(
             student = settings.model_copy(update={"seed": seed, "epochs": epochs})
             chosen = Recipe(recipe.name, recipe.settings.model_copy(update={"student": student}))
             for arm in arms(chosen, counts, base, store, teacher, encodings, equal_bytes):
-                found = load_result_on(arm.job.folder, splits.test, CPU, on_test)
-                result = found or train_network(arm.job, chosen, splits.test, CPU, on_test)[0]
+                measured = MeasuredOn(splits.test, teacher_logits=on_test)
+                found = load_result_on(arm.job.folder, measured, CPU)
+                result = found or train_network(arm.job, chosen, measured, CPU)[0]
                 kept.add(str(arm.job.folder), _run(arm, result, schedule, epochs), new=found is None)
     return {
         "recipe": recipe.name,

@@ -74,28 +74,58 @@ class TrainingJob:
         return f"{self.kind} {self.spec}, seed {self.settings.seed}"
 
 
+@dataclass(frozen=True)
+class MeasuredOn:
+    """What a network is measured on."""
+
+    test: ViewedData | None
+    """None where it is not to be read, as while settings are chosen."""
+    validation: ViewedData | None = None
+    """What epochs are measured on, where there is one."""
+    teacher_logits: Tensor | None = None
+    """(N, C) of the test split, for the agreement."""
+
+    @property
+    def each_epoch(self) -> ViewedData:
+        """What it is measured on after each epoch."""
+        data = self.test if self.validation is None else self.validation
+        assert data is not None, "a training without a validation part has a test part"
+        return data
+
+    @property
+    def at_the_end(self) -> ViewedData:
+        """What its outputs are looked at on when it is trained: the test split, unless that is not to be read."""
+        return self.each_epoch if self.test is None else self.test
+
+    @property
+    def measured_on(self) -> Literal["test", "validation"]:
+        """Which split `each_epoch` is."""
+        return "test" if self.validation is None else "validation"
+
+    def evaluation(
+        self, settings: Training, device: torch.device, group: Group = ALONE
+    ) -> Callable[[nn.Module], Metrics]:
+        """What measures a network after an epoch."""
+        logits = self.teacher_logits if self.validation is None else None
+        return lambda network: evaluate(network, self.each_epoch, device, settings.precision, logits, group)
+
+
 def load_result_on(
-    folder: Path,
-    test: ViewedData | None,
-    device: torch.device,
-    teacher_logits: Tensor | None = None,
-    validation: ViewedData | None = None,
-    *,
-    recipe: Recipe | None = None,
+    folder: Path, measured: MeasuredOn, device: torch.device, recipe: Recipe | None = None
 ) -> Result | None:
     """The finished network of a folder, with metrics on these test and validation splits; None if none is finished.
-    With `test` None, as while settings are chosen, its metrics on the test split stay as they are.
+    Without a test split its metrics on that stay as they are.
 
     If its metrics are of another split, the network is loaded, measured again, and its result is saved. `recipe` is the
-    one by which it is looked for; its settings of data are kept in the folder, but not with `test` None where it has
-    metrics of a test part, which may be another.
+    one by which it is looked for; its settings of data are kept in the folder, but not without a test split where it
+    has metrics of one, which may be another.
     """
     result = load_result(folder)
-    if result is not None:
-        with contextlib.suppress(OSError):  # another person's run
-            (folder / CHECKPOINT).unlink(missing_ok=True)  # left by a kill just after the result was written
     if result is None:
         return None
+    with contextlib.suppress(OSError):  # another person's run
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # left by a kill just after the result was written
+    test, validation, teacher_logits = measured.test, measured.validation, measured.teacher_logits
     untested = test is not None and (
         result.test_sha256 != test.data.digest()
         or (teacher_logits is not None and _is_uncompared(result, test.data) and os.access(folder, os.W_OK))
@@ -108,7 +138,8 @@ def load_result_on(
         return result
     network = load_network(result).to(device)
     if test is not None and untested:
-        logits = _save_test_logits(folder, network, test, device)
+        logits = predict(network, test, device)
+        save_test_logits(folder, logits)
         result = replace(
             result,
             metrics=measure(logits, torch.from_numpy(test.data.labels), teacher_logits, task_of(test.data)),
@@ -138,69 +169,31 @@ def _validated(
 def train_network(
     job: TrainingJob,
     recipe: Recipe,
-    test: ViewedData | None,
+    measured: MeasuredOn,
     device: torch.device,
-    teacher_logits: Tensor | None = None,
     log_to: LogTo | None = None,
-    validation: ViewedData | None = None,
     group: Group = ALONE,
 ) -> tuple[Result, bool]:
     """Trains the network of a job, from its checkpoint if training was interrupted; returns its result, and whether
     another process had finished it.
 
-    `teacher_logits` (N, C) are of the test split, for the agreement. The folder then has the weights, the logits on
-    the test split, the metrics of each epoch, the resolved recipe, and the result; `log_to` gets the metrics too.
-    Epochs are measured on the `validation` split where there is one; then `test` may be None, and the result says
-    nothing of the test split until a later call gives it. While another process trains the same network, waits for it;
-    if that is killed, goes on from its checkpoint. Several ranks must all call it; rank 0 writes, all get the result.
+    The folder then has the weights, the logits on the test split, the metrics of each epoch, the resolved recipe, and
+    the result; `log_to` gets the metrics too. The result of a network that was measured without a test split says
+    nothing of that until a later call gives it. While another process trains the same network, waits for it; if that is
+    killed, goes on from its checkpoint. Several ranks must all call it; rank 0 writes, all get the result.
     """
-    measured = Measured(test, validation, teacher_logits)
     return found_or_trained(
         job.folder,
-        lambda: load_result_on(job.folder, test, device, teacher_logits, validation, recipe=recipe),
+        lambda: load_result_on(job.folder, measured, device, recipe),
         lambda: _train(job, recipe, measured, device, log_to or LogTo(), group),
         group,
     )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What a network is measured on."""
-
-    test: ViewedData | None
-    validation: ViewedData | None
-    teacher_logits: Tensor | None
-    """(N, C) of the test split."""
-
-    @property
-    def each_epoch(self) -> ViewedData:
-        """What it is measured on after each epoch."""
-        data = self.test if self.validation is None else self.validation
-        assert data is not None, "a training without a validation part has a test part"
-        return data
-
-    @property
-    def at_the_end(self) -> ViewedData:
-        """What its outputs are looked at on when it is trained: the test split, unless that is not to be read."""
-        return self.each_epoch if self.test is None else self.test
-
-    @property
-    def measured_on(self) -> Literal["test", "validation"]:
-        """Which split `each_epoch` is."""
-        return "test" if self.validation is None else "validation"
-
-    def evaluation(
-        self, settings: Training, device: torch.device, group: Group = ALONE
-    ) -> Callable[[nn.Module], Metrics]:
-        """What measures a network after an epoch."""
-        logits = self.teacher_logits if self.validation is None else None
-        return lambda network: evaluate(network, self.each_epoch, device, settings.precision, logits, group)
-
-
 def _train(
     job: TrainingJob,
     recipe: Recipe,
-    measured: Measured,
+    measured: MeasuredOn,
     device: torch.device,
     log_to: LogTo,
     group: Group,
@@ -243,7 +236,7 @@ def finish(
     job: TrainingJob,
     recipe: Recipe,
     network: nn.Module,
-    measured: Measured,
+    measured: MeasuredOn,
     device: torch.device,
     kept_epoch: int,
     group: Group = ALONE,
@@ -261,7 +254,7 @@ def _save_network(
     job: TrainingJob,
     recipe: Recipe,
     network: nn.Module,
-    measured: Measured,
+    measured: MeasuredOn,
     logits: Tensor,
     validated: Mapping[str, Any],
     device: torch.device,
@@ -316,10 +309,3 @@ def _class_names(job: TrainingJob, test: ViewedData) -> list[str] | None:
         return None
     count = 2 if task_of(test.data) == "binary" else job.spec.num_classes
     return list(class_names(test.data.classes, count))
-
-
-def _save_test_logits(folder: Path, network: nn.Module, test: ViewedData, device: torch.device) -> Tensor:
-    """Computes and saves the logits (N, C) float32 on the test split."""
-    logits = predict(network, test, device)
-    save_test_logits(folder, logits)
-    return logits

@@ -15,7 +15,7 @@ from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.errors import ChangedError, DivergedError
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.phases.attempts import again_where_rewritten, drop_checkpoints, dropping_changed
-from decant.pipeline.phases.job import Measured, TrainingJob, begin, finish, load_result_on
+from decant.pipeline.phases.job import MeasuredOn, TrainingJob, begin, finish, load_result_on
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.result import Result, load_result
 from decant.pipeline.tracking.log_to import LogTo
@@ -78,7 +78,7 @@ class SeveralSeeds:
 
     recipe: Recipe
     device: torch.device
-    measured: Measured
+    measured: MeasuredOn
     log_to: LogTo
 
     def __call__(self, jobs: Sequence[TrainingJob]) -> Iterator[tuple[Result, bool]]:
@@ -100,15 +100,7 @@ class SeveralSeeds:
                 raise error
 
     def _find(self, job: TrainingJob) -> Result | None:
-        measured = self.measured
-        return load_result_on(
-            job.folder,
-            measured.test,
-            self.device,
-            measured.teacher_logits,
-            measured.validation,
-            recipe=self.recipe,
-        )
+        return load_result_on(job.folder, self.measured, self.device, self.recipe)
 
     def _train(self, jobs: Sequence[TrainingJob]) -> list[DivergedError]:
         """Trains and saves the networks that are not finished; returns the errors of those that have diverged."""

@@ -27,7 +27,7 @@ from decant.pipeline.phases.balance import (
     warn_of_imbalance,
 )
 from decant.pipeline.phases.initial_weights import load_initial_weights
-from decant.pipeline.phases.job import Measured, TrainingJob, load_result_on, train_network
+from decant.pipeline.phases.job import MeasuredOn, TrainingJob, load_result_on, train_network
 from decant.pipeline.phases.joined_ranks import by_seeds, compare_data, join_ranks, training_group
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.several_seeds import MOST, SeveralSeeds, why_apart
@@ -99,21 +99,11 @@ class _Trainer:
 
     def __call__(self, job: TrainingJob, group: Group = ALONE) -> tuple[Result, bool]:
         """The result, and whether it was there before."""
-        splits = self.plan.splits
         result = group.of_first(lambda: self.find(job))
         if result is not None:
             return result, True
         self._warn()
-        return train_network(
-            job,
-            self.plan.recipe,
-            splits.test,
-            self.device,
-            self._compared_with(job),
-            self.log_to,
-            splits.validation,
-            group,
-        )
+        return train_network(job, self.plan.recipe, self._measured(job), self.device, self.log_to, group)
 
     def together(self, jobs: Sequence[TrainingJob]) -> Iterator[tuple[Result, bool]]:
         """The same of all jobs: those of a kind in one loop, `MOST` seeds at a time, but for those that are finished.
@@ -134,11 +124,10 @@ class _Trainer:
                 yield result, True
         why = why_apart(left[0], self.log_to) if len(left) > 1 else "there is one"
         if why is None:
-            splits = self.plan.splits
-            measured = Measured(splits.test, splits.validation, self._compared_with(left[0]))
             self._warn()
+            several = SeveralSeeds(self.plan.recipe, self.device, self._measured(left[0]), self.log_to)
             try:
-                yield from SeveralSeeds(self.plan.recipe, self.device, measured, self.log_to)(left)
+                yield from several(left)
                 return
             except ModelError as error:
                 if error.__cause__ is None or not is_out_of_memory(error.__cause__):
@@ -154,19 +143,14 @@ class _Trainer:
 
     def find(self, job: TrainingJob) -> Result | None:
         """The result of a job that is finished."""
-        splits = self.plan.splits
-        return load_result_on(
-            job.folder,
-            splits.test,
-            self.device,
-            self._compared_with(job),
-            splits.validation,
-            recipe=self.plan.recipe,
-        )
+        return load_result_on(job.folder, self._measured(job), self.device, self.plan.recipe)
 
-    def _compared_with(self, job: TrainingJob) -> Tensor | None:
+    def _measured(self, job: TrainingJob) -> MeasuredOn:
         """Several teachers share a labels-only student, so its agreement with one of them is not recorded."""
-        return self.teacher_logits if job.kind == "distilled" else None
+        splits = self.plan.splits
+        return MeasuredOn(
+            splits.test, splits.validation, self.teacher_logits if job.kind == "distilled" else None
+        )
 
 
 def _seed(job: TrainingJob) -> int:

@@ -11,7 +11,7 @@ from decant.pipeline.errors import DataError
 from decant.pipeline.objectives import from_labels
 from decant.pipeline.phases.balance import resolve_class_weights, resolve_sampler, warn_of_imbalance
 from decant.pipeline.phases.given_weights import take_weights, warn_at_chance
-from decant.pipeline.phases.job import TrainingJob, load_result_on, train_network
+from decant.pipeline.phases.job import MeasuredOn, TrainingJob, load_result_on, train_network
 from decant.pipeline.phases.joined_ranks import compare_data, join_ranks, training_group
 from decant.pipeline.phases.kept_classes import specify_teacher
 from decant.pipeline.phases.plan import Plan
@@ -42,11 +42,8 @@ def _make_teacher(
 ) -> tuple[Result, bool]:
     settings = plan.settings.teacher
     train, test = plan.splits.teacher_train, plan.splits.test
-    validation = plan.splits.validation
-    folder = plan.teacher_folder
-    result = group.of_first(
-        lambda: load_result_on(folder, test, device, validation=validation, recipe=plan.recipe)
-    )
+    measured = MeasuredOn(test, plan.splits.validation)
+    result = group.of_first(lambda: load_result_on(plan.teacher_folder, measured, device, plan.recipe))
     if result is not None:
         return result, True
     if settings.epochs and not has_labels(train.data):
@@ -71,9 +68,7 @@ def _make_teacher(
         load_initial_weights=lambda network: take_weights(network, spec, settings),
         check_unchanged=partial(check_unchanged, train.data),
     )
-    result, found = train_network(
-        job, plan.recipe, test, device, log_to=log_to, validation=validation, group=group
-    )
+    result, found = train_network(job, plan.recipe, measured, device, log_to, group)
     taken_as_it_is = group.is_first and not found and not settings.epochs and settings.at_chance == "warn"
     if taken_as_it_is and task_of(train.data) == "classification":
         logits = torch.from_numpy(load_test_logits(result.folder, len(test), result.network.num_classes))

@@ -21,7 +21,7 @@ from decant.pipeline.data.samples import has_labels
 from decant.pipeline.errors import DamagedError, DataError, NotMadeError, PipelineError
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.datasets import Splits
-from decant.pipeline.phases.job import load_result_on
+from decant.pipeline.phases.job import MeasuredOn, load_result_on
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.report.rows import Row, rows_of
@@ -233,7 +233,9 @@ def _tested(result: Result, store: Store, device: torch.device) -> Result:
     if result.is_tested:
         return result
     plan = Plan.of(_opened(result, None).recipe, result.seeds_folder.parent, store)
-    return load_result_on(result.folder, plan.splits.test, device, None, plan.splits.validation) or result
+    return (
+        load_result_on(result.folder, MeasuredOn(plan.splits.test, plan.splits.validation), device) or result
+    )
 
 
 def _expanded(paths: Sequence[Path]) -> Iterable[Result]:

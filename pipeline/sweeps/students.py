@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
 
 from decant.cache import LogitSource
 from decant.cache.io.usage import using
@@ -23,7 +22,7 @@ from decant.pipeline.errors import ModelError, RecipeError
 from decant.pipeline.networks.spec import NetworkSpec, specify_network
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.balance import warn_of_imbalance
-from decant.pipeline.phases.job import TrainingJob, train_network
+from decant.pipeline.phases.job import MeasuredOn, TrainingJob, train_network
 from decant.pipeline.phases.plan import AnyPlan, Plan
 from decant.pipeline.phases.student import jobs_for_seed, teacher_logits_on_test
 from decant.pipeline.phases.students_by_rank import StudentJob
@@ -135,14 +134,14 @@ class Students(AnyStudents[Plan, TrainingJob]):
     ) -> tuple[Result, bool]:
         """Trains a network or finds it, as `train_network` does. Only with `tested` is the test part read."""
         plan = replace(self._plan, recipe=recipe)
-        test = plan.splits.test if tested else None
-        logits: Tensor | None = None
-        if tested and job.kind == "distilled":
-            logits = teacher_logits_on_test(plan, self.cache(recipe))
-        warn_of_imbalance(recipe.settings.student, plan.data.student_data, "student")
-        return train_network(
-            job, recipe, test, self._device, logits, Watched(watch), validation=plan.data.validation
+        compares = tested and job.kind == "distilled"
+        measured = MeasuredOn(
+            plan.splits.test if tested else None,
+            plan.data.validation,
+            teacher_logits_on_test(plan, self.cache(recipe)) if compares else None,
         )
+        warn_of_imbalance(recipe.settings.student, plan.data.student_data, "student")
+        return train_network(job, recipe, measured, self._device, Watched(watch))
 
     def check(self, recipe: Recipe) -> None:
         """Raises RecipeError for an objective that the data do not suffice for."""

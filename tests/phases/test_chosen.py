@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from decant.pipeline.networks.spec import specify_network
-from decant.pipeline.phases.job import load_result_on, train_network
+from decant.pipeline.phases.job import MeasuredOn, load_result_on, train_network
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.soft_labels import open_cache, training_dataset
 from decant.pipeline.phases.student import jobs_for_seed
@@ -73,7 +73,7 @@ def trial(base: Path, planned: Plan) -> Result:
     spec = specify_network(planned.settings.student.network, planned.data.student_train)
     data = training_dataset(planned, cache, "sample", CPU)
     job = jobs_for_seed(planned, cache, spec, data, 0)[1]
-    result, _ = train_network(job, planned.recipe, None, CPU, validation=planned.data.validation)
+    result, _ = train_network(job, planned.recipe, MeasuredOn(None, planned.data.validation), CPU)
     return result
 
 
@@ -85,7 +85,7 @@ def test_a_network_that_was_not_measured_on_the_test_part_is_when_somebody_asks(
     assert {path.name for path in made.folder.iterdir()} == {
         *(RESULT, RECIPE, "metrics.jsonl", "weights.safetensors")
     }
-    untouched = load_result_on(made.folder, None, CPU)
+    untouched = load_result_on(made.folder, MeasuredOn(None), CPU)
     assert untouched == made
     alone, found = students(base, *overrides)
     assert alone.kind == "labels"

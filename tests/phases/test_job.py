@@ -15,7 +15,7 @@ import pytest
 
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.phases.datasets import Splits
-from decant.pipeline.phases.job import load_result_on
+from decant.pipeline.phases.job import MeasuredOn, load_result_on
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.locks import alone_with
@@ -98,14 +98,14 @@ def test_a_network_is_measured_again_when_the_test_part_is_another_and_not_train
 ) -> None:
     made = teach(tmp_path)
     test = Splits.load(recipe().settings).test
-    assert load_result_on(made.folder, test, CPU) == made
+    assert load_result_on(made.folder, MeasuredOn(test), CPU) == made
     test.data.labels = np.roll(test.data.labels, 1)
     test.data.__dict__.pop("_digest", None)  # a dataset of other labels, not this one changed under way
-    again = load_result_on(made.folder, test, CPU)
+    again = load_result_on(made.folder, MeasuredOn(test), CPU)
     assert again is not None
     assert again.weights_sha256 == made.weights_sha256
     assert again.metrics["top1"] < 0.5 * made.metrics["top1"]
-    assert load_result_on(made.folder, test, CPU) == again
+    assert load_result_on(made.folder, MeasuredOn(test), CPU) == again
 
 
 def test_two_processes_do_not_train_one_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from decant.cache import CacheError, CorruptError, SoftLabelDataset, Store
 from decant.cache.io import usage
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.phases.datasets import Splits
-from decant.pipeline.phases.job import load_result_on
+from decant.pipeline.phases.job import MeasuredOn, load_result_on
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.soft_labels import open_cache
 from decant.pipeline.phases.student import jobs_for_seed, train_students
@@ -106,7 +106,7 @@ def test_what_is_found_and_not_measured_on_the_test_part_keeps_its_settings_of_d
     build_cache(tmp_path)
     data = recipe("data.root=elsewhere")
     for made in students(tmp_path):
-        assert load_result_on(made.folder, None, CPU, recipe=data) == made
+        assert load_result_on(made.folder, MeasuredOn(None), CPU, data) == made
     assert not list(find_results(tmp_path / "runs", data.settings.data))
 
 
