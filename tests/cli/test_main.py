@@ -285,7 +285,7 @@ except Ended:
 
 def test_ctrl_c_in_a_destructor_which_swallows_it_ends_the_command_all_the_same() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=25, check=True
+        [sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert (done.stdout, done.stderr) == ("SIGINT\n", "")
 
@@ -307,7 +307,7 @@ Failing()
 
 def test_other_errors_in_a_destructor_go_to_the_hook_of_the_program_that_calls_the_command() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", OF_ANOTHER], capture_output=True, text=True, timeout=25, check=True
+        [sys.executable, "-c", OF_ANOTHER], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert (done.stdout, done.stderr) == ("seen: in a destructor\n", "")
 

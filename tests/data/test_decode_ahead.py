@@ -28,8 +28,8 @@ from decant.pipeline.data.pack_filling import find_or_build
 from decant.pipeline.data.thread_count import ThreadCount
 from decant.pipeline.errors import DataError
 from decant.pipeline.ranks.cores import available_cores
-from tests.data.test_image_pack import IMAGES, LAYOUT, Decoder, build, flip, nothing
-from tests.helpers.processes import PATIENCE, finished, line, python, wait_until
+from tests.data.test_image_pack import IMAGES, LAYOUT, Decoder, build, flip, let_all_begin, nothing
+from tests.helpers.processes import PATIENCE, finished, python, wait_until
 
 ORDERS = {
     "in order": np.arange(400),
@@ -273,20 +273,13 @@ def test_a_disk_that_fails_midway_is_said_once_and_the_images_are_read_without_a
 
 
 BESIDE = """
-import sys, time
+import sys
 import numpy as np
 from pathlib import Path
-from tests.data.test_image_pack import Decoder
+from tests.data.test_image_pack import Held
 from tests.data.test_decode_ahead import ahead
 
-class Slow(Decoder):
-    def __call__(self, indices):
-        time.sleep(0.05)  # none is done before the others begin
-        return super().__call__(indices)
-
-decode, path = Slow(), Path(sys.argv[1])
-print("ready", flush=True)
-sys.stdin.readline()
+decode, path = Held(), Path(sys.argv[1])
 images = ahead(path, decode)
 assert images.images(np.arange(200)).shape == (200, 3, 32, 32)
 images.check_unchanged(checksums=True)
@@ -296,10 +289,7 @@ print(decode.decoded)
 
 def test_two_processes_decode_ahead_together(path: Path) -> None:
     children = [python(BESIDE, path) for _ in range(2)]
-    assert [line(child) for child in children] == ["ready\n"] * 2
-    for child in children:
-        child.stdin.write("go\n")  # type: ignore[union-attr]
-        child.stdin.flush()  # type: ignore[union-attr]
+    let_all_begin(children)
     shares = [int(finished(child)) for child in children]
     assert sum(shares) == 400, f"no image is decoded twice: {shares}"
     assert min(shares) > 0

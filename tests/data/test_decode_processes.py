@@ -12,6 +12,7 @@ import shutil
 import signal
 import struct
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -214,18 +215,19 @@ def test_threads_go_on_where_processes_are_killed_or_stopped(
     where: str, how: signal.Signals, are_all: bool, photos: Path, tmp_path: Path
 ) -> None:
     """Where one alone is killed, that is seen at once: no other process has its end of the connection."""
-    patience = 0.5 if how == signal.SIGSTOP else 20.0
+    patience = 0.5 if how == signal.SIGSTOP else 60.0
     files, before = listed(photos), children()
     images = ahead(files, tmp_path / "a.pack" if where == "pack" else None)
-    killed, first = list[int](), [True]
+    killed, asked, one_by_one = list[int](), list[Any](), threading.Lock()
 
     def killing(self: Any, blocks: Any) -> Any:
-        with contextlib.suppress(IndexError):
-            first.pop()
-            started = [pid for pid in children() if pid not in before]
-            killed.extend(started if are_all else started[-1:])
-            for pid in killed:
-                os.kill(pid, how)
+        with one_by_one:
+            if not asked:
+                started = [pid for pid in children() if pid not in before]
+                killed.extend(started if are_all else started[-1:])
+                for pid in killed:
+                    os.kill(pid, how)
+            asked.append(self)
         return made_by(self, blocks)
 
     made_by = decode_processes.DecodeProcess.make
@@ -237,6 +239,7 @@ def test_threads_go_on_where_processes_are_killed_or_stopped(
         images._ahead.want([0])
         images._ahead.finish(lambda blocks: None)
     assert len(killed) == (CORES + 1 if are_all else 1)
+    assert not are_all or len(asked) == len(set(asked)), "none is asked again that has ended"
     assert how == signal.SIGSTOP or time.monotonic() - begun < patience
     assert np.array_equal(images.images(np.arange(COUNT)), files.raw(np.arange(COUNT)))
     images.check_unchanged(checksums=True)
@@ -344,11 +347,11 @@ class Process:
     """One that is ready from the second look on, and may be killed."""
 
     def __init__(self, *given: Any) -> None:
-        self.looks, self.has_ended = 0, False
+        self.looks, self.needs, self.has_ended = 0, 2, False
 
     @property
     def is_ready(self) -> bool:
-        return self.looks > 1 and not self.has_ended
+        return self.looks >= self.needs and not self.has_ended
 
     def look(self) -> None:
         self.looks += 1
@@ -367,6 +370,45 @@ def test_processes_make_blocks_if_they_make_more_than_threads(rate: int, expecte
             counts.append(processes.count)
         assert is_decided == (second > 1 and not processes._is_over)
     assert counts == expected
+
+
+def test_processes_begin_when_all_have_started_that_were_not_killed() -> None:
+    processes, threads = processes_without_start(10_000), ThreadCount(CORES)
+    threads.rate = 100.0
+    assert processes.see(0, 0, threads)
+    slow, killed = cast("list[Process]", processes._all[:2])
+    slow.needs, killed.has_ended = 4, True
+    counts = []
+    for second in (1, 2, 3):
+        assert processes.see(0, second, threads)
+        counts.append(processes.count)
+    assert counts == [0, 0, CORES]
+    assert processes.see(200, 3.1, threads)
+    assert processes.count, "a tenth of a second tells little of how many they make"
+    assert not processes.see(200, 33, threads)
+    assert processes.count == 0
+
+
+def test_processes_that_do_not_start_for_long_are_given_up() -> None:
+    processes, threads = processes_without_start(10_000), ThreadCount(CORES)
+    threads.rate = 100.0
+    assert processes.see(0, 0, threads)
+    cast("Process", processes._all[0]).needs = 1_000
+    assert processes.see(0, 29, threads)
+    assert not processes.see(0, 31, threads)
+    assert processes.count == 0
+
+
+def test_a_process_is_sent_some_images_and_a_whole_block_at_least() -> None:
+    sides = {200: 16, 8: 1}
+    found = {
+        side: DecodeProcesses(
+            decode_processes.Destination(Layout("", 9, (3, side, side)), cast("Any", None), ()),
+            lambda first, end: [],
+        ).at_once
+        for side in sides
+    }
+    assert found == sides
 
 
 def test_threads_alone_make_what_is_little() -> None:

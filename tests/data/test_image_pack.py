@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -205,20 +209,43 @@ def test_an_unfinished_file_is_in_use_while_it_is_built(path: Path) -> None:
 
 # Several processes that need one pack
 
-FILLER = """
-import sys, time
-import numpy as np
-from pathlib import Path
-from tests.data.test_image_pack import LAYOUT, Decoder, build, find_or_fill
 
-class Slow(Decoder):
-    def __call__(self, indices):
-        time.sleep(0.1)  # none is done before the others begin
+class Held(Decoder):
+    """Says so when it is first called, and decodes once it is told to on its standard input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun, self._told = [True], threading.Event()
+
+    def __call__(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        with contextlib.suppress(IndexError):
+            self._begun.pop()
+            print("begun", flush=True)
+            sys.stdin.readline()
+            self._told.set()
+        self._told.wait()
         return super().__call__(indices)
 
-decode, path, (first, end) = Slow(), Path(sys.argv[1]), map(int, sys.argv[2].split("-"))
-print("ready", flush=True)
-sys.stdin.readline()
+
+def let_all_begin(children: list[subprocess.Popen[str]]) -> None:
+    """None is done before the others have begun."""
+    assert [line(child) for child in children] == ["begun\n"] * len(children)
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
+
+
+FILLER = """
+import sys
+import numpy as np
+from pathlib import Path
+from decant.pipeline.data import pack_filling
+from tests.data.test_image_pack import LAYOUT, Held, build, find_or_fill
+from tests.helpers.processes import PATIENCE
+
+pack_filling._LONGEST_WAIT_SECONDS = PATIENCE
+decode, path, (first, end) = Held(), Path(sys.argv[1]), map(int, sys.argv[2].split("-"))
 if end == 400:
     build(path, decode)
 else:
@@ -231,11 +258,9 @@ print(decode.decoded)
 def test_processes_that_need_a_pack_fill_it_together(path: Path) -> None:
     """Whether they need all of it or a share; no image is decoded twice."""
     children = [python(FILLER, path, images) for images in ("0-400", "0-400", "0-84")]
-    assert [line(child) for child in children] == ["ready\n"] * 3
-    for child in children:
-        child.stdin.write("go\n")
-        child.stdin.flush()
-    *whole, share = [int(finished(child)) for child in children]
+    let_all_begin(children[:2])
+    children[2].stdin.write("go\n")
+    *whole, share = [int(finished(child).split()[-1]) for child in children]
     assert sum(whole) + share == 400, (whole, share)
     assert min(whole) > 0
     assert path.read_bytes() == build(path.with_name("alone.pack")).path.read_bytes()
@@ -262,10 +287,8 @@ def test_what_is_read_as_needed_is_decoded_alone_and_goes_into_the_pack(path: Pa
 
 def test_a_block_that_a_stopped_process_is_decoding_is_waited_for_or_decoded_here(path: Path) -> None:
     """By who needs all of the pack, or some images."""
-    child = python(FILLER.replace("time.sleep(0.1)", "print(0, flush=True); time.sleep(600)"), path, "0-21")
-    child.stdin.write("go\n")
-    child.stdin.flush()
-    assert (line(child), line(child)) == ("ready\n", "0\n")
+    child = python(FILLER, path, "0-21")
+    assert line(child) == "begun\n"
     decode = Decoder()
     assert np.array_equal(find_or_fill(path, LAYOUT, decode).images(np.arange(21)), IMAGES[:21])
     with ThreadPoolExecutor(1) as pool:

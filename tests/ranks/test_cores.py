@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from decant.pipeline.ranks import cores
+
+
+def _version_1(**cores: int) -> dict[str, str]:
+    files = [(f"cpu/{name}/cpu.cfs_quota_us", 100_000 * count) for name, count in cores.items()]
+    return {
+        name: str(value)
+        for path, quota in files
+        for name, value in ((path, quota), (path.replace("quota", "period"), 100_000))
+    }
 
 
 @pytest.mark.parametrize(
@@ -22,6 +32,8 @@ from decant.pipeline.ranks import cores
             {"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"},
             4,
         ),
+        ("3:cpuset:/one\n2:cpu:/two\n", _version_1(one=1, two=4), 4),
+        ("0::/pods:cri:one\n", {"pods:cri:one/cpu.max": "200000 100000"}, 2),
         ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
         ("0::/\n", {}, None),
         ("not a line of it\n", {}, None),
@@ -48,3 +60,16 @@ def test_a_process_counts_no_more_cores_than_it_is_given_time_on(
     assert (cores.allowed_cores(), cores.own_cores(), cores.available_cores()) == (12, usable, usable)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     assert cores.available_cores() == max(1, usable // 3)
+    for nothing in ("", "all", "0"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", nothing)
+        assert cores.available_cores() == usable
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_cores_that_this_process_may_not_run_on_are_not_counted() -> None:
+    may = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(may)})
+        assert cores.allowed_cores() == 1
+    finally:
+        os.sched_setaffinity(0, may)

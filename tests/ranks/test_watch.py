@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from pathlib import Path
 
 from tests.helpers import commands
@@ -48,7 +47,6 @@ def test_a_rank_whose_store_is_stopped_ends_and_one_of_its_machine_says_so(tmp_p
         os.kill(launcher.pid or 0, signal.SIGSTOP)
 
     given = [environment(2, int(port.read_text()), rank) for rank in range(2)]
-    started = time.monotonic()
     try:
         done = commands.decant_at_once(
             [([script, does], given[rank]) for rank, does in enumerate(("computes", "waits"))], tmp_path, stop
@@ -57,7 +55,6 @@ def test_a_rank_whose_store_is_stopped_ends_and_one_of_its_machine_says_so(tmp_p
         launcher.kill()
         launcher.join()
     assert [rank.returncode for rank in done] == [1, 1], done
-    assert time.monotonic() - started < 30
     line = r"decant: rank 0 of 2 on \S+: the job's store at 127.0.0.1:\d+ has not answered for 2 s: .*\n"
     assert re.fullmatch(line, done[0].stderr), done
     assert done[1].stderr == "", "one of the ranks of a machine speaks"

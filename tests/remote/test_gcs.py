@@ -61,4 +61,4 @@ def test_what_a_server_refuses_is_said_and_what_passes_is_tried_five_times_in_al
     started = time.monotonic()
     with pytest.raises(OfflineError, match="gs://team/a: cannot be reached"):
         at("gs://team/a").names()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30

@@ -303,7 +303,7 @@ def test_a_whole_cache_is_found_without_the_server_and_other_ones_are_refused(
     began = time.monotonic()
     with pytest.raises(ServerError, match=r"cannot be reached \(ConnectionRefusedError: .*\), \d times in"):
         cache_logits(teacher, samples, tmp_path / "d.h5", encoding=HEAD)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     with serving(network, "vllm", tokenizer) as server:
         server.model = "b"
         with pytest.raises(MismatchError, match=r"teacher.network.name: expected 'b', found 'tiny'"):

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from multiprocessing.reduction import ForkingPickler
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -130,8 +131,9 @@ def test_a_process_that_is_forked_gives_back_nothing_that_this_one_reads() -> No
     if child == 0:
         del read
         gc.collect()
-        os._exit(0)
-    os.waitpid(child, 0)
+        own = memory.lend(1)  # a piece of its own
+        os._exit(0 if own is not None and own._piece == (os.getpid(), 0) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert memory.is_lent(0)
     assert len(read) == 5_000
     del read
@@ -139,24 +141,41 @@ def test_a_process_that_is_forked_gives_back_nothing_that_this_one_reads() -> No
 
 
 def test_memory_that_is_too_small_is_replaced_and_no_more_than_a_few_pieces_are_lent() -> None:
-    memory = LentMemory()
+    memory, sent = LentMemory(), list[bool]()
 
     def read(size: int) -> Any:
         piece = memory.lend(size)
         if piece is None:
             return None
         remake, arguments = piece.__reduce__()
+        sent.append(arguments[-1] is not None)
         return remake(*arguments).content
 
     held = [read(100), read(100)]
     assert len(held[0]) == 100
     held[0] = None
-    held.append(read(200))  # in place of the first
-    assert [len(each) for each in held[1:]] == [100, 200]
+    held.append(read(150))  # in place of the first
+    assert [len(each) for each in held[1:]] == [100, 150]
     held += [read(50), read(50)]
     assert read(10) is None, "four are read"
     held[1] = None
     assert len(read(90)) == 100
+    assert sent == [True] * 5 + [False], "the reader has the memory of a piece that it had before"
+    assert len(read(500)) == 500, "in place of the one that is free"
+
+
+def test_a_quarter_of_the_shared_memory_that_is_free_is_for_all_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    free = SimpleNamespace(f_bavail=1_000, f_frsize=4_096)
+    monkeypatch.setattr("os.statvfs", lambda path: free)
+    assert lent_memory.room_for_workers(5) == 1_000 * 4_096 // 20
+
+    def none(path: str) -> None:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("os.statvfs", none)
+    assert lent_memory.room_for_workers(4) == 1 << 28
 
 
 def test_workers_lend_no_more_than_they_have_room_for() -> None:
@@ -164,7 +183,7 @@ def test_workers_lend_no_more_than_they_have_room_for() -> None:
     memory = LentMemory(most_bytes=1_000)
     first = memory.lend(400)
     assert first is not None
-    assert memory.lend(1_000) is None
+    assert memory.lend(500) is None, "with both and what each needs beside"
     batch = (torch.arange(1 << 17), torch.arange(3))
     (found,) = ForkingPickler.loads(ForkingPickler.dumps(pack([batch], memory=memory)))
     assert all(torch.equal(*pair) for pair in zip(found, batch, strict=True))
@@ -178,8 +197,9 @@ def test_workers_lend_no_more_than_they_have_room_for() -> None:
 def test_a_batch_that_is_larger_than_the_first_of_its_message_is_sent_beside_it() -> None:
     """In memory of its own; each tensor in lent memory begins where any dtype may."""
     memory, count = LentMemory(), 3
-    batches = [(torch.zeros(1, size, dtype=torch.uint8), torch.arange(9)) for size in (99_991, 450_000, 7)]
+    batches = [(torch.zeros(1, size, dtype=torch.uint8), torch.arange(9)) for size in (39_991, 450_000, 7)]
     found = list(ForkingPickler.loads(ForkingPickler.dumps(pack(batches, count, memory))))
+    assert memory.is_lent(0), "for all three, and not for the first alone, which is small"
     for one, other in zip(found, batches, strict=True):
         assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
     assert [one[0].is_shared() for one in found] == [False, True, False]
