@@ -223,9 +223,9 @@ def test_small_tensors_are_sent_where_others_have_filled_the_shared_memory(
     assert len(calls) == 1
 
 
-def test_empty_negated_and_sparse_tensors_are_sent_beside_large_ones() -> None:
-    """`torch.frombuffer` refuses empty ones, sparse ones have no `nbytes`, and PyTorch would lose the sign of
-    those that are negated by a mark alone.
+def test_empty_and_negated_tensors_are_sent_beside_large_ones() -> None:
+    """`torch.frombuffer` refuses empty ones, and PyTorch would lose the sign of those that are negated by a mark
+    alone.
     """
     memory, complex_one, large = LentMemory(), torch.tensor([1 + 2j]).conj(), torch.arange(1 << 17)
     batch = (
@@ -241,9 +241,24 @@ def test_empty_negated_and_sparse_tensors_are_sent_beside_large_ones() -> None:
     for one, other in zip(found, batch, strict=True):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)
         assert torch.equal(one, other)
-    sparse = torch.eye(2).to_sparse()
-    assert next(iter(pack([(large, sparse)], memory=memory)))[1] is sparse
-    worker_batches.RunsOfKeys([], workers=1).learn([sparse])
+    worker_batches.RunsOfKeys([], workers=1).learn([torch.eye(2).to_sparse()])
+
+
+def test_tensors_that_are_more_than_their_values_are_left_to_pytorch() -> None:
+    """And so are large ones in another order, as of channels last."""
+    memory, large = LentMemory(), torch.arange(1 << 17)
+    last = torch.zeros(1, 4, 200, 200).to(memory_format=torch.channels_last)
+    left = torch.eye(2).to_sparse(), torch.eye(2, device="meta"), torch.eye(2, requires_grad=True), last
+    found = next(iter(pack([(large, *left)], memory=memory)))[1:]
+    assert all(one is other for one, other in zip(found, left, strict=True))
+    assert memory.is_lent(0)
+
+
+def test_small_tensors_are_sent_by_value_whatever_their_order() -> None:
+    batch = torch.arange(8_000), torch.arange(8_000.0).view(80, 100).T
+    (found,) = ForkingPickler.loads(ForkingPickler.dumps(pack([batch])))
+    assert all(torch.equal(*pair) for pair in zip(found, batch, strict=True))
+    assert not any(tensor.is_shared() for tensor in found)
 
 
 @pytest.mark.parametrize("error", [DataError("a.jpg: not readable"), OSError(5, "failed"), KeyError("label")])
