@@ -78,9 +78,8 @@ class PartialRows:
                 restore_known(fd, path, manifest, known)
                 rows = cls(path, fd, manifest)
             if check:
-                reserve(
-                    fd, rows.layout.size, path
-                )  # with others in the file, some systems write into what they write
+                # Where others write into the file too, some systems would write into what those have written.
+                reserve(fd, rows.layout.size, path)
                 rows.forget_damaged(read_synced(path, rows._entries.reshape(-1)))
             rows.recall()
             if check:
@@ -120,10 +119,8 @@ class PartialRows:
         self.leave()
         try:
             fd = joint.open_joint(self.path)
-        except (
-            FileNotFoundError,
-            NotAFileError,
-        ):  # published just now; or taken over by who could not see this one
+        except (FileNotFoundError, NotAFileError):
+            # It was published just now, or taken over by who could not see this one.
             if published.exists():
                 raise FileExistsError(published) from None
             return False

@@ -152,9 +152,8 @@ class SoftLabelStream(IterableDataset[Any]):
                 f"{type(samples).__name__}: an iterator gives its samples once, and they were read: attach to an "
                 "object whose __iter__ begins again"
             )
-        loader = (
-            os.getpid() if worker is None else worker.seed - worker.id
-        )  # the same in all workers of a loader
+        # The same in all workers of a loader.
+        loader = os.getpid() if worker is None else worker.seed - worker.id
         mark = crc32(f"{loader} {self._passes}".encode()) >> 1 | 1
         self._passes += 1
         if worker is not None and not isinstance(self.iterable, IterableDataset):

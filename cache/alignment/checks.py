@@ -58,9 +58,8 @@ class Alignment:
         self.cache, self.check_inputs, self.compare_labels = cache, check_inputs, compare_labels
         self._say_once = say_once or _say_nothing
         self._mixes_labels, self._first_inputs = False, _FIRST_INPUTS
-        self._form: str | None = (
-            None  # in which inputs are what the teacher saw, where their bytes are others
-        )
+        # The form in which inputs are what the teacher saw, where their bytes are others.
+        self._form: str | None = None
 
     def require_checksums(self) -> None:
         """Raises MismatchError where all inputs are to be checked and the cache has no checksums; says it where one a

@@ -65,9 +65,8 @@ class ExpectedBatches:
                 or len(given) != self._bounds[number + 1] - first
             ):
                 return False
-            return bool(self._size) and self._labels.startswith(
-                given, self._size * first
-            )  # which copies nothing
+            # This copies nothing.
+            return bool(self._size) and self._labels.startswith(given, self._size * first)
         except (AttributeError, TypeError, RuntimeError, ValueError):
             return False
 

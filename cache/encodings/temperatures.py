@@ -85,9 +85,8 @@ def _between(
         sides.append(_line(known, values, after, at))
     if after < len(known):
         most = _line(known, values, after - 1, at)
-        sides.append(
-            values[after] - slope * (known[after] - at)
-        )  # it rises by no more than that to the next point
+        # The curve rises by no more than that to the next point.
+        sides.append(values[after] - slope * (known[after] - at))
     else:
         most = values[-1] + slope * (at - known[-1])
     return np.minimum(np.maximum.reduce(sides), most), most

@@ -43,9 +43,7 @@ def require_logits(table: NDArray[np.floating], probabilities: bool, *, sigmoids
                 raise ValueRefusedError(
                     f"probabilities: rows {rows[0]:,} to {rows[-1]:,} of view {view} are not all {kind}"
                 )
-    elif not sigmoids and all(
-        are_probabilities(table[view, rows]) for view, rows in chunks
-    ):  # stops at logits
+    elif not sigmoids and all(are_probabilities(table[view, rows]) for view, rows in chunks):
         raise ValueRefusedError(
             "logits: every row is 0 or more and sums to 1: these are probabilities, whose softmax says next to "
             "nothing; give the outputs before softmax, or say --probabilities (in Python probabilities=True), which "

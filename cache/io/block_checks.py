@@ -186,9 +186,8 @@ class BlockChecks:
         self._trusted = trusted
         self._at_once = max(1, _AHEAD * layout.num_blocks // layout.size) if ahead and repair is None else 0
         self._needed, self._next = 0, -1  # blocks so far; the first that is not looked at ahead
-        self._pending = np.frombuffer(
-            mmap.mmap(-1, layout.num_blocks), np.bool_
-        )  # which forked processes share
+        # Forked processes share it.
+        self._pending = np.frombuffer(mmap.mmap(-1, layout.num_blocks), np.bool_)
         self._pending[:] = not trusted
         self.all_sound = trusted
         """Whether there is nothing left to check."""

@@ -255,11 +255,8 @@ def is_named(fd: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except OSError as error:
-        if error.errno not in (
-            errno.ENOENT,
-            errno.ENOTDIR,
-            errno.ESTALE,
-        ):  # as another machine has removed it
+        # ESTALE: another machine has removed it.
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
             raise
         return False
 

@@ -83,9 +83,8 @@ class SyncedBlocks:
         try:
             if self._fd < 0:
                 self._fd = create_new(self._path)
-                sync_folder(
-                    self._path.parent
-                )  # what a power cut leaves no name of would be lost all the same
+                # What has no name after a power cut would be lost all the same.
+                sync_folder(self._path.parent)
             write_all(self._fd, records.tobytes(), self._end, self._path)
         except (OSError, StorageError):
             self._failed = True
@@ -108,9 +107,8 @@ def read_synced(unfinished: Path, entries: NDArray[np.uint64]) -> NDArray[np.boo
     synced = np.zeros(len(entries), np.bool_)
     for path in synced_of(unfinished):
         with contextlib.suppress(FileNotFoundError, PermissionError, NotAFileError):
-            content = read_file(
-                path, follow=False, most=sys.maxsize
-            )  # 16 bytes a block, of any number of them
+            # 16 bytes a block, of any number of them.
+            content = read_file(path, follow=False, most=sys.maxsize)
             records: NDArray[Any] = np.frombuffer(
                 content[: len(content) // _RECORD.itemsize * _RECORD.itemsize], _RECORD
             )

@@ -22,9 +22,8 @@ from decant.cache.statistics.positions import doubts_of_positions
 _ROWS, _BYTES = 4096, 1 << 26  # that are read of a cache at most
 _ENOUGH = 20  # samples, below which nothing is said about a teacher's answers
 _ERRORS = 2.0  # standard errors of an accuracy that is no better than chance
-_MANY = (
-    8  # classes, of which a row without spread is no chance; of fewer, a tie or a row of dead units can be
-)
+_MANY = 8
+"""Classes, of which a row without spread is no chance; of fewer, a tie or a row of dead units can be."""
 _ROUNDING = 2e-3  # of a sum of probabilities that were rounded to float16
 _AFTER_SIGMOID = (
     "every value is between 0 and 1, as sigmoid gives: give the outputs before it, or their logits"

@@ -55,9 +55,8 @@ def summarize_positions(cache: LogitCache, limit: int | None = None) -> Position
     >>> folder.cleanup()
     """
     if limit is not None and not isinstance(cache.manifest.encoding, Sparse):
-        limit = min(
-            limit, max(_ENOUGH, 4 * _LOGITS // cache.num_outputs)
-        )  # logits of so many outputs take time
+        # Logits of so many outputs take time.
+        limit = min(limit, max(_ENOUGH, 4 * _LOGITS // cache.num_outputs))
     rows, known, right, following = 0, 0, 0, 0
     positions = cache.positions
     log_prob = confidence = tail = entropy = 0.0

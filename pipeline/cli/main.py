@@ -39,9 +39,8 @@ def main() -> None:
     among the words, or with DECANT_DEBUG=1.
     """
     guard()
-    if (
-        not is_first()
-    ):  # one rank of a job prints; what goes wrong is said on stderr, by whichever it happens to
+    # One rank of a job prints; what goes wrong is said on stderr, by the rank that it happens to.
+    if not is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     trust.announce()
     modules.search(os.getcwd())  # where a recipe's package.module:function may be
@@ -80,9 +79,8 @@ def _fail(error: BaseException, debug: bool) -> NoReturn:
     """Ends with exit code 1 and one message, after the traceback if there is to be one."""
     if debug:
         _print_traceback(error)
-    if (
-        received() is not None
-    ):  # what a signal cuts short may end in any error, as a worker's that it ended too
+    # What a signal cuts short may end in any error, as that of a worker which it ended too.
+    if received() is not None:
         _interrupted()
     if isinstance(error, OSError) and _raised_in(error).startswith(_WRITE):
         error.filename = error.filename or "the output"

@@ -68,9 +68,8 @@ def _raise_again(swallowed: UnraisableHookArgs) -> None:
     try:
         threading.Thread(target=_send, args=(number, inside), daemon=True).start()
     finally:
-        inside[0] = (
-            False  # the last step, and no call: what were raised in the hook itself would be lost for good
-        )
+        # The last step, and no call: what were raised in the hook itself would be lost for good.
+        inside[0] = False
 
 
 def _send(number: signal.Signals, inside: list[bool]) -> None:

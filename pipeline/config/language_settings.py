@@ -86,9 +86,8 @@ def misfits(settings: Sections) -> Iterator[str]:
                     yield f"{name}.{key}: {only}"
         return
     instead = "is not of language models; leave it out"
-    if (
-        settings.views.model_copy(update={"seed": 0}) != type(settings.views)()
-    ):  # a seed alone changes nothing
+    # A seed alone changes nothing.
+    if settings.views.model_copy(update={"seed": 0}) != type(settings.views)():
         yield f"views: {instead}"
     if settings.knowledge is not None:
         yield f"knowledge: {instead}"

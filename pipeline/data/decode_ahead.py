@@ -95,9 +95,8 @@ class DecodeAhead:
         shown = 0
         while self._has_begun:
             self._thread.join(_BETWEEN_SECONDS)
-            is_over = (
-                not self._thread.is_alive()
-            )  # before they are counted, or the last ones would not be shown
+            # Before they are counted, or the last ones would not be shown.
+            is_over = not self._thread.is_alive()
             made = self.done.count(1)
             show(made - shown)
             shown = made

@@ -130,9 +130,8 @@ class FilledAhead:
         have changed while they were decoded, and CorruptError where the pack is no longer what was read from it.
         """
         if checksums:
-            if all(
-                self._ahead.done
-            ):  # as they are too where images were read one by one, and no thread has begun
+            # They are too where images were read one by one, and no thread has begun.
+            if all(self._ahead.done):
                 self._ahead.want(())
             with progress(self._description, self.layout.count) as advance:
                 self._ahead.finish(lambda blocks: advance(blocks * self.layout.per_block))

@@ -30,9 +30,8 @@ WhenDecoded: TypeAlias = Literal["at once", "packs ahead", "ahead", "as needed"]
 alone or all; each when it is read, for who reads a share of them.
 """
 NO_LABEL = -1
-MAX_CLASSES = (
-    1 << 24
-)  # of data; a larger label is a mistake, and counting classes up to it would fill the memory
+MAX_CLASSES = 1 << 24
+"""Of data; a larger label is a mistake, and counting classes up to it would fill the memory."""
 _IN_CACHE = 1 << 16  # numbers that are worked on together
 MAX_ARRAY_BYTES = 4 << 30  # a part that is larger than this is not held in memory
 

@@ -109,9 +109,8 @@ class DistillationDataModule(LightningDataModule):
                 shuffle=self.shuffle,
                 seed=self.seed,
             )
-        sampler.set_epoch(
-            trainer.fit_loop.epoch_progress.current.processed
-        )  # more than 0 where it is resumed
+        # That is more than 0 where it is resumed.
+        sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)
         return _ResumableLoader(self.train_set, sampler=sampler, drop_last=self.drop_last, **self._loading)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:

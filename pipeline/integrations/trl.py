@@ -66,10 +66,8 @@ class SFTDistillationMixin(TokenDistillationMixin):
             if isinstance(dataset, TokenDataset):
                 _require_same_tokens(settings, dataset, processing_class)
         settings.dataset_kwargs = {**(settings.dataset_kwargs or {}), "skip_prepare_dataset": True}
-        settings.completion_only_loss, settings.assistant_only_loss = (
-            False,
-            False,
-        )  # the samples say what is learnt
+        # The samples say what is learnt.
+        settings.completion_only_loss = settings.assistant_only_loss = False
         super().__init__(
             model,  # type: ignore[arg-type]
             settings,

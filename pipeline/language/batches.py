@@ -14,9 +14,8 @@ from torch import Tensor
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.language.blocks import Block, computed_tokens, in_blocks
 
-_BATCHES = (
-    32  # of a window, whose samples are sorted by length: those of a batch lie near each other in the file
-)
+_BATCHES = 32
+"""Of a window, whose samples are sorted by length: those of a batch lie near each other in the file."""
 
 
 _PROBE_TOKENS = 32

@@ -36,9 +36,8 @@ def require_same_teacher(
     may have been computed in half precision, whatever the weights are in.
     """
     index = _telling(samples, np.ones(len(samples), np.bool_))
-    if (
-        _last(samples, index) > _LONG
-    ):  # without its head the network would give the logits of all these tokens
+    # Without its head the network would give the logits of all these tokens.
+    if _last(samples, index) > _LONG:
         model.prepare(probe(samples))
     _require(model, samples, index, cache.next_log_prob([index], 0), cache.path, cast)
 

@@ -42,10 +42,8 @@ def build_network(spec: NetworkSpec, seed: int = 0, fetch: bool = True, drawn: b
         raise
     if KEPT_CLASSES in spec.args:
         network.keep(spec.args[KEPT_CLASSES]["columns"])
-    network.described, network.num_outputs = (
-        f"network {spec.name!r}",
-        spec.num_classes,
-    )  # for messages and checks
+    # For messages and checks.
+    network.described, network.num_outputs = f"network {spec.name!r}", spec.num_classes
     warn_without_source(spec.name)
     return network
 

@@ -109,9 +109,8 @@ class Views(Dataset[Any]):
         self.identity: dict[str, Any] = {"seed": self.seed, **_describe(dataset, transform, teacher)}
         self.is_plain = False
         self._drawn = DrawnViews(len(dataset))
-        self._epoch = torch.zeros(
-            8, dtype=torch.int64
-        )  # epoch, calls of set_epoch, samples read before, said, passes
+        # Epoch, calls of set_epoch, samples read before, said, passes.
+        self._epoch = torch.zeros(8, dtype=torch.int64)
         self._epoch.share_memory_()
 
     @property

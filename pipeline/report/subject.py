@@ -148,9 +148,8 @@ class Subject:
         temperature = getattr(self.focus.recipe.settings.student.objective, "temperature", 1.0)
         if isinstance(temperature, Scheduled):
             return temperature.to
-        return (
-            float(temperature) if isinstance(temperature, int | float) and temperature > 0 else 1.0
-        )  # a custom objective may have anything
+        # A custom objective may have anything.
+        return float(temperature) if isinstance(temperature, int | float) and temperature > 0 else 1.0
 
     @property
     def unlabelled(self) -> str | None:

@@ -33,9 +33,8 @@ def load_test_logits(folder: Path, samples: int, outputs: int) -> NDArray[np.flo
     path, expected = folder / TEST_LOGITS, (samples, outputs)
     try:
         require_file(path, follow=False)
-        logits = np.load(
-            path, mmap_mode="r", allow_pickle=False
-        )  # maps what is there, whatever the header says
+        # This maps what is there, whatever the header says.
+        logits = np.load(path, mmap_mode="r", allow_pickle=False)
         found = f"{logits.dtype} {logits.shape}" if isinstance(logits, np.ndarray) else "several arrays"
         if found != f"float32 {expected}":
             raise ValueError(f"expected float32 {expected}, found {found}")

@@ -21,13 +21,8 @@ _NOT_DECISIVE: dict[Kind, tuple[str, ...]] = {  # settings of those sections tha
     "teacher": ("views.count",),
     "labels": ("student.objective",),
 }
-_OF_TEACHERS = (
-    "teacher",
-    "knowledge",
-    "cache.dtype",
-    "cache.encoding",
-    "cache.precision",
-)  # unused beside cache.from
+_OF_TEACHERS = ("teacher", "knowledge", "cache.dtype", "cache.encoding", "cache.precision")
+"""Settings that are not used beside `cache.from`."""
 _SETTINGS = {
     "encoding.dtype": "cache.dtype",
     "encoding.teacher_precision": "cache.precision",

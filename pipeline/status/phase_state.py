@@ -100,9 +100,8 @@ def with_cache(phase: Phase, store: Store, manifest: Manifest, pace: Pace | None
     """
     path = store.path(manifest)
     try:
-        unfinished = row_progress(
-            path
-        )  # before the published file: its builder publishes, then removes the unfinished one
+        # Before the published file: its builder publishes, then removes the unfinished one.
+        unfinished = row_progress(path)
         published = store.published(manifest)
         if published is not None:
             path = published

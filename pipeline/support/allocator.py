@@ -33,9 +33,8 @@ def freed_memory_kept() -> Iterator[None]:
     if mallopt is None:
         yield
         return
-    if not mallopt(
-        _MMAP_THRESHOLD, _LARGEST
-    ):  # glibc before 2.35 refuses more; as it is, it would keep no piece
+    # glibc before 2.35 refuses more; as it is, it would keep no piece.
+    if not mallopt(_MMAP_THRESHOLD, _LARGEST):
         mallopt(_MMAP_THRESHOLD, _LARGEST_BEFORE)
     mallopt(_TRIM_THRESHOLD, _MOST)
     try:

@@ -34,10 +34,8 @@ JOURNAL = "journal.log"
 _LOCKS = ".locks"
 _DEFINITION = "definition"
 _NAMING_TIME = timedelta(minutes=1)  # between drawing a trial and saying which process runs it
-_MADE_OF = (
-    "caches",
-    "students",
-)  # of the definition: what follows from the rest, and from files that it names
+_MADE_OF = ("caches", "students")
+"""Of the definition: what follows from the rest, and from files that it names."""
 
 
 @dataclass(frozen=True)

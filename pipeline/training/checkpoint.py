@@ -84,9 +84,8 @@ class SparingWriter:
 
     def flush(self) -> None:
         """Writes what is waiting, if anything is."""
-        waiting = (
-            self._waiting
-        )  # which a thread may write meanwhile, where a signal has ended the wait for it
+        # A thread may write it meanwhile, where a signal has ended the wait for that.
+        waiting = self._waiting
         if waiting is not None:
             write_atomically(*waiting)
             self._waiting, self._next = None, time.monotonic() + self._seconds

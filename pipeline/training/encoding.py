@@ -22,10 +22,8 @@ from decant.pipeline.training.device import OnHost
 
 _CHUNK = 1 << 24  # logits that are encoded at once, in some tensors of float64
 _CHUNK_OF_HEADS = 1 << 27  # in one of float32, where nothing is drawn
-_RUNS = (
-    128,
-    16,
-)  # neighbouring logits of which the largest is looked at first, and of those that are left then
+_RUNS = (128, 16)
+"""Neighbouring logits of which the largest is looked at first, and of those that are left then."""
 _LEAST = -65_504.0  # the least float16: a probability of 0 all the same
 
 
@@ -169,9 +167,8 @@ def _encode_head(logits: Tensor, encoding: Sparse) -> EncodedRows:
     exponentials are in float32, and only sums are in float64.
     """
     count = encoding.kept
-    first, doubtful = _first_of(
-        logits, count + 1
-    )  # the largest of the others too, which their sum is relative to
+    # One more than is kept: their sum is relative to the largest of the others.
+    first, doubtful = _first_of(logits, count + 1)
     ids, found = first[:, :count], logits.gather(1, first).float()
     heads, next_one = found[:, :count].double(), found[:, count:]
     tails, whole = [], torch.empty(0)

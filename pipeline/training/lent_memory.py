@@ -94,9 +94,8 @@ class LentMemory:
                 return None
             try:
                 storage = torch.UntypedStorage._new_shared(_HEADER + size)
-            except (
-                RuntimeError
-            ):  # other programs have filled it; small tensors need none, and are sent all the same
+            except RuntimeError:
+                # Other programs have filled it; small tensors need none, and are sent all the same.
                 self.most_bytes = 0  # as each failure of PyTorch leaves an empty file
                 return None
             tensor = torch.empty(0, dtype=torch.uint8).set_(storage)

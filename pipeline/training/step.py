@@ -92,9 +92,8 @@ class Step:
         recording to the stream of the step before it.
         """
         if self._computes_as_it_is and not torch.is_autocast_enabled(self._device.type):
-            outputs = self._call(
-                self.network, inputs, self.setting
-            )  # a context that changes nothing takes its time
+            # A context that changes nothing takes its time.
+            outputs = self._call(self.network, inputs, self.setting)
         else:
             with self._autocast:
                 outputs = self._call(self.network, inputs, self.setting)

@@ -105,9 +105,8 @@ def load_foreign_weights(
         raise checkpoint.refuse(f"does not fit this network: {choice.taken.described(setting)}")
     state = _values(checkpoint, own, choice.taken.fit)
     try:
-        module.load_state_dict(
-            with_versions(module, state), strict=False
-        )  # Misfits has decided what may be missing
+        # `Misfits` has decided what may be missing.
+        module.load_state_dict(with_versions(module, state), strict=False)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:  # of a module with a loading of its own
         raise checkpoint.refuse(f"does not fit this network: {' '.join(str(error).split())}") from error
     return LoadedWeights(tuple(checkpoint.notes), "preprocess.mean" in state)

@@ -13,9 +13,8 @@ from decant.cache.io.opening import open_read
 
 Form = Literal["safetensors", "torch", "legacy torch", "torchscript"]
 
-_LEGACY_TORCH = (
-    b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch.save before 1.6: its magic number, pickled
-)
+_LEGACY_TORCH = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+"""What `torch.save` before 1.6 began with: its magic number, pickled."""
 _HTML = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|script)", re.IGNORECASE)
 _LFS = b"version https://git-lfs.github.com/spec/"
 _BEGINNINGS: dict[bytes, str] = {

@@ -139,9 +139,8 @@ def _read_for(cache: LogitSource, temperature: float) -> LogitSource:
     """The same, with logits for a softmax at another temperature than the student's, which sparse rows tell apart."""
     if isinstance(cache, LogitCache):
         return cache.at_temperature(temperature)
-    if (
-        isinstance(cache, Ensemble) and cache.mean != "probabilities"
-    ):  # those are of the student's temperature
+    # Means of probabilities are of the student's temperature.
+    if isinstance(cache, Ensemble) and cache.mean != "probabilities":
         members = [one.at_temperature(temperature) for one in cache.caches]
         return Ensemble(members, cache.mean, cache.temperature, cache.weights)
     return cache

@@ -105,9 +105,8 @@ def teaching(subject: Subject) -> Teaching:
         )
         rows, known = member.num_samples * member.num_views, pass_of(subject.base, member.manifest.key)
         a_row, how_known = each.loading / workers + each.computing, _ESTIMATED
-        if (
-            known is not None and known.rows
-        ):  # of a call that went on with a killed one's work those are some only
+        # A call that went on with a killed one's work has noted its own rows only.
+        if known is not None and known.rows:
             a_row = known.seconds / known.rows
             how_known = _NOTED if known.rows == rows else _NOTED_IN_PART
         taken, computing = taken + a_row * rows, computing + each.computing
