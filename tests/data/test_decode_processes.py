@@ -283,6 +283,7 @@ def test_nothing_is_left_of_a_reader_that_is_killed(where: str, photos: Path, tm
     copy, *others = [int(pid) for pid in line(child).split()]
     processes = [pid for pid in others if pid != copy]
     assert len(processes) == CORES + 1
+    assert all(os.getsid(pid) != os.getsid(child.pid) for pid in processes), "Ctrl-C is not for them"
     opened = [os.readlink(file) for pid in processes for file in Path(f"/proc/{pid}/fd").iterdir()]
     assert not [name for name in opened if name.startswith("/dev/shm")], "which would outlast them"
     if where == "memory":  # as when memory has run out: the process that would end the others is killed too

@@ -286,7 +286,7 @@ def test_keys_that_others_may_take_meanwhile_are_drawn_one_by_one() -> None:
 
 
 def test_a_worker_that_is_asked_for_another_run_than_it_was_told_makes_that() -> None:
-    """As where a DataLoader should not ask its workers in turn."""
+    """As where a DataLoader should not ask its workers in turn. In turn, it reads for many of them at once."""
     runs = worker_batches.RunsOfKeys(list(OrderedKeys(N, 4)), workers=3)
     runs.learn([torch.zeros(1 << 18)])
     asked = pickle.loads(pickle.dumps(list(runs)))
@@ -294,9 +294,24 @@ def test_a_worker_that_is_asked_for_another_run_than_it_was_told_makes_that() ->
     assert torch.equal(
         torch.cat([torch.from_numpy(key) for run in asked for key in run.keys])[:, 0], torch.arange(N)
     )
-    order = np.random.default_rng(3).permutation(len(asked))
-    for chosen in (range(0, len(asked), 3), order):
-        worker = worker_batches.Batches(Images(), _maker, None)
+    begun = list[int]()
+
+    def maker(data: Any) -> worker_batches.Maker:
+        makes = _maker(data)
+
+        def counted(keys: Any) -> Any:
+            begun.append(len(keys))
+            return makes(keys)
+
+        return counted
+
+    in_turn = range(0, len(asked), 3)
+    for chosen in (in_turn, np.random.default_rng(3).permutation(len(asked))):
+        worker = worker_batches.Batches(Images(), maker, None)
+        begun.clear()
         for number in chosen:
             found, keys = list(worker[asked[number]]), asked[number].keys
             assert [batch[1].tolist() for batch in found] == [each[:, 0].tolist() for each in keys]
+        if chosen is in_turn:
+            assert len(begun) == -(-len(in_turn) // 12), begun
+            assert sum(begun) == sum(len(asked[number].keys) for number in in_turn)
