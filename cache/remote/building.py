@@ -16,12 +16,15 @@ import time
 from collections.abc import Callable, Iterator
 
 from decant.cache.errors import CacheError
+from decant.cache.io.locks import may_live
 from decant.cache.remote.folder import RemoteFolder
 
 BUILDING = ".building"
 """Ends the name of that object."""
 EXPIRES = 300.0
 """Seconds that a builder counts after it was last heard of."""
+_CLOCKS_DIFFER = 86_400.0
+"""Seconds that the clocks of two machines may be apart."""
 _MOST_BYTES = 4096
 _POLL_SECONDS = 5.0
 
@@ -37,7 +40,7 @@ def building(
 ) -> Iterator[None]:
     """Says in the store that this process builds a cache, until the end. While another says so, calls `waiting` once
     with its name and waits, until the cache is `published`, or the other is done or was not heard of for `expires`
-    seconds.
+    seconds. The clock of this machine measures that: those of two machines may be hours apart.
     """
     if not folder.promises.notes:
         yield
@@ -45,9 +48,9 @@ def building(
     note, told = f"{name}{BUILDING}", False
     token = secrets.token_hex(8)
     seen, since = _read(folder, note), time.monotonic()
-    while not _claim(folder, note, token, expires, gone=seen if time.monotonic() - since > expires else None):
+    while not _claim(folder, note, token, expires, gone=seen if _is_silent(seen, since, expires) else None):
         now = _read(folder, note)
-        if now != seen:  # by this clock: that of another machine may be a day ahead
+        if now != seen:
             seen, since = now, time.monotonic()
         holder = _holder(now)
         if holder is None:
@@ -104,13 +107,25 @@ def _claim(
     return (_read(folder, note) or {}).get("token") == token
 
 
+def _is_silent(found: dict[str, object] | None, since: float, expires: float) -> bool:
+    """Whether a note has stayed as it is for too long, which one of a builder that lives does for a third of `expires`:
+    half of it where the builder is likely gone, as the note has ended by this clock too.
+    """
+    until = (found or {}).get("expires")
+    ended = isinstance(until, int | float) and until < time.time()
+    return time.monotonic() - since > (expires / 2 if ended else expires)
+
+
 def _holder(found: dict[str, object] | None) -> str | None:
-    """The process that says it builds; None where there is none, or it was not heard of for too long."""
+    """The process that says it builds; None where there is none, or it is certainly gone: it was of this machine, or
+    was not heard of for so long that no clock explains it.
+    """
     holder, until = (found or {}).get("holder"), (found or {}).get("expires")
     if (
         not isinstance(holder, str)
         or not isinstance(until, int | float)
-        or not time.time() < until < time.time() + 1e5
+        or not abs(until - time.time()) < _CLOCKS_DIFFER + EXPIRES
+        or not may_live(holder)
     ):
         return None
     return "".join(filter(str.isprintable, holder))[:200] or "another process"

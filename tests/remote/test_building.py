@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 import threading
 import time
 import uuid
-from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -54,25 +55,81 @@ def test_who_waits_goes_on_when_the_cache_is_published(folder: RemoteFolder) -> 
         assert list(folder.names()) == [f"x.h5{BUILDING}"]
 
 
-def test_a_builder_that_was_killed_is_waited_for_no_longer_than_it_says(
-    folder: RemoteFolder, monkeypatch: pytest.MonkeyPatch
+class Clock:
+    """This machine's clock, which goes on while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+        self.time = self.monotonic = lambda: self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(module, "time", found)
+    return found
+
+
+def left(folder: RemoteFolder, ends: float, holder: str = "process 1 on gone") -> dict[str, object]:
+    """A note of a builder that ends then by its clock."""
+    note = {"holder": holder, "expires": ends, "token": "of another"}
+    folder.put_small(f"x.h5{BUILDING}", json.dumps(note).encode(), replace=True)
+    return note
+
+
+@pytest.mark.parametrize("ahead", [0, 3600, -3600, 86_000], ids="{:+d} s".format)
+def test_a_builder_that_is_silent_is_waited_for_by_this_clock(
+    folder: RemoteFolder, clock: Clock, ahead: int
 ) -> None:
-    now = [time.time()]
-    clock = SimpleNamespace(time=lambda: now[0], monotonic=time.monotonic, sleep=time.sleep)
-    monkeypatch.setattr(module, "time", clock)
-    note = {"holder": "process 1 on gone", "expires": now[0] + 300, "token": "of another"}
-    folder.put_small(f"x.h5{BUILDING}", json.dumps(note).encode())
-    said: list[str] = []
-
-    def wait(holder: str) -> None:
-        said.append(holder)
-        now[0] += 301
-
-    now[0] += 299
+    left(folder, clock.now + ahead + 300)
     assert abandoned(folder, delete=True) == []
-    with building(folder, "x.h5", wait, lambda: False, expires=1e6, poll=0.02):
-        pass
+    said, started = list[str](), clock.now
+    with building(folder, "x.h5", said.append, lambda: False):
+        assert 150 <= clock.now - started < 310
     assert said == ["process 1 on gone"]
+
+
+@pytest.mark.parametrize("ahead", [3600, -3600], ids="{:+d} s".format)
+def test_a_builder_that_lives_is_not_displaced_whatever_its_clock_says(
+    folder: RemoteFolder, clock: Clock, ahead: int
+) -> None:
+    started = last = clock.now
+    left(folder, last + ahead + 300)
+
+    def live() -> bool:
+        """As its thread does, it writes its note anew after each third of the time."""
+        nonlocal last
+        if clock.now - last >= 100:
+            last = clock.now
+            left(folder, last + ahead + 300)
+        if clock.now - started >= 1200:
+            folder.remove(f"x.h5{BUILDING}")
+        return False
+
+    with building(folder, "x.h5", lambda holder: None, live):
+        assert clock.now - started >= 1200
+
+
+def test_a_builder_of_this_machine_that_was_killed_is_not_waited_for(
+    folder: RemoteFolder, clock: Clock
+) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left(folder, clock.now + 300, f"process {ended.pid} on {socket.gethostname()}")
+    said: list[str] = []
+    with building(folder, "x.h5", said.append, lambda: False):
+        assert said == []
+
+
+def test_a_note_of_long_ago_holds_nobody_off(folder: RemoteFolder, clock: Clock) -> None:
+    left(folder, clock.now - 2 * 86_400)
+    assert abandoned(folder, delete=False) == [f"{folder.shown}/x.h5{BUILDING}"]
+    said: list[str] = []
+    with building(folder, "x.h5", said.append, lambda: False):
+        assert said == []
 
 
 @pytest.mark.parametrize(
@@ -93,17 +150,8 @@ def test_a_builder_that_lives_goes_on_counting(folder: RemoteFolder) -> None:
         wait_until(lambda: until(folder) > first + 0.6)
 
 
-def test_a_builder_whose_clock_is_a_day_ahead_is_waited_for_by_this_ones(folder: RemoteFolder) -> None:
-    note = {"holder": "process 1 on gone", "expires": time.time() + 86_400, "token": "of another"}
-    folder.put_small(f"x.h5{BUILDING}", json.dumps(note).encode())
-    said: list[str] = []
-    assert build(folder, said, expires=0.3)
-    assert said == ["process 1 on gone"]
-
-
 def test_one_of_those_that_wait_for_a_builder_takes_its_place(folder: RemoteFolder) -> None:
     """As the jobs of an array: all of them find at the same time that it is gone."""
     note = f"x.h5{BUILDING}"
-    gone = {"holder": "process 1 on gone", "expires": time.time() + 86_400, "token": "of another"}
-    folder.put_small(note, json.dumps(gone).encode())
+    gone = left(folder, time.time() + 86_000)
     assert [module._claim(folder, note, token, 300, gone) for token in ("first", "second")] == [True, False]
