@@ -172,7 +172,7 @@ def members(unfinished: Path) -> list[Found]:
     """
     found = []
     for path in _files(unfinished):
-        machine = path.name[len(unfinished.name) + 1 : -len(partial.JOINED)].rpartition("_")[0]
+        machine = _machine_of(path)
         said = _said(path)
         process, rank, rows = (_integer(said.get(name)) for name in ("process", "rank", "rows"))
         found.append(Found(machine, process, rank, rows or 0, _lives(path)))
@@ -224,10 +224,12 @@ def _files(unfinished: Path) -> list[Path]:
 
 
 def _is_of_this_machine(member: Path) -> bool:
-    return (
-        re.search(rf"\.{partial.machine()}_[0-9a-f]{{8}}{re.escape(partial.JOINED)}$", member.name)
-        is not None
-    )
+    return partial.is_of_this_machine(_machine_of(member), member.parent)
+
+
+def _machine_of(member: Path) -> str:
+    """The machine whose process a `.joined` file is of."""
+    return member.name.removesuffix(partial.JOINED).rpartition(".")[2].rpartition("_")[0]
 
 
 def _lives(member: Path) -> bool | None:

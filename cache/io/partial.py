@@ -32,6 +32,7 @@ from decant.cache.io.opening import (
     open_read,
     open_write,
 )
+from decant.cache.io.system import boot_id, is_of_one_machine
 
 PARTIAL = ".partial"
 """Ends the name of an unfinished file."""
@@ -46,6 +47,11 @@ JOINED = ".joined"
 """Ends the name of a file beside an unfinished one that a process has there as long as it may write into it together
 with others.
 """
+
+_MACHINE = re.compile(r"(-joint)?-[0-9a-f]{8}\.partial$")
+"""Follows the machine in the name of an unfinished file."""
+_BOOT = re.compile(r"_[0-9a-f]{8}$")
+"""Ends a machine's name, where it has such a number."""
 
 _LOG = rf"\.\w+({re.escape(MARKS)}|{re.escape(SYNCED)}|{re.escape(JOINED)})"
 
@@ -101,7 +107,7 @@ def hold(path: Path) -> tuple[Path, int] | None:
     >>> folder.cleanup()
     """
     for found in begun(path):
-        if found.name.removeprefix(f"{path.name}.").startswith(f"{machine()}-"):
+        if is_of_this_machine(_MACHINE.sub("", found.name.removeprefix(f"{path.name}.")), path.parent):
             # Another person's, or just published and so with two names, or replaced by what is no file.
             with contextlib.suppress(PermissionError, FileNotFoundError, NotAFileError):
                 make_writable(found)
@@ -291,11 +297,24 @@ def _second_names(path: Path) -> list[Path]:
 
 @cache
 def machine() -> str:
-    r"""This machine as the names of unfinished files have it: the host's name, and its network address if it has one.
+    r"""This machine as the names of unfinished files have it: the host's name, its network address if it has one, and
+    what differs also between copies of one machine, as containers of one image on two hosts are.
 
     >>> re.fullmatch(r"\w+", machine()) is not None
     True
     """
     host, node = re.sub(r"\W+", "_", socket.gethostname(), flags=re.ASCII)[:40], uuid.getnode()
     invented = node >> 40 & 1  # what uuid does where there is no address; it changes from process to process
-    return host if invented else f"{host}_{node:012x}"
+    return "_".join([host, *([] if invented else [f"{node:012x}"]), *filter(None, [boot_id()])])
+
+
+def is_of_this_machine(named: str, folder: Path) -> bool:
+    """Whether `machine` has given this name here. In a folder that no other machine can have, also before this one was
+    started anew.
+
+    >>> is_of_this_machine(machine(), Path(".")), is_of_this_machine("elsewhere", Path("."))
+    (True, False)
+    """
+    if named == machine():
+        return True
+    return _BOOT.sub("", named) == _BOOT.sub("", machine()) and is_of_one_machine(folder)

@@ -16,6 +16,17 @@ CLOEXEC: int = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 _seeking = threading.Lock()
 _START_WRITING = 2  # SYNC_FILE_RANGE_WRITE
+_OF_ONE_MACHINE = {
+    0xEF53,  # ext2 to ext4
+    0x58465342,  # XFS
+    0x9123683E,  # Btrfs
+    0xCA451A4E,  # bcachefs
+    0xF2F52010,  # F2FS
+    0x2FC12FC1,  # ZFS
+    0x01021994,  # tmpfs
+    0x794C7630,  # overlayfs, as in containers
+}
+"""Kinds of file systems, as `statfs` has them."""
 
 
 def pread(fd: int, count: int, offset: int) -> bytes:
@@ -124,6 +135,35 @@ def allocated_bytes(status: os.stat_result) -> int:
     """
     blocks = getattr(status, "st_blocks", None)
     return status.st_size if blocks is None else int(blocks) * 512
+
+
+def is_of_one_machine(folder: Path) -> bool:
+    """Whether no other machine can have this folder, and locks in it hold off whoever may write there, as its kind of
+    file system says; False where that is not known, as of network mounts and of FUSE.
+
+    >>> is_of_one_machine(Path("no/such/folder"))
+    False
+    """
+    if sys.platform != "linux" or sys.maxsize <= 1 << 32:
+        return False
+    found = ctypes.create_string_buffer(
+        256
+    )  # `struct statfs` has 120 bytes, the first 8 of which are the kind
+    failed = ctypes.CDLL(None).statfs(os.fsencode(folder), found)
+    return not failed and int.from_bytes(found.raw[:8], sys.byteorder) in _OF_ONE_MACHINE
+
+
+def boot_id() -> str:
+    """Eight digits that no other machine has, also one that is a copy of this one, until this one is started anew; ""
+    where the system has none.
+
+    >>> len(boot_id()) in (0, 8)
+    True
+    """
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:  # not Linux
+        return ""
 
 
 def available_memory() -> int:

@@ -166,17 +166,19 @@ def test_a_killed_part_of_this_machine_leaves_nothing_uncertain(tmp_path: Path) 
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.parametrize("of", ["elsewhere", "here_00000001"], ids=["another", "a copy of this one"])
 def test_after_the_crash_of_another_machine_a_copy_is_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: str
 ) -> None:
     path = tmp_path / "cache.h5"
-    monkeypatch.setattr(partial, "machine", lambda: "elsewhere")
+    monkeypatch.setattr(partial, "is_of_one_machine", lambda folder: False)
+    monkeypatch.setattr(partial, "machine", lambda: of)
     crashed = LogitCacheWriter.join(path, OF)
     write_block(crashed, 0)
     os.close(crashed._rows.fd)  # without a word: its `.joined` file stays
     assert crashed._rows._member is not None
     os.close(crashed._rows._member._fd)
-    monkeypatch.setattr(partial, "machine", lambda: "here")
+    monkeypatch.setattr(partial, "machine", lambda: "here_00000002")
     inode = crashed.partial.stat().st_ino
     with LogitCacheWriter.join(path, OF) as writer:
         assert writer.partial == crashed.partial

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,47 @@ def test_the_same_machine_goes_on_in_place(tmp_path: Path) -> None:
         assert writer.partial == begun
         assert os.fstat(writer._rows.fd).st_ino == inode
         assert writer.is_written(0).all()
+
+
+def named(number: int) -> str:
+    """A machine as partial files have it: copies of one, each started by itself."""
+    return f"trainer_0242ac110002_0000000{number}"
+
+
+def test_copies_of_one_machine_never_share_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hosts of the same name and address, as containers of one image, whose locks do not reach each other."""
+    weaken("locks that end at the machine", monkeypatch)
+    monkeypatch.setattr(partial, "is_of_one_machine", lambda folder: False)
+    path, machines = tmp_path / "cache.h5", iter(map(named, range(100)))
+    monkeypatch.setattr(partial, "machine", lambda: next(machines))
+    with LogitCacheWriter(path, manifest()) as first, LogitCacheWriter(path, manifest()) as second:
+        assert os.fstat(first._rows.fd).st_ino != os.fstat(second._rows.fd).st_ino
+        write_missing(second)
+        content = second.publish().read_bytes()
+        write_missing(first)
+        assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("before", [named(1), "trainer_0242ac110002"])
+def test_a_machine_that_was_started_anew_goes_on_in_place_where_no_other_has_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, shared: bool
+) -> None:
+    if shared:
+        monkeypatch.setattr(partial, "is_of_one_machine", lambda folder: False)
+    monkeypatch.setattr(partial, "machine", lambda: before)
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
+        write(writer, 0, range(50))
+        begun = writer.partial
+    monkeypatch.setattr(partial, "machine", lambda: named(2))
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
+        assert (writer.partial == begun) != shared
+        assert writer.is_written(0).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has the file")
+def test_a_machine_has_what_its_copies_have_not() -> None:
+    assert partial.machine().endswith(Path("/proc/sys/kernel/random/boot_id").read_text()[:8])
 
 
 def test_ranks_of_one_job_share_a_file(tmp_path: Path) -> None:
