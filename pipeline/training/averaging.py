@@ -28,7 +28,7 @@ class Average:
         self._network, self._kind = network, settings.average
         self._decay = _DECAY if settings.ema_decay is None else settings.ema_decay
         start = _START if settings.swa_start is None else settings.swa_start
-        self._first_epoch = min(math.floor(start * settings.epochs) + 1, settings.epochs)
+        self._first_epoch = math.floor(start * settings.epochs) + 1
         self._averaged = AveragedModel(network, multi_avg_fn=self._mean, use_buffers=True)
         self._averaged.requires_grad_(False)
         self._count = 0  # a number of the host, so that no step waits for a device

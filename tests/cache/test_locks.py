@@ -121,11 +121,33 @@ with exclusive(Path(sys.argv[1]), waiting=lambda holder: print(holder, flush=Tru
 def test_the_holder_is_named_as_long_as_it_holds(lock: Path) -> None:
     assert holder(lock) is None
     assert not lock.exists(), "looking makes no lock"
+    lock.write_text(f"{OWN_NAME}, and more")  # of one whose name was longer
     with exclusive(lock, waiting=refuse):
         assert holder(lock) == OWN_NAME
     assert holder(lock) is None
     with shared(lock):
         assert holder(lock) is None, "who uses a file keeps nobody from using it"
+
+
+def test_a_lock_of_a_process_that_has_ended_is_not_tried_to_see_who_holds_it(
+    lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held for a moment, it would turn away somebody who begins just then."""
+    tried = list[int]()
+    monkeypatch.setattr(locks, "try_flock", lambda fd, how: tried.append(fd) or False)
+    lock.write_text(f"process {2**22 + 1} on {socket.gethostname()}")  # the largest of Linux is 2^22
+    assert (holder(lock), tried) == (None, [])
+    lock.write_text(named := f"process {10**30} on {socket.gethostname()}")  # of which nobody knows
+    assert holder(lock) == named
+
+
+def test_who_is_waited_for_and_has_no_name_is_another_process(lock: Path) -> None:
+    with exclusive(lock, waiting=refuse):
+        for content, said in (("\x1b[2J\n", r"\[2J"), ("", "another process")):
+            lock.write_text(content)
+            with pytest.raises(Refused, match=f"^{said}$"), exclusive(lock, waiting=refuse):
+                pass
+    assert is_free(lock), "who refused to wait has let go of it"
 
 
 def test_two_share_and_neither_lets_a_third_have_it_alone(lock: Path) -> None:

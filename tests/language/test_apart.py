@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from decant.pipeline.errors import ModelError
-from decant.pipeline.language.apart import require_apart
+from decant.pipeline.language.apart import are_in_one_row, require_apart
 
 POSITIONS = torch.tensor([[0, 1, 2, 0, 1, 2, 3]])
 NUMBERS = torch.tensor([[0, 0, 0, 1, 1, 1, 1]])
@@ -50,6 +50,34 @@ def test_what_a_collator_gives_beside_the_positions_is_used() -> None:
     require_apart(network, row(beginnings=torch.tensor([0, 3])))
     with pytest.raises(ModelError, match="does not keep samples apart"):
         require_apart(network, row(seq_idx=torch.zeros_like(NUMBERS)))
+
+
+def test_samples_share_a_row_where_positions_begin_again_that_no_mask_has_padded() -> None:
+    for positions, shared in (([0, 1, 2, 0, 1], True), ([0, 0, 1], True), ([0, 1, 2], False)):
+        assert are_in_one_row({"position_ids": torch.tensor([positions])}) == shared, positions
+    padded = {"position_ids": torch.tensor([[1, 1, 0, 1]]), "attention_mask": torch.tensor([[0, 0, 1, 1]])}
+    assert not are_in_one_row(padded)
+
+
+def test_nothing_is_found_out_of_a_network_that_cannot_be_called() -> None:
+    network = Recurrent()
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("FlashAttention only supports Ampere GPUs or newer")
+
+    network.register_forward_pre_hook(fail)
+    require_apart(network, row())
+
+
+def test_the_network_is_run_without_autocast_and_without_a_cache_of_its_states() -> None:
+    network, ran = Recurrent(), list[tuple[bool, Any]]()
+    network.register_forward_pre_hook(
+        lambda _, __, named: ran.append((torch.is_autocast_enabled("cpu"), named["use_cache"])),
+        with_kwargs=True,
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        require_apart(network, row(seq_idx=NUMBERS))
+    assert ran == [(False, False)] * 2
 
 
 def test_rows_of_one_length_are_compared_whose_rounding_is_the_same() -> None:

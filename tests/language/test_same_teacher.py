@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,20 @@ def test_a_network_that_computes_in_half_precision_is_rounded_so(
     further(0.5, monkeypatch)
     with pytest.raises(MismatchError, match="nats apart on average"):
         cached(network, samples, tmp_path / "c.h5")
+
+
+@pytest.mark.parametrize(("is_exact", "nats"), [(True, 0.01 + 8 / 512), (False, 0.1 + 8 / 128)])
+def test_the_room_is_so_many_nats_and_a_share_of_the_log_probability(
+    is_exact: bool, nats: float, samples: TokenSamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = np.full(32, -8.0, np.float32)
+    model: Any = SimpleNamespace(name="teacher")
+    for apart, is_same in ((0.98 * nats, True), (1.02 * nats, False), (np.nan, False)):
+        found = np.where(np.arange(32) < 16, stored + apart, stored - apart)
+        monkeypatch.setattr(same_teacher, "_next_log_probs", lambda *_, found=found: (found, is_exact))
+        refused = contextlib.nullcontext() if is_same else pytest.raises(MismatchError, match="nats apart")
+        with refused:
+            same_teacher._require(model, samples, 0, stored, "c.h5")
 
 
 def test_a_cache_may_be_found_that_a_pass_under_autocast_has_made(

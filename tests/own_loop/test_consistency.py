@@ -106,11 +106,9 @@ def test_cached_logits_are_those_of_a_live_teacher(name: str, teacher: Teacher, 
     drawn = np.random.default_rng(4).integers(0, (N, 20), (1000, 2))
     train = decant.SoftLabelDataset(views, cache, check_inputs="all")
     keys = [(int(index), int(view)) for index, view in drawn]
-    contexts = (None, "fork", "spawn") if name in SPAWNED else (None, "fork")
-    for context in contexts:
-        loader = DataLoader(
-            train, 50, sampler=keys, num_workers=2 if context else 0, multiprocessing_context=context
-        )
+    contexts = [(None, 0), ("fork", 2), *([("spawn", 1)] if name in SPAWNED else [])]
+    for context, workers in contexts:
+        loader = DataLoader(train, 50, sampler=keys, num_workers=workers, multiprocessing_context=context)
         teacher.eval()
         with torch.no_grad():
             worst = max(float((teacher(images) - logits).abs().max()) for images, _, logits in loader)

@@ -196,6 +196,18 @@ def test_float16_scales_gradients_and_its_scale_is_in_the_checkpoint(tmp_path: P
     assert fresh.get_scale() == 2.0
 
 
+def test_gradients_are_clipped_to_their_norm_and_not_to_that_of_scaled_ones() -> None:
+    weights = list[torch.Tensor]()
+    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=1024.0)):
+        net, settings = nn.Linear(5, 3), Training(**{**GIVEN, "clip_norm": 0.5})
+        nn.init.ones_(net.weight)
+        stepper = Stepper(net, make_optimizer(net, settings, CPU), settings, scaler)
+        stepper.add(net(torch.ones(4, 5)).sum(dim=1).mean(), 4)
+        weights.append(net.weight.detach().clone())
+    assert torch.allclose(*weights, rtol=1e-6)
+    assert not torch.equal(weights[0], torch.ones(3, 5))
+
+
 def test_a_device_without_float16_is_refused_by_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object) -> None:
         raise RuntimeError("not here")
