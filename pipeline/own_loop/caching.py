@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal, TypedDict, Unpack, get_args, overload
 import torch
 
 from decant.cache import (
+    CacheWarning,
     Dense,
     Encoding,
     LogitCache,
@@ -23,12 +25,13 @@ from decant.cache import (
 )
 from decant.cache.io.files import storage_error, user_path
 from decant.cache.io.locks import exclusive, lock_path
-from decant.pipeline.errors import DataError
+from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.own_loop.cache_identity import CacheIdentity
 from decant.pipeline.own_loop.dataset import Views, plain_views
 from decant.pipeline.own_loop.estimate import Estimate
 from decant.pipeline.own_loop.joint_pass import POLL_SECONDS, build_with_ranks, join_and_fill
+from decant.pipeline.own_loop.same_teacher import require_same_as_begun, require_same_teacher
 from decant.pipeline.own_loop.teacher_pass import Collate, TeacherPass
 from decant.pipeline.ranks.script import ScriptRanks, ranks_of_script
 from decant.pipeline.support.notices import say_once
@@ -152,14 +155,39 @@ def cache_logits(
         teacher, seen, precision, encoding or Dense(), name, data_name, batch_size, output, collate
     )
     found = identity.find(place)
-    if found is not None and not dry_run:
-        return found
     identity.probe()  # before the teacher is asked, which would be blamed for what views do
+
+    def run_on(device: torch.device) -> TeacherPass:
+        return TeacherPass(
+            teacher, seen, device, precision, batch_size, num_workers, output, collate, show_progress
+        )
+
     on = teachers.device_of(teacher, device)
-    run = TeacherPass(teacher, seen, on, precision, batch_size, num_workers, output, collate, show_progress)
+    if found is not None:
+        _require_same(found, [run_on(each) for each in (teachers.device_of(teacher, None), on)])
     if dry_run:
-        return _estimate(identity, run, place, found)
+        return _estimate(identity, run_on(on), place, found)
+    if found is not None:
+        return found
+    run = run_on(on)
     return _build_with_others(identity, run, place, part, wait)
+
+
+def _require_same(found: LogitCache, runs: Iterable[TeacherPass]) -> None:
+    """Raises MismatchError where the teacher gives other logits than the cache holds, in the first of some runs in
+    which it does not fail; says where it fails in all.
+    """
+    for run in runs:
+        try:
+            with run:
+                return require_same_teacher(run, found)
+        except ModelError as error:  # as where its operations are for GPUs alone
+            failed = error
+    warnings.warn(
+        f"{found.path}: found by the teacher's name and weights; that it gives these logits was not tried: {failed}",
+        CacheWarning,
+        stacklevel=3,
+    )
 
 
 def _build_with_others(
@@ -187,6 +215,7 @@ def _build(identity: CacheIdentity, run: TeacherPass, path: Path) -> LogitCache:
     with run:
         manifest, labels = identity.manifest(run.num_outputs)
         with LogitCacheWriter(path, manifest) as writer:
+            require_same_as_begun(run, writer)
             run.fill(writer, labels)
             return LogitCache.open(writer.publish())
 
@@ -228,6 +257,7 @@ def _join_and_fill(
     manifest, labels = identity.manifest(run.num_outputs)
 
     def fill(writer: LogitCacheWriter) -> None:
+        require_same_as_begun(run, writer)
         run.fill(writer, labels, choose(run.units(manifest, processes)))
 
     return join_and_fill(path, manifest, fill, partial(identity.find, path))

@@ -107,6 +107,12 @@ def device_of(teacher: Teacher, device: str | torch.device | None) -> torch.devi
     return torch.device("cpu") if first is None else first.device
 
 
+def is_half(teacher: Teacher) -> bool:
+    """Whether any of its weights is in half precision."""
+    weights = _tensors(teacher) if isinstance(teacher, nn.Module) else iter(())
+    return any(value.dtype in (torch.float16, torch.bfloat16) for value in weights)
+
+
 def call(teacher: Teacher, inputs: Any) -> Any:
     """What the teacher returns for a batch; of named inputs each is a keyword, unless it takes one argument.
 

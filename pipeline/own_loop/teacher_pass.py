@@ -123,6 +123,20 @@ class TeacherPass:
             )
         return int(first.shape[1])
 
+    @property
+    def name(self) -> str:
+        """What messages call the teacher."""
+        return teachers.class_name(self._teacher)
+
+    @property
+    def is_half(self) -> bool:
+        """Whether it runs in half precision, by its weights or by autocast."""
+        return self._precision != "float32" or teachers.is_half(self._teacher)
+
+    def answers(self, keys: Keys) -> NDArray[np.float32]:
+        """Logits (B, C) of a few views, as one batch. Raises ModelError where the teacher fails."""
+        return self._probed((self._batches.batch(keys)[0], len(keys))).cpu().numpy()
+
     def _view_0(self, samples: list[int]) -> tuple[Any, int]:
         """A batch of view 0 of samples, as many as there are, and its length."""
         keys = np.array([(sample, 0) for sample in samples if sample < len(self._batches)], np.int64)

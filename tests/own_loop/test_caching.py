@@ -190,6 +190,138 @@ def test_what_was_cached_is_found_and_never_replaced(tmp_path: Path) -> None:
     assert calls == []
 
 
+class Scaled(nn.Module):
+    """What no weight shows: a number, an activation and a hook."""
+
+    def __init__(self, by: float = 1.0, activation: nn.Module | None = None) -> None:
+        super().__init__()
+        self.inner, self.by = nn.Sequential(linear(), activation or nn.ReLU(), linear(1)), by
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) / self.by
+
+
+def hooked(teacher: nn.Module) -> nn.Module:
+    teacher.register_forward_hook(lambda module, given, logits: logits.flip(1))
+    return teacher
+
+
+def exported(teacher: nn.Module) -> nn.Module:
+    batch = {"x": {0: torch.export.Dim("batch", min=1)}}
+    return torch.export.export(teacher, (torch.zeros(2, C),), dynamic_shapes=batch).module()
+
+
+def run(teacher: nn.Module) -> Callable[[torch.Tensor], Any]:
+    """A function, of which nobody sees the weights."""
+    return lambda x: teacher(x)
+
+
+def named(function: Callable[[torch.Tensor], Any]) -> dict[str, Any]:
+    return {"teacher": function, "name": "a session of another runtime"}
+
+
+CHANGED: dict[str, tuple[Callable[[], Any], Callable[[], Any], str]] = {
+    "a temperature": (Scaled, lambda: Scaled(4.0), "apart, of at most"),
+    "an activation": (Scaled, lambda: Scaled(activation=nn.Tanh()), "apart, of at most"),
+    "a hook": (Scaled, lambda: hooked(Scaled()), "apart, of at most"),
+    "an exported graph": (
+        lambda: exported(Scaled()),
+        lambda: exported(Scaled(2.0)),
+        "apart, of at most",
+    ),
+    "what is behind a name": (
+        lambda: named(run(linear())),
+        lambda: named(run(linear(1))),
+        "apart, of at most",
+    ),
+    "the number of outputs behind a name": (
+        lambda: named(run(linear())),
+        lambda: named(lambda x: torch.cat([x, x], 1)),
+        "gives 6 outputs, and the file has 3",
+    ),
+    "to no number": (lambda: named(run(linear())), lambda: named(lambda x: x * torch.nan), "are not finite"),
+}
+
+
+def given(teacher: Any) -> dict[str, Any]:
+    return teacher if isinstance(teacher, dict) else {"teacher": teacher}
+
+
+@pytest.mark.parametrize("changed", CHANGED)
+def test_a_teacher_that_no_weight_tells_from_another_is_found_out_by_what_it_says(
+    changed: str, tmp_path: Path
+) -> None:
+    before, after, why = CHANGED[changed]
+    path = tmp_path / "teacher.h5"
+    decant.cache_logits(**given(before()), views=views(), path=path)
+    content = path.read_bytes()
+    assert decant.cache_logits(**given(before()), views=views(), path=path, batch_size=1).num_samples == N
+    with pytest.raises(MismatchError, match=rf"teacher\.h5: holds what another teacher says: (.|\n)*{why}"):
+        decant.cache_logits(**given(after()), views=views(), path=path)
+    assert path.read_bytes() == content
+
+
+ENCODINGS = [
+    decant.encodings.Dense("float32"),
+    decant.encodings.Quantised(),
+    decant.encodings.Sparse(2),
+    decant.encodings.Sparse(1, draws=1),
+]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
+def test_the_same_holds_of_every_encoding_and_in_half_precision(
+    encoding: decant.encodings.Encoding, tmp_path: Path
+) -> None:
+    path, teacher = tmp_path / "teacher.h5", Scaled()
+    for _ in range(2):
+        decant.cache_logits(teacher, views(), path, encoding=encoding, precision="bfloat16")
+    teacher.by = 4.0
+    with pytest.raises(MismatchError, match="holds what another teacher says"):
+        decant.cache_logits(teacher, views(), path, encoding=encoding, precision="bfloat16")
+
+
+def test_a_pass_does_not_go_on_with_another_teacher(tmp_path: Path) -> None:
+    path, teacher = tmp_path / "teacher.h5", Scaled()
+    decant.cache_logits(teacher, views(), path, part=(0, 2), wait=False, batch_size=4)
+    (begun,) = tmp_path.glob("*.partial")
+    content = begun.read_bytes()
+    teacher.by = 4.0
+    with pytest.raises(MismatchError, match=r"partial: holds what another teacher says: .*Scaled is"):
+        decant.cache_logits(teacher, views(), path, batch_size=4)
+    teacher.by = 1.0
+    assert begun.read_bytes() == content
+    decant.cache_logits(teacher, views(), path, batch_size=4)
+    decant.cache_logits(teacher, views(), tmp_path / "whole.h5")
+    whole = LogitCache.open(tmp_path / "whole.h5").logits(slice(None))
+    assert np.array_equal(LogitCache.open(path).logits(slice(None)), whole)
+
+
+def test_a_teacher_that_fails_where_its_cache_is_found_is_said(tmp_path: Path) -> None:
+    class OnOneMachine(nn.Linear):
+        fails = False
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.fails:
+                raise RuntimeError("no kernel for this device")
+            return super().forward(x)
+
+    teacher, path = OnOneMachine(C, C), tmp_path / "teacher.h5"
+    decant.cache_logits(teacher, views(), path)
+    teacher.fails = True
+    with pytest.warns(CacheWarning, match=r"that it gives these logits was not tried: .*no kernel for this"):
+        assert decant.cache_logits(teacher, views(), path).num_samples == N
+
+
+def test_a_teacher_whose_answers_depend_on_the_batch_is_found_again(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(C).train()
+    path = tmp_path / "teacher.h5"
+    with pytest.warns(CacheWarning, match="the logits of sample 0 change"):
+        decant.cache_logits(lambda x: norm(x), views(), path, name="norm")
+    assert decant.cache_logits(lambda x: norm(x), views(), path, name="norm").num_samples == N
+
+
 def test_a_pass_goes_on_after_a_kill_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
     """Killed by a teacher that fails in the middle."""
     batches = []

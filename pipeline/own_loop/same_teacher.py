@@ -1,0 +1,79 @@
+"""Whether a teacher still gives the logits that a cache holds of it: a few of them, computed again.
+
+Class, code and weights tell most teachers apart. A temperature, a hook, another activation, the graph of an exported
+program or the file behind a name change what a teacher says all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decant.cache import LogitCache, LogitCacheWriter, Manifest, MismatchError
+from decant.pipeline.own_loop.probe import probe_keys
+from decant.pipeline.own_loop.teacher_pass import TeacherPass
+from decant.pipeline.training.loading import Keys
+
+_ROWS = 4
+_EXACT, _HALF = 2**-4, 2**-3
+"""The share of the largest logit that the same teacher may differ by from one machine or batch to another, in float32
+and in half precision.
+"""
+
+
+def require_same_teacher(run: TeacherPass, cache: LogitCache) -> None:
+    """Raises MismatchError where a teacher gives other logits than a cache that is whole holds, and ModelError where it
+    fails.
+    """
+    keys = _few(np.array(probe_keys(cache.num_samples, cache.num_views)))
+    _require(run, keys, cache.manifest, cache.encoded(keys[:, 0], keys[:, 1]), cache.path)
+
+
+def require_same_as_begun(run: TeacherPass, writer: LogitCacheWriter) -> None:
+    """The same of a pass that goes on, with rows that are written; nothing where none is."""
+    written = np.array([writer.is_written(view) for view in range(writer.manifest.num_views)])
+    keys = _few(np.argwhere(written)[:, ::-1])
+    if len(keys):
+        rows = [writer.encoded(sample, view) for sample, view in keys.tolist()]
+        stored = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        _require(run, keys, writer.manifest, stored, writer.partial)
+
+
+def _require(
+    run: TeacherPass, keys: Keys, manifest: Manifest, stored: Mapping[str, NDArray[Any]], where: Path
+) -> None:
+    now, middle = run.answers(keys), (len(keys) + 1) // 2
+    if now.shape[1] != manifest.num_outputs:
+        raise _mismatch(
+            run, where, f"gives {now.shape[1]:,} outputs, and the file has {manifest.num_outputs:,}"
+        )
+    if not np.isfinite(now).all():
+        raise _mismatch(run, where, "gives logits that are not finite")
+    share = _HALF if run.is_half else _EXACT
+    halves = np.concatenate([run.answers(half) for half in (keys[:middle], keys[middle:]) if len(half)])
+    largest = float(np.abs(now).max())
+    if np.abs(now - halves).max() > share * largest:
+        return  # they depend on the others of a batch, which was said when they were cached
+    apart, rounding = manifest.encoding.compare(stored, now)
+    if not apart <= rounding + share * largest:
+        raise _mismatch(
+            run, where, f"gives logits that are up to {apart:.3g} apart, of at most {largest:.3g}"
+        )
+
+
+def _mismatch(run: TeacherPass, where: Path, how: str) -> MismatchError:
+    return MismatchError(
+        f"{where}: holds what another teacher says: {run.name} is by its name and weights the one that is noted, but "
+        f"{how}. What is no weight has changed, as a temperature, an activation, a hook, or the file behind a name. "
+        "Set it as it was, give another path, or delete the file."
+    )
+
+
+def _few(keys: NDArray[Any]) -> Keys:
+    """Some rows at even distances."""
+    chosen = np.unique(np.linspace(0, len(keys) - 1, min(len(keys), _ROWS)).astype(np.intp))
+    return keys[chosen].astype(np.int64)
