@@ -172,45 +172,36 @@ def student(
             '--jobs: trains whole students side by side; leave out student.parallel = "batch" and batch_norm_ranks'
         )
     with ranks_beside(min(jobs, settings.seeds * (1 + settings.baseline))):
-        _train_students(recipe, base, store, device, verify, check_views, together, log_to, as_json)
+        from decant.pipeline.phases.any_recipe import train_students
+        from decant.pipeline.phases.kinds import plan_of
+        from decant.pipeline.tracking.log_to import LogTo
+        from decant.pipeline.training.device import pick_device
+
+        trackers = LogTo(log_to, base)
+        plan, students = plan_of(recipe, base, store), []
+        for result, found in train_students(
+            plan,
+            pick_device(device),
+            verify=verify,
+            check_inputs=check_views,
+            log_to=trackers,
+            together=together,
+        ):
+            print_result(result, found)
+            students.append(result)
+        if is_first():  # rank 0 has those of all ranks
+            trackers.say_if_unused()
+            _print_students(recipe, base, students, as_json)
 
 
-def _train_students(
-    recipe: Recipe,
-    base: Path,
-    store: Store,
-    device: str,
-    verify: Literal["open", "lazy", "off"],
-    check_views: Literal["sample", "all", "off"],
-    together: bool,
-    log_to: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    from decant.pipeline.phases.any_recipe import train_students
-    from decant.pipeline.phases.kinds import plan_of
+def _print_students(recipe: Recipe, base: Path, students: list[Result], as_json: bool) -> None:
+    """Students after their teachers, those of one seed after those of the one before, labels-only first."""
     from decant.pipeline.report import are_validated, compare, format_cells, headings
-    from decant.pipeline.tracking.log_to import LogTo
-    from decant.pipeline.training.device import pick_device
 
-    trackers = LogTo(log_to, base)
-    plan, students = plan_of(recipe, base, store), []
-    for result, found in train_students(
-        plan, pick_device(device), verify=verify, check_inputs=check_views, log_to=trackers, together=together
-    ):
-        print_result(result, found)
-        students.append(result)
-    if not is_first():  # rank 0 has those of all ranks
-        return
-    students.sort(key=_order)
-    trackers.say_if_unused()
+    students.sort(key=lambda result: (result.seed, result.kind != "labels"))
     rows = compare(recipe, base, students)
     if as_json:
-        print_json(
-            [
-                {**network_json(row.first), "seeds": [run_json(result) for result in row.results]}
-                for row in rows
-            ]
-        )
+        print_json([{**network_json(row.first), "seeds": list(map(run_json, row.results))} for row in rows])
     else:
         print_table(headings(rows), [format_cells(row, are_validated(rows)) for row in rows])
     say(f"next: {recipe.command('report')}")
@@ -257,8 +248,3 @@ def _plans_of_teachers(plan: RecipePlan) -> tuple[RecipePlan, ...]:
     names = given if isinstance(given, str) else ", ".join(given)
     say(f"cache.from is {redacted(names)}: no teacher and no cache of this recipe's own are needed")
     return ()
-
-
-def _order(result: Result) -> tuple[int, bool]:
-    """The place of a student among all: those of one seed after those of the one before, labels-only first."""
-    return result.seed, result.kind != "labels"

@@ -57,13 +57,18 @@ def report(
         return
     subject, folder = _subject(paths, recipe, base, store, device)
     made = make_report(subject, output or folder)
-    events = _write_events(subject) if tensorboard else []
+    events: list[Path] = []
+    if tensorboard:
+        from decant.pipeline.report.tensorboard import write_events
+
+        events = write_events(subject.results)
     if as_json:
         print_json({**made.as_json(), "tensorboard": events})
     else:
         _print_report(made)
         if events:
-            say(f"made {len(events):,} folders of events; next: {_tensorboard(events)}")
+            command = shlex.join(["tensorboard", "--logdir", os.path.commonpath(events)])
+            say(f"made {len(events):,} folders of events; next: {command}")
 
 
 def _subject(
@@ -94,16 +99,6 @@ def _report_sweep(folder: Path, output: Path | None, as_json: bool) -> None:
     say(f"open it in any browser: {page.absolute().as_uri()}")
     if as_json:
         print_json({"files": [page]})
-
-
-def _write_events(subject: Subject) -> list[Path]:
-    from decant.pipeline.report.tensorboard import write_events
-
-    return write_events(subject.results)
-
-
-def _tensorboard(events: list[Path]) -> str:
-    return shlex.join(["tensorboard", "--logdir", os.path.commonpath(events)])
 
 
 def _of_missing(missing: Sequence[str], which: str) -> Iterator[str]:

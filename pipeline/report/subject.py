@@ -135,7 +135,10 @@ class Subject:
         focus = self.focus.result
         if focus.kind != "distilled":
             raise NotMadeError(f"{focus.folder}: learnt from labels alone, and so from no cache")
-        cache = soft_labels.open_cache(self.plan)
+        of_tokens = self.of_tokens
+        cache = (
+            self.language_plan.open_cache(verify="off") if of_tokens else soft_labels.open_cache(self.plan)
+        )
         if cache.manifest.key != focus.cache:
             raise NotMadeError(
                 f"{cache.path}: is not the cache that {focus.folder} learnt from, whose key is {focus.cache}"

@@ -59,14 +59,6 @@ class LanguageStudents(AnyStudents[LanguagePlan, TokenJob]):
                 f'cache of that part of the teacher of {cache.path}; choose by "perplexity"'
             )
 
-    def spec(self, recipe: Recipe) -> NetworkSpec:
-        """The spec of a recipe's student. Raises NotMadeError for layers of a teacher that is not finished."""
-        network = recipe.settings.student.network
-        key = network.model_dump_json()
-        if key not in self._specs:
-            self._specs[key] = student_spec(self._of(recipe))
-        return self._specs[key]
-
     @property
     def budget(self) -> str:
         """Tokens and steps of a student of the recipe as it is."""
@@ -95,6 +87,9 @@ class LanguageStudents(AnyStudents[LanguagePlan, TokenJob]):
     def _cache(self, recipe: Recipe) -> LogitCache:
         (cache,) = self.cache(recipe).members
         return cache
+
+    def _specify(self, plan: LanguagePlan) -> NetworkSpec:
+        return student_spec(plan)
 
     def _open(self, plan: LanguagePlan) -> LogitCache:
         return plan.open_cache("train")

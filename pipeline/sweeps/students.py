@@ -61,12 +61,21 @@ class AnyStudents(ABC, Generic[P, J]):
         """Raises RecipeError for an objective that data or cache do not suffice for; opens the cache."""
 
     @abstractmethod
-    def spec(self, recipe: Recipe) -> NetworkSpec:
-        """The spec of a recipe's student."""
+    def _specify(self, plan: P) -> NetworkSpec:
+        """The spec of a plan's student."""
 
     @abstractmethod
     def _open(self, plan: P) -> LogitSource:
         """The cache of a plan, or several."""
+
+    def spec(self, recipe: Recipe) -> NetworkSpec:
+        """The spec of a recipe's student, made once: it may take the statistics of the data. Raises NotMadeError for
+        layers of a teacher that is not finished.
+        """
+        key = recipe.settings.student.network.model_dump_json()
+        if key not in self._specs:
+            self._specs[key] = self._specify(self._of(recipe))
+        return self._specs[key]
 
     def cache(self, recipe: Recipe) -> LogitSource:
         """What the distilled students of a recipe learn from, opened once. Raises NotMadeError where it is missing."""
@@ -123,8 +132,7 @@ class Students(AnyStudents[Plan, TrainingJob]):
 
     def job(self, recipe: Recipe, kind: Kind, seed: int) -> TrainingJob:
         """The training of one network of a recipe. Raises as `soft_labels.open_cache` does."""
-        plan = replace(self._plan, recipe=recipe)
-        cache = self.cache(recipe)
+        plan, cache = self._of(recipe), self.cache(recipe)
         data = soft_labels.training_dataset(plan, cache, "sample", self._device)
         jobs = jobs_for_seed(plan, cache, self.spec(recipe), data, seed)
         return next(job for job in jobs if job.kind == kind)
@@ -133,7 +141,7 @@ class Students(AnyStudents[Plan, TrainingJob]):
         self, job: TrainingJob, recipe: Recipe, watch: Watch, *, tested: bool = False
     ) -> tuple[Result, bool]:
         """Trains a network or finds it, as `train_network` does. Only with `tested` is the test part read."""
-        plan = replace(self._plan, recipe=recipe)
+        plan = self._of(recipe)
         compares = tested and job.kind == "distilled"
         measured = MeasuredOn(
             plan.splits.test if tested else None,
@@ -151,13 +159,8 @@ class Students(AnyStudents[Plan, TrainingJob]):
     def _open(self, plan: Plan) -> LogitSource:
         return soft_labels.open_cache(plan)
 
-    def spec(self, recipe: Recipe) -> NetworkSpec:
-        """The spec of a recipe's student; the statistics of the data are computed once."""
-        network = recipe.settings.student.network
-        key = network.model_dump_json()
-        if key not in self._specs:
-            self._specs[key] = specify_network(network, self._plan.data.student_train)
-        return self._specs[key]
+    def _specify(self, plan: Plan) -> NetworkSpec:
+        return specify_network(plan.settings.student.network, plan.data.student_train)
 
 
 class Watched(LogTo):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from decant.cache import (
         Listed,
         LogitCache,
+        Manifest,
         PositionSummary,
         RegressionSummary,
         SigmoidSummary,
@@ -68,19 +69,15 @@ def info(name: str, sample: int | None, page: Path | None, store: Store, as_json
     opened = LogitCache.open(store.resolve(name))
     _require_positions(opened, sample, page)
     summary = summarize(opened, limit=20_000)
-    identity, extra = opened.manifest.identity, opened.manifest.info
     if as_json:
-        document = {"path": opened.path, "key": opened.manifest.key, "identity": identity, "info": extra}
+        document = {"path": opened.path, **_manifest_json(opened.manifest)}
         scores = getattr(summary, "scores", None)
         nested = {} if scores is None else {"scores": scores._asdict()}
         shown = {} if sample is None else {"sample": [row._asdict() for row in sample_rows(opened, sample)]}
         print_json({**document, "summary": {**summary._asdict(), **nested}, **shown})
     else:
         say(opened.path)
-        say(f"  key {opened.manifest.key}")
-        for section, content in {**identity, "info": extra}.items():
-            for field, value in content.items():
-                say(f"  {section}.{field}: {short_json(value)}")
+        _say_manifest(opened.manifest)
         rows = "positions" if opened.has_positions else "rows"
         say(f"  of {summary.rows:,} {rows} (views and samples at even distances, or all):")
         for line in _summary_lines(summary, opened.num_outputs):
@@ -111,17 +108,23 @@ def _show_header(name: str, listed: Listed, store: Store, as_json: bool) -> None
 
     if listed.manifest is None:
         raise FormatError(listed.problem)
-    identity, extra = listed.manifest.identity, listed.manifest.info
     if as_json:
-        document = {"path": None, "key": listed.manifest.key, "identity": identity, "info": extra}
-        print_json({**document, "bytes": listed.bytes, "summary": None})
+        print_json({"path": None, **_manifest_json(listed.manifest), "bytes": listed.bytes, "summary": None})
     else:
         say(f"{listed.name}: {listed.bytes:,} bytes, of which no copy is here")
-        say(f"  key {listed.manifest.key}")
-        for section, content in {**identity, "info": extra}.items():
-            for field, value in content.items():
-                say(f"  {section}.{field}: {short_json(value)}")
+        _say_manifest(listed.manifest)
     say(f"next: {command_line('cache', 'pull', redacted(name), store=store)}")
+
+
+def _manifest_json(manifest: Manifest) -> dict[str, Any]:
+    return {"key": manifest.key, "identity": manifest.identity, "info": manifest.info}
+
+
+def _say_manifest(manifest: Manifest) -> None:
+    say(f"  key {manifest.key}")
+    for section, content in {**manifest.identity, "info": manifest.info}.items():
+        for field, value in content.items():
+            say(f"  {section}.{field}: {short_json(value)}")
 
 
 def _summary_lines(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
@@ -58,33 +58,20 @@ def train_students(
             stack.enter_context(using(cache.path))
         spec, held_out = student_spec(plan), _held_out(plan, cache)
         jobs = (job for seed in plan.seeds for job in jobs_for_seed(plan, cache, held_out, spec, seed))
-        train = _Trainer(plan, device, log_to)
+
+        def find(job: TokenJob) -> Result | None:
+            return find_result(job, plan, device)
+
+        def train(job: TokenJob, group: Group = ALONE) -> tuple[Result, bool]:
+            result = group.of_first(lambda: find(job))
+            return (result, True) if result is not None else train_network(job, plan, device, log_to, group)
+
         if ranks is not None and by_seeds(plan.settings.student, _num_students(plan), ranks):
-            yield from each_its_own(ranks, jobs, train, train.find)
+            yield from each_its_own(ranks, jobs, train, find)
         else:
             group = stack.enter_context(training_group(ranks, device))
             for job in jobs:
                 yield train(job, group)
-
-
-@dataclass
-class _Trainer:
-    """Trains the network of one job, or finds it finished: each call is independent of the others."""
-
-    plan: LanguagePlan
-    device: torch.device
-    log_to: LogTo | None
-
-    def __call__(self, job: TokenJob, group: Group = ALONE) -> tuple[Result, bool]:
-        """The result, and whether it was there before."""
-        result = group.of_first(lambda: self.find(job))
-        if result is not None:
-            return result, True
-        return train_network(job, self.plan, self.device, self.log_to, group)
-
-    def find(self, job: TokenJob) -> Result | None:
-        """The result of a job that is finished."""
-        return find_result(job, self.plan, self.device)
 
 
 def jobs_for_seed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from decant.cache import CacheError, LogitCache
-from decant.pipeline.errors import NotMadeError, PipelineError
+from decant.pipeline.errors import PipelineError
 from decant.pipeline.report.page import Section, seconds
 from decant.pipeline.report.subject import Subject
 from decant.pipeline.runs.notes import pass_of
@@ -19,23 +19,10 @@ def saved(subject: Subject) -> Section:
     """The section, or why there is none."""
     name, title = "saved", "What the cache saved"
     try:
-        cache = _cache_of(subject)
+        (cache,) = subject.cache.members
     except (PipelineError, CacheError, OSError) as error:
         return Section(name, title, missing=str(error))
     return Section(name, title, {"facts": [*_bytes(cache), *_passes(subject, cache)]})
-
-
-def _cache_of(subject: Subject) -> LogitCache:
-    """The cache that the focus learnt from. Raises NotMadeError."""
-    focus = subject.focus.result
-    if focus.kind != "distilled":
-        raise NotMadeError(f"{focus.folder}: learnt from no cache")
-    cache = subject.language_plan.open_cache(verify="off")
-    if cache.manifest.key != focus.cache:
-        raise NotMadeError(
-            f"{cache.path}: is not the cache that {focus.folder} learnt from, whose key is {focus.cache}"
-        )
-    return cache
 
 
 def _bytes(cache: LogitCache) -> Iterator[tuple[str, str]]:
