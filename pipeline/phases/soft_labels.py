@@ -114,7 +114,12 @@ def training_dataset(
 def _open_planned_cache(plan: Plan, verify: Verify) -> LogitCache:
     """Opens the cache of the plan's teacher. Raises NotMadeError, with the command, if it has not been built."""
     lazily = plan.settings.cache.remote == "lazy"
-    path = plan.store.locate(plan.manifest) if lazily else plan.find_cache()
+    try:
+        path = plan.store.locate(plan.manifest) if lazily else plan.find_cache()
+    except NotMadeError as error:  # of the teacher, whose weights are in the key
+        raise NotMadeError(
+            f"{error}; or name a cache that you were given, which needs no teacher: --set cache.from=FILE"
+        ) from error
     if path is None:
         raise NotMadeError(f"{plan.not_built()}{_nearest_cache(plan)}")
     cache = _open(path, plan.settings, verify)

@@ -86,6 +86,22 @@ def test_the_site_builds_with_every_table_and_fetches_nothing_from_elsewhere(sit
 
 
 @needs_mkdocs
+def test_a_numbered_list_has_the_items_that_are_numbered_in_its_page(site: Path) -> None:
+    """Not the bullets below it, and each item on a line of its own."""
+    found = 0
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+        assert re.search(r"^1\. .*(?<=[.?]) 2\. ", text, re.MULTILINE) is None, page
+        numbered = len(re.findall(r"^\d+\. ", text, re.MULTILINE))
+        html = (site / page.relative_to(ROOT / "docs").with_suffix(".html")).read_text("utf-8")
+        body = html[html.index("<article") : html.index("</article")]
+        items = sum(one.count("<li>") for one in re.findall(r"<ol>.*?</ol>", body, re.DOTALL))
+        assert items == numbered, page
+        found += items
+    assert found > 20
+
+
+@needs_mkdocs
 def test_the_search_of_the_site_works_from_disk(site: Path) -> None:
     with browser.started() as chromium:
         page = chromium.new_page(viewport=browser.DESKTOP)
