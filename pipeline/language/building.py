@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -21,17 +21,20 @@ from decant.pipeline.own_loop.cache_identity import found_at, require_logits_of
 from decant.pipeline.own_loop.joint_pass import build_with_ranks, join_and_fill
 from decant.pipeline.ranks.script import ranks_of_script
 from decant.pipeline.support.notices import say_once
+from decant.pipeline.training.handout import divided_at_the_end, handed_out
 
 Window: TypeAlias = list[NDArray[np.int64]]
 """The batches of some samples that follow each other: the samples (B,) of each."""
 
 
-class Fill(Protocol):
-    """Writes the rows that are missing: all of them, or those of the windows that `count` gives, which counts from 1
-    over all processes.
-    """
+Choose: TypeAlias = Callable[[Sequence[Window]], Iterable[Window]]
+"""Those that a process takes of all windows."""
 
-    def __call__(self, writer: LogitCacheWriter, count: Callable[[], int] | None = None) -> None: ...
+
+class Fill(Protocol):
+    """Writes the rows that are missing: all of them, or those of the windows that are chosen."""
+
+    def __call__(self, writer: LogitCacheWriter, choose: Choose | None = None) -> None: ...
 
 
 def build(
@@ -78,9 +81,11 @@ def build(
                 return LogitCache.open(writer.publish())
 
         def take(count: Callable[[], int]) -> LogitCache | None:
-            return join_and_fill(
-                place, manifest, partial(fill, count=count), find_it, positions=positions, head=head
-            )
+            def choose(windows: Sequence[Window]) -> Iterable[Window]:
+                return handed_out(shared(windows, ranks.size), count)
+
+            filled = partial(fill, choose=choose)
+            return join_and_fill(place, manifest, filled, find_it, positions=positions, head=head)
 
         return build_with_ranks(place, ranks, take, find_it)
 
@@ -113,6 +118,15 @@ def windows_of(samples: TokenSamples, tokens_per_batch: int, writer: LogitCacheW
     samples, so that every process makes the same.
     """
     return plan_of(samples, tokens_per_batch, first_of_blocks(writer, len(samples)))
+
+
+def shared(windows: Sequence[Window], processes: int) -> list[Window]:
+    """What is handed out of windows to so many processes, one after the other: the last ones batch by batch.
+
+    >>> [len(window) for window in shared([[np.arange(4)] * 3] * 5, processes=2)]
+    [3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
+    """
+    return divided_at_the_end(windows, processes, lambda window: [[batch] for batch in window])
 
 
 def first_of_blocks(writer: LogitCacheWriter, count: int) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +24,7 @@ from decant.cache import (
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.language.batches import probe
-from decant.pipeline.language.building import Fill, build, positions_of
+from decant.pipeline.language.building import Choose, Fill, build, positions_of
 from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.network_identity import deciding_settings
 from decant.pipeline.language.same_teacher import require_same_teacher
@@ -33,7 +33,6 @@ from decant.pipeline.language.teacher_pass import TeacherPass
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.served import ServedTeacher
 from decant.pipeline.support.notices import say_once
-from decant.pipeline.training.handout import handed_out
 
 _HEAD = 64
 
@@ -108,8 +107,8 @@ def cache_logits(
     manifest = _manifest(model, samples, positions, stored, views, name)
     run = TeacherPass(model, samples, stored, views, tokens_per_batch, show_progress)
 
-    def fill(writer: LogitCacheWriter, count: Callable[[], int] | None = None) -> None:
-        run.fill(writer, None if count is None else handed_out(run.windows(writer), count))
+    def fill(writer: LogitCacheWriter, choose: Choose | None = None) -> None:
+        run.fill(writer, None if choose is None else choose(run.windows(writer)))
 
     def require_same(found: LogitCache) -> None:
         cast = torch.is_autocast_enabled(on.type)  # by older versions the pass was run under it

@@ -10,13 +10,12 @@ from typing import Any
 from decant.cache import Encoding, LogitCache, LogitCacheWriter, Manifest, Positions, Sparse
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import DataError, ServerError
-from decant.pipeline.language.building import Fill, build, find, positions_of
+from decant.pipeline.language.building import Choose, Fill, build, find, positions_of
 from decant.pipeline.language.served_pass import ServedPass
 from decant.pipeline.served.connection import Connection, UnreachableError
 from decant.pipeline.served.server import describe, require_fitting
 from decant.pipeline.served.teacher import ServedTeacher
 from decant.pipeline.support.notices import say_once
-from decant.pipeline.training.handout import handed_out
 
 _HEAD = 64
 
@@ -61,8 +60,8 @@ def cache_served(
             run.require_same(found)
             return found
 
-        def fill(writer: LogitCacheWriter, count: Callable[[], int] | None = None) -> None:
-            run.fill(writer, None if count is None else handed_out(run.windows(writer), count))
+        def fill(writer: LogitCacheWriter, choose: Choose | None = None) -> None:
+            run.fill(writer, None if choose is None else choose(run.windows(writer)))
 
         @contextlib.contextmanager
         def running() -> Iterator[Fill]:

@@ -238,7 +238,10 @@ def _build_with_ranks(
     identity: CacheIdentity, run: TeacherPass, path: Path, ranks: ScriptRanks
 ) -> LogitCache:
     def take(count: Callable[[], int]) -> LogitCache | None:
-        return _join_and_fill(identity, run, path, ranks.size, partial(handout.handed_out, count=count))
+        def choose(units: Units) -> Iterable[Run]:
+            return handout.handed_out(handout.divided_at_the_end(units, ranks.size, units.batches), count)
+
+        return _join_and_fill(identity, run, path, ranks.size, choose)
 
     with run:
         return build_with_ranks(path, ranks, take, partial(identity.find, path))

@@ -20,7 +20,6 @@ from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher_pass import teacher_logits
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.loading import OrderedKeys, default_workers
-from decant.pipeline.training.teacher_rows import units_of
 from decant.pipeline.views import ViewedData
 
 
@@ -102,15 +101,15 @@ def estimate(plan: Plan, device: torch.device, batches: int = 5, ranks: int | No
 def _each_of(ranks: int, plan: Plan, each: SampleCost, views: int) -> RankCost:
     """What the busiest rank does for so many views that are not there yet."""
     manifest, data = plan.manifest, plan.data.student_train.data
-    units = units_of(manifest, plan.settings.cache.batch_size, processes=ranks)
-    count = views * units.per_view
-    rows = min(-(-count // ranks) * units.rows, views * manifest.num_samples) if count else 0
+    size = plan.settings.cache.batch_size
+    batches = views * -(-manifest.num_samples // size)
+    rows = min(-(-batches // ranks) * size, views * manifest.num_samples)
     held = data.inputs.nbytes if isinstance(data, ArrayData) else None
     input_bytes = each.read or float(np.prod(data.input_shape))
     loading = each.loading / max(1, default_workers(data.lazy))
     return RankCost(
         ranks=ranks,
-        working=min(ranks, count),
+        working=min(ranks, batches),
         rows=rows,
         reads=round(rows * input_bytes) if held is None else held,
         writes=round(rows * expected_size(manifest) / (manifest.num_views * manifest.num_samples)),

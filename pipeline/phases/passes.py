@@ -12,7 +12,6 @@ import torch
 from decant.cache import Head, LogitCacheWriter, Positions
 from decant.pipeline.phases.kinds import RecipePlan
 from decant.pipeline.phases.language.plan import LanguagePlan
-from decant.pipeline.training.handout import Units
 
 Advance = Callable[[int], object]
 """Is given the number of rows, in the sense of `LogitCacheWriter.is_written`, after each batch."""
@@ -29,8 +28,8 @@ class TeacherPass(Protocol):
     def head(self) -> Head | None:
         """What makes logits of hidden states, where these are stored. May load the teacher."""
 
-    def units(self, writer: LogitCacheWriter, processes: int) -> Units | Sequence[Any]:
-        """What is handed out to so many processes, one after the other."""
+    def units(self, writer: LogitCacheWriter, processes: int) -> Sequence[Any]:
+        """What is handed out to so many processes, one after the other; the last ones are small."""
 
     def part(self, writer: LogitCacheWriter, number: int, of: int) -> Iterable[Any]:
         """The units of part `number` of `of`, from 0."""

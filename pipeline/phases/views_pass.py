@@ -41,13 +41,17 @@ class ViewsPass:
         self.positions: Positions | None = None
         self.head: Head | None = None
 
-    def units(self, writer: LogitCacheWriter, processes: int) -> Units:
-        """Runs of whole blocks, or of whole batches."""
-        return units_of(writer.manifest, self._plan.settings.cache.batch_size, processes)
+    def units(self, writer: LogitCacheWriter, processes: int) -> list[Run]:
+        """Runs of whole blocks, or of whole batches, and then single batches."""
+        units = self._units(writer, processes)
+        return handout.divided_at_the_end(units, processes, units.batches)
 
     def part(self, writer: LogitCacheWriter, number: int, of: int) -> list[Run]:
         """The runs of a part."""
-        return handout.part(self.units(writer, of), number, of)
+        return handout.part(self._units(writer, of), number, of)
+
+    def _units(self, writer: LogitCacheWriter, processes: int) -> Units:
+        return units_of(writer.manifest, self._plan.settings.cache.batch_size, processes)
 
     def fill(
         self,

@@ -27,7 +27,7 @@ TIMEOUT = "DECANT_RANKS_TIMEOUT"
 """The environment variable of the seconds that ranks wait for one that gives no sign."""
 _SECONDS = 600.0
 _POLL_SECONDS = 0.02
-_LONGEST_POLL_SECONDS = 0.5
+_SHORTEST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.001, 0.5
 _CONNECTION_SECONDS, _KNOCK_SECONDS = 5.0, 0.1  # of a try to reach the store, and between two
 _SIGN_SECONDS = 5.0
 _LEAST_ANSWER_SECONDS = 10.0
@@ -136,8 +136,10 @@ class Job:
         return self.has(f"over/{FAILED}")
 
     def polls(self, awaited: str, of: int = 0) -> Iterator[None]:
-        """Yields again and again while this rank waits for something of another. Takes and raises what `get` does."""
-        pause, started, last = _POLL_SECONDS, time.monotonic(), self.get_now(f"sign/{of}")
+        """Yields again and again while this rank waits for something of another, each time after a pause of at most a
+        fifth of what it has waited. Takes and raises what `get` does.
+        """
+        pause, started, last = _SHORTEST_POLL_SECONDS, time.monotonic(), self.get_now(f"sign/{of}")
         while True:
             yield
             if self.has_failed():

@@ -2,9 +2,9 @@
 of few blocks runs of whole batches, whose rows the writer then marks one by one.
 
 A process alone takes every row, a part of a pass takes a range that its number gives, and a rank takes the next run
-that no other has taken, so that a slow one does not hold the others. Batch b of a view always has samples b·B to
-(b+1)·B − 1, whoever computes it: a teacher whose answers change with the rest of a batch gives the same rows whatever
-the number of processes.
+that no other has taken, towards the end the next batch, so that a slow one does not hold the others. Batch b of a view
+always has samples b·B to (b+1)·B − 1, whoever computes it: a teacher whose answers change with the rest of a batch
+gives the same rows whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _FEWEST_UNITS = 64
 """Of a view: longer units would be handed out too unevenly."""
 _FEWEST_UNITS_A_PROCESS = 4
 """Where whole blocks would be fewer for each process, batches are handed out."""
+_DIVIDED_A_PROCESS = 2
+"""Of the last units. One that is half as fast as the others computes its last whole one while they divide these."""
 
 
 class Run(NamedTuple):
@@ -49,7 +51,7 @@ class Units:
     def __init__(
         self, num_views: int, num_samples: int, block_rows: int, batch_size: int, processes: int = 1
     ) -> None:
-        self.num_views, self.num_samples = num_views, num_samples
+        self.num_views, self.num_samples, self.batch_size = num_views, num_samples, batch_size
         self.rows = block_rows * max(1, batch_size // block_rows)
         for whole_ones in (math.lcm(block_rows, batch_size), math.lcm(block_rows, batch_size, _PAGE_ROWS)):
             if num_samples >= _FEWEST_UNITS * whole_ones:
@@ -64,6 +66,16 @@ class Units:
     def __getitem__(self, number: int) -> Run:
         view, place = divmod(number, self.per_view)
         return Run(view, place * self.rows, min(self.num_samples, (place + 1) * self.rows))
+
+    def batches(self, run: Run) -> list[Run]:
+        """The same rows, batch by batch.
+
+        >>> Units(1, 100, block_rows=32, batch_size=24).batches(Run(view=0, first=32, end=64))
+        [Run(view=0, first=32, end=48), Run(view=0, first=48, end=64)]
+        """
+        size = self.batch_size
+        edges = [run.first, *range((run.first // size + 1) * size, run.end, size), run.end]
+        return [Run(run.view, *each) for each in itertools.pairwise(edges)]
 
 
 def whole(units: Units) -> list[Run]:
@@ -101,6 +113,20 @@ def parts_of(units: Units, rows: NDArray[np.bool_], of: int) -> list[int]:
     views, samples = np.nonzero(rows)
     numbers = np.unique(views * units.per_view + samples // units.rows)
     return np.unique(((numbers + 1) * of - 1) // len(units)).tolist()
+
+
+def divided_at_the_end(
+    units: Units | Sequence[Any], processes: int, divide: Callable[[Any], Iterable[Any]]
+) -> list[Any]:
+    """The same units, of which the last ones are divided: so many that no process still computes a whole one while the
+    others have nothing left to do.
+
+    >>> divided_at_the_end([[1, 2], [3, 4], [5, 6], [7, 8]], 1, lambda unit: [[part] for part in unit])
+    [[1, 2], [3, 4], [5], [6], [7], [8]]
+    """
+    whole_ones = max(0, len(units) - _DIVIDED_A_PROCESS * processes)
+    last = map(units.__getitem__, range(whole_ones, len(units)))
+    return [*map(units.__getitem__, range(whole_ones)), *itertools.chain.from_iterable(map(divide, last))]
 
 
 def handed_out(units: Units | Sequence[Any], count: Callable[[], int]) -> Iterator[Any]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import signal
 import sys
 import warnings
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,7 @@ from decant.cache import (
 from decant.encodings import Dense, Sparse
 from decant.language import TokenDataset, TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import DataError, ModelError
-from decant.pipeline.language import teacher_pass
+from decant.pipeline.language import building, teacher_pass
 from decant.pipeline.language.batches import collate, plan, plan_of
 from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.training import CausalCall, TokenBatches
@@ -322,6 +326,35 @@ def test_a_killed_pass_goes_on_and_ends_in_the_same_bytes(
     assert not (tmp_path / "killed.h5").exists()
     assert run("killed.h5") < whole
     assert (tmp_path / "whole.h5").read_bytes() == (tmp_path / "killed.h5").read_bytes()
+
+
+def test_ranks_of_a_script_share_the_batches_of_few_samples(
+    samples: TokenSamples, teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of which are one window."""
+    settings: dict[str, Any] = {"encoding": Sparse(head=4), "tokens_per_batch": 64}
+    alone = cache_logits(teacher, samples, tmp_path / "alone.h5", **settings)
+    batches = len(plan_of(samples, 64)[0])
+    asked, computed, hidden = list[str](), Counter[int](), CausalModel.hidden_at
+
+    class TwoRanks:
+        """As another rank sees them that took every second unit, and was killed."""
+
+        size = 2
+
+        def counter(self, name: str) -> Callable[[], int]:
+            asked.append(name)
+            return partial(next, itertools.count(2, 2) if len(asked) == 1 else itertools.count(1))
+
+    def counted(*given: Any) -> Any:
+        computed[len(asked)] += 1
+        return hidden(*given)
+
+    monkeypatch.setattr(CausalModel, "hidden_at", counted)
+    monkeypatch.setattr(building, "ranks_of_script", TwoRanks)
+    shared = cache_logits(teacher, samples, tmp_path / "shared.h5", **settings)
+    assert computed == {1: batches // 2, 2: batches - batches // 2}
+    assert shared.path.read_bytes() == alone.path.read_bytes()
 
 
 @pytest.mark.parametrize("encoding", [Sparse(head=2, draws=6), Dense("float16"), "hidden"], ids=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import pytest
 from torch.distributed import HashStore
 
 from decant.pipeline.ranks import job
+from decant.pipeline.ranks.job import Job
 from decant.pipeline.ranks.launch import Launch, launched
 from tests.helpers.commands import decant_at_once, start
 from tests.helpers.forked_ranks import launching, run_forked
@@ -199,6 +201,18 @@ def test_a_rank_beside_another_ends_with_it_unless_its_work_is_done(done: bool) 
     rank.stdin.close()
     assert rank.wait() == (0 if done else -signal.SIGTERM)
     rank.stdout.close()
+
+
+def test_a_rank_looks_often_at_first_and_seldom_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes at once is not waited for, and many ranks that wait for long leave the store in peace."""
+    pauses = list[float]()
+    monkeypatch.setattr(job.time, "sleep", pauses.append)
+    waiting = Job(Launch(0, 2, 0, 2, "localhost", 1, True, "0"), HashStore(), "session")
+    for _ in itertools.islice(waiting.polls("a word", 1), 60):
+        pass
+    assert pauses[0] <= 0.001
+    assert all(pause <= 0.001 + sum(pauses[:number]) / 4 for number, pause in enumerate(pauses)), pauses
+    assert pauses[-1] == 0.5
 
 
 def test_a_rank_that_waits_for_the_store_hears_signals(tmp_path: Path) -> None:

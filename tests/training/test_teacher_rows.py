@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from decant.cache import LogitCache, LogitCacheWriter, Manifest, Sparse
 from decant.pipeline.training import teacher_rows
-from decant.pipeline.training.handout import Run
+from decant.pipeline.training.handout import Run, Units, divided_at_the_end, handed_out
 from decant.pipeline.training.loading import Keys
 from decant.pipeline.training.teacher_rows import Rows, write_missing_rows
 from tests.helpers.caches import answers, holds_the_answers, manifest, write
@@ -176,3 +178,19 @@ def test_runs_that_are_handed_out_are_not_taken_far_ahead(tmp_path: Path) -> Non
         )
         writer.publish()
     assert ahead == [3], "the one that is computed, and two"
+
+
+@pytest.mark.parametrize("speeds", [(1, 1), (1, 1, 1, 1), (2, 1), (2, 2, 2, 1), (1.1, 1, 0.9)], ids=str)
+@pytest.mark.parametrize("samples", [20_000, 50_000])
+def test_ranks_end_within_a_few_batches_of_each_other(speeds: tuple[float, ...], samples: int) -> None:
+    """Of few rows, a block is a tenth of the pass: whoever took the last whole one would compute it alone."""
+    batch, until = 256, [0.0] * len(speeds)
+    units, numbers, rows = Units(1, samples, 2_048, batch, len(speeds)), itertools.count(1), list[int]()
+    for run in handed_out(
+        divided_at_the_end(units, len(speeds), units.batches), partial(next, numbers)
+    ):  # by whoever is free first
+        rank = int(np.argmin(until))
+        until[rank] += (run.end - run.first) / speeds[rank]
+        rows += range(run.first, run.end)
+    assert rows == list(range(samples)), "each row once"
+    assert max(until) <= samples / sum(speeds) + batch / min(speeds), f"{until}, of {samples} rows"

@@ -54,12 +54,11 @@ def estimate(plan: LanguagePlan, device: torch.device, ranks: int | None = None)
 
 def _each_of(ranks: int, plan: LanguagePlan, seconds: float, rows: int, size: int) -> RankCost:
     """What the busiest of so many ranks does."""
-    windows = batches_of(plan.samples, tokens_per_batch(plan))
-    units = TokensPass.units_of(windows, ranks)
-    share = -(-len(units) // ranks) / len(units)
+    batches = sum(map(len, batches_of(plan.samples, tokens_per_batch(plan))))
+    share = -(-batches // ranks) / batches
     return RankCost(
         ranks=ranks,
-        working=min(ranks, len(units)),
+        working=min(ranks, batches),
         rows=round(rows * share),
         reads=round(int(plan.samples.lengths.sum()) * 4 * share),
         writes=round(size * share),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from decant.cache import Head, LogitCache, LogitCacheWriter, MismatchError, expected_size
-from decant.pipeline.language.building import Window, windows_of
+from decant.pipeline.language.building import Window, shared, windows_of
 from decant.pipeline.language.served_pass import ServedPass
 from decant.pipeline.phases.cost import Estimate
 from decant.pipeline.phases.language.served_teacher import read_note, require_key, write_note
@@ -59,13 +59,15 @@ class ServedTokensPass:
         self.positions = plan.positions
 
     def units(self, writer: LogitCacheWriter, processes: int) -> Sequence[Window]:
-        """Windows, or, where there are few, their batches."""
-        windows = windows_of(self._plan.samples, tokens_per_batch(self._plan), writer)
-        return TokensPass.units_of(windows, processes)
+        """Windows, and then their batches."""
+        return shared(self._windows(writer), processes)
 
     def part(self, writer: LogitCacheWriter, number: int, of: int) -> Sequence[Window]:
         """The units of a part, which follow each other."""
-        return TokensPass.part_of(self.units(writer, of), number, of)
+        return TokensPass.part_of(TokensPass.units_of(self._windows(writer), of), number, of)
+
+    def _windows(self, writer: LogitCacheWriter) -> list[Window]:
+        return windows_of(self._plan.samples, tokens_per_batch(self._plan), writer)
 
     def fill(
         self,

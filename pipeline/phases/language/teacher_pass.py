@@ -11,6 +11,7 @@ import torch
 
 from decant.cache import Head, Hidden, LogitCacheWriter
 from decant.pipeline.language.batches import probe
+from decant.pipeline.language.building import shared
 from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.teacher_pass import TeacherPass, Window
 from decant.pipeline.phases.language.finished_teacher import load_teacher
@@ -37,19 +38,19 @@ class TokensPass:
         return self.model(torch.device("cpu")).head()
 
     def units(self, writer: LogitCacheWriter, processes: int) -> Sequence[Window]:
-        """Windows, or, where there are few, their batches."""
-        return self.units_of(self._pass().windows(writer), processes)
+        """Windows, and then their batches."""
+        return shared(self._pass().windows(writer), processes)
 
     @staticmethod
     def units_of(windows: Sequence[Window], processes: int) -> Sequence[Window]:
-        """What so many processes take of these windows."""
+        """What so many parts are made of: windows, or, where there are few, their batches."""
         if len(windows) >= _FEWEST_UNITS_A_PROCESS * processes:
             return windows
         return [[batch] for window in windows for batch in window]
 
     def part(self, writer: LogitCacheWriter, number: int, of: int) -> Sequence[Window]:
         """The units of a part, which follow each other."""
-        return self.part_of(self.units(writer, of), number, of)
+        return self.part_of(self.units_of(self._pass().windows(writer), of), number, of)
 
     @staticmethod
     def part_of(units: Sequence[Window], number: int, of: int) -> Sequence[Window]:
