@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -21,6 +21,7 @@ ATTEMPTS = 5
 """How often a request is made that fails in a way that passes."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 60.0  # seconds
 _OFFLINE_ATTEMPTS = 2
+_MOST_CAUSES = 10
 _MOST_TEXT = 200  # of a library's error
 
 Found = TypeVar("Found")
@@ -153,6 +154,7 @@ _CREDENTIALS = {
     "DefaultCredentialsError",
     "RefreshError",
 }
+_REDIRECTED = {"TooManyRedirects", "RecursionError"}  # some libraries call themselves for each redirect
 _PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
 _PASSING_ERRNO = (errno.EBUSY, errno.EPIPE, errno.ECONNRESET, getattr(errno, "EREMOTEIO", errno.EBUSY))
 
@@ -187,6 +189,10 @@ def _worth_waiting(shown: str, error: Exception, number: int) -> float:
     status = _status(error)
     if names & _CREDENTIALS:
         raise RemoteError(f"{shown}: no credentials, or none that can be used ({_said(error)})") from None
+    if any(kind.__name__ in _REDIRECTED for cause in _causes(error) for kind in type(cause).__mro__):
+        raise RemoteError(
+            f"{shown}: is redirected again and again, without an end; mend the address, or the server"
+        ) from None
     if isinstance(error, PermissionError) or status in (401, 403):
         what_to_do = _SIGNED if "?" in shown else _PERMISSION
         raise RemoteError(f"{shown}: no permission ({_said(error)}); {what_to_do}") from None
@@ -209,6 +215,14 @@ def _worth_waiting(shown: str, error: Exception, number: int) -> float:
 
 _SIGNED = "where its signature has expired, sign it anew: what was fetched is kept, and gone on with"
 _PERMISSION = "credentials are those that the store's own library finds: its environment, files or login"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error of a library, and those that led to it."""
+    for _ in range(_MOST_CAUSES):
+        if error is not None:
+            yield error
+            error = error.__cause__ or error.__context__
 
 
 def _status(error: Exception) -> int | None:

@@ -85,6 +85,11 @@ LASTING: dict[str, tuple[Trick, type[Exception], str]] = {
     "404": (lambda handler: handler.refuse(404), FileNotFoundError, "no such cache"),
     "416": (lambda handler: handler.refuse(416) if _later(handler) else False, RemoteError, "has no bytes"),
     "418": (lambda handler: handler.refuse(418), RemoteError, "the server answered 418"),
+    "endless redirects": (
+        lambda handler: handler.refuse(302, Location=handler.path),
+        RemoteError,
+        "is redirected again and again, without an end",
+    ),
     "503": (
         lambda handler: handler.refuse(503),
         RemoteError,
@@ -148,6 +153,20 @@ def _huge(handler: Handler) -> bool:
     handler.end_headers()
     handler.wfile.write(b"x")
     return True
+
+
+@pytest.mark.parametrize("scheme", [pytest.param("s3", marks=needs("s3fs"))])
+def test_endless_redirects_of_a_store_are_followed_once(
+    web: Web, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """botocore hides what came of them in an error that it has for any failure, which often passes."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", web.url)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "none")
+    web.trick = lambda handler: handler.refuse(302, Location=handler.path)
+    with pytest.raises(RemoteError, match=r"bucket/x\.h5: is redirected again and again"):
+        open_folder(f"{scheme}://bucket").read("x.h5", 0, 9)
+    assert len(web.asked) < 60
 
 
 @pytest.mark.parametrize("name", LASTING)
