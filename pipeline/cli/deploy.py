@@ -70,6 +70,11 @@ def _formats(context: click.Context, parameter: click.Parameter, value: str | No
     show_default=True,
     help="Points of top-1 accuracy that int8 may lose, or of mAP; for a regression, hundredths of R².",
 )
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to write to.  [default: RUN/export]",
+)
 @trust_option
 @as_json
 def export(
@@ -79,18 +84,20 @@ def export(
     calibration: int,
     samples: int,
     max_loss: float,
+    output: Path | None,
     as_json: bool,
 ) -> None:
     """Export the network of a run to run without Decant.
 
-    RUN is the folder of a run. The files are written to RUN/export, and each is checked in its own runtime before.
+    RUN is the folder of a run. The files are written to RUN/export, or to --output where the run is not
+    yours to write to; each is checked in its own runtime before.
     """
     from decant.pipeline.deploy import export_run
     from decant.pipeline.runs.open import open_run
 
     opened = open_run(run)
     if opened.recipe.settings.data.of_tokens:
-        _export_language_model(opened, formats, probabilities, as_json)
+        _export_language_model(opened, formats, probabilities, output, as_json)
         return
     exported = export_run(
         opened,
@@ -99,6 +106,7 @@ def export(
         calibration=calibration,
         samples=samples,
         max_loss=max_loss,
+        output=output,
     )
     if as_json:
         print_json(asdict(exported))
@@ -165,13 +173,17 @@ def predict(run: Path, images: tuple[Path, ...], top: int, threshold: float | No
 
 
 def _export_language_model(
-    run: FinishedRun, formats: tuple[str, ...] | None, probabilities: bool, as_json: bool
+    run: FinishedRun,
+    formats: tuple[str, ...] | None,
+    probabilities: bool,
+    output: Path | None,
+    as_json: bool,
 ) -> None:
     from decant.pipeline.deploy.language_model import export_language_model
 
     if probabilities:
         raise click.UsageError("--probabilities: is not of language models; leave it out")
-    made = export_language_model(run, formats)
+    made = export_language_model(run, formats, output)
     if as_json:
         print_json(asdict(made))
     say(

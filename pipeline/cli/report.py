@@ -119,6 +119,8 @@ def _print_report(made: Report) -> None:
     print_table(headings(made.rows), [format_cells(row, validated) for row in made.rows])
     for gain in made.gains:
         say(gain)
+    for line in made.unfinished:
+        say(line)
     for line in _of_missing(made.missing, "not made" if made.page is None else "not on the page"):
         say(line)
     say(f"made {', '.join(map(str, made.files))}")

@@ -1,5 +1,5 @@
 """Exports a finished run: makes the files, runs and compares each with the network, then publishes them in
-RUN/export.
+RUN/export, or in a folder that is given.
 """
 
 from __future__ import annotations
@@ -76,19 +76,24 @@ def export_run(
     calibration: int = 512,
     samples: int = 1000,
     max_loss: float = 2.0,
+    output: Path | None = None,
 ) -> Exported:
     """Exports a run to the files of `formats`, each checked on at most `samples` samples of the test part; None
     exports to every format whose libraries are installed.
 
-    Publishes all files and `export.json`, or none if one differs too much. A format that the network cannot be written
-    in is missing, the others are made. Raises ModelError if it cannot be written in any, or if the libraries of a
-    requested format are missing.
+    Publishes all files and `export.json` in `output`, by default RUN/export, or none if one differs too much. A format
+    that the network cannot be written in is missing, the others are made. Raises ModelError if it cannot be written in
+    any, if the libraries of a requested format are missing, or if `output` has files of such names that are not of this
+    network.
     """
     if formats is not None and not set(formats) <= set(FORMATS):
         raise ModelError(
             f"--formats transformers: is of language models, and {run.folder} is none; take {', '.join(FORMATS)}"
         )
     require_folder(run.folder / "export")
+    folder = run.folder / "export" if output is None else output
+    if output is not None:
+        _require_own(output, run.result.weights_sha256)
     formats, left_out = _possible(formats)
     splits = Splits.load(run.recipe.settings)
     deployable = Deployable(load_network(run.result), probabilities, run.sigmoids is not None)
@@ -114,9 +119,24 @@ def export_run(
     failures = tuple(problem for problem in problems if problem is not None)
     files: tuple[Path, ...] = ()
     if not failures:
-        with alone_with(run.folder / "export"):  # another process may add its formats to the summary
-            files = _publish(run.folder / "export", contents, rows, description)
+        lock = (
+            folder if output is None else output / "export"
+        )  # beside a folder that is given nothing is written
+        with alone_with(lock):  # another process may add its formats to the summary
+            files = _publish(folder, contents, rows, description)
     return Exported(tuple(rows), files, failures, left_out, _listed(missing))
+
+
+def _require_own(folder: Path, weights_sha256: str) -> None:
+    """Raises ModelError where a folder that a user gave has files that an export of this network would replace, and
+    that are not of such an export.
+    """
+    names = [name for name in (*_FILES.values(), SUMMARY) if (folder / name).exists()]
+    metadata = read_json(folder / SUMMARY).get("metadata") if read_summary(folder) else None
+    if names and not (isinstance(metadata, dict) and metadata.get("weights_sha256") == weights_sha256):
+        raise ModelError(
+            f"{folder / names[0]}: is there already, and not of an export of this network; give another --output"
+        )
 
 
 def _run_each(contents: dict[str, bytes], missing: dict[str, str], tried: Samples) -> list[Checked]:
@@ -133,10 +153,8 @@ def _run_each(contents: dict[str, bytes], missing: dict[str, str], tried: Sample
 
 
 def read_summary(folder: Path) -> list[Checked]:
-    """Reads the `export.json` of a run: the network, then each file; empty if the run was not exported. Raises
-    DamagedError.
-    """
-    path = folder / "export" / SUMMARY
+    """Reads the `export.json` of a folder: the network, then each file; empty if there is none. Raises DamagedError."""
+    path = folder / SUMMARY
     if not path.is_file():
         return []
     found = read_as(
@@ -242,7 +260,7 @@ def _publish(
 ) -> tuple[Path, ...]:
     """Writes the files, then `export.json`, which keeps its entries for other formats."""
     summary = folder / SUMMARY
-    before = read_json(summary)["formats"] if read_summary(folder.parent) else {}
+    before = read_json(summary)["formats"] if read_summary(folder) else {}
     said = {name: entry for name, entry in before.items() if (folder / _FILES[name]).is_file()}
     files = []
     for row in rows[1:]:

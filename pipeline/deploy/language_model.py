@@ -44,12 +44,15 @@ class ExportedModel:
     """Of logits."""
 
 
-def export_language_model(run: FinishedRun, formats: Sequence[str] | None = None) -> ExportedModel:
-    """Exports a run to RUN/export/transformers. The folder is written beside it, loaded again by the library, and
-    compared with the network, in its tokens and its logits, before it takes that name.
+def export_language_model(
+    run: FinishedRun, formats: Sequence[str] | None = None, output: Path | None = None
+) -> ExportedModel:
+    """Exports a run to the folder `transformers` in `output`, by default RUN/export. The folder is written beside
+    it, loaded again by the library, and compared with the network, in its tokens and its logits, before it takes that
+    name.
 
-    Raises ModelError for other formats, where the library cannot write the network, and where what it loads again
-    differs.
+    Raises ModelError for other formats, where the library cannot write the network, where what it loads again differs,
+    and where a folder `transformers` is in `output` already.
     """
     if formats is not None and tuple(formats) != (FORMAT,):
         other = next(name for name in formats if name != FORMAT)
@@ -57,12 +60,15 @@ def export_language_model(run: FinishedRun, formats: Sequence[str] | None = None
             f"--formats {other}: a language model is exported as a folder of the transformers library alone: --formats "
             f"{FORMAT}"
         )
-    target = run.folder / "export"
-    require_folder(target)
+    target = run.folder / "export" if output is None else output
+    if output is None:
+        require_folder(target)
+    elif (target / FORMAT).exists():
+        raise ModelError(f"{target / FORMAT}: is there already; give another --output")
     plan = LanguagePlan.of(run.recipe, run.result.seeds_folder.parent)
     network = load_teacher(run.result) if run.result.kind == "teacher" else load_network(run.result)
     network.eval()
-    with alone_with(target):
+    with alone_with(target if output is None else target / "export"):
         target.mkdir(exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{FORMAT}-", dir=target))
         try:

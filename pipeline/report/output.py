@@ -39,6 +39,8 @@ class Report:
     """None where the libraries are missing."""
     missing: tuple[str, ...]
     """Sections of the page, or files, that could not be made, and why."""
+    unfinished: tuple[str, ...] = ()
+    """One line for each kind of student of which not all seeds are finished."""
 
     @property
     def files(self) -> list[Path]:
@@ -71,12 +73,13 @@ class Report:
                 for gain in self.gains
             ],
             "missing": list(self.missing),
+            "unfinished": list(self.unfinished),
         }
 
 
 def make_report(subject: Subject, folder: Path) -> Report:
     """Writes `report.md` into `folder`, and `report.html` and `curves.png` where their libraries are installed."""
-    write_atomically(folder / TABLE, markdown_table(subject.title, subject.rows).encode())
+    write_atomically(folder / TABLE, markdown_table(subject.title, subject.rows, subject.unfinished).encode())
     reason = missing_library()
     if reason is not None:
         picture, page, missing = None, None, [f"{PAGE} and {CURVES}: {reason}"]
@@ -93,6 +96,7 @@ def make_report(subject: Subject, folder: Path) -> Report:
         None if picture is None else folder / CURVES,
         None if page is None else folder / PAGE,
         tuple(missing),
+        subject.unfinished,
     )
 
 

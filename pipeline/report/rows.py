@@ -220,8 +220,8 @@ def format_cells(row: Row, validated: bool = False) -> tuple[str, ...]:
     )
 
 
-def markdown_table(title: str, rows: Sequence[Row]) -> str:
-    """The table in Markdown, with a title, what it was measured on, and the gains of the students."""
+def markdown_table(title: str, rows: Sequence[Row], unfinished: Sequence[str] = ()) -> str:
+    """The table in Markdown, with a title, what it was measured on, the gains of students, and what is unfinished."""
     columns = headings(rows)
     lines = [f"# {_plain(title)}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     lines += ["| " + " | ".join(map(_plain, format_cells(row, are_validated(rows)))) + " |" for row in rows]
@@ -232,6 +232,7 @@ def markdown_table(title: str, rows: Sequence[Row]) -> str:
         f"Milliseconds: batch 1; {', '.join(machines) or 'not measured'}."
     )
     notes = [note, *map(_plain, descriptions(rows)), *(f"{_plain(str(gain))}." for gain in gains(rows))]
+    notes += [f"{_plain(line)}." for line in unfinished]
     return "\n".join([*lines, "", "\n\n".join(notes), ""])
 
 

@@ -30,7 +30,7 @@ from decant.pipeline.runs.open import FinishedRun, class_names, open_run
 from decant.pipeline.runs.result import Result, find_results
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.runs.saved_recipe import changed_settings
+from decant.pipeline.runs.saved_recipe import RECIPE, changed_settings, read_saved_recipe
 from decant.pipeline.training.evaluation import predict
 
 _SECTIONS = ("data", "views", "teacher", "knowledge", "cache", "student")
@@ -45,6 +45,8 @@ class Subject:
     focus: FinishedRun
     store: Store
     device: torch.device
+    unfinished: tuple[str, ...] = ()
+    """One line for each kind of student of which not all seeds are finished."""
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
@@ -210,7 +212,10 @@ def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) ->
         else _opened(focus, recipe.name)
     )
     comparable = tuple(result for result in finished if result.test_sha256 == focus.test_sha256)
-    return Subject(recipe.name, comparable, opened, store, device)
+    begun = {path.parent for path in base.glob(f"student-*/seed-*/{RECIPE}")} - {one.folder for one in found}
+    own = [folder.parent for folder in begun if not changed_settings(recipe, folder, _SECTIONS)]
+    unfinished = _unfinished([*own, *(one.seeds_folder for one in comparable)], found)
+    return Subject(recipe.name, comparable, opened, store, device, unfinished)
 
 
 def of_runs(paths: Sequence[Path], store: Store, device: torch.device) -> Subject:
@@ -227,7 +232,23 @@ def of_runs(paths: Sequence[Path], store: Store, device: torch.device) -> Subjec
                 f"{result.folder}: was measured on another test part than {focus.folder}; networks can be "
                 "compared on the same one only"
             )
-    return Subject(focus.recipe.name, compared, focus, store, device)
+    whole = [result.seeds_folder for result in given if result.folder not in paths]
+    return Subject(focus.recipe.name, compared, focus, store, device, _unfinished(whole, given))
+
+
+def _unfinished(folders: Iterable[Path], results: Sequence[Result]) -> tuple[str, ...]:
+    """A line for each of some folders of students of which fewer seeds are finished than were begun, or than the recipe
+    in one of them has.
+    """
+    lines = []
+    for folder in sorted(set(folders)):
+        begun = [path.parent for path in folder.glob(f"seed-*/{RECIPE}")]
+        wanted = [(read_saved_recipe(one) or {}).get("student", {}).get("seeds") for one in begun]
+        total = max([len(begun), *(count for count in wanted if isinstance(count, int))])
+        finished = sum(result.seeds_folder == folder for result in results)
+        if finished < total and begun and folder.name.startswith("student-"):
+            lines.append(f"{folder}: {finished:,} of {total:,} seeds are finished")
+    return tuple(lines)
 
 
 def _tested(result: Result, store: Store, device: torch.device) -> Result:

@@ -305,6 +305,32 @@ def test_what_was_made_before_stays_in_the_summary(
     assert again["onnx"]["samples"] == 7
 
 
+def test_files_go_where_they_are_asked_for_and_the_run_stays_as_it_is(
+    run: FinishedRun, tmp_path: Path
+) -> None:
+    """As for a run in a folder that is read-only, which root could write to all the same."""
+    (tmp_path / "run").mkdir()
+    folder, output = _copy(run.folder, tmp_path / "run"), tmp_path / "site" / "models"
+    elsewhere = replace(run, result=replace(run.result, folder=folder))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    for _ in range(2):
+        made = export_run(elsewhere, ["pt2"], samples=5, output=output)
+        assert made.files == (output / "student.pt2", output / "export.json")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+    assert list((tmp_path / "site").iterdir()) == [output]
+
+    content = read_json(output / "export.json")
+    content["metadata"]["weights_sha256"] = "0" * 64
+    (output / "export.json").write_text(json.dumps(content))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/student.pt2").write_bytes(b"the user's")
+    for taken in (output, tmp_path / "own"):
+        kept = {path: path.read_bytes() for path in taken.iterdir()}
+        with pytest.raises(ModelError, match=r"student\.pt2: is there already, and not of an export of this"):
+            export_run(elsewhere, ["pt2"], samples=5, output=taken)
+        assert {path: path.read_bytes() for path in taken.iterdir()} == kept
+
+
 def test_calibration_goes_through_the_views_of_training(run: FinishedRun) -> None:
     train = Splits.load(run.recipe.settings).student_train
     inputs = calibration_inputs(train, 9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from decant.pipeline.deploy.check import Checked
 from decant.pipeline.report.output import make_report
 from decant.pipeline.report.sections import exported, inspector
-from decant.pipeline.report.subject import Subject, of_recipe
+from decant.pipeline.report.subject import Subject, of_recipe, of_runs
 from decant.pipeline.training.epoch_log import METRICS
 from tests.helpers.small import CPU
 from tests.helpers.subjects import (
@@ -129,6 +130,28 @@ def test_networks_that_were_measured_on_another_test_part_are_left_out(tmp_path:
     path.write_text(path.read_text("utf-8").replace('"test_sha256": "', '"test_sha256": "0'), "utf-8")
     again = of_recipe(subject.focus.recipe, subject.base, subject.store, CPU)
     assert [result.kind for result in again.results] == ["teacher", "distilled"]
+
+
+def test_seeds_that_are_not_finished_are_said(tmp_path: Path) -> None:
+    """By the recipe's report, by that of a folder of runs, and not by that of a seed that is named."""
+    subject = made(tmp_path, *OWN, "student.seeds=2")
+    recipe, base, store = subject.focus.recipe, subject.base, subject.store
+    assert subject.unfinished == of_runs([base], store, CPU).unfinished == ()
+    (students,), (labels,) = base.glob("student-*-kd-*"), base.glob("student-*-labels-*")
+    (students / "seed-1/result.json").unlink()
+    shutil.rmtree(labels / "seed-1")
+    lines = (f"{students}: 1 of 2 seeds are finished", f"{labels}: 1 of 2 seeds are finished")
+    forget(subject)
+    again = of_recipe(recipe, base, store, CPU)
+    assert set(again.unfinished) == set(of_runs([base], store, CPU).unfinished) == set(lines)
+    assert of_runs([students / "seed-0"], store, CPU).unfinished == ()
+    report = make_report(again, tmp_path / "out")
+    assert report.as_json()["unfinished"] == list(again.unfinished)
+    assert report.page is not None
+    for text in (report.table.read_text("utf-8"), report.page.read_text("utf-8")):
+        assert "1 of 2 seeds are finished." in text
+    (students / "seed-0/result.json").unlink()
+    assert f"{students}: 0 of 2 seeds are finished" in of_recipe(recipe, base, store, CPU).unfinished
 
 
 def test_a_damaged_cache_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def drawn(folder: Path) -> object:
 READERS: dict[str, Callable[[Path], object]] = {
     RESULT: tabled,
     METRICS: drawn,
-    "export/export.json": read_summary,
+    "export/export.json": lambda folder: read_summary(folder / "export"),
     "recipe.toml": lambda folder: load_recipe(str(folder / "recipe.toml")),
 }
 

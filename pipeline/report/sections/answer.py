@@ -35,6 +35,7 @@ def answer(subject: Subject) -> Section:
         {
             "lead": None if own is None else _lead(own, footprints),
             "gains": all_gains,
+            "unfinished": subject.unfinished,
             "figure": figure.name,
             "better": "down" if figure.less_is_better else "up",
             "validated": are_validated(subject.rows),

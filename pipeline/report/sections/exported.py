@@ -16,7 +16,7 @@ def exported(subject: Subject) -> Section:
     tables, problems = [], []
     for result in subject.results:
         try:
-            rows = read_summary(result.folder)
+            rows = read_summary(result.folder / "export")
         except DamagedError as error:
             problems.append(str(error))
             continue
