@@ -156,7 +156,7 @@ def _print_estimate(cost: Estimate, part: str) -> None:
         )
     say(
         f"  a live teacher would add about {cost.live_seconds_an_epoch:,.3g} s to every student epoch: the "
-        f"cache has paid for itself after {cost.pays_after_epochs:,.0f} epochs, and this recipe's distilled "
+        f"cache has paid for itself after {cost.pays_after_epochs:,.0f} of these, and this recipe's distilled "
         f"students train for {cost.student_epochs:,}"
     )
     if cost.ranks is not None and not cost.exists:
