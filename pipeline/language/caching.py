@@ -11,26 +11,18 @@ from typing import Literal
 import torch
 from torch import nn
 
-from decant.cache import (
-    Encoding,
-    Head,
-    Hidden,
-    LogitCache,
-    LogitCacheWriter,
-    Manifest,
-    Positions,
-    Sparse,
-)
+from decant.cache import Encoding, Hidden, LogitCache, Manifest, Positions, Sparse
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.language.batches import probe
-from decant.pipeline.language.building import Choose, Fill, build, positions_of
+from decant.pipeline.language.building import batch_by_batch, find_or_build, positions_of
 from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.network_identity import deciding_settings
 from decant.pipeline.language.same_teacher import require_same_teacher
 from decant.pipeline.language.served import cache_served
 from decant.pipeline.language.teacher_pass import TeacherPass
 from decant.pipeline.own_loop import teacher as teachers
+from decant.pipeline.own_loop.joint_pass import Begun
 from decant.pipeline.served import ServedTeacher
 from decant.pipeline.support.notices import say_once
 
@@ -107,9 +99,6 @@ def cache_logits(
     manifest = _manifest(model, samples, positions, stored, views, name)
     run = TeacherPass(model, samples, stored, views, tokens_per_batch, show_progress)
 
-    def fill(writer: LogitCacheWriter, choose: Choose | None = None) -> None:
-        run.fill(writer, None if choose is None else choose(run.windows(writer)))
-
     def require_same(found: LogitCache) -> None:
         cast = torch.is_autocast_enabled(on.type)  # by older versions the pass was run under it
 
@@ -126,19 +115,13 @@ def cache_logits(
             compare(on)  # as attention that is written for GPUs alone
 
     @contextlib.contextmanager
-    def running() -> Iterator[Fill]:
+    def begin(processes: int) -> Iterator[Begun]:
         with _without_autocast(on), teachers.evaluating(teacher, on):
             model.prepare(probe(samples))
-            yield fill
+            head = stored.head if isinstance(stored, Hidden) else None
+            yield Begun(manifest, run.windows, batch_by_batch, run.fill, positions, head)
 
-    return build(
-        place,
-        manifest,
-        running,
-        positions=positions,
-        head=_head_of(stored),
-        require_same=require_same,
-    )
+    return find_or_build(place, manifest, begin, require_same)
 
 
 @contextlib.contextmanager
@@ -171,10 +154,6 @@ def _hidden(model: CausalModel, samples: TokenSamples, device: torch.device) -> 
     with teachers.evaluating(model.network, device):
         model.prepare(probe(samples))
         return Hidden.of(model.head())
-
-
-def _head_of(encoding: Encoding) -> Head | None:
-    return encoding.head if isinstance(encoding, Hidden) else None
 
 
 def _manifest(

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from decant.cache import Encoding, LogitCache, LogitCacheWriter, Manifest, Positions, Sparse
+from decant.cache import Encoding, LogitCache, Manifest, Positions, Sparse
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import DataError, ServerError
-from decant.pipeline.language.building import Choose, Fill, build, find, positions_of
+from decant.pipeline.language.building import batch_by_batch, find, find_or_build, positions_of
 from decant.pipeline.language.served_pass import ServedPass
+from decant.pipeline.own_loop.joint_pass import Begun
 from decant.pipeline.served.connection import Connection, UnreachableError
 from decant.pipeline.served.server import describe, require_fitting
 from decant.pipeline.served.teacher import ServedTeacher
@@ -55,20 +56,13 @@ def cache_served(
         run = ServedPass(
             teacher, connection, model, samples, stored, outputs, tokens_per_batch, show_progress
         )
-        found = find(place, manifest)
-        if found is not None:
-            run.require_same(found)
-            return found
-
-        def fill(writer: LogitCacheWriter, choose: Choose | None = None) -> None:
-            run.fill(writer, None if choose is None else choose(run.windows(writer)))
 
         @contextlib.contextmanager
-        def running() -> Iterator[Fill]:
+        def begin(processes: int) -> Iterator[Begun]:
             run.begin()
-            yield fill
+            yield Begun(manifest, run.windows, batch_by_batch, run.fill, positions)
 
-        return build(place, manifest, running, positions=positions)
+        return find_or_build(place, manifest, begin, run.require_same)
 
 
 def served_manifest(

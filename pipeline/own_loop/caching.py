@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args, overload
@@ -23,20 +25,25 @@ from decant.cache import (
     find_unfinished,
     holder_of_views,
 )
-from decant.cache.io.files import storage_error, user_path
-from decant.cache.io.locks import exclusive, lock_path
+from decant.cache.io.files import user_path
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.own_loop.cache_identity import CacheIdentity
 from decant.pipeline.own_loop.dataset import Views, plain_views
 from decant.pipeline.own_loop.estimate import Estimate
-from decant.pipeline.own_loop.joint_pass import POLL_SECONDS, build_with_ranks, join_and_fill
+from decant.pipeline.own_loop.joint_pass import (
+    POLL_SECONDS,
+    Begun,
+    Find,
+    build,
+    join_and_fill,
+    make_folder_of,
+)
 from decant.pipeline.own_loop.same_teacher import require_same_as_begun, require_same_teacher
 from decant.pipeline.own_loop.teacher_pass import Collate, TeacherPass
-from decant.pipeline.ranks.script import ScriptRanks, ranks_of_script
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.training import handout
-from decant.pipeline.training.handout import Run, Units
+from decant.pipeline.training.handout import Run
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -169,8 +176,10 @@ def cache_logits(
         return _estimate(identity, run_on(on), place, found)
     if found is not None:
         return found
-    run = run_on(on)
-    return _build_with_others(identity, run, place, part, wait)
+    find, begin = partial(identity.find, place), partial(_begun, identity, run_on(on))
+    if part is None:
+        return build(place, find, begin)
+    return _build_part(place, find, begin, part, wait)
 
 
 def _require_same(found: LogitCache, runs: Iterable[TeacherPass]) -> None:
@@ -190,80 +199,36 @@ def _require_same(found: LogitCache, runs: Iterable[TeacherPass]) -> None:
     )
 
 
-def _build_with_others(
-    identity: CacheIdentity, run: TeacherPass, path: Path, part: tuple[int, int] | None, wait: bool
-) -> LogitCache | None:
-    """Shares the pass with whoever makes the same cache: jobs with parts, ranks of this script, or any process, which
-    waits for the first one and finds its cache.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, path, "making its folder") from error
-    if part is not None:
-        return _build_part(identity, run, path, part, wait)
-    ranks = ranks_of_script()
-    if ranks is not None:
-        return _build_with_ranks(identity, run, path, ranks)
-    with exclusive(lock_path(path), waiting=lambda holder: say_once(f"{path}: waits for {holder}")):
-        found = identity.find(path)  # another process may have built it while this one waited
-        return found if found is not None else _build(identity, run, path)
-
-
-def _build(identity: CacheIdentity, run: TeacherPass, path: Path) -> LogitCache:
-    """Computes every missing row, and publishes."""
-    with run:
-        manifest, labels = identity.manifest(run.num_outputs)
-        with LogitCacheWriter(path, manifest) as writer:
-            require_same_as_begun(run, writer)
-            run.fill(writer, labels)
-            return LogitCache.open(writer.publish())
-
-
 def _build_part(
-    identity: CacheIdentity, run: TeacherPass, path: Path, part: tuple[int, int], wait: bool
+    path: Path,
+    find: Find,
+    begin: Callable[[int], AbstractContextManager[Begun]],
+    part: tuple[int, int],
+    wait: bool,
 ) -> LogitCache | None:
     """Builds a part; whoever comes last publishes the whole."""
-    with run:
-        found = _join_and_fill(identity, run, path, part[1], lambda units: handout.part(units, *part))
-    if found is not None or not wait:
-        return found
-    say_once(f"{path}: part {part[0]} of {part[1]} is written; waits for the others")
-    while (found := identity.find(path)) is None:
-        time.sleep(POLL_SECONDS)
+    make_folder_of(path)
+    with begin(part[1]) as begun:
+        found = join_and_fill(path, begun, lambda units: handout.part(units, *part), find)
+    if found is None and wait:
+        say_once(f"{path}: part {part[0]} of {part[1]} is written; waits for the others")
+        while (found := find()) is None:
+            time.sleep(POLL_SECONDS)
     return found
 
 
-def _build_with_ranks(
-    identity: CacheIdentity, run: TeacherPass, path: Path, ranks: ScriptRanks
-) -> LogitCache:
-    def take(count: Callable[[], int]) -> LogitCache | None:
-        def choose(units: Units) -> Iterable[Run]:
-            return handout.handed_out(handout.divided_at_the_end(units, ranks.size, units.batches), count)
-
-        return _join_and_fill(identity, run, path, ranks.size, choose)
-
+@contextlib.contextmanager
+def _begun(identity: CacheIdentity, run: TeacherPass, processes: int) -> Iterator[Begun]:
+    """The teacher's pass, of which each of so many processes takes a share."""
     with run:
-        return build_with_ranks(path, ranks, take, partial(identity.find, path))
+        manifest, labels = identity.manifest(run.num_outputs)
+        all_units = run.units(manifest, processes)
 
+        def fill(writer: LogitCacheWriter, units: Iterable[Run] | None = None) -> None:
+            require_same_as_begun(run, writer)
+            run.fill(writer, labels, units)
 
-def _join_and_fill(
-    identity: CacheIdentity,
-    run: TeacherPass,
-    path: Path,
-    processes: int,
-    choose: Callable[[Units], Iterable[Run]],
-) -> LogitCache | None:
-    """Computes chosen rows into the file that others write too, and publishes it where nothing is missing; None where
-    something is.
-    """
-    manifest, labels = identity.manifest(run.num_outputs)
-
-    def fill(writer: LogitCacheWriter) -> None:
-        require_same_as_begun(run, writer)
-        run.fill(writer, labels, choose(run.units(manifest, processes)))
-
-    return join_and_fill(path, manifest, fill, partial(identity.find, path))
+        yield Begun(manifest, lambda writer: all_units, all_units.batches, fill)
 
 
 def _estimate(identity: CacheIdentity, run: TeacherPass, path: Path, found: LogitCache | None) -> Estimate:
