@@ -34,6 +34,16 @@ Write = Callable[[Path, memoryview], None]
 """Writes a file of so much content."""
 
 
+class Kept(NamedTuple):
+    """What of a training a checkpoint keeps."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None = None
+    average: Average | None = None
+    choice: Choice | None = None
+
+
 class Resumed(NamedTuple):
     """Where training goes on."""
 
@@ -91,19 +101,11 @@ class SparingWriter:
             self._waiting, self._next = None, time.monotonic() + self._seconds
 
 
-def resume(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    folder: Path,
-    scaler: torch.amp.GradScaler | None = None,
-    average: Average | None = None,
-    choice: Choice | None = None,
-    group: Group = ALONE,
-) -> Resumed:
+def resume(folder: Path, kept: Kept, group: Group = ALONE) -> Resumed:
     """Loads the checkpoint of `folder` where there is one; returns how far it is. Of several ranks, the first reads it
     for all. Raises DamagedError for a file that is no checkpoint of this network.
     """
-    path = folder / CHECKPOINT
+    path, (network, optimizer, scaler, average, choice) = folder / CHECKPOINT, kept
     try:
         saved = group.of_first(lambda: _read(path))
         if saved is None:
@@ -149,38 +151,19 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def save_epoch(
-    folder: Path,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    epoch: int,
-    metrics: dict[str, Any],
-    scaler: torch.amp.GradScaler | None = None,
-    average: Average | None = None,
-    choice: Choice | None = None,
-    write: Write = write_atomically,
+    folder: Path, kept: Kept, epoch: int, metrics: dict[str, Any], write: Write = write_atomically
 ) -> None:
     """Writes the metrics of an epoch, then the checkpoint after it; `epoch` counts from 1."""
     append_epoch(folder, metrics)
-    save_checkpoint(folder, network, optimizer, epoch, scaler, average, choice, write=write)
+    save_checkpoint(folder, kept, epoch, write=write)
 
 
 def save_checkpoint(
-    folder: Path,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    epoch: int,
-    scaler: torch.amp.GradScaler | None = None,
-    average: Average | None = None,
-    choice: Choice | None = None,
-    within: PartialEpoch | None = None,
-    write: Write = write_atomically,
+    folder: Path, kept: Kept, epoch: int, within: PartialEpoch | None = None, write: Write = write_atomically
 ) -> None:
     """Writes the checkpoint after `epoch` epochs and the part of the next one that is done, by `write`."""
-    saved: dict[str, Any] = {
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "epoch": epoch,
-    }
+    network, optimizer, scaler, average, choice = kept
+    saved = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
     if scaler is not None:
         saved["scaler"] = scaler.state_dict()
     if average is not None:

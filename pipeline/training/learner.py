@@ -14,7 +14,14 @@ from torch import nn
 from decant.pipeline.config.settings import Training
 from decant.pipeline.support.allocator import freed_memory_kept
 from decant.pipeline.training.averaging import Average
-from decant.pipeline.training.checkpoint import Resumed, SparingWriter, resume, save_checkpoint, save_epoch
+from decant.pipeline.training.checkpoint import (
+    Kept,
+    Resumed,
+    SparingWriter,
+    resume,
+    save_checkpoint,
+    save_epoch,
+)
 from decant.pipeline.training.choosing import Choice
 from decant.pipeline.training.device import make_scaler
 from decant.pipeline.training.divergence import require_finite, section_of
@@ -66,6 +73,7 @@ class Learner:
         self.average = Average(network, settings) if settings.average else None
         chooses = settings.chooses and measured_on == "validation"
         self._choice = Choice(settings) if chooses else None
+        self._kept = Kept(network, self.optimizer, self.scaler, self.average, self._choice)
         self.done = 0
         """Epochs that are done."""
         self.within: dict[str, Any] | None = None
@@ -75,9 +83,7 @@ class Learner:
         """Goes on from the checkpoint, where there is one; of several ranks each must call it. Raises DamagedError for
         a file that is no checkpoint of this network.
         """
-        found = resume(
-            self.network, self.optimizer, self.folder, self.scaler, self.average, self._choice, self.group
-        )
+        found = resume(self.folder, self._kept, self.group)
         self.done, self.within = found
         return found
 
@@ -102,17 +108,7 @@ class Learner:
         """Writes a checkpoint within an epoch, unless what was computed is not to be kept, which raises."""
         require_finite(part.means, self.done + 1, self.settings, self.folder)
         self._check_unchanged()
-        save_checkpoint(
-            self.folder,
-            self.network,
-            self.optimizer,
-            self.done,
-            self.scaler,
-            self.average,
-            self._choice,
-            part,
-            self._write.at_once,
-        )
+        save_checkpoint(self.folder, self._kept, self.done, part, self._write.at_once)
 
     def end_epoch(
         self, part: PartialEpoch, more: Mapping[str, Any] | None = None, writes: bool = True
@@ -134,17 +130,7 @@ class Learner:
             self._measure(epoch, metrics)
         self._check_unchanged()
         if self.group.is_first:
-            save_epoch(
-                self.folder,
-                self.network,
-                self.optimizer,
-                epoch,
-                metrics,
-                self.scaler,
-                self.average,
-                self._choice,
-                self._write if writes else self._write.keep,
-            )
+            save_epoch(self.folder, self._kept, epoch, metrics, self._write if writes else self._write.keep)
             self._log(metrics)
         self.done, self.within = epoch, None
 

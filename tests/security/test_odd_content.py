@@ -26,7 +26,7 @@ from decant.pipeline.runs.json_files import write_json
 from decant.pipeline.runs.result import RESULT, load_result
 from decant.pipeline.runs.saved_logits import TEST_LOGITS, load_test_logits, save_test_logits
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.training.checkpoint import CHECKPOINT, resume, save_epoch
+from decant.pipeline.training.checkpoint import CHECKPOINT, Kept, resume, save_epoch
 from decant.pipeline.training.epoch_log import METRICS
 from tests.helpers.memory import peak_mib
 from tests.helpers.mutations import changed
@@ -188,7 +188,7 @@ def checkpoint(
     optimizer = torch.optim.Adam(network.parameters())
     network(torch.ones(2, 4)).sum().backward()
     optimizer.step()
-    save_epoch(folder, network, optimizer, 1, {"epoch": 1})
+    save_epoch(folder, Kept(network, optimizer), 1, {"epoch": 1})
     saved = torch.load(folder / CHECKPOINT, weights_only=True)
     change(saved)
     torch.save(saved, folder / CHECKPOINT)
@@ -214,7 +214,7 @@ def test_tensors_of_a_checkpoint_that_are_not_the_networks_are_named(
     network, optimizer = checkpoint(tmp_path, change)
     before = network.state_dict()["weight"].clone()
     with pytest.raises(DamagedError, match=f"{CHECKPOINT}: .*{place}.*({said})"):
-        resume(network, optimizer, tmp_path)
+        resume(tmp_path, Kept(network, optimizer))
     assert torch.equal(network.state_dict()["weight"], before)
 
 
@@ -222,14 +222,14 @@ def test_tensors_of_a_checkpoint_that_are_not_the_networks_are_named(
 def test_an_epoch_that_is_none_is_named(epoch: object, tmp_path: Path) -> None:
     made = checkpoint(tmp_path, lambda saved: saved.update(epoch=epoch))
     with pytest.raises(DamagedError, match="epoch: expected a number of epochs"):
-        resume(*made, tmp_path)
+        resume(tmp_path, Kept(*made))
 
 
 @pytest.mark.parametrize("value", [float("nan"), "fast", None, [0.1], torch.ones(2)])
 def test_a_setting_of_the_optimizer_that_is_none_is_named(value: object, tmp_path: Path) -> None:
     made = checkpoint(tmp_path, lambda saved: saved["optimizer"]["param_groups"][0].update(lr=value))
     with pytest.raises(DamagedError, match=r"optimizer\.lr: expected 0\.001"):
-        resume(*made, tmp_path)
+        resume(tmp_path, Kept(*made))
 
 
 @pytest.mark.parametrize("shape", ["(1000000000000, 3)", "(6,)", "(3, 6)", "(-1, 3)", "()"])

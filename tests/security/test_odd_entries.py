@@ -34,7 +34,7 @@ from decant.pipeline.runs.result import find_results, load_result
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.runs.saved_recipe import read_saved_recipe
 from decant.pipeline.support.notices import forget_what_was_said
-from decant.pipeline.training.checkpoint import resume
+from decant.pipeline.training.checkpoint import Kept, resume
 from decant.pipeline.training.epoch_log import read_epochs
 from tests.helpers import small
 from tests.helpers.caches import build, holds_the_answers, manifest, write_missing
@@ -134,7 +134,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 def go_on(folder: Path) -> None:
     network = torch.nn.Linear(1, 1)
-    resume(network, torch.optim.SGD(network.parameters(), 0.1), folder)
+    resume(folder, Kept(network, torch.optim.SGD(network.parameters(), 0.1)))
 
 
 @pytest.mark.parametrize("kind", ODD)

@@ -325,7 +325,7 @@ def test_the_line_of_an_epoch_is_written_before_its_checkpoint(
     optimizer = make_optimizer(network, Training(network={"name": "linear"}, epochs=1), CPU)
     monkeypatch.setattr(checkpoint, "append_epoch", full)
     with pytest.raises(OSError, match="no space left"):
-        checkpoint.save_epoch(tmp_path, network, optimizer, 1, {"epoch": 1})
+        checkpoint.save_epoch(tmp_path, checkpoint.Kept(network, optimizer), 1, {"epoch": 1})
     assert not (tmp_path / CHECKPOINT).exists()
 
 

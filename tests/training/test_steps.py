@@ -14,7 +14,7 @@ from decant.pipeline.config.settings import Training
 from decant.pipeline.errors import DeviceError, ModelError
 from decant.pipeline.objectives import Terms, cross_entropy
 from decant.pipeline.training import device as devices
-from decant.pipeline.training.checkpoint import resume, save_epoch
+from decant.pipeline.training.checkpoint import Kept, resume, save_epoch
 from decant.pipeline.training.device import make_scaler
 from decant.pipeline.training.frozen import freeze
 from decant.pipeline.training.optimizer import Stepper, make_optimizer
@@ -189,10 +189,10 @@ def test_float16_scales_gradients_and_its_scale_is_in_the_checkpoint(tmp_path: P
     assert not torch.equal(net.weight, before)
     assert net.weight.dtype == torch.float32
     scaler.update(new_scale=2.0)
-    save_epoch(tmp_path, net, optimizer, 1, {"epoch": 1}, scaler)
+    save_epoch(tmp_path, Kept(net, optimizer, scaler), 1, {"epoch": 1})
     fresh = make_scaler(CPU, "float16", "student.precision")
     assert fresh is not None
-    resume(net, optimizer, tmp_path, fresh)
+    resume(tmp_path, Kept(net, optimizer, fresh))
     assert fresh.get_scale() == 2.0
 
 
