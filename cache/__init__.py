@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from decant.cache.alignment.items import ItemKeys, is_pair, name_sample, pick, read_item, recognise
     from decant.cache.alignment.keys import Key, Keys, split_keys
     from decant.cache.alignment.map_style import require_map_style
-    from decant.cache.alignment.nested_views import holder_of_views
+    from decant.cache.alignment.subsets import holder_of_views
     from decant.cache.convert import convert_cache, merge_caches
     from decant.cache.copied_views import take_over_views
     from decant.cache.dataset import SoftLabelDataset
@@ -242,7 +242,7 @@ _NAMES = {
     "alignment.items": ("ItemKeys", "is_pair", "name_sample", "pick", "read_item", "recognise"),
     "alignment.keys": ("Key", "Keys", "split_keys"),
     "alignment.map_style": ("require_map_style",),
-    "alignment.nested_views": ("holder_of_views",),
+    "alignment.subsets": ("holder_of_views",),
     "convert": ("convert_cache", "merge_caches"),
     "copied_views": ("take_over_views",),
     "dataset": ("SoftLabelDataset",),

@@ -20,7 +20,6 @@ from decant.cache.alignment.expected_batches import ExpectedBatches
 from decant.cache.alignment.items import ItemKeys, is_pair, pick, read_item, recognise
 from decant.cache.alignment.keys import Key, Keys, split_keys
 from decant.cache.alignment.map_style import require_map_style
-from decant.cache.alignment.nested_views import holder_of_views
 from decant.cache.alignment.same_views import (
     ReadsViews,
     require_same_views,
@@ -28,7 +27,7 @@ from decant.cache.alignment.same_views import (
     takes_no_view,
     views_within,
 )
-from decant.cache.alignment.subsets import cached_data, cached_indices, require_cached_length
+from decant.cache.alignment.subsets import cached_data, cached_indices, holder_of_views, require_cached_length
 from decant.cache.ensemble import one_source
 from decant.cache.errors import CacheWarning, MismatchError
 from decant.cache.inputs import CheckInputs

@@ -87,7 +87,7 @@ def _subject(
 
 
 def _report_sweep(folder: Path, output: Path | None, as_json: bool) -> None:
-    from decant.pipeline.report.sweep_output import make_sweep_page
+    from decant.pipeline.report.output import make_sweep_page
     from decant.pipeline.report.sweep_subject import SweepSubject
     from decant.pipeline.sweeps.wording import in_words
 

@@ -2,8 +2,7 @@
 
 registry.py      a dataset by its name, checked;  spelling.py  class names that are nearly alike
 samples.py       the interface that every dataset has
-doubts.py        what is likely not meant;  between_parts.py  the training part against the test part,
-                 common_files.py  whose files may be the same
+doubts.py        what is likely not meant;  between_parts.py  the training part against the test part
 builtin.py       the ones that ship: digits, diabetes, torchvision's
 external.py      one's own function;  items.py  where input and label lie in an item of it
 image_folder.py  folders of images;  image_files.py  classes, and which files are read;  found_images.py  of any folder;

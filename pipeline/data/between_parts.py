@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from decant.pipeline.data.common_files import count_common
+from decant.cache.io.opening import open_read
 from decant.pipeline.data.held_out import require_same_classes
 from decant.pipeline.data.samples import (
     ArrayData,
@@ -14,6 +16,7 @@ from decant.pipeline.data.samples import (
     has_labels,
     num_classes,
     num_targets,
+    spread,
     task_of,
     vocabulary,
 )
@@ -22,6 +25,9 @@ from decant.pipeline.support.notices import say_once
 
 _MOST_BYTES = 1 << 30  # of both parts, whose samples are compared
 _FEW = 0.01  # of the test part, which two samples of real data may well have in common by chance
+_LOOKED_AT = 100  # files of the other part
+_ALIKE = 20  # files of the same size that one is compared with; of pixels as they are all files have one size
+_SOME_BYTES = 4096
 
 
 def check_between_parts(train: LabelledData, other: LabelledData, part: str = "test") -> None:
@@ -81,7 +87,7 @@ def _say_common_samples(train: LabelledData, other: LabelledData, part: str) -> 
             "on unseen data; a function of your own is given `split`"
         )
         return
-    common, looked_at, how = _count_common(train, other)
+    common, looked_at, how = _common_samples(train, other)
     if common > _FEW * looked_at:
         which = "" if looked_at == len(other) else " that were looked at"
         say_once(
@@ -90,7 +96,7 @@ def _say_common_samples(train: LabelledData, other: LabelledData, part: str) -> 
         )
 
 
-def _count_common(train: LabelledData, test: LabelledData) -> tuple[int, int, str]:
+def _common_samples(train: LabelledData, test: LabelledData) -> tuple[int, int, str]:
     """How many test images are training images, of how many that were looked at, and by what these were compared; none
     is of what is no images, and of arrays that are large.
     """
@@ -106,3 +112,35 @@ def _count_common(train: LabelledData, test: LabelledData) -> tuple[int, int, st
     if isinstance(of_train, ListedFiles) and isinstance(of_test, ListedFiles):
         return *count_common(of_train, of_test), "byte for byte"
     return 0, 0, ""
+
+
+def count_common(train: ListedFiles, other: ListedFiles) -> tuple[int, int]:
+    """How many files of the other part are files of the training part too, byte for byte, and how many of them, spread
+    over the part, were looked at.
+    """
+    order = np.argsort(train.sizes, kind="stable")
+    sizes, chosen = train.sizes[order], spread(len(other.paths), _LOOKED_AT)
+    common = 0
+    for index in chosen.tolist():
+        first, end = np.searchsorted(sizes, [other.sizes[index], other.sizes[index] + 1]).tolist()
+        alike = order[first:end][spread(end - first, _ALIKE)]
+        common += any(_are_equal(other.paths[index], train.paths[place]) for place in alike.tolist())
+    return common, len(chosen)
+
+
+def _are_equal(one: Path, other: Path) -> bool:
+    """Whether two files of one size have the same bytes; False where one cannot be read."""
+    try:
+        with open_read(one) as first, open_read(other) as second:
+            for file in (first, second):
+                file.seek(file.seek(0, 2) // 2)
+            if first.read(_SOME_BYTES) != second.read(_SOME_BYTES):
+                return False
+            for file in (first, second):
+                file.seek(0)
+            while piece := first.read(1 << 20):
+                if piece != second.read(1 << 20):
+                    return False
+            return not second.read(1)
+    except OSError:
+        return False

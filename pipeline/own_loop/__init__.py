@@ -5,7 +5,7 @@ dataset.py         `Views`;  operations.py  `decant.views`;  stages.py  the step
 caching.py         `cache_logits`;  cache_identity.py  which logits are asked for, of fingerprints.py,
                    description.py, labels.py and probe.py
 teacher.py         the teacher;  teacher_pass.py  its pass;  joint_pass.py  by several processes;
-                   same_teacher.py  whether it still gives what a cache holds;  estimate.py  what it takes
+                   same_teacher.py  whether it still gives what a cache holds
 """
 
 from decant.pipeline.own_loop.caching import cache_logits

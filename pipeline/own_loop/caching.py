@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args, overload
@@ -30,7 +31,6 @@ from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.own_loop.cache_identity import CacheIdentity
 from decant.pipeline.own_loop.dataset import Views, plain_views
-from decant.pipeline.own_loop.estimate import Estimate
 from decant.pipeline.own_loop.joint_pass import (
     POLL_SECONDS,
     Begun,
@@ -61,6 +61,32 @@ class Options(TypedDict, total=False):
     data_name: str | None
     collate: Collate | None
     show_progress: bool
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What `cache_logits` would do, from a few batches: `cache_logits(…, dry_run=True)`.
+
+    >>> print(Estimate(rows=200_000, missing=150_000, seconds=93.4, bytes=40_800_000))
+    150,000 of 200,000 rows to compute, in about 1 min 33 s; the file takes 40.8 MB
+    """
+
+    rows: int
+    """V·N."""
+    missing: int
+    """Rows that are not computed yet."""
+    seconds: float
+    """For these, on this machine."""
+    bytes: int
+    """Of the whole file."""
+
+    def __str__(self) -> str:
+        minutes, seconds = divmod(round(self.seconds), 60)
+        took = f"{minutes:,} min {seconds} s" if minutes else f"{seconds} s"
+        return (
+            f"{self.missing:,} of {self.rows:,} rows to compute, in about {took}; the file takes "
+            f"{self.bytes / 1e6:,.1f} MB"
+        )
 
 
 @overload

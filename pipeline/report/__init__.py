@@ -11,7 +11,7 @@ tensorboard.py  metrics.jsonl as TensorBoard event files
 library.py      the script of the plotting library
 output.py       writes report.md, report.html and curves.png
 sections/       one module for each section of the page; its template is in templates/
-sweep_output.py, sweep_subject.py, sweep_charts.py, sweep_sections/    the page of a sweep
+sweep_subject.py, sweep_charts.py, sweep_sections/    the page of a sweep
 
 Only `rows` is imported with the package: page and charts need the libraries of the extra `report`.
 """

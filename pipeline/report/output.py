@@ -18,6 +18,7 @@ from decant.pipeline.support.plugins import optional
 
 if TYPE_CHECKING:
     from decant.pipeline.report.page import Section
+    from decant.pipeline.report.sweep_subject import SweepSubject
 
 TABLE = "report.md"
 CURVES = "curves.png"
@@ -98,6 +99,24 @@ def make_report(subject: Subject, folder: Path) -> Report:
         tuple(missing),
         subject.unfinished,
     )
+
+
+def make_sweep_page(subject: SweepSubject, folder: Path) -> Path:
+    """Writes the page, and returns its path. Raises ModelError where a library is missing, with the command that
+    installs it.
+    """
+    reason = missing_library()
+    if reason is not None:
+        raise ModelError(reason)
+    from decant.pipeline.report.page import render
+    from decant.pipeline.report.sweep_sections.frontier import frontier
+    from decant.pipeline.report.sweep_sections.learning import learning
+    from decant.pipeline.report.sweep_sections.settings import settings
+    from decant.pipeline.report.sweep_sections.trials import trials
+
+    sections = [section(subject) for section in (trials, settings, learning, frontier)]
+    write_atomically(folder / PAGE, render(subject.title, sections, ()))
+    return folder / PAGE
 
 
 def missing_library() -> str | None:

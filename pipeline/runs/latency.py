@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from decant.pipeline.support.modules import RAISED
 from decant.pipeline.training.device import Inputs, to_device
-from decant.pipeline.training.forward import named_errors
+from decant.pipeline.training.forward import name_error
 
 _WARM_UP = 10
 _FEWEST = 5  # calls that are timed, however long they take
@@ -33,8 +34,11 @@ def latency(network: nn.Module, inputs: Inputs, device: torch.device, repetition
     """
     network.eval()
     inputs = to_device(inputs, device)
-    with named_errors(network, inputs, "failed"):
+    try:
         return timed(lambda: network(inputs).cpu(), repetitions)
+    except RAISED as error:
+        name_error(error, network, inputs, "failed")
+        raise
 
 
 def timed(call: Callable[[], object], repetitions: int = 50, seconds: float = 10.0) -> Latency:

@@ -1,9 +1,8 @@
 """The state of a recipe's phases, read from the disk. Nothing is trained, built or written.
 
-overview.py       all phases of a recipe, and the next command
+overview.py       all phases of a recipe and its sweeps, and the next command
 phase_state.py    the state of one phase
 live_progress.py  the progress of work that is not finished
-sweep_phase.py    the sweeps of a recipe
 outdated.py       what other settings have made
 """
 

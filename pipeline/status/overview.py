@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,17 +14,19 @@ from decant.pipeline.phases.any_recipe import cache_key, open_given_caches
 from decant.pipeline.phases.kinds import RecipePlan
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.runs.result import Kind, Result, find_results
-from decant.pipeline.status.live_progress import Pace
+from decant.pipeline.status.live_progress import Pace, Progress
 from decant.pipeline.status.outdated import Outdated, nearest_cache, nearest_students, nearest_teacher
 from decant.pipeline.status.phase_state import (
     Phase,
+    State,
     mark_stale,
     with_cache,
     with_network,
     with_opened,
     with_students,
 )
-from decant.pipeline.status.sweep_phase import sweep_phases
+from decant.pipeline.sweeps.record import RECORD, find_records, is_running, load_record
+from decant.pipeline.sweeps.wording import in_words
 
 _TEACHERS = ("teacher", "knowledge")
 _CACHES = ("cache", "cache of knowledge")
@@ -180,3 +182,22 @@ class Overview:
         if folder is not None:
             phase = with_students(phase, folder, self.plan.seeds, student.epochs)
         return mark_stale(phase, nearest_students(self.plan.recipe, kind, results, folder), unfinished)
+
+
+def sweep_phases(base: Path) -> Iterator[Phase]:
+    """A phase for each sweep in a run folder, the one that was written last first."""
+    for folder in find_records(base):
+        try:
+            record = load_record(folder)
+        except (DamagedError, OSError) as error:
+            yield Phase("sweep", "sweep", folder, state="damaged", detail=str(error))
+            continue
+        if record.conclusion is not None:
+            finished = (folder / RECORD).stat().st_mtime
+            *_, result = in_words(record)
+            yield Phase("sweep", "sweep", folder, state="done", finished=finished, detail=result)
+            continue
+        progress = Progress(record.done, record.total, "trials", record.seconds_left)
+        state: State = "running" if is_running(folder) else "interrupted"
+        detail = "\n".join(in_words(record))
+        yield Phase("sweep", "sweep", folder, state=state, progress=progress, detail=detail)

@@ -2,8 +2,7 @@
 
 loop.py         all epochs of one network;  step.py  one batch;  several.py  several networks in one loop
 learner.py      one network on its way: optimizer.py, fused_step.py (its steps on a processor), lr_schedule.py,
-                averaging.py, choosing.py (which epoch is kept), frozen.py (layers that are not trained), balance.py
-                (classes of different sizes)
+                averaging.py, choosing.py (which epoch is kept), frozen.py (layers that are not trained)
 loading.py      batches;  token_keys.py  of token samples;  batch_runs.py  several small ones in one call;
                 worker_processes.py  workers, how they are started;  worker_batches.py  what they make;  sending.py
                 sent by them, in lent_memory.py, which is used again;  background.py  prefetched;  on_device.py  data

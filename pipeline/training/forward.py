@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,22 +51,6 @@ def forward(network: nn.Module, inputs: Inputs, batch_size_setting: str | None =
             f"{_mode(network)}, gave {str(outputs.dtype).removeprefix('torch.')} {tuple(outputs.shape)}"
         )
     return outputs
-
-
-@contextmanager
-def named_errors(
-    network: nn.Module,
-    inputs: Inputs,
-    what: str,
-    batch_size_setting: str | None = None,
-    which: str | None = None,
-) -> Iterator[None]:
-    """Raises errors of the body as `name_error` says."""
-    try:
-        yield
-    except RAISED as error:
-        name_error(error, network, inputs, what, batch_size_setting, which)
-        raise
 
 
 def name_error(

@@ -18,8 +18,7 @@ from decant.cache import StorageError
 from decant.cache.io import blockfile
 from decant.pipeline.config.settings import DataSettings, ViewsSettings
 from decant.pipeline.data import image_folder, pack_room
-from decant.pipeline.data.between_parts import check_between_parts
-from decant.pipeline.data.common_files import count_common
+from decant.pipeline.data.between_parts import check_between_parts, count_common
 from decant.pipeline.data.samples import ListedFiles
 from decant.pipeline.errors import DataError
 from decant.pipeline.training.loading import OrderedKeys, loader
@@ -235,7 +234,7 @@ import os, sys
 from decant.cache import StorageError
 from decant.pipeline.data import image_folder, pack_room
 from decant.pipeline.data.between_parts import check_between_parts
-from decant.pipeline.data.common_files import count_common
+from decant.pipeline.data.between_parts import count_common
 from decant.pipeline.data.samples import ListedFiles
 from tests.helpers.folders import read
 if os.getuid() == 0:

@@ -25,7 +25,7 @@ from decant.cache import (
     ValueRefusedError,
 )
 from decant.pipeline.errors import DataError, ModelError
-from decant.pipeline.own_loop.estimate import Estimate
+from decant.pipeline.own_loop.caching import Estimate
 from decant.pipeline.own_loop.transforms import name_of
 from tests.helpers.caches import leftovers
 from tests.helpers.processes import finished, python

@@ -14,13 +14,13 @@ import pytest
 pytest.importorskip("optuna", reason="optuna is not installed; run: pip install 'decant-kd[sweep]'")
 
 from decant.pipeline.errors import DamagedError
-from decant.pipeline.report.sweep_output import make_sweep_page
+from decant.pipeline.report.output import make_sweep_page
 from decant.pipeline.report.sweep_sections.settings import settings
 from decant.pipeline.report.sweep_sections.trials import trials
 from decant.pipeline.report.sweep_subject import SweepSubject
 from decant.pipeline.runs.notes import Pass, remember_pass
 from decant.pipeline.runs.result import load_result
-from decant.pipeline.status.sweep_phase import sweep_phases
+from decant.pipeline.status.overview import sweep_phases
 from decant.pipeline.sweeps.conclusion import conclude
 from decant.pipeline.sweeps.record import RECORD, load_record, running
 from decant.pipeline.sweeps.stages import Stages

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from decant.pipeline.errors import ModelError
-from decant.pipeline.training.forward import forward, named_errors, require_batch_of_one
+from decant.pipeline.training.forward import forward, name_error, require_batch_of_one
 
 
 class Body(nn.Module):
@@ -43,17 +43,9 @@ def test_memory_that_runs_out_in_a_step_names_the_batch() -> None:
         described = "2 × 16 tokens"
 
     said = r"on a batch of 2 × 16 tokens, batch 3 of epoch 1 \(.*\); set student\.tokens_per_batch lower$"
-    with (
-        pytest.raises(ModelError, match=said),
-        named_errors(
-            nn.Linear(1, 1),
-            Tokens(ids=torch.zeros(2, 16)),
-            "failed",
-            "student.tokens_per_batch",
-            "batch 3 of epoch 1",
-        ),
-    ):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    error, batch = torch.OutOfMemoryError("CUDA out of memory"), Tokens(ids=torch.zeros(2, 16))
+    with pytest.raises(ModelError, match=said):
+        name_error(error, nn.Linear(1, 1), batch, "failed", "student.tokens_per_batch", "batch 3 of epoch 1")
 
 
 def test_an_interrupt_is_no_error_of_the_network() -> None:

@@ -26,11 +26,11 @@ from decant.pipeline.errors import DamagedError, DataError
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.objectives import cross_entropy
+from decant.pipeline.phases.balance import drawing_shares
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.training import checkpoint, learner
-from decant.pipeline.training.balance import drawing_shares
 from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.epoch_log import METRICS, read_epochs, trained_seconds
 from decant.pipeline.training.loading import ShuffledKeys

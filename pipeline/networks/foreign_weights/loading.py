@@ -112,14 +112,12 @@ def load_foreign_weights(
     return LoadedWeights(tuple(checkpoint.notes), "preprocess.mean" in state)
 
 
-def count_outputs(
-    module: nn.Module, path: str | os.PathLike[str], *, key: str | None = None, setting: str = "teacher"
-) -> int | None:
+def count_outputs(module: nn.Module, path: str | os.PathLike[str], *, key: str | None = None) -> int | None:
     """How many classes the last layer in a file has, where the rest of it fits `module`; None where that is not to be
     told. Nothing is loaded. Raises WeightsError for a file that cannot be read.
     """
     own = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
-    outputs, checkpoint = _outputs(own), _open(Path(path), key, setting)
+    outputs, checkpoint = _outputs(own), _open(Path(path), key, "teacher")
     weighed = [Misfits.of(module, own, fit, checkpoint.found, outputs) for fit in _fits_at(own, checkpoint)]
     complete = [one for one in weighed if one.complete]
     if any(not one.other_head for one in complete):

@@ -230,10 +230,10 @@ class LanguagePlan(AnyPlan):
             say_other_encoding(settings, cache)
         return cache
 
-    def held_out_cache(self, part: Part, verify: Verify = "lazy") -> LogitCache | None:
+    def held_out_cache(self, part: Part) -> LogitCache | None:
         """The cache of a part that students are measured on; None where the recipe names a cache and has no teacher of
         its own. Raises as `open_cache` does.
         """
         if self.settings.cache.from_ is not None and self.teacher_digest is None:
             return None
-        return self.open_cache(part, verify)
+        return self.open_cache(part)

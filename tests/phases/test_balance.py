@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from decant.pipeline.training.balance import balanced_weights, class_counts, drawing_shares
+from decant.pipeline.phases.balance import balanced_weights, class_counts, drawing_shares
 from decant.pipeline.training.loading import ShuffledKeys
 
 LABELS = np.array([0] * 90 + [1] * 9 + [3] + [-1] * 20)
