@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -99,21 +100,6 @@ def cache_logits(
     manifest = _manifest(model, samples, positions, stored, views, name)
     run = TeacherPass(model, samples, stored, views, tokens_per_batch, show_progress)
 
-    def require_same(found: LogitCache) -> None:
-        cast = torch.is_autocast_enabled(on.type)  # by older versions the pass was run under it
-
-        def compare(where: torch.device) -> None:
-            with _without_autocast(where), teachers.evaluating(teacher, where):
-                require_same_teacher(model, samples, found, cast=cast)
-
-        own = teachers.device_of(teacher, None)
-        try:
-            compare(own)
-        except ModelError:
-            if own == on:
-                raise
-            compare(on)  # as attention that is written for GPUs alone
-
     @contextlib.contextmanager
     def begin(processes: int) -> Iterator[Begun]:
         with _without_autocast(on), teachers.evaluating(teacher, on):
@@ -121,7 +107,26 @@ def cache_logits(
             head = stored.head if isinstance(stored, Hidden) else None
             yield Begun(manifest, run.windows, batch_by_batch, run.fill, positions, head)
 
-    return find_or_build(place, manifest, begin, require_same)
+    return find_or_build(place, manifest, begin, partial(_require_same, model, samples, on))
+
+
+def _require_same(model: CausalModel, samples: TokenSamples, on: torch.device, found: LogitCache) -> None:
+    """Raises MismatchError where the teacher says other things than a cache has: where it is, or, where it cannot run
+    there, as with attention that is written for GPUs alone, on the device of the pass.
+    """
+    cast = torch.is_autocast_enabled(on.type)  # by older versions the pass was run under it
+
+    def compare(where: torch.device) -> None:
+        with _without_autocast(where), teachers.evaluating(model.network, where):
+            require_same_teacher(model, samples, found, cast=cast)
+
+    own = teachers.device_of(model.network, None)
+    try:
+        compare(own)
+    except ModelError:
+        if own == on:
+            raise
+        compare(on)
 
 
 @contextlib.contextmanager

@@ -92,16 +92,9 @@ def train(
         log=log,
         group=group,
     )
-    stepper = Stepper(network, learner.optimizer, settings, learner.scaler, learner.frozen)
-    parallel = parallel_of(network, settings, group, call) if group.count > 1 and settings.epochs else None
-    compiled = settings.compile and parallel is None
-    stepped = cast("nn.Module", torch.compile(network, dynamic=False)) if compiled else network
-    recorded = steps_alike and device.type == "cuda" and settings.cuda_graphs
     setting = "batch_size" if keys is None else "tokens_per_batch"
-    one_step = Step(stepped, criterion, stepper, settings, recorded, None, parallel, call, setting)
+    one_step = _step_of(learner, criterion, steps_alike and device.type == "cuda", call, setting)
     keys = keys or ShuffledKeys(len(data), settings.batch_size, settings.seed, views, shares, group)
-    if learner.average is not None:
-        stepper.after_step = learner.average.after_step
     first_epoch, within = learner.resume()
     if first_epoch < settings.epochs and isinstance(keys, ShuffledKeys):
         require_batches(network, data, settings, device)
@@ -120,6 +113,19 @@ def train(
             train_epoch(one_step, counted(batches(), advance), settings, epoch, keys, part, regularly)
             learner.end_epoch(part)
     return learner.finish()
+
+
+def _step_of(learner: Learner, criterion: Criterion, record: bool, call: Call, setting: str) -> Step:
+    """One batch of a network: with its rows on the other ranks, or compiled, or recorded, as settings say."""
+    network, settings, group = learner.network, learner.settings, learner.group
+    stepper = Stepper(network, learner.optimizer, settings, learner.scaler, learner.frozen)
+    if learner.average is not None:
+        stepper.after_step = learner.average.after_step
+    parallel = parallel_of(network, settings, group, call) if group.count > 1 and settings.epochs else None
+    compiled = settings.compile and parallel is None
+    stepped = cast("nn.Module", torch.compile(network, dynamic=False)) if compiled else network
+    record = record and settings.cuda_graphs
+    return Step(stepped, criterion, stepper, settings, record, None, parallel, call, setting)
 
 
 def train_epoch(
