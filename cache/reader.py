@@ -16,11 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from decant.cache.encoded_rows import EncodedRows
 from decant.cache.encodings import Encoding, Head, Hidden, Sparse, SparseRows
 from decant.cache.encodings.temperatures import Bounds, bounds_in_words
-from decant.cache.errors import (
-    CorruptError,
-    FormatError,
-    MismatchError,
-)
+from decant.cache.errors import CorruptError, FormatError, MismatchError
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.tables import Layout
 from decant.cache.io import bus_errors

@@ -15,12 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from decant.cache import validation
 from decant.cache.beginning import check_begun, hold_or_begin, join_or_begin, known_tables, named_failure
 from decant.cache.encodings import Head, Hidden
-from decant.cache.errors import (
-    CacheWarning,
-    FormatError,
-    StorageError,
-    ValueRefusedError,
-)
+from decant.cache.errors import CacheWarning, FormatError, StorageError, ValueRefusedError
 from decant.cache.format.batch import Batch
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.known import require_head, require_positions

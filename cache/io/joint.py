@@ -23,13 +23,7 @@ from typing import NamedTuple
 from decant.cache.errors import IncompleteError
 from decant.cache.io import partial
 from decant.cache.io.flock import EXCLUSIVE, FREE, SHARED, flock, try_flock
-from decant.cache.io.opening import (
-    NotAFileError,
-    create_new,
-    has_one_name,
-    open_write,
-    read_file,
-)
+from decant.cache.io.opening import NotAFileError, create_new, has_one_name, open_write, read_file
 from decant.cache.io.system import pwrite
 
 _JOINT = "-joint-"

@@ -24,14 +24,7 @@ from decant.cache.errors import StorageError
 from decant.cache.io.drafts import DRAFT
 from decant.cache.io.files import storage_error
 from decant.cache.io.locks import claim
-from decant.cache.io.opening import (
-    NotAFileError,
-    has_one_name,
-    is_ours,
-    kind,
-    open_read,
-    open_write,
-)
+from decant.cache.io.opening import NotAFileError, has_one_name, is_ours, kind, open_read, open_write
 from decant.cache.io.system import boot_id, is_of_one_machine
 
 PARTIAL = ".partial"

@@ -18,11 +18,7 @@ from decant.cache import Hidden, LogitCache, Sparse
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.corpus.difference import decoder_of
 from decant.pipeline.errors import DataError
-from decant.pipeline.language.alignment import (
-    require_aligned,
-    require_same_samples,
-    require_same_tokens,
-)
+from decant.pipeline.language.alignment import require_aligned, require_same_samples, require_same_tokens
 from decant.pipeline.language.doubts import say_if_of_other_tokens
 from decant.pipeline.objectives import FusedTargets, SparseTargets, TeacherHead
 

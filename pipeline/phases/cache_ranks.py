@@ -13,12 +13,7 @@ import torch
 
 from decant.cache import CacheError, LogitCacheWriter, take_over_views
 from decant.pipeline.errors import RankError
-from decant.pipeline.phases.cache_logits import (
-    Cached,
-    RowsWritten,
-    measure_published,
-    publish,
-)
+from decant.pipeline.phases.cache_logits import Cached, RowsWritten, measure_published, publish
 from decant.pipeline.phases.kinds import RecipePlan
 from decant.pipeline.phases.passes import TeacherPass, identify_teacher, pass_of
 from decant.pipeline.ranks.facts import program_facts, require_equal_ranks

@@ -17,13 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from decant.cache import CacheError
 from decant.pipeline.config.recipe import Recipe, overridden
-from decant.pipeline.errors import (
-    DataError,
-    DivergedError,
-    NotMadeError,
-    PipelineError,
-    is_out_of_memory,
-)
+from decant.pipeline.errors import DataError, DivergedError, NotMadeError, PipelineError, is_out_of_memory
 from decant.pipeline.runs.result import Kind, Result
 from decant.pipeline.support.plugins import in_words
 from decant.pipeline.sweeps.definition import Sweep

@@ -8,17 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from decant.cache import (
-    Dense,
-    Encoding,
-    LogitCache,
-    Manifest,
-    Positions,
-    Quantised,
-    Sparse,
-    Store,
-    Verify,
-)
+from decant.cache import Dense, Encoding, LogitCache, Manifest, Positions, Quantised, Sparse, Store, Verify
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.tasks import Measured
 from decant.pipeline.corpus import TokenSamples
