@@ -30,11 +30,12 @@ from decant.cache import (
 from decant.encodings import Dense, Sparse
 from decant.language import TokenDataset, TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import DataError, ModelError
-from decant.pipeline.language import building, teacher_pass
+from decant.pipeline.language import teacher_pass
 from decant.pipeline.language.batches import collate, plan, plan_of
 from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.training import CausalCall, TokenBatches
 from decant.pipeline.objectives.fused import chunks
+from decant.pipeline.own_loop import joint_pass
 from decant.pipeline.training import encoding as on_device
 from tests.helpers import language
 from tests.helpers.freed_memory import given_back
@@ -351,7 +352,7 @@ def test_ranks_of_a_script_share_the_batches_of_few_samples(
         return hidden(*given)
 
     monkeypatch.setattr(CausalModel, "hidden_at", counted)
-    monkeypatch.setattr(building, "ranks_of_script", TwoRanks)
+    monkeypatch.setattr(joint_pass, "ranks_of_script", TwoRanks)
     shared = cache_logits(teacher, samples, tmp_path / "shared.h5", **settings)
     assert computed == {1: batches // 2, 2: batches - batches // 2}
     assert shared.path.read_bytes() == alone.path.read_bytes()
