@@ -137,14 +137,15 @@ def test_a_lock_of_a_process_that_has_ended_is_not_tried_to_see_who_holds_it(
     monkeypatch.setattr(locks, "try_flock", lambda fd, how: tried.append(fd) or False)
     lock.write_text(f"process {2**22 + 1} on {socket.gethostname()}")  # the largest of Linux is 2^22
     assert (holder(lock), tried) == (None, [])
-    lock.write_text(named := f"process {10**30} on {socket.gethostname()}")  # of which nobody knows
-    assert holder(lock) == named
+    for pid in (10**30, "none"):  # of which nobody knows
+        lock.write_text(named := f"process {pid} on {socket.gethostname()}")
+        assert holder(lock) == named
 
 
 def test_who_is_waited_for_and_has_no_name_is_another_process(lock: Path) -> None:
     with exclusive(lock, waiting=refuse):
-        for content, said in (("\x1b[2J\n", r"\[2J"), ("", "another process")):
-            lock.write_text(content)
+        for content, said in ((b"\x1b[2J\n", r"\[2J"), (b"\xff", "\ufffd"), (b"", "another process")):
+            lock.write_bytes(content)
             with pytest.raises(Refused, match=f"^{said}$"), exclusive(lock, waiting=refuse):
                 pass
     assert is_free(lock), "who refused to wait has let go of it"

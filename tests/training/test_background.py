@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,28 @@ def test_no_more_is_made_than_was_asked_for() -> None:
     taken.close()
     time.sleep(0.1)
     assert len(made) <= 4, "nothing is made for who has gone"
+
+
+def test_nothing_more_is_made_once_the_taker_has_gone() -> None:
+    made, begun, gate = list[int](), threading.Event(), threading.Event()
+
+    def held() -> Iterator[int]:
+        for item in items(made):
+            if item == 1:
+                begun.set()
+                gate.wait(PATIENCE)
+            yield item
+
+    taken: Any = prefetch(held(), depth=4)
+    assert next(taken) == 0
+    begun.wait(PATIENCE)
+    left = taken.gi_frame.f_locals["left"]
+    closing = threading.Thread(target=taken.close)
+    closing.start()
+    wait_until(lambda: left)
+    gate.set()
+    closing.join(PATIENCE)
+    assert made == [0, 1], "and not the two that were asked for"
 
 
 def test_items_are_made_in_runs() -> None:
@@ -178,6 +201,20 @@ def test_where_the_block_fails_its_error_is_the_one_and_what_waits_is_left() -> 
     with pytest.raises(KeyError, match="the block"):
         block()
     assert made == []
+
+
+def test_an_error_is_raised_at_the_next_call_and_hides_none_of_the_block() -> None:
+    def block(then: Callable[[BackgroundWriter], object]) -> None:
+        with BackgroundWriter(depth=50) as write_later:
+            write_later(fail)
+            wait_until(lambda: not write_later._done.empty())
+            then(write_later)
+            raise KeyError("the block")
+
+    with pytest.raises(ValueError, match="no room"):
+        block(lambda write_later: write_later(int))
+    with pytest.raises(KeyError, match="the block"):
+        block(lambda write_later: None)
 
 
 INTERRUPTED = """

@@ -142,6 +142,21 @@ def test_an_exponential_mean_follows_its_formula() -> None:
     assert float(network.weight.detach()) == 1.0, "what is trained is left alone"
 
 
+def test_by_itself_a_mean_decays_by_a_thousandth_or_is_of_the_last_quarter() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    ema, swa = [
+        Average(network, Training(network={"name": "linear"}, epochs=8, average=kind))
+        for kind in ("ema", "swa")
+    ]
+    ema.load({"count": 1_000_000, "weights": {"weight": torch.zeros(1, 1)}})
+    nn.init.ones_(network.weight)
+    ema.after_step()
+    assert float(ema.network.weight) == pytest.approx(0.001)  # type: ignore[arg-type]
+    for epoch in range(1, 9):
+        swa.after_epoch(epoch)
+        assert (swa.network is network) == (epoch < 7), epoch
+
+
 @pytest.mark.parametrize(
     "settings",
     [
