@@ -106,11 +106,11 @@ class PartialRows:
             self.fd = self.stored.file.fd = -1
 
     def leave(self) -> None:
-        """Gives up this writer's part in a file that others write too."""
+        """Gives up this writer's part in the file: closing it is not enough where forked workers have it open too."""
         if self._member is not None:
             self._member.close()
-            locks.give_up(self.fd)
             self._member = None
+        locks.give_up(self.fd)
 
     def become_the_only_writer(self, published: Path) -> bool:
         """See `joint.become_the_only_writer`. Opens the file anew, as another machine's writes are seen by who opens it

@@ -211,7 +211,8 @@ def in_turn(folder: Path) -> Iterator[None]:
 
 def claim(fd: int) -> bool:
     """Takes an open unfinished file for this process, and for those that `join` it; False where another process has it
-    or the file system has no locks. It ends when every descriptor of the file is closed.
+    or the file system has no locks. It ends with `give_up`, or when every descriptor of the file is closed, those of
+    forked processes too.
 
     >>> import tempfile
     >>> with tempfile.TemporaryFile() as file:

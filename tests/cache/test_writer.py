@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,27 @@ def test_a_published_cache_is_never_written_again(tmp_path: Path) -> None:
     path = build(tmp_path / "cache.h5")
     with pytest.raises(CacheError, match="already published"):
         LogitCacheWriter(path, manifest())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("begin", [LogitCacheWriter, LogitCacheWriter.join], ids=["alone", "joint"])
+def test_a_file_that_forked_workers_have_open_is_gone_on_with_once_it_is_closed(
+    begin: Callable[..., LogitCacheWriter], tmp_path: Path
+) -> None:
+    """As after Ctrl-C in a notebook, whose traceback keeps them alive. Another file would take its room again."""
+    with begin(tmp_path / "c.h5", manifest(100)) as writer:
+        write(writer, 0, np.arange(32))
+        worker = os.fork()
+        if not worker:
+            signal.pause()
+    try:
+        with begin(tmp_path / "c.h5", manifest(100)) as again:
+            assert again.partial == writer.partial
+            assert again.is_written(0).sum() == 32
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
 
 
 def test_a_closed_writer_writes_nothing(tmp_path: Path) -> None:

@@ -7,15 +7,23 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_softmax, softmax
+from scipy.special import expit, log_softmax, softmax
+from sklearn import metrics as scores
 
 from decant.pipeline.config.settings import Training
+from decant.pipeline.config.tasks import Task
 from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import specify_network
 from decant.pipeline.objectives import NO_LABEL
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.training.evaluation import predict
-from decant.pipeline.training.metrics import averages_over_classes, calibration_error, measure, top_k
+from decant.pipeline.training.metrics import (
+    averages_over_classes,
+    calibration_error,
+    decisions,
+    measure,
+    top_k,
+)
 from tests.helpers.small import CPU, recipe
 
 
@@ -26,6 +34,43 @@ def answers(count: int = 500, classes: int = 12, seed: int = 0) -> tuple[torch.T
     logits = 2 * random.normal(size=(count, classes))
     logits[np.arange(count), labels] += 2
     return torch.from_numpy(logits.astype(np.float32)), torch.from_numpy(labels)
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_decisions_are_scikit_learns_scores_of_the_labels_that_are_known(classes: int) -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, (300, classes)).astype(np.float32)
+    logits = torch.from_numpy((random.normal(size=labels.shape) + labels).astype(np.float32))
+    teacher_logits = torch.from_numpy(random.normal(size=labels.shape).astype(np.float32))
+    said, likely = (logits.numpy() > 0).astype(int), expit(logits.numpy().astype(np.float64))
+    task: Task = "binary" if classes == 1 else "multilabel"
+    expected = {
+        "loss": scores.log_loss(labels.ravel(), likely.ravel()),
+        "agreement": float(((logits > 0) == (teacher_logits > 0)).double().mean()),
+    }
+    if task == "binary":
+        expected |= {
+            "accuracy": scores.accuracy_score(labels, said),
+            "f1": scores.f1_score(labels.ravel(), said.ravel()),
+            "auc": scores.roc_auc_score(labels, logits),
+            "ap": scores.average_precision_score(labels, logits),
+            "ece": calibration_error(
+                torch.cat([torch.zeros_like(logits), logits], 1), torch.tensor(labels[:, 0])
+            ),
+        }
+    else:
+        expected |= {
+            "f1_micro": scores.f1_score(labels, said, average="micro"),
+            "f1_macro": scores.f1_score(labels, said, average="macro"),
+            "exact_match": scores.accuracy_score(labels, said),
+            "map": scores.average_precision_score(labels, logits, average="macro"),
+        }
+    assert decisions(logits, torch.from_numpy(labels), teacher_logits, task) == pytest.approx(expected)
+    unknown = torch.full((7, classes), torch.nan)
+    more = torch.cat([logits, torch.ones(7, classes)]), torch.cat([torch.from_numpy(labels), unknown])
+    del expected["agreement"]
+    assert decisions(*more, task=task) == pytest.approx(expected)
+    assert decisions(torch.ones(7, classes), unknown, task=task) == {}
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 12, 100])
