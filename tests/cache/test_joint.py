@@ -52,6 +52,22 @@ def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return str(request.param)
 
 
+@pytest.mark.parametrize("published", [False, True])
+def test_a_joint_file_whose_name_somebody_has_removed_is_published_as_a_copy_unless_the_cache_is_there(
+    published: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.h5"
+    with LogitCacheWriter.join(path, OF) as writer:
+        for view in range(2):
+            write(writer, view, np.arange(100))
+        write(writer, 0, np.arange(0))
+        writer.partial.unlink()
+        if published:
+            build(path, OF)
+        assert writer.publish() == path
+    assert holds_the_answers(LogitCache.open(path))
+
+
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint, "_PATIENCE_SECONDS", 0.0)
