@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
@@ -14,7 +15,7 @@ from decant.cache.encodings import Head, Hidden
 from decant.cache.errors import CacheError, FormatError, StorageError, ValueRefusedError
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import StoredRows
-from decant.cache.format.tables import Layout
+from decant.cache.format.tables import Layout, expected_size
 from decant.cache.identities import require_equal
 from decant.cache.io import joint, locks, partial
 from decant.cache.io.files import drafting, reserve, storage_error
@@ -100,7 +101,11 @@ def begin(
             StoredRows(fd, created, name).mark_empty_blocks()
             os.fsync(fd)
     except RuntimeError as error:  # what h5py raises where a file cannot grow to its size on closing
-        raise StorageError(f"{name}: creating: {error}; free some space and run it again") from error
+        code = re.search(r"errno = (\d+)", str(error))
+        if code is None:
+            raise StorageError(f"{name}: creating: {error}; free some space and run it again") from error
+        said = OSError(int(code[1]), os.strerror(int(code[1])))
+        raise storage_error(said, name, f"creating {expected_size(manifest):,} bytes") from error
     except BaseException:
         if fd >= 0:
             os.close(fd)
