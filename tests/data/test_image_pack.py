@@ -260,6 +260,7 @@ def test_processes_that_need_a_pack_fill_it_together(path: Path) -> None:
     children = [python(FILLER, path, images) for images in ("0-400", "0-400", "0-84")]
     let_all_begin(children[:2])
     children[2].stdin.write("go\n")
+    children[2].stdin.flush()
     *whole, share = [int(finished(child).split()[-1]) for child in children]
     assert sum(whole) + share == 400, (whole, share)
     assert min(whole) > 0
