@@ -86,13 +86,10 @@ def as_document(row: Any, where: str, column: Column = None) -> Document:
     if isinstance(chosen, str):
         value = _value(row, chosen, where)
         _doubt_text(value, where, chosen, asked_for=column is not None)
-        if not isinstance(value, str) and row.get("tools"):
-            say_once(f"{where}: has tools, which are not given to the chat template", about="tools of chats")
-        return (
-            PlainText(_text(value, where))
-            if isinstance(value, str)
-            else Chat(_messages(value, where, chosen))
-        )
+        if isinstance(value, str):
+            return PlainText(_text(value, where))
+        _doubt_row(row, where)
+        return Chat(_messages(value, where, chosen))
     values = [_value(row, name, where) for name in chosen]
     if all(isinstance(value, str) for value in values):
         return Completion(*(_text(value, where) for value in values))
@@ -100,6 +97,7 @@ def as_document(row: Any, where: str, column: Column = None) -> Document:
         raise DataError(
             f"{where}: {chosen[0]} and {chosen[1]}: expected two texts, or two lists of messages, found one of each"
         )
+    _doubt_row(row, where)
     prompt, completion = (_messages(value, where, name) for value, name in zip(values, chosen, strict=True))
     return Chat(prompt + completion, given=len(prompt))
 
@@ -147,6 +145,13 @@ def _message(message: Mapping[str, Any], where: str) -> dict[str, Any]:
             f"{where}: its content is of type {type(kept['content']).__name__}; texts alone are read"
         )
     _text(kept.get("content", ""), where)
+    if _holds_null(kept):
+        say_once(
+            f"{where}: has null inside, as tables (Parquet, datasets) have it for fields of other rows, such as the "
+            "arguments of another tool; the chat template may write it into the text: take such fields out, or keep "
+            "the rows as JSON",
+            about="null inside messages",
+        )
     try:
         json.dumps(kept, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -169,6 +174,21 @@ def _doubt_text(value: Any, where: str, name: str, *, asked_for: bool) -> None:
             "(json.loads), so that the chat template writes it",
             about="chats written as JSON",
         )
+
+
+def _doubt_row(row: Mapping[str, Any], where: str) -> None:
+    """Says once what stands beside the messages of a chat and changes nothing."""
+    for name in ("tools", "chat_template_kwargs"):
+        if row.get(name):
+            say_once(
+                f"{where}: has {name}, which are not given to the chat template", about=f"{name} of chats"
+            )
+
+
+def _holds_null(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(each is None or _holds_null(each) for each in value.values())
+    return isinstance(value, list | tuple) and any(map(_holds_null, value))
 
 
 def _as_sharegpt(message: Mapping[str, Any]) -> str:

@@ -227,6 +227,8 @@ class TokenDataset(Dataset[dict[str, Any]]):
     def _padded(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         longest = max(len(row["input_ids"]) for row in rows)
         padding = getattr(self.samples.corpus.tokenizer, "pad_token_id", None) or 0
+        if padding >= self.cache.num_outputs:  # as one that was added for padding, which no network knows
+            padding = 0
         ids = torch.full((len(rows), longest), padding)
         mask = torch.zeros_like(ids)
         for number, row in enumerate(rows):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,10 @@ from decant.pipeline.support.modules import RAISED
 
 _ROUNDING = {torch.float32: 2**-16, torch.float64: 2**-16, torch.float16: 2**-9}
 """How far the logits of fewer positions may be from those of all, as a share of the largest; bfloat16 has 2⁻⁶."""
+
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "softcap")
+_SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier", "output_multiplier")
+"""What configurations call a soft cap of the logits, and what they are multiplied with or divided by."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +52,23 @@ def afters(network: nn.Module) -> Iterator[After]:
     """What may be done to the outputs of a head, by what configurations call it."""
     config = getattr(network, "config", None)
     config = getattr(config, "text_config", config)
-    cap = getattr(config, "final_logit_softcapping", None)
-    if cap:
-        yield After(f"soft cap {cap:g}", cap=float(cap))
-    scaling, scale = getattr(config, "logits_scaling", None), getattr(config, "logit_scale", None)
-    if scaling:
-        yield After(f"divided by {scaling:g}", 1 / scaling, divides=True)
-    if isinstance(scale, int | float) and scale:
-        yield After(f"times {scale:g}", float(scale))
-    yield After()  # last: of small logits a soft cap leaves no trace
+    scales = [After()]
+    for name in _SCALES:
+        if (scale := _number(config, name)) not in (None, 0, 1):
+            scales[:0] = [
+                After(f"times {scale:g}", scale),
+                After(f"divided by {scale:g}", 1 / scale, divides=True),
+            ]
+    for cap in filter(None, [_number(config, name) for name in _CAPS]):
+        for after in scales:
+            scaled = "" if after.scale == 1 else f"{after.words}, "
+            yield replace(after, words=f"{scaled}soft cap {cap:g}", cap=cap)
+    yield from scales  # last: of small logits a soft cap leaves no trace
+
+
+def _number(config: object, name: str) -> float | None:
+    found = getattr(config, name, None)
+    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
 def plain_layer(head: nn.Module, given: Callable[[], Tensor], dtype: torch.dtype) -> nn.Linear | None:

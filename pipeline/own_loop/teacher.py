@@ -34,12 +34,26 @@ def identity(teacher: Teacher, name: str | None) -> dict[str, Any]:
                 "for it, and another one whenever it changes: name=…"
             )
         return {"network": {"name": name}}
+    _require_whole(inner)
     code = code_of(type(inner))
     return {
         "network": {"name": name or class_name(inner)},
         "weights_sha256": state_sha256(inner),
         **({} if code is None else {"code": code}),
     }
+
+
+def _require_whole(teacher: nn.Module) -> None:
+    """Raises ModelError for weights of which each process has a part, as by FSDP or tensor parallelism: such processes
+    compute every batch together, and here each takes batches of its own.
+    """
+    spread = next((name for name, value in teacher.named_parameters() if hasattr(value, "full_tensor")), None)
+    if spread is not None:
+        raise ModelError(
+            f"{class_name(teacher)}: {spread} is spread over processes (DTensor), which then compute each batch "
+            "together, and ranks that make a cache compute batches of their own: give every rank the whole network; a "
+            "language model that does not fit is asked behind a server (decant.language.ServedTeacher)"
+        )
 
 
 def state_sha256(module: nn.Module) -> str:

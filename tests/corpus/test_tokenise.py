@@ -155,6 +155,32 @@ def test_what_is_doubtful_of_chats_is_said_once(tmp_path: Path, capsys: pytest.C
     written = json.dumps(language.chat("a", "b")["messages"])
     tokenise([{"turns": written}, {"turns": written}], dated, tmp_path / "json", column="turns")
     assert capsys.readouterr().err.count("is a chat written as JSON") == 1
+    beside = {"tools": [{"name": "f"}], "chat_template_kwargs": {"enable_thinking": False}}
+    prompt, completion = ([message] for message in language.chat("a", "b")["messages"])
+    for place, row in enumerate(({"prompt": prompt, "completion": completion}, language.chat("a", "b"))):
+        forget_what_was_said()
+        tokenise([{**row, **beside}] * 2, language.tokenizer(), tmp_path / f"beside-{place}")
+        said = capsys.readouterr().err
+        for name in beside:
+            assert said.count(f"has {name}, which are not given to the chat template") == 1, said
+
+
+def test_nulls_that_a_table_puts_into_messages_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Arguments of one tool call become fields of all, as a table has one kind of row."""
+
+    def rows(*arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        calls = [[{"function": {"name": "f", "arguments": each}}] for each in arguments]
+        first = {"role": "user", "content": "a", "tool_calls": None}
+        return [{"messages": [first, {"role": "assistant", "tool_calls": call}]} for call in calls]
+
+    forget_what_was_said()
+    tokenise(rows({"city": "Paris"}, {"unit": "C"}), language.tokenizer(), tmp_path / "rows")
+    assert "null" not in capsys.readouterr().err
+    of_table = rows({"city": "Paris", "unit": None}, {"city": None, "unit": "C"})
+    tokenise(of_table, language.tokenizer(), tmp_path / "table")
+    assert capsys.readouterr().err.count("texts: row 1: message 2: has null inside") == 1
 
 
 def test_of_a_chat_the_assistants_words_are_targets_whether_the_template_marks_them_or_not(

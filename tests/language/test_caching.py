@@ -453,6 +453,21 @@ def test_the_teacher_gets_its_mode_back(samples: TokenSamples, tmp_path: Path) -
     assert np.allclose(cache.logits([3], 0), by_hand(teacher.eval(), samples, 3), atol=2e-4)
 
 
+def test_weights_that_are_spread_over_processes_are_refused(samples: TokenSamples, tmp_path: Path) -> None:
+    """By FSDP or tensor parallelism, whose processes would have to compute every batch together."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        teacher = fully_shard(language.llama(352), mesh=init_device_mesh("cpu", (1,)))
+        with pytest.raises(ModelError, match=r"embed_tokens.weight is spread over processes \(DTensor\)"):
+            cache_logits(teacher, samples, tmp_path / "c.h5")
+    finally:
+        torch.distributed.destroy_process_group()
+    assert not [*tmp_path.glob("c.h5*")]
+
+
 def test_what_cannot_be_is_refused_before_the_pass(
     samples: TokenSamples, teacher: Any, tmp_path: Path
 ) -> None:

@@ -63,6 +63,19 @@ def of_library(kind: str, **settings: Any) -> Any:
     return network
 
 
+def set_in(network: Any, final_logit_softcapping: float) -> Any:
+    """The network with a soft cap after what it does to its logits."""
+    inner = network.forward
+
+    def forward(*args: Any, **named: Any) -> Any:
+        returned = inner(*args, **named)
+        returned.logits = final_logit_softcapping * torch.tanh(returned.logits / final_logit_softcapping)
+        return returned
+
+    network.forward, network.config.final_logit_softcapping = forward, final_logit_softcapping
+    return network
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "llama": (lambda: language.llama(350), "nothing"),
     "tied": (lambda: language.llama(350, tie_word_embeddings=True), "nothing"),
@@ -73,6 +86,21 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "scale": (lambda: of_library("Cohere", logit_scale=0.0625), "times 0.0625"),
     "scaling": (lambda: of_library("Granite", logits_scaling=8.0), "divided by 8"),
+    "scaling that multiplies": (lambda: of_library("HyperCLOVAX", logits_scaling=0.125), "times 0.125"),
+    "multiplier": (
+        lambda: of_library(
+            "FalconH1", lm_head_multiplier=0.5, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8
+        ),
+        "times 0.5",
+    ),
+    "soft cap by another name": (
+        lambda: of_library("RecurrentGemma", logits_soft_cap=5.0, num_hidden_layers=3, lru_width=32),
+        "soft cap 5",
+    ),
+    "scale and soft cap": (
+        lambda: set_in(of_library("Cohere", logit_scale=0.25), final_logit_softcapping=5.0),
+        "times 0.25, soft cap 5",
+    ),
     "own": (Recurrent, "nothing"),
     "compiled": (lambda: torch.compile(language.llama(350), backend="eager"), "nothing"),  # type: ignore[return-value]
 }

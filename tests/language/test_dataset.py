@@ -50,6 +50,18 @@ def test_shuffled_batches_have_the_rows_of_their_own_places(
     assert seen == cache.num_positions
 
 
+def test_a_padding_token_that_no_network_knows_is_not_put_into_batches(tmp_path: Path, teacher: Any) -> None:
+    tokenizer = language.tokenizer()
+    corpus = tokenise(language.sentences(6), tokenizer, tmp_path / "texts.tokens")
+    samples = TokenSamples(corpus, max_length=24)
+    train = TokenDataset(samples, cache_logits(teacher, samples, tmp_path / "c.h5"))
+    tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+    batch = train.collate([train[index] for index in range(6)])
+    student = language.llama(train.cache.num_outputs, seed=1)
+    assert batch.logits(student(**batch.inputs)).isfinite().all()
+    assert not batch.inputs["attention_mask"].all()
+
+
 @pytest.mark.parametrize("across", [False, True])
 def test_packed_rows_see_what_the_teacher_saw(
     across: bool, samples: TokenSamples, teacher: Any, tmp_path: Path
