@@ -96,14 +96,16 @@ def source_sha256(name: str) -> str | None:
 
 
 def optional(module: str, extra: str, error: type[PipelineError]) -> Any:
-    """A library that not every recipe needs. Raises `error`, with the command that installs it, where it is missing."""
+    """A library that not every recipe needs. Raises `error`, with the command that installs it, where it is missing;
+    with what its import said where that fails, such as Altair's under `python -OO`.
+    """
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as missing:
+    except Exception as failed:
         library = module.partition(".")[0]
-        if missing.name != library:
-            raise
-        raise error(f"{library} is not installed; run: pip install 'decant-kd[{extra}]'") from None
+        if isinstance(failed, ModuleNotFoundError) and failed.name == library:
+            raise error(f"{library} is not installed; run: pip install 'decant-kd[{extra}]'") from None
+        raise error(f"{library} is installed but cannot be imported ({in_words(failed)})") from failed
 
 
 def _suggestion(name: str, module: ModuleType) -> str:

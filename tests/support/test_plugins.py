@@ -107,8 +107,23 @@ def test_what_is_missing_is_named_with_the_command(error: type[DataError]) -> No
         optional("no_such_library", "text", error)
 
 
-def test_a_library_that_is_there_but_broken_is_not_called_missing(tmp_path: Path) -> None:
-    (tmp_path / "half_a_library.py").write_text("import no_such_library\n")
-    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        (
+            "raise AttributeError('Found no doc')",
+            "AttributeError: Found no doc",
+        ),  # as Altair under python -OO
+        ("raise OSError('libfoo.so: undefined symbol')", "OSError: libfoo.so: undefined symbol"),
+    ],
+)
+def test_a_library_that_is_there_but_broken_is_not_called_missing(
+    code: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "half_a_library.py").write_text(code)
+    with pytest.raises(
+        DataError, match=rf"^half_a_library is installed but cannot be imported \({said}"
+    ) as raised:
         optional("half_a_library", "text", DataError)
-    sys.modules.pop("half_a_library", None)
+    assert raised.value.__cause__ is not None, "--debug shows where"

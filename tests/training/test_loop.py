@@ -481,6 +481,7 @@ def test_a_torn_last_line_of_metrics_is_dropped(splits: Splits, tmp_path: Path) 
     assert [json.loads(line)["epoch"] for line in (tmp_path / METRICS).read_text().splitlines()] == [1, 2, 3]
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower")  # what torch says of Python 3.13.0 alone
 def test_compiled_steps_lead_to_the_same_weights_and_say_how_long_the_first_took(
     splits: Splits, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
