@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from decant.cache import Store
     from decant.pipeline.config.recipe import Recipe
 
+_RECIPE = "digits"
 _RESULT = "result.json"  # of a run folder; the module that writes it imports torch
 _USUAL = {"runs": "runs", "store": None, "device": "auto"}
 _UNITS = ((3600, "h"), (60, "min"), (1, "s"))
@@ -61,15 +63,18 @@ overrides_option = click.option(
 )
 
 
-def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
+def recipe_options(command: Callable[..., None], needed_by: str | None = None) -> Callable[..., None]:
     """Adds --recipe, --set, --runs, --store and --device, which the command gets as `recipe`, `base` (its run folder),
     `store` and `device`; and --trust.
+
+    needed_by: the only option of the command for which a recipe is needed. Without it, and where no recipe is named,
+    none is read, which takes most of a short command: `recipe` and `base` are None.
     """
 
     @click.option(
         "--recipe",
         "-r",
-        default="digits",
+        default=_RECIPE,
         show_default=True,
         shell_complete=completion.recipes,
         help="A shipped recipe, or a .toml file.",
@@ -93,6 +98,9 @@ def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
         for name in ("runs", "store"):
             where[name] = _expanded(where[name], f"--{name}")
         recipe = _expanded(recipe, "--recipe")
+        if needed_by is not None and rest[needed_by] is None and recipe == _RECIPE and not overrides:
+            command(recipe=None, base=None, store=_open_store(where["store"]), device=where["device"], **rest)
+            return
         if where["store"]:
             os.environ["DECANT_STORE"] = where["store"]  # packs of decoded images go there too
         find_modules_beside(recipe)
@@ -247,10 +255,16 @@ def duration(seconds: float) -> str:
 def _open_store(where: str | None) -> Store:
     """The store at a folder or an address; what is fetched from it, or published there, is shown on a bar."""
     from decant.cache import Store, show_progress
+
+    show_progress(_on_a_bar)
+    return Store(where)
+
+
+def _on_a_bar(what: str, total: int) -> AbstractContextManager[Callable[[float], None]]:
+    """Imports what draws bars where something is transferred."""
     from decant.pipeline.support.progress import transfer
 
-    show_progress(transfer)
-    return Store(where)
+    return transfer(what, total)
 
 
 def _expanded(path: str | None, option: str) -> Any:

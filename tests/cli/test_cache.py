@@ -53,7 +53,7 @@ def test_every_command_has_help(command: str, tmp_path: Path) -> None:
     assert "Options:" in succeed(decant_anew("cache", command, "--help", cwd=tmp_path))
 
 
-def test_no_command_for_files_imports_torch(made: Path) -> None:
+def test_no_command_for_files_imports_torch_and_a_check_no_recipe_either(made: Path) -> None:
     name = caches(made)[0]
     every = (
         ["ls"],
@@ -71,6 +71,8 @@ def test_no_command_for_files_imports_torch(made: Path) -> None:
         "    assert 'torch' not in sys.modules, words"
     )
     finished(python(script, json.dumps(every), cwd=made))
+    script += "\n    assert not {'pydantic', 'rich.progress'} & set(sys.modules), words"
+    finished(python(script, json.dumps([["info", name], ["verify", name]]), cwd=made))
 
 
 def test_ls_lists_and_json_is_for_programs(made: Path) -> None:
@@ -247,6 +249,8 @@ def test_gc_tells_a_program_what_it_removed(made: Path, tmp_path: Path) -> None:
         (["import", "gone.npy", "--teacher", "x"], 2, "give either --data or --recipe"),
         (["export", "nothing.h5", "out.h5"], 2, "what is written is .npy"),
         (["verify", "a.h5", "--against-teacher", "5"], 2, "name the recipe, no CACHE"),
+        (["verify", "a.h5", "--recipe", "nowhere"], 1, "nowhere"),
+        (["verify", "a.h5", "--set", "student.epoch=1"], 1, "student.epoch"),
         (["diff", "one"], 2, "Missing argument"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,14 +33,14 @@ if TYPE_CHECKING:
     type=PART,
     help="I/N: check the I-th of N equal parts of each cache alone, as a job of an array does.",
 )
-@recipe_options
+@partial(recipe_options, needed_by="against_teacher")
 @as_json
 def verify(
     names: Sequence[str],
     against_teacher: int | None,
     part: tuple[int, int] | None,
-    recipe: Recipe,
-    base: Path,
+    recipe: Recipe | None,
+    base: Path | None,
     store: Store,
     device: str,
     as_json: bool,
@@ -48,7 +49,7 @@ def verify(
 
     Without CACHE: of all caches in the store.
     """
-    if against_teacher is None:
+    if against_teacher is None or recipe is None or base is None:
         sound = _check_bytes(names, store, part or (0, 1), as_json)
     elif part is not None:
         raise click.UsageError("--part checks checksums; leave it out with --against-teacher")
