@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 _ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-_received: list[signal.Signals] = []
+_received: list[int] = []
 _before: list[Callable[[UnraisableHookArgs], object]] = []
 """The hook that was there, as that of a program which calls the command in its own process."""
-_A_MOMENT = 0.02  # s
+_A_MOMENT, _LONGEST_PAUSE = 0.02, 1.0  # s
 
 
 class Ended(KeyboardInterrupt):
@@ -45,15 +45,15 @@ def end_on_signals() -> None:
 
 def received() -> signal.Signals | None:
     """The signal that ended the command; None where none did."""
-    return _received[0] if _received else None
+    return signal.Signals(_received[0]) if _received else None
 
 
 def _end(number: int, _: FrameType | None) -> None:
+    _received.append(number)  # first: one that `_send` sends after the next line would end the process
     for other in _ENDING:
         # A terminal that is closed, or a batch system, sends SIGHUP beside another: that is no second request.
         hangs_up = other == getattr(signal, "SIGHUP", None)
         signal.signal(other, signal.SIG_IGN if hangs_up else signal.SIG_DFL)
-    _received.append(signal.Signals(number))
     raise Ended
 
 
@@ -62,18 +62,27 @@ def _raise_again(swallowed: UnraisableHookArgs) -> None:
     if not isinstance(swallowed.exc_value, Ended) or not _received:
         (_before[0] if _before else sys.__unraisablehook__)(swallowed)
         return
-    number = _received.pop()
-    inside = [True]
+    number, before, inside = _received[-1], len(_received), [True]
     signal.signal(number, _end)
     try:
-        threading.Thread(target=_send, args=(number, inside), daemon=True).start()
+        threading.Thread(target=_send, args=(number, before, inside), daemon=True).start()
     finally:
         # The last step, and no call: what were raised in the hook itself would be lost for good.
         inside[0] = False
 
 
-def _send(number: signal.Signals, inside: list[bool]) -> None:
-    """Sends a signal once the hook is left: `inside` is [False] then."""
+def _send(number: int, before: int, inside: list[bool]) -> None:
+    """Sends a signal once the hook is left, when `inside` is [False], until it is received after so many `before`: one
+    that comes just before a call waits for something does not end that call.
+    """
+    process, pause = os.getpid(), _A_MOMENT
     while inside[0]:
         time.sleep(_A_MOMENT)
-    os.kill(os.getpid(), number)
+    while True:
+        if _received[before:]:
+            return
+        os.kill(
+            process, number
+        )  # no call stands between, at which the main thread could receive what was sent before
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
