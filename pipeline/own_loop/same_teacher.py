@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache import LogitCache, LogitCacheWriter, Manifest, MismatchError
-from decant.pipeline.own_loop.probe import probe_keys
 from decant.pipeline.own_loop.teacher_pass import TeacherPass
 from decant.pipeline.training.loading import Keys
 
@@ -29,14 +28,15 @@ def require_same_teacher(run: TeacherPass, cache: LogitCache) -> None:
     """Raises MismatchError where a teacher gives other logits than a cache that is whole holds, and ModelError where it
     fails.
     """
-    keys = _few(np.array(probe_keys(cache.num_samples, cache.num_views)))
+    samples = np.arange(cache.num_samples)
+    keys = _few(run, np.stack([samples, np.full_like(samples, cache.num_views - 1)], 1))
     _require(run, keys, cache.manifest, cache.encoded(keys[:, 0], keys[:, 1]), cache.path)
 
 
 def require_same_as_begun(run: TeacherPass, writer: LogitCacheWriter) -> None:
     """The same of a pass that goes on, with rows that are written; nothing where none is."""
     written = np.array([writer.is_written(view) for view in range(writer.manifest.num_views)])
-    keys = _few(np.argwhere(written)[:, ::-1])
+    keys = _few(run, np.argwhere(written)[:, ::-1])
     if len(keys):
         rows = [writer.encoded(sample, view) for sample, view in keys.tolist()]
         stored = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
@@ -73,7 +73,11 @@ def _mismatch(run: TeacherPass, where: Path, how: str) -> MismatchError:
     )
 
 
-def _few(keys: NDArray[Any]) -> Keys:
-    """Some rows at even distances."""
+def _few(run: TeacherPass, keys: NDArray[Any]) -> Keys:
+    """Some rows, at even distances, of one batch of the pass: what is in others may be of another shape, and more than
+    a batch may need more memory than there is.
+    """
+    batches = np.stack([keys[:, 0] // run.batch_size, keys[:, 1]], 1)
+    keys = keys[(batches == batches[len(keys) // 2]).all(1)] if len(keys) else keys
     chosen = np.unique(np.linspace(0, len(keys) - 1, min(len(keys), _ROWS)).astype(np.intp))
     return keys[chosen].astype(np.int64)

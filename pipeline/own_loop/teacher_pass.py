@@ -86,7 +86,7 @@ class TeacherPass:
     ) -> None:
         self._show_progress = show_progress
         self._teacher, self._device, self._precision = teacher, device, precision
-        self._batch_size, self._num_workers, self._output = batch_size, num_workers, output
+        self.batch_size, self._num_workers, self._output = batch_size, num_workers, output
         self._batches = TeacherBatches(views, collate)
         self._context = contextlib.ExitStack()
 
@@ -157,7 +157,7 @@ class TeacherPass:
 
     def seconds_per_row(self) -> float:
         """Of reading and computing, from the third batch on, or fewer where there are not so many."""
-        keys = MissingKeys(np.zeros((1, len(self._batches)), bool), self._batch_size)
+        keys = MissingKeys(np.zeros((1, len(self._batches)), bool), self.batch_size)
         started, timed = time.perf_counter(), 0
         for number, (batch, (inputs, _, _)) in enumerate(
             zip(keys, loader(self._batches, keys, self._num_workers), strict=True)
@@ -183,10 +183,10 @@ class TeacherPass:
             advance(int(sum(map(np.count_nonzero, written))))
             return write_missing_rows(
                 writer,
-                whole(units_of(writer.manifest, self._batch_size)) if runs is None else runs,
+                whole(units_of(writer.manifest, self.batch_size)) if runs is None else runs,
                 self._batches,
                 answer,
-                self._batch_size,
+                self.batch_size,
                 advance,
                 workers=self._num_workers,
                 ahead=False,  # a dataset of the user's may draw from generators that the teacher draws from too
@@ -194,7 +194,7 @@ class TeacherPass:
 
     def units(self, manifest: Manifest, processes: int) -> Units:
         """How the rows of a cache are handed out to processes."""
-        return units_of(manifest, self._batch_size, processes)
+        return units_of(manifest, self.batch_size, processes)
 
 
 def _are_close(first: Tensor, second: Tensor) -> bool:

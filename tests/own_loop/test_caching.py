@@ -313,6 +313,43 @@ def test_a_teacher_that_fails_where_its_cache_is_found_is_said(tmp_path: Path) -
         assert decant.cache_logits(teacher, views(), path).num_samples == N
 
 
+class Sized(torch.utils.data.Dataset[Any]):
+    """Inputs of one shape in each batch of 8, and of another in the next."""
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.full((2 + index // 8, C), float(index)), index % C
+
+
+class OfTwo(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(x)
+
+
+class OfAnySize(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.mean(1))
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "data", "batch_size"), [(OfAnySize, Sized(), 8), (OfTwo, DATA, 2)], ids=["shapes", "memory"]
+)
+def test_a_teacher_that_can_only_run_the_batches_of_its_pass_is_found_again(
+    tmp_path: Path, kind: type[nn.Linear], data: Any, batch_size: int, begun: bool
+) -> None:
+    teacher, path = kind(C, C), tmp_path / "teacher.h5"
+    part: dict[str, Any] = {"part": (0, 2), "wait": False} if begun else {}
+    with warnings.catch_warnings(action="error", category=CacheWarning):
+        warnings.filterwarnings("ignore", "(?s).*likely not a trained teacher")
+        decant.cache_logits(teacher, data, path, batch_size=batch_size, **part)
+        assert decant.cache_logits(teacher, data, path, batch_size=batch_size).num_samples == N
+
+
 def test_a_teacher_whose_answers_depend_on_the_batch_is_found_again(tmp_path: Path) -> None:
     torch.manual_seed(0)
     norm = nn.BatchNorm1d(C).train()
