@@ -166,6 +166,19 @@ def boot_id() -> str:
         return ""
 
 
+def process_space() -> str:
+    """Where the number of a process names that process alone: this machine and, of its containers, this one; "" where
+    that is not known.
+
+    >>> process_space() == process_space()
+    True
+    """
+    try:
+        return f"{boot_id()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # not Linux
+        return ""
+
+
 def available_memory() -> int:
     """Bytes of memory that can be used without swapping.
 

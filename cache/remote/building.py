@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 
 from decant.cache.errors import CacheError
 from decant.cache.io.locks import may_live
+from decant.cache.io.system import process_space
 from decant.cache.remote.folder import RemoteFolder
 
 BUILDING = ".building"
@@ -117,15 +118,15 @@ def _is_silent(found: dict[str, object] | None, since: float, expires: float) ->
 
 
 def _holder(found: dict[str, object] | None) -> str | None:
-    """The process that says it builds; None where there is none, or it is certainly gone: it was of this machine, or
-    was not heard of for so long that no clock explains it.
+    """The process that says it builds; None where there is none, or it is certainly gone: its number is of this machine
+    and no process has it, or it was not heard of for so long that no clock explains it.
     """
-    holder, until = (found or {}).get("holder"), (found or {}).get("expires")
+    holder, until, space = ((found or {}).get(name) for name in ("holder", "expires", "space"))
     if (
         not isinstance(holder, str)
         or not isinstance(until, int | float)
         or not abs(until - time.time()) < _CLOCKS_DIFFER + EXPIRES
-        or not may_live(holder)
+        or (space and space == process_space() and not may_live(holder))
     ):
         return None
     return "".join(filter(str.isprintable, holder))[:200] or "another process"
@@ -144,4 +145,10 @@ def _read(folder: RemoteFolder, note: str) -> dict[str, object] | None:
 
 def _note(token: str, expires: float) -> bytes:
     holder = f"process {os.getpid()} on {socket.gethostname()}"
-    return json.dumps({"holder": holder, "expires": time.time() + expires, "token": token}).encode()
+    said = {
+        "holder": holder,
+        "expires": time.time() + expires,
+        "token": token,
+        "space": process_space(),
+    }
+    return json.dumps(said).encode()

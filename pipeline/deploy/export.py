@@ -123,6 +123,8 @@ def export_run(
             folder if output is None else output / "export"
         )  # beside a folder that is given nothing is written
         with alone_with(lock):  # another process may add its formats to the summary
+            if output is not None:  # others may have written there since
+                _require_own(output, run.result.weights_sha256)
             files = _publish(folder, contents, rows, description)
     return Exported(tuple(rows), files, failures, left_out, _listed(missing))
 

@@ -69,6 +69,8 @@ def export_language_model(
     network = load_teacher(run.result) if run.result.kind == "teacher" else load_network(run.result)
     network.eval()
     with alone_with(target if output is None else target / "export"):
+        if output is not None and (target / FORMAT).exists():  # others may have written there since
+            raise ModelError(f"{target / FORMAT}: is there already; give another --output")
         target.mkdir(exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{FORMAT}-", dir=target))
         try:

@@ -417,3 +417,21 @@ def test_a_traced_network_has_no_lines_of_code_in_it(run: FinishedRun) -> None:
     file = io.BytesIO()
     torch.export.save(program, file)
     assert b"preprocess.py" not in file.getvalue()
+
+
+def test_what_came_into_a_given_folder_during_an_export_is_not_replaced(
+    run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from decant.pipeline.deploy import export as module
+
+    inner = module._run_each
+
+    def meanwhile(*args: Any) -> Any:
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site/student.pt2").write_bytes(b"another's")
+        return inner(*args)
+
+    monkeypatch.setattr(module, "_run_each", meanwhile)
+    with pytest.raises(ModelError, match="is there already"):
+        export_run(run, ["pt2"], samples=5, output=tmp_path / "site")
+    assert (tmp_path / "site/student.pt2").read_bytes() == b"another's"

@@ -12,6 +12,7 @@ from typing import cast
 
 import pytest
 
+from decant.cache.io.system import process_space
 from decant.cache.remote import building as module
 from decant.cache.remote.building import BUILDING, abandoned, building
 from decant.cache.remote.folder import RemoteFolder
@@ -73,9 +74,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return found
 
 
-def left(folder: RemoteFolder, ends: float, holder: str = "process 1 on gone") -> dict[str, object]:
-    """A note of a builder that ends then by its clock."""
+def left(
+    folder: RemoteFolder, ends: float, holder: str = "process 1 on gone", space: str | None = None
+) -> dict[str, object]:
+    """A note of a builder that ends then by its clock, of a process of a space: None as earlier clones wrote it."""
     note = {"holder": holder, "expires": ends, "token": "of another"}
+    if space is not None:
+        note["space"] = space
     folder.put_small(f"x.h5{BUILDING}", json.dumps(note).encode(), replace=True)
     return note
 
@@ -113,15 +118,21 @@ def test_a_builder_that_lives_is_not_displaced_whatever_its_clock_says(
         assert clock.now - started >= 1200
 
 
+@pytest.mark.parametrize(
+    ("space", "waits"), [(process_space(), False), ("of a container", True), ("", True), (None, True)]
+)
 def test_a_builder_of_this_machine_that_was_killed_is_not_waited_for(
-    folder: RemoteFolder, clock: Clock
+    folder: RemoteFolder, clock: Clock, space: str | None, waits: bool
 ) -> None:
+    """In a container of the same host name the number is of a process that is not seen from here."""
     ended = subprocess.Popen(["true"])
     ended.wait()
-    left(folder, clock.now + 300, f"process {ended.pid} on {socket.gethostname()}")
+    holder = f"process {ended.pid} on {socket.gethostname()}"
+    left(folder, clock.now + 300, holder, space)
+    assert (abandoned(folder, delete=False) == []) == waits
     said: list[str] = []
     with building(folder, "x.h5", said.append, lambda: False):
-        assert said == []
+        assert said == ([holder] if waits else [])
 
 
 def test_a_note_of_long_ago_holds_nobody_off(folder: RemoteFolder, clock: Clock) -> None:
