@@ -28,19 +28,22 @@ def require_same_teacher(run: TeacherPass, cache: LogitCache) -> None:
     """Raises MismatchError where a teacher gives other logits than a cache that is whole holds, and ModelError where it
     fails.
     """
-    samples = np.arange(cache.num_samples)
-    keys = _few(run, np.stack([samples, np.full_like(samples, cache.num_views - 1)], 1))
+    first = cache.num_samples // 2 // run.batch_size * run.batch_size
+    samples = np.arange(first, min(first + run.batch_size, cache.num_samples))
+    keys = _few(run, samples, cache.num_views - 1)
     _require(run, keys, cache.manifest, cache.encoded(keys[:, 0], keys[:, 1]), cache.path)
 
 
 def require_same_as_begun(run: TeacherPass, writer: LogitCacheWriter) -> None:
     """The same of a pass that goes on, with rows that are written; nothing where none is."""
-    written = np.array([writer.is_written(view) for view in range(writer.manifest.num_views)])
-    keys = _few(run, np.argwhere(written)[:, ::-1])
-    if len(keys):
-        rows = [writer.encoded(sample, view) for sample, view in keys.tolist()]
-        stored = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-        _require(run, keys, writer.manifest, stored, writer.partial)
+    for view in range(writer.manifest.num_views):
+        samples = np.flatnonzero(writer.is_written(view))
+        if len(samples):
+            keys = _few(run, samples, view)
+            rows = [writer.encoded(*key) for key in keys.tolist()]
+            stored = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+            _require(run, keys, writer.manifest, stored, writer.partial)
+            break
 
 
 def _require(
@@ -73,11 +76,11 @@ def _mismatch(run: TeacherPass, where: Path, how: str) -> MismatchError:
     )
 
 
-def _few(run: TeacherPass, keys: NDArray[Any]) -> Keys:
-    """Some rows, at even distances, of one batch of the pass: what is in others may be of another shape, and more than
-    a batch may need more memory than there is.
+def _few(run: TeacherPass, samples: NDArray[np.intp], view: int) -> Keys:
+    """Some rows of a view, at even distances, of one batch of the pass: what is in others may be of another shape, and
+    more than a batch may need more memory than there is.
     """
-    batches = np.stack([keys[:, 0] // run.batch_size, keys[:, 1]], 1)
-    keys = keys[(batches == batches[len(keys) // 2]).all(1)] if len(keys) else keys
-    chosen = np.unique(np.linspace(0, len(keys) - 1, min(len(keys), _ROWS)).astype(np.intp))
-    return keys[chosen].astype(np.int64)
+    batches = samples // run.batch_size
+    samples = samples[batches == batches[len(samples) // 2]]
+    chosen = np.unique(np.linspace(0, len(samples) - 1, min(len(samples), _ROWS)).astype(np.intp))
+    return np.stack([samples[chosen], np.full_like(chosen, view)], 1).astype(np.int64)
