@@ -249,7 +249,9 @@ decode, path, (first, end) = Held(), Path(sys.argv[1]), map(int, sys.argv[2].spl
 if end == 400:
     build(path, decode)
 else:
-    images = find_or_fill(path, LAYOUT, decode).images(np.arange(first, end))
+    filling = find_or_fill(path, LAYOUT, decode)
+    print("filling", flush=True)
+    images = filling.images(np.arange(first, end))
     assert images.shape == (end - first, 3, 32, 32)
 print(decode.decoded)
 """
@@ -258,9 +260,12 @@ print(decode.decoded)
 def test_processes_that_need_a_pack_fill_it_together(path: Path) -> None:
     """Whether they need all of it or a share; no image is decoded twice."""
     children = [python(FILLER, path, images) for images in ("0-400", "0-400", "0-84")]
-    let_all_begin(children[:2])
+    assert (
+        line(children[2]) == "filling\n"
+    )  # of a pack that is whole it would decode some images to compare them
     children[2].stdin.write("go\n")
     children[2].stdin.flush()
+    let_all_begin(children[:2])
     *whole, share = [int(finished(child).split()[-1]) for child in children]
     assert sum(whole) + share == 400, (whole, share)
     assert min(whole) > 0
@@ -289,7 +294,7 @@ def test_what_is_read_as_needed_is_decoded_alone_and_goes_into_the_pack(path: Pa
 def test_a_block_that_a_stopped_process_is_decoding_is_waited_for_or_decoded_here(path: Path) -> None:
     """By who needs all of the pack, or some images."""
     child = python(FILLER, path, "0-21")
-    assert line(child) == "begun\n"
+    assert (line(child), line(child)) == ("filling\n", "begun\n")
     decode = Decoder()
     assert np.array_equal(find_or_fill(path, LAYOUT, decode).images(np.arange(21)), IMAGES[:21])
     with ThreadPoolExecutor(1) as pool:
