@@ -377,10 +377,8 @@ def test_a_pass_goes_on_after_a_kill_and_ends_in_the_same_bytes(tmp_path: Path) 
     assert not path.exists()
     before = len(batches)
     decant.cache_logits(teacher, views(), path, batch_size=8)
-    in_the_pass = [
-        size for size in batches[before:] if size > 4
-    ]  # a probe has 2, rows that are tried again 4
-    assert len(in_the_pass) < 10, "batches that were written are not computed again"
+    # the probe, rows that are tried again where any were written, and the batches that were not
+    assert len(batches) - before <= 3 + 3 + 9
     decant.cache_logits(teacher, views(), tmp_path / "whole.h5", batch_size=8)
     assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
     assert leftovers(tmp_path) == ["teacher.h5.lock", "whole.h5.lock"]
