@@ -211,7 +211,7 @@ def test_an_unfinished_file_is_in_use_while_it_is_built(path: Path) -> None:
 
 
 class Held(Decoder):
-    """Says so when it is first called, and decodes once it is told to on its standard input."""
+    """Prints a line when it is first called, and decodes after it has read a line from its standard input."""
 
     def __init__(self) -> None:
         super().__init__()
