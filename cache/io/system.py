@@ -146,9 +146,7 @@ def is_of_one_machine(folder: Path) -> bool:
     """
     if sys.platform != "linux" or sys.maxsize <= 1 << 32:
         return False
-    found = ctypes.create_string_buffer(
-        256
-    )  # `struct statfs` has 120 bytes, the first 8 of which are the kind
+    found = ctypes.create_string_buffer(256)  # for `struct statfs`, of 120 bytes: the first 8 are the kind
     failed = ctypes.CDLL(None).statfs(os.fsencode(folder), found)
     return not failed and int.from_bytes(found.raw[:8], sys.byteorder) in _OF_ONE_MACHINE
 
