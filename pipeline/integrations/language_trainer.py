@@ -14,7 +14,7 @@ from transformers import Trainer, TrainerControl, TrainingArguments
 from decant.pipeline.errors import DataError, ModelError, RecipeError
 from decant.pipeline.integrations.objective_trainer import ObjectiveMixin
 from decant.pipeline.language import TokenBatch, TokenDataset, measure
-from decant.pipeline.language.apart import are_in_one_row, require_apart
+from decant.pipeline.language.apart import are_behind_others, require_apart
 from decant.pipeline.language.causal_model import known_tokens
 from decant.pipeline.language.criteria import of_pending
 from decant.pipeline.language.doubts import say_if_router_loss_is_left_out
@@ -121,7 +121,7 @@ class TokenDistillationMixin(ObjectiveMixin):
         batch: TokenBatch = inputs.pop(SOFT_TOKENS).to(self.args.device)
         if self._takes_use_cache(model):
             inputs["use_cache"] = False  # with one, documents that share a row would see one another
-        if not self._is_apart and are_in_one_row(batch.inputs):
+        if not self._is_apart and are_behind_others(batch.inputs):
             self._require_apart(model, batch)
         logits: Tensor | None = None
         terms = None if return_outputs else self._of_places(model, inputs, batch)
@@ -136,7 +136,7 @@ class TokenDistillationMixin(ObjectiveMixin):
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def _require_apart(self, model: nn.Module, batch: TokenBatch) -> None:
-        """Raises ModelError once where the student does not keep samples apart that are in one row."""
+        """Raises ModelError once where what a sample lies behind changes what the student says of it."""
         self._is_apart = True
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return  # whose weights are in no process whole

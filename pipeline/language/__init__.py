@@ -11,7 +11,7 @@ teacher_pass.py  the pass of a network;  served_pass.py  of a server, for served
 dataset.py     `TokenDataset`: samples joined with rows;  alignment.py  whether they belong together
 students.py    students cut from their teacher;  training.py  students in the training loop of recipes;  criteria.py
                their losses;  without_head.py  a network called without logits
-doubts.py      what is said of a network that is doubtful;  apart.py  whether it keeps samples of one row apart
+doubts.py      what is said of a network that is doubtful;  apart.py  whether it sees what a sample lies behind
 measures.py    what a student says of held-out tokens;  tallies.py  added up over all positions
 
 >>> from decant import language

@@ -1,4 +1,4 @@
-"""Whether a network keeps samples apart that a collator put into one row."""
+"""Whether a network says the same of a sample behind another in its row, or behind padding, as in front of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ from decant.pipeline.own_loop.teacher import device_of, evaluating
 from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.signatures import signature
 
-_MOST = 16  # tokens of each of two samples
+_MOST = 16  # tokens of each of two samples, or of padding and a sample
+
+
+def are_behind_others(inputs: dict[str, Tensor]) -> bool:
+    """Whether samples of a batch lie behind what they must not see: others in their row, or padding."""
+    return are_in_one_row(inputs) or are_behind_padding(inputs)
+
+
+def are_behind_padding(inputs: dict[str, Tensor]) -> bool:
+    """Whether rows of a batch begin with padding."""
+    mask = inputs.get("attention_mask")
+    return mask is not None and mask.ndim == 2 and bool((mask[:, 0] == 0).any())
 
 
 def are_in_one_row(inputs: dict[str, Tensor]) -> bool:
@@ -27,29 +38,26 @@ def are_in_one_row(inputs: dict[str, Tensor]) -> bool:
 
 @torch.no_grad()
 def require_apart(network: nn.Module, inputs: dict[str, Any]) -> None:
-    """Raises ModelError for a network to which the second sample of a row says something else than it does in front of
-    the first.
+    """Raises ModelError for a network to which the second sample of a row, or one behind padding, says something else
+    than it does in front of what it lies behind.
 
     Both rows have the same shape, so that a GPU computes them by the same kernels: by others the numbers may differ by
     more than one rounding.
 
-    network: the one inside all wrappers. inputs: `input_ids`, `position_ids` and what else there is of each token, as
-    `seq_idx`, (B, L) of a batch; and where samples begin, as transformers' `DataCollatorWithFlattening` says it. Where
-    samples may be told apart by anything else, or the network cannot be called so, as some attention takes half
-    precision alone, nothing is found out.
+    network: the one inside all wrappers. inputs: `input_ids`, and what else there is of each token, as `position_ids`,
+    `attention_mask` or `seq_idx`, (B, L) of a batch; and where samples begin, as transformers'
+    `DataCollatorWithFlattening` says it. Where samples may be told apart by anything else, or the network cannot be
+    called so, as some attention takes half precision alone, nothing is found out.
     """
-    positions = inputs["position_ids"]
-    row = int(_begins_anew(positions).any(1).nonzero()[0])
-    begins = [0, *(1 + torch.nonzero(_begins_anew(positions[row]))[:2, 0]).tolist()]
-    pairs = zip(begins, [*begins[1:], positions.shape[1]], strict=False)
-    first, second = [slice(begin, min(end, begin + _MOST)) for begin, end in pairs][:2]
+    is_padded = are_behind_padding(inputs)
+    row, first, second = _padding(inputs["attention_mask"]) if is_padded else _samples(inputs["position_ids"])
     one_way, other_way = _row_of(inputs, row, first, second), _row_of(inputs, row, second, first)
     if one_way is None or other_way is None:
         return
     length = second.stop - second.start
     try:
         evaluated = evaluating(network, device_of(network, None))
-        with evaluated, torch.autocast(positions.device.type, enabled=False):
+        with evaluated, torch.autocast(inputs["input_ids"].device.type, enabled=False):
             behind = _logits(network, one_way)[:, -length:]
             before = _logits(network, other_way)[:, :length]
     except RAISED:
@@ -57,11 +65,34 @@ def require_apart(network: nn.Module, inputs: dict[str, Any]) -> None:
     wide = behind.element_size() >= torch.float32.itemsize
     rounding = torch.float16 if wide else torch.bfloat16  # as TF32 rounds, in which float32 may be multiplied
     if not are_close(_finite(behind), _finite(before), rounding):
-        raise ModelError(
-            f"{type(network).__name__}: does not keep samples apart that are in one row: its outputs for the second "
-            "change with the first, whatever position_ids say, and the teacher read each alone; pad them, by a "
-            "TokenDataset without collator"
-        )
+        raise ModelError(f"{type(network).__name__}: {_SEES_PADDING if is_padded else _SEES_OTHERS}")
+
+
+_SEES_OTHERS = (
+    "does not keep samples apart that are in one row: its outputs for the second change with the first, whatever "
+    "position_ids say, and the teacher read each alone; pad them, by a TokenDataset without collator"
+)
+_SEES_PADDING = (
+    "sees the padding in front of a sample: its outputs change with it, whatever attention_mask and position_ids say, "
+    "and the teacher read each sample alone; pad on the right, as a TokenDataset without padding_side and collator does"
+)
+
+
+def _samples(positions: Tensor) -> tuple[int, slice, slice]:
+    """A row (of B, L) that holds several samples, and the beginnings of the first two."""
+    row = int(_begins_anew(positions).any(1).nonzero()[0])
+    begins = [0, *(1 + torch.nonzero(_begins_anew(positions[row]))[:2, 0]).tolist()]
+    pairs = zip(begins, [*begins[1:], positions.shape[1]], strict=False)
+    first, second = [slice(begin, min(end, begin + _MOST)) for begin, end in pairs][:2]
+    return row, first, second
+
+
+def _padding(mask: Tensor) -> tuple[int, slice, slice]:
+    """The row (of B, L) with most padding in front, the end of that, and the beginning of the sample."""
+    begins = mask.int().argmax(1)
+    row = int(begins.argmax())
+    begin, end = int(begins[row]), int(begins[row] + mask[row].sum())
+    return row, slice(max(0, begin - _MOST), begin), slice(begin, min(end, begin + _MOST))
 
 
 def _row_of(inputs: dict[str, Any], row: int, *parts: slice) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.corpus.difference import decoder_of
 from decant.pipeline.errors import DataError
 from decant.pipeline.language.alignment import require_aligned, require_same_samples, require_same_tokens
+from decant.pipeline.language.apart import are_behind_padding
 from decant.pipeline.language.doubts import say_if_of_other_tokens
 from decant.pipeline.objectives import FusedTargets, SparseTargets, TeacherHead
 
@@ -125,10 +126,11 @@ class TokenDataset(Dataset[dict[str, Any]]):
         padding_side: Side = "right",
         collator: Collator | None = None,
     ) -> None:
-        """padding_side: of batches; with "left", `position_ids` are given too. collator: makes `input_ids` and
-        `attention_mask` of items, in place of the padding here, as those of transformers. One that pads nothing and
-        returns no mask may put all tokens into one row; its `position_ids` begin again with each sample, by which
-        networks of transformers keep samples apart if they are called with use_cache=False.
+        """padding_side: of batches; with "left", `position_ids` are given too. A network that ignores attention_mask,
+        as RWKV and xLSTM do, needs padding on the right. collator: makes `input_ids` and `attention_mask` of items, in
+        place of the padding here, as those of transformers. One that pads nothing and returns no mask may put all
+        tokens into one row; its `position_ids` begin again with each sample, by which networks of transformers keep
+        samples apart if they are called with use_cache=False.
         """
         if padding_side not in ("left", "right"):
             raise DataError(f'padding_side: expected "left" or "right", found {padding_side!r}')
@@ -161,6 +163,8 @@ class TokenDataset(Dataset[dict[str, Any]]):
         inputs = self._padded(rows) if self._collator is None else _named(self._collator(rows))
         _require_told_apart(inputs, len(rows))
         real = _real_places(inputs)
+        if are_behind_padding(inputs):  # by a collator, which need not say where samples begin
+            inputs.setdefault("position_ids", _positions(inputs["attention_mask"]))
         ids = inputs["input_ids"].flatten()[real].numpy().astype(np.int64)
         lengths = self.samples.lengths[indices]
         decode = decoder_of(self.samples.corpus.tokenizer)
@@ -237,7 +241,7 @@ class TokenDataset(Dataset[dict[str, Any]]):
             ids[number, some], mask[number, some] = own, 1
         inputs = {"input_ids": ids, "attention_mask": mask}
         if self._side == "left":
-            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+            inputs["position_ids"] = _positions(mask)
         return inputs
 
     def _targets(self, indices: NDArray[np.int64], labels: NDArray[np.int64]) -> SparseTargets | Tensor:
@@ -286,6 +290,11 @@ def _require_told_apart(inputs: Mapping[str, Any], rows: int) -> None:
             f"collator: put {rows:,} samples into {len(inputs['input_ids']):,} rows without position_ids, by which a "
             "network tells them apart; return these too, beginning again with each sample"
         )
+
+
+def _positions(mask: Tensor) -> Tensor:
+    """(B, L) the place of each token within its sample; networks count padding in front unless they are told."""
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
 def _real_places(inputs: Mapping[str, Tensor]) -> Tensor:

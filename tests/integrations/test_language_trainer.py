@@ -133,6 +133,20 @@ def test_a_student_that_does_not_keep_samples_of_one_row_apart_is_refused(kind: 
     assert run.model.training
 
 
+def test_a_student_that_sees_the_padding_in_front_of_a_sample_is_refused(tmp_path: Path) -> None:
+    """RWKV ignores attention_mask; behind the sample it is no matter."""
+    import transformers
+
+    from decant.pipeline.errors import ModelError
+
+    sizes = {"hidden_size": 16, "attention_hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    student = transformers.RwkvForCausalLM(transformers.RwkvConfig(vocab_size=344, **sizes))
+    run = trainer(tmp_path, training_set(tmp_path, padding_side="left"), student, max_steps=1)
+    with pytest.raises(ModelError, match="RwkvForCausalLM: sees the padding in front of a sample"):
+        run.train()
+    trainer(tmp_path, training_set(tmp_path), student, max_steps=1).train()
+
+
 def test_what_is_doubtful_of_a_student_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A mixture of experts whose loss is left out, and many more outputs than there are tokens."""
     import transformers

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from decant.pipeline.errors import ModelError
-from decant.pipeline.language.apart import are_in_one_row, require_apart
+from decant.pipeline.language.apart import (
+    are_behind_others,
+    are_behind_padding,
+    are_in_one_row,
+    require_apart,
+)
 
 POSITIONS = torch.tensor([[0, 1, 2, 0, 1, 2, 3]])
 NUMBERS = torch.tensor([[0, 0, 0, 1, 1, 1, 1]])
@@ -50,6 +55,32 @@ def test_what_a_collator_gives_beside_the_positions_is_used() -> None:
     require_apart(network, row(beginnings=torch.tensor([0, 3])))
     with pytest.raises(ModelError, match="does not keep samples apart"):
         require_apart(network, row(seq_idx=torch.zeros_like(NUMBERS)))
+
+
+def test_a_network_that_sees_the_padding_in_front_of_a_sample_is_refused() -> None:
+    """Whatever row of a batch has it. A recurrent one that takes the mask leaves padding out of its state."""
+    ids = torch.tensor([[3, 4, 5, 6], [0, 0, 7, 8]])
+    mask = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    assert are_behind_padding(inputs)
+    assert are_behind_others(inputs)
+    with pytest.raises(
+        ModelError, match=r"Recurrent: sees the padding in front of a sample.*pad on the right"
+    ):
+        require_apart(Recurrent(), inputs)
+
+    class Masked(Recurrent):
+        def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> Any:  # type: ignore[override]
+            at_each, found = self.embedding(input_ids) * attention_mask[..., None], []
+            state = torch.zeros_like(at_each[:, 0])
+            for place in range(input_ids.shape[1]):
+                state = state / 2 + at_each[:, place]
+                found.append(state)
+            return SimpleNamespace(logits=self.head(torch.stack(found, dim=1)))
+
+    require_apart(Masked(), inputs)
+    assert not are_behind_others({"input_ids": ids, "attention_mask": mask.flip(1)}), "behind the sample"
+    assert not are_behind_others({"input_ids": ids})
 
 
 def test_samples_share_a_row_where_positions_begin_again_that_no_mask_has_padded() -> None:

@@ -97,6 +97,23 @@ def test_collators_of_transformers_may_pad_on_either_side_or_not_at_all(
         untold.collate([flat[3], flat[0], flat[11]])
 
 
+def test_a_network_with_positions_of_its_own_is_told_them_where_a_collator_pads_in_front(
+    samples: TokenSamples, tmp_path: Path
+) -> None:
+    """GPT-2 counts padding too unless `position_ids` say where a sample begins."""
+    import transformers
+
+    config = transformers.GPT2Config(vocab_size=344, n_embd=16, n_layer=1, n_head=2, initializer_range=0.5)
+    teacher = transformers.GPT2LMHeadModel(config).eval()
+    cache = cache_logits(teacher, samples, tmp_path / "c.h5", encoding=Sparse(head=16))
+    tokenizer = language.tokenizer()
+    tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "left"
+    train = TokenDataset(samples, cache, collator=transformers.DataCollatorWithPadding(tokenizer))
+    batch = train.collate([train[3], train[0], train[11]])
+    assert not batch.inputs["attention_mask"][:, 0].all()
+    assert agreement(batch, teacher) < 0.05
+
+
 def test_a_student_learns_what_the_teacher_says(samples: TokenSamples, tmp_path: Path) -> None:
     teacher = language.bigram(samples, 340)
     cache = cache_logits(teacher, samples, tmp_path / "c.h5", encoding=Sparse(head=32))
