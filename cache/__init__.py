@@ -14,8 +14,8 @@ source.py      what soft labels are read from; ensemble.py, several teachers as 
 labels.py      what a label is; inputs.py, the checksums of inputs
 alignment/     which row a sample of a dataset has, and whether it is the sample that the teacher saw
 dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys;
-               sequences.py, for sequences whose positions have rows. These three import torch; made_together.py,
-               several batches in one call
+               sequences.py, for sequences whose positions have rows; shared_epoch.py, what each of these shares with
+               its workers. These four import torch; made_together.py, several batches in one call
 exchange/      logits and rows of other programs: imported, exported
 statistics/    what the logits are like, and whether they can be a teacher's
 convert.py     a smaller cache of one, one of several (copied_views.py); parts.py, one from the unfinished files of
@@ -39,7 +39,7 @@ if __name__ == "cache":  # found by its folder's name, inside the repository
     use_import_package("cache")
 
 if TYPE_CHECKING:
-    from decant.cache.alignment.drawn_views import DrawnViews, is_third_pass
+    from decant.cache.alignment.drawn_views import DrawnViews
     from decant.cache.alignment.items import ItemKeys, is_pair, name_sample, pick, read_item, recognise
     from decant.cache.alignment.keys import Key, Keys, split_keys
     from decant.cache.alignment.map_style import require_map_style
@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from decant.cache.remote.progress import show_progress
     from decant.cache.remote.publishing import Published, push_cache
     from decant.cache.sequences import SequenceBatch, SequenceDataset
+    from decant.cache.shared_epoch import SharedEpoch
     from decant.cache.soundness import Verify
     from decant.cache.source import LogitSource, row_chunks
     from decant.cache.statistics.class_order import doubt_class_order
@@ -159,6 +160,7 @@ __all__ = [
     "RewrittenError",
     "SequenceBatch",
     "SequenceDataset",
+    "SharedEpoch",
     "ShownRow",
     "SigmoidScores",
     "SigmoidSummary",
@@ -201,7 +203,6 @@ __all__ = [
     "input_crc32",
     "interpolated",
     "is_pair",
-    "is_third_pass",
     "leftovers",
     "log_tail_bounds",
     "merge_caches",
@@ -238,7 +239,7 @@ __all__ = [
 ]
 
 _NAMES = {
-    "alignment.drawn_views": ("DrawnViews", "is_third_pass"),
+    "alignment.drawn_views": ("DrawnViews",),
     "alignment.items": ("ItemKeys", "is_pair", "name_sample", "pick", "read_item", "recognise"),
     "alignment.keys": ("Key", "Keys", "split_keys"),
     "alignment.map_style": ("require_map_style",),
@@ -285,6 +286,7 @@ _NAMES = {
     "remote.progress": ("show_progress",),
     "remote.publishing": ("Published", "push_cache"),
     "sequences": ("SequenceBatch", "SequenceDataset"),
+    "shared_epoch": ("SharedEpoch",),
     "soundness": ("Verify",),
     "source": ("LogitSource", "row_chunks"),
     "statistics.class_order": ("doubt_class_order",),

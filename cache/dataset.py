@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Protocol, cast
@@ -11,11 +9,11 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, TensorDataset, get_worker_info
+from torch.utils.data import Dataset, TensorDataset
 
-from decant.cache.alignment.checks import Alignment, Topic
+from decant.cache.alignment.checks import Alignment
 from decant.cache.alignment.class_names import doubt_class_names
-from decant.cache.alignment.drawn_views import DrawnViews, is_third_pass
+from decant.cache.alignment.drawn_views import DrawnViews
 from decant.cache.alignment.expected_batches import ExpectedBatches
 from decant.cache.alignment.items import ItemKeys, is_pair, pick, read_item, recognise
 from decant.cache.alignment.keys import Key, Keys, split_keys
@@ -29,20 +27,16 @@ from decant.cache.alignment.same_views import (
 )
 from decant.cache.alignment.subsets import cached_data, cached_indices, holder_of_views, require_cached_length
 from decant.cache.ensemble import one_source
-from decant.cache.errors import CacheWarning, MismatchError
+from decant.cache.errors import MismatchError
 from decant.cache.inputs import CheckInputs
 from decant.cache.made_together import in_turn, split_batch, take_run
 from decant.cache.reader import LogitCache
+from decant.cache.shared_epoch import SharedEpoch
 from decant.cache.source import LogitSource
 
-_EPOCH, _EPOCHS_SET, _VIEW_SAID, _LABELS_SAID, _INPUTS_SAID, _PASSES, _SHARED = (*range(6), 9)
-"""Places of the integers that a dataset shares with its workers: the epoch, −1 until it is set; how often it was set;
-what was said; and four integers of `is_third_pass`.
-"""
 _BYTES_AHEAD, _MOST_AHEAD = 1 << 20, 64
 """Of the logits that are read before the batches are made that they belong to, and of these batches."""
 _INTP = np.dtype(np.intp)
-_SAID: Mapping[Topic, int] = {"labels": _LABELS_SAID, "inputs": _INPUTS_SAID}
 
 
 class MapDataset(Protocol):
@@ -112,16 +106,14 @@ class SoftLabelDataset(Dataset[Any]):
         checksums.
         """
         source = one_source(cache)
+        self._epoch = SharedEpoch()
         self._alignment = Alignment(
-            source, check_inputs=check_inputs, compare_labels=compare_labels, say_once=self._cannot_compare
+            source, check_inputs=check_inputs, compare_labels=compare_labels, warn_once=self._epoch.warn_once
         )
         require_map_style(dataset, "logits belong to samples by their index")
         self.dataset, self.cache, self.item_keys = dataset, source, keys
         self._data = cached_data(dataset, source.num_samples)
         self._indices = cached_indices(dataset, self._data)
-        self._shared = torch.zeros(_SHARED, dtype=torch.int64)
-        self._shared.share_memory_()  # type: ignore[no-untyped-call]
-        self._shared[_EPOCH] = -1
         self._reads_views, self._samples_ahead = False, 0
         self._drawn = DrawnViews(len(dataset))
         require_cached_length(self._data, source)
@@ -136,11 +128,6 @@ class SoftLabelDataset(Dataset[Any]):
             self._alignment.compare_labels = compare_labels and not views.mixes_labels
         self._alignment.require_checksums()
         doubt_class_names(source, getattr(self._data, "classes", None))
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        # A copy that was made by pickle has memory of its own, which its workers share.
-        self._shared.share_memory_()  # type: ignore[no-untyped-call]
 
     @property
     def check_inputs(self) -> CheckInputs:
@@ -178,12 +165,8 @@ class SoftLabelDataset(Dataset[Any]):
         [1, 1] [-2.0, 2.0]
         >>> folder.cleanup()
         """
-        number = operator.index(epoch)
-        if number < 0:
-            raise ValueError(f"epoch: counts from 0, found {epoch}")
         self.check_unchanged()
-        self._shared[_EPOCH] = number
-        self._shared[_EPOCHS_SET] += 1
+        self._epoch.set(epoch)
 
     @property
     def is_lazy(self) -> bool:
@@ -234,12 +217,11 @@ class SoftLabelDataset(Dataset[Any]):
         An index that a sampler draws again in an epoch takes the next view each time, where the epoch was set. That is
         counted by the process that reads.
         """
-        epoch, calls = self._shared[:2].tolist()
-        indices, views = self._drawn.split(keys, self.cache.num_views, max(epoch, 0), calls)
-        worker = get_worker_info()
-        if worker is not None and calls and self.cache.num_views > 1 and not isinstance(keys[0], tuple):
-            self._watch_passes(worker.seed - worker.id, len(keys), epoch, calls)
-        return self._items(indices, views, not calls and not all(isinstance(key, tuple) for key in keys))
+        epoch, calls = self._epoch.number, self._epoch.calls
+        indices, views = self._drawn.split(keys, self.cache.num_views, epoch, calls)
+        if calls and self.cache.num_views > 1 and not isinstance(keys[0], tuple):
+            self._watch_passes(len(keys), epoch)
+        return self._items(indices, views, not all(isinstance(key, tuple) for key in keys))
 
     def _items(self, indices: NDArray[np.intp], views: NDArray[np.intp], without_view: bool) -> list[Any]:
         """Items of (index, view), with their logits."""
@@ -295,26 +277,27 @@ class SoftLabelDataset(Dataset[Any]):
         pairs = isinstance(keys, np.ndarray) and keys.ndim == 2
         if self.cache.num_views == 1 or pairs or all(isinstance(key, tuple) for key in keys):
             return *split_keys(keys, len(self)), False
-        view = max(int(self._shared[_EPOCH]), 0) % self.cache.num_views
-        return *split_keys(keys, len(self), view), True
+        return *split_keys(keys, len(self), self._epoch.number % self.cache.num_views), True
 
-    def _watch_passes(self, seed: int, count: int, epoch: int, calls: int) -> None:
+    def _watch_passes(self, count: int, epoch: int) -> None:
         """Says that new workers read the same view a third time; others go on with the next view by themselves."""
-        if is_third_pass(self._shared[_PASSES:].numpy(), seed, count, len(self), calls):
-            self._say_once(
-                _VIEW_SAID,
-                f"a third pass of a loader reads view {epoch % self.cache.num_views}, of {self.cache.num_views}, as "
+        if self._epoch.is_third_pass(count, len(self)):
+            views = self.cache.num_views
+            self._epoch.warn_once(
+                "views",
+                f"{self.cache.path}: a third pass of a loader reads view {epoch % views}, of {views}, as "
                 f"set_epoch({epoch}) was the last call: call set_epoch(epoch) before each epoch",
             )
 
     def _say_view_0(self) -> None:
         """Says that keys without a view read view 0, unless an epoch was set."""
-        if self._shared[_EPOCH] < 0:
+        if not self._epoch.calls:
             views = self.cache.num_views
-            self._say_once(
-                _VIEW_SAID,
-                f"keys without a view read view 0 only, of {views}: call set_epoch(epoch) before each epoch to read "
-                f"view epoch mod {views}, or use keys (index, view); set_epoch(0) means view 0, and says nothing",
+            self._epoch.warn_once(
+                "views",
+                f"{self.cache.path}: keys without a view read view 0 only, of {views}: call set_epoch(epoch) before "
+                f"each epoch to read view epoch mod {views}, or use keys (index, view); set_epoch(0) means view 0, and "
+                "says nothing",
             )
 
     def _read_views(self, source: Any, places: NDArray[np.intp], views: NDArray[np.intp]) -> list[Any]:
@@ -461,12 +444,3 @@ class SoftLabelDataset(Dataset[Any]):
         except MismatchError:
             self.check_unchanged()
             raise
-
-    def _cannot_compare(self, topic: Topic, text: str) -> None:
-        self._say_once(_SAID[topic], text)
-
-    def _say_once(self, said: int, text: str) -> None:
-        """Warns once a dataset, whichever process is the first to notice."""
-        if not self._shared[said]:
-            self._shared[said] = 1
-            warnings.warn(f"{self.cache.path}: {text}", CacheWarning, stacklevel=2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from decant.cache.alignment.checks import Alignment, Topic
+from decant.cache.alignment.checks import Alignment
 from decant.cache.alignment.items import ItemKeys, pick, recognise
 from decant.cache.encodings import Sparse, SparseRows
-from decant.cache.errors import CacheWarning, MismatchError
+from decant.cache.errors import MismatchError
 from decant.cache.inputs import CheckInputs
 from decant.cache.reader import LogitCache
+from decant.cache.shared_epoch import SharedEpoch
 
 _AROUND = 3  # tokens shown on each side of one that differs
 
@@ -135,11 +135,9 @@ class SequenceDataset(Dataset[Any]):
         self.dataset, self.cache, self.item_keys = dataset, cache, keys
         self._padding, self._label_padding = padding, label_padding
         self._has_tokens = cache.manifest.identity["positions"]["tokens"] is not None
-        self._epoch = torch.zeros((), dtype=torch.int64)
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
-        self._said = set[Topic]()
+        self._epoch = SharedEpoch()
         self._alignment = Alignment(
-            cache, check_inputs=check_inputs, compare_labels=False, say_once=self._say_once
+            cache, check_inputs=check_inputs, compare_labels=False, warn_once=self._epoch.warn_once
         )
         if not self._has_tokens:
             self._alignment.require_checksums()
@@ -158,10 +156,8 @@ class SequenceDataset(Dataset[Any]):
         """From now on rows are those of view epoch mod V, in this process and in every live worker. Raises ValueError,
         and CorruptError where the cache has changed since it was read.
         """
-        if operator.index(epoch) < 0:
-            raise ValueError(f"epoch: counts from 0, found {epoch}")
         self.cache.check_unchanged()
-        self._epoch.fill_(epoch)
+        self._epoch.set(epoch)
 
     def collate(self, items: Sequence[tuple[int, Any, Any]]) -> SequenceBatch:
         """The batch of some items. Raises MismatchError, naming the first token that differs, where a sequence is not
@@ -169,7 +165,7 @@ class SequenceDataset(Dataset[Any]):
         """
         indices = np.array([item[0] for item in items], np.int64)
         inputs = [torch.as_tensor(item[1]) for item in items]
-        view = int(self._epoch) % self.cache.num_views
+        view = self._epoch.number % self.cache.num_views
         rows = self.cache.rows(indices, view) if isinstance(self.cache.manifest.encoding, Sparse) else None
         logits = None if rows is not None else torch.from_numpy(self.cache.logits(indices, view)).float()
         self._check(indices, inputs, view)
@@ -201,11 +197,6 @@ class SequenceDataset(Dataset[Any]):
             ours = given.numpy()
             if ours.dtype.kind not in "iu" or not np.array_equal(ours, theirs):
                 raise MismatchError(f"{self.cache.path}: sample {index:,}: {_first_difference(ours, theirs)}")
-
-    def _say_once(self, topic: Topic, text: str) -> None:
-        if topic not in self._said:
-            self._said.add(topic)
-            warnings.warn(f"{self.cache.path}: {text}", CacheWarning, stacklevel=2)
 
 
 def _padded(sequences: list[Tensor], value: float) -> Tensor:

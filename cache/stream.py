@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import operator
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -14,23 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from decant.cache.alignment.checks import Alignment, Topic
+from decant.cache.alignment.checks import Alignment
 from decant.cache.alignment.items import ItemKeys, kind_of_item, pick, recognise
 from decant.cache.alignment.sample_keys import SampleKey, read_key, require_row, without_key
 from decant.cache.ensemble import one_source
-from decant.cache.errors import CacheWarning, MismatchError
+from decant.cache.errors import MismatchError
 from decant.cache.inputs import CheckInputs
 from decant.cache.io.checksum import crc32
 from decant.cache.reader import LogitCache
+from decant.cache.shared_epoch import SharedEpoch
 from decant.cache.source import LogitSource
 
 FIELD = "teacher_logits"
 _EVERY = 32
 """With check_inputs="sample" the first input and each 32nd after it is compared."""
 _MOST_MARKS = 20_000_000
-_EPOCH, _LABELS_SAID, _INPUTS_SAID, _REPEATS_SAID, _SHARED = range(5)
-"""Places of the integers that a stream shares with its workers: the epoch, −1 until it is set; what was said."""
-_SAID: Mapping[Topic, int] = {"labels": _LABELS_SAID, "inputs": _INPUTS_SAID}
 
 
 def attach(
@@ -103,38 +99,30 @@ class SoftLabelStream(IterableDataset[Any]):
         source = one_source(cache)
         _require_iterable(iterable)
         self.iterable, self.cache, self.key, self.item_keys = iterable, source, key, keys
-        self._shared = torch.zeros(_SHARED, dtype=torch.int64)
-        self._shared[_EPOCH] = -1
+        self._epoch = SharedEpoch()
         rows = source.num_samples * source.num_views
         self._marks = torch.zeros(0 if repeats or rows > _MOST_MARKS else rows, dtype=torch.int32)
-        self._share_memory()
+        self._marks.share_memory_()  # type: ignore[no-untyped-call]
         self._passes = 0
         self._alignment = Alignment(
-            source, check_inputs=check_inputs, compare_labels=compare_labels, say_once=self._cannot_compare
+            source, check_inputs=check_inputs, compare_labels=compare_labels, warn_once=self._epoch.warn_once
         )
         self._alignment.require_checksums()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._share_memory()
-
-    def _share_memory(self) -> None:
-        for tensor in (self._shared, self._marks):
-            tensor.share_memory_()  # type: ignore[no-untyped-call]
+        self._marks.share_memory_()  # type: ignore[no-untyped-call]
 
     def set_epoch(self, epoch: int) -> None:
         """From now on a key without a view reads view `epoch mod V`, in this process and in every live worker. Calls
         `set_epoch` of the iterable too, where it has one. Raises ValueError for an epoch below 0, CorruptError where
         the cache has changed since it was read.
         """
-        number = operator.index(epoch)
-        if number < 0:
-            raise ValueError(f"epoch: counts from 0, found {epoch}")
         self.check_unchanged()
-        self._shared[_EPOCH] = number
+        self._epoch.set(epoch)
         tell = getattr(self.iterable, "set_epoch", None)
         if tell is not None:
-            tell(number)
+            tell(self._epoch.number)
 
     def check_unchanged(self, *, checksums: bool = False) -> None:
         """Raises CorruptError where a cache is no longer what was read from it, as `SoftLabelDataset` does."""
@@ -179,14 +167,14 @@ class SoftLabelStream(IterableDataset[Any]):
         """(index, view) of a sample in the cache."""
         index, view = read_key(sample, self.key)
         if view is None:
-            epoch, num_views = int(self._shared[_EPOCH]), self.cache.num_views
-            if num_views > 1 and epoch < 0:
+            num_views = self.cache.num_views
+            if num_views > 1 and not self._epoch.calls:
                 raise MismatchError(
                     f"{self.cache.path}: key {index:,}: has no view, and the cache has {num_views}: give keys "
                     f"(index, view), or call set_epoch(epoch) before each epoch, where the samples are of view epoch "
                     f"mod {num_views}"
                 )
-            view = max(epoch, 0) % num_views
+            view = self._epoch.number % num_views
         require_row(self.cache, index, view)
         return index, view
 
@@ -209,19 +197,12 @@ class SoftLabelStream(IterableDataset[Any]):
             self._alignment.check_input(rows, views, [value])
 
     def _say_repeat(self, index: int) -> None:
-        self._say_once(
-            _REPEATS_SAID,
-            f"sample {index:,} came twice in one pass: with several workers the iterable may not divide its samples "
-            "among them (torch.utils.data.get_worker_info), or the keys are not unique; repeats=True silences this",
+        self._epoch.warn_once(
+            "repeats",
+            f"{self.cache.path}: sample {index:,} came twice in one pass: with several workers the iterable may not "
+            "divide its samples among them (torch.utils.data.get_worker_info), or the keys are not unique; "
+            "repeats=True silences this",
         )
-
-    def _cannot_compare(self, topic: Topic, text: str) -> None:
-        self._say_once(_SAID[topic], text)
-
-    def _say_once(self, said: int, text: str) -> None:
-        if not self._shared[said]:
-            self._shared[said] = 1
-            warnings.warn(f"{self.cache.path}: {text}", CacheWarning, stacklevel=2)
 
 
 def _with_logits(sample: Any, logits: torch.Tensor) -> Any:

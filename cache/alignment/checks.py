@@ -23,8 +23,8 @@ _PROBES = 256
 _FIRST_INPUTS = 16
 """That a process compares before it is content with one of each batch."""
 
-Topic = Literal["labels", "inputs"]
-"""What is not compared; it is said once."""
+Topic = Literal["labels", "inputs", "views", "repeats"]
+"""What a dataset warns of once: what is not compared; views that are read again; samples that come again."""
 
 
 class Alignment:
@@ -35,7 +35,7 @@ class Alignment:
     >>> folder = tempfile.TemporaryDirectory()
     >>> logits = np.float32([[4, -4], [-4, 4]])
     >>> path = import_logits(Store(folder.name), logits, np.array([0, 1]), teacher={}, data={"name": "toy"})
-    >>> alignment = Alignment(LogitCache.open(path), check_inputs="off")
+    >>> alignment = Alignment(LogitCache.open(path), check_inputs="off", compare_labels=True, warn_once=print)
     >>> alignment.check(np.array([1]), np.array([0]), inputs=[None], labels=[1])
     >>> alignment.check(np.array([1]), np.array([0]), inputs=[None], labels=[0])
     Traceback (most recent call last):
@@ -48,15 +48,15 @@ class Alignment:
         self,
         cache: LogitSource,
         *,
-        check_inputs: CheckInputs = "sample",
-        compare_labels: bool = True,
-        say_once: Callable[[Topic, str], None] | None = None,
+        check_inputs: CheckInputs,
+        compare_labels: bool,
+        warn_once: Callable[[Topic, str], None],
     ) -> None:
-        """say_once: is called with a topic and a text where something cannot be compared; prints each topic once."""
+        """warn_once: is called with a topic and a text where something cannot be compared."""
         if check_inputs not in ("sample", "all", "off"):
             raise ValueError(f"check_inputs: expected sample, all or off, found {check_inputs!r}")
         self.cache, self.check_inputs, self.compare_labels = cache, check_inputs, compare_labels
-        self._say_once = say_once or _say_nothing
+        self._warn_once = warn_once
         self._mixes_labels, self._first_inputs = False, _FIRST_INPUTS
         # The form in which inputs are what the teacher saw, where their bytes are others.
         self._form: str | None = None
@@ -72,7 +72,7 @@ class Alignment:
         )
         if self.check_inputs == "all":
             raise MismatchError(f"{self.cache.path}: check_inputs: {text}")
-        self._say_once("inputs", f'{text}; check_inputs="off" silences this')
+        self._warn_once("inputs", f'{self.cache.path}: {text}; check_inputs="off" silences this')
 
     def check(self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any, labels: Any) -> None:
         """Raises MismatchError where labels (B,) or inputs (B, …) are not those of rows (B,) in their views (B,), and
@@ -129,11 +129,11 @@ class Alignment:
         try:
             given = self._as_cached(labels, cached)
         except kinds_of_labels.NotComparableError as error:
-            self._say_once(
+            self._warn_once(
                 "labels",
-                f"labels are not compared with those of the teacher's pass: they are {error}, and the cache has "
-                f"{'targets' if cached.dtype.kind == 'f' else 'class ids'} {cached.shape}; compare_labels=False "
-                "silences this",
+                f"{self.cache.path}: labels are not compared with those of the teacher's pass: they are {error}, and "
+                f"the cache has {'targets' if cached.dtype.kind == 'f' else 'class ids'} {cached.shape}; "
+                "compare_labels=False silences this",
             )
             return
         if np.array_equal(given, cached):
@@ -258,7 +258,7 @@ class Alignment:
         )
         if self.check_inputs == "all":
             raise MismatchError(f'{self.cache.path}: {text}; check_inputs="off" takes them unchecked')
-        self._say_once("inputs", f'{text}; check_inputs="off" silences this')
+        self._warn_once("inputs", f'{self.cache.path}: {text}; check_inputs="off" silences this')
 
     def _likely_cause(
         self, rows: NDArray[np.intp], views: NDArray[np.intp], inputs: Any, all_are: str | None = None
@@ -283,10 +283,6 @@ class Alignment:
         if changed:
             return f"{found}, and a library is another since: {', '.join(changed)}"
         return f"{found}: the transform has changed, or the data or their order"
-
-
-def _say_nothing(topic: Topic, text: str) -> None:
-    """A function, as a lambda cannot be sent to a worker."""
 
 
 def _has_checksums(cache: LogitSource) -> bool:

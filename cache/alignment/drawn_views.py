@@ -55,26 +55,3 @@ class DrawnViews:
             earlier[order] += np.arange(len(indices)) - starts
         self._counts[unique] += counts.astype(np.uint16)
         return earlier
-
-
-def is_third_pass(shared: NDArray[np.int64], seed: int, count: int, length: int, calls: int) -> bool:
-    """Whether new workers read a dataset of `length` samples again, of which all were read twice since `set_epoch` was
-    called the last time; adds `count` samples.
-
-    Workers that are new have counted no draws, and so read the epoch's view again. seed: of the loader's pass, the same
-    in all its workers. shared: an array (4,) of theirs: the call that is counted for, seed, passes, samples read. Two
-    loaders, one of them to measure with, are no third pass, nor are two whose batches are read in turn.
-
-    >>> shared = np.zeros(4, np.int64)
-    >>> [is_third_pass(shared, seed, count=10, length=10, calls=1) for seed in (7, 8, 9)]
-    [False, False, True]
-    >>> is_third_pass(shared, seed=10, count=10, length=10, calls=2)
-    False
-    """
-    counted, last, passes, read = shared.tolist()
-    if counted != calls:
-        last, passes, read = seed, 1, 0
-    elif last != seed:
-        passes += 1
-    shared[:] = calls, seed, passes, read + count
-    return bool(passes > 2 and read >= 2 * length)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from decant.cache import Hidden, LogitCache, Sparse
+from decant.cache import Hidden, LogitCache, SharedEpoch, Sparse
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.corpus.difference import decoder_of
 from decant.pipeline.errors import DataError
@@ -137,7 +137,7 @@ class TokenDataset(Dataset[dict[str, Any]]):
         require_same_samples(samples, cache)
         self.samples, self.cache = samples, cache
         self._side, self._collator = padding_side, collator
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = SharedEpoch()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -148,9 +148,7 @@ class TokenDataset(Dataset[dict[str, Any]]):
 
     def set_epoch(self, epoch: int) -> None:
         """From now on rows are those of view epoch mod V, in this process and in every live worker."""
-        if operator.index(epoch) < 0:
-            raise ValueError(f"epoch: counts from 0, found {epoch}")
-        self._epoch.fill_(epoch)
+        self._epoch.set(epoch)
 
     def collate(self, items: Sequence[Mapping[str, Any]]) -> TokenBatch:
         """A batch of some items. Parts of a sample that do not see one another are rows of their own.
@@ -245,7 +243,7 @@ class TokenDataset(Dataset[dict[str, Any]]):
         return inputs
 
     def _targets(self, indices: NDArray[np.int64], labels: NDArray[np.int64]) -> SparseTargets | Tensor:
-        return targets_of(self.cache, indices, labels, int(self._epoch) % self.cache.num_views)
+        return targets_of(self.cache, indices, labels, self._epoch.number % self.cache.num_views)
 
 
 def targets_of(

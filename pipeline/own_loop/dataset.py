@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from decant.cache import (
-    CacheWarning,
     DrawnViews,
     ItemKeys,
     Key,
     Keys,
+    SharedEpoch,
     holder_of_views,
     input_crc32,
     is_pair,
-    is_third_pass,
     name_sample,
     pick,
     read_item,
@@ -109,9 +107,7 @@ class Views(Dataset[Any]):
         self.identity: dict[str, Any] = {"seed": self.seed, **_describe(dataset, transform, teacher)}
         self.is_plain = False
         self._drawn = DrawnViews(len(dataset))
-        # Epoch, calls of set_epoch, samples read before, said, passes.
-        self._epoch = torch.zeros(8, dtype=torch.int64)
-        self._epoch.share_memory_()
+        self._epoch = SharedEpoch()
 
     @property
     def transform(self) -> Transform:
@@ -139,50 +135,32 @@ class Views(Dataset[Any]):
             )
         return value
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._epoch.share_memory_()
-
     def set_epoch(self, epoch: int) -> None:
         """From now on `views[i]` is view `epoch mod count`, in this process and in every live worker.
 
         Raises ValueError for an epoch below 0.
         """
-        number = operator.index(epoch)
-        if number < 0:
-            raise ValueError(f"epoch: counts from 0, found {epoch}")
-        self._epoch[0] = number
-        self._epoch[1] += 1
+        self._epoch.set(epoch)
 
     def __getitem__(self, key: Key) -> Any:
         """The item of (index, view), or of an index in the view of the epoch."""
-        return self._read(self._student, *split_keys([key], len(self), int(self._epoch[0]) % self.count))[1][
-            0
-        ]
+        _, items = self._read(self._student, *split_keys([key], len(self), self._epoch.number % self.count))
+        return items[0]
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Any]:
         """An item for each key, for a DataLoader to collate."""
-        epoch, calls = self._epoch[:2].tolist()
+        epoch, calls = self._epoch.number, self._epoch.calls
         if self.count > 1 and not isinstance(keys[0], tuple):
-            self._watch_passes(len(keys), epoch, calls)
+            self._watch_passes(len(keys), epoch)
         return self._read(self._student, *self._drawn.split(keys, self.count, epoch, calls))[1]
 
-    def _watch_passes(self, count: int, epoch: int, calls: int) -> None:
-        """Says once, in any process, that a third pass reads the view that two have read."""
-        worker, late = get_worker_info(), False
-        if not calls:
-            self._epoch[2] += count
-            late = int(self._epoch[2]) > 2 * len(self)
-        elif worker is not None:
-            seed = worker.seed - worker.id
-            late = is_third_pass(self._epoch[4:].numpy(), seed, count, len(self), calls)
-        if late and not self._epoch[3]:
-            self._epoch[3] = 1
-            warnings.warn(
+    def _watch_passes(self, count: int, epoch: int) -> None:
+        """Says once that a third pass reads the view that two have read."""
+        if self._epoch.is_third_pass(count, len(self)):
+            self._epoch.warn_once(
+                "views",
                 f"views: a third pass reads view {epoch % self.count} only, of {self.count}: call set_epoch(epoch) "
                 "before each epoch, or use keys (index, view)",
-                CacheWarning,
-                stacklevel=3,
             )
 
     def read_views(self, keys: Keys) -> tuple[list[Any], list[Any], list[Any]]:

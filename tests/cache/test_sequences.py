@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,9 @@ def test_rows_of_some_places_alone(tmp_path: Path) -> None:
 
 def test_an_epoch_reads_its_view_in_every_worker(tmp_path: Path) -> None:
     cache = build(tmp_path / "cache.h5", views=3)
-    train = SequenceDataset(tagged(), cache)
+    train = pickle.loads(
+        pickle.dumps(SequenceDataset(tagged(), cache))
+    )  # as a launcher sends it to a machine
     loader = DataLoader(train, 4, collate_fn=train.collate, num_workers=1, persistent_workers=True)
     for epoch in (0, 1, 5):
         train.set_epoch(epoch)

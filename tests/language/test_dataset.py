@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from functools import partial
 from pathlib import Path
@@ -135,7 +136,7 @@ def test_a_student_learns_what_the_teacher_says(samples: TokenSamples, tmp_path:
 
 def test_with_draws_epoch_e_reads_view_e_mod_v(samples: TokenSamples, teacher: Any, tmp_path: Path) -> None:
     cache = cache_logits(teacher, samples, tmp_path / "c.h5", encoding=Sparse(head=2, draws=6), views=2)
-    train = TokenDataset(samples, cache)
+    train = copy.deepcopy(TokenDataset(samples, cache))
     loader = DataLoader(train, 8, collate_fn=train.collate, num_workers=1, persistent_workers=True)
     ids = []
     for epoch in range(3):

@@ -31,7 +31,12 @@ def test_only_the_datasets_of_the_cache_import_torch() -> None:
         for name, imported in graph().items()
         if name.startswith("decant.cache") and any(other.split(".")[0] == "torch" for other in imported)
     }
-    assert having == {"decant.cache.dataset", "decant.cache.sequences", "decant.cache.stream"}
+    assert having == {
+        "decant.cache.dataset",
+        "decant.cache.sequences",
+        "decant.cache.shared_epoch",
+        "decant.cache.stream",
+    }
 
 
 def test_the_pipeline_imports_of_the_cache_what_the_package_offers_and_io() -> None:
