@@ -20,8 +20,8 @@ from decant.pipeline.served.teacher import ServedTeacher
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.terminal import one_line
 
-_BUSY = {408, 425, 429, 502, 503, 504, 529}
-_FAILED = {500}  # of a request perhaps, and not of the moment
+_BUSY = {408, 425, 429, 502, 503, 504, *range(520, 525), 529}  # those from 520 on are Cloudflare's
+_NEVER = {501, 505}  # other numbers from 500 on are of a request perhaps, and not of the moment
 _MOST_FAILURES = 5
 _FIRST_WAIT, _LONGEST_WAIT, _LONGEST_ASKED = 0.25, 30.0, 600.0
 _MOST_BYTES = 1 << 30
@@ -107,7 +107,12 @@ class Connection:
                     raise ServerError(f"{self.url}: {error}, {failures} times") from None
                 if now - since + wait > self.patience:
                     tried = "" if tries == 1 else f", {tries} times in {now - since:,.0f} s"
-                    raise UnreachableError(f"{self.url}: {error}{tried}") from None
+                    asks = (
+                        ""
+                        if error.wait is None
+                        else f"; it says to wait {wait:,.0f} s, longer than patience is"
+                    )
+                    raise UnreachableError(f"{self.url}: {error}{tried}{asks}") from None
                 if now - since > 2:
                     say_once(f"{self.url}: {error}; it is asked again for {self.patience:,.0f} s", self.url)
                 self._sleep(wait)
@@ -185,13 +190,13 @@ class Connection:
         return b"".join(pieces)
 
     def _content(self, response: http.client.HTTPResponse, content: bytes) -> Any:
-        if response.status in _BUSY or response.status in _FAILED:
-            said = f"answers {response.status} {self._said(content)}".rstrip()
-            raise _NotNowError(said, _retry_after(response), failed=response.status in _FAILED)
-        if not 200 <= response.status < 300:
-            raise RefusedError(
-                f"{self.url}: answers {response.status} {self._said(content)}", response.status
-            )
+        status, said = response.status, f"answers {response.status} {self._said(content)}".rstrip()
+        if status in _BUSY or (status >= 500 and status not in _NEVER):
+            raise _NotNowError(said, _retry_after(response), failed=status not in _BUSY)
+        if not 200 <= status < 300:
+            sent = response.getheader("Location", "").partition("?")[0]
+            there = f", and sends to {self.words(sent)}: give the address that answers" if sent else ""
+            raise RefusedError(f"{self.url}: {said}{there}", status)
         try:
             return json.loads(content)
         except (ValueError, RecursionError):

@@ -32,21 +32,16 @@ class Said:
     """What the answers of a server say of itself, each time."""
 
     model: str | None = None
-    fingerprint: str | None = None
     by_text: bool = False
     """Whether it names tokens by their texts."""
 
-    def see(self, answer: dict[str, Any], fingerprint: str = "system_fingerprint") -> None:
-        """Takes the model's name, and what changes with its weights or its server. Raises AnswerError where the name is
-        another than before.
-        """
+    def see(self, answer: dict[str, Any]) -> None:
+        """Takes the model's name. Raises AnswerError where it is another than before."""
         model = answer.get("model")
         if isinstance(model, str) and model:
             if self.model is not None and model != self.model:
                 raise AnswerError(f"it answers as the model {model!r}, and answered as {self.model!r} before")
             self.model = model
-        found = answer.get(fingerprint)
-        self.fingerprint = found if isinstance(found, str) else None
 
 
 def counted(answer: dict[str, Any]) -> object:

@@ -31,7 +31,7 @@ class Sglang:
         )
         about = entries(answer, "meta_info")
         own, top = (entries(about, name) for name in ("input_token_logprobs", "input_top_logprobs"))
-        said.see(about, "weight_version")
+        said.see(about)
         if not isinstance(own, list) or not isinstance(top, list) or len(own) != len(top):
             raise AnswerError("expected as many input_token_logprobs as input_top_logprobs")
         if len(own) == len(prompt.tokens) - 1:  # without the first, of which nothing is said

@@ -73,13 +73,17 @@ def test_what_passes_is_asked_again(server: ModelServer, fill: Fill, whole: byte
                 handler.send(500, {"error": "once"})
             case 12:
                 handler.send(200, b'{"choices": [{"prompt_logpr')
+            case 14 | 15 | 16 | 17 | 18 | 19:  # of a gateway, and more than a failed request is asked again
+                handler.send(524, b"<html>a timeout occurred</html>", Retry_After="0")
+            case 20:
+                handler.send(507, {"error": "once"})
             case _:
                 return False
         return True
 
     server.fault = fault
     assert fill().path.read_bytes() == whole
-    assert len(happened) > 12
+    assert len(happened) > 20
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 501])
@@ -97,6 +101,30 @@ def test_what_the_server_does_not_take_is_asked_once(status: int, server: ModelS
     with pytest.raises(ServerError, match=rf"http://127.0.0.1:\d+: answers {status} \(not of this kind\)$"):
         fill()
     assert len(seen) <= 2  # of each connection
+
+
+def test_where_a_redirect_leads_and_a_wait_beyond_patience_are_said(server: ModelServer, fill: Fill) -> None:
+    """A query of an address may hold a key."""
+
+    def elsewhere(handler: Handler, body: dict[str, Any]) -> bool:
+        handler.send(308, b"", Location="https://me:planted@host/v1/completions?key=planted")
+        return True
+
+    def busy(handler: Handler, body: dict[str, Any]) -> bool:
+        handler.send(429, {"error": {"message": "slowly"}}, Retry_After="120")
+        return True
+
+    server.fault = elsewhere
+    with pytest.raises(
+        ServerError, match=r"answers 308, and sends to https://\S*host/v1/completions: give"
+    ) as raised:
+        fill()
+    assert "planted" not in str(raised.value)
+    server.fault = busy
+    with pytest.raises(
+        ServerError, match=r"answers 429 \(slowly\); it says to wait 120 s, longer than patience"
+    ):
+        fill()
 
 
 def _rows(change: Callable[[list[Any], dict[str, Any]], None]) -> Callable[[dict[str, Any]], Any]:
