@@ -22,7 +22,7 @@ from decant.cache.format.row_marks import RowMarks, marked_rows, read_batch, rea
 from decant.cache.format.shared_tables import check_shared_tables
 from decant.cache.format.tables import Layout
 from decant.cache.io import joint, locks, partial
-from decant.cache.io.files import is_closed, reserve
+from decant.cache.io.files import close_written, is_closed, reserve
 from decant.cache.io.opening import NotAFileError, open_read
 from decant.cache.io.synced import SyncedBlocks, read_synced
 from decant.cache.io.system import start_writing_out
@@ -102,8 +102,9 @@ class PartialRows:
             self._marks.close()
             self._synced.close()
             self.leave()
-            os.close(self.fd)
-            self.fd = self.stored.file.fd = -1
+            fd, self.fd = self.fd, -1
+            self.stored.file.fd = -1
+            close_written(fd, self.path)
 
     def leave(self) -> None:
         """Gives up this writer's part in the file: closing it is not enough where forked workers have it open too."""
@@ -125,7 +126,7 @@ class PartialRows:
                 raise FileExistsError(published) from None
             return False
         self.stored.file.fd, old, self.fd = fd, self.fd, fd
-        os.close(old)
+        close_written(old, self.path)
         return joint.become_the_only_writer(fd, self.path, published)
 
     def encoded(self, sample: int, view: int) -> dict[str, NDArray[Any]]:
@@ -194,7 +195,8 @@ class PartialRows:
         try:
             yield
         except StorageError:
-            self.close()
+            with contextlib.suppress(StorageError):
+                self.close()
             with contextlib.suppress(OSError):  # a disk that fails may often only be read from then on
                 partial.remove(self.path)
             raise

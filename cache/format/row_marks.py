@@ -10,7 +10,6 @@ when a file is gone on with or published, and are no part of what is published.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import sys
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from decant.cache.io.checksum import crc32
 from decant.cache.io.files import write_all
 from decant.cache.io.opening import NotAFileError, create_new, read_file
 from decant.cache.io.partial import MARKS, marks_of
+from decant.cache.io.system import close_quietly
 
 _MARK = np.dtype([("sample", "<u8"), ("view", "<u4"), ("crc32", "<u4")])
 
@@ -70,7 +70,7 @@ class RowMarks:
     def close(self) -> None:
         """Closes the file of marks; it stays for whoever goes on."""
         if self._fd >= 0:
-            os.close(self._fd)
+            close_quietly(self._fd)
             self._fd = -1
 
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from decant.cache.errors import StorageError
 from decant.cache.io.drafts import DRAFT, create_draft, draft_name, remove_dead_drafts
-from decant.cache.io.system import allocated_bytes, forget_read, pread, pwrite
+from decant.cache.io.system import allocated_bytes, close_quietly, forget_read, pread, pwrite
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.ESTALE, errno.EROFS)
 _NOTHING_TO_SYNC = (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM)
@@ -75,7 +75,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
     finally:
         if locked >= 0:
-            os.close(locked)
+            close_quietly(locked)
 
 
 @contextlib.contextmanager
@@ -120,7 +120,7 @@ def name_file(error: OSError, path: Path) -> None:
     [Errno 28] No space left on device: 'result.json'
     """
     if error.errno is not None and (error.filename is None or str(error.filename).endswith(DRAFT)):
-        error.filename = str(path)
+        error.filename, error.filename2 = str(path), None
 
 
 def reserve(fd: int, size: int, path: Path) -> None:
@@ -195,6 +195,20 @@ def read_all(fd: int, count: int, offset: int, path: Path) -> bytes:
         parts.append(part)
         count, offset = count - len(part), offset + len(part)
     return b"".join(parts)
+
+
+def close_written(fd: int, path: Path) -> None:
+    """Closes a file that was written. Raises StorageError where its disk says only then, as network mounts and quotas
+    do, that it did not take what was written; the descriptor is closed all the same.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     close_written(os.dup(file.fileno()), Path(file.name))
+    """
+    try:
+        os.close(fd)
+    except OSError as error:
+        raise storage_error(error, path, "closing") from error
 
 
 def sync_or_drop(fd: int, path: Path) -> None:

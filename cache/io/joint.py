@@ -24,7 +24,7 @@ from decant.cache.errors import IncompleteError
 from decant.cache.io import partial
 from decant.cache.io.flock import EXCLUSIVE, FREE, SHARED, flock, try_flock
 from decant.cache.io.opening import NotAFileError, create_new, has_one_name, open_write, read_file
-from decant.cache.io.system import pwrite
+from decant.cache.io.system import close_quietly, pwrite
 
 _JOINT = "-joint-"
 _POLL_SECONDS = 0.1
@@ -136,7 +136,7 @@ class Member:
                 self._path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 flock(self._fd, FREE)  # forked workers have it open too
-            os.close(self._fd)
+            close_quietly(self._fd)
             self._fd = -1
 
     def _write(self) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from decant.cache.io.files import storage_error
 from decant.cache.io.flock import AT_ONCE, EXCLUSIVE, FREE, SHARED, flock, try_flock
 from decant.cache.io.opening import has_one_name, is_named, open_lock
-from decant.cache.io.system import pread, pwrite
+from decant.cache.io.system import close_quietly, pread, pwrite
 
 _POLL_SECONDS = 0.2
 _MOST_TRIES = 20
@@ -316,7 +316,7 @@ def _wait(fd: int, lock: Path) -> None:
 def _release(fd: int) -> None:
     with contextlib.suppress(OSError):
         flock(fd, FREE)  # closing is not enough: forked workers have it open too
-    os.close(fd)
+    close_quietly(fd)
 
 
 def _name_in(fd: int) -> str:

@@ -12,7 +12,6 @@ This spares reading; that what is published is whole does not rest on it. Publis
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ from decant.cache.errors import StorageError
 from decant.cache.io.files import sync_folder, write_all
 from decant.cache.io.opening import NotAFileError, create_new, read_file
 from decant.cache.io.partial import SYNCED, synced_of
+from decant.cache.io.system import close_quietly
 
 SYNC_BYTES = 64 << 20
 """What a process writes until it syncs: as much may have to be read back of what it wrote."""
@@ -93,7 +93,7 @@ class SyncedBlocks:
     def close(self) -> None:
         """Closes the log; it stays for whoever goes on."""
         if self._fd >= 0:
-            os.close(self._fd)
+            close_quietly(self._fd)
             self._fd = -1
 
 

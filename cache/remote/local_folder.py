@@ -13,7 +13,7 @@ from decant.cache.io.drafts import create_draft, remove_dead_drafts
 from decant.cache.io.files import reserve, storage_error, sync_folder, write_all, write_atomically
 from decant.cache.io.opening import open_read
 from decant.cache.io.partial import publish
-from decant.cache.io.system import protect
+from decant.cache.io.system import close_quietly, protect
 from decant.cache.remote.folder import ChangedError, Promises, Stat
 from decant.cache.remote.progress import Advance
 
@@ -97,7 +97,7 @@ class LocalFolder:
             raise storage_error(error, target, "publishing") from error
         finally:
             draft.unlink(missing_ok=True)
-            os.close(fd)
+            close_quietly(fd)
 
     def put_small(self, name: str, content: bytes, *, replace: bool = False) -> bool:
         try:

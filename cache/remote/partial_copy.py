@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from decant.cache.errors import CorruptError, RemoteError
 from decant.cache.io.block_layout import expected_entry
 from decant.cache.io.files import read_all, write_all
+from decant.cache.io.system import close_quietly
 from decant.cache.remote.copy_files import open_copy, publish_copy
 from decant.cache.remote.head import Head
 from decant.cache.remote.ranges import without
@@ -75,7 +76,7 @@ class PartialCopy:
 
     def _close(self) -> None:
         if self.fd >= 0:
-            os.close(self.fd)
+            close_quietly(self.fd)
             self.fd = -1
 
     def missing(self, numbers: Sequence[int]) -> list[int]:

@@ -31,6 +31,7 @@ from decant.cache.io.files import storage_error
 from decant.cache.io.flock import free_range, try_range
 from decant.cache.io.locks import give_up, in_turn, join, lock_path
 from decant.cache.io.opening import NotAFileError, open_lock, open_write
+from decant.cache.io.system import close_quietly
 from decant.pipeline.data.image_pack import Decode, Layout, Pack, partial_path
 from decant.pipeline.data.samples import spread
 from decant.pipeline.data.thread_count import fixed_count
@@ -271,7 +272,7 @@ class Filling:
 
 def _close(*descriptors: int) -> None:
     for descriptor in descriptors:
-        os.close(descriptor)
+        close_quietly(descriptor)
 
 
 def writable_folder(folder: Path) -> None:

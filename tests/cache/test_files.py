@@ -138,6 +138,12 @@ def test_a_draft_that_is_not_finished_leaves_the_file_before_it(tmp_path: Path) 
     assert os.listdir(tmp_path) == ["a.bin"]
 
 
+def test_what_cannot_be_replaced_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="directory") as caught:
+        write_atomically(tmp_path, b"")
+    assert str(caught.value).count(str(tmp_path)) == 1, caught.value
+
+
 def test_two_drafts_of_one_file_are_not_in_each_others_way(tmp_path: Path) -> None:
     with replacing(tmp_path / "a.bin") as first, replacing(tmp_path / "a.bin") as second:
         first.write(b"first")

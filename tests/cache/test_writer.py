@@ -158,19 +158,54 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_failed_sync_publishes_nothing_and_is_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
+    calls, close = [], os.close
 
     def fail(fd: int) -> None:
         calls.append(fd)
         raise OSError(errno.EIO, "Input/output error")
 
+    def closes_and_fails(fd: int) -> None:
+        close(fd)
+        raise OSError(errno.EIO, "Input/output error")
+
     with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
         write_missing(writer)
         monkeypatch.setattr(os, "fsync", fail)
+        monkeypatch.setattr(os, "close", closes_and_fails)
         with pytest.raises(StorageError, match="syncing; what was written cannot be trusted"):
             writer.publish()
+        monkeypatch.undo()
         assert len(calls) == 1
     assert list(tmp_path.iterdir()) == [], "pages that are not known to be on the disk are not gone on with"
+
+
+@pytest.mark.parametrize("take", [LogitCacheWriter, LogitCacheWriter.join])
+def test_a_disk_that_fails_at_the_end_is_named_and_loses_nothing(
+    take: Callable[..., LogitCacheWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a network mount meets a quota when a file is closed. It is closed once: its number may be another's then."""
+    real, failed = os.close, list[str]()
+
+    def close(fd: int) -> None:
+        failed.append(Path(os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)")).suffix)
+        real(fd)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    writer = take(tmp_path / "cache.h5", manifest())
+    write(writer, 0, np.arange(50))
+    write(writer, 1, np.arange(3))
+    writer.sync()
+    monkeypatch.setattr(os, "close", close)
+    with pytest.raises(StorageError, match=r"\.partial: closing: .*; that is your quota: free some space"):
+        writer.close()
+    writer.close()
+    monkeypatch.undo()
+    assert failed == [".rows", ".synced", *([".joined"] if take == LogitCacheWriter.join else []), ".partial"]
+    with take(tmp_path / "cache.h5", manifest()) as writer:
+        assert writer.is_written(0).all()
+        assert writer.is_written(1).sum() == 3
+        write_missing(writer)
+        assert holds_the_answers(LogitCache.open(writer.publish()))
 
 
 def test_a_file_system_without_hard_links_publishes_by_renaming(
