@@ -83,7 +83,9 @@ def _subject(
     source = click.get_current_context().get_parameter_source("recipe")
     if source is not click.core.ParameterSource.DEFAULT:
         raise click.UsageError("give either RUNs or --recipe: each run keeps the recipe that made it")
-    return of_runs(paths, store, pick_device(device)), paths[0] if len(paths) == 1 else Path()
+    subject = of_runs(paths, store, pick_device(device))
+    folder = paths[0] if paths[0].is_dir() else paths[0].parent  # its result.json
+    return subject, folder if len(paths) == 1 else Path()
 
 
 def _report_sweep(folder: Path, output: Path | None, as_json: bool) -> None:

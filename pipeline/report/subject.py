@@ -214,7 +214,7 @@ def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) ->
     comparable = tuple(result for result in finished if result.test_sha256 == focus.test_sha256)
     begun = {path.parent for path in base.glob(f"student-*/seed-*/{RECIPE}")} - {one.folder for one in found}
     own = [folder.parent for folder in begun if not changed_settings(recipe, folder, _SECTIONS)]
-    unfinished = _unfinished([*own, *(one.seeds_folder for one in comparable)], found)
+    unfinished = _unfinished([*own, *(one.seeds_folder for one in comparable)], found, recipe)
     return Subject(recipe.name, comparable, opened, store, device, unfinished)
 
 
@@ -223,8 +223,8 @@ def of_runs(paths: Sequence[Path], store: Store, device: torch.device) -> Subjec
     the first distilled student. Raises NotMadeError if nothing is finished, and DataError if they were measured on
     different data.
     """
-    given = [_tested(result, store, device) for result in _expanded(paths)]
-    compared = tuple({result.folder.resolve(): result for result in [*given, *_belonging(given)]}.values())
+    given = [_tested(result, store, device) for result in _by_folder(_expanded(paths))]
+    compared = _by_folder([*given, *_belonging(given)])
     focus = _opened(_focus_candidates(given)[0], None)
     for result in compared:
         if result.test_sha256 != focus.result.test_sha256:
@@ -232,23 +232,43 @@ def of_runs(paths: Sequence[Path], store: Store, device: torch.device) -> Subjec
                 f"{result.folder}: was measured on another test part than {focus.folder}; networks can be "
                 "compared on the same one only"
             )
-    whole = [result.seeds_folder for result in given if result.folder not in paths]
+    asked = {path.resolve() for path in paths}
+    whole = [result.seeds_folder for result in given if asked.intersection(result.folder.resolve().parents)]
     return Subject(focus.recipe.name, compared, focus, store, device, _unfinished(whole, given))
 
 
-def _unfinished(folders: Iterable[Path], results: Sequence[Result]) -> tuple[str, ...]:
-    """A line for each of some folders of students of which fewer seeds are finished than were begun, or than the recipe
-    in one of them has.
+def _unfinished(
+    folders: Iterable[Path], results: Sequence[Result], recipe: Recipe | None = None
+) -> tuple[str, ...]:
+    """A line for each of some folders of students of which fewer seeds are finished than the recipe has; of a folder of
+    other settings, than were begun, or than the recipe in one of them has.
     """
     lines = []
     for folder in sorted(set(folders)):
         begun = [path.parent for path in folder.glob(f"seed-*/{RECIPE}")]
-        wanted = [(read_saved_recipe(one) or {}).get("student", {}).get("seeds") for one in begun]
-        total = max([len(begun), *(count for count in wanted if isinstance(count, int))])
-        finished = sum(result.seeds_folder == folder for result in results)
-        if finished < total and begun and folder.name.startswith("student-"):
-            lines.append(f"{folder}: {finished:,} of {total:,} seeds are finished")
+        finished = {result.seed for result in results if result.seeds_folder == folder}
+        if recipe is not None and any(changed_settings(recipe, one, _SECTIONS) == [] for one in begun):
+            student = recipe.settings.student
+            finished &= set(range(student.seed, student.seed + student.seeds))
+            total = student.seeds
+        else:
+            wanted = [(read_saved_recipe(one) or {}).get("student", {}).get("seeds") for one in begun]
+            total = max([len(begun), *(count for count in wanted if isinstance(count, int))])
+        if len(finished) < total and begun and folder.name.startswith("student-"):
+            lines.append(f"{folder}: {len(finished):,} of {total:,} seeds are finished")
     return tuple(lines)
+
+
+def _by_folder(results: Iterable[Result]) -> tuple[Result, ...]:
+    """Each network once, by its real folder: in the folder above are its other seeds, above that is its run folder.
+    Relative where that is below the working directory with these.
+    """
+    found, here = dict[Path, Result](), Path.cwd()
+    for result in results:
+        folder = result.folder.resolve()
+        below = folder.relative_to(here) if folder.is_relative_to(here) else folder
+        found[folder] = replace(result, folder=below if len(below.parts) > 1 else folder)
+    return tuple(found.values())
 
 
 def _tested(result: Result, store: Store, device: torch.device) -> Result:

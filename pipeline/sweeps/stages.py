@@ -173,11 +173,7 @@ class Stages:
 
         def student(values: tuple[str, ...]) -> tuple[Recipe, Kind, int]:
             kind, seed = values
-            return (
-                fresh_recipe(recipes[kind], int(seed)),
-                "labels" if kind == "labels" else "distilled",
-                int(seed),
-            )
+            return recipes[kind], "labels" if kind == "labels" else "distilled", int(seed)
 
         return Stage(
             "fresh seeds",
@@ -228,6 +224,8 @@ class Stages:
 
     def _train(self, stage: Stage, claim: Claim) -> float:
         recipe, kind, seed = stage.student(claim.values)
+        # The run folder keeps it: no more seeds are to come there.
+        recipe = overridden(recipe, [f"student.seed={seed}", "student.seeds=1"])
         job = self.students.job(recipe, kind, seed)
         claim.trial.set_user_attr("folder", str(job.folder.relative_to(self.sweep.plan.base)))
         watch = Watch(claim, stage.prunes, self.alive, self.sweep.figure)
@@ -276,11 +274,6 @@ class Stages:
                 for stage in self._begun
             ],
         )
-
-
-def fresh_recipe(recipe: Recipe, seed: int, seeds: int = 1) -> Recipe:
-    """The same settings for `seeds` students from that seed on."""
-    return overridden(recipe, [f"student.seed={seed}", f"student.seeds={seeds}"])
 
 
 def _recorded(stage: Stage, trial: FrozenTrial) -> TrialRecord:

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from decant.pipeline.config.recipe import overridden
 from decant.pipeline.deploy.check import Checked
 from decant.pipeline.report.output import make_report
 from decant.pipeline.report.sections import exported, inspector
 from decant.pipeline.report.subject import Subject, of_recipe, of_runs
+from decant.pipeline.runs.saved_recipe import RECIPE
 from decant.pipeline.training.epoch_log import METRICS
 from tests.helpers.small import CPU
 from tests.helpers.subjects import (
@@ -150,8 +152,29 @@ def test_seeds_that_are_not_finished_are_said(tmp_path: Path) -> None:
     assert report.page is not None
     for text in (report.table.read_text("utf-8"), report.page.read_text("utf-8")):
         assert "1 of 2 seeds are finished." in text
+    for seeds, finished in ((3, 1), (1, 1)):  # more or fewer than when they were trained
+        given = overridden(recipe, [f"student.seeds={seeds}"])
+        lines = tuple(f"{one}: {finished} of {seeds} seeds are finished" for one in (students, labels))
+        assert of_recipe(given, base, store, CPU).unfinished == (lines if finished < seeds else ())
     (students / "seed-0/result.json").unlink()
     assert f"{students}: 0 of 2 seeds are finished" in of_recipe(recipe, base, store, CPU).unfinished
+
+
+def test_a_network_is_reported_once_and_with_its_teacher_however_its_folder_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = made(tmp_path, *OWN, "student.seeds=2")
+    (students,), store = subject.base.glob("student-*-kd-*"), subject.store
+    (students / "seed-2").mkdir()
+    shutil.copy(students / "seed-0" / RECIPE, students / "seed-2" / RECIPE)
+    monkeypatch.chdir(students)
+    whole, seeds = Path("."), [Path("seed-0"), students / "seed-1"]
+    for given in ([whole], [whole, students], [seeds[0], students], seeds, [*seeds, *seeds]):
+        found = of_runs(given, store, CPU)
+        assert [len(row.by_seed) for row in found.rows] == [1, 2, 2], given
+        assert make_report(found, tmp_path / "out").missing == ()
+        lines = (f"{students}: 2 of 3 seeds are finished",)
+        assert found.unfinished == (() if given[0] == seeds[0] and students not in given else lines), given
 
 
 def test_a_damaged_cache_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:

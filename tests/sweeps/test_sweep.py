@@ -16,6 +16,7 @@ from decant.pipeline.errors import DamagedError, NotMadeError, PipelineError, Re
 from decant.pipeline.phases import job
 from decant.pipeline.runs.result import load_result
 from decant.pipeline.runs.saved_network import WEIGHTS
+from decant.pipeline.runs.saved_recipe import read_saved_recipe
 from decant.pipeline.sweeps.conclusion import BEST, conclude
 from decant.pipeline.sweeps.definition import Sweep
 from decant.pipeline.sweeps.readiness import check
@@ -189,7 +190,8 @@ def test_what_concerns_every_trial_ends_the_sweep_and_fails_none(
 
 def test_trials_that_fall_behind_are_stopped_and_can_be_continued(base: Path) -> None:
     over = ("student.lr=log:1e-6..0.03", "student.network.hidden=8,16")
-    sweep = planned(base, "student.epochs=9", over=over, trials=8, pruner="hyperband", sampler="random")
+    words = ("student.epochs=9", "student.seeds=3")
+    sweep = planned(base, *words, over=over, trials=8, pruner="hyperband", sampler="random")
     stages = Stages(sweep, Students(sweep.plan, CPU))
     stages.choose_students()
     trials = stages.record().stages[0].trials
@@ -199,6 +201,9 @@ def test_trials_that_fall_behind_are_stopped_and_can_be_continued(base: Path) ->
         folder = base / "runs" / str(trial.folder)
         assert (folder / CHECKPOINT).exists()
         assert 0 < len(read_epochs(folder)) < 9
+    for trial in trials:
+        kept = read_saved_recipe(base / "runs" / str(trial.folder)) or {}
+        assert kept["student"]["seeds"] == 1, "or a report would say that seeds are missing"
     overrides = [f"{path}={value}" for path, value in pruned[0].settings.items()]
     (made,) = students(base, *HELD_OUT, "student.epochs=9", *overrides, "student.baseline=false")
     assert made.folder == base / "runs" / str(pruned[0].folder)
