@@ -62,9 +62,9 @@ def open_read(path: Path, *, follow: bool = True) -> io.BufferedReader:
     return os.fdopen(_open(path, os.O_RDONLY, follow=follow), "rb")
 
 
-def open_at_once(path: Path, most: int = _AT_ONCE_BYTES) -> IO[bytes]:
-    """The same as `open_read`, for a file that is read whole: of at most `most` bytes, those that it has now are read
-    in one call, and lie in memory. Each call to the system lets go of the interpreter's lock, which threads that do the
+def open_at_once(path: Path) -> IO[bytes]:
+    """The same as `open_read`, for a file that is read whole: of at most 32 MiB, the bytes that it has now are read in
+    one call, and lie in memory. Each call to the system lets go of the interpreter's lock, which threads that do the
     same beside this one then queue for.
 
     >>> import tempfile
@@ -78,7 +78,7 @@ def open_at_once(path: Path, most: int = _AT_ONCE_BYTES) -> IO[bytes]:
     fd = _open(path, os.O_RDONLY, follow=True)
     try:
         size = os.fstat(fd).st_size
-        if size > most:
+        if size > _AT_ONCE_BYTES:
             return os.fdopen(os.dup(fd), "rb")
         content = os.read(fd, size)
         while len(content) < size and (more := os.read(fd, size - len(content))):
@@ -116,7 +116,7 @@ def read_start(path: Path, count: int) -> bytes:
         return file.read(count)
 
 
-def read_text(path: Path, encoding: str = "utf-8", *, follow: bool = True, most: int = MOST_BYTES) -> str:
+def read_text(path: Path, encoding: str = "utf-8", *, most: int = MOST_BYTES) -> str:
     """The text of a regular file, each end of a line as a line feed. Raises UnicodeDecodeError, and what `read_file`
     does.
 
@@ -125,7 +125,7 @@ def read_text(path: Path, encoding: str = "utf-8", *, follow: bool = True, most:
         ...
     decant.cache.io.opening.NotAFileError: [Errno 22] a device, where a file is expected: '/dev/null'
     """
-    with open_read(path, follow=follow) as file:
+    with open_read(path) as file:
         _require_size(file, path, most)
         return io.TextIOWrapper(file, encoding).read()
 

@@ -86,7 +86,7 @@ def fetch(
 
 
 def prepare_filling(
-    folder: RemoteFolder, name: str, stat: Stat, target: Path, require: Require, *, reserve: bool = True
+    folder: RemoteFolder, name: str, stat: Stat, target: Path, require: Require
 ) -> tuple[Head, NDArray[np.uint64], Path]:
     """Looks at a file before its rows are asked for: its header, its checksums, and where its copy lies that is not
     whole yet, for which there is room then.

@@ -128,11 +128,11 @@ def open_lazily(url: str) -> LazyCopy | Path:
     return LazyCopy(url, Filling(folder, name, head, entries, path), target)
 
 
-def fetch_url(url: str, *, check: bool = False) -> Path:
+def fetch_url(url: str) -> Path:
     """The path of a whole, checked copy of the file at an address. Raises as `fetch` does."""
     address = Address.of(url)
     folder, name = folder_and_name(url)
-    return fetch(folder, name, mirror.folder_of(address.folder), check=check)
+    return fetch(folder, name, mirror.folder_of(address.folder))
 
 
 def folder_and_name(url: str) -> tuple[RemoteFolder, str]:

@@ -18,6 +18,8 @@ from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.dataset import TokenBatch
 from decant.pipeline.objectives.chunked import PendingLogits
 
+_LONGEST_PROBE = 32
+
 
 class WithoutHead:
     """Calls a network, and gives the logits of a batch's places as ones that are not computed yet.
@@ -93,9 +95,9 @@ def _obstacle(head: nn.Linear | None) -> str | None:
     return "something calls its head in a way of its own" if "forward" in vars(head) else None
 
 
-def probe_of(batch: TokenBatch, longest: int = 32) -> Tensor:
+def probe_of(batch: TokenBatch) -> Tensor:
     """(2, L) some tokens of a batch and the same in the reverse order, to find a head by."""
     mask = batch.inputs.get("attention_mask")
     row: Tensor = batch.inputs["input_ids"][0]
-    ids = (row if mask is None else row[mask[0].bool()])[:longest]
+    ids = (row if mask is None else row[mask[0].bool()])[:_LONGEST_PROBE]
     return torch.stack([ids, ids.flip(0)])

@@ -19,6 +19,7 @@ from decant.pipeline.training.metrics import decisions
 
 MAX_CLASSES = 500
 """The most classes that are listed."""
+_BINS = 15
 
 
 def decisions_section(
@@ -83,14 +84,12 @@ def _of_class(
     )
 
 
-def _reliability(
-    logits: NDArray[np.float32], labels: NDArray[np.floating], bins: int = 15
-) -> list[dict[str, Any]]:
+def _reliability(logits: NDArray[np.float32], labels: NDArray[np.floating]) -> list[dict[str, Any]]:
     """Mean confidence and accuracy of each non-empty bin of the likelier answer's probability."""
     known = ~np.isnan(labels)
     confidence = 1 / (1 + np.exp(-np.abs(logits[known].astype(np.float64))))
     right = (logits[known] > 0) == (labels[known] == 1)
-    bin_of = np.clip(np.ceil(confidence * bins).astype(np.intp), 1, bins) - 1
+    bin_of = np.clip(np.ceil(confidence * _BINS).astype(np.intp), 1, _BINS) - 1
     return [
         {
             "confidence": float(confidence[bin_of == index].mean()),
