@@ -20,7 +20,7 @@ from decant.pipeline.config.annealing import Scheduled, at
 from decant.pipeline.config.objectives import Custom, Objective
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.objectives import FusedTargets, SparseTargets, TeacherHead, Terms, cross_entropy
-from decant.pipeline.objectives.chunked import PendingLogits, by_autograd, chunked, of_labels
+from decant.pipeline.objectives.chunked import PendingLogits, chunked_cross_entropy, chunked_mean
 
 Outputs = PendingLogits | Tensor
 Criterion = Callable[..., Terms]
@@ -60,7 +60,7 @@ def from_labels(outputs: Outputs, labels: Tensor, progress: float = 0.0) -> Term
     True
     """
     if isinstance(outputs, PendingLogits):
-        return chunked(outputs, of_labels(labels))
+        return chunked_cross_entropy(outputs, labels)
     return Terms(cross_entropy(outputs, labels))
 
 
@@ -126,7 +126,7 @@ def from_cache(objective: Objective, cache: LogitCache) -> Criterion:
         if objective.name in _FUSED and not any(now.get(key) for key in _NOT_FUSED):
             theirs: Any = rows if head is None or not isinstance(rows, Tensor) else head.targets(rows)
             return _fused(objective.name, outputs, theirs, labels, now)
-        return chunked(outputs, by_autograd(loss))
+        return chunked_mean(outputs, loss)
 
     return criterion
 
@@ -165,7 +165,7 @@ def of_pending(
             found: Terms = function(logits, rows[some], labels[some], **settings)
             return found
 
-        return chunked(pending, by_autograd(compare))
+        return chunked_mean(pending, compare)
 
     return loss
 

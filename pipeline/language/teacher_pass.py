@@ -22,7 +22,7 @@ from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.memory import SETTING
 from decant.pipeline.language.same_teacher import require_same_as_begun
 from decant.pipeline.language.shift import ShiftGuard
-from decant.pipeline.objectives.fused.chunks import rows_of_block
+from decant.pipeline.objectives.chunked import rows_of_block
 from decant.pipeline.support.allocator import freed_memory_kept
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import BackgroundWriter, at_once, prefetch

@@ -1,7 +1,8 @@
 """A network's last layer and a loss of its logits in one: logits exist for some rows at a time.
 
-Loss and gradient of these rows are computed together, in the forward pass, so that (Q, C) never exists. Any loss that
-is a mean over rows can be computed so; `fused` has the sparse ones, with fewer passes over the logits.
+Loss and gradients of these rows are computed together, in the forward pass, so that (Q, C) never exists: three products
+of hidden states and weights in all, as a cross-entropy and its backward pass have. Any loss that is a mean over rows
+can be computed so; `fused` has those of `kd` and `ce+kl`, with fewer passes over the logits.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from decant.pipeline.objectives.fused.chunks import rows_at_once as usual_rows_at_once
-from decant.pipeline.objectives.fused.chunks import rows_of_block
 from decant.pipeline.objectives.fused.last_layer import LastLayer
 from decant.pipeline.objectives.fused.teachers import exponentials
 from decant.pipeline.objectives.terms import Terms
+
+CHUNK = 1 << 24
+"""Logits that exist at once: 64 MiB in float32."""
+_ON_A_DEVICE = 4  # as many, since all weights are read, and their gradients added to, once a chunk
+_BLOCK = 1 << 22  # of these, what is looked at together on a processor: temporaries of that size exist
 
 
 @dataclass(frozen=True)
@@ -46,61 +50,69 @@ class PendingLogits:
 
 
 Compare: TypeAlias = Callable[[Tensor, slice], tuple[Terms, Tensor]]
-"""(logits (n, C) float32 of some rows, which rows these are) → the terms, each a mean over these rows, and the gradient
-(n, C) of the total. The logits may be used up.
+"""(logits (n, C) of some rows, in float32 at least, which rows these are) → what they add to each term, and the
+gradient (n, C) of the total by the product plus bias. The logits may be used up.
 """
 
 
 def chunked(pending: PendingLogits, compare: Compare, rows_at_once: int | None = None) -> Terms:
-    """The terms of the mean over all rows; a gradient flows to hidden states, weight and bias.
+    """The terms of all rows; a gradient of the total flows to hidden states, weight and bias.
 
     rows_at_once: by default what makes 64 MiB of logits, and 256 MiB on a GPU.
+    """
+    rows = rows_at_once or _usual_rows_at_once(pending.hidden, len(pending.weight))
+    return Terms(*_Chunked.apply(pending.hidden, pending.weight, pending.bias, pending, compare, rows))
+
+
+def chunked_cross_entropy(pending: PendingLogits, labels: Tensor) -> Terms:
+    """The mean cross-entropy with labels (Q,) int64, each of which is an output.
 
     >>> hidden, weight = torch.randn(6, 8, requires_grad=True), torch.randn(20, 8)
     >>> labels = torch.tensor([3, 1, 0, 5, 5, 19])
-    >>> loss = chunked(PendingLogits(hidden, weight), of_labels(labels), rows_at_once=4).total
+    >>> loss = chunked_cross_entropy(PendingLogits(hidden, weight), labels).total
     >>> whole = torch.nn.functional.cross_entropy(hidden @ weight.t(), labels)
     >>> bool(torch.isclose(loss, whole))
     True
     >>> loss.backward()
     """
-    rows = rows_at_once or usual_rows_at_once(pending.hidden, len(pending.weight))
-    total, hard, soft = _Chunked.apply(pending.hidden, pending.weight, pending.bias, pending, compare, rows)
-    return Terms(total, hard, soft)
-
-
-def of_labels(labels: Tensor) -> Compare:
-    """The mean cross-entropy with labels (Q,) int64, each of which is an output."""
 
     def compare(logits: Tensor, rows: slice) -> tuple[Terms, Tensor]:
-        at, count = labels[rows, None], len(logits)
+        at, slope = labels[rows, None], pending.layer.slope(logits)
         of_label = logits.gather(1, at)
         sums = []
         for block in logits.split(rows_of_block(logits)):
             whole, total = exponentials(block)
-            block.div_(total * count)
+            block.div_(total * len(pending))
             sums.append(whole)
-        logits.scatter_add_(1, at, torch.full_like(of_label, -1 / count))
-        return Terms((torch.cat(sums) - of_label).mean()), logits
+        logits.scatter_add_(1, at, torch.full_like(of_label, -1 / len(pending)))
+        terms = Terms((torch.cat(sums) - of_label).sum() / len(pending))
+        return terms, logits if slope is None else logits.mul_(slope)
 
-    return compare
+    return chunked(pending, compare)
 
 
-def by_autograd(loss: Callable[[Tensor, slice], Terms]) -> Compare:
-    """Any loss (logits of some rows, which these are) → terms that are means over these rows."""
+def chunked_mean(pending: PendingLogits, loss: Callable[[Tensor, slice], Terms]) -> Terms:
+    """Any loss (logits of some rows, which these are) → terms that are means over these rows, by autograd."""
 
     def compare(logits: Tensor, rows: slice) -> tuple[Terms, Tensor]:
+        share = len(logits) / len(pending)
         with torch.enable_grad():
             leaf = logits.detach().requires_grad_()
             terms = loss(leaf, rows)
             (gradient,) = torch.autograd.grad(terms.total, leaf)
-        return terms, gradient
+        slope = pending.layer.slope(logits)
+        if slope is not None:
+            gradient = gradient * slope
+        more = (None if term is None else share * term.detach() for term in terms[1:])
+        return Terms(share * terms.total.detach(), *more), gradient if share == 1 else gradient.mul_(share)
 
-    return compare
+    return chunked(pending, compare)
 
 
 class _Chunked(torch.autograd.Function):
-    """(total, hard, soft); hard and soft are values without a gradient, None where there are none."""
+    """(total, hard, soft); hard and soft are values without a gradient, None where there are none. Gradients are made
+    with them, and scaled in the backward pass.
+    """
 
     @staticmethod
     def forward(
@@ -111,13 +123,13 @@ class _Chunked(torch.autograd.Function):
         pending: PendingLogits,
         compare: Compare,
         rows: int,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor | None, ...]:
         with torch.autocast(hidden.device.type, enabled=False):
             needed = [ctx.needs_input_grad[place] for place in range(3)]
             found, gradients = _pass(pending, compare, rows, needed)
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(*(term for term in found[1:] if term is not None))
-        return found
+        return tuple(found)
 
     @staticmethod
     def backward(ctx: Any, total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
@@ -128,29 +140,24 @@ class _Chunked(torch.autograd.Function):
 
 def _pass(
     pending: PendingLogits, compare: Compare, rows: int, needed: list[bool]
-) -> tuple[tuple[Tensor, Tensor | None, Tensor | None], list[Tensor | None]]:
-    hidden, weight = (one.detach().to(pending.dtype) for one in (pending.hidden, pending.weight))
-    bias, layer = None if pending.bias is None else pending.bias.detach().float(), pending.layer
+) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """The terms, and the gradients that are needed, a chunk of rows after another."""
+    hidden, weight = pending.hidden.to(pending.dtype), pending.weight.to(pending.dtype)
+    bias, layer = pending.bias, pending.layer
+    wide = torch.promote_types(hidden.dtype, torch.float32)  # of what is a sum over chunks
     of_hidden = torch.empty_like(hidden) if needed[0] else None
-    of_weight = torch.zeros_like(weight, dtype=torch.float32) if needed[1] else None
-    of_bias = torch.zeros_like(bias) if bias is not None and needed[2] else None
+    of_weight = torch.zeros_like(weight, dtype=wide) if needed[1] else None
+    of_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needed[2] else None
     sums: list[Tensor | None] = [None, None, None]
-    for first in range(0, len(hidden), rows):
+    for first in range(0, max(1, len(hidden)), rows):
         some = slice(first, first + rows)
         part = hidden[some]
-        logits = layer.logits(part, weight, bias)
-        slope = layer.slope(logits)
-        terms, gradient = compare(logits, some)
-        share = len(part) / len(hidden)
-        for place, term in enumerate(terms):
-            if term is not None:
-                before = sums[place]
-                sums[place] = share * term.detach() + (0 if before is None else before)
-        if slope is not None:
-            gradient = gradient * slope
-        narrow = (gradient if share == 1 else gradient.mul_(share)).to(hidden.dtype)
+        terms, gradient = compare(layer.logits(part, weight, bias), some)
+        for place, (before, term) in enumerate(zip(sums, terms, strict=True)):
+            sums[place] = term if before is None or term is None else before + term
         if of_bias is not None:
-            of_bias += narrow.sum(dim=0, dtype=torch.float32)
+            of_bias += gradient.sum(dim=0)
+        narrow = gradient.to(hidden.dtype)
         if of_hidden is not None:
             torch.mm(narrow, weight, out=of_hidden[some])
         if of_weight is not None and narrow.dtype == of_weight.dtype:
@@ -160,11 +167,21 @@ def _pass(
     for one in (of_hidden, of_weight):
         if one is not None and layer.scale != 1:
             one *= layer.scale
-    total, hard, soft = sums
-    assert total is not None, "a batch has rows"
-    inputs = (pending.hidden, pending.weight, pending.bias)
+    inputs = (pending.hidden, pending.weight, bias)
     gradients = [
         None if one is None or of is None else one.to(of.dtype)
         for one, of in zip((of_hidden, of_weight, of_bias), inputs, strict=True)
     ]
-    return (total, hard, soft), gradients
+    return sums, gradients
+
+
+def _usual_rows_at_once(hidden: Tensor, outputs: int) -> int:
+    chunk = CHUNK if hidden.device.type == "cpu" else _ON_A_DEVICE * CHUNK
+    return max(1, chunk // max(1, outputs))
+
+
+def rows_of_block(logits: Tensor) -> int:
+    """How many rows of a chunk are looked at together."""
+    if logits.device.type != "cpu":
+        return max(1, len(logits))
+    return max(1, _BLOCK // max(1, logits.shape[1]))

@@ -34,7 +34,7 @@ from decant.pipeline.language import teacher_pass
 from decant.pipeline.language.batches import collate, plan, plan_of
 from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.training import CausalCall, TokenBatches
-from decant.pipeline.objectives.fused import chunks
+from decant.pipeline.objectives import chunked
 from decant.pipeline.own_loop import joint_pass
 from decant.pipeline.training import encoding as on_device
 from tests.helpers import language
@@ -89,7 +89,7 @@ def test_every_layout_of_samples_gets_the_rows_of_its_own_places(
 def test_hidden_states_and_the_head_give_the_teachers_logits(
     samples: TokenSamples, teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "_BLOCK", 5 * 340)  # their sums are made of five positions at a time
+    monkeypatch.setattr(chunked, "_BLOCK", 5 * 340)  # their sums are made of five positions at a time
     cache = cache_logits(teacher, samples, tmp_path / "c.h5", encoding="hidden")
     assert cache.hidden([0], 0).shape == (samples.num_positions[0], 32)
     for index in (0, 7, 39):

@@ -73,14 +73,14 @@ def test_some_positions_at_a_time_are_all_at_once(
     from decant.pipeline.errors import RecipeError
     from decant.pipeline.language import criteria
     from decant.pipeline.language.dataset import targets_of
-    from decant.pipeline.objectives.fused import chunks
+    from decant.pipeline.objectives import chunked
 
     indices = np.array([0, 3, 4])
     cache = caches["dense" if encoding == "labels" else encoding]
     labels = np.concatenate([samples.tokens(one)[1:] for one in indices.tolist()])
     outputs = pending(len(labels), cache.num_outputs, **layer)
     rows = (targets_of(cache, indices, labels, 0),)
-    monkeypatch.setattr(chunks, "CHUNK", 7 * cache.num_outputs)
+    monkeypatch.setattr(chunked, "CHUNK", 7 * cache.num_outputs)
     tried = 0
     for kind, more in _settings(encoding):
         try:

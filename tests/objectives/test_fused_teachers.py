@@ -25,7 +25,8 @@ from decant.objectives import (
     sparse_kd,
 )
 from decant.pipeline.errors import RecipeError
-from decant.pipeline.objectives.fused import chunks, hidden_targets
+from decant.pipeline.objectives import chunked
+from decant.pipeline.objectives.fused import hidden_targets
 
 ROWS, OUTPUTS = 7, 30
 LABELS = torch.tensor([3, -1, 0, 29, 7, -1, 3])
@@ -73,7 +74,7 @@ def test_values_and_gradients_are_those_of_the_formulas(
     kind: str, temperature: float, cap: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In chunks of 5 of 7 rows, and blocks of 2."""
-    monkeypatch.setattr(chunks, "_BLOCK", 2 * OUTPUTS)
+    monkeypatch.setattr(chunked, "_BLOCK", 2 * OUTPUTS)
     own = tensors(6, seed=0)
     hidden, weight, bias = (one.clone().requires_grad_() for one in own if one is not None)
     theirs = tensors(9, seed=1)
@@ -251,7 +252,7 @@ def test_half_precision_and_autocast_leave_the_teacher_in_float32() -> None:
 
 
 def test_sparse_rows_in_blocks_are_those_of_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "_BLOCK", 2 * OUTPUTS)
+    monkeypatch.setattr(chunked, "_BLOCK", 2 * OUTPUTS)
     hidden, weight, _ = tensors(6, seed=0, bias=False)
     hidden.requires_grad_()
     ids = torch.arange(4) + torch.arange(ROWS)[:, None]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from decant.pipeline.errors import RecipeError
-from decant.pipeline.objectives.fused.chunks import Batch, Fused, rows_at_once
+from decant.pipeline.objectives.chunked import PendingLogits, chunked
+from decant.pipeline.objectives.fused.batch import Batch
 from decant.pipeline.objectives.fused.hidden_targets import HiddenTargets
 from decant.pipeline.objectives.fused.last_layer import LastLayer
 from decant.pipeline.objectives.fused.teachers import DenseTeacher, HiddenTeacher, SparseTeacher, Teacher
@@ -125,7 +126,8 @@ class _Rows:
         """The terms of the logits that a last layer makes of hidden states; factors: of both means in the total."""
         labels, weights = self.labels, self.sample_weights
         _require_shapes(hidden, weight, bias, self.targets, labels, weights)
-        rows_at_once = _rows_at_once(chunk_rows, hidden, len(weight))
+        if chunk_rows is not None and chunk_rows < 1:
+            raise ValueError(f"chunk_rows: expected 1 or more, found {chunk_rows}")
         dtype = torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
         teacher = _teacher(self.targets, self.temperature, self.tail, self.interpolate, dtype)
         counted = torch.ones(len(hidden), dtype=dtype, device=hidden.device)
@@ -138,8 +140,11 @@ class _Rows:
             self.temperature**2 * _normalised(counted),
             factors,
             self.temperature,
+            layer,
         )
-        return Terms(*Fused.apply(hidden, weight, bias, batch, layer, rows_at_once))
+        device = hidden.device.type
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        return chunked(PendingLogits(hidden, weight, bias, layer, autocast), batch.compare, chunk_rows)
 
 
 def _teacher(
@@ -191,13 +196,6 @@ def _require_shapes(
             raise RecipeError(f"{name}: expected ({expected},), found {tuple(given.shape)}")
     if labels.is_floating_point():
         raise RecipeError(f"labels: expected integers, negative for none, found {labels.dtype}")
-
-
-def _rows_at_once(given: int | None, hidden: Tensor, outputs: int) -> int:
-    """Raises ValueError for none."""
-    if given is not None and given < 1:
-        raise ValueError(f"chunk_rows: expected 1 or more, found {given}")
-    return given or rows_at_once(hidden, outputs)
 
 
 def _normalised(weights: Tensor) -> Tensor:
