@@ -153,14 +153,16 @@ def test_two_drafts_of_one_file_are_not_in_each_others_way(tmp_path: Path) -> No
 
 
 def test_a_draft_is_synced_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    for name in ("fsync", "replace"):
-        real = getattr(os, name)
-        monkeypatch.setattr(
-            os, name, lambda *given, name=name, real=real: (calls.append(name), real(*given))[1]
-        )
+    synced, replace = list[int](), os.replace
+
+    def named(*names: Path) -> None:
+        assert synced == [7], "all of it, before it has its name"
+        replace(*names)
+
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
+    monkeypatch.setattr(os, "replace", named)
     write_atomically(tmp_path / "a.bin", b"content")
-    assert calls == ["fsync", "replace"]
+    assert (tmp_path / "a.bin").read_bytes() == b"content"
 
 
 def test_a_reader_sees_one_whole_content_or_the_other_and_so_it_stays_after_a_kill(tmp_path: Path) -> None:

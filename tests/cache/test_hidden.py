@@ -115,12 +115,21 @@ def test_a_build_goes_on_without_being_given_the_head_again(tmp_path: Path) -> N
     assert np.array_equal(again.logits(slice(None)), whole.logits(slice(None)))
 
 
+def test_a_file_that_lost_its_name_is_published_as_a_copy_with_its_head(tmp_path: Path) -> None:
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest(HEAD), head=HEAD) as writer:
+        writer.write(range(20), states(0), labels=range(20))
+        writer.partial.unlink()
+        assert writer.publish().read_bytes() == build(tmp_path / "whole.h5", HEAD).path.read_bytes()
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cache.h5"
     with pytest.raises(ValueRefusedError, match="head: needed to begin it"):
         LogitCacheWriter(path, manifest(HEAD))
     with pytest.raises(MismatchError, match=r"head: not the one that .*\n.*encoding\.head\."):
         LogitCacheWriter(path, manifest(HEAD), head=CAPPED)
+    with pytest.raises(MismatchError, match="head: not the one that"):
+        LogitCacheWriter.join(path, manifest(HEAD), head=CAPPED)
     with pytest.raises(ValueRefusedError, match="head: is of hidden states"):
         LogitCacheWriter(path, Manifest.build(num_samples=2, num_outputs=OUTPUTS), head=HEAD)
     with pytest.raises(FormatError, match="head: makes 30 logits, and num_outputs is 31"):

@@ -65,7 +65,39 @@ def test_a_joint_file_whose_name_somebody_has_removed_is_published_as_a_copy_unl
         if published:
             build(path, OF)
         assert writer.publish() == path
+        assert ".partial" not in "".join(os.readlink(f"/proc/self/fd/{fd}") for fd in open_descriptors())
     assert holds_the_answers(LogitCache.open(path))
+
+
+def open_descriptors() -> list[str]:
+    with os.scandir("/proc/self/fd") as entries:
+        found = [entry.name for entry in entries]
+    return [name for name in found if os.path.lexists(f"/proc/self/fd/{name}")]
+
+
+def test_what_a_part_has_written_is_on_the_disk_before_another_may_publish_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on another machine: a sync there knows nothing of what waits here."""
+    calls = list[str]()
+
+    def noted(module: object, name: str) -> None:
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given: (calls.append(name), real(*given))[1])
+
+    with (
+        LogitCacheWriter.join(tmp_path / "c.h5", OF) as here,
+        LogitCacheWriter.join(tmp_path / "c.h5", OF) as there,
+    ):
+        write_missing(here)
+        noted(os, "fsync")
+        noted(partial_rows.locks, "give_up")
+        with pytest.raises(IncompleteError, match="the last one publishes"):
+            here.publish()
+        assert calls == ["fsync", "give_up"]
+        monkeypatch.undo()
+        here.close()
+        assert holds_the_answers(LogitCache.open(there.publish()))
 
 
 @pytest.fixture(autouse=True)

@@ -185,6 +185,26 @@ def test_whoever_writes_and_in_whatever_order_the_bytes_are_the_same(tmp_path: P
     assert leftovers(tmp_path) == []
 
 
+def test_a_file_that_lost_its_name_is_published_as_a_copy_with_its_positions(tmp_path: Path) -> None:
+    positions = positions_of()
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest_of(positions), positions=positions) as writer:
+        write_missing(writer, positions)
+        writer.partial.unlink()
+        assert writer.publish().read_bytes() == build(tmp_path / "whole.h5", positions).read_bytes()
+
+
+def test_what_is_not_written_yet_is_not_handed_out(tmp_path: Path) -> None:
+    positions = positions_of()
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest_of(positions), positions=positions) as writer:
+        write(writer, positions, np.array([0, 3]), 0)
+        assert len(writer.next_log_prob(0)) == LENGTHS[0]
+        assert len(writer.encoded(0)["ids"]) == LENGTHS[0]
+        for read in (writer.next_log_prob, writer.encoded):
+            for sample, view in ((1, 0), (0, 1), (-1, 0), (len(LENGTHS), 0)):
+                with pytest.raises(IndexError, match=f"sample {sample}, view {view}: is not written"):
+                    read(sample, view)
+
+
 def test_ranks_write_into_one_file_or_into_several(tmp_path: Path) -> None:
     positions = positions_of()
     whole = build(tmp_path / "whole.h5", positions).read_bytes()

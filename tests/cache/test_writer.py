@@ -61,6 +61,15 @@ def test_any_order_and_any_interruption_give_the_same_bytes(
     path.unlink()
 
 
+def test_who_changes_what_is_said_to_be_written_changes_nothing(tmp_path: Path) -> None:
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
+        writer.is_written(0)[:] = True
+        with pytest.raises(IncompleteError):
+            writer.publish()
+        assert write_missing(writer) == 100
+        assert holds_the_answers(LogitCache.open(writer.publish()))
+
+
 def test_a_resumed_writer_computes_only_missing_rows(tmp_path: Path) -> None:
     with LogitCacheWriter(tmp_path / "cache.h5", manifest(100)) as writer:
         write(writer, 0, range(70))
