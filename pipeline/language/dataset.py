@@ -147,7 +147,10 @@ class TokenDataset(Dataset[dict[str, Any]]):
         return {"input_ids": torch.from_numpy(self.samples.tokens(place)), "sample": place}
 
     def set_epoch(self, epoch: int) -> None:
-        """From now on rows are those of view epoch mod V, in this process and in every live worker."""
+        """From now on rows are those of view epoch mod V, in this process and in every live worker. Raises ValueError,
+        and CorruptError where the cache has changed since it was read.
+        """
+        self.cache.check_unchanged()
         self._epoch.set(epoch)
 
     def collate(self, items: Sequence[Mapping[str, Any]]) -> TokenBatch:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from decant.cache import LogitCache, MismatchError, SparseRows
+from decant.cache import CorruptError, LogitCache, MismatchError, SparseRows
 from decant.encodings import Dense, Sparse
 from decant.language import TokenBatch, TokenDataset, TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import DataError
@@ -144,6 +144,12 @@ def test_with_draws_epoch_e_reads_view_e_mod_v(samples: TokenSamples, teacher: A
         ids.append(torch.cat([batch.targets.ids for batch in loader]))
     assert torch.equal(ids[0], ids[2])
     assert not torch.equal(ids[0], ids[1])
+    cache.path.chmod(0o644)
+    with cache.path.open("r+b") as file:
+        file.seek(cache.path.stat().st_size // 2)
+        file.write(bytes(200))
+    with pytest.raises(CorruptError, match="was written to"):
+        train.set_epoch(3)
 
 
 @pytest.mark.parametrize("encoding", [Dense("float32"), "hidden"], ids=str)
