@@ -174,7 +174,7 @@ def _print_rank(rank: RankCost) -> None:
 
 def _taken_over(made: Cached | Estimate) -> str:
     views = made.views_taken_over
-    return f"; {views:,} views taken over from a cache with another number of them" if views else ""
+    return f"; views taken over from a cache with another number of them: {views:,}" if views else ""
 
 
 def _print_waiting(holder: str) -> None:

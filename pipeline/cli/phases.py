@@ -199,7 +199,7 @@ def _print_students(recipe: Recipe, base: Path, students: list[Result], as_json:
     from decant.pipeline.report import are_validated, compare, format_cells, headings
 
     students.sort(key=lambda result: (result.seed, result.kind != "labels"))
-    rows = compare(recipe, base, students)
+    rows = compare(base, students)
     if as_json:
         print_json([{**network_json(row.first), "seeds": list(map(run_json, row.results))} for row in rows])
     else:

@@ -11,7 +11,7 @@ from decant.pipeline.data.samples import check_unchanged, num_outputs, task_of
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.joined_ranks import compare_data, join_ranks, training_group
 from decant.pipeline.phases.plan import Plan
-from decant.pipeline.runs.result import Result, find_results
+from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import has_other_code, load_network
 from decant.pipeline.support import trust
 from decant.pipeline.support.notices import say
@@ -39,7 +39,7 @@ def _evaluate_runs(plan: Plan, device: torch.device, group: Group) -> Iterator[R
     test, outputs = splits.test, num_outputs(splits.student_train.data)
     of_these_data = [
         result
-        for result in find_results(plan.base, plan.settings.data)
+        for result in group.of_first(plan.finished)
         if (result.network.input_shape, result.network.num_classes) == (test.data.input_shape, outputs)
         and not _has_other_code(result)
     ]

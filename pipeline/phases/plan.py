@@ -5,24 +5,28 @@ Every phase, `status` and `report` get this from a plan, so that they cannot dis
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from decant.cache import Manifest, Store
+from decant.cache import CacheError, Manifest, Store
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings, Training
 from decant.pipeline.config.tasks import Measured
+from decant.pipeline.data import describe_data
 from decant.pipeline.data.builtin import TORCHVISION
 from decant.pipeline.data.samples import has_labels, task_of
-from decant.pipeline.errors import NotMadeError
+from decant.pipeline.errors import NotMadeError, PipelineError
 from decant.pipeline.phases.datasets import Decode, RecipeData, Splits
 from decant.pipeline.phases.fingerprints import cache_manifest
 from decant.pipeline.runs.folders import student_folder, teacher_folder
 from decant.pipeline.runs.result import Kind, Result, find_results, load_result
 from decant.pipeline.runs.saved_network import WEIGHTS, has_other_code
+from decant.pipeline.runs.saved_recipe import has_data, keep_data_settings, saved_data
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.source_code import is_users
 from decant.pipeline.support.weight_files import content_sha256
@@ -74,6 +78,11 @@ class AnyPlan(ABC):
     @abstractmethod
     def measured_by(self) -> Measured:
         """The task whose metrics its networks have."""
+
+    @property
+    @abstractmethod
+    def test_digest(self) -> str:
+        """The digest of its test part."""
 
     @abstractmethod
     def manifest_of(self, teacher: Result) -> Manifest:
@@ -162,6 +171,34 @@ class AnyPlan(ABC):
         path, command = self.store.path(self.manifest), self.recipe.command("cache-logits")
         return NotMadeError(f"{path}: not built yet; run: {command}")
 
+    def finished(self) -> tuple[Result, ...]:
+        """Every finished network of these data, by kind, folder and seed. Raises DamagedError.
+
+        Where this recipe leads to a network of other settings of data, those are of the same data, moved since, say:
+        its recipe, and that of every other network of those settings, then names the data as this one does.
+        """
+        data, others = self.settings.data, find_results(self.base, skip_damaged=True)
+        if named_otherwise := [result for result in others if not has_data(result.folder, data)]:
+            with contextlib.suppress(PipelineError, CacheError, OSError):  # the data cannot be read now
+                self._keep_data_settings(named_otherwise)
+        return tuple(find_results(self.base, data))
+
+    def _keep_data_settings(self, named_otherwise: Sequence[Result]) -> None:
+        """Does so for those of `named_otherwise` that are of these data, and were measured on this test part."""
+        if not self.is_readable:
+            return
+        results = [one for one in named_otherwise if one.test_sha256 in ("", self.test_digest)]
+        same = [saved_data(one.folder) for one in results if self._leads_to(one)]
+        for result in results:
+            if saved_data(result.folder) in same:
+                keep_data_settings(result.folder, self.recipe)
+
+    def _leads_to(self, result: Result) -> bool:
+        """Whether this recipe would find this finished network, and not train it."""
+        if result.kind == "teacher":
+            return any(plan.teacher_folder == result.folder for plan in self.by_teacher)
+        return self.student_folder(result.kind, result.cache) == result.seeds_folder
+
     @property
     def seeds(self) -> range:
         """The seeds of the students."""
@@ -241,6 +278,11 @@ class Plan(AnyPlan):
     def measured_by(self) -> Measured:
         """The task of its labels."""
         return task_of(self.data.student_data)
+
+    @cached_property
+    def test_digest(self) -> str:
+        """The digest of its test part, of which no more than that is read."""
+        return describe_data(self.settings.data, self.settings.views, "test").digest()
 
     @property
     def splits(self) -> Splits:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from decant.cache.io.redaction import redacted
-from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.tasks import MetricFormat, headline
 from decant.pipeline.report.told_apart import told_apart
 from decant.pipeline.runs.result import Result, find_results
@@ -184,13 +183,16 @@ def rows_of(results: Iterable[Result]) -> tuple[Row, ...]:
     return tuple(replace(row, told_by=words) for row, words in zip(rows, told, strict=True))
 
 
-def compare(recipe: Recipe, base: Path, students: Sequence[Result]) -> tuple[Row, ...]:
+def compare(base: Path, students: Sequence[Result]) -> tuple[Row, ...]:
     """The rows of some students, after those of their teachers in the run folder."""
     of = {weights for student in students for weights in (student.teacher, *(student.teachers or ()))}
+    measured_on = {student.test_sha256 for student in students if student.is_tested}
     teachers = [
         result
-        for result in find_results(base, recipe.settings.data)
-        if result.kind == "teacher" and result.weights_sha256 in of
+        for result in find_results(base, skip_damaged=True)
+        if result.kind == "teacher"
+        and result.weights_sha256 in of
+        and (result.test_sha256 in measured_on or not measured_on)
     ]
     return rows_of([*teachers, *students])
 

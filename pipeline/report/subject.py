@@ -22,6 +22,7 @@ from decant.pipeline.errors import DamagedError, DataError, NotMadeError, Pipeli
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.job import MeasuredOn, load_result_on
+from decant.pipeline.phases.kinds import plan_of
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.report.rows import Row, rows_of
@@ -191,7 +192,7 @@ def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) ->
     """The finished runs of a recipe that were trained on its data and measured on the same test part as the focus:
     the distilled student whose settings are nearest to the recipe's. Raises NotMadeError if nothing is finished.
     """
-    found = tuple(find_results(base, recipe.settings.data))
+    found = plan_of(recipe, base, store, decode="none").finished()
     finished = tuple(result for result in found if result.is_tested)
     if found and not finished:
         raise NotMadeError(

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from decant.cache import Difference, StorageError, differences
 from decant.cache.io.files import write_atomically
 from decant.cache.io.redaction import without_secrets
@@ -69,20 +71,28 @@ def read_saved_recipe(folder: Path) -> dict[str, Any] | None:
     return dict(without_secrets(content))
 
 
+def saved_data(folder: Path) -> dict[str, Any] | None:
+    """The settings of data of the recipe in a run folder, without a task that labels tell by themselves; None if the
+    folder has no readable recipe.
+    """
+    saved = (read_saved_recipe(folder) or {}).get("data")
+    return _without_plain_task(saved) if isinstance(saved, dict) else None
+
+
 def has_data(folder: Path, data: DataSettings) -> bool:
     """Whether the recipe in a run folder has these settings of data."""
-    saved = (read_saved_recipe(folder) or {}).get("data")
     given = without_secrets(data.model_dump(mode="json", exclude_none=True))
-    return isinstance(saved, dict) and _without_plain_task(saved) == _without_plain_task(given)
+    return saved_data(folder) == _without_plain_task(given)
 
 
 def keep_data_settings(folder: Path, recipe: Recipe) -> None:
-    """Has the recipe in the folder of a finished run name the data as the recipe does by which it was found now, so
+    """Has the recipe in the folder of a finished run name the data as the recipe does by which they were found now, so
     that reports find it by these settings: as where the files were moved, or another test part was measured on.
     """
     if read_saved_recipe(folder) is not None and not has_data(folder, recipe.settings.data):
         with contextlib.suppress(OSError, StorageError):  # another person's run
-            save_recipe(folder, recipe)
+            content = {**read_toml(folder / RECIPE, follow=False), "data": recipe.shared()["data"]}
+            write_atomically(folder / RECIPE, tomli_w.dumps(content).encode())
 
 
 def what_differs(folders: Sequence[Path]) -> list[str]:

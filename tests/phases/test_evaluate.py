@@ -11,7 +11,9 @@ from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.evaluate import evaluate_runs
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
-from decant.pipeline.runs.result import find_results
+from decant.pipeline.report.subject import of_recipe
+from decant.pipeline.runs.result import RESULT, find_results
+from decant.pipeline.runs.saved_recipe import read_saved_recipe
 from tests.helpers.small import CPU, build_cache, recipe, teach
 
 
@@ -42,3 +44,29 @@ def test_networks_of_other_data_are_left_out(tmp_path: Path) -> None:
     assert [result.folder for result in evaluate_runs(Plan.of(recipe(), tmp_path / "runs"), CPU)] == [
         ours.folder
     ]
+
+
+def test_after_the_data_were_moved_all_their_networks_are_found_and_those_of_another_test_part_are_not(
+    tmp_path: Path,
+) -> None:
+    """`status` said that all was done, and what it then named, `decant report`, that nothing was finished."""
+    build_cache(tmp_path)
+    dkd = "student.objective=dkd"
+    for words in ((), (dkd,)):
+        list(train_students(Plan.of(recipe(*words), tmp_path / "runs", Store(tmp_path / "caches")), CPU))
+    before = {result.folder: read_saved_recipe(result.folder) for result in find_results(tmp_path / "runs")}
+    other = teach(tmp_path, "teacher.seed=7").folder
+    result = (other / RESULT).read_text()
+    (other / RESULT).write_text(result.replace('"test_sha256": "', '"test_sha256": "of another part '))
+    for where in ("moved", "moved again"):
+        moved = recipe(f"data.root={where}")
+        assert not list(find_results(tmp_path / "runs", moved.settings.data))
+        report = of_recipe(moved, tmp_path / "runs", Store(tmp_path / "caches"), CPU)
+        assert {result.folder for result in report.results} == before.keys()
+        assert len(report.splits.test), "and the data are read where they are now"
+        measured = evaluate_runs(Plan.of(moved, tmp_path / "runs"), CPU)
+        assert {result.folder for result in measured} == before.keys()
+    for folder, saved in before.items():
+        assert saved is not None
+        assert read_saved_recipe(folder) == {**saved, "data": {**saved["data"], "root": "moved again"}}
+    assert Plan.of(recipe("data.validation=0.25"), tmp_path / "runs").finished() == (), "these are other data"

@@ -120,12 +120,11 @@ def test_students_are_compared_with_the_teachers_that_they_learnt_from(tmp_path:
     store = Store(tmp_path / "caches")
     two = recipe(f"cache.from={paths[:2]!r}")
     made = [result for result, _ in train_students(Plan.of(two, tmp_path / "runs", store), CPU)]
-    rows = compare(two, tmp_path / "runs", made)
+    rows = compare(tmp_path / "runs", made)
     assert [row.first.kind for row in rows] == ["teacher", "teacher", "labels", "distilled"]
     assert {row.first.weights_sha256 for row in rows[:2]} == set(made[1].teachers or ())
     alone = recipe(f"cache.from={paths[2]!r}")
     rows = compare(
-        alone,
         tmp_path / "runs",
         [r for r, _ in train_students(Plan.of(alone, tmp_path / "runs", store), CPU)],
     )

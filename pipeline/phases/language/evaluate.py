@@ -13,7 +13,7 @@ from decant.pipeline.phases.language.finished_teacher import load_teacher
 from decant.pipeline.phases.language.measuring import metrics_of
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.language.student import held_out_of_teacher
-from decant.pipeline.runs.result import Result, find_results
+from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.training.group import ALONE
 
@@ -30,7 +30,7 @@ def evaluate_runs(plan: LanguagePlan, device: torch.device) -> Iterator[Result]:
     outputs, found = plan.data.num_outputs, False
     shape = (plan.data.max_length,)
     own = plan.teacher_digest
-    for result in find_results(plan.base, plan.settings.data):
+    for result in plan.finished():
         if (result.network.num_classes, result.network.input_shape) != (outputs, shape):
             continue
         found = True

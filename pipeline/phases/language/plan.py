@@ -72,6 +72,11 @@ class LanguagePlan(AnyPlan):
         return self.data.is_prepared
 
     @property
+    def test_digest(self) -> str:
+        """The digest of the texts of its test part."""
+        return self.data.digest("test")
+
+    @property
     def has_labels(self) -> bool:
         """Whether students can be trained on labels alone: a token's label is the one that follows."""
         return True
