@@ -63,9 +63,9 @@ class Encoding(ABC):
         """
 
     @property
-    @abstractmethod
     def logits_dtype(self) -> np.dtype[Any]:
-        """Dtype of the logits that `decode` returns."""
+        """Dtype of the logits that `decode` returns: float32, unless it says otherwise."""
+        return np.dtype("<f4")
 
     @property
     def name(self) -> str:

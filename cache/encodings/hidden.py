@@ -185,11 +185,6 @@ class Hidden(Encoding):
             raise FormatError(f"manifest: identity.encoding.{error}") from None
 
     @property
-    def logits_dtype(self) -> np.dtype[Any]:
-        """float32."""
-        return np.dtype("<f4")
-
-    @property
     def name(self) -> str:
         """For messages."""
         return f"hidden states of {self.width:,} values, {self.dtype}"

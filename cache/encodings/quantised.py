@@ -41,11 +41,6 @@ class Quantised(Encoding):
         return cls()
 
     @property
-    def logits_dtype(self) -> np.dtype[Any]:
-        """float32."""
-        return np.dtype("<f4")
-
-    @property
     def name(self) -> str:
         """For messages."""
         return "uint8"

@@ -121,11 +121,6 @@ class Sparse(Encoding):
             raise FormatError(f"manifest: identity.encoding.{error}") from None
 
     @property
-    def logits_dtype(self) -> np.dtype[Any]:
-        """float32."""
-        return np.dtype("<f4")
-
-    @property
     def name(self) -> str:
         """For messages."""
         at = ", ".join(f"{value:g}" for value in self.temperatures)
