@@ -119,9 +119,8 @@ def export_run(
     failures = tuple(problem for problem in problems if problem is not None)
     files: tuple[Path, ...] = ()
     if not failures:
-        lock = (
-            folder if output is None else output / "export"
-        )  # beside a folder that is given nothing is written
+        # Beside a folder that is given nothing is written.
+        lock = folder if output is None else output / "export"
         with alone_with(lock):  # another process may add its formats to the summary
             if output is not None:  # others may have written there since
                 _require_own(output, run.result.weights_sha256)
@@ -260,11 +259,24 @@ def _runtime_name(name: str) -> str:
 def _publish(
     folder: Path, contents: dict[str, bytes], rows: Sequence[Checked], description: Description
 ) -> tuple[Path, ...]:
-    """Writes the files, then `export.json`, which keeps its entries for other formats."""
-    summary = folder / SUMMARY
+    """Writes the files, and `export.json` before them and after: first without the formats that are replaced, so that a
+    process that is killed leaves no file that is not of an export, and none that is described as another. It keeps its
+    entries for other formats.
+    """
+    summary, files = folder / SUMMARY, list[Path]()
     before = read_json(summary)["formats"] if read_summary(folder) else {}
-    said = {name: entry for name, entry in before.items() if (folder / _FILES[name]).is_file()}
-    files = []
+    said = {
+        name: entry
+        for name, entry in before.items()
+        if name not in contents and (folder / _FILES[name]).is_file()
+    }
+    network = {"network": description.network, **_entry(rows[0])}
+
+    def write_summary() -> None:
+        ordered = {name: said[name] for name in FORMATS if name in said}
+        write_json(summary, {"student": network, "formats": ordered, "metadata": description.metadata()})
+
+    write_summary()
     for row in rows[1:]:
         content, path = contents[row.name], folder / _FILES[row.name]
         write_atomically(path, content)
@@ -275,9 +287,7 @@ def _publish(
             "output": description.output_name,
             **_entry(row),
         }
-    network = {"network": description.network, **_entry(rows[0])}
-    ordered = {name: said[name] for name in FORMATS if name in said}
-    write_json(summary, {"student": network, "formats": ordered, "metadata": description.metadata()})
+    write_summary()
     return (*files, summary)
 
 

@@ -72,6 +72,8 @@ def export_language_model(
         if output is not None and (target / FORMAT).exists():  # others may have written there since
             raise ModelError(f"{target / FORMAT}: is there already; give another --output")
         target.mkdir(exist_ok=True)
+        for left in target.glob(f".{FORMAT}-*"):  # by an export that was killed
+            shutil.rmtree(left, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{FORMAT}-", dir=target))
         try:
             _write(draft, network, plan.data.tokenizer)

@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from decant.cache.io.files import write_atomically
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.deploy import Exported, export, export_run
 from decant.pipeline.deploy.check import Checked
 from decant.pipeline.deploy.deployable import Deployable, trace
+from decant.pipeline.deploy.export import read_summary
 from decant.pipeline.deploy.formats import METADATA
 from decant.pipeline.deploy.predict import Predictor
 from decant.pipeline.deploy.quantisation import calibration_inputs
@@ -435,3 +437,28 @@ def test_what_came_into_a_given_folder_during_an_export_is_not_replaced(
     with pytest.raises(ModelError, match="is there already"):
         export_run(run, ["pt2"], samples=5, output=tmp_path / "site")
     assert (tmp_path / "site/student.pt2").read_bytes() == b"another's"
+
+
+@pytest.mark.parametrize("exported_before", [False, True])
+def test_an_export_that_was_killed_between_its_files_goes_on_in_a_given_folder(
+    run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported_before: bool
+) -> None:
+    """And what is left of it describes no file as what it is not."""
+    from decant.pipeline.deploy import export as module
+
+    class Killed(BaseException):
+        pass
+
+    def killed_after(path: Path, content: bytes) -> None:
+        write_atomically(path, content)
+        raise Killed
+
+    if exported_before:
+        export_run(run, ["pt2"], samples=5, output=tmp_path)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(module, "write_atomically", killed_after)
+        export_run(run, ["pt2"], samples=5, output=tmp_path, probabilities=True)
+    assert read_json(tmp_path / "export.json")["formats"] == {}
+    made = export_run(run, ["pt2"], samples=5, output=tmp_path, probabilities=True)
+    assert [row.name for row in read_summary(tmp_path)] == ["network", "pt2"]
+    assert made.files == (tmp_path / "student.pt2", tmp_path / "export.json")

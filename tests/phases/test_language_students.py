@@ -225,6 +225,8 @@ def test_an_exported_folder_is_loaded_by_transformers(made: list[Any]) -> None:
 
     run = open_run(made[1].folder)
     for _ in range(2):  # the second time it takes the place of the first
+        killed = run.folder / "export" / ".transformers-killed"
+        killed.mkdir(parents=True)
         exported = export_language_model(run)
     network = transformers.AutoModelForCausalLM.from_pretrained(exported.folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(exported.folder)
@@ -235,6 +237,33 @@ def test_an_exported_folder_is_loaded_by_transformers(made: list[Any]) -> None:
     assert [path.name for path in exported.folder.parent.iterdir()] == ["transformers"]
     with pytest.raises(ModelError, match="--formats onnx: a language model is exported as a folder"):
         export_language_model(run, ["onnx"])
+
+
+def test_an_exported_folder_that_is_in_a_given_one_is_not_replaced(
+    made: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor one that another process made while the network was loaded."""
+    from decant.pipeline.deploy import language_model as module
+    from decant.pipeline.errors import ModelError
+    from decant.pipeline.runs.open import open_run
+
+    run, site, inner = open_run(made[1].folder), tmp_path / "site", module.load_network
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
+
+    def meanwhile(result: Any) -> Any:
+        (site / "transformers").mkdir(parents=True)
+        return inner(result)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "load_network", meanwhile)
+        for _ in range(2):
+            with pytest.raises(ModelError, match="is there already; give another --output"):
+                module.export_language_model(run, output=site)
+    assert [path.name for path in site.glob("[!.]*")] == ["transformers"]
+    assert list((site / "transformers").iterdir()) == []
+    (site / "transformers").rmdir()
+    assert module.export_language_model(run, output=site).folder == site / "transformers"
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
 
 
 def test_no_images_are_classified(made: list[Any]) -> None:
