@@ -177,7 +177,7 @@ class PartialRows:
 
     def read_back_and_sync(self) -> list[tuple[int, int]]:
         """Reads every block back, and what all rows share, while the disk takes what was written; see `forget_damaged`
-        and `make_durable`. Raises FormatError where only what they share is not what the identity says.
+        and `make_durable`. Raises FormatError where what they share is not what the identity says.
         """
         with ThreadPoolExecutor(2) as threads:
             syncing = threads.submit(self.stored.file.sync)
@@ -185,8 +185,7 @@ class PartialRows:
             damaged = self.forget_damaged()
         with self._removed_where_that_fails():
             syncing.result()
-        if not damaged:
-            shared.result()
+        shared.result()
         return damaged
 
     @contextlib.contextmanager

@@ -19,7 +19,7 @@ from decant.cache.format.blocks import StoredRows
 from decant.cache.format.hdf5 import check_header
 from decant.cache.format.tables import Layout, Table
 from decant.cache.identities import require_equal
-from decant.cache.io.files import sync_or_drop, write_all
+from decant.cache.io.files import write_all
 from decant.cache.io.opening import open_read
 from decant.cache.manifest import POSITIONS, Manifest
 from decant.cache.positions import Positions, sha256
@@ -155,7 +155,6 @@ def restore_known(fd: int, path: Path, manifest: Manifest, known: Mapping[str, N
     for name, content in known.items():
         table = layout.tables[name]
         write_all(fd, np.ascontiguousarray(content, table.dtype).data, table.offset, path)
-    sync_or_drop(fd, path)
 
 
 def _mapped(stored: StoredRows, table: Table) -> NDArray[Any]:

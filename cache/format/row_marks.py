@@ -47,24 +47,20 @@ class RowMarks:
 
     def __init__(self, unfinished: Path) -> None:
         self._path = unfinished.with_name(f"{unfinished.name}.{secrets.token_hex(4)}{MARKS}")
-        self._fd, self._end, self._failed = -1, 0, False
+        self._fd, self._end = -1, 0
 
     def append(self, view: int, samples: NDArray[np.integer], crc32: NDArray[np.integer]) -> None:
         """Marks rows as written, whose bytes are in the file.
 
-        The space of rows is reserved, that of marks is not. On a full disk nothing is marked from then on: the rows of
+        The space of rows is reserved, that of marks is not. Where the disk is full they stay unmarked: the rows of
         blocks that are not whole then have to be written by one process, and again after a kill.
         """
-        if self._failed:
-            return
         marks = np.empty(len(samples), _MARK)
         marks["sample"], marks["view"], marks["crc32"] = samples, view, crc32
-        try:
+        with contextlib.suppress(OSError, StorageError):
             if self._fd < 0:
                 self._fd = create_new(self._path)
             write_all(self._fd, marks.tobytes(), self._end, self._path)
-        except (OSError, StorageError):
-            self._failed = True
         self._end += marks.nbytes
 
     def close(self) -> None:

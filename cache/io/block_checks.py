@@ -145,7 +145,7 @@ def damaged_blocks(layout: BlockLayout, read: ReadBytes, entries: NDArray[np.uin
     if share < _THREADS:
         return damaged(blocks)
     with ThreadPoolExecutor(_THREADS) as threads:  # reading and summing up let other threads run
-        count = min(max(_THREADS, share // _ENOUGH), _MOST, len(blocks))
+        count = min(max(_THREADS, share // _ENOUGH), _MOST)
         pieces = np.array_split(blocks, count)
         return list(itertools.chain.from_iterable(threads.map(damaged, pieces)))
 

@@ -52,7 +52,7 @@ class SyncedBlocks:
 
     def __init__(self, unfinished: Path) -> None:
         self._path = unfinished.with_name(f"{unfinished.name}.{secrets.token_hex(4)}{SYNCED}")
-        self._fd, self._end, self._failed = -1, 0, False
+        self._fd, self._end = -1, 0
         self._blocks: list[tuple[int, int]] = []
         self._nbytes = self._started = 0
 
@@ -73,21 +73,19 @@ class SyncedBlocks:
         return due
 
     def append(self) -> None:
-        """Records every block that is noted: the file was synced just now. Where the disk is full, nothing is recorded
-        from then on, and more is read back.
+        """Records every block that is noted: the file was synced just now. What the disk does not take is left out, and
+        read back.
         """
         records = np.array(self._blocks, _RECORD)
         self._blocks, self._nbytes, self._started = [], 0, 0
-        if self._failed or not len(records):
+        if not len(records):
             return
-        try:
+        with contextlib.suppress(OSError, StorageError):
             if self._fd < 0:
                 self._fd = create_new(self._path)
                 # What has no name after a power cut would be lost all the same.
                 sync_folder(self._path.parent)
             write_all(self._fd, records.tobytes(), self._end, self._path)
-        except (OSError, StorageError):
-            self._failed = True
         self._end += records.nbytes
 
     def close(self) -> None:
@@ -98,8 +96,8 @@ class SyncedBlocks:
 
 
 def read_synced(unfinished: Path, entries: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """(num_blocks,): which blocks of an unfinished file were synced as `entries` (num_blocks,) has them, by whichever
-    processes.
+    """(num_blocks,): which written blocks of an unfinished file were synced as `entries` (num_blocks,) has them, by
+    whichever processes; of unwritten ones it says nothing.
 
     >>> read_synced(Path("toy.h5.host-1.partial"), np.array([0, 7], "u8")).tolist()
     [False, False]
@@ -115,5 +113,4 @@ def read_synced(unfinished: Path, entries: NDArray[np.uint64]) -> NDArray[np.boo
             records = records[records["block"] < len(entries)]
             same = entries[records["block"]] == records["entry"]
             synced[records["block"][same]] = True
-    synced &= entries != 0
     return synced

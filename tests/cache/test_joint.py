@@ -15,6 +15,7 @@ from decant.cache import (
     LogitCache,
     LogitCacheWriter,
     MismatchError,
+    StorageError,
     partial_rows,
 )
 from decant.cache.io import joint, partial
@@ -98,6 +99,7 @@ def test_what_a_part_has_written_is_on_the_disk_before_another_may_publish_it(
         monkeypatch.undo()
         here.close()
         assert holds_the_answers(LogitCache.open(there.publish()))
+        assert ".partial" not in "".join(os.readlink(f"/proc/self/fd/{fd}") for fd in open_descriptors())
 
 
 @pytest.fixture(autouse=True)
@@ -311,6 +313,29 @@ def test_who_joins_others_reserves_nothing(tmp_path: Path, monkeypatch: pytest.M
         reserved.clear()
         LogitCacheWriter.join(tmp_path / "cache.h5", OF).close()
     assert reserved == []
+
+
+def test_what_cannot_be_gone_on_with_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or whoever publishes would take this process for one that still writes."""
+
+    def full(fd: int, size: int, path: Path) -> None:
+        raise StorageError("no room")
+
+    monkeypatch.setattr(partial_rows, "reserve", full)
+    with pytest.raises(StorageError, match="no room"):
+        LogitCacheWriter.join(tmp_path / "cache.h5", OF)
+    assert list(tmp_path.glob("*.joined")) == []
+
+
+def test_a_block_that_another_has_written_is_taken_for_that_block_and_no_other(tmp_path: Path) -> None:
+    with (
+        LogitCacheWriter.join(tmp_path / "cache.h5", OF) as other,
+        LogitCacheWriter.join(tmp_path / "cache.h5", OF) as writer,
+    ):
+        write_block(other, 4 + 2)
+        write(writer, 1, np.arange(70, 74))
+        assert np.flatnonzero(writer.is_written(1)).tolist() == list(range(64, 96))
+        assert not writer.is_written(0).any()
 
 
 def test_who_is_alone_reads_back_what_was_not_synced(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from decant.cache import (
@@ -109,6 +110,20 @@ def test_a_damaged_block_is_not_taken_over(tmp_path: Path, monkeypatch: pytest.M
     with LogitCacheWriter(path, manifest()) as writer:
         write(writer, 0, range(50))
         os.pwrite(writer._rows.fd, b"\x12", writer.layout.tables["logits"].offset + 3)
+    monkeypatch.setattr(partial, "machine", lambda: "gpu02")
+    with LogitCacheWriter(path, manifest()) as writer:
+        assert writer.is_written(0).tolist() == [False] * 32 + [True] * 18
+
+
+def test_values_that_no_writer_stores_are_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cache.h5"
+    monkeypatch.setattr(partial, "machine", lambda: "gpu01")
+    with LogitCacheWriter(path, manifest()) as writer:
+        write(writer, 0, range(50))
+        writer._rows.stored.write("logits", 0, 3, np.full((1, 1000), np.nan, "<f2"))
+        writer._rows.stored.write_entry(0, 0, writer._rows.stored.expected_entry(0, 0))
     monkeypatch.setattr(partial, "machine", lambda: "gpu02")
     with LogitCacheWriter(path, manifest()) as writer:
         assert writer.is_written(0).tolist() == [False] * 32 + [True] * 18

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from pathlib import Path
@@ -28,6 +29,7 @@ from decant.cache import (
     differences,
 )
 from decant.cache.format import hdf5
+from decant.cache.format import offsets as format_offsets
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.tables import Layout, Table, expected_tables
 from decant.cache.lengths import Ragged
@@ -139,16 +141,20 @@ def test_rows_of_some_tokens_alone_know_their_places(tmp_path: Path) -> None:
 lengths_of_any_kind = st.lists(st.one_of(st.integers(0, 5), st.integers(0, 400)), min_size=1, max_size=40)
 
 
-@given(lengths_of_any_kind.filter(any))
-def test_every_sample_is_in_one_block_and_every_byte_in_a_block(lengths: list[int]) -> None:
-    positions = Positions.of(lengths, predicts="next", tokens=np.zeros(sum(lengths) + 3, int),
-                             token_lengths=[lengths[0] + 3, *lengths[1:]])  # fmt: skip
+def blocks_of(positions: Positions) -> Blocks:
     of, tables, end = manifest_of(positions), {}, 4096
     for name, (shape, dtype) in expected_tables(of).items():
         tables[name] = Table(end, shape, dtype)
         end = -(-tables[name].end // 4096) * 4096
     offsets = positions.tables()
-    blocks = Blocks(Layout(of, tables, {name: offsets[name] for name in offsets if "offsets" in name}))
+    return Blocks(Layout(of, tables, {name: offsets[name] for name in offsets if "offsets" in name}))
+
+
+@given(lengths_of_any_kind.filter(any))
+def test_every_sample_is_in_one_block_and_every_byte_in_a_block(lengths: list[int]) -> None:
+    positions = Positions.of(lengths, predicts="next", tokens=np.zeros(sum(lengths) + 3, int),
+                             token_lengths=[lengths[0] + 3, *lengths[1:]])  # fmt: skip
+    blocks = blocks_of(positions)
     covered = [sample for block in range(blocks.per_view) for sample in range(*blocks.bounds(block))]
     assert covered == list(range(len(lengths)))
     for block in range(blocks.per_view):
@@ -162,6 +168,14 @@ def test_every_sample_is_in_one_block_and_every_byte_in_a_block(lengths: list[in
         column = blocks.columns.get(name)
         times = 0 if column is None else 1 if column.per_view else V
         assert set(counts[table.offset : table.end].tolist()) <= {times}, name
+
+
+def test_samples_without_positions_after_a_full_last_block_are_in_it() -> None:
+    rows = blocks_of(positions_of((4,))).rows
+    blocks = blocks_of(positions_of((rows, rows, 0, 0)))
+    bounds = [blocks.bounds(block) for block in range(blocks.per_view)]
+    assert bounds == [(0, 1), (1, 4)]
+    assert np.stack(blocks.bounds_of(np.arange(2)), 1).tolist() == [[0, 1], [1, 4]]
 
 
 def test_whoever_writes_and_in_whatever_order_the_bytes_are_the_same(tmp_path: Path) -> None:
@@ -399,6 +413,14 @@ def test_other_positions_are_another_cache_and_the_difference_is_named(tmp_path:
     plain = Manifest.build(num_samples=len(LENGTHS), num_outputs=C)
     with pytest.raises(ValueRefusedError, match="build the manifest with them"):
         LogitCacheWriter(tmp_path / "cache.h5", plain, positions=positions)
+    with pytest.raises(ValueRefusedError, match="tokens: give the lengths with them"):
+        LogitCacheWriter(tmp_path / "cache.h5", of, tokens=positions.tokens)
+    for more in ({"lengths": LENGTHS}, {"tokens": positions.tokens}):
+        with pytest.raises(ValueRefusedError, match="positions have them: give one of both"):
+            LogitCacheWriter(tmp_path / "cache.h5", of, positions=positions, **more)
+    fewer = Manifest.build(num_samples=3, num_outputs=C, positions=positions)
+    with pytest.raises(ValueRefusedError, match="positions: of 16 samples, and the manifest has 3"):
+        LogitCacheWriter(tmp_path / "cache.h5", fewer, positions=positions)
     with LogitCacheWriter(tmp_path / "cache.h5", of, lengths=LENGTHS, tokens=positions.tokens) as writer:
         write_missing(writer, positions)
         assert holds_the_answers(LogitCache.open(writer.publish()), positions, ENCODINGS[0])
@@ -416,7 +438,12 @@ def test_other_positions_are_another_cache_and_the_difference_is_named(tmp_path:
         ([0, 2, 4, 9], "`offsets` is not as the manifest says: SHA-256 expected"),
     ],
 )
-def test_offsets_of_a_hostile_file_are_refused(offsets: list[int], says: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("piece", [8, 16, 1 << 23])
+def test_offsets_of_a_hostile_file_are_refused(
+    offsets: list[int], says: str, piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one piece, and in several, as those of some millions of samples are read."""
+    monkeypatch.setattr(format_offsets, "_PIECE", piece)
     honest = Positions.of([2, 1, 6], predicts="here")
     hostile = Positions(honest.identity, Ragged(np.array(offsets)))
     if "SHA" not in says:  # whoever makes such a file gives the right digest
@@ -425,6 +452,9 @@ def test_offsets_of_a_hostile_file_are_refused(offsets: list[int], says: str, tm
         hostile = Positions({**honest.identity, "offsets_sha256": sha256(np.array(offsets))}, hostile.lengths)
     with pytest.raises(FormatError, match=says):
         hdf5.create(tmp_path / "cache.h5", manifest_of(hostile), hostile.tables())
+    layout, fd = hdf5.create(tmp_path / "honest.h5", manifest_of(honest), honest.tables())
+    os.close(fd)
+    assert layout.offsets["offsets"].tolist() == [0, 2, 3, 9]
 
 
 def test_a_file_of_holes_with_many_samples_takes_no_memory(tmp_path: Path) -> None:
@@ -508,3 +538,18 @@ def test_what_was_known_beforehand_is_written_anew_where_a_bit_has_changed(
         assert writer.is_written().tolist() == [True, True, False, False]
         write_missing(writer, positions)
         assert writer.publish().read_bytes() == whole.read_bytes()
+
+
+def test_a_damaged_file_of_other_positions_stays_as_it_is(tmp_path: Path) -> None:
+    """What is known of one cache is never written into the file of another."""
+    begun, others = positions_of((3, 5, 2, 0)), positions_of((3, 5, 1, 1))
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest_of(begun), positions=begun) as writer:
+        write(writer, begun, [0, 1], 0)
+        place = writer.layout.tables["offsets"].offset + 9
+    with open(writer.partial, "r+b") as file:
+        file.seek(place)
+        file.write(b"\1")
+    content = writer.partial.read_bytes()
+    with pytest.raises(FormatError, match="delete it and run the command again"):
+        LogitCacheWriter(tmp_path / "cache.h5", manifest_of(others), positions=others)
+    assert writer.partial.read_bytes() == content

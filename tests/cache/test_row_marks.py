@@ -77,6 +77,16 @@ def test_a_mark_without_its_row_counts_for_nothing(tmp_path: Path) -> None:
         assert np.flatnonzero(writer.is_written(0)).tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
 
 
+def test_a_row_that_agrees_with_one_of_its_marks_is_written(tmp_path: Path) -> None:
+    with LogitCacheWriter(tmp_path / "cache.h5", OF) as writer:
+        write(writer, 0, np.arange(10))
+        (marks,) = marks_of(writer.partial)
+        own = marks.read_bytes()
+        marks.write_bytes(own + own[:12] + b"else")  # as of another that rounds otherwise
+    with LogitCacheWriter(tmp_path / "cache.h5", OF) as writer:
+        assert writer.is_written(0).sum() == 10
+
+
 def test_a_torn_file_of_marks_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     with LogitCacheWriter(tmp_path / "cache.h5", OF) as writer:
         write(writer, 0, np.arange(10))
@@ -117,9 +127,9 @@ def test_only_a_rounding_of_the_same_input_is_left_as_it_was(tmp_path: Path) -> 
         ):
             with pytest.raises(ValueRefusedError, match="sample 7, view 0: already stored with other"):
                 writer.write([7], **{**given, "logits": rounded, **changes})
-        for view in range(2):
-            write(writer, view, np.flatnonzero(~writer.is_written(view)))
-        assert holds_the_answers(LogitCache.open(writer.publish()))
+        writer.write([60], given["logits"])
+        with pytest.raises(ValueRefusedError, match="sample 60, view 0: already stored with other logits"):
+            writer.write([60], rounded)  # whose input nobody knows
 
 
 def test_marks_on_a_full_disk_are_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
