@@ -78,14 +78,21 @@ def create(
 
 def _create(path: str | os.PathLike[str], manifest: Manifest, text: bytes) -> tuple[dict[str, Table], int]:
     """Has HDF5 write the header; returns where the tables lie, and a descriptor of the file."""
-    with h5py.File(_new_file(path, _block_size(manifest, text))) as file:
-        file.attrs.create("format", np.bytes_(FORMAT))
-        file.attrs.create("format_version", np.array(manifest.format_version, "<i8"))
-        file.attrs.create("manifest", np.bytes_(text))
-        for name, spec in expected_tables(manifest).items():
-            _create_table(file, name, spec)
-        tables = {name: _table_of(file, name, spec) for name, spec in expected_tables(manifest).items()}
-        return tables, os.dup(file.id.get_vfd_handle())  # of this very file, whatever has its name by now
+    fd = -1
+    try:
+        with h5py.File(_new_file(path, _block_size(manifest, text))) as file:
+            file.attrs.create("format", np.bytes_(FORMAT))
+            file.attrs.create("format_version", np.array(manifest.format_version, "<i8"))
+            file.attrs.create("manifest", np.bytes_(text))
+            for name, spec in expected_tables(manifest).items():
+                _create_table(file, name, spec)
+            tables = {name: _table_of(file, name, spec) for name, spec in expected_tables(manifest).items()}
+            fd = os.dup(file.id.get_vfd_handle())  # of this very file, whatever has its name by now
+    except BaseException:  # also of closing it, which a disk may refuse
+        if fd >= 0:
+            os.close(fd)
+        raise
+    return tables, fd
 
 
 def _new_file(path: str | os.PathLike[str], block_size: int) -> h5f.FileID:

@@ -228,20 +228,26 @@ def test_a_file_system_without_hard_links_publishes_by_renaming(
     assert leftovers(tmp_path) == []
 
 
-def test_a_limit_on_file_sizes_is_met_before_a_row_is_computed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", [10_000, 1_000_000])
+def test_a_limit_on_file_sizes_is_met_before_a_row_is_computed(tmp_path: Path, limit: int) -> None:
+    """By the header, and by the end of the file, which HDF5 makes as it closes it."""
     script = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-from decant.cache import LogitCacheWriter, StorageError
-from tests.helpers.caches import manifest
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+from decant.cache import LogitCacheWriter, Manifest, StorageError
+free = [os.dup(0) for _ in range(9)]
+for one in free:
+    os.close(one)
 try:
-    LogitCacheWriter(sys.argv[1], manifest())
+    LogitCacheWriter(sys.argv[1], Manifest.build(num_samples=20_000, num_outputs=100))
 except StorageError as error:
     print(error)
+    print("closed" if [os.dup(0) for _ in free] == free else "open")
 """
-    said = finished(python(script, tmp_path / "cache.h5"))
+    said = finished(python(script, tmp_path / "cache.h5", limit))
     assert "bytes: File too large; that is the limit of ulimit -f, or of the disk" in said
-    assert list(tmp_path.iterdir()) == [], "the space that it held is given back"
+    assert list(tmp_path.iterdir()) == []
+    assert said.split()[-1] == "closed", "or the space that it held would not be given back"
 
 
 def test_a_limit_that_comes_while_writing_leaves_a_file_to_go_on_with(tmp_path: Path) -> None:
