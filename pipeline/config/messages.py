@@ -32,9 +32,11 @@ def problems_in_words(error: ValidationError) -> str:
     'student: missing; studnet: unknown section; did you mean student?'
     """
     problems = error.errors(include_url=False)
-    words = [*dict.fromkeys(_in_words(problem) for problem in problems[:_MOST_NAMED])]
+    words = dict[str, str]()  # by path: what fits none of several choices is a problem of each of them
+    for problem in problems[:_MOST_NAMED]:
+        words.setdefault(_locate(problem["loc"])[0], _in_words(problem))
     more = [f"and {len(problems) - _MOST_NAMED:,} more"] if len(problems) > _MOST_NAMED else []
-    return "; ".join([*words, *more])
+    return "; ".join([*words.values(), *more])
 
 
 def _in_words(problem: ErrorDetails) -> str:
@@ -152,6 +154,8 @@ def expected(schema: Schema) -> str:
         return " or ".join(expected(choice) for choice in schema["anyOf"])
     if "const" in schema:
         return json.dumps(schema["const"])
+    if "prefixItems" in schema:
+        return f"a list of {len(schema['prefixItems'])}"
     bounds = [f"{word} {_plain(schema[bound])}" for bound, word in _BOUNDS.items() if bound in schema]
     return " ".join([_TYPES[schema["type"]], " and ".join(bounds)]).strip()
 

@@ -76,6 +76,18 @@ def test_help_lists_the_phases_and_starts_quickly_enough_to_import_no_torch(tmp_
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.parametrize("words", [["init"], ["objectives"], ["objectives", "--json"], ["cache", "path"]])
+def test_what_needs_no_network_imports_no_torch(words: list[str], tmp_path: Path) -> None:
+    script = (
+        "import sys; from decant.pipeline.cli.main import decant\n"
+        "try: decant.main(sys.argv[1:], standalone_mode=False)\n"
+        "finally: print({'torch'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", script, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["set()"], done.stderr
+
+
 def test_what_is_made_is_said_and_then_found(made: Path) -> None:
     assert "found runs/digits/teacher-conv-" in succeed(tiny("teacher", cwd=made))
     text = succeed(tiny("cache-logits", cwd=made))
@@ -132,6 +144,9 @@ def test_the_store_can_be_named_by_option_or_environment(made: Path, tmp_path: P
         (["--set", "teacher.epoch=3"], "teacher.epoch: unknown key; did you mean epochs"),
         (["--set", "teacher.lr=-1"], "teacher.lr"),
         (["--set", "nonsense"], "expected section.key=value"),
+        (["--recipe="], "--recipe: is empty, as a variable that is not set leaves it"),
+        (["--runs="], "--runs: is empty, as"),  # its runs went to the current folder
+        (["--store="], "--store: is empty, as"),
         (["--set", "teacher.weights=gone.pth"], "gone.pth: no such weights file"),
         (["--set", "data.name=imagefolder", "--set", "data.root=gone"], "data.root: no such folder: gone"),
     ],

@@ -140,11 +140,12 @@ def test_an_empty_file_lacks_its_sections(tmp_path: Path) -> None:
 
 # What is wrong, in words
 
+EMPTY = "is empty, as a variable that is not set leaves it; give a path, or leave it out"
 WRONG = [
     ("students.epochs=5", "students: unknown section; did you mean student?"),
     ("student.epoch=5", "student.epoch: unknown key; did you mean epochs or warmup_epochs?"),
     ("cache.from_=a.h5", "cache.from_: unknown key; did you mean from?"),
-    ("cache.from=", 'cache.from: expected text or a list, found ""'),
+    ("cache.from=", f"cache.from: {EMPTY}"),
     ("cache.from=[]", "cache.from: expected text or a list, found []"),
     ("views.zzz=5", "views.zzz: unknown key; known: augment, channels, count, resize, seed, size"),
     ("student.epochs=five", 'student.epochs: expected a whole number at least 1, found "five"'),
@@ -199,7 +200,10 @@ WRONG = [
         "student.warmup_epochs=40",
         "student.warmup_epochs: must lie below epochs = 40, found 40.0",
     ),
-    ('views.size="big"', 'views.size: expected a whole number at least 1 or a list, found "big"'),
+    ('views.size="big"', 'views.size: expected a whole number at least 1 or a list of 2, found "big"'),
+    ("views.size=[16]", "views.size: expected a whole number at least 1 or a list of 2, found [16]"),
+    ("views.size=[16, -1]", "views.size: expected a whole number at least 1 or a list of 2, found [16, -1]"),
+    ("teacher.weights=", f"teacher.weights: {EMPTY}"),
     ("views.channels=2", "views.channels: expected one of 1, 3, found 2"),
     ("data.root=2024-01-31", "data.root: dates and times have no place in a recipe"),
     ("student.milestones=[1, 07:32:00]", "student.milestones[1]: dates and times have no place in a recipe"),
