@@ -64,9 +64,9 @@ def from_labels(outputs: Outputs, labels: Tensor, progress: float = 0.0) -> Term
     return Terms(cross_entropy(outputs, labels))
 
 
-def require_objective(objective: Objective, cache: LogitCache) -> None:
-    """Raises RecipeError, naming the setting, for an objective that rows of a cache do not suffice for."""
-    name, encoding = objective.name, cache.manifest.encoding
+def require_objective(objective: Objective, encoding: Encoding, subject: object) -> None:
+    """Raises RecipeError, naming the setting, for an objective that the rows of the subject do not suffice for."""
+    name = objective.name
     if isinstance(objective, Custom):
         raise RecipeError(
             f"student.objective {name!r}: a function of your own gets whole batches of samples, and a language model's "
@@ -78,20 +78,18 @@ def require_objective(objective: Objective, cache: LogitCache) -> None:
         why = (
             "has draws, which are unbiased for an expectation under the teacher's softmax alone"
             if draws and name in _SPARSE
-            else "has the largest logits of each position alone"
+            else "has some logits of each position, and this loss needs all (cache.encoding.kind)"
             if isinstance(encoding, Sparse) and name in _DENSE
             else "is of a language model, whose positions are compared one by one"
         )
-        raise RecipeError(
-            f"student.objective {name!r}: {cache.path} {why}: take {', '.join(_names(encoding))}"
-        )
+        raise RecipeError(f"student.objective {name!r}: {subject} {why}: take {', '.join(_names(encoding))}")
     taken = inspect.signature(_function(name, encoding)).parameters
     for key in ("standardize", "class_weights"):
         if getattr(objective, key, None) and key not in taken:
             raise RecipeError(f"student.objective.{key}: is not of a language model's rows; leave it out")
     if isinstance(encoding, Sparse) and isinstance(getattr(objective, "temperature", None), Scheduled):
         raise RecipeError(
-            f"student.objective.temperature: {cache.path} has the mass of the outputs that it leaves out at certain "
+            f"student.objective.temperature: {subject} has the mass of the outputs that it leaves out at certain "
             "temperatures alone, and this is a schedule; set one of these, or cache hidden states"
         )
 
@@ -100,8 +98,8 @@ def from_cache(objective: Objective, cache: LogitCache) -> Criterion:
     """The loss of a distilled student: (outputs, labels (Q,), the teacher's rows, progress=0.0) → terms; rows are
     `SparseTargets`, logits (Q, C), or hidden states (Q, d) of the teacher. Raises as `require_objective`.
     """
-    require_objective(objective, cache)
     encoding = cache.manifest.encoding
+    require_objective(objective, encoding, cache.path)
     function = _function(objective.name, encoding)
     parameters = inspect.signature(function).parameters
     settings: dict[str, Any] = {key: value for key, value in objective if key in parameters}

@@ -51,7 +51,7 @@ class LanguageStudents(AnyStudents[LanguagePlan, TokenJob]):
         a teacher that is not there.
         """
         cache = self._cache(recipe)
-        require_objective(recipe.settings.student.objective, cache)
+        require_objective(recipe.settings.student.objective, cache.manifest.encoding, cache.path)
         require_temperature(cache, recipe.settings)
         if self.metric in OF_TEACHER and "validation" not in self.held_out(recipe):
             raise RecipeError(

@@ -16,7 +16,7 @@ from decant.pipeline.language.building import Window, shared, windows_of
 from decant.pipeline.language.served_pass import ServedPass
 from decant.pipeline.phases.cost import Estimate
 from decant.pipeline.phases.language.served_teacher import read_note, require_key, write_note
-from decant.pipeline.phases.language.teacher_pass import TokensPass, tokens_per_batch
+from decant.pipeline.phases.language.teacher_pass import TokensPass, say_if_useless, tokens_per_batch
 from decant.pipeline.phases.verify import Comparison
 from decant.pipeline.served.connection import Connection, UnreachableError
 from decant.pipeline.served.sameness import APART
@@ -57,6 +57,7 @@ class ServedTokensPass:
     def __init__(self, plan: LanguagePlan) -> None:
         self._plan = plan
         self.positions = plan.positions
+        say_if_useless(plan, plan.served_encoding)
 
     def units(self, writer: LogitCacheWriter, processes: int) -> Sequence[Window]:
         """Windows, and then their batches."""

@@ -50,7 +50,7 @@ def train_students(
     """
     ranks = join_ranks(plan, device)
     cache = plan.open_cache("train", verify)
-    require_objective(plan.settings.student.objective, cache)
+    require_objective(plan.settings.student.objective, cache.manifest.encoding, cache.path)
     require_temperature(cache, plan.settings)
     compare_data(ranks, plan.data.student_fingerprints, cache)
     with contextlib.ExitStack() as stack:

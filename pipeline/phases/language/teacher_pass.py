@@ -9,14 +9,17 @@ from pathlib import Path
 
 import torch
 
-from decant.cache import Head, Hidden, LogitCacheWriter
+from decant.cache import Encoding, Head, Hidden, LogitCacheWriter, MismatchError, Sparse
+from decant.pipeline.errors import RecipeError
 from decant.pipeline.language.batches import probe
 from decant.pipeline.language.building import shared
 from decant.pipeline.language.causal_model import CausalModel
+from decant.pipeline.language.criteria import require_objective
 from decant.pipeline.language.teacher_pass import TeacherPass, Window
 from decant.pipeline.phases.language.finished_teacher import load_teacher
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.runs.result import load_result
+from decant.pipeline.support.notices import say_once
 
 _TOKENS_PER_BATCH = 4096
 _FEWEST_UNITS_A_PROCESS = 4
@@ -29,6 +32,7 @@ class TokensPass:
     def __init__(self, plan: LanguagePlan) -> None:
         self._plan, self._teacher = plan, plan.teacher
         self.positions = plan.positions
+        say_if_useless(plan, plan.encoding_for(self._teacher))
 
     @cached_property
     def head(self) -> Head | None:
@@ -112,3 +116,22 @@ def _loaded(folder: Path, weights_sha256: str, num_outputs: int, precision: str)
     assert teacher is not None, "a plan has a finished teacher"
     network = load_teacher(teacher).to(getattr(torch, precision)).eval()
     return CausalModel(network, num_outputs)
+
+
+def say_if_useless(plan: LanguagePlan, encoding: Encoding) -> None:
+    """Says before a pass that the recipe's own students cannot learn from what it writes; others may."""
+    if plan.part != "train":
+        return
+    objective = plan.settings.student.objective
+    try:
+        require_objective(objective, encoding, "the cache")
+        temperature = getattr(objective, "temperature", None)
+        if isinstance(encoding, Sparse) and temperature and not getattr(objective, "interpolate", False):
+            encoding.require_temperature(float(temperature))
+    except RecipeError as error:
+        problem = str(error)
+    except MismatchError as error:
+        problem = f"student.objective.{error}"
+    else:
+        return
+    say_once(f"the recipe's own students cannot learn from this cache: {problem}")

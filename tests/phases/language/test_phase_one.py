@@ -15,6 +15,8 @@ from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.phases.cache_logits import RowsWritten, cache_logits, cache_part
 from decant.pipeline.phases.kinds import plan_of
 from decant.pipeline.phases.language.plan import LanguagePlan
+from decant.pipeline.phases.passes import pass_of
+from decant.pipeline.support.notices import forget_what_was_said
 from tests.helpers.commands import decant, succeed
 
 CPU = torch.device("cpu")
@@ -98,6 +100,31 @@ def test_a_dry_run_makes_nothing(taught: Path) -> None:
     out = succeed(decant("cache-logits", *WORDS, "--dry-run", "--ranks", "2", "--store", "none", cwd=taught))
     assert all(words in out for words in ("outputs a row", "would make", "2 ranks")), out
     assert not list((taught / "none").glob("*.h5"))
+
+
+def test_that_the_students_of_a_recipe_cannot_learn_from_its_cache_is_said_before_the_pass(
+    taught: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    useless = "the recipe's own students cannot learn from this cache: student.objective"
+    for objective, said in (
+        ("{name='kd', temperature=1.0}", None),
+        ("{name='dkd'}", f"{useless} 'dkd': the cache has some logits of each position"),
+        ("{name='kd', temperature=4.0}", f"{useless}.temperature 4: the cache has the mass"),
+        ("{name='kd', temperature=4.0, interpolate=true}", None),
+    ):
+        forget_what_was_said()
+        here = plan(
+            taught,
+            monkeypatch,
+            "useless",
+            f"student.objective={objective}",
+            "cache.encoding={kind='sparse', draws=8}",
+        )
+        pass_of(here)
+        pass_of(here.of_part("test"))
+        err = capsys.readouterr().err
+        assert err.count(useless) == (said is not None), err
+        assert said is None or said in err
 
 
 @pytest.mark.parametrize(
