@@ -23,6 +23,7 @@ from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.job import MeasuredOn, load_result_on
 from decant.pipeline.phases.kinds import plan_of
+from decant.pipeline.phases.language.evaluate import on_test_part
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.report.rows import Row, rows_of
@@ -276,10 +277,14 @@ def _tested(result: Result, store: Store, device: torch.device) -> Result:
     """The same network, measured on the test part, which a trial of a sweep is not until somebody asks."""
     if result.is_tested:
         return result
-    plan = Plan.of(_opened(result, None).recipe, result.seeds_folder.parent, store)
-    return (
-        load_result_on(result.folder, MeasuredOn(plan.splits.test, plan.splits.validation), device) or result
-    )
+    recipe, base = _opened(result, None).recipe, result.seeds_folder.parent
+    if recipe.settings.data.of_tokens:
+        tested = on_test_part(LanguagePlan.of(recipe, base, store), result, device)
+        with contextlib.suppress(OSError):  # another person's run
+            tested.save()
+        return tested
+    splits = Plan.of(recipe, base, store).splits
+    return load_result_on(result.folder, MeasuredOn(splits.test, splits.validation), device) or result
 
 
 def _expanded(paths: Sequence[Path]) -> Iterable[Result]:

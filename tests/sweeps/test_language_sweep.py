@@ -132,6 +132,18 @@ def test_encodings_are_chosen_by_perplexity_and_the_test_part_is_not_read(made: 
     assert {one["trial"] for one in points if one["frontier"]} >= {best.number}
 
 
+def test_trials_are_measured_on_the_test_part_where_a_report_asks_for_all(made: Path) -> None:
+    from decant.pipeline.report.subject import of_runs
+
+    sweep = sweep_of(made, "cache.encoding.head=4,16")
+    run(sweep)
+    for _ in range(2):  # and found the second time
+        found = of_runs([sweep.plan.base], sweep.plan.store, CPU).results
+        trained = [result for result in found if result.kind != "teacher"]
+        assert len(trained) >= 4
+        assert all(result.is_tested and result.metrics["perplexity"] > 1 for result in trained)
+
+
 def test_the_distance_from_the_teacher_decides_where_it_is_named(made: Path) -> None:
     """Of students on the tokens alone too."""
     record = run(sweep_of(made, "student.network.layers=[0],[0,1]", metric=json.dumps("kl")))

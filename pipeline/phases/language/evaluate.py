@@ -29,16 +29,22 @@ def evaluate_runs(plan: LanguagePlan, device: torch.device) -> Iterator[Result]:
         return
     outputs, found = plan.data.num_outputs, False
     shape = (plan.data.max_length,)
-    own = plan.teacher_digest
     for result in plan.finished():
         if (result.network.num_classes, result.network.input_shape) != (outputs, shape):
             continue
         found = True
-        network = load_teacher(result) if result.kind == "teacher" else load_network(result)
-        cache = None if result.kind == "teacher" else held_out_of_teacher(plan, "test", result.teacher or own)
-        yield replace(result, metrics=metrics_of(network, plan, "test", device, cache=cache, group=ALONE))
+        yield on_test_part(plan, result, device)
     if not found:
         raise NotMadeError(
             f"{plan.base}: no finished network of these data; run: "
             f"{plan.recipe.command('teacher' if plan.server is None else 'student')}"
         )
+
+
+def on_test_part(plan: LanguagePlan, result: Result, device: torch.device) -> Result:
+    """The same network with metrics on the test part, computed from its weights."""
+    network = load_teacher(result) if result.kind == "teacher" else load_network(result)
+    teacher = result.teacher or plan.teacher_digest
+    cache = None if result.kind == "teacher" else held_out_of_teacher(plan, "test", teacher)
+    metrics = metrics_of(network, plan, "test", device, cache=cache, group=ALONE)
+    return replace(result, metrics=metrics, test_sha256=plan.data.digest("test"))
