@@ -25,6 +25,7 @@ from decant.cache import (
     input_crc32,
     split_keys,
 )
+from decant.cache.alignment.expected_batches import ExpectedBatches
 from decant.cache.alignment.same_input import difference, matching_form
 from decant.cache.format.hdf5 import check
 from tests.helpers.caches import manifest
@@ -472,3 +473,14 @@ def test_labels_that_differ_since_the_file_was_written_to_are_its_change_and_not
         file.write(b"\1")
     with pytest.raises(CorruptError, match="has changed since it was read"):
         train[3]
+
+
+def test_labels_are_expected_only_byte_by_byte_and_each_of_them(cache: LogitCache) -> None:
+    rows = np.array([2, 0, 1])
+    expected = ExpectedBatches(cache, rows, np.zeros(3, np.intp), [0, 2, 3])
+    first, second = torch.from_numpy(cache.labels[rows[:2]]), torch.from_numpy(cache.labels[rows[2:]])
+    assert expected.has_labels(0, first)
+    assert expected.has_labels(1, second)
+    for other in (first[:1], first[:, None], first.view(torch.float64), first.flip(0)):
+        assert not expected.has_labels(0, other), other
+    assert not expected.has_labels(1, first[:1])
