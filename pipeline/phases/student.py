@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from decant.cache import CheckInputs, LogitSource, Verify
 from decant.cache.io.usage import using
 from decant.pipeline import objectives
+from decant.pipeline.config.settings import StudentSettings
 from decant.pipeline.data.samples import LabelledData, check_unchanged, has_labels, task_of
 from decant.pipeline.errors import ModelError, is_out_of_memory
+from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import NetworkSpec, specify_network
+from decant.pipeline.objectives import Terms
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.balance import (
     resolve_class_weights,
@@ -171,7 +174,7 @@ def jobs_for_seed(
     """
     settings = plan.settings.student.model_copy(update={"seed": seed})
     train = plan.data.student_train
-    weights = resolve_class_weights(settings.class_weights, train.data, "student.class_weights")
+    weights, loss = _weights_and_loss(settings, train.data)
     labels_only = TrainingJob(
         kind="labels",
         spec=spec,
@@ -190,12 +193,7 @@ def jobs_for_seed(
         labels_only,
         kind="distilled",
         data=training_data,
-        criterion=objectives.from_cache(
-            resolve_objective(settings.objective, train.data),
-            settings.label_smoothing,
-            weights,
-            task_of(train.data),
-        ),
+        criterion=loss,
         steps_alike=labels_only.steps_alike and objectives.is_fixed(settings.objective),
         folder=seed_folder(plan.student_folder("distilled", cache.manifest.key), seed),
         check_unchanged=partial(_check_unchanged, cache, train.data),
@@ -208,6 +206,31 @@ def jobs_for_seed(
         },
     )
     return [labels_only, distilled] if settings.baseline and has_labels(train.data) else [distilled]
+
+
+def require_trainable(plan: Plan) -> None:
+    """Raises what `train_students` would of a recipe and its data alone, whatever the cache: for a network that cannot
+    be built, weights that do not fit it, or settings that do not fit the data. Raises NotMadeError where it begins with
+    a teacher that is not finished.
+    """
+    settings, train = plan.settings.student, plan.data.student_train
+    spec = specify_network(settings.network, train)
+    _weights_and_loss(settings, train.data)
+    resolve_sampler(settings, train.data, "student")
+    with torch.random.fork_rng():
+        network = build_network(spec, fetch=False, drawn=False)
+    load = _loading(plan, spec)
+    if load is not None:
+        load(network)
+
+
+def _weights_and_loss(
+    settings: StudentSettings, data: LabelledData
+) -> tuple[tuple[float, ...] | None, Callable[..., Terms]]:
+    """Weights of classes, and the loss of distilled students. Raises RecipeError."""
+    weights = resolve_class_weights(settings.class_weights, data, "student.class_weights")
+    objective = resolve_objective(settings.objective, data)
+    return weights, objectives.from_cache(objective, settings.label_smoothing, weights, task_of(data))
 
 
 def _check_unchanged(cache: LogitSource, data: LabelledData, checksums: bool) -> None:

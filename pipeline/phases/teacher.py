@@ -15,6 +15,8 @@ from decant.pipeline.phases.job import MeasuredOn, TrainingJob, load_result_on, 
 from decant.pipeline.phases.joined_ranks import compare_data, join_ranks, training_group
 from decant.pipeline.phases.kept_classes import specify_teacher
 from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.student import require_trainable
+from decant.pipeline.phases.untrainable import say_if_untrainable
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.support.source_code import is_users
@@ -51,6 +53,7 @@ def _make_teacher(
             f"{train.data.name}: train: no sample has a label, so no teacher can be trained on it; take one "
             "as it is, with teacher.weights and teacher.epochs = 0"
         )
+    say_if_untrainable(partial(require_trainable, plan))
     spec = specify_teacher(settings, train)
     weights = resolve_class_weights(settings.class_weights, train.data, "teacher.class_weights")
     warn_of_imbalance(settings, train.data, "teacher")

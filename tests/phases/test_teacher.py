@@ -13,8 +13,10 @@ from decant.pipeline.errors import DataError, WeightsError
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.phases.views_pass import ViewsPass
 from decant.pipeline.runs.saved_logits import TEST_LOGITS
 from decant.pipeline.runs.saved_network import WEIGHTS, load_network
+from decant.pipeline.support.notices import forget_what_was_said
 from decant.pipeline.training.epoch_log import METRICS
 from decant.pipeline.training.evaluation import predict
 from tests.helpers.small import CPU, recipe, teach
@@ -60,6 +62,31 @@ def test_weights_that_do_not_fit_are_refused_and_leave_nothing_that_looks_finish
     with pytest.raises(WeightsError, match="does not fit this network"):
         teach(tmp_path / "other", given, "teacher.network.width=5")
     assert not list((tmp_path / "other").glob("**/result.json"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("student.network='nope'", "network 'nope': unknown"),
+        ("student.network={name='mlp', hiden=3}", "unknown argument 'hiden'"),
+        ("student.network='no_module:build'", "network 'no_module:build': cannot be imported"),
+        ("student.class_weights=[1, 2]", "student.class_weights: 2 numbers, and the data have 10 classes"),
+        ("student.weights='none.pth'", "none.pth: "),
+        ("student.weights='teacher'", None),  # which is not there yet
+    ],
+)
+def test_that_the_students_of_a_recipe_cannot_be_trained_is_said_before_its_teacher_is(
+    tmp_path: Path, setting: str, said: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forget_what_was_said()
+    state = torch.random.get_rng_state()
+    plan = Plan.of(recipe(setting), tmp_path)
+    ViewsPass(plan)  # of a teacher that is there, say
+    assert torch.equal(torch.random.get_rng_state(), state)
+    make_teacher(plan, CPU)
+    untrainable, err = "the recipe's own students cannot be trained: ", capsys.readouterr().err
+    assert err.count(untrainable) == (said is not None), err
+    assert said is None or said in err.partition(untrainable)[2]
 
 
 def test_a_teacher_is_not_trained_without_a_label(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from decant.cache import CheckInputs, LogitCache, Verify
 from decant.cache.io.usage import using
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.language.criteria import require_objective
+from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.phases.joined_ranks import by_seeds, compare_data, join_ranks, training_group
 from decant.pipeline.phases.language.job import TokenJob, find_result, train_network
@@ -72,6 +73,15 @@ def train_students(
             group = stack.enter_context(training_group(ranks, device))
             for job in jobs:
                 yield train(job, group)
+
+
+def require_trainable(plan: LanguagePlan) -> None:
+    """Raises what `train_students` would of a recipe and its data alone, whatever the cache: for a network that cannot
+    be built. Raises NotMadeError where it is cut from a teacher that is not finished.
+    """
+    spec = student_spec(plan)
+    with torch.random.fork_rng(), torch.device("meta"):
+        build_network(spec, drawn=False)
 
 
 def jobs_for_seed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import torch
 
@@ -17,6 +18,8 @@ from decant.pipeline.phases.language.job import TokenJob, train_network
 from decant.pipeline.phases.language.measuring import metrics_of
 from decant.pipeline.phases.language.networks import initial_weights, teacher_spec
 from decant.pipeline.phases.language.plan import LanguagePlan
+from decant.pipeline.phases.language.student import require_trainable
+from decant.pipeline.phases.untrainable import say_if_untrainable
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_recipe import save_recipe
@@ -40,6 +43,7 @@ def make_teacher(
             return result, True
         if group.is_first:
             plan.data.say_what_is_shared()
+        say_if_untrainable(partial(require_trainable, plan))
         if not plan.settings.teacher.epochs:
             return group.of_first(lambda: _taken(plan, device)), False
         spec = teacher_spec(plan)

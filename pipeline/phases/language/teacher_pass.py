@@ -18,6 +18,8 @@ from decant.pipeline.language.criteria import require_objective
 from decant.pipeline.language.teacher_pass import TeacherPass, Window
 from decant.pipeline.phases.language.finished_teacher import load_teacher
 from decant.pipeline.phases.language.plan import LanguagePlan
+from decant.pipeline.phases.language.student import require_trainable
+from decant.pipeline.phases.untrainable import say_if_untrainable
 from decant.pipeline.runs.result import load_result
 from decant.pipeline.support.notices import say_once
 
@@ -119,9 +121,10 @@ def _loaded(folder: Path, weights_sha256: str, num_outputs: int, precision: str)
 
 
 def say_if_useless(plan: LanguagePlan, encoding: Encoding) -> None:
-    """Says before a pass that the recipe's own students cannot learn from what it writes; others may."""
+    """Says before a pass that the recipe's own students cannot be trained, or not on what it writes; others may."""
     if plan.part != "train":
         return
+    say_if_untrainable(functools.partial(require_trainable, plan))
     objective = plan.settings.student.objective
     try:
         require_objective(objective, encoding, "the cache")

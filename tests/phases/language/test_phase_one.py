@@ -128,6 +128,30 @@ def test_that_the_students_of_a_recipe_cannot_learn_from_its_cache_is_said_befor
 
 
 @pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("{name='llamma'}", "llamma"),
+        ("{name='llama', hidden_sise=8}", "hidden_sise"),
+        ("{name='llama', hidden_size=30, num_attention_heads=4}", "heads"),
+        ("{name='cut', layers=[99]}", "99"),
+        ("{name='cut', layers=[0]}", None),
+    ],
+)
+def test_that_the_network_of_students_cannot_be_built_is_said_before_the_pass(
+    taught: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    network: str,
+    said: str | None,
+) -> None:
+    forget_what_was_said()
+    pass_of(plan(taught, monkeypatch, "untrainable", f"student.network={network}"))
+    untrainable, err = "the recipe's own students cannot be trained: ", capsys.readouterr().err
+    assert err.count(untrainable) == (said is not None), err
+    assert said is None or said in err.partition(untrainable)[2]
+
+
+@pytest.mark.parametrize(
     "encoding",
     ["'hidden'", "'dense'", "{ kind = 'sparse', draws = 8, views = 2 }"],
 )
