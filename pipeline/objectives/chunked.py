@@ -22,6 +22,7 @@ CHUNK = 1 << 24
 """Logits that exist at once: 64 MiB in float32."""
 _ON_A_DEVICE = 4  # as many, since all weights are read, and their gradients added to, once a chunk
 _BLOCK = 1 << 22  # of these, what is looked at together on a processor: temporaries of that size exist
+_ROOM = 32  # by which hidden states are divided, so that products over a chunk stay within float16
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,15 @@ def chunked_cross_entropy(pending: PendingLogits, labels: Tensor) -> Terms:
     """
 
     def compare(logits: Tensor, rows: slice) -> tuple[Terms, Tensor]:
-        at, slope = labels[rows, None], pending.layer.slope(logits)
+        at, slope, count = labels[rows, None], pending.layer.slope(logits), max(1, len(pending))
         of_label = logits.gather(1, at)
         sums = []
         for block in logits.split(rows_of_block(logits)):
             whole, total = exponentials(block)
-            block.div_(total * len(pending))
+            block.div_(total * count)
             sums.append(whole)
-        logits.scatter_add_(1, at, torch.full_like(of_label, -1 / len(pending)))
-        terms = Terms((torch.cat(sums) - of_label).sum() / len(pending))
+        logits.scatter_add_(1, at, torch.full_like(of_label, -1 / count))
+        terms = Terms((torch.cat(sums) - of_label).sum() / count)
         return terms, logits if slope is None else logits.mul_(slope)
 
     return chunked(pending, compare)
@@ -95,7 +96,7 @@ def chunked_mean(pending: PendingLogits, loss: Callable[[Tensor, slice], Terms])
     """Any loss (logits of some rows, which these are) → terms that are means over these rows, by autograd."""
 
     def compare(logits: Tensor, rows: slice) -> tuple[Terms, Tensor]:
-        share = len(logits) / len(pending)
+        share = len(logits) / max(1, len(pending))
         with torch.enable_grad():
             leaf = logits.detach().requires_grad_()
             terms = loss(leaf, rows)
@@ -128,13 +129,22 @@ class _Chunked(torch.autograd.Function):
             needed = [ctx.needs_input_grad[place] for place in range(3)]
             found, gradients = _pass(pending, compare, rows, needed)
         ctx.save_for_backward(*gradients)
+        ctx.dtypes = [None if one is None else one.dtype for one in (hidden, weight, bias)]
         ctx.mark_non_differentiable(*(term for term in found[1:] if term is not None))
         return tuple(found)
 
     @staticmethod
     def backward(ctx: Any, total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError(
+                "create_graph=True: this loss makes its gradients in the forward pass, and they have none of their own: "
+                "compute all logits, and a loss of these"
+            )
         as_it_is = total.device.type == "cpu" and float(total) == 1.0  # the usual case, which takes no memory
-        made = (one if one is None or as_it_is else one * total.to(one.dtype) for one in ctx.saved_tensors)
+        made = (
+            None if one is None else (one if as_it_is else one * total.to(one.dtype)).to(dtype)
+            for one, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
         return (*made, None, None, None)
 
 
@@ -145,7 +155,8 @@ def _pass(
     hidden, weight = pending.hidden.to(pending.dtype), pending.weight.to(pending.dtype)
     bias, layer = pending.bias, pending.layer
     wide = torch.promote_types(hidden.dtype, torch.float32)  # of what is a sum over chunks
-    of_hidden = torch.empty_like(hidden) if needed[0] else None
+    is_half = hidden.dtype == torch.float16
+    of_hidden = torch.empty_like(hidden, dtype=wide if is_half else None) if needed[0] else None
     of_weight = torch.zeros_like(weight, dtype=wide) if needed[1] else None
     of_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needed[2] else None
     sums: list[Tensor | None] = [None, None, None]
@@ -157,6 +168,11 @@ def _pass(
             sums[place] = term if before is None or term is None else before + term
         if of_bias is not None:
             of_bias += gradient.sum(dim=0)
+        if is_half:
+            _add_products_of_half(
+                gradient, part, weight, None if of_hidden is None else of_hidden[some], of_weight
+            )
+            continue
         narrow = gradient.to(hidden.dtype)
         if of_hidden is not None:
             torch.mm(narrow, weight, out=of_hidden[some])
@@ -169,10 +185,27 @@ def _pass(
             one *= layer.scale
     inputs = (pending.hidden, pending.weight, bias)
     gradients = [
-        None if one is None or of is None else one.to(of.dtype)
+        # Those of float16 stay wide until they are scaled: most vanish before, and a scale of 65,536 is infinite in it.
+        one if one is None or of is None or of.dtype == torch.float16 else one.to(of.dtype)
         for one, of in zip((of_hidden, of_weight, of_bias), inputs, strict=True)
     ]
     return sums, gradients
+
+
+def _add_products_of_half(
+    gradient: Tensor, hidden: Tensor, weight: Tensor, of_hidden: Tensor | None, of_weight: Tensor | None
+) -> None:
+    """Fills the gradient of hidden states (n, d), and adds to that of weights (C, d), by products in float16.
+
+    A mean over thousands of rows has gradients (n, C) below 6·10⁻⁸, the least number of float16, so they are divided by
+    the largest before.
+    """
+    largest = torch.linalg.vector_norm(gradient, torch.inf).clamp(min=torch.finfo(torch.float32).tiny)
+    narrow = torch.div(gradient, largest, out=torch.empty_like(gradient, dtype=torch.float16))
+    if of_hidden is not None:
+        torch.mul((narrow @ weight).to(of_hidden.dtype), largest, out=of_hidden)
+    if of_weight is not None:
+        of_weight.addcmul_(narrow.t() @ (hidden / _ROOM), _ROOM * largest)
 
 
 def _usual_rows_at_once(hidden: Tensor, outputs: int) -> int:

@@ -98,6 +98,17 @@ def test_some_positions_at_a_time_are_all_at_once(
     assert tried >= {"labels": 9, "sparse": 6, "draws": 4, "hidden": 10, "dense": 10}[encoding]
 
 
+def test_no_positions_have_a_loss_of_0() -> None:
+    from decant.objectives import kd
+    from decant.pipeline.language.criteria import from_labels, of_pending
+
+    outputs, labels, loss = pending(0, 20), torch.zeros(0, dtype=torch.long), of_pending(kd)
+    assert loss is not None
+    for terms in (from_labels(outputs, labels), loss(outputs, torch.zeros(0, 20), labels)):
+        assert terms.total.item() == 0
+        assert not any(one.any() for one in gradients(terms, outputs))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_function_as_it_is_has_its_own_defaults(name: str) -> None:
     """The temperature of dense rows is another than that of sparse ones."""

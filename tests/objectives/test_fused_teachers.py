@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from decant import LogitCache, LogitCacheWriter, Manifest
 from decant.encodings import Dense, Head, Hidden
@@ -18,7 +19,9 @@ from decant.objectives import (
     HiddenTargets,
     SparseTargets,
     TeacherHead,
+    Terms,
     ce_plus_kl,
+    cross_entropy,
     fused_ce_plus_kl,
     fused_kd,
     kd,
@@ -249,6 +252,40 @@ def test_half_precision_and_autocast_leave_the_teacher_in_float32() -> None:
     rounded = kd((hidden.bfloat16() @ weight.bfloat16().t()).float(), theirs.logits(), LABELS, 1.0, 1.0).total
     torch.testing.assert_close(cast, rounded)
     torch.testing.assert_close(cast, exact, rtol=2e-2, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["fused", "labels", "any"])
+def test_gradients_in_float16_do_not_vanish_in_a_mean_over_many_rows(kind: str) -> None:
+    """Nor are they infinite with the scale that a GradScaler begins with."""
+    many, outputs = 4096, 2000
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(outputs, (many,), generator=generator)
+    tensors = [torch.randn(size, 4, generator=generator).half().float() for size in (many, outputs)]
+    hidden, weight = (one.requires_grad_() for one in tensors)
+    exact = torch.autograd.grad(functional.cross_entropy(hidden @ weight.t(), labels), (hidden, weight))
+    pending = chunked.PendingLogits(hidden, weight, autocast=torch.float16)
+    if kind == "fused":
+        with torch.autocast("cpu", torch.float16):
+            targets = SparseTargets.of(labels[:, None], torch.full((many, 1), -1.0), num_outputs=outputs)
+            terms = fused_ce_plus_kl(hidden, weight, targets, labels, kl_weight=0.0, chunk_rows=3000)
+    elif kind == "labels":
+        terms = chunked.chunked_cross_entropy(pending, labels)
+    else:
+        terms = chunked.chunked_mean(pending, lambda logits, rows: Terms(cross_entropy(logits, labels[rows])))
+    found = torch.autograd.grad(65_536 * terms.total, (hidden, weight))
+    for one, other in zip(found, exact, strict=True):
+        assert float((one / 65_536 - other).norm() / other.norm()) < 2e-3
+
+
+def test_gradients_of_gradients_are_refused() -> None:
+    """Without a word they were left out, where another loss was added."""
+    hidden, weight, _ = (
+        None if one is None else one.requires_grad_() for one in tensors(6, seed=0, bias=False)
+    )
+    assert hidden is not None
+    total = fused_kd(hidden, weight, torch.zeros(ROWS, OUTPUTS, dtype=hidden.dtype), LABELS).total
+    with pytest.raises(RuntimeError, match="create_graph=True: this loss makes its gradients in the forward"):
+        torch.autograd.grad(total, hidden, create_graph=True)
 
 
 def test_sparse_rows_in_blocks_are_those_of_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
