@@ -137,7 +137,7 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx: Any, total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             raise RuntimeError(
-                "create_graph=True: this loss makes its gradients in the forward pass, and they have none of their own: "
+                "create_graph=True: this loss makes its gradients in the forward pass, and these have no gradients: "
                 "compute all logits, and a loss of these"
             )
         as_it_is = total.device.type == "cpu" and float(total) == 1.0  # the usual case, which takes no memory
