@@ -14,7 +14,7 @@ from transformers import Trainer, TrainerControl, TrainingArguments
 from decant.pipeline.errors import DataError, ModelError, RecipeError
 from decant.pipeline.integrations.objective_trainer import ObjectiveMixin
 from decant.pipeline.language import TokenBatch, TokenDataset, measure
-from decant.pipeline.language.apart import are_behind_others, require_apart
+from decant.pipeline.language.apart import are_behind_others, require_apart, takes
 from decant.pipeline.language.causal_model import known_tokens
 from decant.pipeline.language.criteria import of_pending
 from decant.pipeline.language.doubts import say_if_router_loss_is_left_out
@@ -121,6 +121,8 @@ class TokenDistillationMixin(ObjectiveMixin):
         batch: TokenBatch = inputs.pop(SOFT_TOKENS).to(self.args.device)
         if self._takes_use_cache(model):
             inputs["use_cache"] = False  # with one, documents that share a row would see one another
+        if "attention_mask" in inputs and not takes(self.accelerator.unwrap_model(model), "position_ids"):
+            inputs.pop("position_ids", None)  # it counts by the mask, if at all: that is tried next
         if not self._is_apart and are_behind_others(batch.inputs):
             self._require_apart(model, batch)
         logits: Tensor | None = None

@@ -31,9 +31,7 @@ def are_behind_padding(inputs: dict[str, Tensor]) -> bool:
 def are_in_one_row(inputs: dict[str, Tensor]) -> bool:
     """Whether rows of a batch hold several samples each, whose positions begin again."""
     positions = inputs.get("position_ids")
-    if positions is None or "attention_mask" in inputs:
-        return False
-    return bool(_begins_anew(positions).any())
+    return positions is not None and positions.ndim == 2 and bool(_begins_anew(inputs).any())
 
 
 @torch.no_grad()
@@ -49,8 +47,21 @@ def require_apart(network: nn.Module, inputs: dict[str, Any]) -> None:
     `DataCollatorWithFlattening` says it. Where samples may be told apart by anything else, or the network cannot be
     called so, as some attention takes half precision alone, nothing is found out.
     """
-    is_padded = are_behind_padding(inputs)
-    row, first, second = _padding(inputs["attention_mask"]) if is_padded else _samples(inputs["position_ids"])
+    if are_behind_padding(inputs):
+        _require_same(network, inputs, *_padding(inputs["attention_mask"]), _SEES_PADDING)
+    if are_in_one_row(inputs):
+        _require_same(
+            network,
+            inputs,
+            *_samples(inputs),
+            _SEES_OTHERS + (_BESIDE_A_MASK if "attention_mask" in inputs else ""),
+        )
+
+
+def _require_same(
+    network: nn.Module, inputs: dict[str, Any], row: int, first: slice, second: slice, said: str
+) -> None:
+    """Raises ModelError, with what is `said`, where the second part of a row changes with the first before it."""
     one_way, other_way = _row_of(inputs, row, first, second), _row_of(inputs, row, second, first)
     if one_way is None or other_way is None:
         return
@@ -65,12 +76,15 @@ def require_apart(network: nn.Module, inputs: dict[str, Any]) -> None:
     wide = behind.element_size() >= torch.float32.itemsize
     rounding = torch.float16 if wide else torch.bfloat16  # as TF32 rounds, in which float32 may be multiplied
     if not are_close(_finite(behind), _finite(before), rounding):
-        raise ModelError(f"{type(network).__name__}: {_SEES_PADDING if is_padded else _SEES_OTHERS}")
+        raise ModelError(f"{type(network).__name__}: {said}")
 
 
 _SEES_OTHERS = (
     "does not keep samples apart that are in one row: its outputs for the second change with the first, whatever "
     "position_ids say, and the teacher read each alone; pad them, by a TokenDataset without collator"
+)
+_BESIDE_A_MASK = (
+    ", or leave out attention_mask, beside which networks of transformers do not heed position_ids"
 )
 _SEES_PADDING = (
     "sees the padding in front of a sample: its outputs change with it, whatever attention_mask and position_ids say, "
@@ -78,12 +92,14 @@ _SEES_PADDING = (
 )
 
 
-def _samples(positions: Tensor) -> tuple[int, slice, slice]:
+def _samples(inputs: dict[str, Any]) -> tuple[int, slice, slice]:
     """A row (of B, L) that holds several samples, and the beginnings of the first two."""
-    row = int(_begins_anew(positions).any(1).nonzero()[0])
-    begins = [0, *(1 + torch.nonzero(_begins_anew(positions[row]))[:2, 0]).tolist()]
-    pairs = zip(begins, [*begins[1:], positions.shape[1]], strict=False)
-    first, second = [slice(begin, min(end, begin + _MOST)) for begin, end in pairs][:2]
+    anew, real = _begins_anew(inputs), _real(inputs)
+    row = int(anew.any(1).nonzero()[0])
+    begins = [int(real[row].int().argmax()), *(1 + torch.nonzero(anew[row])[:2, 0]).tolist()]
+    pairs = zip(begins, [*begins[1:], real.shape[1]], strict=False)
+    lengths = [(begin, int(real[row, begin:end].sum())) for begin, end in pairs]
+    first, second = [slice(begin, begin + min(length, _MOST)) for begin, length in lengths][:2]
     return row, first, second
 
 
@@ -116,15 +132,31 @@ def _finite(logits: Tensor) -> Tensor:
     return logits.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _begins_anew(positions: Tensor) -> Tensor:
-    """(…, L − 1) whether the position after each is no later one, so that a sample begins there."""
-    return positions.diff() <= 0
+def _begins_anew(inputs: dict[str, Any]) -> Tensor:
+    """(B, L − 1) whether the position after each is no later one, so that a sample begins there; of padding it is not
+    asked.
+    """
+    real = _real(inputs)
+    return (inputs["position_ids"].diff() <= 0) & real[:, 1:] & real[:, :-1]
+
+
+def _real(inputs: dict[str, Any]) -> Tensor:
+    """(B, L) which places are tokens and no padding."""
+    mask = inputs.get("attention_mask")
+    return torch.ones_like(inputs["position_ids"], dtype=torch.bool) if mask is None else mask != 0
+
+
+def takes(network: nn.Module, name: str) -> bool:
+    """Whether a network can be given an argument of that name."""
+    try:
+        known = signature(network.forward).parameters
+    except (TypeError, ValueError):  # of what is not written in Python
+        return True
+    return name in known or any(one.kind is one.VAR_KEYWORD for one in known.values())
 
 
 def _logits(network: nn.Module, inputs: dict[str, Any]) -> Tensor:
-    takes = signature(network.forward).parameters
-    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
     given = {**inputs, "use_cache": False}
-    named = {name: value for name, value in given.items() if name in takes or any_name}
-    found: Tensor = network(**named).logits
-    return found
+    found = network(**{name: value for name, value in given.items() if takes(network, name)})
+    logits: Tensor = found if isinstance(found, Tensor) else found.logits
+    return logits

@@ -147,6 +147,26 @@ def test_a_student_that_sees_the_padding_in_front_of_a_sample_is_refused(tmp_pat
     trainer(tmp_path, training_set(tmp_path), student, max_steps=1).train()
 
 
+def test_a_student_that_counts_by_the_mask_is_given_no_positions(tmp_path: Path) -> None:
+    """Where samples begin is said of every batch that is padded in front, and not every network takes it."""
+
+    class Counts(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = language.llama(344, seed=1, width=16)
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
+            return self.inner(input_ids, attention_mask, position_ids=positions).logits
+
+    losses = []
+    for side in ("right", "left"):
+        run = trainer(tmp_path, training_set(tmp_path, padding_side=side), Counts(), max_steps=2)
+        run.train()
+        losses.append(logged(run, "loss"))
+    torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-5)
+
+
 def test_what_is_doubtful_of_a_student_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A mixture of experts whose loss is left out, and many more outputs than there are tokens."""
     import transformers

@@ -90,6 +90,33 @@ def test_samples_share_a_row_where_positions_begin_again_that_no_mask_has_padded
     assert not are_in_one_row(padded)
 
 
+def test_a_mask_of_ones_tells_no_samples_apart_that_share_a_row() -> None:
+    """Beside it networks of transformers do not heed positions. Padding in front and behind is not taken for one."""
+    mask = torch.tensor([[0, 1, 1, 1, 1, 1, 0]])
+    positions = torch.tensor([[0, 0, 1, 2, 0, 1, 0]])
+    shared = {"input_ids": torch.arange(7)[None], "position_ids": positions, "attention_mask": mask}
+    assert are_in_one_row(shared)
+    with pytest.raises(ModelError, match="sees the padding"):
+        require_apart(Recurrent(), shared)
+    shared["attention_mask"] = torch.ones_like(mask)
+    shared["position_ids"] = POSITIONS
+    assert are_in_one_row(shared)
+    with pytest.raises(ModelError, match=r"does not keep samples apart.*or leave out attention_mask"):
+        require_apart(Recurrent(), shared)
+    require_apart(Recurrent(), {**shared, "seq_idx": NUMBERS})
+    several_axes = POSITIONS.expand(3, 1, 7)  # as of images, which have the same place in time
+    assert not are_in_one_row({**shared, "position_ids": several_axes})
+
+
+def test_a_network_that_returns_its_logits_alone_is_tried_too() -> None:
+    class Alone(Recurrent):
+        def forward(self, input_ids: Tensor) -> Any:  # type: ignore[override]
+            return super().forward(input_ids).logits
+
+    with pytest.raises(ModelError, match="does not keep samples apart"):
+        require_apart(Alone(), row())
+
+
 def test_nothing_is_found_out_of_a_network_that_cannot_be_called() -> None:
     network = Recurrent()
 
