@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from decant.cache.io.drafts import DRAFT
 from decant.cache.io.opening import require_folder
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.corpus.tokenizer import tokenizer_identity
@@ -21,7 +22,7 @@ from decant.pipeline.errors import ModelError
 from decant.pipeline.language.loading import load_causal
 from decant.pipeline.phases.language.finished_teacher import load_teacher
 from decant.pipeline.phases.language.plan import LanguagePlan
-from decant.pipeline.runs.locks import alone_with
+from decant.pipeline.runs.locks import alone_with, holder
 from decant.pipeline.runs.open import FinishedRun
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.plugins import in_words
@@ -68,13 +69,15 @@ def export_language_model(
     plan = LanguagePlan.of(run.recipe, run.result.seeds_folder.parent)
     network = load_teacher(run.result) if run.result.kind == "teacher" else load_network(run.result)
     network.eval()
-    with alone_with(target if output is None else target / "export"):
+    lock = target if output is None else target / "export"
+    with alone_with(lock):
         if output is not None and (target / FORMAT).exists():  # others may have written there since
             raise ModelError(f"{target / FORMAT}: is there already; give another --output")
         target.mkdir(exist_ok=True)
-        for left in target.glob(f".{FORMAT}-*"):  # by an export that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{FORMAT}-", dir=target))
+        if holder(lock):  # without locks another process may write one now
+            for left in target.glob(f".{FORMAT}-{'?' * 8}{DRAFT}"):  # by an export that was killed
+                shutil.rmtree(left, ignore_errors=True)
+        draft = Path(tempfile.mkdtemp(DRAFT, f".{FORMAT}-", target))
         try:
             _write(draft, network, plan.data.tokenizer)
             samples, difference = _tried(draft, network, plan.data.tokenizer, plan.data.samples("test"))

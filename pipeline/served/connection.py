@@ -110,7 +110,7 @@ class Connection:
                     asks = (
                         ""
                         if error.wait is None
-                        else f"; it says to wait {wait:,.0f} s, longer than patience is"
+                        else f"; it says to wait {error.wait:,.0f} s, and patience is {self.patience:g} s in all"
                     )
                     raise UnreachableError(f"{self.url}: {error}{tried}{asks}") from None
                 if now - since > 2:

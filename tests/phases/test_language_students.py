@@ -225,9 +225,10 @@ def test_an_exported_folder_is_loaded_by_transformers(made: list[Any]) -> None:
 
     run = open_run(made[1].folder)
     for _ in range(2):  # the second time it takes the place of the first
-        killed = run.folder / "export" / ".transformers-killed"
+        killed = run.folder / "export" / ".transformers-a_killed.draft"
         killed.mkdir(parents=True)
         exported = export_language_model(run)
+        assert not killed.exists()
     network = transformers.AutoModelForCausalLM.from_pretrained(exported.folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(exported.folder)
     own, ids = weights(made[1]), torch.tensor([tokenizer("a word or two")["input_ids"]])
@@ -262,8 +263,24 @@ def test_an_exported_folder_that_is_in_a_given_one_is_not_replaced(
     assert [path.name for path in site.glob("[!.]*")] == ["transformers"]
     assert list((site / "transformers").iterdir()) == []
     (site / "transformers").rmdir()
+    (site / ".transformers-settings").mkdir()
     assert module.export_language_model(run, output=site).folder == site / "transformers"
+    assert (site / ".transformers-settings").is_dir(), "is the user's own"
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
+
+
+def test_an_unfinished_export_stays_where_no_lock_says_that_nobody_writes_it(
+    made: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from decant.cache.io import locks
+    from decant.pipeline.deploy.language_model import export_language_model
+    from decant.pipeline.runs.open import open_run
+
+    unfinished = tmp_path / ".transformers-8letters.draft"
+    unfinished.mkdir()
+    monkeypatch.setattr(locks, "try_flock", lambda *_: None)  # as a mount without locks answers
+    export_language_model(open_run(made[1].folder), output=tmp_path)
+    assert unfinished.is_dir()
 
 
 def test_no_images_are_classified(made: list[Any]) -> None:

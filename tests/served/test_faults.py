@@ -122,7 +122,7 @@ def test_where_a_redirect_leads_and_a_wait_beyond_patience_are_said(server: Mode
     assert "planted" not in str(raised.value)
     server.fault = busy
     with pytest.raises(
-        ServerError, match=r"answers 429 \(slowly\); it says to wait 120 s, longer than patience"
+        ServerError, match=r"answers 429 \(slowly\); it says to wait 120 s, and patience is 20 s in all"
     ):
         fill()
 
