@@ -24,9 +24,9 @@ from decant.pipeline.errors import NotMadeError, PipelineError
 from decant.pipeline.phases.datasets import Decode, RecipeData, Splits
 from decant.pipeline.phases.fingerprints import cache_manifest
 from decant.pipeline.runs.folders import student_folder, teacher_folder
-from decant.pipeline.runs.result import Kind, Result, find_results, load_result
+from decant.pipeline.runs.result import Kind, Result, find_results, in_order, load_result
 from decant.pipeline.runs.saved_network import WEIGHTS, has_other_code
-from decant.pipeline.runs.saved_recipe import has_data, keep_data_settings, saved_data
+from decant.pipeline.runs.saved_recipe import keep_data_settings, saved_data
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.source_code import is_users
 from decant.pipeline.support.weight_files import content_sha256
@@ -175,23 +175,25 @@ class AnyPlan(ABC):
         """Every finished network of these data, by kind, folder and seed. Raises DamagedError.
 
         Where this recipe leads to a network of other settings of data, those are of the same data, moved since, say:
-        its recipe, and that of every other network of those settings, then names the data as this one does.
+        its recipe, and that of every other network of those settings, then names the data as this one does, where it
+        may be written.
         """
-        data, others = self.settings.data, find_results(self.base, skip_damaged=True)
-        if named_otherwise := [result for result in others if not has_data(result.folder, data)]:
-            with contextlib.suppress(PipelineError, CacheError, OSError):  # the data cannot be read now
-                self._keep_data_settings(named_otherwise)
-        return tuple(find_results(self.base, data))
-
-    def _keep_data_settings(self, named_otherwise: Sequence[Result]) -> None:
-        """Does so for those of `named_otherwise` that are of these data, and were measured on this test part."""
-        if not self.is_readable:
-            return
-        results = [one for one in named_otherwise if one.test_sha256 in ("", self.test_digest)]
-        same = [saved_data(one.folder) for one in results if self._leads_to(one)]
-        for result in results:
-            if saved_data(result.folder) in same:
+        found = {one.folder: one for one in find_results(self.base, self.settings.data)}
+        others = [one for one in find_results(self.base, skip_damaged=True) if one.folder not in found]
+        with contextlib.suppress(PipelineError, CacheError, OSError):  # the data cannot be read now
+            for result in self._named_otherwise(others):
                 keep_data_settings(result.folder, self.recipe)
+                found[result.folder] = result
+        return in_order(found.values())
+
+    def _named_otherwise(self, others: Sequence[Result]) -> list[Result]:
+        """Those of `others` that are of these data, and were measured on this test part."""
+        if not others or not self.is_readable:
+            return []
+        measured = [one for one in others if one.test_sha256 in ("", self.test_digest)]
+        saved = [saved_data(one.folder) for one in measured]
+        same = [data for one, data in zip(measured, saved, strict=True) if self._leads_to(one)]
+        return [one for one, data in zip(measured, saved, strict=True) if data in same]
 
     def _leads_to(self, result: Result) -> bool:
         """Whether this recipe would find this finished network, and not train it."""

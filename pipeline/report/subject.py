@@ -32,7 +32,7 @@ from decant.pipeline.runs.open import FinishedRun, class_names, open_run
 from decant.pipeline.runs.result import Result, find_results
 from decant.pipeline.runs.saved_logits import load_test_logits
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.runs.saved_recipe import RECIPE, changed_settings, read_saved_recipe
+from decant.pipeline.runs.saved_recipe import RECIPE, changed_settings, has_data, read_saved_recipe
 from decant.pipeline.training.evaluation import predict
 
 _SECTIONS = ("data", "views", "teacher", "knowledge", "cache", "student")
@@ -213,6 +213,11 @@ def of_recipe(recipe: Recipe, base: Path, store: Store, device: torch.device) ->
         if not distance(focus)[0]
         else _opened(focus, recipe.name)
     )
+    if not has_data(
+        focus.folder, recipe.settings.data
+    ):  # another person's run, which names where the data were
+        settings = opened.recipe.settings.model_copy(update={"data": recipe.settings.data})
+        opened = replace(opened, recipe=replace(opened.recipe, settings=settings))
     comparable = tuple(result for result in finished if result.test_sha256 == focus.test_sha256)
     begun = {path.parent for path in base.glob(f"student-*/seed-*/{RECIPE}")} - {one.folder for one in found}
     own = [folder.parent for folder in begun if not changed_settings(recipe, folder, _SECTIONS)]

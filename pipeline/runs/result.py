@@ -5,7 +5,7 @@ A run writes it last, so that a folder with a result has a finished network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -155,7 +155,9 @@ def find_results(
         except DamagedError:
             if not skip_damaged:
                 raise
-    yield from sorted(
-        (result for result in loaded if result is not None),
-        key=lambda result: (_ORDER.index(result.kind), str(result.folder.parent), result.seed),
-    )
+    yield from in_order(result for result in loaded if result is not None)
+
+
+def in_order(results: Iterable[Result]) -> tuple[Result, ...]:
+    """By kind, folder and seed."""
+    return tuple(sorted(results, key=lambda one: (_ORDER.index(one.kind), str(one.folder.parent), one.seed)))

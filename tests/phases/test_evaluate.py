@@ -12,6 +12,7 @@ from decant.pipeline.phases.evaluate import evaluate_runs
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.report.subject import of_recipe
+from decant.pipeline.runs import saved_recipe
 from decant.pipeline.runs.result import RESULT, find_results
 from decant.pipeline.runs.saved_recipe import read_saved_recipe
 from tests.helpers.small import CPU, build_cache, recipe, teach
@@ -70,3 +71,21 @@ def test_after_the_data_were_moved_all_their_networks_are_found_and_those_of_ano
         assert saved is not None
         assert read_saved_recipe(folder) == {**saved, "data": {**saved["data"], "root": "moved again"}}
     assert Plan.of(recipe("data.validation=0.25"), tmp_path / "runs").finished() == (), "these are other data"
+
+
+def test_networks_of_moved_data_are_found_where_nothing_may_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in another person's runs: they were said to be none, though `status` named them."""
+
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    made, moved = teach(tmp_path).folder, recipe("data.root=moved")
+    monkeypatch.setattr(saved_recipe, "write_atomically", refuse)
+    report = of_recipe(moved, tmp_path / "runs", Store(tmp_path / "caches"), CPU)
+    assert [result.folder for result in report.results] == [made]
+    assert report.focus.recipe.settings.data.root == "moved"
+    assert len(report.splits.test)
+    measured = evaluate_runs(Plan.of(moved, tmp_path / "runs"), CPU)
+    assert [result.folder for result in measured] == [made]
