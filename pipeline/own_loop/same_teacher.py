@@ -7,6 +7,7 @@ program or the file behind a name change what a teacher says all the same.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache import LogitCache, LogitCacheWriter, Manifest, MismatchError
+from decant.cache import CacheWarning, LogitCache, LogitCacheWriter, Manifest, MismatchError
 from decant.pipeline.errors import ModelError
 from decant.pipeline.own_loop.teacher_pass import TeacherPass
 from decant.pipeline.training.loading import Keys, in_order
@@ -65,8 +66,13 @@ def _require(
     if apart <= rounding + share * largest:
         return
     with contextlib.suppress(ModelError):  # more than a batch of now may need more memory than there is
-        if np.abs(now - _as_cached(run, keys, manifest)).max() > share * largest:
-            return  # they depend on the others of a batch, which was said when they were cached
+        beside = _as_cached(run, keys, manifest)
+        if np.abs(now - beside).max() > share * largest:
+            # They depend on the others of a batch, which was said when they were cached.
+            apart, rounding = manifest.encoding.compare(stored, beside)
+            if not apart <= rounding + share * largest:  # a pass that went on had other batches, perhaps
+                _say_unknown(run, where, apart)
+            return
     raise _mismatch(run, where, f"gives logits that are up to {apart:.3g} apart, of at most {largest:.3g}")
 
 
@@ -79,6 +85,15 @@ def _as_cached(run: TeacherPass, keys: Keys, manifest: Manifest) -> NDArray[np.f
         for number in np.unique(keys[:, 0] // size).tolist()
     }
     return np.stack([batches[sample // size][sample % size] for sample in keys[:, 0].tolist()])
+
+
+def _say_unknown(run: TeacherPass, where: Path, apart: float) -> None:
+    warnings.warn(
+        f"{where}: whether it holds what {run.name} says cannot be told: its logits change with the other samples of a "
+        f"batch, or each time it is called, and are up to {apart:.3g} apart from the file's",
+        CacheWarning,
+        stacklevel=5,
+    )
 
 
 def _mismatch(run: TeacherPass, where: Path, how: str) -> MismatchError:

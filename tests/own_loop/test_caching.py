@@ -360,7 +360,28 @@ def test_a_teacher_whose_answers_depend_on_the_batch_is_found_again(tmp_path: Pa
     path = tmp_path / "teacher.h5"
     with pytest.warns(CacheWarning, match="the logits of sample 0 change"):
         decant.cache_logits(teacher, views(), path, name="centred", batch_size=64)
-    assert decant.cache_logits(teacher, views(), path, name="centred", batch_size=batch_size).num_samples == N
+    with warnings.catch_warnings(action="error", category=CacheWarning):
+        found = decant.cache_logits(teacher, views(), path, name="centred", batch_size=batch_size)
+    assert found.num_samples == N
+
+
+@pytest.mark.parametrize("by", ["a temperature", "noise"])
+def test_whether_such_a_teacher_has_changed_is_doubted(tmp_path: Path, by: str) -> None:
+    """What a pass that went on has computed beside other rows is not known, so that it may be the same."""
+
+    def centred(x: torch.Tensor) -> torch.Tensor:
+        return x - 3 * x.mean(0) * (len(x) > 1)
+
+    def changed(x: torch.Tensor) -> torch.Tensor:
+        return 4 * centred(x) if by == "a temperature" else x + 40 * torch.randn(len(x), 1)
+
+    path = tmp_path / "teacher.h5"
+    with pytest.warns(CacheWarning, match="the logits of sample 0 change"):
+        decant.cache_logits(centred, views(), path, name="centred", batch_size=64)
+    with pytest.warns(
+        CacheWarning, match=r"teacher\.h5: whether it holds what \S*changed says cannot be told"
+    ):
+        decant.cache_logits(changed, views(), path, name="centred", batch_size=64)
 
 
 def test_a_pass_goes_on_after_a_kill_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
