@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import random
+import re
 import socket
 import ssl
 import time
@@ -109,7 +110,7 @@ class Connection:
                     tried = "" if tries == 1 else f", {tries} times in {now - since:,.0f} s"
                     asks = (
                         ""
-                        if error.wait is None
+                        if not error.wait
                         else f"; it says to wait {error.wait:,.0f} s, and patience is {self.patience:g} s in all"
                     )
                     raise UnreachableError(f"{self.url}: {error}{tried}{asks}") from None
@@ -119,7 +120,9 @@ class Connection:
 
     def _wait(self, tries: int, error: _NotNowError) -> float:
         if error.wait is not None:
-            return min(error.wait, _LONGEST_ASKED)
+            return min(
+                max(error.wait, _FIRST_WAIT), _LONGEST_ASKED
+            )  # 0, or a date that has passed, is no reason to flood
         return min(_FIRST_WAIT * 2 ** min(tries, 10), _LONGEST_WAIT) * (0.5 + random.random() / 2)
 
     def _sleep(self, seconds: float) -> None:
@@ -194,7 +197,7 @@ class Connection:
         if status in _BUSY or (status >= 500 and status not in _NEVER):
             raise _NotNowError(said, _retry_after(response), failed=status not in _BUSY)
         if not 200 <= status < 300:
-            sent = response.getheader("Location", "").partition("?")[0]
+            sent = re.split("[?#]", response.getheader("Location", ""))[0]  # the rest may hold a key
             there = f", and sends to {self.words(sent)}: give the address that answers" if sent else ""
             raise RefusedError(f"{self.url}: {said}{there}", status)
         try:

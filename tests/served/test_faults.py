@@ -107,7 +107,7 @@ def test_where_a_redirect_leads_and_a_wait_beyond_patience_are_said(server: Mode
     """A query of an address may hold a key."""
 
     def elsewhere(handler: Handler, body: dict[str, Any]) -> bool:
-        handler.send(308, b"", Location="https://me:planted@host/v1/completions?key=planted")
+        handler.send(308, b"", Location="https://me:planted@host/v1/completions#key=planted")
         return True
 
     def busy(handler: Handler, body: dict[str, Any]) -> bool:
@@ -125,6 +125,21 @@ def test_where_a_redirect_leads_and_a_wait_beyond_patience_are_said(server: Mode
         ServerError, match=r"answers 429 \(slowly\); it says to wait 120 s, and patience is 20 s in all"
     ):
         fill()
+
+
+def test_a_server_that_asks_for_no_wait_is_not_flooded(server: ModelServer, fill: Fill) -> None:
+    """As one whose clock is behind: its date has passed."""
+    seen = []
+
+    def busy(handler: Handler, body: dict[str, Any]) -> bool:
+        seen.append(body)
+        handler.send(503, {"error": "busy"}, Retry_After="Fri, 31 Dec 1999 23:59:59 GMT")
+        return True
+
+    server.fault = busy
+    with pytest.raises(ServerError, match="answers 503"):
+        fill(patience=0.5)
+    assert len(seen) < 10
 
 
 def _rows(change: Callable[[list[Any], dict[str, Any]], None]) -> Callable[[dict[str, Any]], Any]:
