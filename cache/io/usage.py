@@ -28,7 +28,7 @@ def using(path: Path) -> Iterator[None]:
     (1, False)
     >>> folder.cleanup()
     """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    path, now = _real(path), datetime.now(UTC).isoformat(timespec="seconds")
     with contextlib.suppress(OSError), open_append(_log(path)) as file:
         file.write(f"{now} {socket.gethostname()} {os.getpid()}\n".encode())
     with shared(lock_path(path)):
@@ -45,7 +45,7 @@ def unused(path: Path) -> AbstractContextManager[bool]:
     True
     >>> folder.cleanup()
     """
-    return try_exclusive(lock_path(path))
+    return try_exclusive(lock_path(_real(path)))
 
 
 def count(path: Path) -> int:
@@ -83,4 +83,10 @@ def forget(path: Path) -> None:
 
 
 def _log(path: Path) -> Path:
+    path = _real(path)
     return path.with_name(path.name + ".uses")
+
+
+def _real(path: Path) -> Path:
+    """The file that a link leads to: who removes it there sees the uses and the lock beside it, and no link."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path

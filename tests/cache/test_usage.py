@@ -85,3 +85,16 @@ def test_a_lock_file_of_somebody_else_is_still_a_lock(
     with usage.unused(path) as free:
         assert not free
     using.__exit__(None, None, None)
+
+
+def test_a_use_through_a_link_is_one_of_the_file(tmp_path: Path) -> None:
+    """A colleague's `decant cache gc --delete` removed a file that students were reading through links."""
+    path = build(tmp_path / "shared/a.h5")
+    link = tmp_path / "mine.h5"
+    link.symlink_to(path)
+    os.utime(path, (0, 0))
+    with usage.using(link), usage.unused(path) as free:
+        assert not free
+    assert usage.count(path) == usage.count(link) == 1
+    assert usage.last(path) == usage.last(link) > 0
+    assert {each.name for each in tmp_path.iterdir()} == {"shared", "mine.h5"}
