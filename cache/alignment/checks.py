@@ -17,6 +17,7 @@ from decant.cache.alignment.expected_batches import ExpectedBatches
 from decant.cache.alignment.same_input import difference, matching_form, unlike_pixels
 from decant.cache.errors import MismatchError
 from decant.cache.inputs import CheckInputs, each_input, input_crc32, input_crc32_at, one_input
+from decant.cache.io.usage import note
 from decant.cache.source import LogitSource
 
 _PROBES = 256
@@ -60,6 +61,8 @@ class Alignment:
         self._mixes_labels, self._first_inputs = False, _FIRST_INPUTS
         # The form in which inputs are what the teacher saw, where their bytes are others.
         self._form: str | None = None
+        for member in cache.members:
+            note(member.path)
 
     def require_checksums(self) -> None:
         """Raises MismatchError where all inputs are to be checked and the cache has no checksums; says it where one a

@@ -14,6 +14,8 @@ from decant.cache.io.locks import lock_path, shared, try_exclusive
 from decant.cache.io.opening import open_append, read_file
 
 _MOST_BYTES = 64 << 20  # of a log of uses: a million of them
+_HERE: list[Path] = []
+"""What this process is using."""
 
 
 @contextlib.contextmanager
@@ -28,11 +30,40 @@ def using(path: Path) -> Iterator[None]:
     (1, False)
     >>> folder.cleanup()
     """
-    path, now = _real(path), datetime.now(UTC).isoformat(timespec="seconds")
+    path = _real(path)
+    _count(path)
+    _HERE.append(path)
+    try:
+        with shared(lock_path(path)):
+            yield
+    finally:
+        _HERE.remove(path)
+
+
+def note(path: Path) -> None:
+    """Counts a use by a loop that `using` does not surround, as one of one's own.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "digits.h5")
+    >>> with using(path):
+    ...     note(path)
+    >>> count(path)
+    1
+    >>> note(path)
+    >>> count(path)
+    2
+    >>> folder.cleanup()
+    """
+    path = _real(path)
+    if path not in _HERE:
+        _count(path)
+
+
+def _count(path: Path) -> None:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     with contextlib.suppress(OSError), open_append(_log(path)) as file:
         file.write(f"{now} {socket.gethostname()} {os.getpid()}\n".encode())
-    with shared(lock_path(path)):
-        yield
 
 
 def unused(path: Path) -> AbstractContextManager[bool]:

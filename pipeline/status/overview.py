@@ -54,7 +54,14 @@ class Overview:
 
     def phases(self) -> tuple[Phase, ...]:
         """Every phase, in the order in which they are made, and the sweeps. Raises DataError and RecipeError."""
-        return (*self._phases(), *sweep_phases(self.plan.base))
+        return (*map(self._of_this_test_part, self._phases()), *sweep_phases(self.plan.base))
+
+    def _of_this_test_part(self, phase: Phase) -> Phase:
+        """A phase whose networks were measured on another test part is not done: reports leave them out."""
+        tested = [result for result in phase.results if result.is_tested]
+        if phase.state == "done" and any(result.test_sha256 != self.plan.test_digest for result in tested):
+            return replace(phase, state="stale", detail="measured on another test part")
+        return phase
 
     def _phases(self) -> tuple[Phase, ...]:
         plan, settings = self.plan, self.plan.settings

@@ -16,8 +16,11 @@ def in_words(record: SweepRecord) -> Iterator[str]:
         best = record.best_of(stage)
         if best is not None and best.value is not None and stage.name != "fresh seeds":
             kind = "best" if stage.name == "students" else "baseline, labels only"
+            count = f"{stage.total:,}"
+            if len(stage.ended) < stage.total:
+                count = f"{len(stage.ended):,} of {count}"
             yield (
-                f"{kind} of {stage.total:,} trials: {settings_in_words(best)}: validation {figure.name} "
+                f"{kind} of {count} trials: {settings_in_words(best)}: validation {figure.name} "
                 f"{figure.with_spread(best.value)}, which is optimistic, as it was chosen by that"
             )
         failed = [trial for trial in stage.trials if trial.state == "failed"]

@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.data import TensorDataset
 
-from decant.cache import LogitCacheWriter, Store
+from decant.cache import LogitCache, LogitCacheWriter, SoftLabelDataset, Store
 from decant.cache.io import partial, usage
 from decant.cache.io.partial import MARKS, marks_of
 from decant.cache.store import gc
@@ -106,6 +108,16 @@ def test_a_cache_in_use_is_neither_listed_nor_removed(store: Store) -> None:
         assert list(leftovers(store, unused_days=0)) == []
         assert not remove_leftover(leftover)
     assert old.exists()
+
+
+def test_what_a_loop_of_ones_own_has_read_lately_stays(store: Store) -> None:
+    """It was removed 30 days after it was made, though it was trained from each day."""
+    old = build(store.path(manifest()), manifest(num_views=1))
+    age(old, 40)
+    cache = LogitCache.open(old)
+    assert [leftover.path for leftover in leftovers(store, unused_days=30)] == [old], "opened, as by status"
+    SoftLabelDataset(TensorDataset(torch.zeros(cache.num_samples, 1)), cache, check_inputs="off")
+    assert list(leftovers(store, unused_days=30)) == []
 
 
 def test_what_a_dead_builder_left_can_go_and_what_a_living_one_writes_can_not(store: Store) -> None:

@@ -218,6 +218,34 @@ def test_data_of_other_content_make_everything_stale_though_no_setting_differs(
     assert "the teacher that it came from is stale" in found[1].detail
 
 
+def test_networks_that_were_measured_on_another_test_part_are_to_be_measured_on_this_one(
+    tmp_path: Path,
+) -> None:
+    """`status` said that all was done, and the report that it named that nothing was finished."""
+    for part, count in (("train", 8), ("val", 4), ("other", 4)):
+        for kind in ("a", "b"):
+            (tmp_path / "images" / part / kind).mkdir(parents=True)
+            for index in range(count):
+                pixels = np.random.default_rng([index, *part.encode()]).integers(0, 256, (8, 8, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "images" / part / kind / f"{index}.png")
+    of_folder = ("data.name=imagefolder", f"data.root={tmp_path}/images", "views.size=8", "views.resize=8")
+    make(tmp_path, recipe(*of_folder))
+    assert set(states(tmp_path, *of_folder)) == {"done"}
+    other = (*of_folder, "data.test=other")
+    phases = look(tmp_path, *other)
+    assert {
+        name: (phase.state, phase.detail) for name, phase in phases.items() if phase.results
+    } == dict.fromkeys(
+        ("teacher", "labels-only students", "distilled students"), ("stale", "measured on another test part")
+    )
+    assert phases["cache"].state == "done"
+    for command in ("teacher", "student", "report"):
+        asked = recipe(*other)
+        assert next_command(asked, list(look(tmp_path, *other).values()))[0] == asked.command(command)
+        if command != "report":
+            make(tmp_path, asked, command)
+
+
 def test_the_data_are_read_once_however_often_one_looks(rows: ModuleType, tmp_path: Path) -> None:
     seen = overview(tmp_path, own_recipe(tmp_path))
     seen.phases()

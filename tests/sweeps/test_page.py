@@ -149,7 +149,7 @@ def test_status_says_how_far_a_sweep_is(subject: SweepSubject, tmp_path: Path) -
         "interrupted",
         (3, 6),
     )
-    assert "best of 6 trials: " in phase.detail
+    assert "best of 3 of 6 trials: " in phase.detail
     with running(folder):
         (phase,) = sweep_phases(tmp_path)
         assert phase.state == "running"
