@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,6 +11,7 @@ from decant.pipeline.data.samples import check_unchanged, num_outputs, task_of
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.joined_ranks import compare_data, join_ranks, training_group
 from decant.pipeline.phases.plan import Plan
+from decant.pipeline.runs.open import class_names
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import has_other_code, load_network
 from decant.pipeline.support import trust
@@ -23,8 +24,8 @@ from decant.pipeline.training.metrics import measure
 def evaluate_runs(plan: Plan, device: torch.device) -> Iterator[Result]:
     """Yields every finished network of a recipe, teachers first, with metrics computed from its weights.
 
-    Networks whose inputs or number of outputs are not those of the data are left out; those whose code has changed
-    since they were trained too, and that is said. A distilled student's agreement
+    Networks whose inputs or number of outputs are not those of the data are left out; those whose classes are others,
+    or whose code has changed since they were trained, too, and that is said. A distilled student's agreement
     is with the teacher that it was trained from, if that teacher is in the run folder. The ranks of a job divide the
     test part. Raises NotMadeError if no network is finished, and DataError where image files changed meanwhile.
     """
@@ -41,6 +42,7 @@ def _evaluate_runs(plan: Plan, device: torch.device, group: Group) -> Iterator[R
         result
         for result in group.of_first(plan.finished)
         if (result.network.input_shape, result.network.num_classes) == (test.data.input_shape, outputs)
+        and not _has_other_classes(result, test.data.classes)
         and not _has_other_code(result)
     ]
     if not of_these_data:
@@ -56,6 +58,19 @@ def _evaluate_runs(plan: Plan, device: torch.device, group: Group) -> Iterator[R
             result, metrics=measure(logits, labels, by_teacher.get(result.teacher or ""), task_of(test.data))
         )
     check_unchanged(test.data, checksums=True)
+
+
+def _has_other_classes(result: Result, named: Sequence[str]) -> bool:
+    """Whether a network has other classes than the data, or in another order, which is said on stderr."""
+    recorded = result.classes or []
+    classes = list(class_names(named, len(recorded)))
+    if not recorded or not named or recorded == classes:
+        return False
+    say(
+        f"warning: {result.folder}: left out: its outputs are of the classes {', '.join(recorded[:10])}, and the "
+        f"labels of {', '.join(classes[:10])}"
+    )
+    return True
 
 
 def _has_other_code(result: Result) -> bool:
