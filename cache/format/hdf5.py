@@ -237,7 +237,7 @@ def _read_sealed(fd: int, size: int, path: str) -> bytes:
 
 def _check_links(hdf: h5py.File, names: list[str], path: str) -> None:
     """Raises FormatError unless the root group holds the tables and nothing else, by hard links."""
-    if len(hdf.id) != len(names) or set(hdf.id) != {name.encode() for name in names}:
+    if sorted(hdf.id) != sorted(name.encode() for name in names):
         raise FormatError(f"{path}: must hold exactly the tables {', '.join(names)}")
     for name in names:
         if hdf.id.links.get_info(name.encode()).type != h5l.TYPE_HARD:
@@ -318,10 +318,8 @@ def _check_places(fd: int, tables: Mapping[str, Table], header: int, size: int, 
             raise FormatError(
                 f"{path}: `{name}` lies at byte {table.offset:,}, expected at the page after {end:,}"
             )
-        if table.end > size:
-            raise FormatError(f"{path}: `{name}` ends at byte {table.end:,} of a file of {size:,}")
         if any(pread(fd, table.offset - end, end)):
             raise FormatError(f"{path}: bytes {end:,} to {table.offset:,}, before `{name}`, must be zero")
         end = table.end
     if end != size:
-        raise FormatError(f"{path}: {size - end:,} bytes after the last table")
+        raise FormatError(f"{path}: has {size:,} bytes, and its last table ends after {end:,}")

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from decant.cache import FormatError, LogitCache, Manifest, NewerFormatError
+from decant.cache.format import hdf5
 from decant.cache.format.hdf5 import PAGE, check
 from decant.cache.format.tables import Layout, expected_size, expected_tables
+from decant.cache.io.flock import EXCLUSIVE, try_flock
 from tests.helpers.caches import answers, build, create_empty, manifest, repair_checksums, reseal
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "v1.h5"
@@ -73,6 +75,30 @@ def test_creating_never_overwrites(tmp_path: Path) -> None:
     create_empty(tmp_path / "cache.h5", manifest())
     with pytest.raises(FileExistsError):
         create_empty(tmp_path / "cache.h5", manifest())
+
+
+def test_libhdf5_takes_no_lock(tmp_path: Path) -> None:
+    """It ends with an error on file systems that have none."""
+    file = hdf5._new_file(tmp_path / "cache.h5", PAGE)
+    with open(tmp_path / "cache.h5", "rb") as other:
+        assert try_flock(other.fileno(), EXCLUSIVE) is not False
+    file.close()
+
+
+def test_a_file_that_cannot_be_written_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(hdf5, "write_all", full)
+    free = [os.dup(0) for _ in range(3)]
+    for one in free:
+        os.close(one)
+    with pytest.raises(OSError, match="No space"):
+        hdf5.create(tmp_path / "cache.h5", manifest())
+    again = [os.dup(0) for _ in free]
+    for one in again:
+        os.close(one)
+    assert again == free
 
 
 def test_every_byte_outside_the_tables_is_checked_before_any_row(tmp_path: Path) -> None:

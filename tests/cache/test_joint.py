@@ -19,7 +19,7 @@ from decant.cache import (
     partial_rows,
 )
 from decant.cache.io import joint, partial
-from decant.cache.io.flock import try_flock
+from decant.cache.io.flock import EXCLUSIVE, try_flock
 from tests.helpers.caches import build, holds_the_answers, leftovers, manifest, write, write_missing
 from tests.helpers.processes import finished, line, python
 from tests.helpers.weak_locks import WEAK, weaken
@@ -303,6 +303,24 @@ def test_what_was_removed_just_now_is_not_joined(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(joint, "try_flock", removed_first)
     assert joint.join_one(path) is None
+
+
+def test_one_after_the_other_looks_whether_there_is_a_file_to_join(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that look at once would make a file each; who had to wait may find the cache published meanwhile."""
+    path, other = tmp_path / "cache.h5", build(tmp_path / "other.h5", OF)
+    folder = os.open(tmp_path, os.O_RDONLY)
+
+    def published_before(_: Path) -> None:
+        assert try_flock(folder, EXCLUSIVE) is False, "nobody else looks"
+        other.rename(path)
+
+    monkeypatch.setattr(joint, "join_one", published_before)
+    with pytest.raises(CacheError, match="already published"):
+        LogitCacheWriter.join(path, OF)
+    os.close(folder)
+    assert leftovers(tmp_path) == []
 
 
 def test_who_joins_others_reserves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,13 +214,16 @@ def test_a_file_that_a_rank_still_writes_is_left_to_it(tmp_path: Path) -> None:
     rank.close()
 
 
-def test_a_partial_file_of_another_question_is_refused(tmp_path: Path) -> None:
-    LogitCacheWriter(tmp_path / "cache.h5", manifest()).close()
-    with pytest.raises(
-        MismatchError, match=r"begun with another identity(.|\n)*views.count: expected 3, found 2"
-    ):
-        LogitCacheWriter(tmp_path / "cache.h5", manifest(num_views=3))
-    assert len(partials(tmp_path / "cache.h5")) == 1, "the refused one leaves nothing"
+@pytest.mark.parametrize("living", [False, True])
+def test_a_partial_file_of_another_question_is_refused(tmp_path: Path, living: bool) -> None:
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as first:
+        if not living:
+            first.close()
+        with pytest.raises(
+            MismatchError, match=r"begun with another identity(.|\n)*views.count: expected 3, found 2"
+        ):
+            LogitCacheWriter(tmp_path / "cache.h5", manifest(num_views=3))
+        assert partials(tmp_path / "cache.h5") == [first.partial], "the refused one leaves nothing"
 
 
 def test_a_damaged_partial_file_says_what_to_do(tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ from decant.cache import (
 )
 from decant.cache.format import hdf5
 from decant.cache.format import offsets as format_offsets
-from decant.cache.format.blocks import Blocks
+from decant.cache.format.blocks import Blocks, StoredRows
 from decant.cache.format.tables import Layout, Table, expected_tables
+from decant.cache.io.block_layout import WRITTEN
 from decant.cache.lengths import Ragged
 from decant.cache.statistics.outputs import softmax
 from tests.helpers.caches import leftovers
@@ -176,6 +177,33 @@ def test_samples_without_positions_after_a_full_last_block_are_in_it() -> None:
     bounds = [blocks.bounds(block) for block in range(blocks.per_view)]
     assert bounds == [(0, 1), (1, 4)]
     assert np.stack(blocks.bounds_of(np.arange(2)), 1).tolist() == [[0, 1], [1, 4]]
+
+
+def test_blocks_without_samples_are_marked_at_once_when_a_file_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be millions of them, too many to be marked one by one."""
+    monkeypatch.delattr(StoredRows, "write_entry")
+    positions = KINDS["longer than a block"]
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest_of(positions), positions=positions) as writer:
+        entries = writer._rows.stored.read_entries()
+        assert ((entries == WRITTEN) == writer.blocks.without_samples()).all()
+        assert (entries == WRITTEN).any()
+
+
+@pytest.mark.parametrize("entry", [0, WRITTEN + 1])
+def test_the_entry_of_a_block_without_samples_is_mended(tmp_path: Path, entry: int) -> None:
+    """As a power cut may have left it: nobody writes that block again."""
+    positions = KINDS["longer than a block"]
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest_of(positions), positions=positions) as writer:
+        write_missing(writer, positions)
+        for view, block in ((0, -1), (1, 0)):
+            writer._rows.stored.write_entry(
+                view, int(np.flatnonzero(writer.blocks.without_samples())[block]), entry
+            )
+    with LogitCacheWriter(tmp_path / "cache.h5", manifest_of(positions)) as writer:
+        assert writer.is_written().all()
+        assert writer.publish().read_bytes() == build(tmp_path / "whole.h5", positions).read_bytes()
 
 
 def test_whoever_writes_and_in_whatever_order_the_bytes_are_the_same(tmp_path: Path) -> None:

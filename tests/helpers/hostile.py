@@ -309,9 +309,9 @@ def crafted(folder: Path, trap: Path) -> dict[str, str]:
     add_patched("no place", "no storage", move("labels", lambda offsets: -1))
     add_patched("junk in a gap", "must be zero", lambda content: content.__setitem__(HEADER + 100, 1))
     add_patched(
-        "junk after the end", "after the last table", lambda content: content + bytes(PAGE - 1) + b"\1"
+        "junk after the end", "its last table ends after", lambda content: content + bytes(PAGE - 1) + b"\1"
     )
-    add_patched("zeros after the end", "after the last table", lambda content: content + bytes(40))
+    add_patched("zeros after the end", "its last table ends after", lambda content: content + bytes(40))
     return reasons
 
 
