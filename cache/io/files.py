@@ -120,7 +120,8 @@ def name_file(error: OSError, path: Path) -> None:
     [Errno 28] No space left on device: 'result.json'
     """
     if error.errno is not None and (error.filename is None or str(error.filename).endswith(DRAFT)):
-        error.filename, error.filename2 = str(path), None
+        error.filename = str(path)
+        del error.filename2  # None would be shown as a second name
 
 
 def reserve(fd: int, size: int, path: Path) -> None:

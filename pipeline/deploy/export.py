@@ -28,9 +28,10 @@ from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.runs.json_files import read_as, read_json, write_json
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.locks import alone_with
-from decant.pipeline.runs.open import FinishedRun
+from decant.pipeline.runs.open import FinishedRun, other_classes
 from decant.pipeline.runs.saved_network import WEIGHTS, load_network
 from decant.pipeline.support.checked_json import FROM_TABLE
+from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.plugins import optional
 
 FORMATS = ("pt2", "onnx", "int8")
@@ -104,7 +105,8 @@ def export_run(
         run_network = runtimes.in_pytorch(deployable)
         expected = np.concatenate([run_network(batch.numpy()) for batch in inputs.split(64)])
         boundary = 0.5 if probabilities and run.sigmoids is not None else 0.0
-        labels = labels if has_labels(splits.test.data) else _own_answers(run, expected, boundary)
+        if not has_labels(splits.test.data) or _has_other_classes(run, splits):
+            labels = _own_answers(run, expected, boundary)
         tried = Samples(inputs.numpy(), labels, expected, run.sigmoids, boundary)
         size = (run.folder / WEIGHTS).stat().st_size
         rows = [check("network", f"PyTorch {torch.__version__}", size, run_network, tried)]
@@ -195,8 +197,18 @@ def _test_samples(run: FinishedRun, splits: Splits, count: int) -> tuple[torch.T
     return inputs, labels.numpy()
 
 
+def _has_other_classes(run: FinishedRun, splits: Splits) -> bool:
+    """Whether the data have other classes by now, or in another order, which is said on stderr."""
+    others = other_classes(run.result, splits.test.data.classes)
+    if others is not None:
+        say_once(
+            f"warning: {run.folder}: {others}: accuracies are agreements with the network, as without labels"
+        )
+    return others is not None
+
+
 def _own_answers(run: FinishedRun, expected: NDArray[np.float32], boundary: float) -> NDArray[Any]:
-    """The network's own predictions, which stand for labels where there are none."""
+    """The network's own predictions, which stand for labels where there are none of its classes."""
     if run.sigmoids is not None:
         return (expected > boundary).astype(np.float32)
     return expected if run.is_regression else expected.argmax(axis=1)

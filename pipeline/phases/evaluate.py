@@ -11,7 +11,7 @@ from decant.pipeline.data.samples import check_unchanged, num_outputs, task_of
 from decant.pipeline.errors import NotMadeError
 from decant.pipeline.phases.joined_ranks import compare_data, join_ranks, training_group
 from decant.pipeline.phases.plan import Plan
-from decant.pipeline.runs.open import class_names
+from decant.pipeline.runs.open import other_classes
 from decant.pipeline.runs.result import Result
 from decant.pipeline.runs.saved_network import has_other_code, load_network
 from decant.pipeline.support import trust
@@ -62,15 +62,10 @@ def _evaluate_runs(plan: Plan, device: torch.device, group: Group) -> Iterator[R
 
 def _has_other_classes(result: Result, named: Sequence[str]) -> bool:
     """Whether a network has other classes than the data, or in another order, which is said on stderr."""
-    recorded = result.classes or []
-    classes = list(class_names(named, len(recorded)))
-    if not recorded or not named or recorded == classes:
-        return False
-    say(
-        f"warning: {result.folder}: left out: its outputs are of the classes {', '.join(recorded[:10])}, and the "
-        f"labels of {', '.join(classes[:10])}"
-    )
-    return True
+    others = other_classes(result, named)
+    if others is not None:
+        say(f"warning: {result.folder}: left out: {others}")
+    return others is not None
 
 
 def _has_other_code(result: Result) -> bool:

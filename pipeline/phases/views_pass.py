@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import numpy as np
 import torch
@@ -17,9 +16,7 @@ from decant.pipeline.config.settings import CacheSettings
 from decant.pipeline.data.image_folder import PackedData
 from decant.pipeline.data.samples import check_unchanged
 from decant.pipeline.phases.plan import Plan
-from decant.pipeline.phases.student import require_trainable
 from decant.pipeline.phases.teacher_pass import fill, forward
-from decant.pipeline.phases.untrainable import say_if_untrainable
 from decant.pipeline.ranks.launch import is_first
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.notices import say_once
@@ -43,7 +40,6 @@ class ViewsPass:
         self._plan = plan
         self.positions: Positions | None = None
         self.head: Head | None = None
-        say_if_untrainable(partial(require_trainable, plan))
 
     def units(self, writer: LogitCacheWriter, processes: int) -> list[Run]:
         """Runs of whole blocks, or of whole batches, and then single batches."""

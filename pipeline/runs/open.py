@@ -86,6 +86,17 @@ def class_names(classes: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(classes) or tuple(map(str, range(count)))
 
 
+def other_classes(result: Result, named: Sequence[str]) -> str | None:
+    """The end of a message where a network has other classes than the data, or in another order; None where it has
+    the same, or where they are not known.
+    """
+    recorded = result.classes or []
+    classes = list(class_names(named, len(recorded)))
+    if not recorded or not named or recorded == classes:
+        return None
+    return f"its outputs are of the classes {', '.join(recorded[:10])}, and the labels of {', '.join(classes[:10])}"
+
+
 def _why_not_a_run(folder: Path) -> str:
     """The end of a message: why a folder is not a finished run, and what to give instead."""
     if not folder.is_dir():

@@ -227,7 +227,7 @@ def test_targets_are_compared_in_the_precision_that_they_have(tmp_path: Path) ->
     train, rows = SoftLabelDataset(Items(), cache), np.arange(N)
     for same in (targets, targets[:, 0], torch.from_numpy(targets).bfloat16(), targets.astype("f2")):
         train.check_labels(rows, same)
-    for other in (targets[:, 0] + 0.1, torch.from_numpy(targets[::-1].copy()).bfloat16()):
+    for other in (targets[:, 0] + 0.1, targets * 1.001, torch.from_numpy(targets * 1.1).half()):
         with pytest.raises(MismatchError, match="sample 0"):
             train.check_labels(rows, other)
 
@@ -446,6 +446,13 @@ def test_a_sample_whose_label_was_not_recorded_may_have_any(tmp_path: Path) -> N
     given[1] = (given[1] + 1) % C
     with pytest.raises(MismatchError, match="sample 1: its label is"):
         train.check_labels(np.arange(N), given)
+
+
+def test_where_no_label_was_recorded_none_is_compared(tmp_path: Path) -> None:
+    with LogitCacheWriter(tmp_path / "none.h5", manifest(N, C, 1)) as writer:
+        writer.write(np.arange(N), LOGITS, labels=np.full(N, -1))
+        train = SoftLabelDataset(Items(), LogitCache.open(writer.publish()), check_inputs="off")
+    train.check_labels(np.arange(N), ["cat"] * N)  # and nothing is said
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.json_files import read_json
 from decant.pipeline.runs.open import FinishedRun, open_run
 from decant.pipeline.runs.saved_network import load_network
+from decant.pipeline.support.notices import forget_what_was_said
 from decant.pipeline.training.metrics import measure
 from tests.helpers.processes import ROOT
 from tests.helpers.small import CPU
@@ -400,6 +401,16 @@ def test_samples_without_labels_are_held_against_the_network_itself(
     monkeypatch.setattr(export.Splits, "load", unlabelled)
     made = export_run(elsewhere, ["pt2"])
     assert [row.value for row in made.rows] == [1.0, 1.0]
+
+
+def test_labels_of_other_classes_are_not_taken_for_the_networks(
+    run: FinishedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forget_what_was_said()
+    others = replace(run.result, folder=_copy(run.folder, tmp_path), classes=[*CLASSES[1:], CLASSES[0]])
+    made = export_run(replace(run, result=others), ["pt2"])
+    assert [row.value for row in made.rows] == [1.0, 1.0]
+    assert "its outputs are of the classes" in capsys.readouterr().err
 
 
 class Branching(nn.Module):
