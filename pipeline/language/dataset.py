@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from decant.cache import Hidden, LogitCache, SharedEpoch, Sparse
+from decant.cache.io import usage
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.corpus.difference import decoder_of
 from decant.pipeline.errors import DataError
@@ -138,6 +139,7 @@ class TokenDataset(Dataset[dict[str, Any]]):
         self.samples, self.cache = samples, cache
         self._side, self._collator = padding_side, collator
         self._epoch = SharedEpoch()
+        usage.note(cache.path)
 
     def __len__(self) -> int:
         return len(self.samples)

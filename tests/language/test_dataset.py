@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from decant.cache import CorruptError, LogitCache, MismatchError, SparseRows
+from decant.cache.io import usage
 from decant.encodings import Dense, Sparse
 from decant.language import TokenBatch, TokenDataset, TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import DataError
@@ -158,6 +159,7 @@ def test_dense_caches_and_those_of_hidden_states_give_logits(
 ) -> None:
     cache = cache_logits(teacher, samples, tmp_path / "c.h5", encoding=encoding)
     train = TokenDataset(samples, cache)
+    assert usage.count(cache.path) == 1, "so that gc knows that it is in use"
     batch = train.collate([train[5], train[2]]).to("cpu")
     with torch.inference_mode():
         live = batch.logits(teacher(**batch.inputs))

@@ -88,7 +88,7 @@ def test_after_the_data_were_moved_all_their_networks_are_found_and_those_of_ano
 def test_networks_of_moved_data_are_found_where_nothing_may_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in another person's runs: they were said to be none, though `status` named them."""
+    """As in the runs of another person, which `status` finds too."""
 
     def refuse(path: Path, *_: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))

@@ -21,7 +21,6 @@ from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.language.student import require_trainable
 from decant.pipeline.phases.untrainable import say_if_untrainable
 from decant.pipeline.runs.result import load_result
-from decant.pipeline.support.notices import say_once
 
 _TOKENS_PER_BATCH = 4096
 _FEWEST_UNITS_A_PROCESS = 4
@@ -122,19 +121,18 @@ def _loaded(folder: Path, weights_sha256: str, num_outputs: int, precision: str)
 
 def say_if_useless(plan: LanguagePlan, encoding: Encoding) -> None:
     """Says before a pass that the recipe's own students cannot be trained, or not on what it writes; others may."""
-    if plan.part != "train":
-        return
-    say_if_untrainable(functools.partial(require_trainable, plan))
+    if plan.part == "train":
+        say_if_untrainable(functools.partial(require_trainable, plan))
+        say_if_untrainable(functools.partial(_require_useful, plan, encoding), "learn from this cache")
+
+
+def _require_useful(plan: LanguagePlan, encoding: Encoding) -> None:
+    """Raises RecipeError where the recipe's own students cannot learn from rows that are encoded so."""
     objective = plan.settings.student.objective
-    try:
-        require_objective(objective, encoding, "the cache")
-        temperature = getattr(objective, "temperature", None)
-        if isinstance(encoding, Sparse) and temperature and not getattr(objective, "interpolate", False):
+    require_objective(objective, encoding, "the cache")
+    temperature = getattr(objective, "temperature", None)
+    if isinstance(encoding, Sparse) and temperature and not getattr(objective, "interpolate", False):
+        try:
             encoding.require_temperature(float(temperature))
-    except RecipeError as error:
-        problem = str(error)
-    except MismatchError as error:
-        problem = f"student.objective.{error}"
-    else:
-        return
-    say_once(f"the recipe's own students cannot learn from this cache: {problem}")
+        except MismatchError as error:
+            raise RecipeError(f"student.objective.{error}") from error
