@@ -9,8 +9,10 @@ from decant.pipeline.ranks.launch import is_first
 from decant.pipeline.support.notices import say_once
 
 
-def say_if_untrainable(require_trainable: Callable[[], None], what: str = "be trained") -> None:
-    """Says once what `require_trainable` raises: why students cannot do `what`. It is not refused: students of other
+def say_if_untrainable(
+    require_trainable: Callable[[], None], how: str = "the recipe's own students cannot be trained"
+) -> None:
+    """Says once what `require_trainable` raises, and before it `how`. It is not refused: students of other
     recipes may take this teacher and its cache. Students that begin with a teacher that is not finished are not looked
     at.
 
@@ -29,4 +31,4 @@ def say_if_untrainable(require_trainable: Callable[[], None], what: str = "be tr
     except NotMadeError:
         return
     except (PipelineError, OSError) as error:
-        say_once(f"the recipe's own students cannot {what}: {error}")
+        say_once(f"{how}: {error}")

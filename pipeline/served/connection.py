@@ -120,9 +120,8 @@ class Connection:
 
     def _wait(self, tries: int, error: _NotNowError) -> float:
         if error.wait is not None:
-            return min(
-                max(error.wait, _FIRST_WAIT), _LONGEST_ASKED
-            )  # 0, or a date that has passed, is no reason to flood
+            # 0, or a date that has passed, is no reason to flood.
+            return min(max(error.wait, _FIRST_WAIT), _LONGEST_ASKED)
         return min(_FIRST_WAIT * 2 ** min(tries, 10), _LONGEST_WAIT) * (0.5 + random.random() / 2)
 
     def _sleep(self, seconds: float) -> None:
@@ -160,11 +159,12 @@ class Connection:
         if connection is None:
             kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
             connection = self._open = kind(self._host, self._port, timeout=self._timeout)
+            connection.auto_open = 0  # what `close` ended would begin again, with a socket that nobody closes
         if connection.sock is None:
             connection.connect()
         connection.sock.settimeout(self._timeout)
         if self._left():  # what is left while it connects has no socket yet that `close` could end
-            self.close()
+            connection.close()
             raise ServerError(f"{self.url}: nobody waits for its answer any more")
         return connection
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from decant.encodings import Sparse
 from decant.language import ServedTeacher, TokenSamples, cache_logits, tokenise
 from decant.pipeline.errors import DataError, ModelError, ServerError
 from decant.pipeline.language.served_pass import ServedPass
+from decant.pipeline.served.connection import Connection
 from decant.pipeline.served.server import Model, require_fitting
 from tests.helpers import language
 from tests.helpers.model_server import Handler, ModelServer, serving
@@ -364,6 +366,38 @@ def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(server: Model
     server.fault = fault
     with pytest.raises(ServerError, match=r"did not answer within 0.5 s"):
         fill(timeout=0.5, patience=0.2)
+
+
+@pytest.mark.parametrize("when", ["before it connects", "before it asks"])
+def test_a_connection_that_is_ended_meanwhile_leaves_no_socket(
+    when: str, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a pass that ends in another of its threads."""
+    ended, sockets = threading.Event(), []
+    connection = Connection(ServedTeacher(server.url, patience=5.0), left=ended.is_set)
+    connect = http.client.HTTPConnection.connect
+
+    def end() -> None:
+        connection.close()
+        ended.set()
+
+    def connecting(self: http.client.HTTPConnection) -> None:
+        if when == "before it connects":
+            end()
+        connect(self)
+        sockets.append(self.sock)
+
+    def asking(self: http.client.HTTPConnection, *arguments: Any) -> None:
+        end()
+        ask(self, *arguments)
+
+    ask = http.client.HTTPConnection.request
+    monkeypatch.setattr(http.client.HTTPConnection, "connect", connecting)
+    if when == "before it asks":
+        monkeypatch.setattr(http.client.HTTPConnection, "request", asking)
+    with pytest.raises(ServerError, match="nobody waits"):
+        connection.get("/v1/models")
+    assert [each.fileno() for each in sockets] == [-1]
 
 
 def test_what_cannot_be_is_refused_before_the_pass(

@@ -123,7 +123,8 @@ def say_if_useless(plan: LanguagePlan, encoding: Encoding) -> None:
     """Says before a pass that the recipe's own students cannot be trained, or not on what it writes; others may."""
     if plan.part == "train":
         say_if_untrainable(functools.partial(require_trainable, plan))
-        say_if_untrainable(functools.partial(_require_useful, plan, encoding), "learn from this cache")
+        useless = "the recipe's own students cannot learn from this cache"
+        say_if_untrainable(functools.partial(_require_useful, plan, encoding), useless)
 
 
 def _require_useful(plan: LanguagePlan, encoding: Encoding) -> None:
