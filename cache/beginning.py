@@ -20,6 +20,7 @@ from decant.cache.identities import require_equal
 from decant.cache.io import joint, locks, partial
 from decant.cache.io.files import drafting, reserve, storage_error
 from decant.cache.io.opening import create_new, open_read, require_file
+from decant.cache.io.system import close_quietly
 from decant.cache.manifest import Manifest
 from decant.cache.positions import Positions
 
@@ -108,7 +109,7 @@ def begin(
         raise storage_error(said, name, f"creating {expected_size(manifest):,} bytes") from error
     except BaseException:
         if fd >= 0:
-            os.close(fd)
+            close_quietly(fd)
         raise
     return name, fd
 
@@ -169,5 +170,5 @@ def _require_room(draft: Path, size: int, path: Path) -> None:
     try:
         reserve(fd, size, path)
     finally:
-        os.close(fd)
+        close_quietly(fd)
         draft.unlink()

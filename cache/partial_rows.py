@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +24,7 @@ from decant.cache.io import joint, locks, partial
 from decant.cache.io.files import close_written, is_closed, reserve
 from decant.cache.io.opening import NotAFileError, open_read
 from decant.cache.io.synced import SyncedBlocks, read_synced
-from decant.cache.io.system import start_writing_out
+from decant.cache.io.system import close_quietly, start_writing_out
 from decant.cache.manifest import Manifest
 from decant.cache.positions import Positions
 
@@ -87,7 +86,7 @@ class PartialRows:
         except BaseException:
             if rows is not None:
                 rows.leave()
-            os.close(fd)
+            close_quietly(fd)
             raise
         return rows
 

@@ -24,7 +24,7 @@ from decant.cache.inputs import input_checksums
 from decant.cache.io import locks, partial
 from decant.cache.io.files import sync_folder, user_path
 from decant.cache.io.opening import open_write
-from decant.cache.io.system import protect
+from decant.cache.io.system import close_quietly, protect
 from decant.cache.manifest import Manifest
 from decant.cache.partial_rows import PartialRows
 from decant.cache.positions import Positions
@@ -363,7 +363,7 @@ def _joined(path: Path, name: Path, manifest: Manifest) -> LogitCacheWriter:
     except BaseException:
         if rows is not None:
             rows.leave()
-        os.close(fd)
+        close_quietly(fd)
         raise
     writer._rows = rows
     return writer

@@ -28,7 +28,7 @@ from decant.cache.errors import FormatError, NewerFormatError
 from decant.cache.format.offsets import read_offsets
 from decant.cache.format.tables import Layout, Table, TableSpec, expected_size, expected_tables
 from decant.cache.io.files import name_file, write_all
-from decant.cache.io.system import pread
+from decant.cache.io.system import close_quietly, pread
 from decant.cache.manifest import MAX_BYTES, Manifest
 
 FORMAT = b"soft-label-cache"
@@ -72,7 +72,7 @@ def create(
         with os.fdopen(fd, "rb", closefd=False) as raw:
             return check(raw, str(path)), fd
     except BaseException:
-        os.close(fd)
+        close_quietly(fd)
         raise
 
 
@@ -90,7 +90,7 @@ def _create(path: str | os.PathLike[str], manifest: Manifest, text: bytes) -> tu
             fd = os.dup(file.id.get_vfd_handle())  # of this very file, whatever has its name by now
     except BaseException:  # also of closing it, which a disk may refuse
         if fd >= 0:
-            os.close(fd)
+            close_quietly(fd)
         raise
     return tables, fd
 

@@ -19,8 +19,10 @@ _HERE: list[Path] = []
 
 
 @contextlib.contextmanager
-def using(path: Path) -> Iterator[None]:
+def using(path: Path, *, counted: bool = True) -> Iterator[None]:
     """Marks the file as in use until the end, and counts one use; on a store that cannot be written it does nothing.
+
+    counted: False where another process of the same job counts it.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -31,7 +33,8 @@ def using(path: Path) -> Iterator[None]:
     >>> folder.cleanup()
     """
     path = _real(path)
-    _count(path)
+    if counted:
+        _count(path)
     _HERE.append(path)
     try:
         with shared(lock_path(path)):
@@ -111,6 +114,15 @@ def forget(path: Path) -> None:
     >>> forget(Path("no/such/file.h5"))
     """
     _log(path).unlink(missing_ok=True)
+
+
+def hand_on(path: Path, renamed: Path) -> None:
+    """Has the uses of a file go on under another name that it got.
+
+    >>> hand_on(Path("no/such/file.h5.fetching"), Path("no/such/file.h5"))
+    """
+    with contextlib.suppress(OSError):
+        os.replace(_log(path), _log(renamed))
 
 
 def _log(path: Path) -> Path:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.errors import CacheWarning, RemoteError
+from decant.cache.io import usage
 from decant.cache.io.drafts import create_draft, remove_dead_drafts
 from decant.cache.io.files import read_all, storage_error, sync_folder, sync_or_drop, write_all
 from decant.cache.io.opening import NotAFileError, is_file, is_named, open_write
@@ -116,6 +117,7 @@ def _renamed(fd: int, path: Path, target: Path) -> bool:
     with contextlib.suppress(FileNotFoundError):
         if is_named(fd, path):
             os.replace(path, target)
+            usage.hand_on(path, target)
             protect(fd)  # not before: whoever goes on where this one was killed could not write it
             return True
     return False

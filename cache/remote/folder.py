@@ -155,7 +155,8 @@ _CREDENTIALS = {
     "RefreshError",
 }
 _REDIRECTED = {"TooManyRedirects", "RecursionError"}  # some libraries call themselves for each redirect
-_PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
+PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 525), 529})
+"""What a server or its gateway answers that may answer the next time; those from 520 on are Cloudflare's."""
 _PASSING_ERRNO = (errno.EBUSY, errno.EPIPE, errno.ECONNRESET, getattr(errno, "EREMOTEIO", errno.EBUSY))
 
 
@@ -202,7 +203,7 @@ def _worth_waiting(shown: str, error: Exception, number: int) -> float:
     elif not (
         isinstance(error, _PassingError)
         or names & _PASSING
-        or status in _PASSING_STATUS
+        or status in PASSING_STATUS
         or (isinstance(error, OSError) and error.errno in _PASSING_ERRNO)
     ):
         raise RemoteError(f"{shown}: {_said(error)}") from None

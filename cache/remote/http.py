@@ -18,11 +18,18 @@ from typing import Any, ClassVar
 
 from decant.cache.errors import RemoteError
 from decant.cache.remote.addresses import Address
-from decant.cache.remote.folder import ChangedError, NoRangesError, Promises, Stat, attempt, passing
+from decant.cache.remote.folder import (
+    PASSING_STATUS,
+    ChangedError,
+    NoRangesError,
+    Promises,
+    Stat,
+    attempt,
+    passing,
+)
 from decant.cache.remote.fsspec_folder import FsspecFolder
 from decant.cache.remote.progress import Advance
 
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _PIECE = 1 << 20
 _CONNECT_SECONDS, _SILENT_SECONDS = 10, 30
@@ -150,7 +157,7 @@ class HttpFolder(FsspecFolder):
                 raise FileNotFoundError(f"{self.file_shown(name)}: no such file")
             if status in (401, 403, 407):
                 raise PermissionError(f"the server answered {status}")
-            if status in _PASSING:
+            if status in PASSING_STATUS:
                 raise passing(f"the server answered {status}", _retry_after(answer.headers))
             if status not in (200, 206, 416):
                 raise RemoteError(f"{self.file_shown(name)}: the server answered {status}")

@@ -4,6 +4,7 @@ RUN/export, or in a folder that is given.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ from decant.pipeline.deploy.check import Checked, Samples, check
 from decant.pipeline.deploy.deployable import OPSET, Deployable, Description, describe, trace
 from decant.pipeline.deploy.formats import reason, to_onnx, to_pt2
 from decant.pipeline.deploy.quantisation import calibration_inputs, quantise
-from decant.pipeline.errors import ModelError
+from decant.pipeline.errors import DamagedError, ModelError
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.runs.json_files import read_as, read_json, write_json
 from decant.pipeline.runs.latency import device_name
@@ -135,7 +136,9 @@ def _require_own(folder: Path, weights_sha256: str) -> None:
     that are not of such an export.
     """
     names = [name for name in (*_FILES.values(), SUMMARY) if (folder / name).exists()]
-    metadata = read_json(folder / SUMMARY).get("metadata") if read_summary(folder) else None
+    metadata = None
+    with contextlib.suppress(DamagedError):  # of another program, perhaps
+        metadata = read_json(folder / SUMMARY).get("metadata") if read_summary(folder) else None
     if names and not (isinstance(metadata, dict) and metadata.get("weights_sha256") == weights_sha256):
         raise ModelError(
             f"{folder / names[0]}: is there already, and not of an export of this network; give another --output"

@@ -52,7 +52,7 @@ class PendingLogits:
 
 Compare: TypeAlias = Callable[[Tensor, slice], tuple[Terms, Tensor]]
 """(logits (n, C) of some rows, in float32 at least, which rows these are) → what they add to each term, and the
-gradient (n, C) of the total by the product plus bias. The logits may be used up.
+gradient (n, C) of the total by the logits, which may be used up.
 """
 
 
@@ -78,7 +78,7 @@ def chunked_cross_entropy(pending: PendingLogits, labels: Tensor) -> Terms:
     """
 
     def compare(logits: Tensor, rows: slice) -> tuple[Terms, Tensor]:
-        at, slope, count = labels[rows, None], pending.layer.slope(logits), max(1, len(pending))
+        at, count = labels[rows, None], max(1, len(pending))
         of_label = logits.gather(1, at)
         sums = []
         for block in logits.split(rows_of_block(logits)):
@@ -86,8 +86,7 @@ def chunked_cross_entropy(pending: PendingLogits, labels: Tensor) -> Terms:
             block.div_(total * count)
             sums.append(whole)
         logits.scatter_add_(1, at, torch.full_like(of_label, -1 / count))
-        terms = Terms((torch.cat(sums) - of_label).sum() / count)
-        return terms, logits if slope is None else logits.mul_(slope)
+        return Terms((torch.cat(sums) - of_label).sum() / count), logits
 
     return chunked(pending, compare)
 
@@ -101,9 +100,6 @@ def chunked_mean(pending: PendingLogits, loss: Callable[[Tensor, slice], Terms])
             leaf = logits.detach().requires_grad_()
             terms = loss(leaf, rows)
             (gradient,) = torch.autograd.grad(terms.total, leaf)
-        slope = pending.layer.slope(logits)
-        if slope is not None:
-            gradient = gradient * slope
         more = (None if term is None else share * term.detach() for term in terms[1:])
         return Terms(share * terms.total.detach(), *more), gradient if share == 1 else gradient.mul_(share)
 
@@ -163,7 +159,12 @@ def _pass(
     for first in range(0, max(1, len(hidden)), rows):
         some = slice(first, first + rows)
         part = hidden[some]
-        terms, gradient = compare(layer.logits(part, weight, bias), some)
+        logits = layer.logits(part, weight, bias)
+        slope = layer.slope(logits)
+        terms, gradient = compare(logits, some)
+        del logits  # they may not be where the gradient is, and the products need room
+        if slope is not None:
+            gradient = slope.mul_(gradient)
         for place, (before, term) in enumerate(zip(sums, terms, strict=True)):
             sums[place] = term if before is None or term is None else before + term
         if of_bias is not None:
@@ -200,6 +201,8 @@ def _add_products_of_half(
     A mean over thousands of rows has gradients (n, C) below 6·10⁻⁸, the least number of float16, so they are divided by
     the largest before.
     """
+    if not len(gradient):  # of which there is no largest
+        return
     largest = torch.linalg.vector_norm(gradient, torch.inf).clamp(min=torch.finfo(torch.float32).tiny)
     narrow = torch.div(gradient, largest, out=torch.empty_like(gradient, dtype=torch.float16))
     if of_hidden is not None:

@@ -70,8 +70,8 @@ def train_students(
     cache = soft_labels.open_cache(plan, verify)
     compare_data(ranks, plan.data.student_fingerprints, cache)
     with contextlib.ExitStack() as stack:
-        for member in cache.members if is_first() else ():
-            stack.enter_context(using(member.path))
+        for member in cache.members:
+            stack.enter_context(using(member.path, counted=is_first()))
         spec = specify_network(plan.settings.student.network, splits.student_train)
         data = soft_labels.training_dataset(plan, cache, check_inputs, device)
         jobs = (job for seed in plan.seeds for job in jobs_for_seed(plan, cache, spec, data, seed))
@@ -217,7 +217,7 @@ def require_trainable(plan: Plan) -> None:
     spec = specify_network(settings.network, train)
     _weights_and_loss(settings, train.data)
     resolve_sampler(settings, train.data, "student")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         network = build_network(spec, fetch=False, drawn=False)
     load = _loading(plan, spec)
     if load is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
+from decant.cache.errors import shorten
 from decant.cache.io.opening import require_file
 from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.config.tasks import SIGMOID, Task
@@ -87,14 +89,15 @@ def class_names(classes: Sequence[str], count: int) -> tuple[str, ...]:
 
 
 def other_classes(result: Result, named: Sequence[str]) -> str | None:
-    """The end of a message where a network has other classes than the data, or in another order; None where it has
-    the same, or where they are not known.
+    """The end of a message that names the first class of a network that the data do not have in its place; None where
+    they have the same classes, or where they are not known.
     """
-    recorded = result.classes or []
-    classes = list(class_names(named, len(recorded)))
-    if not recorded or not named or recorded == classes:
+    if not result.classes or not named:
         return None
-    return f"its outputs are of the classes {', '.join(recorded[:10])}, and the labels of {', '.join(classes[:10])}"
+    for place, (own, other) in enumerate(zip_longest(result.classes, named)):
+        if own != other:
+            return f"its class {place:,} is {shorten(own)}, and that of the data is {shorten(other)}"
+    return None
 
 
 def _why_not_a_run(folder: Path) -> str:

@@ -327,9 +327,11 @@ def test_files_go_where_they_are_asked_for_and_the_run_stays_as_it_is(
     (output / "export.json").write_text(json.dumps(content))
     (tmp_path / "own").mkdir()
     (tmp_path / "own/student.pt2").write_bytes(b"the user's")
-    for taken in (output, tmp_path / "own"):
+    (tmp_path / "also").mkdir()
+    (tmp_path / "also/export.json").write_text('{"orders": []}')
+    for taken in (output, tmp_path / "own", tmp_path / "also"):
         kept = {path: path.read_bytes() for path in taken.iterdir()}
-        with pytest.raises(ModelError, match=r"student\.pt2: is there already, and not of an export of this"):
+        with pytest.raises(ModelError, match=r"/\w+\.\w+: is there already, and not of an export of this"):
             export_run(elsewhere, ["pt2"], samples=5, output=taken)
         assert {path: path.read_bytes() for path in taken.iterdir()} == kept
 
@@ -410,7 +412,7 @@ def test_labels_of_other_classes_are_not_taken_for_the_networks(
     others = replace(run.result, folder=_copy(run.folder, tmp_path), classes=[*CLASSES[1:], CLASSES[0]])
     made = export_run(replace(run, result=others), ["pt2"])
     assert [row.value for row in made.rows] == [1.0, 1.0]
-    assert "its outputs are of the classes" in capsys.readouterr().err
+    assert f"its class 0 is {CLASSES[1]!r}, and that of the data is {CLASSES[0]!r}" in capsys.readouterr().err
 
 
 class Branching(nn.Module):

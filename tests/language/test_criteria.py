@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +103,13 @@ def test_no_positions_have_a_loss_of_0() -> None:
     from decant.objectives import kd
     from decant.pipeline.language.criteria import from_labels, of_pending
 
-    outputs, labels, loss = pending(0, 20), torch.zeros(0, dtype=torch.long), of_pending(kd)
+    labels, loss = torch.zeros(0, dtype=torch.long), of_pending(kd)
     assert loss is not None
-    for terms in (from_labels(outputs, labels), loss(outputs, torch.zeros(0, 20), labels)):
-        assert terms.total.item() == 0
-        assert not any(one.any() for one in gradients(terms, outputs))
+    for autocast in (None, torch.float16):
+        outputs = replace(pending(0, 20), autocast=autocast)
+        for terms in (from_labels(outputs, labels), loss(outputs, torch.zeros(0, 20), labels)):
+            assert terms.total.item() == 0
+            assert not any(one.any() for one in gradients(terms, outputs))
 
 
 @pytest.mark.parametrize("name", NAMES)

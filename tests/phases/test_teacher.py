@@ -77,11 +77,16 @@ def test_weights_that_do_not_fit_are_refused_and_leave_nothing_that_looks_finish
     ],
 )
 def test_that_the_students_of_a_recipe_cannot_be_trained_is_said_before_its_teacher_is(
-    tmp_path: Path, setting: str, said: str | None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    setting: str,
+    said: str | None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     forget_what_was_said()
     plan, state = Plan.of(recipe(setting), tmp_path), torch.random.get_rng_state()
-    with contextlib.suppress(PipelineError):
+    with monkeypatch.context() as patch, contextlib.suppress(PipelineError):
+        patch.setattr(torch.cuda, "device_count", lambda: 2)  # GPUs that are left alone
         require_trainable(plan)
     assert torch.equal(torch.random.get_rng_state(), state)
     make_teacher(plan, CPU)

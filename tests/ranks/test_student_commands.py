@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from decant.cache.io import usage
 from decant.pipeline.runs.result import RESULT
 from decant.pipeline.runs.saved_network import WEIGHTS
 from decant.pipeline.training.epoch_log import METRICS
@@ -50,6 +51,7 @@ def test_students_are_trained_side_by_side_as_one_process_trains_them(tmp_path: 
     both = decant_anew(*given, "--jobs", "2", cwd=tmp_path)
     assert succeed(both).count("made runs/digits/") == 4
     assert both.stderr == ""
+    assert usage.count(cache) == 1, "by a job, whose ranks are several"
     succeed(decant(*given, "--runs", "alone", cwd=tmp_path))
     one, other = weights(tmp_path / "runs" / "digits"), weights(tmp_path / "alone" / "digits")
     assert one.keys() == other.keys()

@@ -35,7 +35,7 @@ def url(web: Web) -> str:
 
 PASSING: dict[str, Trick] = {
     "500": lambda handler: handler.refuse(500),
-    "502": lambda handler: handler.refuse(502),
+    "524": lambda handler: handler.refuse(524),
     "503": lambda handler: handler.refuse(503),
     "429 that says when": lambda handler: handler.refuse(429, Retry_After="0"),
     "cut after the header": lambda handler: handler.answer(cut=0),

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from decant.cache import CorruptError, LogitCache, SoftLabelDataset
+from decant.cache.io import usage
 from decant.cache.remote.addresses import Address
 from decant.cache.remote.fsspec_folder import FsspecFolder
 from decant.cache.remote.opening import open_folder
@@ -54,6 +55,8 @@ def test_workers_fetch_what_they_read_and_the_copy_is_whole_after_an_epoch(web: 
     train.check_unchanged(checksums=True)
     assert cache.path.name == "x.h5"
     assert cache.path.read_bytes() == whole.path.read_bytes()
+    assert usage.count(cache.path) == 1, "noted while the copy had another name"
+    assert [path.name for path in cache.path.parent.glob("*.uses")] == ["x.h5.uses"]
 
 
 def test_threads_that_ask_first_at_once_share_a_connection() -> None:

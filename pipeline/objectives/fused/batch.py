@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from decant.pipeline.objectives.chunked import rows_of_block
-from decant.pipeline.objectives.fused.last_layer import LastLayer
 from decant.pipeline.objectives.fused.teachers import Teacher, exponentials
 from decant.pipeline.objectives.terms import Terms
 
@@ -29,7 +28,6 @@ class Batch:
     factors: tuple[float, float]
     """Of the two means in the total."""
     temperature: float
-    layer: LastLayer
 
     def compare(self, logits: Tensor, rows: slice) -> tuple[Terms, Tensor]:
         """See `chunked.Compare`."""
@@ -42,16 +40,15 @@ class Batch:
 
     def _some(self, rows: slice) -> Batch:
         weights = self.hard_weights[rows], self.soft_weights[rows]
-        teacher = self.teacher.chunk(rows)
-        return Batch(teacher, self.labels[rows], *weights, self.factors, self.temperature, self.layer)
+        return Batch(self.teacher.chunk(rows), self.labels[rows], *weights, self.factors, self.temperature)
 
     def _compare(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropies (n,) and divergences (n,) of all rows, with logits (n, C), which become the gradients of the
-        total by the product plus bias.
+        total by them.
         """
         hard_rows = self.factors[0] * self.hard_weights[:, None]
         soft_rows = self.factors[1] / self.temperature * self.soft_weights[:, None]
-        labels, slope = self.labels[:, None], self.layer.slope(logits)
+        labels = self.labels[:, None]
         of_label = logits.gather(1, labels)
         if self.temperature == 1.0:
             whole, divergences = self.teacher.compare(logits, hard_rows, soft_rows)
@@ -61,6 +58,4 @@ class Batch:
             whole, total = exponentials(logits)
             logits.mul_(hard_rows / total).add_(tempered)
         logits.scatter_add_(1, labels, -hard_rows)
-        if slope is not None:
-            logits.mul_(slope)
         return (whole - of_label)[:, 0], divergences

@@ -140,7 +140,6 @@ class _Rows:
             self.temperature**2 * _normalised(counted),
             factors,
             self.temperature,
-            layer,
         )
         device = hidden.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

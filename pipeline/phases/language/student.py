@@ -55,8 +55,7 @@ def train_students(
     require_temperature(cache, plan.settings)
     compare_data(ranks, plan.data.student_fingerprints, cache)
     with contextlib.ExitStack() as stack:
-        if is_first():
-            stack.enter_context(using(cache.path))
+        stack.enter_context(using(cache.path, counted=is_first()))
         spec, held_out = student_spec(plan), _held_out(plan, cache)
         jobs = (job for seed in plan.seeds for job in jobs_for_seed(plan, cache, held_out, spec, seed))
 
@@ -80,7 +79,7 @@ def require_trainable(plan: LanguagePlan) -> None:
     be built. Raises NotMadeError where it is cut from a teacher that is not finished.
     """
     spec = student_spec(plan)
-    with torch.random.fork_rng(), torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
         build_network(spec, drawn=False)
 
 

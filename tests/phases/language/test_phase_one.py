@@ -145,6 +145,7 @@ def test_that_the_network_of_students_cannot_be_built_is_said_before_the_pass(
     said: str | None,
 ) -> None:
     forget_what_was_said()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # GPUs that are left alone
     pass_of(plan(taught, monkeypatch, "untrainable", f"student.network={network}"))
     untrainable, err = "the recipe's own students cannot be trained: ", capsys.readouterr().err
     assert err.count(untrainable) == (said is not None), err
