@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from decant.cache.errors import shorten
 from decant.cache.io.opening import require_file
 from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.config.tasks import SIGMOID, Task
@@ -96,7 +95,7 @@ def other_classes(result: Result, named: Sequence[str]) -> str | None:
         return None
     for place, (own, other) in enumerate(zip_longest(result.classes, named)):
         if own != other:
-            return f"its class {place:,} is {shorten(own)}, and that of the data is {shorten(other)}"
+            return f"its class {place:,} is {own!r}, and that of the data is {other!r}"
     return None
 
 

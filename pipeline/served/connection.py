@@ -16,13 +16,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from decant.cache.io.redaction import HIDDEN, redacted
-from decant.cache.remote.folder import PASSING_STATUS
 from decant.pipeline.errors import ServerError
 from decant.pipeline.served.teacher import ServedTeacher
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.terminal import one_line
 
-_BUSY = PASSING_STATUS - {500}
+_BUSY = {408, 425, 429, 502, 503, 504, *range(520, 525), 529}  # those from 520 on are Cloudflare's
 _NEVER = {501, 505}  # other numbers from 500 on are of a request perhaps, and not of the moment
 _MOST_FAILURES = 5
 _FIRST_WAIT, _LONGEST_WAIT, _LONGEST_ASKED = 0.25, 30.0, 600.0
