@@ -33,8 +33,10 @@ class SharedEpoch:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        # A copy that was made by pickle has memory of its own, which its workers share.
-        self._numbers.share_memory_()  # type: ignore[no-untyped-call]
+        # A copy has memory of its own, which its workers share. In a worker it is shared already, and this would part
+        # it from the others where they share memory in another way ("file_system" of `torch.multiprocessing`).
+        if not self._numbers.is_shared():  # type: ignore[no-untyped-call]
+            self._numbers.share_memory_()  # type: ignore[no-untyped-call]
 
     @property
     def number(self) -> int:

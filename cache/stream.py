@@ -111,7 +111,8 @@ class SoftLabelStream(IterableDataset[Any]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._marks.share_memory_()  # type: ignore[no-untyped-call]
+        if not self._marks.is_shared():  # type: ignore[no-untyped-call]
+            self._marks.share_memory_()  # type: ignore[no-untyped-call]
 
     def set_epoch(self, epoch: int) -> None:
         """From now on a key without a view reads view `epoch mod V`, in this process and in every live worker. Calls
