@@ -18,8 +18,7 @@ from benchmarks.timing import Timed, compare
 from decant.cache import Store
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings
-from decant.pipeline.networks.build import build_network
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import build_network, specify_network
 from decant.pipeline.networks.weights import save_weights
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.datasets import Splits

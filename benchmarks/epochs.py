@@ -23,13 +23,12 @@ from decant.pipeline import objectives
 from decant.pipeline.config.objectives import KD
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.config.settings import Network, Training
-from decant.pipeline.networks.build import build_network
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.config.tasks import Metrics
+from decant.pipeline.networks.build import build_network, specify_network
 from decant.pipeline.training.device import autocast
 from decant.pipeline.training.epoch_log import trained_seconds
 from decant.pipeline.training.loading import BatchedData, OrderedKeys
 from decant.pipeline.training.loop import train
-from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.training.on_device import DeviceData, device_views, fits_on_device
 from decant.pipeline.training.optimizer import Stepper, make_optimizer
 from decant.pipeline.training.step import Criterion, Step

@@ -17,9 +17,9 @@ from benchmarks.timing import Timed, medians
 from decant import LogitCacheWriter, Manifest, language
 from decant.cache import Encoding
 from decant.encodings import Hidden, Sparse
+from decant.pipeline.corpus.cached import positions_of
 from decant.pipeline.language.batches import batches, plan_of, probe
 from decant.pipeline.language.blocks import Block
-from decant.pipeline.language.building import positions_of
 from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.teacher_pass import TeacherPass
 

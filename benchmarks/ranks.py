@@ -22,8 +22,8 @@ from decant.cache import Store
 from decant.pipeline import objectives
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.config.settings import Training
-from decant.pipeline.networks.build import build_network
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.config.tasks import Metrics
+from decant.pipeline.networks.build import build_network, specify_network
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.joined_ranks import training_group
 from decant.pipeline.phases.plan import Plan
@@ -34,7 +34,6 @@ from decant.pipeline.ranks.cores import own_cores
 from decant.pipeline.ranks.job import Job, join
 from decant.pipeline.training.epoch_log import trained_seconds
 from decant.pipeline.training.loop import train
-from decant.pipeline.training.metrics import Metrics
 
 CPU = torch.device("cpu")
 BATCH = 256

@@ -23,8 +23,7 @@ from benchmarks.measurement import Measurement, Unit
 from benchmarks.timing import Timed, compare, medians, timed
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.config.settings import Network, Training
-from decant.pipeline.networks.build import build_network
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import build_network, specify_network
 from decant.pipeline.training.evaluation import evaluate
 from decant.pipeline.training.learner import Learner
 from decant.pipeline.training.on_device import DeviceData

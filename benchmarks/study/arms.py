@@ -20,7 +20,7 @@ from decant.pipeline import objectives
 from decant.pipeline.config.cache_settings import EncodingSettings
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Settings, ViewsSettings
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import specify_network
 from decant.pipeline.phases.cache_logits import Cached, cache_logits
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.fingerprints import encoding_of as stored_as

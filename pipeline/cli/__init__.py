@@ -12,5 +12,6 @@ cache/         decant cache, a module or more for each kind of command
 deploy.py      decant export, predict
 options.py     options that commands share; tables and JSON
 groups.py      the order in which help lists commands
+given_paths.py  what every path on the command line is read by
 completion.py  shell completion of recipes, settings, caches and runs
 """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from decant.pipeline.cli import completion
+from decant.pipeline.cli.given_paths import FOLDER, PATH
 from decant.pipeline.cli.options import (
     as_json,
     command_line,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from decant.pipeline.runs.open import FinishedRun
 
 _FORMATS = ("pt2", "onnx", "int8", "transformers")
-_run = click.argument("run", metavar="RUN", type=click.Path(path_type=Path), shell_complete=completion.runs)
+_run = click.argument("run", metavar="RUN", type=PATH, shell_complete=completion.runs)
 
 
 def _formats(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -72,7 +73,7 @@ def _formats(context: click.Context, parameter: click.Parameter, value: str | No
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder to write to.  [default: RUN/export]",
 )
 @trust_option
@@ -128,7 +129,7 @@ def export(
 
 @click.command()
 @_run
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 @click.option(
     "--top",
     type=click.IntRange(1),

@@ -10,19 +10,20 @@ from pathlib import Path
 import click
 
 from decant.pipeline.cli import completion
+from decant.pipeline.cli.given_paths import PATH
 from decant.pipeline.cli.options import say
 
 FILES = ("recipe.toml", "my_data.py", "my_network.py")
 
 
 @click.command()
-@click.argument("folder", default=".", shell_complete=completion.folders)
-def init(folder: str) -> None:
+@click.argument("folder", type=PATH, default=".", shell_complete=completion.folders)
+def init(folder: Path) -> None:
     """Write a small project to begin with.
 
     FOLDER gets a recipe, a dataset and a network of your own, which run at once.
     """
-    made = write_project(Path(folder))
+    made = write_project(folder)
     say(f"made {', '.join(map(str, made))}")
     there = "" if made[0].parent == Path() else f"cd {shlex.quote(str(made[0].parent))} && "
     steps = " && ".join(f"decant {phase} -r recipe.toml" for phase in ("teacher", "cache-logits", "student"))

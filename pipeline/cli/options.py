@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decant.pipeline.cli import completion
+from decant.pipeline.cli.given_paths import PLACE
 from decant.pipeline.ranks.launch import is_first, launched
 from decant.pipeline.support.terminal import console, one_line, printable
 
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
     from decant.pipeline.config.recipe import Recipe
 
 _RECIPE = "digits"
-_RESULT = "result.json"  # of a run folder; the module that writes it imports torch
+_RESULT = "result.json"  # of a run folder; the module that writes it imports pydantic
 _USUAL = {"runs": "runs", "store": None, "device": "auto"}
 _UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 _STDOUT = "decant.pipeline.cli.options.stdout"
 _store = click.option(
     "--store",
+    type=PLACE,
     shell_complete=completion.folders,
     help="Folder of caches, or an address as s3://bucket/caches.  [default: $DECANT_STORE, or caches]",
 )
@@ -74,6 +76,7 @@ def recipe_options(command: Callable[..., None], needed_by: str | None = None) -
     @click.option(
         "--recipe",
         "-r",
+        type=PLACE,
         default=_RECIPE,
         show_default=True,
         shell_complete=completion.recipes,
@@ -82,6 +85,7 @@ def recipe_options(command: Callable[..., None], needed_by: str | None = None) -
     @overrides_option
     @click.option(
         "--runs",
+        type=PLACE,
         default="runs",
         show_default=True,
         shell_complete=completion.folders,
@@ -95,9 +99,6 @@ def recipe_options(command: Callable[..., None], needed_by: str | None = None) -
     @functools.wraps(command)
     def wrapped(recipe: str, overrides: Sequence[str], **rest: Any) -> None:
         where = {name: rest.pop(name) for name in _USUAL}
-        for name in ("runs", "store"):
-            where[name] = _expanded(where[name], f"--{name}")
-        recipe = _expanded(recipe, "--recipe")
         if needed_by is not None and rest[needed_by] is None and recipe == _RECIPE and not overrides:
             command(recipe=None, base=None, store=_open_store(where["store"]), device=where["device"], **rest)
             return
@@ -130,7 +131,7 @@ def store_option(command: Callable[..., None]) -> Callable[..., None]:
     @_store
     @functools.wraps(command)
     def wrapped(store: str | None, **rest: Any) -> None:
-        command(store=_open_store(_expanded(store, "--store")), **rest)
+        command(store=_open_store(store), **rest)
 
     return wrapped
 
@@ -229,10 +230,8 @@ def find_modules_beside(recipe: str) -> None:
 
 def load_given_recipe(recipe: str, overrides: Sequence[str]) -> Recipe:
     """The recipe that a user gives: a script of the user's, unless it is that of a run folder, which is data."""
-    if _is_of_run(recipe):
-        from decant.pipeline.runs.open import load_given_recipe as load  # imports torch
-    else:
-        from decant.pipeline.config.recipe import load_recipe as load
+    from decant.pipeline.runs.open import load_given_recipe as load
+
     return load(recipe, overrides)
 
 
@@ -265,14 +264,6 @@ def _on_a_bar(what: str, total: int) -> AbstractContextManager[Callable[[float],
     from decant.pipeline.support.progress import transfer
 
     return transfer(what, total)
-
-
-def _expanded(path: str | None, option: str) -> Any:
-    """The path with `~` and variables replaced. Raises PipelineError where a variable is not set."""
-    from decant.pipeline.errors import PipelineError
-    from decant.pipeline.support.paths import expanded
-
-    return None if path is None else expanded(path, option, PipelineError)
 
 
 def _plain(value: Any) -> Any:

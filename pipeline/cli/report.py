@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from decant.pipeline.cli import completion
+from decant.pipeline.cli.given_paths import FOLDER, PATH
 from decant.pipeline.cli.options import as_json, print_json, print_table, recipe_options, say
 
 if TYPE_CHECKING:
@@ -21,13 +22,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument(
-    "paths", metavar="[RUN]...", nargs=-1, type=click.Path(path_type=Path), shell_complete=completion.runs
-)
+@click.argument("paths", metavar="[RUN]...", nargs=-1, type=PATH, shell_complete=completion.runs)
 @recipe_options
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder to write to.  [default: the recipe's run folder; RUN; the current folder for several RUNs]",
 )
 @click.option(

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from decant.cache.io.redaction import redacted
 from decant.pipeline.config.absent import where_it_is
 from decant.pipeline.config.settings import Settings
+from decant.pipeline.config.toml_values import meant, written
 from decant.pipeline.errors import nearest
 
 _MOST_NAMED = 20
@@ -72,14 +73,29 @@ def _in_words(problem: ErrorDetails) -> str:
             return f"{path}: expected {_TYPES[schema['type']]} below {problem['ctx']['lt']:,}, found {problem['input']}"
         case _:
             found = redacted(json.dumps(problem["input"], ensure_ascii=False))
-            quoted = "" if schema.get("type") != "string" else _in_quotes(problem["input"])
-            return f"{path}: expected {expected(schema)}, found {textwrap.shorten(found, 80)}{quoted}"
+            as_type = _in_quotes if schema.get("type") == "string" else _out_of_quotes
+            hint = as_type(problem["input"], schema)
+            return f"{path}: expected {expected(schema)}, found {textwrap.shorten(found, 80)}{hint}"
 
 
-def _in_quotes(value: object) -> str:
+def _in_quotes(value: object, schema: Schema) -> str:
     """How a number that was to be text is written, as the name of a folder may be one; nothing for other values."""
     text = str(value).lower() if isinstance(value, bool) else value  # as TOML writes it
     return f"""; in quotes it is text: '"{text}"'""" if isinstance(value, int | float) else ""
+
+
+def _out_of_quotes(value: object, schema: Schema) -> str:
+    """How a number or a truth value is written that was found as text; nothing where none of its type was expected."""
+    found = meant(value) if isinstance(value, str) else None
+    kinds = {choice.get("type") for choice in schema.get("anyOf", [schema])}
+    fitting = (
+        {"boolean"}
+        if isinstance(found, bool)
+        else {"number", "integer"}
+        if isinstance(found, int)
+        else {"number"}
+    )
+    return f"; write {written(found)}" if found is not None and kinds & fitting else ""
 
 
 def _locate(loc: Sequence[str | int], table: bool = False) -> tuple[str, Schema]:

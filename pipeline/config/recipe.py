@@ -24,6 +24,7 @@ from decant.pipeline.config.absent import sections_with
 from decant.pipeline.config.data_settings import share_or_part
 from decant.pipeline.config.messages import problems_in_words
 from decant.pipeline.config.settings import Settings, StudentSettings
+from decant.pipeline.config.toml_values import instead
 from decant.pipeline.errors import RecipeError, nearest
 from decant.pipeline.support import trust
 from decant.pipeline.support.checked_json import require_shallow
@@ -189,6 +190,8 @@ def read_toml(path: Path | Traversable, *, follow: bool = True) -> dict[str, Any
         raise ValueError("it nests too deeply")
     try:
         table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{error}{instead(text, error)}") from None
     except RecursionError:
         raise ValueError("it nests too deeply") from None
     require_shallow(table)
@@ -249,7 +252,10 @@ def _override(content: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise RecipeError(f"--set {override}: {key} is not a table")
         table = inner
-    table[keys[-1]] = _value(text.strip())
+    try:
+        table[keys[-1]] = _value(text.strip())
+    except ValueError as error:
+        raise RecipeError(f"--set {path.strip()}: {error}") from None
 
 
 def _implied(path: list[str]) -> dict[str, Any]:
@@ -269,11 +275,19 @@ def _written_out(path: list[str], value: Any) -> Any:
 
 
 def _value(text: str) -> Any:
-    """A value as TOML writes it; a bare word is a string."""
+    """A value as TOML writes it; a bare word is a string. Raises ValueError for a list or a table that is not TOML."""
+    line = f"value = {text}"
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
+        return tomllib.loads(line)["value"]
+    except RecursionError:
         return text
+    except ValueError as error:
+        if f"{text[:1]}{text[-1:]}" not in ("[]", "{}"):
+            return text
+        hint = instead(line, error)
+        if '"' in hint:
+            hint += """, and all of it between single quotes, as a shell takes " away"""
+        raise ValueError(f"not TOML: {str(error).partition(' (at')[0]}{hint}") from None
 
 
 def _validate(content: dict[str, Any], source: str) -> Settings:

@@ -4,13 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
+
+if TYPE_CHECKING:
+    from decant.cache import SigmoidScores
 
 Task = Literal["classification", "regression", "binary", "multilabel"]
 Measured = Literal[Task, "language"]
 """What networks are measured by: a task of samples with labels, or a language model's positions."""
 SIGMOID: tuple[Task, ...] = ("binary", "multilabel")
 """The tasks whose outputs are logits of a sigmoid each, and not of one softmax."""
+
+
+class Metrics(TypedDict, total=False):
+    """What a network was measured to be. Shares are in 0..1, the loss in nats, errors in units of the targets."""
+
+    top1: float
+    top5: float
+    balanced_accuracy: float
+    macro_f1: float
+    loss: float
+    ece: float
+    agreement: float
+    mse: float
+    mae: float
+    r2: float
+    accuracy: float
+    auc: float
+    ap: float
+    f1: float
+    map: float
+    f1_micro: float
+    f1_macro: float
+    exact_match: float
+    perplexity: float
+    kl: float
 
 
 class MetricFormat(NamedTuple):
@@ -157,3 +185,23 @@ def any_format(key: str) -> MetricFormat | None:
 def headline(metrics: Mapping[str, Any]) -> MetricFormat:
     """The metric that networks with these values are compared by."""
     return formats(metrics)[0]
+
+
+def score_metrics(scores: SigmoidScores | None, task: Task) -> Metrics:
+    """The scores under the names that they have as metrics of a task; none where there are none."""
+    metrics = Metrics()
+    if scores is None:
+        return metrics
+    ranked = scores.mean_average_precision
+    if task == "binary":
+        metrics["accuracy"], metrics["f1"] = scores.exact_match, scores.f1_micro
+        if scores.auc is not None:
+            metrics["auc"] = scores.auc
+        if ranked is not None:
+            metrics["ap"] = ranked
+        return metrics
+    metrics["f1_micro"], metrics["f1_macro"] = scores.f1_micro, scores.f1_macro
+    metrics["exact_match"] = scores.exact_match
+    if ranked is not None:
+        metrics["map"] = ranked
+    return metrics

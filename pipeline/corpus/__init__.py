@@ -5,7 +5,7 @@ tokenizer.py   tokenizers of transformers;  made_tokenizers.py  those that need 
 special_tokens.py  those that texts hold, counted
 tokens.py      documents → token ids;  build.py  `tokenise`;  token_file.py  the mapped file
 samples.py     what a network reads of it;  parts.py  which documents are for training, validation and test
-difference.py  the first token in which two rows differ, in words
+difference.py  the first token in which two rows differ, in words;  cached.py  what identifies a cache of samples
 
 Needs no torch.
 """

@@ -30,7 +30,8 @@ from decant.pipeline.runs.json_files import read_as, read_json, write_json
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.open import FinishedRun, other_classes
-from decant.pipeline.runs.saved_network import WEIGHTS, load_network
+from decant.pipeline.runs.result import WEIGHTS
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.checked_json import FROM_TABLE
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.plugins import optional

@@ -1,7 +1,6 @@
 """Language models: texts as token samples, a causal teacher's pass over them, and batches with its rows for a student.
 
-caching.py     `cache_logits`;  building.py  the cache at a path: found, or built;  network_identity.py  what of a
-               configuration is part of its key
+caching.py     `cache_logits`;  building.py  the cache at a path: found, or built
 loading.py     a causal network of transformers;  causal_model.py  it in two halves, hidden states and logits;
                head.py  which layer makes the logits
 batches.py     batches of token samples;  blocks.py  rows of about one length

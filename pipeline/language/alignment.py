@@ -5,27 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache import LogitCache, MismatchError, SparseRows, require_equal
-from decant.pipeline.corpus import TokenSamples
+from decant.cache import LogitCache, MismatchError, SparseRows
 from decant.pipeline.corpus.difference import Decode, difference
-
-
-def require_same_samples(samples: TokenSamples, cache: LogitCache) -> None:
-    """Raises MismatchError, naming every field that differs, where a cache is of other texts, another tokenizer or
-    other samples.
-    """
-    if not cache.has_positions:
-        raise MismatchError(
-            f"{cache.path}: is a cache of whole samples, and a language model's has a row for each token; "
-            "decant.language.cache_logits makes one"
-        )
-    require_equal(
-        {"data": {**samples.identity, "length": len(samples), "targets": None}},
-        {"data": cache.manifest.identity["data"]},
-        subject=f"{cache.path}: is of other tokens",
-        hint="Tokenise and lay out the texts as the cache says, or cache the teacher's logits of these.",
-        sections=("data",),
-    )
 
 
 def require_same_tokens(

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache import LogitCache, LogitCacheWriter, Manifest, Positions
+from decant.cache import LogitCache, LogitCacheWriter, Manifest
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.language.batches import plan_of
 from decant.pipeline.own_loop.cache_identity import found_at, require_logits_of
@@ -43,21 +43,6 @@ def find(path: Path, manifest: Manifest) -> LogitCache | None:
     if cache is not None:
         require_logits_of(manifest, cache)
     return cache
-
-
-def positions_of(samples: TokenSamples) -> Positions:
-    """What a cache stores of the samples: their tokens, and at which of them the teacher predicts the next."""
-    every = range(len(samples))
-    places = np.concatenate([samples.positions(index) for index in every])
-    first = np.cumsum(samples.num_positions) - samples.num_positions
-    plain = np.arange(len(places)) - np.repeat(first, samples.num_positions)
-    return Positions.of(
-        samples.num_positions,
-        predicts="next",
-        tokens=np.concatenate([samples.tokens(index) for index in every]),
-        token_lengths=samples.lengths,
-        places=None if np.array_equal(places, plain) else places,
-    )
 
 
 def windows_of(samples: TokenSamples, tokens_per_batch: int, writer: LogitCacheWriter) -> list[Window]:

@@ -14,14 +14,15 @@ from torch import nn
 
 from decant.cache import Encoding, Hidden, LogitCache, Manifest, Positions, Sparse
 from decant.pipeline.corpus import TokenSamples
+from decant.pipeline.corpus.cached import positions_of, samples_manifest
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.language.batches import probe
-from decant.pipeline.language.building import batch_by_batch, find_or_build, positions_of
+from decant.pipeline.language.building import batch_by_batch, find_or_build
 from decant.pipeline.language.causal_model import CausalModel
-from decant.pipeline.language.network_identity import deciding_settings
 from decant.pipeline.language.same_teacher import require_same_teacher
 from decant.pipeline.language.served import cache_served
 from decant.pipeline.language.teacher_pass import TeacherPass
+from decant.pipeline.networks.causal import deciding_settings
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.own_loop.joint_pass import Begun
 from decant.pipeline.served import ServedTeacher
@@ -170,17 +171,14 @@ def _manifest(
     name: str | None,
 ) -> Manifest:
     settings = deciding_settings(getattr(model.network, "config", None))
-    return Manifest.build(
-        num_samples=len(samples),
+    return samples_manifest(
+        samples,
+        positions,
+        {**teachers.identity(model.network, name), **({"settings": settings} if settings else {})},
+        encoding=encoding,
+        precision=model.dtype,
         num_outputs=model.num_outputs,
         num_views=views,
-        encoding={**encoding.identity, "teacher_precision": model.dtype},
-        positions=positions,
-        teacher={
-            **teachers.identity(model.network, name),
-            **({"settings": settings} if settings else {}),
-        },
-        data=samples.identity,
     )
 
 

@@ -17,9 +17,10 @@ from torch.utils.data import Dataset
 from decant.cache import Hidden, LogitCache, SharedEpoch, Sparse
 from decant.cache.io import usage
 from decant.pipeline.corpus import TokenSamples
+from decant.pipeline.corpus.cached import require_same_samples
 from decant.pipeline.corpus.difference import decoder_of
 from decant.pipeline.errors import DataError
-from decant.pipeline.language.alignment import require_aligned, require_same_samples, require_same_tokens
+from decant.pipeline.language.alignment import require_aligned, require_same_tokens
 from decant.pipeline.language.apart import are_behind_padding
 from decant.pipeline.language.doubts import say_if_of_other_tokens
 from decant.pipeline.objectives import FusedTargets, SparseTargets, TeacherHead

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from decant.cache import Encoding, LogitCache, Manifest, Positions, Sparse
+from decant.cache import Encoding, LogitCache, Manifest, Sparse
 from decant.pipeline.corpus import TokenSamples
+from decant.pipeline.corpus.cached import positions_of, samples_manifest
 from decant.pipeline.errors import DataError, ServerError
-from decant.pipeline.language.building import batch_by_batch, find, find_or_build, positions_of
+from decant.pipeline.language.building import batch_by_batch, find, find_or_build
 from decant.pipeline.language.served_pass import ServedPass
 from decant.pipeline.own_loop.joint_pass import Begun
 from decant.pipeline.served.connection import Connection, UnreachableError
@@ -41,7 +42,9 @@ def cache_served(
 
     def manifest_of(identity: Mapping[str, Any]) -> Manifest:
         known = identity if name is None else {**identity, "network": {"name": name}}
-        return served_manifest(known, samples, positions, stored, outputs)
+        return samples_manifest(
+            samples, positions, known, encoding=stored, precision="unknown", num_outputs=outputs
+        )
 
     with contextlib.closing(Connection(teacher, patience=0.0 if place.exists() else None)) as connection:
         try:
@@ -63,24 +66,6 @@ def cache_served(
             yield Begun(manifest, run.windows, batch_by_batch, run.fill, positions)
 
         return find_or_build(place, manifest, begin, run.require_same)
-
-
-def served_manifest(
-    teacher: Mapping[str, Any],
-    samples: TokenSamples,
-    positions: Positions,
-    encoding: Sparse,
-    num_outputs: int,
-) -> Manifest:
-    """The manifest of a cache that a server fills. teacher: what tells its model from others."""
-    return Manifest.build(
-        num_samples=len(samples),
-        num_outputs=num_outputs,
-        encoding={**encoding.identity, "teacher_precision": "unknown"},
-        positions=positions,
-        teacher=teacher,
-        data=samples.identity,
-    )
 
 
 def _sparse(encoding: Encoding | str | None, num_outputs: int) -> Sparse:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from decant.cache import Hidden, LogitCache, calibration_error
 from decant.pipeline.corpus import TokenSamples
-from decant.pipeline.language.alignment import require_same_samples
+from decant.pipeline.corpus.cached import require_same_samples
 from decant.pipeline.language.batches import TeacherBatch, batches, plan_of, probe
 from decant.pipeline.language.causal_model import CausalModel
 from decant.pipeline.language.dataset import targets_of

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from decant.cache import LogitCache, MismatchError
 from decant.pipeline.corpus import TokenSamples
+from decant.pipeline.corpus.cached import require_same_samples
 from decant.pipeline.corpus.difference import decoder_of
-from decant.pipeline.language.alignment import require_same_samples, require_same_tokens
+from decant.pipeline.language.alignment import require_same_tokens
 from decant.pipeline.language.batches import TeacherBatch, collate, probe
 from decant.pipeline.language.blocks import Block
 from decant.pipeline.language.causal_model import CausalModel

@@ -2,7 +2,7 @@
 
 registry.py      name → network, its arguments checked;  build.py  the network of a recipe or of a finished run
 preprocess.py    the first layer: uint8 pixels or float features → normalised float32
-spec.py          what builds a network;  weights.py  weights of finished runs
+spec.py          what builds a network, as a run keeps it;  weights.py  weights of finished runs
 resizing.py      images resized for one network alone;  kept_columns.py  some of a network's outputs
 builders.py      what every function that builds a network takes and uses;  undrawn.py  no initial weights
 weight_memory.py how much memory the weights take, before it is taken
@@ -10,13 +10,6 @@ cifar_resnet.py  wide_resnet.py  vgg.py  mobilenet.py  lenet.py  small.py      t
 external.py      torchvision:NAME, timm:NAME and package.module:function
 library_classes.py  the classes that a pretrained network knows
 text.py          networks for texts;  bert.py  BERT and others of the transformers library;  causal.py  language models;
-                 library_config.py  their configurations
+                 library_config.py  their configurations;  library_networks.py  built from these
 foreign_weights/ weights that users bring
 """
-
-from __future__ import annotations
-
-from decant.pipeline.networks.preprocess import Network, Preprocess
-from decant.pipeline.networks.text import TextNetwork
-
-__all__ = ["Network", "Preprocess", "TextNetwork"]

@@ -16,12 +16,12 @@ from decant.pipeline.networks.builders import Shape
 from decant.pipeline.networks.library_config import (
     MOST_LAYERS,
     UNTOLD,
-    build,
     one_line,
     quiet,
     require_not_deep,
     without_code,
 )
+from decant.pipeline.networks.library_networks import build
 from decant.pipeline.support.hub import find_model
 from decant.pipeline.support.plugins import optional
 

@@ -1,4 +1,4 @@
-"""A network from its spec, with fresh weights."""
+"""The network of a recipe: its spec for the data, and a network of a spec, with fresh weights."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from decant.pipeline.config.settings import Network
+from decant.pipeline.data.samples import channel_statistics, num_outputs, vocabulary
 from decant.pipeline.errors import ModelError, PipelineError, is_out_of_memory
-from decant.pipeline.networks import causal, registry
+from decant.pipeline.networks import library_networks, registry, text
 from decant.pipeline.networks.spec import CAUSAL, KEPT_CLASSES, NetworkSpec
-from decant.pipeline.networks.text import build_text_network
 from decant.pipeline.networks.undrawn import Undrawn
 from decant.pipeline.support.plugins import in_words
 from decant.pipeline.support.source_code import is_users, warn_without_source
+from decant.pipeline.views import ViewedData
+
+_RESERVED = ("num_classes", "input_shape", "vocabulary", "fetch", KEPT_CLASSES)
 
 
 def build_network(spec: NetworkSpec, seed: int = 0, fetch: bool = True, drawn: bool = True) -> nn.Module:
@@ -50,15 +54,52 @@ def build_network(spec: NetworkSpec, seed: int = 0, fetch: bool = True, drawn: b
 
 def _built(spec: NetworkSpec, fetch: bool) -> Any:
     if CAUSAL in spec.args:
-        return causal.build_causal(spec.args[CAUSAL])
+        return library_networks.build_causal(spec.args[CAUSAL])
     args = {name: value for name, value in spec.args.items() if name != KEPT_CLASSES}
     if "vocabulary" in args:
-        return build_text_network(
+        return text.build_text_network(
             spec.name, spec.own_outputs, input_shape=spec.input_shape, fetch=fetch, **args
         )
     return registry.build_by_name(
         spec.name, spec.own_outputs, input_shape=spec.input_shape, mean=spec.mean, std=spec.std, **args
     )
+
+
+def specify_network(network: Network, viewed: ViewedData, *, measured: bool = True) -> NetworkSpec:
+    """The spec of `network` for views of these data.
+
+    Inputs are normalised by the statistics of the data, or by the arguments `mean` and `std`, which weights from
+    elsewhere need. Texts are not normalised. With `measured` false no statistics are computed, for which images are
+    decoded: the spec tells whether the network can be built, and is not one to train. Raises ModelError.
+    """
+    args, tokens = network.args, vocabulary(viewed.data)
+    reserved = next((name for name in _RESERVED if name in args), None)
+    if reserved is not None:
+        raise ModelError(
+            f"network {network.name!r}: {reserved}: is a reserved argument, given by the data "
+            f"({num_outputs(viewed.data):,} outputs, inputs of shape {viewed.input_shape}); leave it out"
+        )
+    if tokens is not None:
+        outputs = num_outputs(viewed.data)
+        args = text.arguments(network.name, args, outputs, viewed.data.classes, viewed.input_shape, tokens)
+        return NetworkSpec(network.name, args, outputs, viewed.input_shape, (), ())
+    if text.is_for_texts(network.name):
+        raise ModelError(f"network {network.name!r}: takes texts, and {viewed.data.name} has none")
+    channels = viewed.data.input_shape[0]
+    mean, std = channel_statistics(viewed.data) if measured else ([0.0] * channels, [1.0] * channels)
+    mean = _per_channel(network, "mean", args.pop("mean", mean))
+    std = _per_channel(network, "std", args.pop("std", std))
+    return NetworkSpec(
+        network.name, args, num_outputs(viewed.data), viewed.input_shape, tuple(mean), tuple(std)
+    )
+
+
+def _per_channel(network: Network, name: str, values: Any) -> list[float]:
+    if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+        raise ModelError(
+            f"network {network.name!r}: {name}: expected a list, a number a channel, got {values!r}"
+        )
+    return [float(value) for value in values]
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -7,18 +7,15 @@ A spec of one holds the whole configuration, so that a run builds its network ag
 from __future__ import annotations
 
 import copy
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from decant.pipeline.config.language_settings import CUT
 from decant.pipeline.config.settings import Network
 from decant.pipeline.errors import ModelError, nearest
-from decant.pipeline.networks.library_config import UNTOLD, build, one_line, require_not_deep, without_code
+from decant.pipeline.networks.library_config import UNTOLD, one_line, require_not_deep, without_code
 from decant.pipeline.networks.spec import CAUSAL, NetworkSpec
 from decant.pipeline.support.hub import find_model
 from decant.pipeline.support.plugins import in_words, optional
@@ -26,6 +23,21 @@ from decant.pipeline.support.plugins import in_words, optional
 ELSEWHERE = "transformers:"
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _GIVEN = ("vocab_size", "tie_word_embeddings")
+_DECIDING = (
+    "model_type",
+    "rope_theta",
+    "rope_parameters",
+    "rope_scaling",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "sliding_window",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "logits_scaling",
+    "logit_scale",
+)
+"""What of a configuration decides logits, and is not in the weights."""
 
 
 def specify_causal(
@@ -53,16 +65,6 @@ def specify_causal(
     return NetworkSpec(network.name, {**network.args, CAUSAL: config}, num_outputs, (max_length,), (), ())
 
 
-def build_causal(config: Mapping[str, Any]) -> nn.Module:
-    """The network of a configuration, as `NetworkSpec.args` has it, with fresh float32 weights of torch's global
-    generator. No code of a configuration is run. Raises ModelError.
-    """
-    transformers = optional("transformers", "text", ModelError)
-    made = config_of(config)
-    kind = functools.partial(transformers.AutoModelForCausalLM.from_config, trust_remote_code=False)
-    return build(kind, made)
-
-
 def config_of(kept: Mapping[str, Any]) -> Any:
     """The library's object of a configuration that a spec keeps. Raises ModelError."""
     transformers = optional("transformers", "text", ModelError)
@@ -84,6 +86,17 @@ def configuration(name: str) -> Any:
         return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
     except Exception as error:  # a damaged folder ends in any error of the library
         raise ModelError(f"its configuration cannot be read: {in_words(error)}") from error
+
+
+def deciding_settings(config: Any) -> dict[str, Any]:
+    """The settings of a configuration of transformers that decide logits, and are not in the weights; none without one.
+
+    >>> from types import SimpleNamespace
+    >>> deciding_settings(SimpleNamespace(num_attention_heads=4, vocab_size=9))
+    {'num_attention_heads': 4}
+    """
+    found = {key: value for key in _DECIDING if (value := getattr(config, key, None)) is not None}
+    return dict(json.loads(json.dumps(found, default=str)))
 
 
 _NUMBERS_OF_LAYERS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")

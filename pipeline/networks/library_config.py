@@ -8,10 +8,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import nn
-
 from decant.pipeline.errors import ModelError
-from decant.pipeline.networks.weight_memory import require_room, weights_size
 
 MOST_LAYERS = 1_000
 UNTOLD = {
@@ -50,16 +47,6 @@ def require_not_deep(config: Mapping[str, Any]) -> None:
     deep = next((key for key, value in config.items() if "layers" in key and _is_deep(value)), None)
     if deep is not None:
         raise ModelError(f"{deep} must be at most {MOST_LAYERS:,}, got {config[deep]}")
-
-
-def build(builder: Any, config: Any) -> nn.Module:
-    """The network that the library makes of a configuration, in float32. Raises ModelError."""
-    try:
-        require_room(weights_size(lambda: builder(config)))
-        body: nn.Module = builder(config)
-    except (TypeError, ValueError) as error:
-        raise ModelError(one_line(error)) from error
-    return body.float()
 
 
 @contextlib.contextmanager

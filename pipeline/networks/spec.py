@@ -8,12 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field
 
 from decant.pipeline.config.sections import Count
-from decant.pipeline.config.settings import Network
-from decant.pipeline.data.samples import channel_statistics, num_outputs, vocabulary
-from decant.pipeline.errors import ModelError
-from decant.pipeline.networks import text
 from decant.pipeline.support.checked_json import Finite
-from decant.pipeline.views import ViewedData
 
 KEPT_CLASSES = "kept_classes"
 """The argument that says which outputs of a network of more classes are kept: `{columns = [2, 5, 9], of = 10}`."""
@@ -23,7 +18,6 @@ _FEW = 3
 """Arguments that a table has room for: the configuration, which is not shown, and two others."""
 _SIZES = (("num_hidden_layers", "n_layer", "num_layers", "n_layers"), ("hidden_size", "n_embd", "d_model"))
 """What configurations of the transformers library call the number of layers, and the size of a hidden state."""
-_RESERVED = ("num_classes", "input_shape", "vocabulary", "fetch", KEPT_CLASSES)
 
 
 @dataclass(frozen=True)
@@ -75,38 +69,3 @@ class NetworkSpec:
     def own_outputs(self) -> int:
         """How many outputs the network itself has, of which some may be left out."""
         return int(self.args.get(KEPT_CLASSES, {}).get("of", self.num_classes))
-
-
-def specify_network(network: Network, viewed: ViewedData) -> NetworkSpec:
-    """The spec of `network` for views of these data.
-
-    Inputs are normalised by the statistics of the data, or by the arguments `mean` and `std`, which weights from
-    elsewhere need. Texts are not normalised. Raises ModelError.
-    """
-    args, tokens = network.args, vocabulary(viewed.data)
-    reserved = next((name for name in _RESERVED if name in args), None)
-    if reserved is not None:
-        raise ModelError(
-            f"network {network.name!r}: {reserved}: is a reserved argument, given by the data "
-            f"({num_outputs(viewed.data):,} outputs, inputs of shape {viewed.input_shape}); leave it out"
-        )
-    if tokens is not None:
-        outputs = num_outputs(viewed.data)
-        args = text.arguments(network.name, args, outputs, viewed.data.classes, viewed.input_shape, tokens)
-        return NetworkSpec(network.name, args, outputs, viewed.input_shape, (), ())
-    if text.is_for_texts(network.name):
-        raise ModelError(f"network {network.name!r}: takes texts, and {viewed.data.name} has none")
-    mean, std = channel_statistics(viewed.data)
-    mean = _per_channel(network, "mean", args.pop("mean", mean))
-    std = _per_channel(network, "std", args.pop("std", std))
-    return NetworkSpec(
-        network.name, args, num_outputs(viewed.data), viewed.input_shape, tuple(mean), tuple(std)
-    )
-
-
-def _per_channel(network: Network, name: str, values: Any) -> list[float]:
-    if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
-        raise ModelError(
-            f"network {network.name!r}: {name}: expected a list, a number a channel, got {values!r}"
-        )
-    return [float(value) for value in values]

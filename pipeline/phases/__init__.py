@@ -11,9 +11,9 @@ cache_logits.py  teacher × data → cache;  cache_ranks.py  by the ranks of a j
                  of recipe;  teacher_pass.py, views_pass.py  the teacher's pass over the data
 cost.py          what a cache would cost;  compact.py  how small it may be;
                  verify.py  a cache compared with its teacher
-student.py       cache × data → students;  soft_labels.py  the cache, opened, checked and placed;
-                 given_caches.py  files of `cache.from`;  untrainable.py  what is wrong with students, said before
-                 their teacher is made
+student.py       cache × data → students;  soft_labels.py  the cache, opened and checked;  given_caches.py  files of
+                 `cache.from`;  training_dataset.py  the rows of a cache joined with the data;  untrainable.py  what is
+                 wrong with students, said before their teacher is made
 job.py           the training of one network, for teacher and students;  finished_job.py  what it leaves
 several_seeds.py the training of students of several seeds in one loop
 joined_ranks.py  the ranks of a job that train one network;  students_by_rank.py  those that train whole students

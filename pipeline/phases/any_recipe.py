@@ -1,25 +1,29 @@
 """The phases of any recipe: each function takes a plan of either kind, and calls the phase of that kind.
 
-Phase one is in `cache_logits.py` and `cache_ranks.py`, which are the same for both.
+Phase one is in `cache_logits.py` and `cache_ranks.py`, which are the same for both. What a phase needs is imported when
+it is called: to see how far the phases are takes no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-
-import torch
+from typing import TYPE_CHECKING
 
 from decant.cache import CheckInputs, LogitCache, Verify
 from decant.pipeline.phases import soft_labels
-from decant.pipeline.phases.compact import Sizes
-from decant.pipeline.phases.cost import Estimate
 from decant.pipeline.phases.given_caches import only, require_teacher
 from decant.pipeline.phases.kinds import RecipePlan
 from decant.pipeline.phases.language.plan import LanguagePlan
-from decant.pipeline.phases.verify import Comparison
 from decant.pipeline.runs.result import Result
 from decant.pipeline.support.notices import say_once
-from decant.pipeline.tracking.log_to import LogTo
+
+if TYPE_CHECKING:
+    import torch
+
+    from decant.pipeline.phases.compact import Sizes
+    from decant.pipeline.phases.cost import Estimate
+    from decant.pipeline.phases.verify import Comparison
+    from decant.pipeline.tracking.log_to import LogTo
 
 
 def make_teacher(plan: RecipePlan, device: torch.device, log_to: LogTo | None = None) -> tuple[Result, bool]:

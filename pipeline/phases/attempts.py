@@ -12,8 +12,7 @@ from decant.pipeline.errors import ChangedError
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.result import Result
 from decant.pipeline.support.notices import say
-from decant.pipeline.training.checkpoint import CHECKPOINT
-from decant.pipeline.training.epoch_log import read_epochs
+from decant.pipeline.training.epoch_log import CHECKPOINT, read_epochs
 from decant.pipeline.training.group import Group
 
 Trained = TypeVar("Trained")

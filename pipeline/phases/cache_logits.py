@@ -25,12 +25,12 @@ from decant.cache import (
     summarize,
     take_over_views,
 )
+from decant.pipeline.config.tasks import Metrics, score_metrics
 from decant.pipeline.errors import ChangedError
 from decant.pipeline.phases.kinds import RecipePlan
 from decant.pipeline.phases.passes import TeacherPass, identify_teacher, pass_of
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.notes import Pass, remember_pass
-from decant.pipeline.training.metrics import Metrics, score_metrics
 
 _AT_CHANCE = (
     r".*: likely not a trained teacher's logits: "

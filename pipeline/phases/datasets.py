@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from decant.pipeline import objectives
 from decant.pipeline.config.objectives import Custom, is_for, names_for
-from decant.pipeline.config.settings import Settings
+from decant.pipeline.config.settings import Settings, ViewsSettings
 from decant.pipeline.data import describe_data, load_data
 from decant.pipeline.data.between_parts import check_between_parts, labels_of
 from decant.pipeline.data.held_out import divide
@@ -19,7 +18,9 @@ from decant.pipeline.data.sigmoid_labels import warn_of_zeros_and_ones
 from decant.pipeline.data.validation import hold_out, require_labels
 from decant.pipeline.errors import RecipeError
 from decant.pipeline.phases.fingerprints import data_fingerprint, fingerprints
-from decant.pipeline.views import ViewedData
+
+if TYPE_CHECKING:
+    from decant.pipeline.views import ViewedData
 
 _FEW_VALUES = 100  # distinct targets, that may be classes
 _SHOWN_VALUES = 5
@@ -95,7 +96,7 @@ class RecipeData:
     def validation(self) -> ViewedData | None:
         """The validation part as networks are measured on it; the test split is not read for it."""
         data = self.validation_data
-        return None if data is None else ViewedData(data, self.settings.views.plain)
+        return None if data is None else _viewed(data, self.settings.views.plain)
 
     @cached_property
     def _divided(self) -> tuple[LabelledData, LabelledData]:
@@ -124,7 +125,7 @@ class RecipeData:
     @cached_property
     def student_train(self) -> ViewedData:
         """What students are trained on, through its views; the test split is not read for it."""
-        return ViewedData(self.student_data, self.settings.views)
+        return _viewed(self.student_data, self.settings.views)
 
     @cached_property
     def splits(self) -> Splits:
@@ -135,14 +136,21 @@ class RecipeData:
         train, test = self._train, load_data(self.settings.data, self.settings.views, "test", decode=when)
         check_between_parts(train, test)
         self.check_losses(self.settings)
-        teacher_train = ViewedData(self.teacher_data, self.settings.views)
-        plain = ViewedData(test, self.settings.views.plain)
+        teacher_train = _viewed(self.teacher_data, self.settings.views)
+        plain = _viewed(test, self.settings.views.plain)
         return Splits(teacher_train, self.student_train, plain, self.validation)
 
     def check_losses(self, settings: Settings) -> None:
         """Raises RecipeError where the losses of a recipe of these data are not for their labels."""
         warn_of_zeros_and_ones(self._train, settings.data.task)
         _check_losses(settings, self._train)
+
+
+def _viewed(data: LabelledData, views: ViewsSettings) -> ViewedData:
+    """The data through views. Imports torch, which whoever looks at labels, shapes and digests alone does without."""
+    from decant.pipeline.views import ViewedData
+
+    return ViewedData(data, views)
 
 
 def _check_losses(settings: Settings, train: LabelledData) -> None:
@@ -157,7 +165,9 @@ def _check_losses(settings: Settings, train: LabelledData) -> None:
             f"set it to {', '.join(names_for(task))} (or package.module:function)"
         )
     if has_sigmoids(train) and not isinstance(objective, Custom):
-        objectives.build(objective, task=task)  # raises for settings of softmaxes
+        from decant.pipeline.objectives import build  # imports torch
+
+        build(objective, task=task)  # raises for settings of softmaxes
     sections = {"teacher": settings.teacher, "knowledge": settings.knowledge, "student": settings.student}
     for section, training in sections.items():
         if task == "regression" and training is not None and training.label_smoothing:

@@ -13,7 +13,7 @@ from decant.pipeline.phases.joined_ranks import compare_data, join_ranks, traini
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.runs.open import other_classes
 from decant.pipeline.runs.result import Result
-from decant.pipeline.runs.saved_network import has_other_code, load_network
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support import trust
 from decant.pipeline.support.notices import say
 from decant.pipeline.training.evaluation import predict
@@ -70,7 +70,7 @@ def _has_other_classes(result: Result, named: Sequence[str]) -> bool:
 
 def _has_other_code(result: Result) -> bool:
     """Whether a network's code is not what it was when it was trained, which is said on stderr."""
-    if not has_other_code(result) or trust.trusts_everything():
+    if not result.has_other_code or trust.trusts_everything():
         return False
     say(
         f"warning: {result.folder}: left out: the code of its network {result.network.name!r} has changed since it was "

@@ -16,8 +16,7 @@ from decant.pipeline.phases.attempts import require_unchanged
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.result import Kind, Result
 from decant.pipeline.runs.saved_network import save_network
-from decant.pipeline.training.checkpoint import CHECKPOINT
-from decant.pipeline.training.epoch_log import trained_seconds
+from decant.pipeline.training.epoch_log import CHECKPOINT, trained_seconds
 
 
 class Job(Protocol):

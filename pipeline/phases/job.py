@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.settings import Training
+from decant.pipeline.config.tasks import Metrics
 from decant.pipeline.data.samples import LabelledData, check_unchanged, task_of
 from decant.pipeline.errors import ModelError
 from decant.pipeline.networks.build import build_network
@@ -33,13 +34,13 @@ from decant.pipeline.runs.saved_recipe import keep_data_settings, save_recipe
 from decant.pipeline.support.notices import say
 from decant.pipeline.support.source_code import code_sha256
 from decant.pipeline.tracking.log_to import LogTo
-from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.device import Inputs
+from decant.pipeline.training.epoch_log import CHECKPOINT
 from decant.pipeline.training.evaluation import evaluate, predict
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.loading import BatchedData, EpochViews
 from decant.pipeline.training.loop import Criterion, train
-from decant.pipeline.training.metrics import Metrics, measure
+from decant.pipeline.training.metrics import measure
 from decant.pipeline.views import ViewedData
 
 

@@ -11,11 +11,11 @@ from decant.pipeline.config.settings import TeacherSettings
 from decant.pipeline.data.kept_classes import kept_columns
 from decant.pipeline.data.samples import num_outputs, task_of
 from decant.pipeline.errors import RecipeError
-from decant.pipeline.networks.build import build_network
+from decant.pipeline.networks.build import build_network, specify_network
 from decant.pipeline.networks.foreign_weights import count_outputs, names_in_file
 from decant.pipeline.networks.kept_columns import OtherOutputsError
 from decant.pipeline.networks.library_classes import classes_of_library
-from decant.pipeline.networks.spec import KEPT_CLASSES, NetworkSpec, specify_network
+from decant.pipeline.networks.spec import KEPT_CLASSES, NetworkSpec
 from decant.pipeline.views import ViewedData
 
 

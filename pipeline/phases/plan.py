@@ -24,8 +24,7 @@ from decant.pipeline.errors import NotMadeError, PipelineError
 from decant.pipeline.phases.datasets import Decode, RecipeData, Splits
 from decant.pipeline.phases.fingerprints import cache_manifest
 from decant.pipeline.runs.folders import student_folder, teacher_folder
-from decant.pipeline.runs.result import Kind, Result, find_results, in_order, load_result
-from decant.pipeline.runs.saved_network import WEIGHTS, has_other_code
+from decant.pipeline.runs.result import WEIGHTS, Kind, Result, find_results, in_order, load_result
 from decant.pipeline.runs.saved_recipe import keep_data_settings, saved_data
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.source_code import is_users
@@ -152,7 +151,7 @@ class AnyPlan(ABC):
         name = self.settings.teacher.network.name
         finished = find_results(self.base, self.settings.data, skip_damaged=True) if is_users(name) else ()
         changed = any(
-            result.kind == "teacher" and result.network.name == name and has_other_code(result)
+            result.kind == "teacher" and result.network.name == name and result.has_other_code
             for result in finished
         )
         return f" (the code of {name!r} has changed since another was trained)" if changed else ""

@@ -19,8 +19,7 @@ from decant.pipeline.phases.job import MeasuredOn, TrainingJob, begin, finish, l
 from decant.pipeline.runs.locks import alone_with
 from decant.pipeline.runs.result import Result, load_result
 from decant.pipeline.tracking.log_to import LogTo
-from decant.pipeline.training.checkpoint import CHECKPOINT
-from decant.pipeline.training.epoch_log import read_epochs
+from decant.pipeline.training.epoch_log import CHECKPOINT, read_epochs
 from decant.pipeline.training.learner import Learner
 from decant.pipeline.training.several import train_together
 

@@ -1,21 +1,15 @@
-"""What a student is trained from: the cache or caches of its teachers, opened, checked against the data and views, and
-placed where reading is fastest.
-"""
+"""What a student is trained from: the caches of its teachers, opened and checked against the data and views."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from decant.cache import (
     CacheError,
-    CheckInputs,
     Ensemble,
     LogitCache,
     LogitSource,
     MismatchError,
-    SoftLabelDataset,
     Sparse,
     Verify,
     bounds_in_words,
@@ -25,13 +19,11 @@ from decant.cache import (
 from decant.pipeline.config.annealing import Scheduled
 from decant.pipeline.config.objectives import Custom
 from decant.pipeline.config.settings import Settings
-from decant.pipeline.data.samples import ArrayData, num_outputs
+from decant.pipeline.data.samples import num_outputs
 from decant.pipeline.errors import NotMadeError, RecipeError
 from decant.pipeline.phases.given_caches import say_other_encoding
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.support.notices import say_once
-from decant.pipeline.training.loading import BatchedData
-from decant.pipeline.training.on_device import DeviceData, fits_on_device
 
 _EXPECTATIONS = ("kd", "ce+kl", "soft-ce", "general", "soft-transfer-knowledge", "ls")
 """The objectives whose gradient is linear in the teacher's softmax, or that do not look at it."""
@@ -84,31 +76,6 @@ def combine(settings: Settings, caches: list[LogitCache]) -> LogitSource:
         return Ensemble(caches, "logits", weights=settings.cache.weights)
     temperature = _ensemble_temperature(settings)
     return Ensemble(caches, settings.cache.ensemble, temperature, settings.cache.weights)
-
-
-def training_dataset(
-    plan: Plan, cache: LogitSource, check_inputs: CheckInputs, device: torch.device
-) -> BatchedData:
-    """The dataset that distilled students are trained on, of (input, label, teacher_logits): read from the file or a
-    copy in memory, or held on the device as a whole, as `cache.table` says.
-
-    Raises RecipeError if inputs that are read from files are to be held on the device.
-    """
-    student_train = plan.data.student_train
-    dataset = SoftLabelDataset(
-        student_train, cache, check_inputs=check_inputs, compare_labels=not student_train.mixes_labels
-    )
-    placement = plan.settings.cache.table
-    if placement == "device" and not isinstance(student_train.data, ArrayData):
-        raise RecipeError(
-            'cache.table: "device" holds inputs that are one array in memory, and these are read from files; set '
-            '"auto", "mapped" or "ram"'
-        )
-    if placement == "device" or (
-        placement == "auto" and check_inputs != "all" and fits_on_device(dataset, device)
-    ):
-        return DeviceData(dataset, device)
-    return dataset
 
 
 def _open_planned_cache(plan: Plan, verify: Verify) -> LogitCache:

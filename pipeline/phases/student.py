@@ -19,8 +19,8 @@ from decant.pipeline import objectives
 from decant.pipeline.config.settings import StudentSettings
 from decant.pipeline.data.samples import LabelledData, check_unchanged, has_labels, task_of
 from decant.pipeline.errors import ModelError, is_out_of_memory
-from decant.pipeline.networks.build import build_network
-from decant.pipeline.networks.spec import NetworkSpec, specify_network
+from decant.pipeline.networks.build import build_network, specify_network
+from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.objectives import Terms
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.balance import (
@@ -35,11 +35,11 @@ from decant.pipeline.phases.joined_ranks import by_seeds, compare_data, join_ran
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.several_seeds import MOST, SeveralSeeds, why_apart
 from decant.pipeline.phases.students_by_rank import each_its_own, each_its_share
+from decant.pipeline.phases.training_dataset import training_dataset
 from decant.pipeline.ranks.launch import is_first
 from decant.pipeline.runs.folders import seed_folder
-from decant.pipeline.runs.result import Result
+from decant.pipeline.runs.result import WEIGHTS, Result
 from decant.pipeline.runs.saved_logits import load_test_logits
-from decant.pipeline.runs.saved_network import WEIGHTS
 from decant.pipeline.support.notices import say_once
 from decant.pipeline.support.source_code import is_users
 from decant.pipeline.tracking.log_to import LogTo
@@ -73,7 +73,7 @@ def train_students(
         for member in cache.members:
             stack.enter_context(using(member.path, counted=is_first()))
         spec = specify_network(plan.settings.student.network, splits.student_train)
-        data = soft_labels.training_dataset(plan, cache, check_inputs, device)
+        data = training_dataset(plan, cache, check_inputs, device)
         jobs = (job for seed in plan.seeds for job in jobs_for_seed(plan, cache, spec, data, seed))
         train = _Trainer(plan, device, teacher_logits_on_test(plan, cache), log_to or LogTo())
         if ranks is not None and by_seeds(plan.settings.student, _num_students(plan), ranks):
@@ -210,11 +210,11 @@ def jobs_for_seed(
 
 def require_trainable(plan: Plan) -> None:
     """Raises what `train_students` would of a recipe and its data alone, whatever the cache: for a network that cannot
-    be built, weights that do not fit it, or settings that do not fit the data. Raises NotMadeError where it begins with
-    a teacher that is not finished.
+    be built, weights that do not fit it, or settings that do not fit the data. No statistics of the data are computed.
+    Raises NotMadeError where it begins with a teacher that is not finished.
     """
     settings, train = plan.settings.student, plan.data.student_train
-    spec = specify_network(settings.network, train)
+    spec = specify_network(settings.network, train, measured=False)
     _weights_and_loss(settings, train.data)
     resolve_sampler(settings, train.data, "student")
     with torch.random.fork_rng(devices=[]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from decant.pipeline.config.settings import CacheSettings
 from decant.pipeline.data.image_folder import PackedData
 from decant.pipeline.data.samples import check_unchanged
 from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.student import require_trainable
 from decant.pipeline.phases.teacher_pass import fill, forward
+from decant.pipeline.phases.untrainable import say_if_untrainable
 from decant.pipeline.ranks.launch import is_first
 from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.notices import say_once
@@ -65,6 +68,7 @@ class ViewsPass:
         first = next(left := iter(units), None) if units is not None else None
         if (units is not None and first is None) or all(map(np.all, written_rows(writer))):
             return 0
+        say_if_untrainable(partial(require_trainable, plan))
         teacher = plan.teacher
         with ThreadPoolExecutor(1) as thread:
             # While the network is read, data are copied to a GPU, or files begin to be decoded.

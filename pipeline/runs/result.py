@@ -14,6 +14,7 @@ from pydantic import AfterValidator, ConfigDict, GetPydanticSchema, InstanceOf, 
 
 from decant.cache.io.opening import is_file, kind
 from decant.pipeline.config.settings import DataSettings
+from decant.pipeline.config.tasks import Metrics
 from decant.pipeline.errors import DamagedError
 from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.runs.json_files import read_as, write_json
@@ -21,11 +22,13 @@ from decant.pipeline.runs.saved_recipe import has_data
 from decant.pipeline.support import trust
 from decant.pipeline.support.checked_json import FROM_TABLE, Amount, Whole
 from decant.pipeline.support.notices import say_once
-from decant.pipeline.training.metrics import Metrics
+from decant.pipeline.support.source_code import code_sha256
 
 Kind = Literal["teacher", "labels", "distilled"]
 """A teacher, a student that is trained on labels alone, or one that is distilled from a cache."""
 RESULT = "result.json"
+WEIGHTS = "weights.safetensors"
+"""The file of its weights: see `saved_network.py`."""
 _ORDER: tuple[Kind, ...] = ("teacher", "labels", "distilled")
 
 
@@ -106,6 +109,11 @@ class Result:
         """The digest that it recorded of each function of the user's own that it or its recipe names."""
         network = {} if self.network_code is None else {self.network.name: self.network_code}
         return {**(self.code or {}), **network}
+
+    @property
+    def has_other_code(self) -> bool:
+        """Whether its network is the user's own, and the code of that is not what it was when it was trained."""
+        return self.network_code is not None and self.network_code != code_sha256(self.network.name)
 
     def save(self) -> None:
         """Writes `result.json`, which makes the network a finished one."""

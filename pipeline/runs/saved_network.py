@@ -15,11 +15,8 @@ from decant.pipeline.networks.build import build_network
 from decant.pipeline.networks.registry import weights_size_of
 from decant.pipeline.networks.spec import CAUSAL, KEPT_CLASSES, NetworkSpec
 from decant.pipeline.networks.weights import load_weights, save_weights, weights_sha256
-from decant.pipeline.runs.result import RESULT, Result
+from decant.pipeline.runs.result import RESULT, WEIGHTS, Result
 from decant.pipeline.support import trust
-from decant.pipeline.support.source_code import code_sha256
-
-WEIGHTS = "weights.safetensors"
 
 
 def save_network(folder: Path, network: nn.Module, spec: NetworkSpec) -> tuple[int, str]:
@@ -31,17 +28,12 @@ def save_network(folder: Path, network: nn.Module, spec: NetworkSpec) -> tuple[i
     return path.stat().st_size, weights_sha256(network.state_dict())
 
 
-def has_other_code(result: Result) -> bool:
-    """Whether the network of a run is the user's own, and its code is not what it was when it was trained."""
-    return result.network_code is not None and result.network_code != code_sha256(result.network.name)
-
-
 def load_network(result: Result) -> nn.Module:
     """The network of a finished run with its trained weights. Raises WeightsError if the file is missing, does not hold
     the weights that `result.json` names, or if the code of a network of the user's own is not what it was, unless
     `--trust` was given.
     """
-    if has_other_code(result) and not trust.trusts_everything():
+    if result.has_other_code and not trust.trusts_everything():
         raise WeightsError(
             f"{result.folder}: the code of its network {result.network.name!r} has changed since it was trained, and "
             f"old weights in new code are another network; put the code back, or train it again; {trust.TRUST} runs it "

@@ -13,8 +13,7 @@ from typing import Literal
 from decant.cache import find_unfinished
 from decant.cache.io.joint import members
 from decant.cache.io.partial import begun
-from decant.pipeline.training.checkpoint import CHECKPOINT
-from decant.pipeline.training.epoch_log import epoch_seconds
+from decant.pipeline.training.epoch_log import CHECKPOINT, epoch_seconds
 
 _SHOWN_WRITERS = 8
 _PACE_SECONDS = 60.0

@@ -19,13 +19,15 @@ from decant.cache import LogitSource
 from decant.cache.io.usage import using
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.errors import ModelError, RecipeError
-from decant.pipeline.networks.spec import NetworkSpec, specify_network
+from decant.pipeline.networks.build import specify_network
+from decant.pipeline.networks.spec import NetworkSpec
 from decant.pipeline.phases import soft_labels
 from decant.pipeline.phases.balance import warn_of_imbalance
 from decant.pipeline.phases.job import MeasuredOn, TrainingJob, train_network
 from decant.pipeline.phases.plan import AnyPlan, Plan
 from decant.pipeline.phases.student import jobs_for_seed, teacher_logits_on_test
 from decant.pipeline.phases.students_by_rank import StudentJob
+from decant.pipeline.phases.training_dataset import training_dataset
 from decant.pipeline.runs.result import Kind, Result
 from decant.pipeline.sweeps.definition import Sweep
 from decant.pipeline.tracking.log_to import LogTo
@@ -133,7 +135,7 @@ class Students(AnyStudents[Plan, TrainingJob]):
     def job(self, recipe: Recipe, kind: Kind, seed: int) -> TrainingJob:
         """The training of one network of a recipe. Raises as `soft_labels.open_cache` does."""
         plan, cache = self._of(recipe), self.cache(recipe)
-        data = soft_labels.training_dataset(plan, cache, "sample", self._device)
+        data = training_dataset(plan, cache, "sample", self._device)
         jobs = jobs_for_seed(plan, cache, self.spec(recipe), data, seed)
         return next(job for job in jobs if job.kind == kind)
 

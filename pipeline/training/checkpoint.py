@@ -23,11 +23,10 @@ from decant.pipeline.errors import DamagedError, RankError
 from decant.pipeline.support.archives import require_fair, require_intact
 from decant.pipeline.training.averaging import Average
 from decant.pipeline.training.choosing import Choice
-from decant.pipeline.training.epoch_log import append_epoch, keep_epochs
+from decant.pipeline.training.epoch_log import CHECKPOINT, append_epoch, keep_epochs
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.partial_epoch import PartialEpoch, require_part
 
-CHECKPOINT = "checkpoint.pt"
 _SECONDS = 0.5  # between two checkpoints, which cost a tenth of training where epochs take less
 
 Write = Callable[[Path, memoryview], None]

@@ -20,6 +20,8 @@ from decant.pipeline.support.checked_json import Amount, Whole, check, parse
 from decant.pipeline.support.notices import say_once
 
 METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint.pt"
+"""The file beside it, from which training goes on: see `checkpoint.py`."""
 
 Epoch = dict[str, Any]
 """A line: `epoch` counted from 1, and what was measured of it, as `loss`, `lr`, `seconds`, and `test` or

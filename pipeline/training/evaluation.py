@@ -7,12 +7,13 @@ from collections import deque
 import torch
 from torch import Tensor, nn
 
+from decant.pipeline.config.tasks import Metrics
 from decant.pipeline.data.samples import task_of
 from decant.pipeline.training.device import OnHost, autocast, to_device
 from decant.pipeline.training.forward import forward
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.loading import OrderedKeys, default_workers, loader
-from decant.pipeline.training.metrics import Metrics, measure
+from decant.pipeline.training.metrics import measure
 from decant.pipeline.training.on_device import held_views
 from decant.pipeline.views import ViewedData
 

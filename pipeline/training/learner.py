@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from decant.pipeline.config.settings import Training
+from decant.pipeline.config.tasks import Metrics
 from decant.pipeline.support.allocator import freed_memory_kept
 from decant.pipeline.training.averaging import Average
 from decant.pipeline.training.checkpoint import (
@@ -28,7 +29,6 @@ from decant.pipeline.training.divergence import require_finite, section_of
 from decant.pipeline.training.epoch_log import Epoch
 from decant.pipeline.training.frozen import freeze
 from decant.pipeline.training.group import ALONE, Group
-from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.training.optimizer import make_optimizer
 from decant.pipeline.training.partial_epoch import PartialEpoch
 

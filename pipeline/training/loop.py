@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from decant.pipeline.config.settings import Training
+from decant.pipeline.config.tasks import Metrics
 from decant.pipeline.support.modules import RAISED
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.background import prefetch
@@ -34,7 +35,6 @@ from decant.pipeline.training.loading import (
 )
 from decant.pipeline.training.lr_schedule import learning_rate
 from decant.pipeline.training.mean_parallel import parallel_of
-from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.training.on_device import DeviceData, DeviceViews
 from decant.pipeline.training.optimizer import Stepper
 from decant.pipeline.training.partial_epoch import PartialEpoch, Regularly, RunningLoss

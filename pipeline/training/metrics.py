@@ -2,39 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 from torch import Tensor
 
-from decant.cache import SigmoidScores, regression_errors, sigmoid_scores
 from decant.cache import calibration_error as calibration_error_of
-from decant.pipeline.config.tasks import SIGMOID, Task
+from decant.cache import regression_errors, sigmoid_scores
+from decant.pipeline.config.tasks import SIGMOID, Metrics, Task, score_metrics
 from decant.pipeline.objectives import NO_LABEL, binary_cross_entropy, cross_entropy
-
-
-class Metrics(TypedDict, total=False):
-    """Shares are in 0..1, the loss in nats, errors in units of the targets."""
-
-    top1: float
-    top5: float
-    balanced_accuracy: float
-    macro_f1: float
-    loss: float
-    ece: float
-    agreement: float
-    mse: float
-    mae: float
-    r2: float
-    accuracy: float
-    auc: float
-    ap: float
-    f1: float
-    map: float
-    f1_micro: float
-    f1_macro: float
-    exact_match: float
-    perplexity: float
-    kl: float
 
 
 def measure(
@@ -93,26 +66,6 @@ def decisions(
             metrics["ece"] = _binary_calibration_error(logits, labels)
     if teacher_logits is not None:
         metrics["agreement"] = float(((logits > 0) == (teacher_logits > 0)).double().mean())
-    return metrics
-
-
-def score_metrics(scores: SigmoidScores | None, task: Task) -> Metrics:
-    """The scores under the names that they have as metrics of a task; none where there are none."""
-    metrics = Metrics()
-    if scores is None:
-        return metrics
-    ranked = scores.mean_average_precision
-    if task == "binary":
-        metrics["accuracy"], metrics["f1"] = scores.exact_match, scores.f1_micro
-        if scores.auc is not None:
-            metrics["auc"] = scores.auc
-        if ranked is not None:
-            metrics["ap"] = ranked
-        return metrics
-    metrics["f1_micro"], metrics["f1_macro"] = scores.f1_micro, scores.f1_macro
-    metrics["exact_match"] = scores.exact_match
-    if ranked is not None:
-        metrics["map"] = ranked
     return metrics
 
 

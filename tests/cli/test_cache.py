@@ -13,7 +13,7 @@ import pytest
 
 from decant.cache import Store
 from decant.pipeline.data import image_pack
-from tests.helpers.commands import TINY, decant, decant_anew, follow, refused, succeed, tiny
+from tests.helpers.commands import TINY, decant, decant_anew, follow, only, refused, succeed, tiny
 from tests.helpers.processes import finished, python
 from tests.helpers.shells import shell
 
@@ -55,12 +55,19 @@ def test_every_command_has_help(command: str, tmp_path: Path) -> None:
 
 def test_no_command_for_files_imports_torch_and_a_check_no_recipe_either(made: Path) -> None:
     name = caches(made)[0]
+    random = np.random.default_rng(0)
+    np.save(made / "several.npy", random.normal(size=(50, 3)).astype(np.float32))
+    np.save(made / "yes.npy", random.integers(0, 2, (50, 3)))
+    what = ("--labels=yes.npy", "--task=multilabel", "--teacher=theirs", "--store=sigmoids")
+    succeed(decant("cache", "import", "several.npy", *what, "--data=mine", cwd=made))
     every = (
         ["ls"],
         ["info", name],
         ["verify", name],
         ["diff", name, name],
         ["export", name, "logits.npy"],
+        ["import", "several.npy", *what, "--data=others"],
+        ["info", str(only(made, "sigmoids/mine*.h5"))],
         ["gc"],
     )
     script = (

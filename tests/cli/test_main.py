@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -76,16 +78,42 @@ def test_help_lists_the_phases_and_starts_quickly_enough_to_import_no_torch(tmp_
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("words", [["init"], ["objectives"], ["objectives", "--json"], ["cache", "path"]])
-def test_what_needs_no_network_imports_no_torch(words: list[str], tmp_path: Path) -> None:
+def torch_free(*commands: Sequence[str], cwd: Path) -> None:
+    """Runs commands in a new process, and asserts after each, whatever it ends with, that no torch is imported."""
     script = (
-        "import sys; from decant.pipeline.cli.main import decant\n"
-        "try: decant.main(sys.argv[1:], standalone_mode=False)\n"
-        "finally: print({'torch'} & set(sys.modules))"
+        "import json, sys; from decant.pipeline.cli.main import decant\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    try: decant.main(words, standalone_mode=False)\n"
+        "    except Exception as error: print(error)\n"
+        "    assert 'torch' not in sys.modules, words"
     )
-    command = [sys.executable, "-c", script, *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1:] == ["set()"], done.stderr
+    command = [sys.executable, "-c", script, json.dumps(commands)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_needs_no_network_imports_no_torch(tmp_path: Path) -> None:
+    language = ["status", "--recipe", "language-model"]
+    torch_free(["init"], ["objectives"], ["objectives", "--json"], ["cache", "path"], language, cwd=tmp_path)
+
+
+def test_how_far_the_phases_are_is_seen_without_torch(made: Path, tmp_path: Path) -> None:
+    here = shutil.copytree(made, tmp_path / "made")
+    succeed(tiny("student", cwd=here))
+    of_run, cache = (str(only(here, name)) for name in ("runs/digits/teacher-*/recipe.toml", "caches/*.h5"))
+    others = (
+        "student.seeds=1",
+        "student.epochs=3",
+        "cache.dtype=float32",
+        "data.validation=0.1",
+        f"cache.from={cache}",
+    )
+    torch_free(
+        ["status"],
+        ["status", "--recipe", of_run],
+        *(["status", "--json", *TINY, "--set", other] for other in others),
+        cwd=here,
+    )
 
 
 def test_what_is_made_is_said_and_then_found(made: Path) -> None:

@@ -127,10 +127,46 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 
 def test_what_is_not_toml_is_named_with_its_line(tmp_path: Path) -> None:
     path = write(tmp_path, "[data]\nname = digits\n")
-    assert refusal(path) == f"{path}: not TOML: Invalid value (at line 2, column 8)"
+    assert (
+        refusal(path) == f'{path}: not TOML: Invalid value (at line 2, column 8); for digits write "digits"'
+    )
     for windows in (r"C:\Users\me", r"D:\data"):
         path = write(tmp_path, f'[data]\nroot = "{windows}"\n')
         assert "a backslash begins an escape: write a path with / or between single quotes" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("lr = .05", "for .05 write 0.05"),
+        ("lr = .05  # low", "for .05 write 0.05"),
+        ("lr = 5.", "for 5. write 5.0"),
+        ("lr = +.5", "for +.5 write 0.5"),
+        ("epochs = 05", "for 05 write 5"),
+        ("milestones = [05, 10]", "for 05 write 5"),
+        ("milestones = [5, 010]", "for 010 write 10"),
+        ("baseline = True", "for True write true"),
+        ("clip_norm = None", "TOML has no None: leave the key out"),
+        ("clip_norm = null", "TOML has no null: leave the key out"),
+        ("optimizer = adamw", 'for adamw write "adamw"'),
+        ("network = { name = linear }", 'for linear write "linear"'),
+        (r"weights = C:\old.pth", r'for C:\old.pth write "C:\\old.pth"'),
+        ("weights = my old.pth", "text stands in quotes"),
+        ("weights = https://me:secret@host/old.pth", None),
+        ("lr 0.05", None),
+        ("[views", None),
+        ("milestones = [5, 10", None),
+        ('optimizer = "adamw" or', None),
+        (f"optimizer = {'x' * 100}", None),
+    ],
+)
+def test_a_value_that_is_not_toml_is_shown_as_it_is_written(
+    line: str, says: str | None, tmp_path: Path
+) -> None:
+    said = refusal(write(tmp_path, f"[student]\n{line}\n"))
+    assert "not TOML: " in said
+    assert said.partition(")")[2] == ("" if says is None else f"; {says}")
+    assert "secret" not in said
 
 
 def test_an_empty_file_lacks_its_sections(tmp_path: Path) -> None:
@@ -149,6 +185,13 @@ WRONG = [
     ("cache.from=[]", "cache.from: expected text or a list, found []"),
     ("views.zzz=5", "views.zzz: unknown key; known: augment, channels, count, resize, seed, size"),
     ("student.epochs=five", 'student.epochs: expected a whole number at least 1, found "five"'),
+    ("student.epochs=05", 'student.epochs: expected a whole number at least 1, found "05"; write 5'),
+    ("student.epochs=.5", 'student.epochs: expected a whole number at least 1, found ".5"'),
+    ('student.epochs="5"', 'student.epochs: expected a whole number at least 1, found "5"; write 5'),
+    ("student.lr=.05", 'student.lr: expected a number above 0, found ".05"; write 0.05'),
+    ("student.baseline=True", 'student.baseline: expected true or false, found "True"; write true'),
+    ("student.baseline=05", 'student.baseline: expected true or false, found "05"'),
+    ("views.count=02", 'views.count: expected a whole number at least 1 or "all", found "02"; write 2'),
     ("student.epochs=5.5", "student.epochs: expected a whole number at least 1, found 5.5"),
     ("student.epochs=true", "student.epochs: expected a whole number at least 1, found true"),
     (
@@ -260,6 +303,21 @@ def test_a_setting_is_overridden_with_a_value_of_toml_or_a_bare_word(
         found = getattr(found, name)
     assert found == value
     assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        (
+            "views.augment=[{op=flip}]",
+            'Invalid value; for flip write "flip", and all of it between single quotes, as a shell takes " away',
+        ),
+        ("student.milestones=[05, 10]", "Unclosed array; for 05 write 5"),
+        ('student.objective={name="kd", alpha=.5}', "Invalid value; for .5 write 0.5"),
+    ],
+)
+def test_an_override_with_a_list_or_table_that_is_not_toml_is_no_text(override: str, says: str) -> None:
+    assert refusal(overrides=[override]) == f"--set {override.partition('=')[0]}: not TOML: {says}"
 
 
 def test_a_name_alone_takes_arguments(tmp_path: Path) -> None:

@@ -22,8 +22,7 @@ from safetensors.torch import load_file
 from decant.pipeline.cli.main import decant
 from decant.pipeline.phases import student, teacher  # noqa: F401  imported here once, for every fork
 from decant.pipeline.ranks import ending, facts
-from decant.pipeline.runs.result import RESULT
-from decant.pipeline.runs.saved_network import WEIGHTS
+from decant.pipeline.runs.result import RESULT, WEIGHTS
 
 SETTINGS = ("teacher.network.width=4", "teacher.epochs=1", "student.network=mlp", "student.batch_size=205")
 KINDS = {

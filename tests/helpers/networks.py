@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from decant.pipeline.errors import ModelError
-from decant.pipeline.networks import Network
+from decant.pipeline.networks.preprocess import Network
 from decant.pipeline.networks.registry import build_by_name
 
 

@@ -15,11 +15,11 @@ from decant.encodings import Dense, Sparse
 from decant.language import TokenSamples, cache_logits, measure
 from decant.pipeline.config.objectives import KD
 from decant.pipeline.config.settings import Training
+from decant.pipeline.config.tasks import Metrics
 from decant.pipeline.language import criteria
 from decant.pipeline.language.blocks import computed_tokens
 from decant.pipeline.language.training import CausalCall, TokenBatches
 from decant.pipeline.training.loop import train
-from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.training.token_keys import TokenKeys
 from tests.helpers import language
 from tests.helpers.extras import needs

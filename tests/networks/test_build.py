@@ -10,11 +10,11 @@ import safetensors
 import torch
 
 from decant.pipeline.errors import ModelError, WeightsError
-from decant.pipeline.networks.build import build_network, num_parameters
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import build_network, num_parameters, specify_network
 from decant.pipeline.networks.weights import weights_sha256
 from decant.pipeline.phases.datasets import Splits
-from decant.pipeline.runs.saved_network import WEIGHTS, load_network
+from decant.pipeline.runs.result import WEIGHTS
+from decant.pipeline.runs.saved_network import load_network
 from tests.helpers.small import recipe, teach
 
 

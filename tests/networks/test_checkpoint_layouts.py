@@ -19,8 +19,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from decant.pipeline.networks import Network, Preprocess, TextNetwork
 from decant.pipeline.networks.foreign_weights import LoadedWeights, load_foreign_weights
+from decant.pipeline.networks.preprocess import Network, Preprocess
+from decant.pipeline.networks.text import TextNetwork
 from tests.networks.test_foreign_weights import refusal
 
 State = dict[str, Tensor]

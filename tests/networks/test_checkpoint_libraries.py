@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from decant.pipeline.errors import WeightsError
-from decant.pipeline.networks import Network, Preprocess
 from decant.pipeline.networks.foreign_weights import load_foreign_weights
+from decant.pipeline.networks.preprocess import Network, Preprocess
 from tests.helpers.extras import needing
 from tests.networks.test_checkpoint_layouts import STATE, Tiny, differing, loaded, ours, tiny
 from tests.networks.test_foreign_weights import refusal

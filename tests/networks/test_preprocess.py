@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from decant.pipeline.errors import ModelError
-from decant.pipeline.networks import Preprocess
+from decant.pipeline.networks.preprocess import Preprocess
 from decant.pipeline.networks.registry import build_by_name
 from tests.helpers.networks import pixels
 

@@ -16,8 +16,8 @@ import torchvision
 from torch import Tensor, nn
 
 from decant.pipeline.errors import WeightsError
-from decant.pipeline.networks import Network
 from decant.pipeline.networks.foreign_weights import load_foreign_weights
+from decant.pipeline.networks.preprocess import Network
 from decant.pipeline.networks.registry import build_by_name
 from decant.pipeline.networks.weights import load_weights, save_weights, weights_sha256
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from decant.cache import LogitCache, Store, input_crc32
+from decant.pipeline.data.samples import ArrayData
 from decant.pipeline.errors import NotMadeError, WeightsError
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.cost import estimate
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.plan import Plan
+from decant.pipeline.phases.student import require_trainable
 from decant.pipeline.runs.latency import device_name
 from decant.pipeline.runs.notes import Pass, pass_of, remember_pass
-from decant.pipeline.runs.saved_network import WEIGHTS, load_network
+from decant.pipeline.runs.result import WEIGHTS
+from decant.pipeline.runs.saved_network import load_network
+from decant.pipeline.support.notices import forget_what_was_said
 from tests.helpers.small import CPU, build_cache, recipe, teach
 
 VIEWS = ("views.count=2", 'views.augment=[{op="pad-crop", padding=1}]')
@@ -175,3 +181,29 @@ def test_another_question_is_another_file(tmp_path: Path) -> None:
 
 def test_how_it_is_run_is_no_part_of_the_question(tmp_path: Path) -> None:
     assert build_cache(tmp_path).path == build_cache(tmp_path, "cache.batch_size=7").path
+
+
+def test_that_the_students_of_a_recipe_cannot_be_trained_is_said_before_the_pass_and_takes_no_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teach(tmp_path)
+    plan = Plan.of(
+        recipe("student.network={name='mlp', hiden=3}"), tmp_path / "runs", Store(tmp_path / "caches")
+    )
+    forget_what_was_said()
+    cache_logits(plan, CPU, print)
+    untrainable, err = "the recipe's own students cannot be trained: ", capsys.readouterr().err
+    assert untrainable in err
+    assert "unknown argument 'hiden'" in err.partition(untrainable)[2]
+    forget_what_was_said()
+    cache_logits(plan, CPU, print)  # found
+    assert untrainable not in capsys.readouterr().err
+    read, raw = list[int](), ArrayData.raw
+
+    def counted(self: ArrayData, indices: NDArray[np.integer]) -> NDArray[Any]:
+        read.append(len(indices))
+        return raw(self, indices)
+
+    monkeypatch.setattr(ArrayData, "raw", counted)
+    require_trainable(Plan.of(recipe(), tmp_path / "runs"))
+    assert sum(read) <= 1, f"{sum(read):,} samples were read, which of image files are decoded in each part"

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import specify_network
 from decant.pipeline.phases.job import MeasuredOn, load_result_on, train_network
 from decant.pipeline.phases.plan import Plan
-from decant.pipeline.phases.soft_labels import open_cache, training_dataset
+from decant.pipeline.phases.soft_labels import open_cache
 from decant.pipeline.phases.student import jobs_for_seed
+from decant.pipeline.phases.training_dataset import training_dataset
 from decant.pipeline.report import compare, format_cells, headings
 from decant.pipeline.runs.result import RESULT, Result
 from decant.pipeline.runs.saved_network import load_network

@@ -19,13 +19,11 @@ from decant.pipeline.phases.job import MeasuredOn, load_result_on
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.runs.locks import alone_with
-from decant.pipeline.runs.result import RESULT, Result, load_result
+from decant.pipeline.runs.result import RESULT, WEIGHTS, Result, load_result
 from decant.pipeline.runs.saved_logits import TEST_LOGITS
-from decant.pipeline.runs.saved_network import WEIGHTS
 from decant.pipeline.runs.saved_recipe import RECIPE
 from decant.pipeline.training import loop
-from decant.pipeline.training.checkpoint import CHECKPOINT
-from decant.pipeline.training.epoch_log import METRICS
+from decant.pipeline.training.epoch_log import CHECKPOINT, METRICS
 from tests.helpers.small import CPU, plan, recipe, teach
 
 

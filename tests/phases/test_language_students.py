@@ -150,7 +150,7 @@ def test_a_student_that_is_killed_within_an_epoch_ends_with_the_very_weights(
 ) -> None:
     from decant.pipeline.phases.language.job import train_network
     from decant.pipeline.phases.language.student import jobs_for_seed, student_spec
-    from decant.pipeline.training.checkpoint import CHECKPOINT
+    from decant.pipeline.training.epoch_log import CHECKPOINT
 
     settings = ("student.checkpoint_steps=1", "student.epochs=3", "student.tokens_per_batch=64")
     chosen = plan_of(folder, *settings)

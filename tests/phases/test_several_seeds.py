@@ -17,20 +17,18 @@ from torch import nn
 
 from decant.cache import CorruptError, LogitCache, RewrittenError
 from decant.pipeline.errors import ChangedError, DivergedError, ModelError
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import specify_network
 from decant.pipeline.phases import several_seeds, student
 from decant.pipeline.phases.job import TrainingJob
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.several_seeds import SeveralSeeds, why_apart
-from decant.pipeline.phases.soft_labels import training_dataset
 from decant.pipeline.phases.student import jobs_for_seed, train_students
+from decant.pipeline.phases.training_dataset import training_dataset
 from decant.pipeline.runs.locks import holder
-from decant.pipeline.runs.result import Result
-from decant.pipeline.runs.saved_network import WEIGHTS
+from decant.pipeline.runs.result import WEIGHTS, Result
 from decant.pipeline.support.notices import forget_what_was_said
 from decant.pipeline.tracking.log_to import LogTo
-from decant.pipeline.training.checkpoint import CHECKPOINT
-from decant.pipeline.training.epoch_log import METRICS, read_epochs
+from decant.pipeline.training.epoch_log import CHECKPOINT, METRICS, read_epochs
 from decant.pipeline.training.learner import Learner
 from tests.helpers.commands import decant, decant_at_once, succeed
 from tests.helpers.processes import wait_until

@@ -17,8 +17,9 @@ from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.fingerprints import data_fingerprint, views_fingerprint
 from decant.pipeline.phases.plan import Plan
-from decant.pipeline.phases.soft_labels import open_cache, training_dataset
+from decant.pipeline.phases.soft_labels import open_cache
 from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.phases.training_dataset import training_dataset
 from tests.helpers.small import CPU, VIEWS, build_cache, plan, recipe, students, teach
 
 

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from decant.cache import CacheError, CorruptError, SoftLabelDataset, Store
 from decant.cache.io import usage
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import specify_network
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.job import MeasuredOn, load_result_on
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.soft_labels import open_cache
 from decant.pipeline.phases.student import jobs_for_seed, train_students
-from decant.pipeline.runs.result import RESULT, Result, find_results
-from decant.pipeline.runs.saved_network import WEIGHTS, load_network
+from decant.pipeline.runs.result import RESULT, WEIGHTS, Result, find_results
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.notices import forget_what_was_said
 from tests.helpers.small import CPU, VIEWS, build_cache, recipe, students, teach
 

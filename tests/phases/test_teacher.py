@@ -15,8 +15,9 @@ from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import require_trainable
 from decant.pipeline.phases.teacher import make_teacher
+from decant.pipeline.runs.result import WEIGHTS
 from decant.pipeline.runs.saved_logits import TEST_LOGITS
-from decant.pipeline.runs.saved_network import WEIGHTS, load_network
+from decant.pipeline.runs.saved_network import load_network
 from decant.pipeline.support.notices import forget_what_was_said
 from decant.pipeline.training.epoch_log import METRICS
 from decant.pipeline.training.evaluation import predict

@@ -18,7 +18,7 @@ from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.student import train_students
 from decant.pipeline.phases.teacher import make_teacher
-from decant.pipeline.runs.saved_network import WEIGHTS
+from decant.pipeline.runs.result import WEIGHTS
 from tests.helpers.caches import repair_checksums, reseal
 from tests.helpers.small import CPU
 

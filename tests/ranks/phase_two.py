@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from decant.cache import Store
 from decant.pipeline.config.settings import Training
-from decant.pipeline.networks.build import build_network
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import build_network, specify_network
 from decant.pipeline.phases.evaluate import evaluate_runs
 from decant.pipeline.phases.joined_ranks import join_ranks, training_group
 from decant.pipeline.phases.plan import Plan

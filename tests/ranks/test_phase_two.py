@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from decant.pipeline.ranks.job import join
 from decant.pipeline.ranks.process_group import process_group
-from decant.pipeline.runs.saved_network import WEIGHTS
+from decant.pipeline.runs.result import WEIGHTS
 from decant.pipeline.training.epoch_log import read_epochs
 from tests.helpers.processes import wait_until
 from tests.helpers.small import VIEWS, build_cache

@@ -14,8 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from decant.cache.io import usage
-from decant.pipeline.runs.result import RESULT
-from decant.pipeline.runs.saved_network import WEIGHTS
+from decant.pipeline.runs.result import RESULT, WEIGHTS
 from decant.pipeline.training.epoch_log import METRICS
 from tests.helpers.commands import decant, decant_anew, only, refused, succeed
 from tests.helpers.processes import PATIENCE, ROOT, wait_until

@@ -26,8 +26,8 @@ from decant.pipeline.runs.footprint import (
     peak_bytes,
 )
 from decant.pipeline.runs.latency import device_name
-from decant.pipeline.runs.result import Result
-from decant.pipeline.runs.saved_network import WEIGHTS, load_network, save_network
+from decant.pipeline.runs.result import WEIGHTS, Result
+from decant.pipeline.runs.saved_network import load_network, save_network
 from decant.pipeline.views import ViewedData
 from tests.helpers.small import CPU, recipe, teach
 

@@ -26,8 +26,8 @@ from decant.pipeline.runs.json_files import write_json
 from decant.pipeline.runs.result import RESULT, load_result
 from decant.pipeline.runs.saved_logits import TEST_LOGITS, load_test_logits, save_test_logits
 from decant.pipeline.runs.saved_network import load_network
-from decant.pipeline.training.checkpoint import CHECKPOINT, Kept, resume, save_epoch
-from decant.pipeline.training.epoch_log import METRICS
+from decant.pipeline.training.checkpoint import Kept, resume, save_epoch
+from decant.pipeline.training.epoch_log import CHECKPOINT, METRICS
 from tests.helpers.memory import peak_mib
 from tests.helpers.mutations import changed
 

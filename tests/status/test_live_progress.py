@@ -14,8 +14,7 @@ import pytest
 from decant.cache import FormatError, LogitCacheWriter
 from decant.pipeline.runs.locks import holder
 from decant.pipeline.status.live_progress import Progress, epoch_progress, row_progress, row_writers
-from decant.pipeline.training.checkpoint import CHECKPOINT
-from decant.pipeline.training.epoch_log import METRICS
+from decant.pipeline.training.epoch_log import CHECKPOINT, METRICS
 from tests.helpers.caches import build, manifest, write
 from tests.helpers.processes import line, python
 

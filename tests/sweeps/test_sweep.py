@@ -14,8 +14,7 @@ pytest.importorskip("optuna", reason="optuna is not installed; run: pip install 
 from decant.pipeline.config.recipe import load_recipe
 from decant.pipeline.errors import DamagedError, NotMadeError, PipelineError, RecipeError
 from decant.pipeline.phases import job
-from decant.pipeline.runs.result import load_result
-from decant.pipeline.runs.saved_network import WEIGHTS
+from decant.pipeline.runs.result import WEIGHTS, load_result
 from decant.pipeline.runs.saved_recipe import read_saved_recipe
 from decant.pipeline.sweeps.conclusion import BEST, conclude
 from decant.pipeline.sweeps.definition import Sweep
@@ -25,8 +24,7 @@ from decant.pipeline.sweeps.searches import JOURNAL
 from decant.pipeline.sweeps.stages import Stages
 from decant.pipeline.sweeps.students import Students
 from decant.pipeline.sweeps.wording import in_words
-from decant.pipeline.training.checkpoint import CHECKPOINT
-from decant.pipeline.training.epoch_log import read_epochs
+from decant.pipeline.training.epoch_log import CHECKPOINT, read_epochs
 from tests.helpers.small import CPU, plan, students
 from tests.sweeps.conftest import HELD_OUT, planned
 

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from decant.cache import SoftLabelDataset, Store
 from decant.pipeline.config.recipe import Recipe, load_recipe
-from decant.pipeline.networks.build import build_network
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import build_network, specify_network
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.plan import Plan

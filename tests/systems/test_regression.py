@@ -19,8 +19,7 @@ from decant.cache import LogitCache, MismatchError, SoftLabelDataset, Store
 from decant.pipeline.cli.main import decant
 from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.errors import DataError, RecipeError
-from decant.pipeline.networks.build import build_network
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import build_network, specify_network
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.evaluate import evaluate_runs

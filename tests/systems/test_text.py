@@ -19,8 +19,7 @@ from decant.pipeline.config.recipe import Recipe, load_recipe
 from decant.pipeline.data import identity
 from decant.pipeline.data.samples import LabelledData, vocabulary
 from decant.pipeline.errors import DataError, ModelError, PipelineError, WeightsError
-from decant.pipeline.networks.build import build_network
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import build_network, specify_network
 from decant.pipeline.phases import teacher_pass
 from decant.pipeline.phases.cache_logits import cache_logits
 from decant.pipeline.phases.datasets import Splits

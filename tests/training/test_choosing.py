@@ -11,17 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from decant.pipeline.config.settings import Training
+from decant.pipeline.config.tasks import Metrics
 from decant.pipeline.errors import DamagedError
-from decant.pipeline.networks.build import build_network
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import build_network, specify_network
 from decant.pipeline.objectives import cross_entropy
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.training.averaging import Average
-from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.choosing import Choice
-from decant.pipeline.training.epoch_log import read_epochs
+from decant.pipeline.training.epoch_log import CHECKPOINT, read_epochs
 from decant.pipeline.training.loop import train
-from decant.pipeline.training.metrics import Metrics
 from tests.helpers.small import CPU, recipe
 
 

@@ -11,13 +11,12 @@ import torch
 from torch import nn
 
 from decant.pipeline.config.settings import Training
+from decant.pipeline.config.tasks import Metrics
 from decant.pipeline.errors import ChangedError, DivergedError
 from decant.pipeline.training import checkpoint
 from decant.pipeline.training import learner as learning
-from decant.pipeline.training.checkpoint import CHECKPOINT
-from decant.pipeline.training.epoch_log import read_epochs
+from decant.pipeline.training.epoch_log import CHECKPOINT, read_epochs
 from decant.pipeline.training.learner import Learner
-from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.training.partial_epoch import PartialEpoch, RunningLoss
 from tests.helpers.small import CPU
 

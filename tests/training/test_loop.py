@@ -22,20 +22,18 @@ from torch import Tensor, nn
 
 from decant.cache.io.files import write_atomically
 from decant.pipeline.config.settings import Training
+from decant.pipeline.config.tasks import Metrics
 from decant.pipeline.errors import DamagedError, DataError
-from decant.pipeline.networks.build import build_network
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import build_network, specify_network
 from decant.pipeline.objectives import cross_entropy
 from decant.pipeline.phases.balance import drawing_shares
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
 from decant.pipeline.training import checkpoint, learner
-from decant.pipeline.training.checkpoint import CHECKPOINT
-from decant.pipeline.training.epoch_log import METRICS, read_epochs, trained_seconds
+from decant.pipeline.training.epoch_log import CHECKPOINT, METRICS, read_epochs, trained_seconds
 from decant.pipeline.training.loading import ShuffledKeys
 from decant.pipeline.training.loop import RunningLoss, train
-from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.training.optimizer import make_optimizer
 from decant.pipeline.views import ViewedData
 from tests.helpers.freed_memory import given_back

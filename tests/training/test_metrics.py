@@ -12,8 +12,7 @@ from sklearn import metrics as scores
 
 from decant.pipeline.config.settings import Training
 from decant.pipeline.config.tasks import Task
-from decant.pipeline.networks.build import build_network
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import build_network, specify_network
 from decant.pipeline.objectives import NO_LABEL
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.training.evaluation import predict

@@ -18,15 +18,14 @@ from decant.cache import LogitCache, LogitCacheWriter, Manifest, SoftLabelDatase
 from decant.pipeline import objectives
 from decant.pipeline.config.objectives import BUILTIN, KD, name_of
 from decant.pipeline.config.settings import CacheSettings, Training, ViewsSettings
+from decant.pipeline.config.tasks import Metrics
 from decant.pipeline.data.samples import ArrayData
-from decant.pipeline.networks.build import build_network
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import build_network, specify_network
 from decant.pipeline.phases.teacher_pass import fill
 from decant.pipeline.training import recorded
 from decant.pipeline.training.evaluation import predict
 from decant.pipeline.training.learner import Learner
 from decant.pipeline.training.loop import train
-from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.training.on_device import (
     DeviceData,
     DeviceViews,

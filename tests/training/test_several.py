@@ -14,16 +14,15 @@ from torch import Tensor, nn
 
 from decant.cache.io.files import write_atomically
 from decant.pipeline.config.settings import Training
+from decant.pipeline.config.tasks import Metrics
 from decant.pipeline.errors import DivergedError
-from decant.pipeline.networks.build import build_network
-from decant.pipeline.networks.spec import specify_network
+from decant.pipeline.networks.build import build_network, specify_network
 from decant.pipeline.objectives import Terms, cross_entropy
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.training import checkpoint
-from decant.pipeline.training.epoch_log import Epoch, read_epochs
+from decant.pipeline.training.epoch_log import CHECKPOINT, Epoch, read_epochs
 from decant.pipeline.training.learner import Learner
 from decant.pipeline.training.loop import train
-from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.training.partial_epoch import PartialEpoch, RunningLoss
 from decant.pipeline.training.several import train_together
 from tests.helpers.small import CPU, recipe
@@ -151,7 +150,7 @@ def test_checkpoints_after_an_epoch_are_written_at_the_same_time(
     monkeypatch.setattr(checkpoint, "write_atomically", write)
     together(splits, tmp_path, epochs=1)
     assert sorted(begun_ones) == ["0", "1", "2"]
-    assert all((tmp_path / name / checkpoint.CHECKPOINT).is_file() for name in begun_ones)
+    assert all((tmp_path / name / CHECKPOINT).is_file() for name in begun_ones)
 
 
 def test_a_step_of_all_is_recorded_once_and_replayed(splits: Splits, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from decant.pipeline.cli import completion
+from decant.pipeline.cli.given_paths import PATH, PLACE
 from decant.pipeline.cli.made_caches import print_accuracy
 from decant.pipeline.cli.options import say, store_option
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @click.command("export")
-@click.argument("name", metavar="CACHE", shell_complete=completion.caches)
-@click.argument("output", type=click.Path(path_type=Path))
+@click.argument("name", metavar="CACHE", type=PLACE, shell_complete=completion.caches)
+@click.argument("output", type=PATH)
 @click.option(
     "--view", type=click.IntRange(0), help="Only this view, as (N, C).  [default: all, as (V, N, C)]"
 )
@@ -52,7 +53,7 @@ def export(name: str, output: Path, view: int | None, store: Store) -> None:
 
 
 @click.command("convert")
-@click.argument("name", metavar="CACHE", shell_complete=completion.caches)
+@click.argument("name", metavar="CACHE", type=PLACE, shell_complete=completion.caches)
 @click.option(
     "--encoding",
     type=click.Choice(["dense-u8", "sparse"]),

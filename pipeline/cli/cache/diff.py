@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from decant.pipeline.cli import completion
+from decant.pipeline.cli.given_paths import PLACE
 from decant.pipeline.cli.options import as_json, command_line, print_json, say, store_option
 from decant.pipeline.support.terminal import short_json
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @click.command("diff")
-@click.argument("one", metavar="CACHE", shell_complete=completion.caches)
-@click.argument("other", metavar="CACHE", shell_complete=completion.caches)
+@click.argument("one", metavar="CACHE", type=PLACE, shell_complete=completion.caches)
+@click.argument("other", metavar="CACHE", type=PLACE, shell_complete=completion.caches)
 @store_option
 @as_json
 def diff(one: str, other: str, store: Store, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from decant.pipeline.cli import completion
+from decant.pipeline.cli.given_paths import PATH, PLACE
 from decant.pipeline.cli.made_caches import print_accuracy
 from decant.pipeline.cli.options import (
     command_line,
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
 
 @click.command("import")
-@click.argument("logits", shell_complete=completion.files)
-@click.option("--labels", shell_complete=completion.files, help="Labels (N,), in the same kinds of files.")
+@click.argument("logits", type=PLACE, shell_complete=completion.files)
+@click.option(
+    "--labels", type=PLACE, shell_complete=completion.files, help="Labels (N,), in the same kinds of files."
+)
 @click.option("--teacher", required=True, help="A name for the network that the logits come from.")
 @click.option(
     "--data",
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe",
     "-r",
+    type=PLACE,
     shell_complete=completion.recipes,
     help="The recipe whose training data, in their order, and views the logits belong to.",
 )
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--class-names",
+    type=PLACE,
     shell_complete=completion.files,
     help="A file with the name of each column of LOGITS, a line each or a JSON list. Without --classes, the columns "
     "of the recipe's own classes are kept.",
@@ -85,7 +90,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--compression",
-    type=click.Path(path_type=Path),
+    type=PATH,
     shell_complete=completion.files,
     help="Of rows of DistillKit: how they are packed.  [default: compression_config.yaml beside them]",
 )

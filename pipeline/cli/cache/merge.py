@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from decant.pipeline.cli import completion
+from decant.pipeline.cli.given_paths import PLACE
 from decant.pipeline.cli.options import command_line, say, store_option
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 
 @click.command("merge")
-@click.argument("names", metavar="CACHE CACHE...", nargs=-1, required=True, shell_complete=completion.caches)
+@click.argument(
+    "names", metavar="CACHE CACHE...", type=PLACE, nargs=-1, required=True, shell_complete=completion.caches
+)
 @click.option(
     "--how",
     type=click.Choice(["mean-logits", "mean-probabilities", "stack-views", "parts"]),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decant.pipeline.cli import completion
+from decant.pipeline.cli.given_paths import FILE, PLACE
 from decant.pipeline.cli.options import (
     as_json,
     command_line,
@@ -38,13 +39,13 @@ if TYPE_CHECKING:
 
 
 @click.command("info")
-@click.argument("name", metavar="CACHE", shell_complete=completion.caches)
+@click.argument("name", metavar="CACHE", type=PLACE, shell_complete=completion.caches)
 @click.option(
     "--sample", type=click.IntRange(min=0), metavar="I", help="Show the rows of sample I, one a line."
 )
 @click.option(
     "--page",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE",
     help="Also write FILE, an HTML page of a cache with several rows a sample.",
 )
@@ -136,7 +137,7 @@ def _summary_lines(
     if isinstance(summary, PositionSummary):
         return _position_lines(summary)
     if isinstance(summary, SigmoidSummary):
-        from decant.pipeline.training.metrics import score_metrics
+        from decant.pipeline.config.tasks import score_metrics
 
         task: Task = "binary" if num_outputs == 1 else "multilabel"
         found = score_metrics(summary.scores, task)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from decant.pipeline.cli import completion
+from decant.pipeline.cli.given_paths import PLACE
 from decant.pipeline.cli.options import as_json, command_line, print_json, say, store_option
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @click.command("push")
-@click.argument("name", metavar="CACHE", shell_complete=completion.caches)
-@click.argument("target", metavar="STORE")
+@click.argument("name", metavar="CACHE", type=PLACE, shell_complete=completion.caches)
+@click.argument("target", metavar="STORE", type=PLACE)
 @store_option
 @as_json
 def push(name: str, target: str, store: Store, as_json: bool) -> None:
@@ -42,7 +43,7 @@ def push(name: str, target: str, store: Store, as_json: bool) -> None:
 
 
 @click.command("pull")
-@click.argument("name", metavar="KEY|NAME|URL")
+@click.argument("name", metavar="KEY|NAME|URL", type=PLACE)
 @store_option
 @as_json
 def pull(name: str, store: Store, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from decant.pipeline.cli import completion
+from decant.pipeline.cli.given_paths import PLACE
 from decant.pipeline.cli.options import PART, as_json, command_line, print_json, recipe_options, say
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("verify")
-@click.argument("names", metavar="[CACHE]...", nargs=-1, shell_complete=completion.caches)
+@click.argument("names", metavar="[CACHE]...", type=PLACE, nargs=-1, shell_complete=completion.caches)
 @click.option(
     "--against-teacher",
     type=click.IntRange(1),

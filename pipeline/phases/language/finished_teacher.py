@@ -14,8 +14,8 @@ from decant.pipeline.language.loading import load_causal_network
 from decant.pipeline.networks.causal import ELSEWHERE
 from decant.pipeline.networks.weights import weights_sha256
 from decant.pipeline.runs.json_files import write_json
-from decant.pipeline.runs.result import Result
-from decant.pipeline.runs.saved_network import WEIGHTS, load_network
+from decant.pipeline.runs.result import WEIGHTS, Result
+from decant.pipeline.runs.saved_network import load_network
 
 _HEAD = "head.json"
 _PROBE = torch.tensor([[0, 1], [1, 0]])

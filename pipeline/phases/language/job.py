@@ -16,6 +16,7 @@ from torch import nn
 from decant.cache import LogitCache
 from decant.pipeline.config.objectives import Objective
 from decant.pipeline.config.settings import Training
+from decant.pipeline.config.tasks import Metrics
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import ModelError
 from decant.pipeline.language import criteria
@@ -35,11 +36,10 @@ from decant.pipeline.runs.saved_recipe import keep_data_settings, save_recipe
 from decant.pipeline.support.notices import say, say_once
 from decant.pipeline.support.plugins import in_words
 from decant.pipeline.tracking.log_to import LogTo
-from decant.pipeline.training.checkpoint import CHECKPOINT
 from decant.pipeline.training.divergence import require_finite, section_of
+from decant.pipeline.training.epoch_log import CHECKPOINT
 from decant.pipeline.training.group import ALONE, Group
 from decant.pipeline.training.loop import train
-from decant.pipeline.training.metrics import Metrics
 from decant.pipeline.training.token_keys import TokenKeys
 
 

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from decant.cache import LogitCache
+from decant.pipeline.config.tasks import Metrics
 from decant.pipeline.language.tallies import tally
 from decant.pipeline.phases.language.plan import LanguagePlan
 from decant.pipeline.phases.language.sources import Part
 from decant.pipeline.support.progress import progress
 from decant.pipeline.training.device import autocast
 from decant.pipeline.training.group import ALONE, Group
-from decant.pipeline.training.metrics import Metrics
 
 TOKENS_PER_BATCH = 4096
 

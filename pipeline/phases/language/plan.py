@@ -12,15 +12,11 @@ from decant.cache import Dense, Encoding, LogitCache, Manifest, Positions, Quant
 from decant.pipeline.config.recipe import Recipe
 from decant.pipeline.config.tasks import Measured
 from decant.pipeline.corpus import TokenSamples
+from decant.pipeline.corpus.cached import positions_of, require_same_samples, samples_manifest
 from decant.pipeline.errors import NotMadeError, RecipeError
-from decant.pipeline.language.alignment import require_same_samples
-from decant.pipeline.language.building import positions_of
-from decant.pipeline.language.network_identity import deciding_settings
-from decant.pipeline.language.served import served_manifest
-from decant.pipeline.networks.causal import config_of
+from decant.pipeline.networks.causal import config_of, deciding_settings
 from decant.pipeline.networks.spec import CAUSAL
 from decant.pipeline.phases.given_caches import say_other_encoding
-from decant.pipeline.phases.language.finished_teacher import hidden_encoding
 from decant.pipeline.phases.language.served_teacher import read_note, served_teacher, teacher_digest
 from decant.pipeline.phases.language.sources import Part
 from decant.pipeline.phases.language.texts import LanguageData
@@ -149,8 +145,7 @@ class LanguagePlan(AnyPlan):
 
     def served_manifest(self, teacher: Mapping[str, Any]) -> Manifest:
         """The manifest of the part's cache of a model that a server says to be this."""
-        encoding, outputs = self.served_encoding, self.data.num_outputs
-        return served_manifest(teacher, self.samples, self.positions, encoding, outputs)
+        return self._manifest(teacher, self.served_encoding, "unknown")
 
     def encoding_for(self, teacher: Result | None) -> Encoding:
         """How the part's rows are stored: as the recipe says, but rows that students are measured with are never draws.
@@ -163,6 +158,10 @@ class LanguagePlan(AnyPlan):
         if given is None:
             return Sparse(min(_HEAD, outputs))
         if given.kind == "hidden":
+            from decant.pipeline.phases.language.finished_teacher import (
+                hidden_encoding,  # reads weights: torch
+            )
+
             assert teacher is not None, "no server tells hidden states"
             return hidden_encoding(teacher, outputs, settings.precision)
         if given.kind == "dense":
@@ -182,20 +181,23 @@ class LanguagePlan(AnyPlan):
 
     def manifest_of(self, teacher: Result) -> Manifest:
         """The manifest of the part's cache that any teacher would lead to."""
-        encoding = self.encoding_for(teacher)
-        config = config_of(teacher.network.args[CAUSAL])
-        return Manifest.build(
-            num_samples=len(self.samples),
+        encoding, config = self.encoding_for(teacher), config_of(teacher.network.args[CAUSAL])
+        of_teacher = {
+            "network": {"name": config.model_type},
+            "weights_sha256": teacher.weights_sha256,
+            "settings": deciding_settings(config),
+        }
+        return self._manifest(of_teacher, encoding, self.settings.cache.precision)
+
+    def _manifest(self, teacher: Mapping[str, Any], encoding: Encoding, precision: str) -> Manifest:
+        return samples_manifest(
+            self.samples,
+            self.positions,
+            teacher,
+            encoding=encoding,
+            precision=precision,
             num_outputs=self.data.num_outputs,
             num_views=self.num_views,
-            encoding={**encoding.identity, "teacher_precision": self.settings.cache.precision},
-            positions=self.positions,
-            teacher={
-                "network": {"name": config.model_type},
-                "weights_sha256": teacher.weights_sha256,
-                "settings": deciding_settings(config),
-            },
-            data=self.samples.identity,
         )
 
     def open_cache(self, part: Part = "train", verify: Verify = "lazy") -> LogitCache:
