@@ -111,10 +111,6 @@ class Member:
     """
 
     def __init__(self, unfinished: Path) -> None:
-        """Removes what processes of this machine have left that were killed."""
-        for other in _files(unfinished):
-            if _is_of_this_machine(other):
-                _remove_dead(other)
         name = f"{unfinished.name}.{partial.machine()}_{secrets.token_hex(4)}{partial.JOINED}"
         self._path = unfinished.with_name(name)
         self._fd = create_new(self._path)
@@ -134,8 +130,6 @@ class Member:
         if self._fd >= 0:
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                flock(self._fd, FREE)  # forked workers have it open too
             close_quietly(self._fd)
             self._fd = -1
 

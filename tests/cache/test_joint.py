@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from decant.cache import (
     partial_rows,
 )
 from decant.cache.io import joint, partial
-from decant.cache.io.flock import EXCLUSIVE, try_flock
+from decant.cache.io.flock import EXCLUSIVE, FREE, SHARED, flock, try_flock
 from tests.helpers.caches import build, holds_the_answers, leftovers, manifest, write, write_missing
 from tests.helpers.processes import finished, line, python
 from tests.helpers.weak_locks import WEAK, weaken
@@ -292,17 +294,77 @@ def test_two_files_that_were_begun_at_once_become_one(
     assert leftovers(tmp_path) == []
 
 
-def test_what_was_removed_just_now_is_not_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["removed", "published", "published as a copy"])
+def test_what_was_removed_or_published_just_now_is_not_joined(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "cache.h5"
     LogitCacheWriter.join(path, OF).close()
 
-    def removed_first(fd: int, kind: int) -> bool | None:
-        for found in partial.begun(path):
-            found.unlink()
+    def first(fd: int, kind: int) -> bool | None:
+        for found in partial.begun(path) if not path.exists() else ():
+            if how == "published":
+                os.link(found, path)  # it has both of its names for a moment
+            else:
+                found.unlink()
         return try_flock(fd, kind)
 
-    monkeypatch.setattr(joint, "try_flock", removed_first)
+    monkeypatch.setattr(joint, "try_flock", first)
+    if how == "published as a copy":
+        path.touch()
+    before = open_descriptors()
     assert joint.join_one(path) is None
+    assert open_descriptors() == before
+
+
+def test_who_publishes_waits_a_moment_for_others_to_end_or_to_publish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cache.h5"
+    unfinished = joint.new_joint_name(path)
+    with unfinished.open("wb") as file, unfinished.open("rb") as writer:
+        assert try_flock(writer.fileno(), SHARED)
+        with pytest.raises(IncompleteError):
+            joint.become_the_only_writer(file.fileno(), unfinished, path)
+        assert try_flock(writer.fileno(), EXCLUSIVE), "who gives up leaves the lock to others"
+        with monkeypatch.context() as patient:
+            patient.setattr(joint, "_PATIENCE_SECONDS", 60.0)
+            assert try_flock(writer.fileno(), SHARED)
+            threading.Timer(0.05, flock, (writer.fileno(), FREE)).start()
+            assert joint.become_the_only_writer(file.fileno(), unfinished, path)
+        path.touch()
+        for kind in (FREE, SHARED):  # it was published as a copy, by who could not see that writer
+            flock(file.fileno(), FREE)
+            flock(writer.fileno(), kind)
+            with pytest.raises(FileExistsError):
+                joint.become_the_only_writer(file.fileno(), unfinished, path)
+
+
+def test_what_a_process_has_left_tells_whether_it_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its lock, and where there are none by its number, which another process may have by now."""
+    unfinished = joint.new_joint_name(tmp_path / "cache.h5")
+    left = unfinished.with_name(f"{unfinished.name}.{partial.machine()}_12345678{partial.JOINED}")
+
+    def found(said: object) -> tuple[bool | None, int]:
+        left.write_text(json.dumps(said))
+        (member,) = joint.members(unfinished)
+        return member.living, member.rows
+
+    assert found({"process": os.getpid(), "rows": 3}) == (False, 3)
+    weaken("no locks", monkeypatch)
+    assert found({"process": os.getpid(), "rows": 3}) == (True, 3)
+    assert found({"process": 1 + (1 << 22), "rows": 3}) == (False, 3), "no process has that number"
+    for said in ({"process": 10**30}, {"rows": True}, [3], {"rows": 3, "more": 4096 * "x"}):
+        assert found(said) == (True, 0)
+    left.unlink()
+    for given, rank in (({"RANK": "3"}, None), ({"RANK": "3", "WORLD_SIZE": "4"}, 3)):
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        member = joint.Member(unfinished)
+        assert [one.rank for one in joint.members(unfinished)] == [rank]
+        member.close()
 
 
 def test_one_after_the_other_looks_whether_there_is_a_file_to_join(
@@ -323,8 +385,12 @@ def test_one_after_the_other_looks_whether_there_is_a_file_to_join(
     assert leftovers(tmp_path) == []
 
 
-def test_who_joins_others_reserves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("locks", ["locks", "no locks"])
+def test_who_joins_others_reserves_nothing(
+    locks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where a file system has no call for it, the C library writes into each page, and may undo what others write."""
+    weaken(locks, monkeypatch)
     reserved = list[Path]()
     monkeypatch.setattr(partial_rows, "reserve", lambda fd, size, path: reserved.append(path))
     with LogitCacheWriter.join(tmp_path / "cache.h5", OF):

@@ -262,8 +262,10 @@ def test_a_published_file_is_never_held_for_writing(tmp_path: Path) -> None:
     assert partial.hold(path) is None
 
 
-def test_a_file_that_was_about_to_be_published_can_be_gone_on_with(open_folder: Path) -> None:
-    with LogitCacheWriter(open_folder / "cache.h5", manifest()) as writer:
+@pytest.mark.parametrize("begin", ["LogitCacheWriter", "LogitCacheWriter.join"])
+def test_a_file_that_was_about_to_be_published_can_be_gone_on_with(begin: str, open_folder: Path) -> None:
+    first = LogitCacheWriter.join if begin.endswith("join") else LogitCacheWriter
+    with first(open_folder / "cache.h5", manifest()) as writer:
         write_missing(writer)
         os.fchmod(writer._rows.fd, 0o444)
         inode = writer.partial.stat().st_ino
@@ -273,10 +275,10 @@ from decant.cache import LogitCacheWriter
 from tests.helpers.caches import manifest
 if os.getuid() == 0:
     os.setuid(65534)
-with LogitCacheWriter(sys.argv[1], manifest()) as writer:
+with BEGIN(sys.argv[1], manifest()) as writer:
     print(os.fstat(writer._rows.fd).st_ino)
     writer.publish()
-"""
+""".replace("BEGIN", begin)
     if os.getuid() == 0:
         os.chown(open_folder, 65534, -1)
         os.chown(writer.partial, 65534, -1)
@@ -285,10 +287,14 @@ with LogitCacheWriter(sys.argv[1], manifest()) as writer:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs a second user, so root")
-@pytest.mark.parametrize("mode", [0o644, 0o666, 0o600])
-def test_another_person_goes_on_with_what_may_be_read(open_folder: Path, mode: int) -> None:
+@pytest.mark.parametrize(
+    ("begin", "mode"),
+    [*(("LogitCacheWriter", mode) for mode in (0o644, 0o666, 0o600)), ("LogitCacheWriter.join", 0o600)],
+)
+def test_another_person_goes_on_with_what_may_be_read(begin: str, mode: int, open_folder: Path) -> None:
     """In place where they may write into it, by copying where they may read it, from the start otherwise."""
-    with LogitCacheWriter(open_folder / "cache.h5", manifest()) as writer:
+    first = LogitCacheWriter.join if begin.endswith("join") else LogitCacheWriter
+    with first(open_folder / "cache.h5", manifest()) as writer:
         write(writer, 0, range(50))
         os.fchmod(writer._rows.fd, mode)
     script = """
@@ -296,10 +302,10 @@ import os, sys
 from decant.cache import LogitCacheWriter
 from tests.helpers.caches import manifest, write_missing
 os.setuid(65534)
-with LogitCacheWriter(sys.argv[1], manifest()) as writer:
+with BEGIN(sys.argv[1], manifest()) as writer:
     print(write_missing(writer))
     writer.publish()
-"""
+""".replace("BEGIN", begin)
     recomputed = int(finished(python(script, open_folder / "cache.h5")))
     assert recomputed == (100 if mode == 0o600 else 50)
     assert holds_the_answers(LogitCache.open(open_folder / "cache.h5", verify="open"))

@@ -6,9 +6,11 @@ import http.client
 import json
 import os
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -103,6 +105,41 @@ def test_what_the_server_does_not_take_is_asked_once(status: int, server: ModelS
     with pytest.raises(ServerError, match=rf"http://127.0.0.1:\d+: answers {status} \(not of this kind\)$"):
         fill()
     assert len(seen) <= 2  # of each connection
+
+
+@pytest.mark.parametrize("waits_for", ["an answer", "its turn"])
+def test_what_other_threads_wait_for_is_ended_where_one_is_refused(
+    waits_for: str, server: ModelServer, fill: Fill
+) -> None:
+    asked, over = list[int](), threading.Event()
+
+    def fault(handler: Handler, body: dict[str, Any]) -> bool:
+        asked.append(len(asked))
+        if asked[-1] == 10:  # of a sample: what the pass begins with is asked for before
+            if waits_for == "an answer":
+                over.wait(20)
+            else:
+                handler.send(503, b"", Retry_After="15")
+        if asked[-1] == 11:
+            handler.send(400, {"message": "no"})
+        return asked[-1] >= 10
+
+    server.fault = fault
+    with pytest.raises(ServerError, match="answers 400"):
+        fill()
+    assert not [one for one in threading.enumerate() if one.name == "ask"]
+    over.set()
+
+
+def test_a_certificate_that_is_not_trusted_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        error = ssl.SSLCertVerificationError(1, "verify failed")
+        error.verify_message = "self-signed certificate"  # as the handshake says it
+        raise error
+
+    monkeypatch.setattr(http.client.HTTPSConnection, "connect", refuse)
+    with pytest.raises(ServerError, match=r"its certificate is not trusted \(self-signed"):
+        Connection(ServedTeacher("https://localhost:9", patience=1e6)).get("/v1/models")
 
 
 def test_where_a_redirect_leads_and_a_wait_beyond_patience_are_said(server: ModelServer, fill: Fill) -> None:
@@ -355,9 +392,14 @@ def test_a_whole_cache_is_found_without_the_server_and_other_ones_are_refused(
             cache_logits(ServedTeacher(server.url), samples, tmp_path / "c.h5", encoding=HEAD)
 
 
-def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(server: ModelServer, fill: Fill) -> None:
+@pytest.mark.parametrize(
+    "kept", [b"", b"Connection: close\r\n"], ids=["a connection that is kept", "one that is not"]
+)
+def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(
+    kept: bytes, server: ModelServer, fill: Fill
+) -> None:
     def fault(handler: Handler, body: dict[str, Any]) -> bool:
-        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n")
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + kept + b"Content-Length: 900\r\n\r\n")
         for _ in range(30):
             handler.wfile.write(b"{")
             time.sleep(0.1)
@@ -458,22 +500,60 @@ def test_a_served_model_whose_outputs_are_about_the_token_itself_is_said(
 def test_an_error_of_the_server_is_asked_again_five_times_and_as_late_as_it_says(
     server: ModelServer, fill: Fill, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decant.pipeline.served.connection._FIRST_WAIT", 0.01)
-    server.fault = lambda handler, body: handler.send(500, {"error": "always"}) or True
-    with pytest.raises(ServerError, match=r"answers 500 \(always\), 5 times$"):
-        fill()
-    assert server.asked == 5
+    monkeypatch.setattr("decant.pipeline.served.connection._FIRST_WAIT", 0.001)
+    for status, content, said in (
+        (500, {"error": "always"}, r"answers 500 \(always\)"),
+        (200, b"[" * 100_000, "answers with what is no JSON"),
+    ):
+        server.asked = 0
+        server.fault = partial(_always, status, content)
+        with pytest.raises(ServerError, match=rf"{said}, 5 times$"):
+            fill()
+        assert server.asked == 5
     asked: list[float] = []
 
     def busy_once(handler: Handler, body: dict[str, Any]) -> bool:
+        """And an answer that is cut off is no error, however often."""
         asked.append(time.monotonic())
         if len(asked) == 1:
             handler.send(429, {"error": "later"}, Retry_After="1")
-        return len(asked) == 1
+        elif len(asked) <= 6:
+            handler.drop(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{")
+        return len(asked) <= 6
 
     server.fault = busy_once
     assert fill().path.read_bytes() == whole
     assert asked[1] - asked[0] >= 1
+
+
+def _always(status: int, content: Any, handler: Handler, body: dict[str, Any]) -> bool:
+    handler.send(status, content)
+    return True
+
+
+def test_waits_grow_to_half_a_minute_and_are_those_that_are_asked_for_up_to_ten_minutes(
+    server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = list[float]()
+
+    def busy(handler: Handler, body: dict[str, Any]) -> bool:
+        if len(waits) < 9:
+            handler.send(503, b"")
+        elif len(waits) == 9:
+            handler.send(503, b"", Retry_After="100000")
+        else:
+            handler.send(400, b"")
+        return True
+
+    server.fault = busy
+    monkeypatch.setattr(Connection, "_sleep", lambda _, seconds: waits.append(seconds))
+    connection = Connection(ServedTeacher(server.url, patience=1e6))
+    with pytest.raises(ServerError, match="answers 400"):
+        connection.post("/v1/completions", {})
+    connection.close()
+    most = [*(0.25 * 2**tries for tries in range(1, 7)), 30.0, 30.0, 30.0]
+    assert all(each / 2 <= wait <= each for each, wait in zip(most, waits[:9], strict=True)), waits
+    assert waits[9:] == [600.0]
 
 
 def test_a_llama_cpp_that_takes_no_bias_is_refused(

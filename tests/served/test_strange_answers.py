@@ -11,6 +11,7 @@ import pytest
 
 from decant.pipeline.errors import ServerError
 from decant.pipeline.served.echo import Echo
+from decant.pipeline.served.heads import AnswerError, Heads, likeliest, require_sound
 from decant.pipeline.served.llama_cpp import LlamaCpp
 from decant.pipeline.served.prompt import Prompt
 from decant.pipeline.served.server import Model, Server
@@ -112,3 +113,40 @@ def test_whatever_is_answered_ends_in_sound_rows_or_an_error(
     assert len(said) > 50
     assert all(one.startswith("http://host: sample 3: ") for one in said)
     assert believed > 20 or dialect == "llama.cpp"
+
+
+SOUND = Heads(np.array([[5, 2], [0, 7]]), np.log([[0.5, 0.25], [0.75, 0.125]]), np.log([0.25, 0.0625]))
+NEXT = np.array([2, 3])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"log_probs": [[np.nan, -2.0], [-0.3, -2.1]]}, "row 0: a log-probability is NaN"),
+        ({"next_log_prob": [np.log(0.25), np.nan]}, "row 1: a log-probability is NaN"),
+        ({"next_log_prob": [np.log(0.25), 0.1]}, "row 1: a log-probability is above 0, as of raw logits"),
+        ({"ids": [[5, 2], [8, 7]]}, "row 1: it names a token that is none of 8"),
+        ({"ids": [[5, 2], [7, 7]]}, "row 1: it names a token twice"),
+        ({"log_probs": np.log([[0.75, 0.3], [0.75, 0.125]])}, "row 0: its probabilities sum to more than 1"),
+        ({"next_log_prob": np.log([0.2, 0.0625])}, "row 0: it says two things of the token that follows"),
+        ({"next_log_prob": np.log([0.25, 0.2])}, "row 1: it leaves out the token that follows, which is likelier"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_right_of_one_place_is_named(changes: dict[str, Any], said: str) -> None:
+    require_sound(SOUND, NEXT, 8)
+    with pytest.raises(AnswerError, match=said):
+        require_sound(SOUND._replace(**{name: np.array(value) for name, value in changes.items()}), NEXT, 8)
+
+
+def test_a_token_that_never_follows_may_be_said_to_be_so() -> None:
+    heads = Heads(np.array([[0, 1]]), np.array([[0.0, -np.inf]]), np.array([-np.inf]))
+    require_sound(heads, np.array([1]), 8)
+    assert np.isneginf(heads.rows(8)["stats"][0, 1])
+    assert heads.rows(8)["log_probs"].tolist() == [[0.0, -65_504.0]]
+
+
+def test_the_likeliest_are_those_of_the_lower_id_where_two_are_equal() -> None:
+    heads = likeliest([[9, 4, 1, 6], [3, 2]], [[-2.0, -1.0, -2.0, -2.0], [-1.0, -1.0]], [-1.0, -1.0], kept=2)
+    assert heads.ids.tolist() == [[4, 1], [2, 3]]
+    with pytest.raises(AnswerError, match="names a token by a number below 0"):
+        likeliest([[9, -1, 4]], [[-2.0, -1.0, -3.0]], [-1.0], kept=2)
