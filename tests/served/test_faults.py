@@ -114,15 +114,17 @@ def test_what_other_threads_wait_for_is_ended_where_one_is_refused(
     asked, over = list[int](), threading.Event()
 
     def fault(handler: Handler, body: dict[str, Any]) -> bool:
-        asked.append(len(asked))
-        if asked[-1] == 10:  # of a sample: what the pass begins with is asked for before
+        with server.lock:
+            asked.append(len(asked))
+            number = len(asked)
+        if number == 11:  # of a sample: what the pass begins with is asked for before
             if waits_for == "an answer":
                 over.wait(20)
             else:
                 handler.send(503, b"", Retry_After="15")
-        if asked[-1] == 11:
+        if number == 12:
             handler.send(400, {"message": "no"})
-        return asked[-1] >= 10
+        return number > 10
 
     server.fault = fault
     with pytest.raises(ServerError, match="answers 400"):
