@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         RewrittenError,
         StorageError,
         ValueRefusedError,
+        warn,
     )
     from decant.cache.exchange.distillkit import read_distillkit
     from decant.cache.exchange.imported_rows import import_rows
@@ -236,6 +237,7 @@ __all__ = [
     "targets",
     "uniforms",
     "vllm_rows",
+    "warn",
 ]
 
 _NAMES = {
@@ -268,6 +270,7 @@ _NAMES = {
         "RewrittenError",
         "StorageError",
         "ValueRefusedError",
+        "warn",
     ),
     "exchange.distillkit": ("read_distillkit",),
     "exchange.imported_rows": ("import_rows",),

@@ -26,6 +26,8 @@ FormatError: ...: not an HDF5 file, so not a cache
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -101,6 +103,15 @@ class OfflineError(RemoteError):
 
 class CacheWarning(UserWarning):
     """Something about a cache that is likely wrong and not certainly so. It is said once, and nothing is refused."""
+
+
+def warn(text: str) -> None:
+    """Warns with CacheWarning, at the line outside this package that called it."""
+    level, frame = 1, sys._getframe()
+    # A context manager made by `contextlib` has frames of that module between ours and its user's.
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("decant", "contextlib"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, CacheWarning, stacklevel=level)
 
 
 def shorten(value: object, limit: int = 80) -> str:

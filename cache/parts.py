@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decant.cache.encodings import Head, Hidden
-from decant.cache.errors import CacheError, CacheWarning, FormatError, IncompleteError, MismatchError
+from decant.cache.errors import CacheError, FormatError, IncompleteError, MismatchError, warn
 from decant.cache.format import hdf5
 from decant.cache.format.batch import Batch
 from decant.cache.format.blocks import Blocks, StoredRows
@@ -147,11 +146,9 @@ def _require_same_identity(sources: Sequence[_Source]) -> None:
             hint="Merge the parts of one recipe, made with one teacher on one version of the data.",
         )
         if other.layout.manifest.info != first.layout.manifest.info:
-            warnings.warn(
+            warn(
                 f"{other.path}: was made with other versions or settings than {first.path} (`info` in `decant cache "
-                "info`); the merged cache has those of the latter",
-                CacheWarning,
-                stacklevel=3,
+                "info`); the merged cache has those of the latter"
             )
 
 
@@ -172,7 +169,7 @@ def _require_all(sources: Sequence[_Source], name_missing: NameMissing | None) -
             f"{_shortened(_ranges(~written))}{because}{more}"
         )
     if damage:
-        warnings.warn(f"{_shortened(damage)}; the rows are in another file", CacheWarning, stacklevel=3)
+        warn(f"{_shortened(damage)}; the rows are in another file")
 
 
 def _combined(sources: Sequence[_Source]) -> Iterator[Batch]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from typing import Any, get_args
 
 import torch
 from torch.utils.data import get_worker_info
 
 from decant.cache.alignment.checks import Topic
-from decant.cache.errors import CacheWarning
+from decant.cache.errors import warn
 
 _EPOCH, _CALLS, _PASSES, _SAID = 0, 1, slice(2, 6), 6
 """Places of: the epoch; how often it was set; four integers of `is_third_pass`; and which topics were warned of."""
@@ -61,7 +60,7 @@ class SharedEpoch:
         place = _SAID + get_args(Topic).index(topic)
         if not self._numbers[place]:
             self._numbers[place] = 1
-            warnings.warn(text, CacheWarning, stacklevel=2)
+            warn(text)
 
     def is_third_pass(self, count: int, length: int) -> bool:
         """Whether all of `length` samples were read twice since the epoch was set, and a pass reads them again; adds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from decant.cache import validation
 from decant.cache.beginning import check_begun, hold_or_begin, join_or_begin, known_tables, named_failure
 from decant.cache.encodings import Head, Hidden
-from decant.cache.errors import CacheWarning, FormatError, StorageError, ValueRefusedError
+from decant.cache.errors import FormatError, StorageError, ValueRefusedError, warn
 from decant.cache.format.batch import Batch
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.known import require_head, require_positions
@@ -345,11 +344,7 @@ class LogitCacheWriter:
         """Says once what is doubtful about the rows."""
         if found and not self._warned:
             self._warned = True
-            warnings.warn(
-                f"{self.path}: likely not a trained teacher's logits: {'; '.join(found)}",
-                CacheWarning,
-                stacklevel=3,
-            )
+            warn(f"{self.path}: likely not a trained teacher's logits: {'; '.join(found)}")
 
 
 def _joined(path: Path, name: Path, manifest: Manifest) -> LogitCacheWriter:

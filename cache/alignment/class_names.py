@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-
-from decant.cache.errors import CacheWarning
+from decant.cache.errors import warn
 from decant.cache.source import LogitSource
 
 
@@ -15,9 +13,7 @@ def doubt_class_names(source: LogitSource, given: object) -> None:
     names = [str(name) for name in given] if isinstance(given, list | tuple) else []
     if names != known and sorted(names) == sorted(known):
         first = next(number for number, name in enumerate(names) if name != known[number])
-        warnings.warn(
+        warn(
             f"{source.path}: the classes of the dataset are those of the cache in another order: class {first} "
-            f"is {names[first]}, and its logits are of {known[first]}; number the labels as the cache does",
-            CacheWarning,
-            stacklevel=3,
+            f"is {names[first]}, and its logits are of {known[first]}; number the labels as the cache does"
         )

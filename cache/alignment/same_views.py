@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from decant.cache.alignment.keys import Keys
-from decant.cache.errors import CacheWarning, Difference, MismatchError
+from decant.cache.errors import Difference, MismatchError, warn
 from decant.cache.identities import differences
 from decant.cache.inputs import input_crc32
 from decant.cache.reader import LogitCache
@@ -62,11 +61,9 @@ def require_same_views(views: ReadsViews, source: LogitSource) -> None:
         if not all(_is_in_words(each) for each in different) or not _has_the_inputs(views, cache):
             raise _other_views(cache, different)
         said = "; ".join(map(str, different))
-        warnings.warn(
+        warn(
             f"{cache.path}: the views read otherwise than those of the cache, and {_PROBES} of their inputs are the "
-            f"same: {said}",
-            CacheWarning,
-            stacklevel=4,
+            f"same: {said}"
         )
 
 

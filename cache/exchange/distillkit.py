@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.errors import CacheWarning, FormatError, StorageError
+from decant.cache.errors import FormatError, StorageError, warn
 from decant.cache.exchange.distillkit_compression import Compression
 from decant.cache.exchange.list_columns import ListBatch
 from decant.cache.exchange.shifted_rows import SHIFTS, warn_of_shift
@@ -71,11 +70,9 @@ def read_distillkit(
         np.concatenate([getattr(part, name) for part in with_rows]) for name in ("ids", "log_probs")
     )
     if reader.scaled:
-        warnings.warn(
+        warn(
             f"{path}: the probabilities of {reader.scaled:,} of {len(ids):,} rows sum to more than 1, at most "
-            f"{reader.most:.4g}, as they are packed inexactly; they are scaled to 1",
-            CacheWarning,
-            stacklevel=2,
+            f"{reader.most:.4g}, as they are packed inexactly; they are scaled to 1"
         )
     found = {
         "ids": ids,

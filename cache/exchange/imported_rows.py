@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from decant.cache.encodings import Dense, Encoding, Sparse
 from decant.cache.encodings.ids import pack_ids
-from decant.cache.errors import CacheWarning, ValueRefusedError
+from decant.cache.errors import ValueRefusedError, warn
 from decant.cache.exchange.row_arrays import (
     digest_of,
     positions_in,
@@ -74,11 +73,9 @@ def import_rows(
         return _import_logits(given)
     path, nothing_left = _import_largest(given)
     if nothing_left:
-        warnings.warn(
+        warn(
             f"{path}: the probabilities of each row sum to 1, so nothing is left out: where they were scaled so, the "
-            "teacher's softmax is not known, and what students learn is biased",
-            CacheWarning,
-            stacklevel=2,
+            "teacher's softmax is not known, and what students learn is biased"
         )
     return path
 
@@ -170,7 +167,7 @@ def _publish(
 def _warn_of_shift(arrays: Mapping[str, ArrayLike], of: Positions) -> None:
     """Where nothing else says what was given to the tokens that follow; else `publish` looks at that."""
     if "ids" in arrays and "next_log_prob" not in arrays:
-        warn_of_shift("ids", *shares_at_shifts(rows_of(arrays, "ids")[0], of), stacklevel=6)
+        warn_of_shift("ids", *shares_at_shifts(rows_of(arrays, "ids")[0], of))
 
 
 def _write_view(

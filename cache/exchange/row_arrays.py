@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from decant.cache.encodings import Encoding, Sparse
-from decant.cache.errors import CacheWarning, ValueRefusedError
+from decant.cache.errors import ValueRefusedError, warn
 from decant.cache.positions import Positions
 from decant.cache.source import ROWS
 
@@ -81,11 +80,7 @@ def require_shapes(
     read = _READ if declared else {"logits", "labels", *_OF_POSITIONS, "lengths"}
     unread = sorted(arrays.keys() - read)
     if unread:
-        warnings.warn(
-            f"{', '.join(unread)}: arrays that are not read; those that are: {', '.join(sorted(read))}",
-            CacheWarning,
-            stacklevel=5,
-        )
+        warn(f"{', '.join(unread)}: arrays that are not read; those that are: {', '.join(sorted(read))}")
 
 
 def require_log_probs(log_probs: NDArray[np.floating]) -> None:

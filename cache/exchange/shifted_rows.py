@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.errors import CacheWarning
+from decant.cache.errors import warn
 from decant.cache.positions import Positions
 
 SHIFTS = (1, 0, 2)
@@ -35,14 +34,12 @@ def shares_at_shifts(ids: NDArray[np.integer], of: Positions) -> tuple[list[floa
     return shares, len(own)
 
 
-def warn_of_shift(where: object, shares: Sequence[float], rows: int, stacklevel: int = 3) -> None:
+def warn_of_shift(where: object, shares: Sequence[float], rows: int) -> None:
     """Warns where the next token is among the outputs of fewer rows than another is."""
     after, *others = shares
     if rows >= _TELLING and after < max(others):
         what = "the token itself" if others[0] >= others[1] else "the token after the next"
-        warnings.warn(
+        warn(
             f"{where}: the next token is among the outputs of a row in {after:.0%} of positions, and {what} in "
-            f"{max(others):.0%}: rows that are shifted, or of other texts?",
-            CacheWarning,
-            stacklevel=stacklevel,
+            f"{max(others):.0%}: rows that are shifted, or of other texts?"
         )

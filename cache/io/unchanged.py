@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
-from decant.cache.errors import CacheWarning, CorruptError, RewrittenError
+from decant.cache.errors import CorruptError, RewrittenError, warn
 from decant.cache.io.block_checks import BlockChecks
 from decant.cache.io.mapped import MappedFile
 
@@ -84,4 +83,4 @@ class Unchanged:
         name = self._mapped.name()
         if name != "same" and not self._said:
             self._said = True
-            warnings.warn(f"{self._mapped.path}: {_GONE[name]}", CacheWarning, stacklevel=4)
+            warn(f"{self._mapped.path}: {_GONE[name]}")

@@ -6,13 +6,12 @@ import contextlib
 import errno
 import os
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.errors import CacheWarning, RemoteError
+from decant.cache.errors import RemoteError, warn
 from decant.cache.io import usage
 from decant.cache.io.drafts import create_draft, remove_dead_drafts
 from decant.cache.io.files import read_all, storage_error, sync_folder, sync_or_drop, write_all
@@ -102,11 +101,9 @@ def publish_copy(fd: int, path: Path, target: Path, shown: str) -> None:
         raise storage_error(error, target, "publishing the local copy") from error
     if own and is_named(fd, target):
         mirror.mark_unpushed(target, False)
-        warnings.warn(
+        warn(
             f"{target}: was built here, and {shown}, which another process has published, has other logits of the "
-            "same key; that file has taken its place",
-            CacheWarning,
-            stacklevel=4,
+            "same key; that file has taken its place"
         )
 
 

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache.errors import (
-    CacheWarning,
-    CorruptError,
-    FormatError,
-    MismatchError,
-    OfflineError,
-    RemoteError,
-)
+from decant.cache.errors import CorruptError, FormatError, MismatchError, OfflineError, RemoteError, warn
 from decant.cache.format import hdf5
 from decant.cache.format.blocks import Blocks
 from decant.cache.format.shared_tables import check_shared_tables
@@ -196,7 +188,7 @@ def _offline(target: Path, error: OfflineError, require: Require, check: bool) -
     _require(target, require, str(target))
     if check and _damaged(target):
         raise OfflineError(f"{error}; the local copy {target} is damaged") from None
-    warnings.warn(f"{error}; the local copy {target} is used", CacheWarning, stacklevel=3)
+    warn(f"{error}; the local copy {target} is used")
     return target
 
 

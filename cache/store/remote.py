@@ -5,12 +5,11 @@ mirror.
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from decant.cache.errors import CacheError, CacheWarning, OfflineError, RemoteError
+from decant.cache.errors import CacheError, OfflineError, RemoteError, warn
 from decant.cache.io.opening import is_file
 from decant.cache.manifest import Manifest
 from decant.cache.remote import mirror
@@ -119,7 +118,7 @@ class RemotePart:
         """
         done = publish(path, self.folder)
         if done.note:
-            warnings.warn(done.note, CacheWarning, stacklevel=3)
+            warn(done.note)
         if done.same:
             mirror.mark_unpushed(path, False)
         return done.same
@@ -133,9 +132,7 @@ class RemotePart:
                 if not self.push(path):
                     fetch(self.folder, path.name, self.root)
             except OfflineError as error:
-                warnings.warn(
-                    f"{error}; {path} is used, and is not published there yet", CacheWarning, stacklevel=3
-                )
+                warn(f"{error}; {path} is used, and is not published there yet")
 
     @contextlib.contextmanager
     def building(self, path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
@@ -167,11 +164,9 @@ class RemotePart:
 
     def _push_built(self, path: Path) -> None:
         if not self.push(path):
-            warnings.warn(
+            warn(
                 f"{self.folder.file_shown(path.name)}: another process has published a cache of the same key, "
-                f"with other logits; it stays there, and takes the place of {path} when that is next looked for",
-                CacheWarning,
-                stacklevel=3,
+                f"with other logits; it stays there, and takes the place of {path} when that is next looked for"
             )
 
     def _require_writes(self) -> None:

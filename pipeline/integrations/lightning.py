@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
-from decant.cache import CacheWarning
+from decant.cache import warn
 from decant.pipeline.integrations.batches import (
     Objective,
     is_of,
@@ -242,11 +241,9 @@ class DistillationModule(LightningModule):
                 found["val_accuracy"] = right / known
             self.log_dict(found, prog_bar=True)
         elif batches and not self.trainer.sanity_checking:
-            warnings.warn(
+            warn(
                 "validation: no sample has a label that is known, so val_loss and val_accuracy are not logged; monitor "
-                "train_loss, or give a validation set with labels",
-                CacheWarning,
-                stacklevel=2,
+                "train_loss, or give a validation set with labels"
             )
 
     def configure_optimizers(self) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from transformers import (
     default_data_collator,
 )
 
-from decant.cache import CacheWarning
+from decant.cache import warn
 from decant.pipeline.errors import DataError
 from decant.pipeline.integrations.batches import (
     SOFT_LABELS,
@@ -161,11 +160,9 @@ class DistillationTrainer(ObjectiveTrainer):
         if self._has_said_it:
             return
         self._has_said_it = True
-        warnings.warn(
+        warn(
             "evaluation: no sample of a batch has a label that is known, so its loss is 0, and eval_loss too low: give "
-            "an evaluation set with labels, or with the teacher's logits (a decant.SoftLabelDataset)",
-            CacheWarning,
-            stacklevel=3,
+            "an evaluation set with labels, or with the teacher's logits (a decant.SoftLabelDataset)"
         )
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache import CacheWarning, LogitCache, LogitCacheWriter, MismatchError, Sparse
+from decant.cache import LogitCache, LogitCacheWriter, MismatchError, Sparse, warn
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.errors import ServerError
 from decant.pipeline.language.building import Window, windows_of
@@ -196,18 +195,16 @@ class ServedPass:
         ).replace("%", " %")
         say_once(said, f"{url} leaves to others")
         if tails.max() <= _NOTHING and kept < self._num_outputs / 2:
-            warnings.warn(
+            warn(
                 f"{url}: the probabilities of each place sum to 1, so nothing is left out: where they were scaled so, "
-                "the teacher's softmax is not known, and what students learn is biased",
-                CacheWarning,
-                stacklevel=6,
+                "the teacher's softmax is not known, and what students learn is biased"
             )
 
     def _warn(self) -> None:
         doubt = self._guard.doubt()
         if doubt is not None and not self._said:
             self._said = True
-            warnings.warn(f"{self._server.connection.url}: {doubt}", CacheWarning, stacklevel=6)
+            warn(f"{self._server.connection.url}: {doubt}")
 
     def _say_at_end(self) -> None:
         self._warn()  # of few positions there was no word yet

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeAlias
@@ -14,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from decant.cache import CacheWarning, Encoding, Hidden, LogitCacheWriter, Sparse
+from decant.cache import Encoding, Hidden, LogitCacheWriter, Sparse, warn
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.language.batches import TeacherBatch, batches
 from decant.pipeline.language.building import Window, windows_of
@@ -200,7 +199,7 @@ class TeacherPass:
         doubt = self._guard.doubt()
         if doubt is not None and not self._said:
             self._said = True
-            warnings.warn(f"{type(self._model.network).__name__}: {doubt}", CacheWarning, stacklevel=5)
+            warn(f"{type(self._model.network).__name__}: {doubt}")
 
 
 def _encode_at_once(

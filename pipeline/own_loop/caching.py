@@ -6,7 +6,6 @@ import contextlib
 import operator
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from typing import Any, Literal, TypedDict, Unpack, get_args, overload
 import torch
 
 from decant.cache import (
-    CacheWarning,
     Dense,
     Encoding,
     LogitCache,
@@ -25,6 +23,7 @@ from decant.cache import (
     expected_size,
     find_unfinished,
     holder_of_views,
+    warn,
 )
 from decant.cache.io.files import user_path
 from decant.pipeline.errors import DataError, ModelError
@@ -218,10 +217,8 @@ def _require_same(found: LogitCache, runs: Iterable[TeacherPass]) -> None:
                 return require_same_teacher(run, found)
         except ModelError as error:  # as where its operations are for GPUs alone
             failed = error
-    warnings.warn(
-        f"{found.path}: found by the teacher's name and weights; that it gives these logits was not tried: {failed}",
-        CacheWarning,
-        stacklevel=3,
+    warn(
+        f"{found.path}: found by the teacher's name and weights; that it gives these logits was not tried: {failed}"
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from decant.cache import CacheWarning, input_crc32
+from decant.cache import input_crc32, warn
 from decant.pipeline.errors import DataError
 from decant.pipeline.own_loop.dataset import Views
 from decant.pipeline.own_loop.transforms import name_of
@@ -128,9 +127,7 @@ def _changes(views: Views) -> bool:
 def _warn_of_equal_views(views: Views, keys: list[tuple[int, int]], crc32: list[int]) -> None:
     half = len(keys) // 2
     if crc32[:half] == crc32[half:]:
-        warnings.warn(
+        warn(
             f"views: view 0 and view {views.count - 1} of {half} samples are the same: nothing in the transform is "
-            "random, and count=1 is enough",
-            CacheWarning,
-            stacklevel=4,
+            "random, and count=1 is enough"
         )

@@ -7,7 +7,6 @@ program or the file behind a name change what a teacher says all the same.
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decant.cache import CacheWarning, LogitCache, LogitCacheWriter, Manifest, MismatchError
+from decant.cache import LogitCache, LogitCacheWriter, Manifest, MismatchError, warn
 from decant.pipeline.errors import ModelError
 from decant.pipeline.own_loop.teacher_pass import TeacherPass
 from decant.pipeline.training.loading import Keys, in_order
@@ -88,11 +87,9 @@ def _as_cached(run: TeacherPass, keys: Keys, manifest: Manifest) -> NDArray[np.f
 
 
 def _say_unknown(run: TeacherPass, where: Path, apart: float) -> None:
-    warnings.warn(
+    warn(
         f"{where}: whether it holds what {run.name} says cannot be told: its logits change with the other samples of a "
-        f"batch, or each time it is called, and are up to {apart:.3g} apart from the file's",
-        CacheWarning,
-        stacklevel=5,
+        f"batch, or each time it is called, and are up to {apart:.3g} apart from the file's"
     )
 
 

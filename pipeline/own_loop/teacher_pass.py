@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from decant.cache import CacheWarning, LogitCacheWriter, Manifest, input_crc32, pick, recognise
+from decant.cache import LogitCacheWriter, Manifest, input_crc32, pick, recognise, warn
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.own_loop import teacher as teachers
 from decant.pipeline.own_loop.dataset import Views
@@ -114,12 +113,10 @@ class TeacherPass:
         beside_itself = self._probed(twice)
         if len(first) > 1 and not _are_close(first[:1], beside_itself[:1]):
             change = float((first[0] - beside_itself[0]).abs().max())
-            warnings.warn(
+            warn(
                 f"{teachers.class_name(self._teacher)}: the logits of sample 0 change by {change:.3g} with the other "
                 "samples of its batch, as with batch norm in training mode, or padding "
-                "without an attention mask; put what it calls into evaluation mode, and give it the mask",
-                CacheWarning,
-                stacklevel=5,
+                "without an attention mask; put what it calls into evaluation mode, and give it the mask"
             )
         return int(first.shape[1])
 
