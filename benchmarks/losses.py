@@ -17,13 +17,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.memory import peak_memory
 from decant.cache import Sparse
 from decant.objectives import HiddenTargets, SparseTargets, fused_kd, sparse_kd
 
@@ -107,8 +107,7 @@ def main() -> None:
     if options.alone is not None:
         if options.alone != "nothing":
             steps[options.alone]()
-        status = Path("/proc/self/status").read_text()  # ru_maxrss is of the parent too
-        print(1024 * int(status.partition("VmHWM:")[2].split()[0]))
+        print(peak_memory())  # ru_maxrss is of the parent too
         return
     times = seconds(steps, options.turns)
     nothing = _peak("nothing", options.sizes)

@@ -35,24 +35,24 @@ def measure(conditions: Conditions) -> Iterator[Measurement]:
     for _ in range(repetitions):
         for path, peaks in found.items():
             peaks.append(_peak_of_a_process(path, batches, conditions.seed))
-    peak, least = (statistics.median(peaks) for peaks in found.values())
+    most, least = (statistics.median(peaks) for peaks in found.values())
     large.unlink()
     yield Measurement(
         9, f"private memory, {batches:,} random batches of a cache of {_size(samples)}", f"of {_size(50_000)}",
-        (peak - least) / 1e6, Unit.MEGABYTES, 50,
-        details={"bytes": peak, "against_bytes": least, "repetitions": repetitions},
+        (most - least) / 1e6, Unit.MEGABYTES, 50,
+        details={"bytes": most, "against_bytes": least, "repetitions": repetitions},
     )  # fmt: skip
     yield from student_memory.measure(conditions)
 
 
 def read(path: Path, batches: int, seed: int) -> int:
     """The most private memory, in bytes, while random batches of 256 are read and checked."""
-    cache, random, peak = LogitCache.open(path), np.random.default_rng(seed), 0
+    cache, random, most = LogitCache.open(path), np.random.default_rng(seed), 0
     for batch in range(batches):
         cache.logits(random.integers(0, cache.num_samples, 256))
         if batch % 10 == 0 or batch == batches - 1:
-            peak = max(peak, _private())
-    return peak
+            most = max(most, _held("RssAnon"))
+    return most
 
 
 def _peak_of_a_process(path: Path, batches: int, seed: int) -> int:
@@ -60,10 +60,21 @@ def _peak_of_a_process(path: Path, batches: int, seed: int) -> int:
     return int(subprocess.run(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
-def _private() -> int:
-    """Anonymous resident memory of this process, in bytes."""
+def forget_peak() -> int:
+    """Resident memory of this process now, in bytes; from here on `peak_memory` is of what is held later."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _held("VmRSS")
+
+
+def peak_memory() -> int:
+    """The most resident memory that this process held since it started, or since `forget_peak`, in bytes."""
+    return _held("VmHWM")
+
+
+def _held(what: str) -> int:
+    """Memory of this process, in bytes: "RssAnon" is what is private, of what is resident."""
     lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-    return int(lines["RssAnon"].split()[0]) * 1024
+    return int(lines[what].split()[0]) * 1024
 
 
 def _size(samples: int) -> str:

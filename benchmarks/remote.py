@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import resource
 import shutil
 import socket
 import subprocess
@@ -20,6 +19,7 @@ import numpy as np
 from benchmarks.caches import published
 from benchmarks.conditions import Conditions, LeftOut
 from benchmarks.measurement import Measurement, Unit
+from benchmarks.memory import forget_peak, peak_memory
 from benchmarks.reading import described, gather, random_batches
 from benchmarks.timing import compare, timed
 from decant.cache import LogitCache, Manifest, Store, push_cache
@@ -55,16 +55,15 @@ def _fetching(conditions: Conditions) -> Iterator[Measurement]:
             shutil.rmtree(store.root, ignore_errors=True)
             store.resolve(path.name)
 
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = forget_peak()
         plain = timed(lambda: fsspec.filesystem("s3").get_file(f"bench/{path.name}", str(copy)))
         found = compare(
             22, f"fetching {described(samples, classes)} from S3 over loopback, each block checked", timed(fetch),
             "a plain copy by s3fs", plain, unit=Unit.RATE, target=0.8, repetitions=conditions.choose(5, 1),
         )  # fmt: skip
         yield found
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1_000
         yield Measurement(
-            22, "memory of both, above what was held before", "", max(grown, 0.001), Unit.MEGABYTES, 400,
+            22, "memory of both, above what was held before", "", (peak_memory() - before) / 1e6, Unit.MEGABYTES, 400,
             details={"seconds": found.details["seconds"]},
         )  # fmt: skip
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,8 @@ import time
 import warnings
 from pathlib import Path
 from typing import Any
+
+from benchmarks.memory import forget_peak, peak_memory
 
 OUTPUTS, LENGTH, BATCH, WIDTH = 49_152, 256, 4, 192
 
@@ -100,16 +101,10 @@ def measure(way: str, steps: int) -> dict[str, float]:
             objective=objective,
             callbacks=[Marks()],
         )
-        before = _resident()
+        before = forget_peak()
         run.train()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"mib": peak - before, "seconds": (marks[-1] - marks[0]) / (steps - 1)}
-
-
-def _resident() -> float:
-    """MiB of this process now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+        grown = peak_memory() - before
+    return {"mib": grown / 2**20, "seconds": (marks[-1] - marks[0]) / (steps - 1)}
 
 
 if __name__ == "__main__":
