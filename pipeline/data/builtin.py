@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import importlib.util
 from collections.abc import Callable
@@ -50,6 +51,7 @@ def digits(settings: DataSettings, views: ViewsSettings, split: Split) -> Labell
     return ArrayData("digits", split, resized(images, views), labels, tuple("0123456789"))
 
 
+@functools.cache
 def _read_digits() -> tuple[NDArray[Any], NDArray[Any]]:
     """Images (N, 8, 8), 0 to 16, and labels (N,): from the file that scikit-learn has of them, as importing the library
     takes as long as training a small network does; by the library where it has another one.

@@ -7,6 +7,7 @@ function can reach count: another function in the same file may change, and so m
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import io
 import tokenize
@@ -77,11 +78,13 @@ class _Module:
     """Statements that do something when the module is imported."""
 
     @classmethod
-    def read(cls, name: str, path: Path) -> _Module:
-        """Raises OSError, SyntaxError, ValueError."""
-        content = path.read_bytes()
+    @functools.lru_cache(
+        maxsize=32
+    )  # a process asks for the same code again and again, and reading it takes longest
+    def read(cls, name: str, is_package: bool, content: bytes) -> _Module:
+        """Nobody may change it. Raises SyntaxError, ValueError."""
         tree = ast.parse(content)
-        module = cls(name, path.name == "__init__.py", _without_comments(content), [])
+        module = cls(name, is_package, _without_comments(content), [])
         for statement in tree.body:
             if _is_main_guard(statement) or _is_docstring(statement):
                 continue
@@ -179,7 +182,7 @@ class _Project:
             path = source_of(name) if self._is_ours(name) else None
             if path is not None and self._owns(path):
                 try:
-                    self._modules[name] = _Module.read(name, path)
+                    self._modules[name] = _Module.read(name, path.name == "__init__.py", path.read_bytes())
                 except (OSError, SyntaxError, ValueError):  # importing it says what is wrong
                     self._whole[name] = path.read_bytes() if path.is_file() else b""
         return self._modules[name]

@@ -23,7 +23,8 @@ from decant.cache.io.files import (
     write_atomically,
 )
 from decant.cache.io.flock import try_flock
-from tests.helpers.processes import PATIENCE, finished, python, wait_until
+from tests.helpers.commands import fork_python
+from tests.helpers.processes import PATIENCE, finished, wait_until
 from tests.helpers.weak_locks import weaken
 
 
@@ -100,7 +101,7 @@ try:
 except StorageError as error:
     print(os.fstat(fd).st_size, error)
 """
-    said = finished(python(script, tmp_path / "file"))
+    said = finished(fork_python(script, tmp_path / "file"))
     assert said.startswith("1000 ")
     assert "File too large; that is the limit of ulimit -f" in said
 
@@ -173,7 +174,7 @@ def test_a_reader_sees_one_whole_content_or_the_other_and_so_it_stays_after_a_ki
         "path = pathlib.Path(sys.argv[1])\n"
         f"while True:\n    for content in (b'a', b'b'): write_atomically(path, content * {length})\n"
     )
-    writer = python(script, path)
+    writer = fork_python(script, path)
     try:
         wait_until(path.exists, writer)
         for _ in range(200):
@@ -199,7 +200,7 @@ with replacing(Path(sys.argv[1])) as draft:
     draft.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    python(script, path).communicate(timeout=PATIENCE)
+    fork_python(script, path).communicate(timeout=PATIENCE)
     (left,) = tmp_path.iterdir()
     other = tmp_path / f"other-{left.name}"
     other.write_bytes(b"of another name")

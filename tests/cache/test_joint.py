@@ -23,7 +23,8 @@ from decant.cache import (
 from decant.cache.io import joint, partial
 from decant.cache.io.flock import EXCLUSIVE, FREE, SHARED, flock, try_flock
 from tests.helpers.caches import build, holds_the_answers, leftovers, manifest, write, write_missing
-from tests.helpers.processes import finished, line, python
+from tests.helpers.commands import fork_python
+from tests.helpers.processes import finished, line
 from tests.helpers.weak_locks import WEAK, weaken
 
 OF = manifest(100)
@@ -117,9 +118,9 @@ def write_block(writer: LogitCacheWriter, number: int) -> None:
 
 def test_parts_at_once_and_one_after_the_other_write_one_file(tmp_path: Path) -> None:
     path = tmp_path / "cache.h5"
-    first = [python(PART, path, part, 4, "waits") for part in (2, 0)]
+    first = [fork_python(PART, path, part, 4, "waits") for part in (2, 0)]
     names = {line(process).strip() for process in first}
-    late = python(PART, path, 3, 4)
+    late = fork_python(PART, path, 3, 4)
     names.add(line(late).strip())
     assert "blocks are not written" in finished(late)
     assert len(names) == 1, "every part writes the same file"
@@ -129,7 +130,7 @@ def test_parts_at_once_and_one_after_the_other_write_one_file(tmp_path: Path) ->
         process.stdin.write("\n")
         process.stdin.flush()
         assert "blocks are not written" in finished(process)
-    assert str(path) in finished(python(PART, path, 1, 4)).splitlines()
+    assert str(path) in finished(fork_python(PART, path, 1, 4)).splitlines()
     assert path.read_bytes() == build(tmp_path / "alone.h5", OF).read_bytes()
     assert leftovers(tmp_path) == []
 
@@ -141,7 +142,7 @@ def test_several_that_find_it_whole_at_once_publish_one_file(tmp_path: Path) -> 
         write_block(writer, 2 * part)
         write_block(writer, 2 * part + 1)
         writer.close()
-    together = [python(PART, path, 9, 4, "waits") for _ in range(4)]
+    together = [fork_python(PART, path, 9, 4, "waits") for _ in range(4)]
     for process in together:
         line(process)
     for process in together:
@@ -203,7 +204,7 @@ def test_blocks_of_others_are_not_written_again(tmp_path: Path) -> None:
 
 def test_a_killed_part_of_this_machine_leaves_nothing_uncertain(tmp_path: Path) -> None:
     path = tmp_path / "cache.h5"
-    killed = python(PART, path, 0, 4, "waits")
+    killed = fork_python(PART, path, 0, 4, "waits")
     begun = Path(line(killed).strip())
     assert len(joint.members(begun)) == 1
     inode = begun.stat().st_ino

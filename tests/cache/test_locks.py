@@ -21,7 +21,8 @@ from decant.cache import StorageError
 from decant.cache.io import locks
 from decant.cache.io.flock import try_flock
 from decant.cache.io.locks import claim, exclusive, holder, in_use, join, shared, try_exclusive
-from tests.helpers.processes import PATIENCE, finished, line, python
+from tests.helpers.commands import fork_python
+from tests.helpers.processes import PATIENCE, finished, line
 
 HOLDS: dict[str, Callable[[Path], AbstractContextManager[object]]] = {
     "exclusive": lambda lock: exclusive(lock, waiting=refuse),
@@ -74,7 +75,7 @@ with HOLDS[sys.argv[2]](lock):
 print(is_free(lock))
 os.kill(worker, 9)
 """
-    assert finished(python(script, lock, how)) == "True\n"
+    assert finished(fork_python(script, lock, how)) == "True\n"
 
 
 @pytest.mark.parametrize("how", HOLDS)
@@ -87,7 +88,7 @@ with HOLDS[sys.argv[2]](Path(sys.argv[1])):
     print("holds", flush=True)
     time.sleep(600)
 """
-    process = python(script, lock, how)
+    process = fork_python(script, lock, how)
     assert line(process) == "holds\n"
     assert not is_free(lock)
     process.send_signal(signal.SIGKILL)
@@ -113,7 +114,7 @@ with exclusive(Path(sys.argv[1]), waiting=lambda holder: print(holder, flush=Tru
     print("has it", flush=True)
 """
     with exclusive(lock, waiting=refuse):
-        process = python(script, lock)
+        process = fork_python(script, lock)
         assert line(process) == f"{OWN_NAME}\n"
     assert finished(process) == "has it\n"
 

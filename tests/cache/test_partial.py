@@ -24,7 +24,8 @@ from decant.cache import (
 from decant.cache.io import partial
 from decant.cache.io.locks import claim
 from tests.helpers.caches import build, holds_the_answers, leftovers, manifest, write, write_missing
-from tests.helpers.processes import finished, python
+from tests.helpers.commands import fork_python
+from tests.helpers.processes import finished
 from tests.helpers.weak_locks import WEAK, weaken
 
 
@@ -195,7 +196,7 @@ for view in range(2):
 
     of = manifest(300)
     with LogitCacheWriter(tmp_path / "cache.h5", of) as writer:
-        ranks = [python(script, rank, pickle.dumps(writer).hex()) for rank in range(3)]
+        ranks = [fork_python(script, rank, pickle.dumps(writer).hex()) for rank in range(3)]
         for rank in ranks:
             finished(rank)
         path = writer.publish()
@@ -282,7 +283,7 @@ with BEGIN(sys.argv[1], manifest()) as writer:
     if os.getuid() == 0:
         os.chown(open_folder, 65534, -1)
         os.chown(writer.partial, 65534, -1)
-    assert int(finished(python(script, open_folder / "cache.h5"))) == inode
+    assert int(finished(fork_python(script, open_folder / "cache.h5"))) == inode
     assert stat.S_IMODE((open_folder / "cache.h5").stat().st_mode) == 0o444
 
 
@@ -306,7 +307,7 @@ with BEGIN(sys.argv[1], manifest()) as writer:
     print(write_missing(writer))
     writer.publish()
 """.replace("BEGIN", begin)
-    recomputed = int(finished(python(script, open_folder / "cache.h5")))
+    recomputed = int(finished(fork_python(script, open_folder / "cache.h5")))
     assert recomputed == (100 if mode == 0o600 else 50)
     assert holds_the_answers(LogitCache.open(open_folder / "cache.h5", verify="open"))
     assert leftovers(open_folder) == []

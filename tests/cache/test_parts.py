@@ -25,7 +25,7 @@ from decant.cache import (
 )
 from decant.cache.encodings import Sparse
 from tests.helpers.caches import build, identity_with, manifest, write, write_missing
-from tests.helpers.processes import python
+from tests.helpers.commands import fork_python
 
 OF = manifest(100)  # four blocks of each of two views, the last of four rows
 
@@ -215,7 +215,7 @@ for calls in (3, 9, 12, 12):
     print(os.WTERMSIG(os.wait()[1]))
 print(merge_parts(Store(sys.argv[1]), [Path(file) for file in sys.argv[2:]]))
 """
-    out, err = python(script, tmp_path / "store", *files).communicate()
+    out, err = fork_python(script, tmp_path / "store", *files).communicate()
     *killed, made = out.split()
     assert killed == [str(int(signal.SIGKILL))] * 4, err
     assert Path(made).read_bytes() == expected

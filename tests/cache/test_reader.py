@@ -25,6 +25,7 @@ from decant.cache import (
 )
 from decant.cache.format.hdf5 import check
 from tests.helpers.caches import answers, build, holds_the_answers, manifest, write
+from tests.helpers.commands import fork_python
 from tests.helpers.processes import finished, python
 
 
@@ -315,7 +316,7 @@ print(holds_the_answers(LogitCache.open(sys.argv[1], verify="open")))
                 (tmp_path / "disk" / "new").touch()
         else:
             (tmp_path / "disk").chmod(0o555)
-        assert finished(python(script, tmp_path / "disk" / "cache.h5")) == "True\n"
+        assert finished(fork_python(script, tmp_path / "disk" / "cache.h5")) == "True\n"
     finally:
         if mounted.returncode == 0:
             subprocess.run(["umount", tmp_path / "disk"], check=True)

@@ -10,7 +10,8 @@ import pytest
 
 from tests.helpers import refused_calls
 from tests.helpers.caches import build, manifest
-from tests.helpers.processes import finished, python
+from tests.helpers.commands import fork_python
+from tests.helpers.processes import finished
 
 SCRIPT = """
 import errno, os, stat, sys
@@ -40,6 +41,6 @@ print(sorted(found.name for found in folder.rglob("*") if found.is_file()))
 
 @pytest.mark.skipif(not refused_calls.known(), reason="seccomp")
 def test_a_cache_is_made_and_read_where_a_file_system_lacks_all_it_can(tmp_path: Path) -> None:
-    assert finished(python(SCRIPT, tmp_path)) == "['x.h5', 'x.h5']\n"
+    assert finished(fork_python(SCRIPT, tmp_path)) == "['x.h5', 'x.h5']\n"
     expected = build(tmp_path / "expected.h5", manifest()).read_bytes()
     assert (tmp_path / "x.h5").read_bytes() == (tmp_path / "store" / "x.h5").read_bytes() == expected

@@ -13,7 +13,8 @@ from decant.cache.format import row_marks
 from decant.cache.format.row_marks import read_marks
 from decant.cache.io.partial import marks_of
 from tests.helpers.caches import answers, build, holds_the_answers, leftovers, manifest, write
-from tests.helpers.processes import finished, python
+from tests.helpers.commands import fork_python
+from tests.helpers.processes import finished
 
 WORLD = 3
 OF = manifest(100)
@@ -37,7 +38,7 @@ def test_ranks_write_the_shards_of_a_distributed_sampler(file: str, tmp_path: Pa
     """Every natural pattern ended in "37 of 38 blocks are not written"."""
     with LogitCacheWriter(tmp_path / "cache.h5", OF) as writer:
         given = str(writer.path) if file == "of its own" else pickle.dumps(writer).hex()
-        for rank in [python(RANK, rank, given) for rank in range(WORLD)]:
+        for rank in [fork_python(RANK, rank, given) for rank in range(WORLD)]:
             finished(rank)
         path = writer.publish()
     assert path.read_bytes() == build(tmp_path / "alone.h5", OF).read_bytes()

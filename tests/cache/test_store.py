@@ -14,7 +14,8 @@ import pytest
 from decant.cache import LogitCache, LogitCacheWriter, StorageError, Store
 from decant.cache.io import partial
 from tests.helpers.caches import build, holds_the_answers, leftovers, manifest, write_missing
-from tests.helpers.processes import PATIENCE, finished, line, python
+from tests.helpers.commands import fork_python
+from tests.helpers.processes import PATIENCE, finished, line
 
 BUILDER = """
 import sys, time
@@ -78,9 +79,9 @@ def test_finding_finishes_what_a_kill_left_of_publishing(tmp_path: Path) -> None
 
 
 def test_a_second_builder_waits_says_for_whom_and_uses_what_is_built(tmp_path: Path) -> None:
-    first = python(BUILDER, tmp_path)
+    first = fork_python(BUILDER, tmp_path)
     assert line(first) == "builds\n"
-    second = python(BUILDER, tmp_path)
+    second = fork_python(BUILDER, tmp_path)
     assert line(second).startswith(f"waits for process {first.pid} on ")
     time.sleep(0.3)
     assert second.poll() is None
@@ -91,9 +92,9 @@ def test_a_second_builder_waits_says_for_whom_and_uses_what_is_built(tmp_path: P
 
 
 def test_a_dead_builders_lock_is_not_in_the_way(tmp_path: Path) -> None:
-    first = python(BUILDER, tmp_path)
+    first = fork_python(BUILDER, tmp_path)
     assert line(first) == "builds\n"
-    second = python(BUILDER, tmp_path)
+    second = fork_python(BUILDER, tmp_path)
     assert line(second).startswith("waits for")
     first.send_signal(signal.SIGKILL)
     first.communicate()
@@ -115,7 +116,7 @@ with store.building(manifest(), lambda holder: print("waits")):
     print("has it", flush=True)
 os.killpg(0, 9)
 """
-    process = python(f"import os; os.setpgrp()\n{script}", tmp_path)
+    process = fork_python(script, tmp_path)
     out, _ = process.communicate(timeout=PATIENCE)
     assert out == "has it\n"
 
@@ -162,7 +163,7 @@ fcntl.flock(file, fcntl.LOCK_EX)
 print("locked", flush=True)
 sys.stdin.readline()
 """
-    holder = python(script, lock)
+    holder = fork_python(script, lock)
     assert line(holder) == "locked\n"
     said: list[str] = []
 
@@ -188,4 +189,4 @@ os.setuid(65534)
 with Store(sys.argv[1]).building(manifest()) as path:
     print(build(path).exists())
 """
-    assert finished(python(script, open_folder)) == "True\n"
+    assert finished(fork_python(script, open_folder)) == "True\n"

@@ -24,6 +24,7 @@ from decant.cache import (
 )
 from decant.cache.io import partial
 from tests.helpers.caches import answers, build, holds_the_answers, leftovers, manifest, write, write_missing
+from tests.helpers.commands import fork_python
 from tests.helpers.processes import finished, python
 
 
@@ -244,7 +245,7 @@ except StorageError as error:
     print(error)
     print("closed" if [os.dup(0) for _ in free] == free else "open")
 """
-    said = finished(python(script, tmp_path / "cache.h5", limit))
+    said = finished(fork_python(script, tmp_path / "cache.h5", limit))
     assert "bytes: File too large; that is the limit of ulimit -f, or of the disk" in said
     assert list(tmp_path.iterdir()) == []
     assert said.split()[-1] == "closed", "or the space that it held would not be given back"
@@ -263,7 +264,7 @@ try:
 except StorageError as error:
     print(error)
 """
-    assert "writing: File too large" in finished(python(script, tmp_path / "cache.h5"))
+    assert "writing: File too large" in finished(fork_python(script, tmp_path / "cache.h5"))
     assert not (tmp_path / "cache.h5").exists()
     with LogitCacheWriter(tmp_path / "cache.h5", manifest()) as writer:
         assert write_missing(writer) == 50
@@ -301,7 +302,7 @@ try:
 except StorageError as error:
     print(error)
 """
-    said = finished(python(script, small_disk / "cache.h5"))
+    said = finished(fork_python(script, small_disk / "cache.h5"))
     assert "no space" in said.lower()
     assert leftovers(small_disk) == ["junk"]
 

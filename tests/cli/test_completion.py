@@ -12,7 +12,7 @@ import pytest
 from decant.pipeline.cli import completion
 from decant.pipeline.config.recipe import load_recipe, shipped
 from decant.pipeline.errors import RecipeError
-from tests.helpers.commands import only
+from tests.helpers.commands import decant, only, succeed
 from tests.helpers.shells import shell
 from tests.helpers.small import teach
 
@@ -34,7 +34,7 @@ def offered(place: Path, *words: str, kind: str = "bash") -> list[str]:
     count = words[-1] if kind == "fish" else str(len(words))
     line = subprocess.list2cmdline(whole)
     asked = {"COMP_WORDS": line, "COMP_CWORD": count, "_DECANT_COMPLETE": f"{kind}_complete"}
-    output = shell("decant", place, **asked).split()
+    output = succeed(decant(cwd=place, **asked)).split()
     if kind == "zsh":  # type, word and description in lines of their own
         return [f"{output[at]},{output[at + 1]}" for at in range(0, len(output), 3)]
     return output
@@ -87,7 +87,7 @@ def test_values_are_offered_where_a_shell_keeps_the_word_whole(place: Path) -> N
 
 @pytest.mark.parametrize("kind", ["bash", "zsh", "fish"])
 def test_every_shell_has_its_script(kind: str, place: Path) -> None:
-    assert "_decant_completion" in shell("decant", place, _DECANT_COMPLETE=f"{kind}_source")
+    assert "_decant_completion" in succeed(decant(cwd=place, _DECANT_COMPLETE=f"{kind}_source"))
 
 
 def test_bash_itself_completes_after_the_line_of_the_readme(place: Path) -> None:

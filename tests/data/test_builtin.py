@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import importlib.util
 import pickle
@@ -82,7 +83,14 @@ def test_digits_are_read_by_the_library_where_it_keeps_them_elsewhere(
 ) -> None:
     digest = read("digits").digest()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    builtin._read_digits.cache_clear()
     assert read("digits").digest() == digest
+
+
+def test_a_process_reads_the_file_of_the_digits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read("digits")
+    monkeypatch.setattr(gzip, "open", None)
+    assert len(read("digits", split="test")) == 360
 
 
 def test_digits_are_scaled_to_views_size() -> None:

@@ -29,6 +29,7 @@ from decant.pipeline.data.thread_count import ThreadCount
 from decant.pipeline.errors import DataError
 from decant.pipeline.ranks.cores import available_cores
 from tests.data.test_image_pack import IMAGES, LAYOUT, Decoder, build, flip, let_all_begin, nothing
+from tests.helpers.commands import fork_python
 from tests.helpers.processes import PATIENCE, finished, python, wait_until
 
 ORDERS = {
@@ -171,7 +172,7 @@ images.check_unchanged(checksums=True)
 
 @pytest.mark.parametrize(("step", "call"), [("pwrite", 1), ("pwrite", 13), ("pwrite", 24), ("rename", 1)])
 def test_a_killed_reader_goes_on_where_it_was(step: str, call: int, path: Path) -> None:
-    child = python(KILLED, path, step, call)
+    child = fork_python(KILLED, path, step, call)
     out = child.communicate(timeout=PATIENCE)
     assert child.returncode == -signal.SIGKILL, out
     assert partial_path(path).exists()
@@ -288,7 +289,7 @@ print(decode.decoded)
 
 
 def test_two_processes_decode_ahead_together(path: Path) -> None:
-    children = [python(BESIDE, path) for _ in range(2)]
+    children = [fork_python(BESIDE, path) for _ in range(2)]
     let_all_begin(children)
     shares = [int(finished(child)) for child in children]
     assert sum(shares) == 400, f"no image is decoded twice: {shares}"

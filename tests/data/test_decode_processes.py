@@ -30,7 +30,8 @@ from decant.pipeline.data.pack_ahead import HeldAhead, Listed, find_or_fill_ahea
 from decant.pipeline.data.pack_filling import find_or_build
 from decant.pipeline.data.thread_count import ThreadCount
 from decant.pipeline.errors import DataError
-from tests.helpers.processes import PATIENCE, line, python, wait_until
+from tests.helpers.commands import fork_python
+from tests.helpers.processes import PATIENCE, line, wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs Linux")
 
@@ -279,7 +280,7 @@ images._ahead.finish(lambda blocks: None)
 @pytest.mark.parametrize("where", ["pack", pytest.param("memory", marks=pytest.mark.slow)])
 def test_nothing_is_left_of_a_reader_that_is_killed(where: str, photos: Path, tmp_path: Path) -> None:
     path = tmp_path / ("a.pack" if where == "pack" else "memory")
-    child = python(KILLED, photos, path)
+    child = fork_python(KILLED, photos, path)
     copy, *others = [int(pid) for pid in line(child).split()]
     processes = [pid for pid in others if pid != copy]
     assert len(processes) == CORES + 1
@@ -291,7 +292,7 @@ def test_nothing_is_left_of_a_reader_that_is_killed(where: str, photos: Path, tm
     assert not [name for name in opened if name.startswith("/dev/shm")], "which would outlast them"
     if where == "memory":  # as when memory has run out: the process that would end the others is killed too
         os.kill(processes[0], signal.SIGKILL)
-    child.kill()
+    child.send_signal(signal.SIGKILL)  # and not the copy
     child.wait()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes))
     os.kill(copy, signal.SIGKILL)

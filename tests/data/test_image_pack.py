@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,7 +24,9 @@ from decant.cache.io.locks import in_use, lock_path
 from decant.pipeline.data.image_pack import Layout, Pack, partial_path
 from decant.pipeline.data.pack_filling import find_or_build, find_or_fill
 from decant.pipeline.errors import DamagedError, DataError
-from tests.helpers.processes import PATIENCE, finished, line, python
+from tests.helpers.commands import fork_python
+from tests.helpers.forked_commands import ForkedCommand
+from tests.helpers.processes import PATIENCE, finished, line
 
 SHAPE = (3, 32, 32)
 IMAGES = np.random.default_rng(0).integers(0, 256, (400, *SHAPE)).astype(np.uint8)
@@ -149,7 +150,7 @@ build(path)
 def test_a_killed_build_goes_on_where_it_was(
     step: str, call: int, whole_blocks: int | None, path: Path
 ) -> None:
-    child = python(KILLED, path, step, call)
+    child = fork_python(KILLED, path, step, call)
     child.communicate(timeout=PATIENCE)
     assert child.returncode == -signal.SIGKILL
     assert not path.exists()
@@ -227,7 +228,7 @@ class Held(Decoder):
         return super().__call__(indices)
 
 
-def let_all_begin(children: list[subprocess.Popen[str]]) -> None:
+def let_all_begin(children: list[ForkedCommand]) -> None:
     """None is done before the others have begun."""
     assert [line(child) for child in children] == ["begun\n"] * len(children)
     for child in children:
@@ -259,7 +260,7 @@ print(decode.decoded)
 
 def test_processes_that_need_a_pack_fill_it_together(path: Path) -> None:
     """Whether they need all of it or a share; no image is decoded twice."""
-    children = [python(FILLER, path, images) for images in ("0-400", "0-400", "0-84")]
+    children = [fork_python(FILLER, path, images) for images in ("0-400", "0-400", "0-84")]
     assert (
         line(children[2]) == "filling\n"
     )  # of a pack that is whole it would decode some images to compare them
@@ -293,7 +294,7 @@ def test_what_is_read_as_needed_is_decoded_alone_and_goes_into_the_pack(path: Pa
 
 def test_a_block_that_a_stopped_process_is_decoding_is_waited_for_or_decoded_here(path: Path) -> None:
     """By who needs all of the pack, or some images."""
-    child = python(FILLER, path, "0-21")
+    child = fork_python(FILLER, path, "0-21")
     assert (line(child), line(child)) == ("filling\n", "begun\n")
     decode = Decoder()
     assert np.array_equal(find_or_fill(path, LAYOUT, decode).images(np.arange(21)), IMAGES[:21])

@@ -23,8 +23,9 @@ from decant.pipeline.data.samples import ListedFiles
 from decant.pipeline.errors import DataError
 from decant.pipeline.training.loading import OrderedKeys, loader
 from decant.pipeline.views import ViewedData
+from tests.helpers.commands import fork_python
 from tests.helpers.folders import everything, keep, pixels, read, write_folder
-from tests.helpers.processes import PATIENCE, python
+from tests.helpers.processes import PATIENCE
 
 # Packs
 
@@ -255,7 +256,7 @@ def test_a_store_that_cannot_be_written_gives_the_packs_that_it_has(made: str, o
         (store / "packs").mkdir(mode=0o555)
     store.chmod(0o555)
     try:
-        child = python(READER, root)
+        child = fork_python(READER, root)
         out, err = child.communicate(timeout=PATIENCE)
     finally:
         store.chmod(0o755)

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from decant.pipeline.runs.locks import alone_with
-from tests.helpers.commands import TINY, decant, only, start, succeed, tiny
-from tests.helpers.processes import PATIENCE, ROOT, python
+from tests.helpers.commands import TINY, decant, fork_python, only, start, succeed, tiny
+from tests.helpers.processes import PATIENCE, ROOT
 from tests.helpers.processes import line as line_of
 
 JOBS = 8
@@ -93,7 +93,7 @@ def test_a_job_goes_on_where_the_one_that_it_waits_for_is_killed(tmp_path: Path)
     succeed(tiny("teacher", cwd=tmp_path))
     result = only(tmp_path, "runs/digits/teacher-*/result.json")
     result.unlink()
-    holder = python(HOLD, result.parent, cwd=tmp_path)
+    holder = fork_python(HOLD, result.parent, cwd=tmp_path)
     assert line_of(holder) == "held\n"
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(tiny, "teacher", cwd=tmp_path)

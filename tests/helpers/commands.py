@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from tests.helpers.forked_commands import ForkedCommand
 from tests.helpers.processes import PATIENCE
@@ -34,9 +35,12 @@ FORKS.set_forkserver_preload(
         "decant.pipeline.cli.main",
         "decant.pipeline.phases.evaluate",
         "decant.pipeline.phases.student",
+        "decant.pipeline.phases.teacher",
         "decant.pipeline.phases.verify",
         "decant.pipeline.report.output",
         "decant.pipeline.report.page",
+        "decant.pipeline.report.sections",
+        "decant.pipeline.deploy.export",
         "decant.pipeline.status",
         "altair",
         "jinja2",
@@ -44,6 +48,7 @@ FORKS.set_forkserver_preload(
         "torchvision.models",
         "transformers.models.auto.modeling_auto",
         "transformers.models.llama.modeling_llama",  # which the tests' language models are
+        "tests.helpers.preloaded",
     ]
 )
 
@@ -191,6 +196,25 @@ _RUNS = re.compile(r"runs \S+:\S+ from .*\n?")
 def start(*words: str | Path, cwd: Path, **env: str) -> ForkedCommand:
     """`decant WORDS` in the background, in a process group of its own, forked as by `decant`."""
     return ForkedCommand(FORKS, be_the_command, [*map(str, words)], cwd, {**os.environ, **env})
+
+
+def fork_python(script: str, *arguments: object, cwd: Path | None = None, **env: str) -> ForkedCommand:
+    """A script in a process of its own, as by `tests.helpers.processes.python`, but forked as by `decant`."""
+    given = (script, [*map(str, arguments)], cwd, {**os.environ, **env})
+    return ForkedCommand(FORKS, _be_the_script, *given, listens=True)
+
+
+def _be_the_script(script: str, arguments: list[str], cwd: Path | None, env: dict[str, str]) -> None:
+    """In the forked process: what `python -W error -c SCRIPT ARGUMENTS` does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    warnings.simplefilter("error")
+    os.environ.clear()
+    os.environ.update(env)
+    if cwd is not None:
+        os.chdir(cwd)
+    sys.argv = ["-c", *arguments]
+    sys.modules["__main__"] = ModuleType("__main__")
+    exec(script, vars(sys.modules["__main__"]))
 
 
 def start_anew(*words: str | Path, cwd: Path, **env: str) -> subprocess.Popen[str]:

@@ -26,9 +26,15 @@ class ForkedCommand:
     interpreter and its imports.
     """
 
-    def __init__(self, forks: ForkServerContext, run: Callable[..., object], *given: Any):
-        (out, to_out), (err, to_err) = os.pipe(), os.pipe()
-        self._process = forked(forks, (to_out, to_err), run, *given)
+    def __init__(
+        self, forks: ForkServerContext, run: Callable[..., object], *given: Any, listens: bool = False
+    ):
+        """With `listens` it can be written to; else its input is empty."""
+        (from_in, to_in), (out, to_out), (err, to_err) = os.pipe(), os.pipe(), os.pipe()
+        self._process = forked(forks, (from_in, to_out, to_err), run, *given)
+        self.stdin = open(to_in, "w", encoding="utf-8")  # noqa: SIM115
+        if not listens:
+            self.stdin.close()
         self.stdout, self.stderr = (open(end, encoding="utf-8") for end in (out, err))  # noqa: SIM115
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -59,10 +65,14 @@ class ForkedCommand:
         """SIGKILL to the whole group, if there still is one."""
         _kill(self._process)
 
-    def communicate(self, timeout: float = PATIENCE) -> tuple[str, str]:
-        """The rest of what it says, until it has ended; what does not end is killed, and raises
-        subprocess.TimeoutExpired.
+    def communicate(self, given: str = "", timeout: float = PATIENCE) -> tuple[str, str]:
+        """The rest of what it says, until it has ended, once it has been given the rest of its input; what does not end
+        is killed, and raises subprocess.TimeoutExpired.
         """
+        if not self.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):
+                self.stdin.write(given)
+                self.stdin.close()
         with ThreadPoolExecutor(2) as pool:
             said = [pool.submit(stream.read) for stream in (self.stdout, self.stderr)]
             try:
@@ -76,11 +86,13 @@ class ForkedCommand:
 
 
 def forked(
-    forks: ForkServerContext, descriptors: tuple[int, int], run: Callable[..., object], *given: Any
+    forks: ForkServerContext, descriptors: tuple[int, int, int], run: Callable[..., object], *given: Any
 ) -> BaseProcess:
-    """A process, as the leader of a group, that calls `run` with these as stdout and stderr; they are closed here."""
-    theirs = [Connection(os.dup(number), readable=False) for number in descriptors]
-    process = forks.Process(target=_lead, args=(*theirs, run, given))
+    """A process, as the leader of a group, that calls `run` with these as stdin, stdout and stderr; they are closed
+    here.
+    """
+    theirs = [Connection(os.dup(number)) for number in descriptors]
+    process = forks.Process(target=_lead, args=(theirs, run, given))
     process.start()
     for pipe in theirs:
         pipe.close()
@@ -89,12 +101,13 @@ def forked(
     return process
 
 
-def _lead(out: Connection, err: Connection, run: Callable[..., object], given: tuple[Any, ...]) -> None:
-    """In the process: calls `run` with these as stdout and stderr."""
+def _lead(pipes: list[Connection], run: Callable[..., object], given: tuple[Any, ...]) -> None:
+    """In the process: calls `run` with these as stdin, stdout and stderr."""
     os.setsid()
-    for number, pipe in ((1, out), (2, err)):
+    for number, pipe in enumerate(pipes):
         os.dup2(pipe.fileno(), number)
         pipe.close()
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
     run(*given)

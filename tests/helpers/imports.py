@@ -23,40 +23,33 @@ def sources() -> dict[str, Path]:
     return modules
 
 
-def imports(path: Path, known: set[str], typing: bool = False) -> set[str]:
+@cache
+def imports(path: Path, typing: bool = False) -> set[str]:
     """Every module that a file imports at any depth of its code; with `typing` also for type checkers only."""
-    tree = ast.parse(path.read_text("utf-8"))
-    typing_only = (
-        set()
-        if typing
-        else {
-            id(inner)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-            for inner in ast.walk(node)
-        }
-    )
-    names = set()
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
+    known, names, todo = sources(), set[str](), list[ast.AST]([ast.parse(path.read_text("utf-8"))])
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and not typing and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            modules = {f"{node.module}.{alias.name}" for alias in node.names} & known
+            modules = {f"{node.module}.{alias.name}" for alias in node.names} & known.keys()
             names |= modules
             if len(modules) < len(node.names):  # what is imported is not modules alone
                 names.add(str(node.module))
+        todo += (inner for inner in ast.iter_child_nodes(node) if not isinstance(inner, ast.expr))
     return {name for name in names if name in known or name.split(".")[0] != "decant"}
 
 
 @cache
 def graph(typing: bool = False) -> dict[str, set[str]]:
     """Module name → the modules that it imports; with `typing` also for type checkers only."""
-    return {name: imports(path, set(sources()), typing) for name, path in sources().items()}
+    return {name: imports(path, typing) for name, path in sources().items()}
 
 
+@cache
 def reachable(start: str, typing: bool = False) -> set[str]:
     edges, seen, todo = graph(typing), set[str](), [start]
     while todo:

@@ -52,8 +52,10 @@ class Process(Protocol):
     @property
     def stdout(self) -> IO[str] | None: ...
     def poll(self) -> int | None: ...
+    @property
+    def returncode(self) -> int | None: ...
     def kill(self) -> None: ...
-    def communicate(self) -> tuple[str, str]: ...
+    def communicate(self, *, timeout: float | None = ...) -> tuple[str, str]: ...
 
 
 def line(process: Process, timeout: float = PATIENCE) -> str:
@@ -64,7 +66,7 @@ def line(process: Process, timeout: float = PATIENCE) -> str:
     return process.stdout.readline()
 
 
-def finished(process: subprocess.Popen[str], timeout: float = PATIENCE) -> str:
+def finished(process: Process, timeout: float = PATIENCE) -> str:
     """What a script printed, once it has ended well; one that is stuck is killed."""
     try:
         out, err = process.communicate(timeout=timeout)

@@ -41,7 +41,8 @@ class Terminal:
     def __init__(self, *words: str | Path, cwd: Path, **env: str):
         self._ours, theirs = pty.openpty()
         given = ([*map(str, words)], cwd, {**_plain(), **env})
-        self._process = forked(FORKS, (theirs, theirs), be_the_command, *given)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        self._process = forked(FORKS, (nothing, theirs, theirs), be_the_command, *given)
         self.said = b""  # so far
         self._thread = threading.Thread(target=self._gather, daemon=True)
         self._thread.start()

@@ -28,7 +28,8 @@ from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.own_loop.caching import Estimate
 from decant.pipeline.own_loop.transforms import name_of
 from tests.helpers.caches import leftovers
-from tests.helpers.processes import finished, python
+from tests.helpers.commands import fork_python
+from tests.helpers.processes import finished
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*likely not a trained teacher")
 
@@ -421,7 +422,7 @@ print(cache.num_views)
 
 def test_parts_are_joined_by_whoever_comes_last(tmp_path: Path) -> None:
     path = tmp_path / "teacher.h5"
-    processes = [python(PART, path, part) for part in range(2)]
+    processes = [fork_python(PART, path, part) for part in range(2)]
     assert [finished(process).split()[-1] for process in processes] == ["2", "2"]
     decant.cache_logits(linear(), views(), tmp_path / "alone.h5", batch_size=4)
     assert path.read_bytes() == (tmp_path / "alone.h5").read_bytes()

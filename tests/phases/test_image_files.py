@@ -21,7 +21,8 @@ from decant.pipeline.phases.datasets import Decode
 from decant.pipeline.phases.evaluate import evaluate_runs
 from decant.pipeline.phases.plan import Plan
 from decant.pipeline.phases.teacher import make_teacher
-from tests.helpers.processes import finished, python
+from tests.helpers.commands import fork_python
+from tests.helpers.processes import finished
 from tests.helpers.small import CPU, recipe
 
 COUNT, SIZE = 90, 64  # five are a block of a pack
@@ -219,7 +220,7 @@ print(cache_logits(plan(folder, "killed"), CPU, print).rows)
 
 def test_a_killed_phase_goes_on_with_the_images_and_the_rows_that_it_has(taught: Path) -> None:
     cache_logits(plan(taught, "not killed", "always", "at once"), CPU, print)
-    rows = finished(python(KILLED, taught, 3, 15, 30, 31, OMP_NUM_THREADS="1"))
+    rows = finished(fork_python(KILLED, taught, 3, 15, 30, 31, OMP_NUM_THREADS="1"))
     assert int(rows) < COUNT, "some were there"
     for suffix in (".h5", ".pack"):
         assert files(taught, "killed", suffix) == files(taught, "not killed", suffix)

@@ -43,9 +43,7 @@ def test_the_pipeline_imports_of_the_cache_what_the_package_offers_and_io() -> N
     """Also for types: what a module of the cache is called, and what it holds, is the cache's own business."""
     for name, path in sources().items():
         if name.startswith("decant.pipeline"):
-            inner = {
-                other for other in imports(path, set(sources()), typing=True) if "decant.cache." in other
-            }
+            inner = {other for other in imports(path, typing=True) if "decant.cache." in other}
             assert {other for other in inner if not other.startswith("decant.cache.io")} == set(), name
 
 

@@ -28,7 +28,7 @@ def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("phase", ["teacher", "cache-logits", "student"])
 def test_every_phase_finds_what_the_first_version_made(first_version: Path, phase: str) -> None:
     before = {path: path.read_bytes() for path in first_version.rglob("*") if path.is_file()}
-    said = succeed(decant_anew(phase, "--recipe", "small.toml", cwd=first_version))
+    said = succeed(decant(phase, "--recipe", "small.toml", cwd=first_version))
     assert "found" in said
     assert "made" not in said
     after = {path: path.read_bytes() for path in first_version.rglob("*") if path.is_file()}

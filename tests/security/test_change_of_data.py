@@ -12,9 +12,9 @@ from PIL import Image
 from decant.pipeline.errors import DataError
 from decant.pipeline.support.notices import forget_what_was_said
 from tests.field.conftest import draw
-from tests.helpers.commands import decant, only, refused, succeed
+from tests.helpers.commands import decant, fork_python, only, refused, succeed
 from tests.helpers.folders import everything, keep, read, write_folder
-from tests.helpers.processes import PATIENCE, finished, python
+from tests.helpers.processes import PATIENCE, finished
 
 RECIPE = """
 [data]
@@ -151,7 +151,7 @@ try:
 except CacheError as error:
     print(error)
 """
-    said = finished(python(script, cwd=tmp_path))
+    said = finished(fork_python(script, cwd=tmp_path))
     assert said == "logits: the table has changed while it was read; import it again\n"
     assert not list(tmp_path.glob("store/*.h5"))
 
@@ -167,7 +167,7 @@ with open("weights.safetensors", "r+b") as file, naming(Path("weights.safetensor
     os.truncate("weights.safetensors", 10)
     mapped[50_000]
 """
-    child = python(script, cwd=tmp_path)
+    child = fork_python(script, cwd=tmp_path)
     _, said = child.communicate(timeout=PATIENCE)
     assert child.returncode == 1
     assert said == "decant: weights.safetensors: was cut short, or its disk failed, while it was read\n"

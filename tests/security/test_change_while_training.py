@@ -19,8 +19,8 @@ from torch.utils.data import TensorDataset
 from decant.cache import CorruptError, LogitCache, RewrittenError, SoftLabelDataset
 from decant.cache.stream import attach
 from tests.helpers.caches import build, manifest
-from tests.helpers.commands import decant, only, refused, succeed
-from tests.helpers.processes import finished, python
+from tests.helpers.commands import decant, fork_python, only, refused, succeed
+from tests.helpers.processes import finished
 
 RECIPE = """
 [data]
@@ -229,7 +229,7 @@ except CorruptError as error:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_file_that_is_cut_short_is_an_error_and_no_signal(workers: int, tmp_path: Path) -> None:
     path = build(tmp_path / "c.h5", manifest(4000, 100))
-    said = finished(python(READER, path, workers))
+    said = finished(fork_python(READER, path, workers))
     assert str(path) in said
     assert "was cut short, or its disk failed, while it was read" in said
 

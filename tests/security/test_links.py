@@ -24,7 +24,7 @@ from decant.pipeline.runs.notes import Pass, remember_cache, remember_pass
 from decant.pipeline.training.epoch_log import METRICS, append_epoch, keep_epochs
 from tests.helpers import small
 from tests.helpers.caches import build, manifest, write_missing
-from tests.helpers.processes import python
+from tests.helpers.commands import fork_python
 
 KEPT = b"a file that nobody here may change\n"
 
@@ -224,7 +224,7 @@ while True:
             except OSError:
                 pass
 """
-    thief = python(script, shared, kept)
+    thief = fork_python(script, shared, kept)
     try:
         assert thief.stdout is not None
         thief.stdout.readline()

@@ -38,9 +38,9 @@ from decant.pipeline.training.checkpoint import Kept, resume
 from decant.pipeline.training.epoch_log import read_epochs
 from tests.helpers import small
 from tests.helpers.caches import build, holds_the_answers, manifest, write_missing
-from tests.helpers.commands import decant, succeed
+from tests.helpers.commands import decant, fork_python, succeed
 from tests.helpers.folders import write_folder
-from tests.helpers.processes import finished, python
+from tests.helpers.processes import finished
 
 SECONDS = 60
 """After which something that waits is taken for stuck."""
@@ -245,7 +245,7 @@ def test_gc_goes_on_where_one_cannot_be_removed_and_says_so(open_folder: Path) -
     for path in (paths[0], paths[2]):
         os.chown(path, 65534, 65534)
         os.chown(usage.lock_path(path), 65534, 65534) if usage.lock_path(path).exists() else None
-    running = python(AS_ANOTHER, open_folder, "gc", "--delete", HOME="/tmp")
+    running = fork_python(AS_ANOTHER, open_folder, "gc", "--delete", HOME="/tmp")
     out, err = running.communicate(timeout=SECONDS)
     assert running.returncode == 1, (out, err)
     assert [path.exists() for path in paths] == [False, True, False]
@@ -302,10 +302,10 @@ def test_what_another_user_closed_is_named_and_the_others_are_listed(open_folder
     sound = build(open_folder / "a-0000000000000001.h5", manifest(3, 5, 1))
     closed = build(open_folder / "b-0000000000000002.h5", manifest(3, 5, 1))
     closed.chmod(0)
-    listed = finished(python(AS_ANOTHER, open_folder, "ls", HOME="/tmp"))
+    listed = finished(fork_python(AS_ANOTHER, open_folder, "ls", HOME="/tmp"))
     assert sound.name in listed
     assert f"{closed.name}" in listed
-    running = python(AS_ANOTHER, open_folder, "verify", HOME="/tmp")
+    running = fork_python(AS_ANOTHER, open_folder, "verify", HOME="/tmp")
     out, err = running.communicate(timeout=SECONDS)
     assert running.returncode == 1, err
     assert f"{sound.name}: sound" in out, err
@@ -363,7 +363,7 @@ def test_a_part_says_that_another_users_cannot_be_read(open_folder: Path) -> Non
     if os.geteuid():
         pytest.skip("needs another user")
     open_folder.chmod(0o777)
-    first, second, *remedies = finished(python(AS_ONE_OF_TWO, open_folder, HOME="/tmp")).splitlines()
+    first, second, *remedies = finished(fork_python(AS_ONE_OF_TWO, open_folder, HOME="/tmp")).splitlines()
     assert "cannot be read" not in first
     (of_root,) = (path.name for path in open_folder.glob("*.partial") if path.stat().st_uid == 0)
     assert second.endswith(f"; what may have them cannot be read, as it is another user's: {of_root}")

@@ -16,7 +16,8 @@ import pytest
 
 from decant.cache.io.files import remedy
 from tests.field.test_disks import needs_mounts
-from tests.helpers.processes import PATIENCE, ROOT, finished, python
+from tests.helpers.commands import fork_python
+from tests.helpers.processes import PATIENCE, ROOT, finished
 
 WRITTEN = {
     "recipe.toml",
@@ -115,7 +116,7 @@ for work in (
         print(of_error(error))
 """
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
-    said = finished(python(script, tmp_path)).splitlines()
+    said = finished(fork_python(script, tmp_path)).splitlines()
     assert [
         name
         for name, line in zip(("logits.npy", "result.json", "metrics.jsonl", "b.h5"), said, strict=True)

@@ -16,7 +16,8 @@ from decant.pipeline.runs.locks import holder
 from decant.pipeline.status.live_progress import Progress, epoch_progress, row_progress, row_writers
 from decant.pipeline.training.epoch_log import CHECKPOINT, METRICS
 from tests.helpers.caches import build, manifest, write
-from tests.helpers.processes import line, python
+from tests.helpers.commands import fork_python
+from tests.helpers.processes import line
 
 HOLDING = """
 import os, sys, time
@@ -32,7 +33,7 @@ def test_a_living_process_is_named_and_a_killed_one_is_not(tmp_path: Path) -> No
     folder = tmp_path / "run"
     assert holder(folder) is None
     assert list(tmp_path.iterdir()) == [], "to look makes a lock"
-    process = python(HOLDING, folder)
+    process = fork_python(HOLDING, folder)
     pid = int(line(process))
     assert holder(folder) == f"process {pid} on {socket.gethostname()}"
     process.send_signal(signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,3 +76,15 @@ def test_what_the_function_cannot_reach_does_not_count(digest: Digest, path: str
 def test_names_that_are_not_the_users_have_none() -> None:
     assert code_sha256("conv") is code_sha256("torchvision:resnet18") is code_sha256("timm:x") is None
     assert code_sha256("math:sqrt") is code_sha256("no.such.package:net") is None
+
+
+def test_a_file_is_read_into_its_parts_once_however_often_it_is_asked_for(
+    digest: Digest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, parsed = digest(), list[bytes]()
+    parse = ast.parse
+    monkeypatch.setattr(ast, "parse", lambda code, *more: parsed.append(code) or parse(code, *more))
+    assert digest() == first
+    assert parsed == []
+    assert digest("users_parts/late.py", "value = 1", "value = 3") != first
+    assert len(parsed) == 1, "the file that has changed"

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from decant.pipeline.training.background import BackgroundWriter, Beside, at_once, prefetch
-from tests.helpers.processes import PATIENCE, python, wait_until
+from tests.helpers.commands import fork_python
+from tests.helpers.processes import PATIENCE, wait_until
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 50])
@@ -248,6 +249,6 @@ print("all ended")
 
 def test_a_signal_at_any_moment_ends_both(tmp_path: Path) -> None:
     """With the executors of `concurrent.futures` one in some thousands waited for ever."""
-    done = python(INTERRUPTED, cwd=tmp_path)
+    done = fork_python(INTERRUPTED, cwd=tmp_path)
     out, err = done.communicate(timeout=PATIENCE)
     assert out == "all ended\n", err
