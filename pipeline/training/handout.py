@@ -97,7 +97,7 @@ def part(units: Units, number: int, of: int) -> list[Run]:
     """
     runs: list[Run] = []
     for unit in map(units.__getitem__, range(number * len(units) // of, (number + 1) * len(units) // of)):
-        if runs and runs[-1].view == unit.view and runs[-1].end == unit.first:
+        if runs and runs[-1].view == unit.view:
             runs[-1] = Run(unit.view, runs[-1].first, unit.end)
         else:
             runs.append(unit)

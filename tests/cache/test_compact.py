@@ -157,7 +157,7 @@ def test_outputs_that_do_not_fit_are_refused(outputs: int, says: str) -> None:
 
 
 SPOILT: dict[str, tuple[str, Any, str]] = {
-    "id beyond C": ("ids", [0, 9], "one is no output"),
+    "id beyond C": ("ids", [0, 4], "one is no output"),
     "id twice": ("ids", [1, 1], "one is there twice"),
     "rising": ("log_probs", [-2.0, -1.0], "must be finite, 0 or below, and fall"),
     "above 1": ("log_probs", [0.5, -1.0], "must be finite, 0 or below, and fall"),

@@ -183,9 +183,10 @@ def test_the_identity_has_draws_and_seed_where_there_are_any() -> None:
 
 
 SPOILT: dict[str, tuple[str, int, Any, str]] = {
-    "certain above k": ("certain", 0, 9, "certain: must be 1 to 4"),
+    "certain above k": ("certain", 0, 5, "certain: must be 1 to 4"),
     "certain below the head": ("certain", 0, 0, "certain: must be 1 to 4"),
     "order": ("ids", 0, slice(None, None, -1), "what is drawn must rise"),
+    "τ of no draws": ("certain", 0, 4, "log τ must be"),
     "no τ": ("stats", 2, -np.inf, "log τ must be"),
     "τ above 1": ("stats", 2, 0.5, "log τ must be"),
     "NaN": ("stats", 2, np.nan, "log τ must be"),

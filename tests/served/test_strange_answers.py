@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import random
-from typing import Any
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -80,24 +82,31 @@ class _Connection:
         return answer
 
 
-@pytest.mark.parametrize("dialect", ["vllm", "sglang", "openai", "openai-text", "llama.cpp"])
-def test_whatever_is_answered_ends_in_sound_rows_or_an_error(
-    dialect: str, network: Any, tokenizer: Any
-) -> None:
+def prompt_of(tokenizer: Any) -> Prompt:
     tokens = np.array(tokenizer("it was great fun and moving")["input_ids"])
-    prompt = Prompt(tokens, np.arange(len(tokens) - 1), tokenizer)
+    return Prompt(tokens, np.arange(len(tokens) - 1), tokenizer)
+
+
+def way(dialect: str, tokenizer: Any) -> Any:
     names = TokenNames(tokenizer, 340)
-    ways: dict[str, Any] = {
+    return {
         "vllm": Vllm("tiny"),
         "sglang": Sglang(),
         "openai": Echo("tiny", names=names),
         "openai-text": Echo("tiny", as_ids=False, wants_ids=False, spare=20, names=names),
         "llama.cpp": LlamaCpp(),
-    }
+    }[dialect]
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "sglang", "openai", "openai-text", "llama.cpp"])
+def test_whatever_is_answered_ends_in_sound_rows_or_an_error(
+    dialect: str, network: Any, tokenizer: Any
+) -> None:
+    prompt = prompt_of(tokenizer)
     believed, said = 0, list[str]()
     with ModelServer(network, dialect, tokenizer) as made:
         connection: Any = _Connection(made)
-        server = Server(connection, Model("tiny", {}, None, None, None), ways[dialect], 340)
+        server = Server(connection, Model("tiny", {}, None, None, None), way(dialect, tokenizer), 340)
         for _ in range(400 if dialect != "llama.cpp" else 150):
             server.said.model = None
             try:
@@ -107,12 +116,56 @@ def test_whatever_is_answered_ends_in_sound_rows_or_an_error(
                 continue
             believed += 1
             rows = heads.rows(340)
-            assert rows["ids"].shape == (len(tokens) - 1, 4)
+            assert rows["ids"].shape == (len(prompt.places), 4)
             assert (np.exp(rows["log_probs"].astype("f8")).sum(axis=1) < 1.01).all()
             assert not np.isnan(rows["stats"]).any()
     assert len(said) > 50
     assert all(one.startswith("http://host: sample 3: ") for one in said)
     assert believed > 20 or dialect == "llama.cpp"
+
+
+class _Lies(_Connection):
+    def __init__(self, server: ModelServer, change: Callable[[Any], object]) -> None:
+        super().__init__(server)
+        self._chance, self._change = cast("Any", SimpleNamespace(random=lambda: 0.0)), change
+
+    def _changed(self, answer: Any) -> Any:
+        self._change(answer)
+        return answer
+
+
+def _cut(answer: Any, count: int, said: int | None) -> None:
+    """Leaves out the last tokens, of which one was generated, and says another number of them."""
+    for of_each in answer["choices"][0]["logprobs"].values():
+        del of_each[-count:]
+    answer["usage"]["prompt_tokens"] = said
+
+
+LIES: dict[str, tuple[str, Callable[[Any], object], str]] = {
+    "another count": ("openai", lambda answer: _cut(answer, 1, 99), "it read 99 tokens"),
+    "another count of texts": ("openai-text", lambda answer: _cut(answer, 1, 99), "it read 99 tokens"),
+    "fewer texts": (
+        "openai-text", lambda answer: _cut(answer, 3, None), r"it read \d+ tokens, and the corpus has \d+"),
+    "another text": (
+        "openai-text", lambda answer: answer["choices"][0]["logprobs"]["tokens"].__setitem__(2, "?!"),
+        r"token 2 is .* in the corpus, and the server read '\?!'"),
+    "count of SGLang": (
+        "sglang", lambda answer: answer["meta_info"].update(prompt_tokens=99), "it read 99 tokens"),
+    "cut": ("llama.cpp", lambda answer: answer.update(truncated=True), "it cut the prompt of 1 tokens"),
+    "fewer tokens of a place": (
+        "vllm", lambda answer: [answer["choices"][0]["prompt_logprobs"][2].popitem() for _ in range(2)],
+        r"gives [23] log-probabilities at a place, and 4 are asked for"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_what_one_way_to_ask_alone_can_say_wrong_is_named(lie: str, network: Any, tokenizer: Any) -> None:
+    dialect, change, said = LIES[lie]
+    with ModelServer(network, dialect, tokenizer) as made:
+        connection: Any = _Lies(made, change)
+        server = Server(connection, Model("tiny", {}, None, None, None), way(dialect, tokenizer), 340)
+        with pytest.raises(ServerError, match=said):
+            server.ask(prompt_of(tokenizer), 4, "sample 3")
 
 
 SOUND = Heads(np.array([[5, 2], [0, 7]]), np.log([[0.5, 0.25], [0.75, 0.125]]), np.log([0.25, 0.0625]))

@@ -5,17 +5,26 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from decant.cache import LogitCache, LogitCacheWriter, Manifest, Sparse
 from decant.pipeline.training import teacher_rows
-from decant.pipeline.training.handout import Run, Units, divided_at_the_end, handed_out
+from decant.pipeline.training.handout import (
+    MissingOfRuns,
+    Run,
+    Units,
+    divided_at_the_end,
+    handed_out,
+    part,
+    parts_of,
+)
 from decant.pipeline.training.loading import Keys
 from decant.pipeline.training.teacher_rows import Rows, write_missing_rows
 from tests.helpers.caches import answers, holds_the_answers, manifest, write
@@ -194,3 +203,39 @@ def test_ranks_end_within_a_few_batches_of_each_other(speeds: tuple[float, ...],
         rows += range(run.first, run.end)
     assert rows == list(range(samples)), "each row once"
     assert max(until) <= samples / sum(speeds) + batch / min(speeds), f"{until}, of {samples} rows"
+
+
+@pytest.mark.parametrize(("block_rows", "batch_size"), [(8, 12), (8, 32), (16, 5), (64, 64)])
+@pytest.mark.parametrize("processes", [1, 3, 40])
+def test_every_missing_row_is_computed_once_whoever_takes_which_units(
+    block_rows: int, batch_size: int, processes: int
+) -> None:
+    """Each in the batch that it has in a pass of one process."""
+    written = np.random.default_rng(0).random((2, 203)) < 0.3
+    units = Units(*written.shape, block_rows, batch_size, processes)
+
+    def computed(runs: Iterable[Run]) -> NDArray[np.int64]:
+        found, keys = np.zeros(written.shape, np.int64), MissingOfRuns(runs, list(written), batch_size)
+        for some in keys:
+            chosen = some[keys.taken.popleft().wanted]
+            np.add.at(found, (chosen[:, 1], chosen[:, 0]), 1)
+            assert some[:, 0].tolist() == list(range(some[0, 0], min(203, some[0, 0] + batch_size)))
+            assert some[0, 0] % batch_size == 0
+        return found
+
+    for of in (1, 2, 7, len(units) + 1):
+        parts = [computed(part(units, number, of)) for number in range(of)]
+        assert np.array_equal(sum(parts), ~written)
+        assert parts_of(units, ~written, of) == [number for number in range(of) if parts[number].any()]
+    assert np.array_equal(computed(divided_at_the_end(units, processes, units.batches)), ~written)
+
+
+def test_units_are_batches_only_where_whole_blocks_are_few_for_so_many_processes() -> None:
+    given = (
+        (1, 50, 32, 10, 1),
+        (1, 50, 32, 10, 2),
+        (2, 100, 32, 10, 2),
+        (1, 50, 8, 12, 8),
+        (1, 203, 8, 32, 1),
+    )
+    assert [Units(*each).rows for each in given] == [32, 10, 32, 8, 32]
