@@ -65,7 +65,7 @@ format: $(READY) ## put the format right
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench: $(READY) ## measure the speed of everything, against what it could be (15 minutes, 12 GB in TMPDIR)
+bench: $(READY) ## measure the speed of everything, against what it could be (40 minutes, 12 GB in TMPDIR)
 	$(VENV)/bin/python -m benchmarks $(ARGS)
 
 bench-objectives: $(READY) ## every objective on the digits, 5 seeds
