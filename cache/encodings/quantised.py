@@ -84,7 +84,7 @@ class Quantised(Encoding):
         """Raises ValueRefusedError for a scale that is not finite, or makes logits that are not, or falls."""
         with np.errstate(over="ignore", invalid="ignore"):
             largest = rows["scale"][:, 0] + np.float32(_LEVELS) * rows["scale"][:, 1]
-        bad = ~np.isfinite(rows["scale"]).all(axis=1) | ~np.isfinite(largest) | (rows["scale"][:, 1] < 0)
+        bad = ~np.isfinite(largest) | (rows["scale"][:, 1] < 0)
         if bad.any():
             place = int(np.flatnonzero(bad)[0])
             found = rows["scale"][place].tolist()

@@ -68,9 +68,10 @@ def test_a_row_whose_range_overflows_is_refused_and_no_scale_makes_infinite_logi
     with LogitCacheWriter(tmp_path / "a.h5", of(Quantised())) as writer:
         with pytest.raises(ValueRefusedError, match=r"sample 1, view 0: logits from -3e\+38 to 3e\+38"):
             writer.write([0, 1], wide)
-        rows = {"codes": np.zeros((2, C), "u1"), "scale": np.array([[0, 1], [0, 2e36]], "<f4")}
-        with pytest.raises(ValueRefusedError, match="sample 1, view 0: scale: expected a finite value"):
-            writer.write_encoded([0, 1], rows)
+        for spoilt in ([0, 2e36], [0, -1], [np.nan, 1], [0, np.nan], [np.inf, -np.inf]):
+            rows = {"codes": np.zeros((2, C), "u1"), "scale": np.array([[0, 1], spoilt], "<f4")}
+            with pytest.raises(ValueRefusedError, match="sample 1, view 0: scale: expected a finite value"):
+                writer.write_encoded([0, 1], rows)
         writer.write([0, 1], wide / 2)
         assert np.isfinite(LogitCache.open(writer.publish()).logits([0, 1])).all()
 

@@ -81,13 +81,15 @@ def test_a_network_that_sees_the_padding_in_front_of_a_sample_is_refused() -> No
     require_apart(Masked(), inputs)
     assert not are_behind_others({"input_ids": ids, "attention_mask": mask.flip(1)}), "behind the sample"
     assert not are_behind_others({"input_ids": ids})
+    assert not are_behind_others({"input_ids": ids, "attention_mask": torch.zeros(2, 1, 4, 4)}), "of pairs"
 
 
 def test_samples_share_a_row_where_positions_begin_again_that_no_mask_has_padded() -> None:
     for positions, shared in (([0, 1, 2, 0, 1], True), ([0, 0, 1], True), ([0, 1, 2], False)):
         assert are_in_one_row({"position_ids": torch.tensor([positions])}) == shared, positions
-    padded = {"position_ids": torch.tensor([[1, 1, 0, 1]]), "attention_mask": torch.tensor([[0, 0, 1, 1]])}
-    assert not are_in_one_row(padded)
+    for positions, mask in (([1, 1, 0, 1], [0, 0, 1, 1]), ([0, 1, 0, 0], [1, 1, 0, 0])):
+        padded = {"position_ids": torch.tensor([positions]), "attention_mask": torch.tensor([mask])}
+        assert not are_in_one_row(padded)
 
 
 def test_a_mask_of_ones_tells_no_samples_apart_that_share_a_row() -> None:

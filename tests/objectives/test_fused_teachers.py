@@ -254,7 +254,7 @@ def test_half_precision_and_autocast_leave_the_teacher_in_float32() -> None:
     torch.testing.assert_close(cast, exact, rtol=2e-2, atol=0)
 
 
-@pytest.mark.parametrize("kind", ["fused", "labels", "any"])
+@pytest.mark.parametrize("kind", ["fused", "labels", "any", "of float16 itself"])
 def test_gradients_in_float16_do_not_vanish_in_a_mean_over_many_rows(kind: str) -> None:
     """Nor are they infinite with the scale that a GradScaler begins with."""
     many, outputs = 4096, 2000
@@ -263,6 +263,8 @@ def test_gradients_in_float16_do_not_vanish_in_a_mean_over_many_rows(kind: str) 
     tensors = [torch.randn(size, 4, generator=generator).half().float() for size in (many, outputs)]
     hidden, weight = (one.requires_grad_() for one in tensors)
     exact = torch.autograd.grad(functional.cross_entropy(hidden @ weight.t(), labels), (hidden, weight))
+    if kind == "of float16 itself":
+        hidden, weight = (one.detach().half().requires_grad_() for one in tensors)
     pending = chunked.PendingLogits(hidden, weight, autocast=torch.float16)
     if kind == "fused":
         with torch.autocast("cpu", torch.float16):
@@ -274,7 +276,9 @@ def test_gradients_in_float16_do_not_vanish_in_a_mean_over_many_rows(kind: str) 
         terms = chunked.chunked_mean(pending, lambda logits, rows: Terms(cross_entropy(logits, labels[rows])))
     found = torch.autograd.grad(65_536 * terms.total, (hidden, weight))
     for one, other in zip(found, exact, strict=True):
-        assert float((one / 65_536 - other).norm() / other.norm()) < 2e-3
+        assert float((one.float() / 65_536 - other).norm() / other.norm()) < 2e-3
+    nothing = chunked.chunked_mean(pending, lambda logits, rows: Terms(0 * logits.sum()))
+    assert not any(one.any() for one in torch.autograd.grad(nothing.total, (hidden, weight)))
 
 
 def test_gradients_of_gradients_are_refused() -> None:

@@ -18,6 +18,8 @@ def test_each_settings_have_their_own_path_and_students_none(tmp_path: Path) -> 
         (tmp_path / name).touch()
     remember_cache(recipe(), tmp_path, tmp_path / "a.h5")
     remember_cache(recipe("teacher.seed=1"), tmp_path, tmp_path / "b.h5")
+    with pytest.raises(NotMadeError):
+        cache_path(recipe("cache.dtype=float32"), tmp_path)
     assert cache_path(recipe(), tmp_path) == tmp_path / "a.h5"
     assert cache_path(recipe("student.epochs=9"), tmp_path) == tmp_path / "a.h5"
     assert cache_path(recipe("teacher.seed=1"), tmp_path) == tmp_path / "b.h5"
@@ -47,7 +49,12 @@ def test_who_notes_at_the_same_time_loses_nothing_of_another(tmp_path: Path) -> 
     keys = [f"{number:064x}" for number in range(40)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: remember_pass(tmp_path, key, TOOK), keys))
+        paths = {tmp_path / f"{seed}.h5": recipe(f"views.seed={seed}") for seed in range(8)}
+        list(pool.map(lambda path: remember_cache(paths[path], tmp_path, path), paths))
     assert {key for key in keys if pass_of(tmp_path, key) != TOOK} == set()
+    for path, of in paths.items():
+        path.touch()
+        assert cache_path(of, tmp_path) == path
 
 
 WRONG = '{"seconds": 1.0, "rows": "2874", "views_taken_over": 0, "machine": "abacus"}'
