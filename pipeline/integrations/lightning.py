@@ -110,7 +110,9 @@ class DistillationDataModule(LightningDataModule):
             )
         # That is more than 0 where it is resumed.
         sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)
-        return _ResumableLoader(self.train_set, sampler=sampler, drop_last=self.drop_last, **self._loading)
+        loader = _ResumableLoader(self.train_set, sampler=sampler, drop_last=self.drop_last, **self._loading)
+        loader.trainer = trainer
+        return loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         return [] if self.validation_set is None else DataLoader(self.validation_set, **self._loading)
@@ -156,6 +158,8 @@ class _ResumableLoader(DataLoader[Any]):
     """
 
     _delivered = 0
+    trainer: Trainer | None = None
+    """Whose epoch may end before the last batch, as with `limit_train_batches`."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         size = self.batch_size or 1
@@ -165,7 +169,8 @@ class _ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        return {"batches": self._delivered % max(1, len(self))}
+        length = len(self) if self.trainer is None else min(len(self), int(self.trainer.num_training_batches))
+        return {"batches": self._delivered % max(1, length)}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         if isinstance(self.sampler, _EpochOrder):

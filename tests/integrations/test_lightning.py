@@ -74,10 +74,14 @@ def stop_after(steps: int) -> Any:
     return StopAfter()
 
 
-@pytest.mark.parametrize(("stopped", "workers"), [(9, 0), (9, 2), (12, 0), (3, 0)])
+@pytest.mark.parametrize(
+    ("stopped", "workers", "limit"), [(9, 0, 1.0), (9, 2, 1.0), (12, 0, 1.0), (3, 0, 1.0), (8, 0, 4)]
+)
 def test_resumed_in_an_epoch_it_goes_on_with_the_next_batch(
-    tmp_path: Path, stopped: int, workers: int
+    tmp_path: Path, stopped: int, workers: int, limit: float
 ) -> None:
+    """Or with the next epoch, where it was stopped after the last batch, of all or of those that Lightning takes."""
+    options = {"limit_train_batches": limit}
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     weights = []
     for folder in (whole, parted):
@@ -86,11 +90,11 @@ def test_resumed_in_an_epoch_it_goes_on_with_the_next_batch(
         module, data = parts(folder, num_workers=workers)
         if folder == parted:
             with pytest.raises(Stop):
-                trainer(folder, 4, callbacks=[stop_after(stopped)]).fit(module, datamodule=data)
+                trainer(folder, 4, callbacks=[stop_after(stopped)], **options).fit(module, datamodule=data)
             module, data = parts(folder, num_workers=workers)
-            trainer(folder, 4).fit(module, datamodule=data, ckpt_path=folder / "stopped.ckpt")
+            trainer(folder, 4, **options).fit(module, datamodule=data, ckpt_path=folder / "stopped.ckpt")
         else:
-            trainer(folder, 4).fit(module, datamodule=data)
+            trainer(folder, 4, **options).fit(module, datamodule=data)
         weights.append(module.student.net[1].weight)
     assert watched.notes(parted) == watched.notes(whole)
     assert torch.equal(*weights)
