@@ -15,7 +15,8 @@ labels.py      what a label is; inputs.py, the checksums of inputs
 alignment/     which row a sample of a dataset has, and whether it is the sample that the teacher saw
 dataset.py     soft labels for PyTorch, by index; stream.py, in the order of a stream whose samples carry their keys;
                sequences.py, for sequences whose positions have rows; shared_epoch.py, what each of these shares with
-               its workers. These four import torch; made_together.py, several batches in one call
+               its workers. These four import torch; made_together.py, several batches in one call; pickled.py, of
+               another version
 exchange/      logits and rows of other programs: imported, exported
 statistics/    what the logits are like, and whether they can be a teacher's
 convert.py     a smaller cache of one, one of several (copied_views.py); parts.py, one from the unfinished files of
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from decant.cache.made_together import in_turn, split_batch, take_run
     from decant.cache.manifest import Manifest, class_list
     from decant.cache.parts import merge_parts
+    from decant.cache.pickled import OfOneVersion
     from decant.cache.positions import Positions
     from decant.cache.reader import LogitCache
     from decant.cache.remote.progress import show_progress
@@ -150,6 +152,7 @@ __all__ = [
     "MismatchError",
     "NewerFormatError",
     "NotComparableError",
+    "OfOneVersion",
     "OfflineError",
     "PositionProfile",
     "PositionSummary",
@@ -289,6 +292,7 @@ _NAMES = {
     "remote.progress": ("show_progress",),
     "remote.publishing": ("Published", "push_cache"),
     "sequences": ("SequenceBatch", "SequenceDataset"),
+    "pickled": ("OfOneVersion",),
     "shared_epoch": ("SharedEpoch",),
     "soundness": ("Verify",),
     "source": ("LogitSource", "row_chunks"),

@@ -30,6 +30,7 @@ from decant.cache.ensemble import one_source
 from decant.cache.errors import MismatchError
 from decant.cache.inputs import CheckInputs
 from decant.cache.made_together import in_turn, split_batch, take_run
+from decant.cache.pickled import OfOneVersion
 from decant.cache.reader import LogitCache
 from decant.cache.shared_epoch import SharedEpoch
 from decant.cache.source import LogitSource
@@ -53,7 +54,7 @@ and a function: (first, end) → the inputs of keys[first:end]; None where label
 """
 
 
-class SoftLabelDataset(Dataset[Any]):
+class SoftLabelDataset(OfOneVersion, Dataset[Any]):
     """A map-style dataset of (input, label, teacher_logits), or of dictionaries with a field "teacher_logits".
 
     dataset: `dataset[i]` is (input, label) of sample i of the cache; where the cache has several views, `dataset[i,

@@ -18,6 +18,7 @@ from decant.cache.alignment.items import ItemKeys, pick, recognise
 from decant.cache.encodings import Sparse, SparseRows
 from decant.cache.errors import MismatchError
 from decant.cache.inputs import CheckInputs
+from decant.cache.pickled import OfOneVersion
 from decant.cache.reader import LogitCache
 from decant.cache.shared_epoch import SharedEpoch
 
@@ -79,7 +80,7 @@ class SequenceBatch:
         return outputs.flatten(0, 1)[flat.to(outputs.device)]
 
 
-class SequenceDataset(Dataset[Any]):
+class SequenceDataset(OfOneVersion, Dataset[Any]):
     """A map-style dataset of sequences whose positions have rows in a cache. `collate` makes a `SequenceBatch` of some
     items, to be given to a DataLoader as `collate_fn`.
 

@@ -19,6 +19,7 @@ from decant.cache.ensemble import one_source
 from decant.cache.errors import MismatchError
 from decant.cache.inputs import CheckInputs
 from decant.cache.io.checksum import crc32
+from decant.cache.pickled import OfOneVersion
 from decant.cache.reader import LogitCache
 from decant.cache.shared_epoch import SharedEpoch
 from decant.cache.source import LogitSource
@@ -82,7 +83,7 @@ def attach(
     )
 
 
-class SoftLabelStream(IterableDataset[Any]):
+class SoftLabelStream(OfOneVersion, IterableDataset[Any]):
     """What `attach` returns: the samples of a stream with their teacher logits, in its order."""
 
     def __init__(
@@ -110,7 +111,7 @@ class SoftLabelStream(IterableDataset[Any]):
         self._alignment.require_checksums()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        super().__setstate__(state)
         if not self._marks.is_shared():  # type: ignore[no-untyped-call]
             self._marks.share_memory_()  # type: ignore[no-untyped-call]
 

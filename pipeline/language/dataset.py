@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from decant.cache import Hidden, LogitCache, SharedEpoch, Sparse
+from decant.cache import Hidden, LogitCache, OfOneVersion, SharedEpoch, Sparse
 from decant.cache.io import usage
 from decant.pipeline.corpus import TokenSamples
 from decant.pipeline.corpus.cached import require_same_samples
@@ -92,7 +92,7 @@ class TokenBatch:
         return TokenBatch(inputs, change(self.places), change(self.labels), targets, self.num_outputs)
 
 
-class TokenDataset(Dataset[dict[str, Any]]):
+class TokenDataset(OfOneVersion, Dataset[dict[str, Any]]):
     """Token samples with the teacher's rows of them. An item is a sample's `input_ids` (L,) and its number; `collate`
     makes a `TokenBatch` of some, to be given to a DataLoader as `collate_fn`.
 

@@ -16,6 +16,7 @@ from decant.cache import (
     ItemKeys,
     Key,
     Keys,
+    OfOneVersion,
     SharedEpoch,
     holder_of_views,
     input_crc32,
@@ -36,7 +37,7 @@ _TEACHER, _STUDENT = 1 << 20, 1 << 21
 """Numbers of the first step of the parts that only teacher or student sees; steps of all begin at 0."""
 
 
-class Views(Dataset[Any]):
+class Views(OfOneVersion, Dataset[Any]):
     """A dataset through `count` views: `views[i, v]` is view v of sample i, with the same bytes whenever, wherever and
     in whatever order it is read. `views[i]` is view `epoch mod count`.
 
@@ -126,7 +127,7 @@ class Views(Dataset[Any]):
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or "dataset" not in self.__dict__:
-            raise AttributeError(name)
+            return super().__getattr__(name)  # type: ignore[misc]
         value = getattr(self.dataset, name)
         if callable(value) and not isinstance(value, torch.Tensor):
             raise AttributeError(
