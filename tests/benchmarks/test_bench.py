@@ -5,26 +5,26 @@ from __future__ import annotations
 import copy
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers.processes import PATIENCE, ROOT
+from tests.helpers.commands import fork_python
+from tests.helpers.processes import ROOT
 
+AS_A_PROGRAM = """
+import runpy, sys
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
 CHEAP = ("2", "3", "10", "12", "14", "20", "24", "31")
 
 
 def bench(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", *map(str, words)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    running = fork_python(AS_A_PROGRAM, *words, cwd=ROOT)
+    out, err = running.communicate()
+    return subprocess.CompletedProcess(words, running.returncode or 0, out, err)
 
 
 @pytest.fixture(scope="module")

@@ -645,7 +645,7 @@ class Epoch:
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize(
     ("workers", "method"),
-    [(0, None), (1, "fork"), (2, "spawn"), (2, "forkserver"), (8, "fork")],
+    [(0, None), (1, "fork"), (1, "spawn"), (2, "forkserver"), (8, "fork")],
 )
 def test_loaders_of_every_kind_give_the_same(cache: LogitCache, workers: int, method: str | None) -> None:
     loader: DataLoader[Any] = DataLoader(

@@ -13,9 +13,9 @@ import pytest
 
 from decant.cache import Store
 from decant.pipeline.data import image_pack
-from tests.helpers.commands import TINY, decant, decant_anew, follow, only, refused, succeed, tiny
+from tests.helpers.commands import TINY, decant, follow, only, refused, succeed, tiny
 from tests.helpers.processes import finished, python
-from tests.helpers.shells import shell
+from tests.helpers.shells import typed
 
 COMMANDS = ["ls", "info", "verify", "diff", "path", "import", "export", "merge", "gc"]
 
@@ -50,7 +50,7 @@ def caches(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, tmp_path: Path) -> None:
-    assert "Options:" in succeed(decant_anew("cache", command, "--help", cwd=tmp_path))
+    assert "Options:" in succeed(decant("cache", command, "--help", cwd=tmp_path))
 
 
 def test_no_command_for_files_imports_torch_and_a_check_no_recipe_either(made: Path) -> None:
@@ -97,7 +97,7 @@ def test_each_look_at_a_store_leads_to_the_next(made: Path) -> None:
     for begin in ("decant cache info digits-", "decant cache verify caches/", "decant cache info caches/"):
         line = following(said)
         assert line.startswith(begin)
-        said = shell(line, made)
+        said = typed(line, made)
 
 
 def test_what_follows_is_in_the_same_store_and_without_a_cache_the_way_to_one(
@@ -108,7 +108,7 @@ def test_what_follows_is_in_the_same_store_and_without_a_cache_the_way_to_one(
     copy.write_bytes((made / caches(made)[0]).read_bytes())
     line = following(succeed(decant("cache", "ls", "--store", "my store", cwd=tmp_path)))
     assert line == "decant cache info mine.h5 --store 'my store'"
-    assert "my store/mine.h5" in shell(line, tmp_path)
+    assert "my store/mine.h5" in typed(line, tmp_path)
     copy.write_bytes(b"no cache")
     line = following(succeed(decant("cache", "ls", "--store", "my store", cwd=tmp_path)))
     assert line == "decant cache verify --store 'my store'"
@@ -170,12 +170,12 @@ def test_caches_that_differ_in_their_teacher_alone_can_be_merged_as_diff_says(
     made: Path, tmp_path: Path
 ) -> None:
     one, other = (made / name for name in caches(made))
-    said = shell(following(decant("cache", "diff", one, other, cwd=tmp_path).stdout), tmp_path)
-    assert 'teacher.mean: "logits"' in shell(following(said), tmp_path)
+    said = typed(following(decant("cache", "diff", one, other, cwd=tmp_path).stdout), tmp_path)
+    assert 'teacher.mean: "logits"' in typed(following(said), tmp_path)
 
 
 def test_path_is_for_scripts(made: Path) -> None:
-    path = succeed(decant_anew("cache", "path", *TINY, cwd=made))
+    path = succeed(decant("cache", "path", *TINY, cwd=made))
     assert Path(path.removesuffix("\n")).is_file(), "nothing else is said"
     assert "run: decant cache-logits" in refused(decant("cache", "path", "--set", "teacher.seed=7", cwd=made))
 
@@ -207,7 +207,7 @@ def test_logits_of_data_of_ones_own_lead_to_a_look_at_them(tmp_path: Path) -> No
     np.save(tmp_path / "logits.npy", 3 * np.eye(5, dtype=np.float32))
     words = ("import", "logits.npy", "--teacher", "mine", "--data", "my images", "--store", "s")
     said = succeed(decant("cache", *words, cwd=tmp_path))
-    assert 'data.name: "my images"' in shell(following(said), tmp_path)
+    assert 'data.name: "my images"' in typed(following(said), tmp_path)
 
 
 def test_gc_lists_first_and_deletes_when_told(made: Path, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_gc_lists_first_and_deletes_when_told(made: Path, tmp_path: Path) -> Non
     [told], _ = document("gc", "--store", store, cwd=tmp_path)
     assert told == {"path": str(path), "bytes": size, "reason": "not used for 50 days", "done": False}
     assert path.exists()
-    removed = shell(following(said), tmp_path)
+    removed = typed(following(said), tmp_path)
     assert removed.startswith(f"removed {path}")
     assert "next:" not in removed
     assert not path.exists()

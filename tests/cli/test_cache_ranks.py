@@ -6,17 +6,15 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from decant.cache import LogitCache, find_unfinished
-from tests.helpers.commands import decant, only, succeed
+from tests.helpers.commands import decant, fork_module, only, succeed
 from tests.helpers.forked_ranks import one_that_speaks, run_forked
-from tests.helpers.processes import ROOT, wait_until
-from tests.ranks.torchrun import environment, said, start_ranks
+from tests.helpers.processes import wait_until
+from tests.ranks.torchrun import said, start_ranks
 
 VIEWS = 40
 ROWS = VIEWS * 1437
@@ -111,13 +109,9 @@ def test_ctrl_c_ends_all_ranks_in_one_line(taught: Path) -> None:
 
 @pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.slow)])
 def test_ranks_killed_at_random_moments_are_gone_on_with(tmp_path: Path, kills: int) -> None:
-    script = [sys.executable, "-m", "tests.helpers.killing_ranks", tmp_path, kills, 7]
-    done = subprocess.run(
-        [*map(str, script)], capture_output=True, text=True, check=False, cwd=ROOT, env=environment()
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert f"{kills} kills, " in done.stdout
-    assert "all byte-identical" in done.stdout
+    said = fork_module("tests.helpers.killing_ranks", tmp_path, kills, 7)
+    assert f"{kills} kills, " in said
+    assert "all byte-identical" in said
 
 
 def test_a_part_and_one_process_go_on_where_ranks_were(taught: Path) -> None:

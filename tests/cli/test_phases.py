@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from decant.cache import LogitCache, Sparse
 from decant.pipeline.cli.main import decant
 from tests.helpers.commands import TINY, follow, only, refused, tiny
-from tests.helpers.shells import Terminal, colours, shell, typed
+from tests.helpers.shells import Terminal, colours, typed
 
 Document = Callable[..., tuple[Any, str]]
 
@@ -156,7 +156,7 @@ def test_networks_that_are_measured_again_are_told_with_all_metrics(made: Path, 
     assert {one["folder"] for one in told} == kept.keys()
     for one in told:
         assert one["metrics"] == pytest.approx(kept[one["folder"]]["metrics"])
-    assert "report.html" in shell(following(said), made)
+    assert "report.html" in follow(following(said), made)
 
 
 def test_a_given_cache_leaves_nothing_to_tell_of_teachers(made: Path, document: Document) -> None:

@@ -107,7 +107,7 @@ def test_a_pickled_pack_is_its_path(path: Path) -> None:
 
 def test_spawned_processes_read_the_same(path: Path) -> None:
     order = np.random.default_rng(2).permutation(400).reshape(8, 50)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
         read = pool.map(build(path).images, order)
     assert np.array_equal(np.concatenate(read), IMAGES[order.ravel()])
 

@@ -54,7 +54,7 @@ def test_packed_jpegs_are_the_decoded_ones_in_any_order_and_any_process(
     viewed = ViewedData(data, ViewsSettings())
     batches = [inputs.numpy() for inputs, _ in loader(viewed, OrderedKeys(150, 32), workers=2)]
     assert np.array_equal(np.concatenate(batches), expected)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert np.array_equal(np.concatenate(pool.map(data.raw, order)), expected[order.ravel()])
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tests.helpers.forked_commands import ForkedCommand
-from tests.helpers.processes import PATIENCE
+from tests.helpers.processes import PATIENCE, ROOT
 
 TINY = ("--set", "teacher.network.width=4", "--set", "teacher.epochs=2", "--set", "student.epochs=2")
 """The digits recipe, small enough for a test; one seed."""
@@ -133,7 +133,9 @@ def _run(words: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path)
 def be_the_command(words: list[str], cwd: Path, env: dict[str, str]) -> None:
     """In the forked process: the command line, or a script."""
     from decant.pipeline.cli.main import main
+    from decant.pipeline.ranks import ending
 
+    ending._LINGERING_SECONDS = 0.2  # no launcher ends the ranks that let another speak
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as in the foreground, see `_hears_interrupts`
     os.environ.clear()
     os.environ.update(env)
@@ -215,6 +217,24 @@ def _be_the_script(script: str, arguments: list[str], cwd: Path | None, env: dic
     sys.argv = ["-c", *arguments]
     sys.modules["__main__"] = ModuleType("__main__")
     exec(script, vars(sys.modules["__main__"]))
+
+
+def fork_module(name: str, *arguments: object, **env: str) -> str:
+    """What `python -m NAME ARGUMENTS` prints, which must end well, in a process that is forked as by `decant`."""
+    given = (name, [*map(str, arguments)], {**os.environ, **env})
+    running = ForkedCommand(FORKS, _be_the_module, *given)
+    out, err = running.communicate(timeout=2 * PATIENCE)
+    assert running.returncode == 0, err[-3000:]
+    return out
+
+
+def _be_the_module(name: str, arguments: list[str], env: dict[str, str]) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(ROOT)
+    sys.argv = [name, *arguments]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
 def start_anew(*words: str | Path, cwd: Path, **env: str) -> subprocess.Popen[str]:

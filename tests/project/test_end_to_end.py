@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 
 from decant.cache import FormatError, LogitCache
 from decant.pipeline.status.live_progress import row_progress
-from tests.helpers.commands import TINY, decant, decant_anew, only, start, succeed
+from tests.helpers.commands import TINY, decant, decant_anew, fork_module, only, start, succeed
 from tests.helpers.processes import ROOT, wait_until
 
 MANY_VIEWS = (
@@ -81,16 +80,8 @@ def test_a_cache_killed_again_and_again_ends_in_the_file_of_one_that_was_not(tmp
 
 @pytest.mark.parametrize("kills", [15, pytest.param(50, marks=pytest.mark.slow)])
 def test_kills_of_cache_logits_at_random_moments_lose_nothing(kills: int, tmp_path: Path) -> None:
-    script = ROOT / "tests/helpers/killing_phase.py"
-    done = subprocess.run(
-        [sys.executable, script, tmp_path, str(kills), "3"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"{kills} kills" in done.stdout, done.stdout
+    said = fork_module("tests.helpers.killing_phase", tmp_path, kills, 3)
+    assert f"{kills} kills" in said, said
 
 
 def test_of_two_builders_one_builds_and_the_other_waits_and_says_for_whom(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from safetensors.torch import load_file
 from decant.cache.io import usage
 from decant.pipeline.runs.result import RESULT, WEIGHTS
 from decant.pipeline.training.epoch_log import METRICS
-from tests.helpers.commands import decant, decant_anew, only, refused, succeed
-from tests.helpers.processes import PATIENCE, ROOT, wait_until
+from tests.helpers.commands import decant, decant_anew, fork_module, only, refused, succeed
+from tests.helpers.processes import PATIENCE, wait_until
 from tests.helpers.small import VIEWS, build_cache
-from tests.ranks.torchrun import environment, run_ranks, said, start_ranks
+from tests.ranks.torchrun import run_ranks, said, start_ranks
 
 MLP = ("student.network=mlp", "student.batch_size=205", "student.lr=0.002", "teacher.network.width=4")
 
@@ -47,7 +46,7 @@ def children(process: int) -> list[int]:
 def test_students_are_trained_side_by_side_as_one_process_trains_them(tmp_path: Path) -> None:
     cache = build_cache(tmp_path, *VIEWS).path
     given = words(cache, "student.seeds=2", "student.epochs=2")
-    both = decant_anew(*given, "--jobs", "2", cwd=tmp_path)
+    both = decant(*given, "--jobs", "2", cwd=tmp_path)
     assert succeed(both).count("made runs/digits/") == 4
     assert both.stderr == ""
     assert usage.count(cache) == 1, "by a job, whose ranks are several"
@@ -62,7 +61,7 @@ def test_students_are_trained_side_by_side_as_one_process_trains_them(tmp_path: 
 def test_side_by_side_is_refused_where_ranks_are_to_train_together(tmp_path: Path) -> None:
     given = words(tmp_path / "no.h5", 'student.parallel="batch"')
     assert "--jobs: trains whole students side by side" in refused(
-        decant_anew(*given, "--jobs", "2", cwd=tmp_path), code=2
+        decant(*given, "--jobs", "2", cwd=tmp_path), code=2
     )
 
 
@@ -107,12 +106,8 @@ def test_students_of_ranks_that_are_killed_at_random_moments_are_those_of_one_pr
     tmp_path: Path, kills: int
 ) -> None:
     """By seeds bit for bit, by all ranks up to rounding; also with another number of ranks after each kill."""
-    script = [sys.executable, "-m", "tests.helpers.killing_students", tmp_path, kills, 1]
-    done = subprocess.run(
-        [*map(str, script)], capture_output=True, text=True, check=False, cwd=ROOT, env=environment()
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert re.search(rf"^{kills} kills, \d+ times finished; by seeds 0\.0, ", done.stdout, re.MULTILINE)
+    said = fork_module("tests.helpers.killing_students", tmp_path, kills, 1)
+    assert re.search(rf"^{kills} kills, \d+ times finished; by seeds 0\.0, ", said, re.MULTILINE)
 
 
 @pytest.mark.slow

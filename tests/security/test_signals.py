@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import TINY, start_anew
+from tests.helpers.commands import TINY, start
 from tests.helpers.processes import PATIENCE, ROOT, line, wait_until
 
 CODES = {signal.SIGINT: 1, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -73,7 +73,7 @@ def test_what_was_told_to_outlive_its_terminal_does() -> None:
 
 
 def test_a_training_that_a_batch_system_ends_keeps_its_checkpoint(tmp_path: Path) -> None:
-    running = start_anew("teacher", *TINY, "--set", "teacher.epochs=5000", cwd=tmp_path)
+    running = start("teacher", *TINY, "--set", "teacher.epochs=5000", cwd=tmp_path)
     wait_until(lambda: list(tmp_path.glob("runs/digits/teacher-*/checkpoint.pt")), running)
     running.send_signal(signal.SIGTERM)
     _, err = running.communicate(timeout=PATIENCE)

@@ -15,8 +15,7 @@ from click.testing import CliRunner
 
 from decant.pipeline.cli.main import decant as commands
 from decant.pipeline.sweeps import workers
-from tests.helpers.commands import decant, follow, only, refused, succeed
-from tests.helpers.processes import run_helper
+from tests.helpers.commands import decant, follow, fork_module, only, refused, succeed
 
 pytest.importorskip("optuna", reason="optuna is not installed; run: pip install 'decant-kd[sweep]'")
 
@@ -113,12 +112,12 @@ def test_the_test_part_is_read_by_the_final_measurement_alone_and_chance_stays_c
 
 
 def test_a_killed_sweep_has_the_same_trials_and_the_same_best(tmp_path: Path) -> None:
-    assert run_helper("killing_sweeps", tmp_path, 3, 1).startswith("3 kills, ")
+    assert fork_module("tests.helpers.killing_sweeps", tmp_path, 3, 1).startswith("3 kills, ")
 
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_twenty_times(tmp_path: Path) -> None:
-    assert run_helper("killing_sweeps", tmp_path, 20, 2).startswith("20 kills, ")
+    assert fork_module("tests.helpers.killing_sweeps", tmp_path, 20, 2).startswith("20 kills, ")
 
 
 @pytest.mark.parametrize(
