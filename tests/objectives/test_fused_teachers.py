@@ -239,6 +239,20 @@ def test_what_makes_no_sense_is_refused() -> None:
         HiddenTargets.of(hidden.long(), weight)
     with pytest.raises(ValueError, match="soft_cap: expected a number above 0"):
         HiddenTargets.of(hidden, weight, soft_cap=0.0)
+    for given, said in (
+        ({"alpha": 1.5}, "alpha: expected a number from 0 to 1, found 1.5"),
+        ({"chunk_rows": 0}, "chunk_rows: expected 1 or more, found 0"),
+        ({"labels": LABELS[:6]}, r"labels \(7,\), found .* and \(6,\)"),
+        ({"labels": LABELS.float()}, "labels: expected integers, negative for none, found torch.float32"),
+        ({"bias": bias[:1]}, r"bias: expected \(30,\), found \(1,\)"),
+        ({"sample_weights": WEIGHTS[:1]}, r"sample_weights: expected \(7,\), found \(1,\)"),
+    ):
+        with pytest.raises((ValueError, RecipeError), match=said):
+            fused_kd(hidden, weight, theirs, **{"labels": LABELS, **given})
+    logits = HiddenTargets.of(hidden.requires_grad_(), weight).logits()
+    assert not logits.requires_grad
+    total = fused_kd(hidden, weight, logits.requires_grad_(), LABELS).total
+    assert torch.autograd.grad(total, logits, allow_unused=True) == (None,)
 
 
 def test_half_precision_and_autocast_leave_the_teacher_in_float32() -> None:

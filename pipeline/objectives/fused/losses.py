@@ -159,7 +159,7 @@ def _teacher(
         )
     if isinstance(targets, HiddenTargets):
         return HiddenTeacher(targets, temperature, dtype)
-    return DenseTeacher(targets.detach(), temperature)
+    return DenseTeacher(targets, temperature)
 
 
 def _require_shapes(
