@@ -33,6 +33,7 @@ from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.language import teacher_pass
 from decant.pipeline.language.batches import collate, plan, plan_of
 from decant.pipeline.language.causal_model import CausalModel
+from decant.pipeline.language.shift import ShiftGuard
 from decant.pipeline.language.training import CausalCall, TokenBatches
 from decant.pipeline.objectives import chunked
 from decant.pipeline.own_loop import joint_pass
@@ -444,6 +445,28 @@ def test_outputs_that_are_shifted_by_one_are_doubted(samples: TokenSamples, tmp_
         cache_logits(language.bigram(samples, 340), samples, tmp_path / "right.h5")
     with pytest.warns(CacheWarning, match="are its outputs shifted by one"):
         cache_logits(language.bigram(samples, 340, shift=0), samples, tmp_path / "shifted.h5")
+
+
+@pytest.mark.parametrize(
+    ("count", "here", "following", "is_doubtful"),
+    [(100, 50, 16, True), (100, 50, 17, False), (100, 24, 0, False), (63, 63, 0, False), (64, 64, 0, True)],
+)
+def test_outputs_are_doubted_where_the_token_itself_is_likely_and_the_next_one_is_not(
+    count: int, here: int, following: int, is_doubtful: bool
+) -> None:
+    """Of rows of more tokens the 16 most likely count."""
+    guard, tokens = ShiftGuard(), np.arange(count)
+    likely = np.full((count, 20), -1)
+    likely[:here, 3] = tokens[:here]
+    likely[:following, 15] = tokens[:following] + 1
+    likely[:, 16] = tokens + 1
+    guard.see_likely(likely, tokens + 1, tokens)
+    assert (guard.doubt() is not None) == is_doubtful
+    assert guard.wants_more
+    guard.count = 512
+    assert not guard.wants_more
+    guard.see(torch.eye(4), torch.tensor([1, 2, 3, 0]), torch.arange(4))
+    assert guard.next_found == following + 4, "of fewer outputs all are"
 
 
 def test_the_teacher_gets_its_mode_back(samples: TokenSamples, tmp_path: Path) -> None:

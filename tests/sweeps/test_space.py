@@ -68,6 +68,8 @@ def test_numbers_are_drawn_to_four_digits_that_a_command_can_repeat() -> None:
             "student.lr=0.3..0.01",
             "--over student.lr: 0.3..0.01: an empty range; the smaller number goes first",
         ),
+        ("student.lr=0.1..0.1", "an empty range"),
+        ("student.lr=" + ",".join(map(str, range(1001))), "1,001 values; give a range, as 1..1001"),
         ("student.lr=log:0..1", "a logarithmic range begins above 0"),
         ("student.lr=0.1", "--over student.lr: 1 value; a choice is of two or more, a,b"),
         ("student.lr=", "--over student.lr: 0 value"),
