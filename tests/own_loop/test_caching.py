@@ -26,6 +26,7 @@ from decant.cache import (
 )
 from decant.pipeline.errors import DataError, ModelError
 from decant.pipeline.own_loop.caching import Estimate
+from decant.pipeline.own_loop.labels import Labels
 from decant.pipeline.own_loop.transforms import name_of
 from tests.helpers.caches import leftovers
 from tests.helpers.commands import fork_python
@@ -477,6 +478,21 @@ def test_labels_of_any_kind_are_kept(tmp_path: Path) -> None:
     several = torch.tensor([[1, index % 2, 1] for index in range(N)])
     assert kept(several).tolist() == kept(several.bool()).tolist() == several.tolist()
     assert kept(torch.eye(C, dtype=torch.int64)[ids]).tolist() == ids.tolist()
+
+
+def test_the_kind_of_labels_is_told_from_some_of_them() -> None:
+    def targets(*labels: Any, outputs: int = 3, mixed: bool = False) -> int | None:
+        return Labels.of(list(labels), None, mixed, outputs).num_targets
+
+    ids = ((2, 0), ("a",), (None,), ([1],), ([0, 1, 0], [1, 0, 0]))
+    assert [targets(*labels) for labels in ids] == [None] * len(ids)
+    rows = ((None, 0.5), ([True, True],), ([1, 1, 0],), ([0.5, 0.5, 0],), ([2, -1, 0],), (np.float32([]),))
+    assert [targets(*labels) for labels in rows] == [1, 2, 3, 3, 3, 1]
+    assert targets([0, 1, 0], outputs=4) == 3
+    assert targets([0.5, 0.5, 0], mixed=True) is None
+    none = Labels(2, None, mixed=False).stored([None, None, None], 3)
+    assert none.shape == (3, 2)
+    assert np.isnan(none).all()
 
 
 def test_what_cannot_be_cached_is_refused_with_what_to_do(tmp_path: Path) -> None:
