@@ -5,7 +5,6 @@ Pre-training of Deep Bidirectional Transformers"), or any classifier from a fold
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +14,11 @@ from decant.pipeline.errors import ModelError, WeightsError
 from decant.pipeline.networks.builders import Shape
 from decant.pipeline.networks.library_config import (
     MOST_LAYERS,
-    UNTOLD,
+    kept,
     one_line,
     quiet,
     require_not_deep,
+    with_numbers,
     without_code,
 )
 from decant.pipeline.networks.library_networks import build
@@ -81,11 +81,7 @@ def read_configuration(
             f"has the classes {', '.join(theirs)}, and the data {', '.join(classes)}; write labels as integers from 0, "
             "in the order of the network"
         )
-    settings = json.loads(config.to_json_string(use_diff=False))
-    return {
-        **{key: settings[key] for key in sorted(settings) if key not in UNTOLD},
-        "num_labels": num_classes,
-    }
+    return {**kept(config), "num_labels": num_classes}
 
 
 def class_names(name: str) -> list[str]:
@@ -111,7 +107,7 @@ def from_elsewhere(name: str, config: dict[str, Any], fetch: bool) -> tuple[nn.M
     """
     transformers = optional("transformers", "text", ModelError)
     require_not_deep(config)
-    held = without_code(config)
+    held = without_code(with_numbers(config))
     made = transformers.AutoConfig.for_model(held.pop("model_type"), **held)
     kind = transformers.AutoModelForSequenceClassification
     if not fetch:

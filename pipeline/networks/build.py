@@ -54,7 +54,10 @@ def build_network(spec: NetworkSpec, seed: int = 0, fetch: bool = True, drawn: b
 
 def _built(spec: NetworkSpec, fetch: bool) -> Any:
     if CAUSAL in spec.args:
-        return library_networks.build_causal(spec.args[CAUSAL])
+        try:
+            return library_networks.build_causal(spec.args[CAUSAL])
+        except ModelError as error:
+            raise ModelError(f"network {spec.name!r}: {error}") from error.__cause__
     args = {name: value for name, value in spec.args.items() if name != KEPT_CLASSES}
     if "vocabulary" in args:
         return text.build_text_network(

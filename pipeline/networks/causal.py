@@ -15,7 +15,13 @@ from typing import Any
 from decant.pipeline.config.language_settings import CUT
 from decant.pipeline.config.settings import Network
 from decant.pipeline.errors import ModelError, nearest
-from decant.pipeline.networks.library_config import UNTOLD, one_line, require_not_deep, without_code
+from decant.pipeline.networks.library_config import (
+    kept,
+    one_line,
+    require_not_deep,
+    with_numbers,
+    without_code,
+)
 from decant.pipeline.networks.spec import CAUSAL, NetworkSpec
 from decant.pipeline.support.hub import find_model
 from decant.pipeline.support.plugins import in_words, optional
@@ -56,21 +62,21 @@ def specify_causal(
         if network.name == CUT:
             config = _cut_of(network, teacher)
         elif network.name.startswith(ELSEWHERE):
-            config = _told(configuration(network.name.removeprefix(ELSEWHERE)))
+            config = kept(configuration(network.name.removeprefix(ELSEWHERE)))
         else:
-            config = _told(_fresh(network, num_outputs, max_length, tokens))
+            config = kept(_fresh(network, num_outputs, max_length, tokens))
         _require_fits(config, num_outputs, max_length)
     except ModelError as error:
         raise ModelError(f"network {network.name!r}: {error}") from error.__cause__
     return NetworkSpec(network.name, {**network.args, CAUSAL: config}, num_outputs, (max_length,), (), ())
 
 
-def config_of(kept: Mapping[str, Any]) -> Any:
+def config_of(told: Mapping[str, Any]) -> Any:
     """The library's object of a configuration that a spec keeps. Raises ModelError."""
     transformers = optional("transformers", "text", ModelError)
-    require_not_deep(kept)
-    held = without_code(dict(kept))
+    require_not_deep(told)
     try:
+        held = without_code(with_numbers(told))
         return transformers.AutoConfig.for_model(held.pop("model_type"), **held)
     except Exception as error:  # a value that no network has ends in any error of the library
         raise ModelError(f"its configuration cannot be read: {one_line(error)}") from error
@@ -102,6 +108,9 @@ def deciding_settings(config: Any) -> dict[str, Any]:
 _NUMBERS_OF_LAYERS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
 """What configurations call the numbers of their layers of one kind, where others have a value for each layer."""
 
+_NOT_OF_LAYERS = ("architectures", "time_step_limit", "mlp_multipliers", "ssm_multipliers")
+"""Lists that are not of layers, also where they are as long."""
+
 
 def cut_config(config: Any, count: int, chosen: Sequence[int]) -> Any:
     """A configuration of the chosen of `count` layers, with what it says of each. It is of plain weights, also where
@@ -112,7 +121,7 @@ def cut_config(config: Any, count: int, chosen: Sequence[int]) -> Any:
     for name, value in vars(config).items():
         if name in _NUMBERS_OF_LAYERS and isinstance(value, list | tuple):
             setattr(cut, name, type(value)(place for place, layer in enumerate(chosen) if layer in value))
-        elif isinstance(value, list | tuple) and len(value) == count and name != "architectures":
+        elif isinstance(value, list | tuple) and len(value) == count and name not in _NOT_OF_LAYERS:
             setattr(cut, name, type(value)(value[layer] for layer in chosen))
     cut.num_hidden_layers = len(chosen)
     return cut
@@ -131,7 +140,7 @@ def _cut_of(network: Network, teacher: NetworkSpec | None) -> dict[str, Any]:
     unknown = next((name for name in network.args if name != "layers"), None)
     if unknown is not None:
         raise ModelError(f"unknown argument {unknown!r}; it takes layers alone")
-    return _told(cut_config(config, count, layers))
+    return kept(cut_config(config, count, layers))
 
 
 def _fresh(network: Network, num_outputs: int, max_length: int, tokens: Mapping[str, int | None]) -> Any:
@@ -170,9 +179,3 @@ def _require_fits(config: Mapping[str, Any], num_outputs: int, max_length: int) 
         raise ModelError(
             f"takes {positions:,} tokens at most; set data.max_length, which is {max_length:,}, to {positions}"
         )
-
-
-def _told(config: Any) -> dict[str, Any]:
-    """What a spec keeps of a configuration."""
-    settings = json.loads(config.to_json_string(use_diff=False))
-    return {key: settings[key] for key in sorted(settings) if key not in UNTOLD}

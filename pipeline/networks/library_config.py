@@ -5,13 +5,14 @@ the library without its bars.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from decant.pipeline.errors import ModelError
 
 MOST_LAYERS = 1_000
-UNTOLD = {
+_UNTOLD = {
     "_name_or_path",
     "architectures",
     "dtype",
@@ -33,6 +34,26 @@ _CODE = {
     "use_kernels",
 }
 """Settings of a configuration by which the library fetches and runs code, such as kernels of the hub."""
+
+
+_FLOAT = "__float__"
+"""The key by which newer versions of the library write a number that JSON does not have, {"__float__": "Infinity"}."""
+
+
+def kept(config: Any) -> dict[str, Any]:
+    """What a spec keeps of the library's object of a configuration, as JSON."""
+    text = config.to_json_string(use_diff=False)
+    settings = json.loads(text, parse_constant=lambda name: {_FLOAT: name})
+    return {key: settings[key] for key in sorted(settings) if key not in _UNTOLD}
+
+
+def with_numbers(told: Mapping[str, Any]) -> Any:
+    """What a spec keeps, with the numbers that JSON does not have."""
+    return json.loads(json.dumps(dict(told)), object_hook=_number)
+
+
+def _number(found: dict[str, Any]) -> Any:
+    return float(found[_FLOAT]) if found.keys() == {_FLOAT} else found
 
 
 def without_code(config: Any) -> Any:

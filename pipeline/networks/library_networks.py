@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from decant.pipeline.errors import ModelError
+from decant.pipeline.errors import ModelError, is_out_of_memory
 from decant.pipeline.networks.causal import config_of
 from decant.pipeline.networks.library_config import one_line
 from decant.pipeline.networks.weight_memory import require_room, weights_size
@@ -20,8 +20,12 @@ def build(builder: Any, config: Any) -> nn.Module:
     try:
         require_room(weights_size(lambda: builder(config)))
         body: nn.Module = builder(config)
-    except (TypeError, ValueError) as error:
-        raise ModelError(one_line(error)) from error
+    except ModelError:
+        raise
+    except Exception as error:  # settings that do not go together end in any error of the library
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(f"{type(error).__name__}: {one_line(error)}") from error
     return body.float()
 
 

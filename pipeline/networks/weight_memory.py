@@ -14,7 +14,7 @@ from decant.pipeline.networks.undrawn import Undrawn
 
 def weights_size(build: Callable[[], nn.Module]) -> int:
     """Bytes of the state dict of the network that `build` makes, which is made without memory. Raises ModelError where
-    they are more than can be counted.
+    they are more than can be counted, or it cannot be built.
 
     >>> weights_size(lambda: nn.Linear(1_000_000, 1_000_000))
     4000004000000
@@ -23,7 +23,9 @@ def weights_size(build: Callable[[], nn.Module]) -> int:
         with torch.device("meta"), Undrawn():
             network = build()
     except (RuntimeError, OverflowError, TypeError) as error:
-        raise ModelError(f"its weights take more memory than can be counted ({_first_line(error)})") from None
+        is_size = isinstance(error, OverflowError) or "overflow" in str(error).lower()
+        said = "its weights take more memory than can be counted" if is_size else "it cannot be built"
+        raise ModelError(f"{said} ({_first_line(error)})") from None
     return sum(tensor.nbytes for tensor in network.state_dict().values())
 
 

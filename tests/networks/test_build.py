@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors
 import torch
 
+from decant.pipeline.config.settings import Network
 from decant.pipeline.errors import ModelError, WeightsError
 from decant.pipeline.networks.build import build_network, num_parameters, specify_network
+from decant.pipeline.networks.causal import config_of, cut_config, specify_causal
+from decant.pipeline.networks.spec import CAUSAL
+from decant.pipeline.networks.weight_memory import weights_size
 from decant.pipeline.networks.weights import weights_sha256
 from decant.pipeline.phases.datasets import Splits
 from decant.pipeline.runs.result import WEIGHTS
 from decant.pipeline.runs.saved_network import load_network
+from tests.helpers.extras import needing
 from tests.helpers.small import recipe, teach
 
 
@@ -66,3 +72,32 @@ def test_a_mean_that_is_no_list_of_numbers_is_refused(value: str) -> None:
     settings = recipe(f"student.network.mean={value}").settings
     with pytest.raises(ModelError, match=r"network 'mlp': mean: expected a list, a number a channel, got"):
         specify_network(settings.student.network, Splits.load(settings).student_train)
+
+
+TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+
+
+@needing("transformers")
+def test_a_language_model_with_an_infinite_setting_is_built() -> None:
+    """As Mamba 2, Falcon-H1, Bamba, Nemotron-H and Granite's hybrids have: no step of time is too long."""
+    sizes = {"hidden_size": 32, "num_heads": 4, "head_dim": 16, "state_size": 8, "n_groups": 1}
+    network = Network(name="mamba2", num_hidden_layers=1, **sizes)
+    spec = specify_causal(network, 300, 16, TOKENS, None)
+    again = replace(spec, args=json.loads(json.dumps(spec.args, allow_nan=False)))
+    assert build_network(again).config.time_step_limit[1] == float("inf")
+
+
+@needing("transformers")
+def test_lists_that_are_not_of_layers_stay_whole_where_layers_are_as_many() -> None:
+    spec = specify_causal(Network(name="falcon_h1", num_hidden_layers=2), 300, 16, TOKENS, None)
+    config = config_of(spec.args[CAUSAL])
+    cut = cut_config(config, 2, [0])
+    assert (cut.mlp_multipliers, cut.time_step_limit) == (config.mlp_multipliers, config.time_step_limit)
+
+
+@needing("transformers")
+def test_settings_with_which_the_library_builds_no_network_are_refused() -> None:
+    with pytest.raises(ModelError, match="network 'reformer': AssertionError: If you want to use"):
+        build_network(specify_causal(Network(name="reformer"), 300, 16, TOKENS, None))
+    with pytest.raises(ModelError, match=r"it cannot be built \(unsupported operand"):
+        weights_size(lambda: torch.nn.Linear(2 // None, 2))  # type: ignore[operator]
