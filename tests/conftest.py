@@ -54,9 +54,13 @@ def open_folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def pytest_collection() -> None:
+    """Thousands of tests and what they import live to the end: while they are made there is no garbage to look for."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """Thousands of tests and what they import live to the end: neither a collection of garbage nor a process that is
-    forked goes through them again.
-    """
+    """Nor does a collection of garbage, or a process that is forked, go through them again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
