@@ -106,7 +106,14 @@ class CacheWarning(UserWarning):
 
 
 def warn(text: str) -> None:
-    """Warns with CacheWarning, at the line outside this package that called it."""
+    """Warns with CacheWarning, at the line outside this package that called it.
+
+    >>> with warnings.catch_warnings(record=True) as said:
+    ...     warnings.simplefilter("always")
+    ...     warn("digits.h5: all rows are the same")
+    >>> print(said[0].message)
+    digits.h5: all rows are the same
+    """
     level, frame = 1, sys._getframe()
     # A context manager made by `contextlib` has frames of that module between ours and its user's.
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("decant", "contextlib"):

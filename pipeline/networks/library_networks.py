@@ -25,7 +25,8 @@ def build(builder: Any, config: Any) -> nn.Module:
     except Exception as error:  # settings that do not go together end in any error of the library
         if is_out_of_memory(error):
             raise
-        raise ModelError(f"{type(error).__name__}: {one_line(error)}") from error
+        kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
+        raise ModelError(f"{kind}{one_line(error)}") from error
     return body.float()
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,9 +61,13 @@ class Process(Protocol):
 def line(process: Process, timeout: float = PATIENCE) -> str:
     """The next line that a script prints; a script that says nothing is killed."""
     assert process.stdout is not None
-    if not select.select([process.stdout], [], [], timeout)[0]:
-        process.kill()
-    return process.stdout.readline()
+    # Not by `select`: a second line that came with the first is in the stream's buffer, and no longer in the pipe.
+    late = threading.Timer(timeout, process.kill)
+    late.start()
+    try:
+        return process.stdout.readline()
+    finally:
+        late.cancel()
 
 
 def finished(process: Process, timeout: float = PATIENCE) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.helpers.processes import finished, python
+from tests.helpers.processes import finished, line, python
 
 FORK = """
 import multiprocessing, time
@@ -23,3 +23,11 @@ def test_a_command_that_a_test_left_is_killed_when_the_tests_end() -> None:
     started = time.monotonic()
     assert finished(python(FORK + left), timeout=20).strip().isdigit()
     assert time.monotonic() - started < 20
+
+
+def test_lines_that_came_at_once_are_read_one_by_one() -> None:
+    script = "import sys; sys.stdout.write('one\\ntwo\\n'); sys.stdout.flush(); sys.stdin.readline()"
+    child = python(script)
+    assert (line(child), line(child, timeout=3)) == ("one\n", "two\n")
+    assert child.poll() is None, "killed, as if it had said nothing"
+    finished(child)
