@@ -115,21 +115,23 @@ def test_spawned_processes_read_the_same(path: Path) -> None:
 # A builder that is killed
 
 KILLED = """
-import os, signal, sys
+import os, signal, sys, threading
 from pathlib import Path
 from tests.data.test_image_pack import Decoder, build
 
+alone = threading.Lock()  # or other threads would write while this one writes half of its block
 path, name, calls = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 real = getattr(os, name)
 
 def step(*arguments, **options):
     global calls
-    calls -= 1
-    if calls == 0:
-        if name == "pwrite":
-            real(arguments[0], memoryview(arguments[1])[: len(arguments[1]) // 2], arguments[2])
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments, **options)
+    with alone:
+        calls -= 1
+        if calls == 0:
+            if name == "pwrite":
+                real(arguments[0], memoryview(arguments[1])[: len(arguments[1]) // 2], arguments[2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
 
 setattr(os, name, step)
 build(path)
